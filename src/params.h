@@ -4,6 +4,7 @@
 
 #include "rapt/rapt.h"
 
+/* Axes of a rapt_tensor. */
 enum { AXIS_BATCH, AXIS_HEAD, AXIS_TOKEN, AXIS_CHANNEL };
 
 #define WINDOW_OPEN INT64_MAX
@@ -12,6 +13,7 @@ enum { AXIS_BATCH, AXIS_HEAD, AXIS_TOKEN, AXIS_CHANNEL };
 struct problem {
     rapt_attention a;          /* complete: absent tensors all zero, broadcast axes with their full size and stride 0,
                                   axes of size 1 with stride 0, scale resolved, data pointers NULL */
+    rapt_attention asked;      /* as the caller wrote it, data pointers and kernel NULL; for params_match */
     int64_t batch;             /* sequences */
     int64_t q_heads, kv_heads, group;
     int64_t q_tokens;          /* per sequence; ragged: the total over all sequences */
