@@ -1,0 +1,27 @@
+/* cpuid.h: which instruction sets this CPU and its operating system offer, and the CPU's name. */
+#ifndef RAPT_BASE_CPUID_H
+#define RAPT_BASE_CPUID_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* One bit each; a bit is set only if the operating system also saves the registers. */
+enum {
+    CPU_AVX2 = 1 << 0,        /* with FMA and F16C */
+    CPU_AVX512 = 1 << 1,      /* F, BW, DQ, VL */
+    CPU_AVX512_BF16 = 1 << 2,
+    CPU_AVX512_VNNI = 1 << 3,
+    CPU_AVX_VNNI = 1 << 4,
+    CPU_AMX_BF16 = 1 << 5,    /* the process must still ask the kernel for the tiles */
+    CPU_AMX_INT8 = 1 << 6,
+    CPU_NEON = 1 << 8,
+    CPU_NEON_BF16 = 1 << 9,
+    CPU_NEON_DOT = 1 << 10,
+    CPU_SVE = 1 << 11,
+};
+
+uint64_t cpu_features(void);
+/* The CPU's own name, 0-terminated; "unknown CPU" where it has none. */
+void cpu_name(char *name, size_t size);
+
+#endif
