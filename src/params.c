@@ -223,8 +223,9 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
             return t->dtype ? status
                             : fail(RAPT_INVALID, "%s: %s is absent (its dtype is 0)", function, rules[i].name);
     }
+    p->kernel = a->kernel;
+    a->kernel = NULL;
     p->asked = *a;
-    p->asked.kernel = NULL;
     if ((status = find_dimensions(p, function)) || (status = check_dtypes(a, function)) ||
         (status = check_options(a, function)))
         return status;

@@ -14,6 +14,7 @@ struct problem {
     rapt_attention a;          /* complete: absent tensors all zero, broadcast axes with their full size and stride 0,
                                   axes of size 1 with stride 0, scale resolved, data pointers NULL */
     rapt_attention asked;      /* as the caller wrote it, data pointers and kernel NULL; for params_match */
+    const char *kernel;        /* as asked: borrowed from the caller during the call, NULL in a plan */
     int64_t batch;             /* sequences */
     int64_t q_heads, kv_heads, group;
     int64_t q_tokens;          /* per sequence; ragged: the total over all sequences */

@@ -1,0 +1,167 @@
+# Makefile: the only build system of rapt. `make` builds the library and the tool, `make check` runs every test that needs
+# no GPU, `make help` names the rest. One build folder per configuration: B=build, or build/SAN for SAN=address,undefined.
+VERSION := 0.1.0
+SOVERSION := 0
+
+CC       ?= cc
+CXX      ?= c++
+AR       ?= ar
+PREFIX   ?= /usr/local
+INCLUDEDIR ?= $(PREFIX)/include
+LIBDIR   ?= $(PREFIX)/lib
+MANDIR   ?= $(PREFIX)/share/man
+SAN      ?=
+comma    := ,
+B        ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+CFLAGS   ?= -O2 -g
+PYTHON   ?= python3
+
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes
+override CFLAGS += -std=c11 $(WARNINGS) -fvisibility=hidden -fno-math-errno -ffp-contract=off -MMD -MP
+override CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -DRAPT_BUILD_FOLDER='"$(B)"'
+ifneq ($(SAN),)
+override CFLAGS += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
+override LDFLAGS += -fsanitize=$(SAN)
+endif
+LIBS := -lm -lpthread -ldl
+
+MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+
+# ---- The library ------------------------------------------------------------------------------------------------
+SOURCES := $(wildcard src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c src/dist/*.c)
+ifneq ($(filter x86_64 i686,$(MACHINE)),)
+SOURCES += $(wildcard src/cpu/x86/*.c)
+endif
+ifneq ($(filter aarch64 arm64,$(MACHINE)),)
+SOURCES += $(wildcard src/cpu/arm/*.c)
+endif
+OBJECTS := $(SOURCES:%.c=$(B)/%.o)
+GPU_OBJECTS :=      # embedded code objects, appended by mk/gpu.mk
+CHECKS :=           # programs and scripts that `make check` runs, appended below and by mk/*.mk
+EXTRA_BUILD :=      # further goals of `make`, appended by mk/*.mk
+
+all: library tool extra
+
+# Instruction sets by file name: the flags go to that file only.
+AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mfma -mf16c -mprefer-vector-width=512
+%_avx2.o:       ISA := -mavx2 -mfma -mf16c
+%_avx512.o:     ISA := $(AVX512)
+%_avx512bf16.o: ISA := $(AVX512) -mavx512bf16
+%_avx512vnni.o: ISA := $(AVX512) -mavx512vnni
+%_amx.o:        ISA := $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
+%_neonbf16.o:   ISA := -march=armv8.2-a+bf16+fp16
+%_sve.o:        ISA := -march=armv8.2-a+sve+bf16+fp16
+$(B)/src/cpu/%.o: override CFLAGS += -O3 -ffp-contract=fast
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -fPIC -c $< -o $@
+
+include $(wildcard mk/*.mk)
+
+SHARED := $(B)/librapt.so.$(VERSION)
+STATIC := $(B)/librapt.a
+library: $(SHARED) $(STATIC)
+$(SHARED): $(OBJECTS) $(GPU_OBJECTS) src/rapt.map
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,librapt.so.$(SOVERSION) -Wl,--version-script=src/rapt.map -Wl,-z,noexecstack \
+	    -o $@ $(OBJECTS) $(GPU_OBJECTS) $(LIBS)
+	ln -sf librapt.so.$(VERSION) $(B)/librapt.so.$(SOVERSION)
+	ln -sf librapt.so.$(SOVERSION) $(B)/librapt.so
+$(STATIC): $(OBJECTS) $(GPU_OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+# ---- The tool ---------------------------------------------------------------------------------------------------
+PKG_CONFIG ?= pkg-config
+TOOL_PACKAGES := jansson cairo
+TOOL_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(TOOL_PACKAGES) 2>/dev/null)
+TOOL_LIBS := $(shell $(PKG_CONFIG) --libs $(TOOL_PACKAGES) 2>/dev/null)
+SUPPORT := $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c))
+TOOL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c))
+ifneq ($(TOOL_LIBS),)
+tool: $(B)/rapt
+else
+tool:
+	@echo "tool: left out, needs jansson and cairo (apt install libjansson-dev libcairo2-dev)"
+endif
+$(B)/tools/%.o: override CPPFLAGS += -Itests -Itools $(TOOL_CFLAGS)
+$(B)/tests/%.o: override CPPFLAGS += -Itests -Itools
+$(B)/rapt: $(TOOL_OBJECTS) $(SUPPORT) $(STATIC)
+	$(CC) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
+extra: $(EXTRA_BUILD)
+
+# ---- Tests ------------------------------------------------------------------------------------------------------
+# One program per file of these folders, linked with the static library and the shared test code; TAP through cmocka.
+TEST_FOLDERS := api check conformance e2e
+TESTS := $(patsubst %.c,$(B)/%,$(foreach folder,$(TEST_FOLDERS),$(wildcard tests/$(folder)/*.c)))
+TEST_LIBS := -lcmocka
+$(TESTS): $(B)/%: $(B)/%.o $(SUPPORT) $(STATIC)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(LIBS)
+
+EXAMPLES := $(patsubst %.c,$(B)/%,$(wildcard examples/*.c))
+$(EXAMPLES): $(B)/%: %.c $(SHARED)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -std=c11 $(WARNINGS) -g -Iinclude -o $@ $< -L$(B) -lrapt -lm -Wl,-rpath,$(abspath $(B))
+examples: $(EXAMPLES)
+
+# The conformance suite runs once per instruction set; a level that this CPU lacks is skipped by the suite itself.
+CPU_LEVELS ?= scalar avx2 avx512 avx512_bf16
+LEVEL_CHECKS := $(foreach level,$(CPU_LEVELS),$(B)/tests/conformance.$(level).t)
+$(LEVEL_CHECKS): $(B)/tests/conformance.%.t: $(B)/tests/conformance/conformance
+	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu exec $(abspath $<)\n' $* > $@
+	chmod +x $@
+
+CHECKS += $(filter-out $(B)/tests/conformance/conformance,$(TESTS)) $(LEVEL_CHECKS) $(EXAMPLES) $(wildcard tests/cli/*.t)
+PROVE := prove -j $(or $(JOBS),2) --exec '' --trap --timer
+export CMOCKA_MESSAGE_OUTPUT := TAP
+export RAPT_BUILD := $(abspath $(B))
+check: all $(CHECKS)
+	$(PROVE) $(CHECKS)
+check-build: all $(CHECKS)
+
+# The same problems and the end-to-end tests on every GPU present; a machine without one skips with one line.
+check-gpu: all $(TESTS)
+	RAPT_TEST_DEVICE=gpu $(PROVE) $(filter $(B)/tests/conformance/% $(B)/tests/e2e/%,$(TESTS))
+
+# ---- Benchmarks, lint, packaging ----------------------------------------------------------------------------------
+bench: tool
+	$(B)/rapt bench bench/standard.txt
+
+lint:
+	clang-tidy --quiet $(SOURCES) $(wildcard tools/*.c) -- -std=c11 $(CPPFLAGS) $(TOOL_CFLAGS) -Itests -Itools $(AVX512) -mavx512bf16
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
+	    --suppressions-list=mk/cppcheck.txt -Iinclude -Isrc src/*.c src/base src/cpu/*.c src/gpu tools
+	sh mk/lint.sh
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+install: all
+	install -d $(DESTDIR)$(INCLUDEDIR)/rapt $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/cmake/rapt $(DESTDIR)$(PREFIX)/bin \
+	    $(DESTDIR)$(MANDIR)/man1
+	install -m 644 include/rapt/rapt.h $(DESTDIR)$(INCLUDEDIR)/rapt/
+	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)/
+	ln -sf librapt.so.$(VERSION) $(DESTDIR)$(LIBDIR)/librapt.so.$(SOVERSION)
+	ln -sf librapt.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/librapt.so
+	if [ -x $(B)/rapt ]; then install -m 755 $(B)/rapt $(DESTDIR)$(PREFIX)/bin/; fi
+	if [ -f docs/rapt.1 ]; then install -m 644 docs/rapt.1 $(DESTDIR)$(MANDIR)/man1/; fi
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@VERSION@|$(VERSION)|g' \
+	    mk/rapt.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/rapt.pc
+	sed -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' \
+	    mk/raptConfig.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfig.cmake
+	sed -e 's|@VERSION@|$(VERSION)|g' mk/raptConfigVersion.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfigVersion.cmake
+
+clean:
+	rm -rf $(B)
+
+help:
+	@echo "make [all]        library and tool          make check      every test that needs no GPU"
+	@echo "make install      PREFIX= DESTDIR=          make check-gpu  problems and end-to-end tests on the GPUs present"
+	@echo "make SAN=address,undefined check            make SAN=thread check"
+	@echo "make bench lint format fuzz dist clean      B=FOLDER builds elsewhere"
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all library tool extra examples check check-build check-gpu bench lint format install clean help

@@ -1,0 +1,190 @@
+/* api.c: the exported functions of attention, devices and memory: adopt, check, delegate. */
+#include "base/error.h"
+#include "plan.h"
+
+#include <string.h>
+
+RAPT_API const char *rapt_status_text(rapt_status status)
+{
+    switch (status) {
+#define CASE(name, value, text)                                                                    \
+    case RAPT_##name:                                                                              \
+        return text;
+        RAPT_STATUS_LIST(CASE)
+#undef CASE
+    }
+    return "unknown status";
+}
+
+RAPT_API const char *rapt_last_error(void)
+{
+    return last_error();
+}
+
+RAPT_API int rapt_version(void)
+{
+    return RAPT_VERSION_MAJOR * 10000 + RAPT_VERSION_MINOR * 100 + RAPT_VERSION_PATCH;
+}
+
+RAPT_API int rapt_device_count(const rapt_context *context)
+{
+    return context ? context->device_count : 0;
+}
+
+RAPT_API rapt_device *rapt_device_at(const rapt_context *context, int index)
+{
+    return context && index >= 0 && index < context->device_count ? context->devices[index] : NULL;
+}
+
+/* Fills a caller's growing output struct with as much as it has room for; its own size stays. */
+static rapt_status give(void *to, const void *from, size_t size, const char *function)
+{
+    uint64_t given;
+    if (!to) return fail(RAPT_INVALID, "%s: info is NULL (pass the address of a struct)", function);
+    memcpy(&given, to, sizeof given);
+    if (given < size || given > 65536)
+        return fail(RAPT_INVALID, "%s: struct_size is %llu (set it to sizeof of the struct, at least %zu)", function,
+                    (unsigned long long)given, size);
+    memset(to, 0, (size_t)given);
+    memcpy(to, from, size);
+    memcpy(to, &given, sizeof given);
+    return RAPT_OK;
+}
+
+RAPT_API rapt_status rapt_device_describe(const rapt_device *device, rapt_device_info *info)
+{
+    if (!device) return fail(RAPT_INVALID, "rapt_device_describe: device is NULL");
+    return give(info, &device->info, sizeof device->info, "rapt_device_describe");
+}
+
+RAPT_API const char *rapt_backend_note(const rapt_context *context, int index, const char **name)
+{
+    if (!context || index < 0 || index >= BACKEND_COUNT) return NULL;
+    if (name) *name = backends[index]->name;
+    return context->note[index];
+}
+
+RAPT_API int64_t rapt_kernel_count(const rapt_context *context)
+{
+    int64_t count = 0;
+    for (int i = 0; context && i < BACKEND_COUNT; i++) count += backends[i]->row_count();
+    return count;
+}
+
+RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index, rapt_kernel_info *info)
+{
+    int64_t row = index;
+    for (int i = 0; context && row >= 0 && i < BACKEND_COUNT; i++) {
+        int count = backends[i]->row_count();
+        if (row < count) {
+            rapt_kernel_info full = {.struct_size = sizeof full, .backend = backends[i]->name};
+            backends[i]->row_describe(context, context->state[i], (int)row, &full);
+            return give(info, &full, sizeof full, "rapt_kernel_at");
+        }
+        row -= count;
+    }
+    return fail(RAPT_INVALID, "rapt_kernel_at: there is no kernel %lld (0 ... %lld)", (long long)index,
+                (long long)rapt_kernel_count(context) - 1);
+}
+
+RAPT_API rapt_status rapt_alloc(rapt_device *device, size_t bytes, void **out)
+{
+    if (!device || !out) return fail(RAPT_INVALID, "rapt_alloc: %s is NULL", device ? "out" : "device");
+    *out = NULL;
+    return device->backend->alloc(device, bytes, out);
+}
+
+RAPT_API void rapt_free(rapt_device *device, void *memory)
+{
+    if (device && memory) device->backend->free(device, memory);
+}
+
+RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes, rapt_stream stream)
+{
+    if (!device) return fail(RAPT_INVALID, "rapt_copy: device is NULL");
+    if (!bytes) return RAPT_OK;
+    if (!to || !from) return fail(RAPT_INVALID, "rapt_copy: %s is NULL", to ? "from" : "to");
+    return device->backend->copy(device, to, from, bytes, stream);
+}
+
+RAPT_API rapt_status rapt_synchronize(rapt_device *device, rapt_stream stream)
+{
+    if (!device) return fail(RAPT_INVALID, "rapt_synchronize: device is NULL");
+    return device->backend->synchronize(device, stream);
+}
+
+RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device, const rapt_attention *a)
+{
+    struct problem p;
+    if (!out) return fail(RAPT_INVALID, "rapt_plan_create: out is NULL (pass the address of a plan pointer)");
+    *out = NULL;
+    if (!device) return fail(RAPT_INVALID, "rapt_plan_create: device is NULL");
+    rapt_status status = params_check(a, "rapt_plan_create", &p);
+    return status ? status : plan_build(device, &p, p.kernel, "rapt_plan_create", out);
+}
+
+RAPT_API size_t rapt_plan_workspace_size(const rapt_plan *plan)
+{
+    return plan ? plan->workspace_size : 0;
+}
+
+RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan)
+{
+    return plan ? plan->device->backend->kernel_name(plan->device, plan->kernel) : "";
+}
+
+RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream)
+{
+    rapt_attention matched;
+    if (!plan) return fail(RAPT_INVALID, "rapt_plan_execute: plan is NULL");
+    rapt_status status = params_match(&plan->problem, a, "rapt_plan_execute", &matched);
+    if (status) return status;
+    if (plan->workspace_size && (!workspace || (uintptr_t)workspace % 64))
+        return fail(RAPT_INVALID, "rapt_plan_execute: workspace is %p (%zu bytes, 64-byte aligned)", workspace,
+                    plan->workspace_size);
+    return plan->device->backend->execute(plan, &matched, workspace, stream);
+}
+
+RAPT_API void rapt_plan_destroy(rapt_plan **plan)
+{
+    if (!plan) return;
+    plan_destroy(*plan);
+    *plan = NULL;
+}
+
+RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char *text, size_t size)
+{
+    struct problem p;
+    struct problem *checked = &p;
+    if (text && size) *text = 0;
+    if (!text) size = 0;
+    if (!device) {
+        fail(RAPT_INVALID, "rapt_explain: device is NULL");
+        checked = NULL;
+    } else if (params_check(a, "rapt_explain", &p)) {
+        checked = NULL;
+    }
+    if (checked) return plan_explain(device, checked, checked->kernel, text, size);
+    size_t length = strlen(last_error());
+    if (size) {
+        size_t kept = length < size - 1 ? length : size - 1;
+        memcpy(text, last_error(), kept);
+        text[kept] = 0;
+    }
+    return length;
+}
+
+RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, rapt_stream stream)
+{
+    struct problem p;
+    struct cached_plan cached;
+    rapt_attention matched;
+    if (!device) return fail(RAPT_INVALID, "rapt_forward: device is NULL");
+    rapt_status status = params_check(a, "rapt_forward", &p);
+    if (!status) status = params_match(&p, a, "rapt_forward", &matched);
+    if (!status) status = plan_cache_take(device, &p, p.kernel, stream, &cached);
+    if (status) return status;
+    status = device->backend->execute(cached.plan, &matched, cached.workspace, stream);
+    plan_cache_return(device, &cached);
+    return status;
+}

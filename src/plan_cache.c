@@ -1,0 +1,177 @@
+/* plan_cache.c: the plans and workspaces that rapt_forward keeps on a device. */
+#include "base/alloc.h"
+#include "base/error.h"
+#include "plan.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PLAN_CACHE_SIZE = 64 };
+
+/* Work of two streams may run at once, so a workspace stays with the stream that used it first. */
+struct plan_workspace {
+    struct plan_workspace *next;
+    void *memory;
+    rapt_stream stream;
+    bool taken;
+};
+
+struct plan_entry {
+    struct plan_entry *next;
+    rapt_plan *plan;
+    char *kernel; /* as asked; NULL: any */
+    struct plan_workspace *workspaces;
+    int users;
+    uint64_t used_at;
+};
+
+struct plan_cache {
+    pthread_mutex_t lock;
+    struct plan_entry *entries;
+    int count;
+    uint64_t clock;
+};
+
+struct plan_cache *plan_cache_create(void)
+{
+    struct plan_cache *cache = alloc_zeroed(1, sizeof *cache);
+    if (cache && pthread_mutex_init(&cache->lock, NULL)) {
+        free(cache);
+        cache = NULL;
+    }
+    return cache;
+}
+
+static void entry_free(rapt_device *device, struct plan_entry *entry)
+{
+    for (struct plan_workspace *w = entry->workspaces, *next; w; w = next) {
+        next = w->next;
+        device->backend->free(device, w->memory);
+        free(w);
+    }
+    plan_destroy(entry->plan);
+    free(entry->kernel);
+    free(entry);
+}
+
+void plan_cache_destroy(rapt_device *device)
+{
+    struct plan_cache *cache = device->cache;
+    if (!cache) return;
+    for (struct plan_entry *entry = cache->entries, *next; entry; entry = next) {
+        next = entry->next;
+        entry_free(device, entry);
+    }
+    pthread_mutex_destroy(&cache->lock);
+    free(cache);
+    device->cache = NULL;
+}
+
+static bool same_name(const char *a, const char *b)
+{
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
+static struct plan_entry *find(struct plan_cache *cache, const struct problem *p, const char *kernel)
+{
+    for (struct plan_entry *e = cache->entries; e; e = e->next)
+        if (same_name(e->kernel, kernel) && !memcmp(&e->plan->problem.asked, &p->asked, sizeof p->asked)) return e;
+    return NULL;
+}
+
+/* Frees the least recently used entry that nobody uses. */
+static void evict(rapt_device *device, struct plan_cache *cache)
+{
+    struct plan_entry **oldest = NULL;
+    for (struct plan_entry **at = &cache->entries; *at; at = &(*at)->next)
+        if (!(*at)->users && (!oldest || (*at)->used_at < (*oldest)->used_at)) oldest = at;
+    if (!oldest) return;
+    struct plan_entry *entry = *oldest;
+    *oldest = entry->next;
+    cache->count--;
+    entry_free(device, entry);
+}
+
+static rapt_status add(rapt_device *device, const struct problem *p, const char *kernel, struct plan_entry **out)
+{
+    struct plan_cache *cache = device->cache;
+    if (cache->count >= PLAN_CACHE_SIZE) evict(device, cache);
+    struct plan_entry *entry = alloc_zeroed(1, sizeof *entry);
+    char *name = kernel ? alloc_zeroed(1, strlen(kernel) + 1) : NULL;
+    if (!entry || (kernel && !name)) {
+        free(entry);
+        free(name);
+        return fail(RAPT_NO_MEMORY, "rapt_forward: no memory to keep a plan");
+    }
+    if (name) memcpy(name, kernel, strlen(kernel));
+    entry->kernel = name;
+    rapt_status status = plan_build(device, p, kernel, "rapt_forward", &entry->plan);
+    if (status) {
+        entry_free(device, entry);
+        return status;
+    }
+    entry->next = cache->entries;
+    cache->entries = entry;
+    cache->count++;
+    *out = entry;
+    return RAPT_OK;
+}
+
+static rapt_status take_workspace(rapt_device *device, struct plan_entry *entry, rapt_stream stream,
+                                  struct plan_workspace **out)
+{
+    *out = NULL;
+    if (!entry->plan->workspace_size) return RAPT_OK;
+    for (struct plan_workspace *w = entry->workspaces; w; w = w->next)
+        if (!w->taken && w->stream == stream) {
+            *out = w;
+            return RAPT_OK;
+        }
+    struct plan_workspace *w = alloc_zeroed(1, sizeof *w);
+    if (!w) return fail(RAPT_NO_MEMORY, "rapt_forward: no memory to keep a workspace");
+    rapt_status status = device->backend->alloc(device, entry->plan->workspace_size, &w->memory);
+    if (status) {
+        free(w);
+        return status;
+    }
+    w->stream = stream;
+    w->next = entry->workspaces;
+    entry->workspaces = w;
+    *out = w;
+    return RAPT_OK;
+}
+
+rapt_status plan_cache_take(rapt_device *device, const struct problem *p, const char *kernel, rapt_stream stream,
+                            struct cached_plan *out)
+{
+    struct plan_cache *cache = device->cache;
+    rapt_status status = RAPT_OK;
+    memset(out, 0, sizeof *out);
+    pthread_mutex_lock(&cache->lock);
+    struct plan_entry *entry = find(cache, p, kernel);
+    if (!entry) status = add(device, p, kernel, &entry);
+    if (!status) status = take_workspace(device, entry, stream, &out->slot);
+    if (!status) {
+        entry->users++;
+        entry->used_at = ++cache->clock;
+        out->entry = entry;
+        out->plan = entry->plan;
+        if (out->slot) {
+            out->slot->taken = true;
+            out->workspace = out->slot->memory;
+        }
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return status;
+}
+
+void plan_cache_return(rapt_device *device, const struct cached_plan *taken)
+{
+    struct plan_cache *cache = device->cache;
+    pthread_mutex_lock(&cache->lock);
+    taken->entry->users--;
+    if (taken->slot) taken->slot->taken = false;
+    pthread_mutex_unlock(&cache->lock);
+}
