@@ -1,0 +1,36 @@
+#!/bin/sh
+# lint.sh: what no compiler checks: tabs and trailing blanks, line and file length, first-line comments, includes that
+# point upwards between the layers.
+set -u
+bad=0
+complain() { printf '%s\n' "$*"; bad=1; }
+sources=$(git ls-files '*.c' '*.h' '*.cu' '*.def' | grep -v '^tests/data/')
+
+for f in $sources; do
+    [ -f "$f" ] || continue
+    grep -nP '\t' "$f" /dev/null | head -3 | grep . && complain "$f: tab"
+    grep -nP ' +$' "$f" /dev/null | head -3 | grep . && complain "$f: trailing blank"
+    awk -v f="$f" 'length > 120 { print f ":" NR ": over 120 columns"; exit 1 }' "$f" || bad=1
+    [ "$(wc -l < "$f")" -le 600 ] || complain "$f: over 600 lines"
+    [ -z "$(tail -c 1 "$f")" ] || complain "$f: no newline at the end"
+    case $(head -n 1 "$f") in
+    '/*'* | '//'*) ;;
+    *) complain "$f: the first line does not say what the file is for" ;;
+    esac
+done
+
+# Layers: api -> plan -> backend -> kernel; base knows nothing of attention.
+arrow() { # files, forbidden include pattern
+    for f in $1; do
+        grep -nE "#include \"($2)" "$f" /dev/null | grep . && complain "$f: an include that points upwards"
+    done
+}
+arrow "$(git ls-files 'src/base/*')" 'params|plan|backend|cpu/|gpu/'
+arrow "$(git ls-files 'src/cpu/*' 'src/gpu/*')" 'plan'
+arrow "$(git ls-files 'src/cpu/*')" 'gpu/'
+arrow "$(git ls-files 'src/gpu/*')" 'cpu/'
+arrow "$(git ls-files 'src/cpu/scalar/*' 'src/cpu/x86/*' 'src/cpu/arm/*')" 'backend|params'
+
+# Shell scripts, where a checker is at hand.
+if command -v shellcheck >/dev/null; then shellcheck setup.sh .ci/run mk/*.sh || bad=1; fi
+exit $bad
