@@ -1,0 +1,80 @@
+# gpu.mk: one code object per row of src/gpu/kernels.def, built by nvcc or clang where present, embedded into GPU_OBJECTS.
+#   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern); the others are listed with 0 bytes
+#   make NVCC= HIP_CLANG=      build none; prebuilt/NAME_ARCH.co is used where it is there (make dist puts it there)
+#   make kernel-resources      registers, shared memory and spills of every object, from the compilers' own reports
+NVCC      ?= $(shell command -v nvcc || { test -x /usr/local/cuda/bin/nvcc && echo /usr/local/cuda/bin/nvcc; })
+HIP_CLANG ?= $(firstword $(foreach v,22 23 24,$(shell command -v clang-$(v))))
+KERNELS   ?= *
+
+GPU := $(B)/gpu
+GPU_OBJECTS := $(GPU)/code_objects.o
+GPU_FLAGS := -O3 -std=c++17 -Isrc -Iinclude -Isrc/gpu/kernels
+NVCC_FLAGS := $(GPU_FLAGS) -MMD -MP -Xptxas -v
+HIP_FLAGS := $(GPU_FLAGS) -x hip --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -fuse-cuid=none \
+             -mcode-object-version=5 -Wall -Wextra -Rpass-analysis=kernel-resource-usage
+
+# The table is C: the preprocessor turns each row into one line, a shell pattern picks, $(eval) makes the rule. An object is
+# built anew when its own row changes (NAME_ARCH.flags), not when the table does.
+HASH := \#
+ROW_COLUMNS := v,a,s,n,o,t,d,dv,q,k,w,m,g,c,r,...
+ROW_LINE := @row n a v s -DKERNEL_NAME=n -DDTYPE=DTYPE_$(HASH)$(HASH)t -DD=d -DDV=dv -DTILE_Q=q -DTILE_KV=k -DTHREADS=w -DSHARED_BYTES=^m^ __VA_ARGS__@
+
+$(GPU)/rows.txt: src/gpu/kernels.def mk/gpu.mk | $(GPU)
+	$(CC) -E -P -undef -x c -D'KERNEL($(ROW_COLUMNS))=$(ROW_LINE)' $< | tr '\n@' ' \n' | \
+	  sed -n 's/^row //p' | sed 's/ *= */=/g; s/"//g; s/\^ */"(/; s/ *\^/)"/; s/ *$$//' > $@
+
+$(GPU)/rules.mk: $(GPU)/rows.txt FORCE_KERNELS
+	@{ echo '# $(NVCC) $(HIP_CLANG)'; while read -r name arch vendor source flags; do \
+	  id=$${name}_$$arch; case $$id in $(KERNELS)) ;; *) continue ;; esac; \
+	  old=; { read -r old < $(GPU)/$$id.flags; } 2> /dev/null; \
+	  test "$$old" = "$$source $$flags" || printf '%s\n' "$$source $$flags" > $(GPU)/$$id.flags; \
+	  printf '$$(eval $$(call gpu_row,%s,%s,%s,%s,%s))\n' "$$name" "$$arch" "$$vendor" "$$source" "$$flags"; \
+	done < $<; } > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+FORCE_KERNELS:
+
+# $1 name, $2 arch, $3 vendor, $4 source, $5 flags. PTX (compute_NN) is text for the driver's compiler; everything else is an ELF object.
+gpu_row = $(if $(gpu_compiler_$3),$(eval $(call gpu_compiled,$1_$2,$2,$4,$5,$3)),$(if $(wildcard prebuilt/$1_$2.co),$(eval $(call gpu_prebuilt,$1_$2))))
+gpu_compiler_cuda = $(NVCC)
+gpu_compiler_hip = $(HIP_CLANG)
+# $1 arch, $2 NAME_ARCH. clang takes the dependency options of a device-only compilation through -Xclang alone.
+gpu_command_cuda = $(NVCC) $(NVCC_FLAGS) $(if $(filter compute_%,$1),-ptx,-cubin) -arch=$1 -MF $(GPU)/$2.d -MT $(GPU)/$2.co
+gpu_command_hip = $(HIP_CLANG) $(HIP_FLAGS) --offload-arch=$1 -Xclang -dependency-file -Xclang $(GPU)/$2.d -Xclang -MT -Xclang $(GPU)/$2.co -Xclang -MP
+define gpu_compiled
+GPU_BUILT += $1
+$(GPU)/$1.co: src/gpu/kernels/$3 $(GPU)/$1.flags
+	$(if $(V),,@echo '  $(if $(filter cuda,$5),nvcc ,clang) $1';)$(call gpu_command_$5,$2,$1) $4 -o $$@ $$< 2> $(GPU)/$1.log || \
+	  { grep -v ': remark: \|^ *[0-9]* *|\|ptxas info' $(GPU)/$1.log; rm -f $$@; exit 1; }
+	@grep -A 4 'warning:' $(GPU)/$1.log || true
+endef
+define gpu_prebuilt
+GPU_BUILT += $1
+$(GPU)/$1.co: prebuilt/$1.co
+	cp $$< $$@
+endef
+-include $(GPU)/rules.mk
+-include $(wildcard $(GPU)/*.d)
+
+# One assembler file defines every row's symbols, empty for rows that are not built, so that the registry needs no weak references.
+$(GPU)/code_objects.s: $(GPU)/rows.txt $(GPU)/rules.mk
+	@{ echo '.section .rodata.rapt_code_objects,"a"'; \
+	  while read -r name arch rest; do \
+	    id=$${name}_$$arch; printf '.balign 64\n.globl rapt_code_%s\n.hidden rapt_code_%s\nrapt_code_%s:\n' $$id $$id $$id; \
+	    case ' $(GPU_BUILT) ' in *" $$id "*) printf '.incbin "$(GPU)/%s.co"\n' $$id ;; esac; \
+	    printf '.globl rapt_code_%s_end\n.hidden rapt_code_%s_end\nrapt_code_%s_end:\n.byte 0\n' $$id $$id $$id; \
+	  done < $<; echo '.section .note.GNU-stack,"",%progbits'; } > $@
+$(GPU)/code_objects.o: $(GPU)/code_objects.s $(GPU_BUILT:%=$(GPU)/%.co)
+	$(CC) -c -o $@ $<
+$(GPU):
+	mkdir -p $@
+
+.PHONY: kernels kernel-resources prebuilt FORCE_KERNELS
+kernels: $(GPU_OBJECTS)
+# What each compiler reports per entry point against what the hardware has; a spill or an exceeded budget fails.
+kernel-resources: $(GPU)/resources.txt
+	@cat $<
+$(GPU)/resources.txt: $(GPU_BUILT:%=$(GPU)/%.co) mk/resources.awk $(GPU)/rows.txt
+	@awk -f mk/resources.awk $(GPU)/rows.txt $(wildcard $(GPU_BUILT:%=$(GPU)/%.log)) > $@.new || { cat $@.new; exit 1; }
+	@mv $@.new $@
+# For the source archive: the objects as built here.
+prebuilt: $(GPU_BUILT:%=$(GPU)/%.co)
+	mkdir -p prebuilt && cp $(GPU_BUILT:%=$(GPU)/%.co) prebuilt/

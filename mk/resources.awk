@@ -1,0 +1,43 @@
+# resources.awk: checks what the device compilers report per entry point against the hardware's budgets.
+# Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one line per entry point; exit 1 when one
+# spills, uses scratch on AMD, or asks for more registers or shared memory than a block can have.
+BEGIN {
+    # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
+    # work-group, from the LLVM AMDGPU processor table.
+    budget["sm_80"] = 166912; budget["sm_86"] = budget["sm_89"] = budget["sm_120"] = 101376
+    budget["sm_90a"] = budget["sm_90"] = budget["sm_100"] = budget["sm_100a"] = 232448
+    budget["gfx950"] = 163840
+    printf "%-40s %9s %6s %6s %7s %7s\n", "entry point", "registers", "shared", "spills", "scratch", "threads"
+}
+FNR == 1 && FILENAME ~ /\.log$/ {
+    key = FILENAME; sub(/.*\//, "", key); sub(/\.log$/, "", key)
+}
+FILENAME !~ /\.log$/ {
+    key = $1 "_" $2; arch[key] = $2
+    match($0, /-DTHREADS=[0-9]+/); threads[key] = substr($0, RSTART + 10, RLENGTH - 10)
+    match($0, /-DSHARED_BYTES="[^"]*"/); "echo $((" substr($0, RSTART + 16, RLENGTH - 17) "))" | getline dynamic[key]
+    next
+}
+/Compiling entry function/ { entry = $6; gsub(/'/, "", entry); spills = 0 }
+/bytes spill stores/       { spills += $5 + $9 }
+/ptxas info *: Used/ {
+    shared = 0; for (i = 2; i <= NF; i++) if ($i ~ /^smem/) shared = $(i - 1)
+    report(entry, $5, shared, spills, 0, int(($5 + 7) / 8) * 8 * threads[key] > 65536)
+}
+/remark: Function Name:/   { entry = $5; registers = 0 }
+/remark: +VGPRs:/          { registers = $4 }
+/remark: +AGPRs:/          { registers += $4 }
+/remark: +ScratchSize/     { scratch = $5 }
+/remark: +[SV]GPRs Spill:/ { if ($3 ~ /SGPRs/) spills = $5; else spills += $5 }
+/remark: +LDS Size/        { report(entry, registers, $6, spills, scratch, registers > 512) }
+
+function report(name, registers, shared, spills, scratch, too_many,   limit, total) {
+    limit = arch[key] in budget ? budget[arch[key]] : 65536
+    total = shared + (name ~ /_(prepare|combine)$/ ? 0 : dynamic[key])
+    printf "%-40s %9d %6d %6d %7d %7d\n", name " " arch[key], registers, total, spills, scratch, threads[key]
+    if (spills)        failed = failed "\n" key ": " name " spills " spills " (no kernel may spill)"
+    if (scratch)       failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
+    if (too_many)      failed = failed "\n" key ": " name " needs more registers than a block of " threads[key] " threads has"
+    if (total > limit) failed = failed "\n" key ": " name " needs " total " bytes of shared memory (" arch[key] " has " limit ")"
+}
+END { if (failed) { print failed; exit 1 } }
