@@ -15,13 +15,13 @@ FNR == 1 && FILENAME ~ /\.log$/ {
 FILENAME !~ /\.log$/ {
     key = $1 "_" $2; arch[key] = $2
     match($0, /-DTHREADS=[0-9]+/); threads[key] = substr($0, RSTART + 10, RLENGTH - 10)
-    match($0, /-DSHARED_BYTES="[^"]*"/); "echo $((" substr($0, RSTART + 16, RLENGTH - 17) "))" | getline dynamic[key]
+    match($0, /-DSHARED_BYTES="[^"]*"/); "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))" | getline dynamic[key]
     next
 }
-/Compiling entry function/ { entry = $6; gsub(/'/, "", entry); spills = 0 }
+/Compiling entry function/ { entry = $7; gsub(/'/, "", entry); spills = 0 }
 /bytes spill stores/       { spills += $5 + $9 }
 /ptxas info *: Used/ {
-    shared = 0; for (i = 2; i <= NF; i++) if ($i ~ /^smem/) shared = $(i - 1)
+    shared = 0; for (i = 2; i <= NF; i++) if ($i ~ /^smem/) shared = $(i - 2)
     report(entry, $5, shared, spills, 0, int(($5 + 7) / 8) * 8 * threads[key] > 65536)
 }
 /remark: Function Name:/   { entry = $5; registers = 0 }
