@@ -112,13 +112,13 @@ $(LEVEL_CHECKS): $(B)/tests/conformance.%.t: $(B)/tests/conformance/conformance
 	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu exec $(abspath $<)\n' $* > $@
 	chmod +x $@
 
-CHECKS += $(filter-out $(B)/tests/conformance/conformance,$(TESTS)) $(LEVEL_CHECKS) $(EXAMPLES) $(wildcard tests/cli/*.t)
+CHECKS += $(filter-out $(B)/tests/conformance/conformance,$(TESTS)) $(LEVEL_CHECKS) $(wildcard tests/*.t tests/cli/*.t)
 PROVE := prove -j $(or $(JOBS),2) --exec '' --trap --timer
 export CMOCKA_MESSAGE_OUTPUT := TAP
 export RAPT_BUILD := $(abspath $(B))
-check: all $(CHECKS)
+check: all $(CHECKS) $(EXAMPLES)
 	$(PROVE) $(CHECKS)
-check-build: all $(CHECKS)
+check-build: all $(CHECKS) $(EXAMPLES)
 
 # The same problems and the end-to-end tests on every GPU present; a machine without one skips with one line.
 check-gpu: all $(TESTS)
