@@ -1,0 +1,333 @@
+/* cpu.c: the CPU backend: detects the CPU, lists its levels as kernels, plans, checks indices and dispatches. */
+#include "cpu/cpu.h"
+#include "base/alloc.h"
+#include "base/cpuid.h"
+#include "base/dtype.h"
+#include "base/error.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- Levels --------------------------------------------------------------------------------------------------- */
+
+static const char *no_bf16(const struct problem *p, const char *name, char reason[REASON_SIZE])
+{
+    const rapt_tensor *t[3] = {&p->a.q, &p->a.k, &p->a.v};
+    static const char *const names[3] = {"q", "k", "v"};
+    for (int i = 0; i < 3; i++)
+        if (t[i]->dtype != RAPT_BF16) {
+            snprintf(reason, REASON_SIZE, "%s is %s (%s needs bf16)", names[i], dtype_name(t[i]->dtype), name);
+            return reason;
+        }
+    return NULL;
+}
+
+/* Worst first: a later row is preferred where the CPU has its features. On each architecture RAPT_CPU=arch cuts the list
+ * after that row. */
+static const struct level {
+    const struct cpu_kernels *kernels;
+    uint64_t needs;
+    const char *(*refuses)(const struct problem *p, const char *name, char reason[REASON_SIZE]); /* NULL: serves all */
+} levels[] = {
+    {&cpu_scalar, 0, NULL},
+#if defined(__x86_64__)
+    {&cpu_avx2, CPU_AVX2, NULL},
+    {&cpu_avx512, CPU_AVX512, NULL},
+    {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16},
+#elif defined(__aarch64__)
+    {&cpu_neon, CPU_NEON, NULL},
+    {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16, no_bf16},
+    {&cpu_sve, CPU_SVE, NULL},
+#endif
+};
+enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
+_Static_assert((int)LEVEL_COUNT <= (int)CPU_LEVELS_MAX, "struct cpu_device has room for every level");
+
+static int level_of(const struct cpu_kernels *kernels)
+{
+    int i = 0;
+    while (levels[i].kernels != kernels) i++;
+    return i;
+}
+
+/* The number of levels that RAPT_CPU leaves; -1: it names none of them. */
+static int masked_level_count(const char *mask)
+{
+    if (!mask || !*mask) return LEVEL_COUNT;
+    for (int i = 0; i < LEVEL_COUNT; i++)
+        if (!strcmp(mask, levels[i].kernels->arch)) return i + 1;
+    return -1;
+}
+
+static void list_level_names(char *text, size_t size)
+{
+    size_t length = 0;
+    text[0] = 0;
+    for (int i = 0; i < LEVEL_COUNT && length < size; i++)
+        length += (size_t)snprintf(text + length, size - length, "%s%s", i ? ", " : "", levels[i].kernels->arch);
+}
+
+/* ---- Device --------------------------------------------------------------------------------------------------- */
+
+static int64_t memory_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (int64_t)pages * size : 0;
+}
+
+static rapt_status open_backend(rapt_context *context, void **state, char reason[REASON_SIZE])
+{
+    const char *mask = getenv("RAPT_CPU");
+    int count = masked_level_count(mask);
+    *state = NULL;
+    if (count < 0) {
+        char names[128];
+        list_level_names(names, sizeof names);
+        return fail(RAPT_INVALID, "rapt_open: RAPT_CPU is '%s' (one of %s)", mask, names);
+    }
+    struct cpu_device *device = alloc_zeroed(1, sizeof *device);
+    if (!device) return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the CPU device (%zu bytes)", sizeof *device);
+    device->features = cpu_features();
+    device->threads = context->config.threads;
+    for (int i = count - 1; i >= 0; i--)
+        if ((device->features & levels[i].needs) == levels[i].needs)
+            device->levels[device->level_count++] = levels[i].kernels;
+    device->pool = pool_open(device->threads);
+    if (!device->pool) {
+        free(device);
+        return fail(RAPT_NO_MEMORY, "rapt_open: the system starts no %" PRId64 " threads (set RAPT_THREADS lower)",
+                    context->config.threads);
+    }
+    rapt_device_info info = {.struct_size = sizeof info, .compute_units = device->threads, .memory_bytes = memory_bytes()};
+    cpu_name(info.name, sizeof info.name);
+    snprintf(info.backend, sizeof info.backend, "cpu");
+    snprintf(info.arch, sizeof info.arch, "%s", device->levels[0]->arch);
+    rapt_status status = context_add_device(context, &cpu_backend, &info, device);
+    if (status) {
+        pool_close(device->pool);
+        free(device);
+        return status;
+    }
+    *state = device;
+    reason[0] = 0;
+    return RAPT_OK;
+}
+
+/* The device owns all state; the backend's state is the same object, seen by row_describe. */
+static void close_backend(void *state)
+{
+    (void)state;
+}
+
+static void close_device(rapt_device *device)
+{
+    struct cpu_device *own = device->state;
+    pool_close(own->pool);
+    free(own);
+}
+
+/* ---- Kernels -------------------------------------------------------------------------------------------------- */
+
+static int kernel_count(const rapt_device *device)
+{
+    return ((const struct cpu_device *)device->state)->level_count;
+}
+
+static const struct cpu_kernels *kernel_of(const rapt_device *device, int kernel)
+{
+    return ((const struct cpu_device *)device->state)->levels[kernel];
+}
+
+static const char *kernel_name(const rapt_device *device, int kernel)
+{
+    return kernel_of(device, kernel)->name;
+}
+
+static const char *kernel_refuses(const rapt_device *device, int kernel, const struct problem *p, char reason[REASON_SIZE])
+{
+    const struct cpu_kernels *kernels = kernel_of(device, kernel);
+    const struct level *level = &levels[level_of(kernels)];
+    return level->refuses ? level->refuses(p, kernels->name, reason) : NULL;
+}
+
+static int row_count(void)
+{
+    return LEVEL_COUNT;
+}
+
+static void row_describe(const rapt_context *context, void *state, int row, rapt_kernel_info *info)
+{
+    const struct cpu_device *device = state;
+    const struct cpu_kernels *kernels = levels[LEVEL_COUNT - 1 - row].kernels;
+    (void)context;
+    info->name = kernels->name;
+    info->backend = "cpu";
+    info->arch = kernels->arch;
+    info->op = "forward";
+    info->override = NULL;
+    info->bytes = 0;
+    info->present = 0;
+    for (int i = 0; device && i < device->level_count; i++)
+        if (device->levels[i] == kernels) info->present = 1;
+}
+
+/* ---- Plan and execute ----------------------------------------------------------------------------------------- */
+
+static rapt_status plan_attention(rapt_plan *plan)
+{
+    const struct cpu_device *device = plan->device->state;
+    struct cpu_plan *own = alloc_zeroed(1, sizeof *own);
+    if (!own) return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)", sizeof *own);
+    own->kernels = device->levels[plan->kernel];
+    own->slots = device->threads;
+    size_t decode = decode_plan(&plan->problem, own), forward = forward_plan(&plan->problem, own);
+    plan->workspace_size = decode > forward ? decode : forward;
+    plan->state = own;
+    return RAPT_OK;
+}
+
+static void plan_free(rapt_plan *plan)
+{
+    free(plan->state);
+}
+
+static int64_t index_at(const rapt_tensor *t, int64_t i0, int64_t i2)
+{
+    return load_index(t->data, t->dtype, i0 * t->stride[0] + i2 * t->stride[2]);
+}
+
+/* Starts of a ragged batch: rising, within the tokens that exist. */
+static rapt_status check_starts(const rapt_tensor *t, const char *name, int64_t tokens, const char *function)
+{
+    int64_t before = 0;
+    for (int64_t b = 0; b < t->size[0]; b++) {
+        int64_t start = index_at(t, b, 0);
+        if (start < before || start > tokens)
+            return fail(RAPT_INVALID, "%s: %s[%" PRId64 "] is %" PRId64 " (%" PRId64 " ... %" PRId64 ")", function, name, b,
+                        start, before, tokens);
+        before = start;
+    }
+    return RAPT_OK;
+}
+
+static int64_t capacity_of(const struct problem *p, const rapt_attention *a, int64_t b)
+{
+    return p->ragged_kv ? index_at(&a->kv_start, b + 1, 0) - index_at(&a->kv_start, b, 0) : p->kv_tokens;
+}
+
+static rapt_status check_pages(const struct problem *p, const rapt_attention *a, int64_t b, int64_t length, const char *function)
+{
+    int64_t used = (length + p->page_tokens - 1) / p->page_tokens;
+    for (int64_t i = 0; i < used; i++) {
+        int64_t page = index_at(&a->page_table, b, i);
+        if (page < 0 || page >= a->k.size[0])
+            return fail(RAPT_INVALID, "%s: page_table[%" PRId64 ", %" PRId64 "] is %" PRId64 " (0 ... %" PRId64 ")", function, b,
+                        i, page, a->k.size[0] - 1);
+    }
+    return RAPT_OK;
+}
+
+/* Score-shaped tensors must have a column for every key of the longest sequence, which ragged keys tell only now. */
+static rapt_status check_columns(const rapt_attention *a, int64_t b, int64_t length, const char *function)
+{
+    const struct {
+        const char *name;
+        const rapt_tensor *t;
+    } rows[] = {{"bias", &a->bias}, {"mask", &a->mask}, {"weights", &a->weights}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].t->dtype && rows[i].t->size[3] < length && (rows[i].t->stride[3] || rows[i].t->size[3] != 1))
+            return fail(RAPT_INVALID, "%s: %s has %" PRId64 " columns (sequence %" PRId64 " has %" PRId64 " keys)", function,
+                        rows[i].name, rows[i].t->size[3], b, length);
+    return RAPT_OK;
+}
+
+static rapt_status check_indices(const struct problem *p, const rapt_attention *a, const char *function)
+{
+    rapt_status status;
+    if (p->ragged_q && (status = check_starts(&a->q_start, "q_start", p->q_tokens, function))) return status;
+    if (p->ragged_kv && (status = check_starts(&a->kv_start, "kv_start", p->kv_tokens, function))) return status;
+    if (!p->ragged_kv && !a->kv_length.dtype && !p->page_tokens) return RAPT_OK;
+    for (int64_t b = 0; b < p->batch; b++) {
+        int64_t capacity = capacity_of(p, a, b), length = capacity;
+        if (a->kv_length.dtype) length = index_at(&a->kv_length, b, 0);
+        if (length < 0 || length > capacity)
+            return fail(RAPT_INVALID, "%s: kv_length[%" PRId64 "] is %" PRId64 " (0 ... %" PRId64 ")", function, b, length,
+                        capacity);
+        if (p->page_tokens && p->kv_heads && (status = check_pages(p, a, b, length, function))) return status;
+        if ((status = check_columns(a, b, length, function))) return status;
+    }
+    return RAPT_OK;
+}
+
+static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream)
+{
+    const struct cpu_plan *own = plan->state;
+    const struct cpu_device *device = plan->device->state;
+    (void)stream;
+    rapt_status status = check_indices(&plan->problem, a, "rapt_plan_execute");
+    if (status) return status;
+    struct cpu_call call = {&plan->problem, a, own, device->pool, workspace};
+    const struct problem *p = &plan->problem;
+    if (own->decode_rows) decode_run(&call);
+    if (p->ragged_q || p->q_tokens * p->group > own->decode_rows) forward_run(&call);
+    return RAPT_OK;
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------------- */
+
+static rapt_status allocate(rapt_device *device, size_t bytes, void **out)
+{
+    (void)device;
+    *out = alloc_bytes(bytes);
+    return *out ? RAPT_OK : fail(RAPT_NO_MEMORY, "rapt_alloc: no memory (%zu bytes)", bytes);
+}
+
+static void release(rapt_device *device, void *memory)
+{
+    (void)device;
+    free(memory);
+}
+
+static rapt_status copy(rapt_device *device, void *to, const void *from, size_t bytes, rapt_stream stream)
+{
+    (void)device;
+    (void)stream;
+    if (bytes) memmove(to, from, bytes);
+    return RAPT_OK;
+}
+
+static rapt_status synchronize(rapt_device *device, rapt_stream stream)
+{
+    (void)device;
+    (void)stream;
+    return RAPT_OK;
+}
+
+const struct backend cpu_backend = {
+    .name = "cpu",
+    .open = open_backend,
+    .close = close_backend,
+    .device_close = close_device,
+    .kernel_count = kernel_count,
+    .kernel_name = kernel_name,
+    .kernel_refuses = kernel_refuses,
+    .row_count = row_count,
+    .row_describe = row_describe,
+    .plan = plan_attention,
+    .plan_free = plan_free,
+    .execute = execute,
+    .alloc = allocate,
+    .free = release,
+    .copy = copy,
+    .synchronize = synchronize,
+    .rope = cpu_rope,
+    .softmax = cpu_softmax,
+    .qk = cpu_qk,
+    .pv = cpu_pv,
+    .causal_mask = cpu_causal_mask,
+    .kv_replicate = cpu_kv_replicate,
+    .kv_append = cpu_kv_append,
+};

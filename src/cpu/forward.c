@@ -1,0 +1,548 @@
+/* forward.c: attention by tiles, for any problem. An item is one block of packed rows of one sequence and KV head: packed row
+ * r is query r / group of head kv_head * group + r % group, so that all heads of a group share each packed block of K and V.
+ * For each block of keys: pack K and V once into panels, then for each tile of rows q k^T, score options, online softmax, p v
+ * (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, Online normalizer calculation for softmax, 2018).
+ *
+ * A row's arithmetic depends on nothing but its own data and key_block, neither on the rows beside it nor on the thread, so
+ * results have the same bits for any number of threads, any row_block and any batch. */
+#include "base/dtype.h"
+#include "cpu/forward.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define LOG2_E 1.44269504088896340736
+
+enum {
+    PANEL_BYTES = 256 << 10, /* K and V panels of a block together: a quarter of a 1 MiB L2 cache */
+    ROW_BYTES = 192 << 10,   /* q and o of an item */
+    ROWS_MAX = 192,          /* from here on packing K and V costs less than 3 % at 128 channels */
+    KEYS_MIN = 64,
+    KEYS_MAX = 512,          /* s of a tile stays within half of the L1 cache */
+    ITEMS_PER_THREAD = 4,
+    COST_CLASSES = 64,
+};
+
+static int64_t round_up(int64_t x, int64_t step)
+{
+    return (x + step - 1) / step * step;
+}
+
+static int64_t min64(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+static int64_t max64(int64_t x, int64_t y)
+{
+    return x > y ? x : y;
+}
+
+/* Hands out pieces of the workspace; with base NULL it only counts. */
+struct arena {
+    char *base;
+    size_t used;
+};
+
+static void *take(struct arena *arena, int64_t count, size_t size)
+{
+    void *piece = arena->base ? arena->base + arena->used : NULL;
+    size_t bytes = (size_t)count * size;
+    arena->used += (bytes + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
+    return piece;
+}
+
+static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
+                            const struct cpu_plan *plan, struct arena *arena)
+{
+    const struct cpu_kernels *k = plan->kernels;
+    int64_t keys = plan->key_block, rows = plan->row_block;
+    size_t element = k->pair == 1 ? sizeof(float) : sizeof(uint16_t);
+    int64_t depth = round_up(p->qk_channels, k->pair), width = round_up(p->v_channels, k->column_tile);
+    w->q_stride = round_up(depth / k->pair, 16);
+    w->o_stride = width;
+    w->q = take(arena, rows * w->q_stride, 4);
+    w->o = take(arena, rows * w->o_stride, sizeof(float));
+    w->s = take(arena, k->row_tile * keys, sizeof(float));
+    w->k_panels = take(arena, keys * depth, element);
+    w->v_panels = take(arena, keys * width, element);
+    w->m = take(arena, rows, sizeof(float));
+    w->l = take(arena, rows, sizeof(float));
+    w->factor = take(arena, rows, sizeof(float));
+    w->first = take(arena, rows, sizeof(int64_t));
+    w->last = take(arena, rows, sizeof(int64_t));
+    w->row = take(arena, max64(p->qk_channels, p->v_channels), sizeof(float));
+    w->k_rows = take(arena, keys, sizeof(void *));
+    w->v_rows = take(arena, keys, sizeof(void *));
+    w->k_scales = take(arena, keys, sizeof(void *));
+    w->v_scales = take(arena, keys, sizeof(void *));
+    w->unusual = take(arena, keys, sizeof(int64_t));
+    w->seen = take(arena, k->row_tile * keys, 1);
+}
+
+/* Blocks of packed rows over all sequences; for ragged batches the most that any lengths can make. */
+static int64_t count_blocks(const struct problem *p, int64_t row_block)
+{
+    if (!p->ragged_q) return p->batch * ((p->q_tokens * p->group + row_block - 1) / row_block);
+    return p->q_tokens * p->group / row_block + p->batch;
+}
+
+size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
+{
+    const struct cpu_kernels *k = plan->kernels;
+    int64_t element = k->pair == 1 ? 4 : 2;
+    int64_t key_bytes = (p->qk_channels + round_up(p->v_channels, k->column_tile)) * element;
+    int64_t row_bytes = (p->qk_channels + round_up(p->v_channels, k->column_tile)) * 4;
+    int64_t keys = PANEL_BYTES / key_bytes / KEYS_MIN * KEYS_MIN;
+    plan->key_block = min64(min64(max64(keys, KEYS_MIN), KEYS_MAX), max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
+    int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes), round_up(p->q_tokens * p->group, k->row_tile));
+    int64_t tiles = max64(rows / k->row_tile, 1);
+    while (tiles > 4 && count_blocks(p, tiles * k->row_tile) * p->kv_heads < ITEMS_PER_THREAD * plan->slots)
+        tiles = (tiles + 1) / 2;
+    plan->row_block = tiles * k->row_tile;
+    plan->block_count = count_blocks(p, plan->row_block);
+    plan->slots = max64(1, min64(plan->slots, plan->block_count * p->kv_heads));
+
+    struct forward_scratch scratch;
+    struct arena arena = {NULL, 0};
+    scratch_lay_out(&scratch, p, plan, &arena);
+    plan->scratch_bytes = arena.used;
+    struct arena table = {NULL, 0};
+    take(&table, plan->block_count, sizeof(struct forward_block));
+    return table.used + (size_t)plan->slots * plan->scratch_bytes;
+}
+
+/* ---- The table of items, longest first ------------------------------------------------------------------------ */
+
+static int64_t block_cost(const struct problem *p, const struct cpu_sequence *s, int64_t row0, int64_t rows)
+{
+    int64_t low, high, unused;
+    visible_keys(p, row0 / p->group, s->q_length, s->kv_length, &low, &unused);
+    visible_keys(p, (row0 + rows - 1) / p->group, s->q_length, s->kv_length, &unused, &high);
+    return high > low ? high - low : 0;
+}
+
+/* Calls of visit for every block of rows that forward serves. */
+static void each_block(const struct cpu_call *call, void (*visit)(void *, const struct forward_block *, int64_t cost),
+                       void *argument)
+{
+    const struct problem *p = call->problem;
+    for (int64_t b = 0; b < p->batch; b++) {
+        struct cpu_sequence s = sequence_at(call, b);
+        int64_t rows = s.q_length * p->group;
+        if (rows <= call->plan->decode_rows) continue;
+        for (int64_t row0 = 0; row0 < rows; row0 += call->plan->row_block) {
+            struct forward_block block = {b, row0};
+            visit(argument, &block, block_cost(p, &s, row0, min64(call->plan->row_block, rows - row0)));
+        }
+    }
+}
+
+struct block_sort {
+    int64_t cost_max, start[COST_CLASSES + 1];
+    struct forward_block *table;
+};
+
+static int64_t cost_class(const struct block_sort *sort, int64_t cost)
+{
+    double share = sort->cost_max ? (double)cost / (double)sort->cost_max : 0;
+    return COST_CLASSES - 1 - (int64_t)(share * (COST_CLASSES - 1));
+}
+
+static void find_cost_max(void *argument, const struct forward_block *block, int64_t cost)
+{
+    struct block_sort *sort = argument;
+    (void)block;
+    sort->cost_max = max64(sort->cost_max, cost);
+}
+
+static void count_class(void *argument, const struct forward_block *block, int64_t cost)
+{
+    struct block_sort *sort = argument;
+    (void)block;
+    sort->start[cost_class(sort, cost) + 1]++;
+}
+
+static void place_block(void *argument, const struct forward_block *block, int64_t cost)
+{
+    struct block_sort *sort = argument;
+    sort->table[sort->start[cost_class(sort, cost)]++] = *block;
+}
+
+/* Counting sort into classes of falling cost; returns the number of blocks. */
+static int64_t sort_blocks(const struct cpu_call *call, struct forward_block *table)
+{
+    struct block_sort sort = {.table = table};
+    each_block(call, find_cost_max, &sort);
+    each_block(call, count_class, &sort);
+    for (int64_t i = 0; i < COST_CLASSES; i++) sort.start[i + 1] += sort.start[i];
+    int64_t count = sort.start[COST_CLASSES];
+    each_block(call, place_block, &sort);
+    return count;
+}
+
+/* ---- One item ------------------------------------------------------------------------------------------------- */
+
+/* Head and query of row r of the item. */
+static int64_t head_of(const struct forward_item *t, int64_t r)
+{
+    int64_t group = t->call->problem->group;
+    return t->kv_head * group + (t->row0 + r) % group;
+}
+
+static int64_t query_of(const struct forward_item *t, int64_t r)
+{
+    return (t->row0 + r) / t->call->problem->group;
+}
+
+/* I8 queries: value = scale * data, in f32. */
+static void scale_row(const rapt_tensor *scales, const float *scale, float *x, int64_t channels)
+{
+    int64_t span = channels / scales->size[3];
+    for (int64_t c = 0; c < channels; c++) x[c] *= scale[c / span * scales->stride[3]];
+}
+
+static void load_queries(struct forward_item *t)
+{
+    const struct problem *p = t->call->problem;
+    const rapt_attention *a = t->call->a;
+    struct forward_scratch *w = &t->scratch;
+    float sign = a->scale < 0 ? -1 : 1;
+    for (int64_t r = 0; r < t->rows; r++) {
+        const void *row = query_row(t->call, &a->q, &t->sequence, head_of(t, r), query_of(t, r));
+        int64_t dtype = a->q.dtype, stride = a->q.stride[3];
+        if (dtype == RAPT_I8) {
+            t->kernels->load_row(w->row, row, dtype, stride, p->qk_channels);
+            scale_row(&a->q_scale, query_row(t->call, &a->q_scale, &t->sequence, head_of(t, r), query_of(t, r)),
+                      w->row, p->qk_channels);
+            row = w->row, dtype = RAPT_F32, stride = 1;
+        }
+        t->kernels->pack_q(w->q + r * w->q_stride, row, dtype, stride, p->qk_channels, sign);
+        visible_keys(p, query_of(t, r), t->sequence.q_length, t->sequence.kv_length, &w->first[r], &w->last[r]);
+        w->m[r] = -INFINITY;
+        w->l[r] = 0;
+    }
+}
+
+/* The keys that some row of [r0, r0 + rows) sees: an interval that holds them all. */
+static void tile_range(const struct forward_item *t, int64_t r0, int64_t rows, int64_t *low, int64_t *high)
+{
+    const struct forward_scratch *w = &t->scratch;
+    *low = INT64_MAX;
+    *high = 0;
+    for (int64_t r = r0; r < r0 + rows; r++) {
+        if (w->last[r] <= w->first[r]) continue;
+        *low = min64(*low, w->first[r]);
+        *high = max64(*high, w->last[r]);
+    }
+    if (*high == 0) *low = 0;
+}
+
+/* The block of keys key0 ... as rows in place; keys outside [first, last) of the block stay NULL from panel start on. */
+static struct cpu_rows block_rows(const struct forward_item *t, const rapt_tensor *tensor, const rapt_tensor *scales,
+                                  const void **row, const float **scale, int64_t key0, int64_t start, int64_t first,
+                                  int64_t last)
+{
+    for (int64_t j = start; j < first; j++) row[j] = NULL;
+    key_rows(t->call, tensor, &t->sequence, t->kv_head, key0, first, last, row, tensor->dtype == RAPT_I8 ? scale : NULL);
+    return (struct cpu_rows){.row = row,
+                             .dtype = tensor->dtype,
+                             .channel_stride = tensor->stride[3],
+                             .scale = scale,
+                             .scale_channels = scales->dtype ? tensor->size[3] / scales->size[3] : 1,
+                             .scale_stride = scales->stride[3]};
+}
+
+static int row_is_unusual(const struct cpu_rows *rows, int64_t j, int64_t channels)
+{
+    for (int64_t c = 0; c < channels; c++)
+        if (!isfinite(scalar_row_value(rows, j, c))) return 1;
+    return 0;
+}
+
+/* Packs V. Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see them: they are packed as zeros
+ * and noted in w->unusual for add_unusual. */
+static void pack_values(struct forward_item *t, const struct forward_range *range)
+{
+    struct forward_scratch *w = &t->scratch;
+    const rapt_attention *a = t->call->a;
+    int64_t channels = t->call->problem->v_channels, keys = t->call->plan->key_block;
+    t->values = block_rows(t, &a->v, &a->v_scale, w->v_rows, w->v_scales, range->key0, range->start, range->first, range->last);
+    t->unusual_count = 0;
+    if (!t->kernels->pack_v(w->v_panels, &t->values, range->start, range->last, channels, keys)) return;
+    for (int64_t j = range->first; j < range->last; j++)
+        if (row_is_unusual(&t->values, j, channels)) w->unusual[t->unusual_count++] = j;
+    struct cpu_rows usual = t->values;
+    for (int64_t i = 0; i < t->unusual_count; i++) w->v_rows[w->unusual[i]] = NULL;
+    t->kernels->pack_v(w->v_panels, &usual, range->start, range->last, channels, keys);
+    key_rows(t->call, &a->v, &t->sequence, t->kv_head, range->key0, range->first, range->last, w->v_rows, NULL);
+}
+
+static void pack_keys(struct forward_item *t, const struct forward_range *range)
+{
+    struct forward_scratch *w = &t->scratch;
+    const rapt_attention *a = t->call->a;
+    struct cpu_rows keys = block_rows(t, &a->k, &a->k_scale, w->k_rows, w->k_scales, range->key0, range->start, range->first,
+                                      range->last);
+    t->kernels->pack_k(w->k_panels, &keys, range->start, range->last, t->call->problem->qk_channels);
+}
+
+/* Address of column 0 of the block in a [.., .., query, key] tensor. */
+static const void *score_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r, int64_t key0)
+{
+    const char *row = query_row(t->call, tensor, &t->sequence, head_of(t, r), query_of(t, r));
+    return row ? row + key0 * tensor->stride[3] * (int64_t)dtype_size(tensor->dtype) : NULL;
+}
+
+/* Applies softcap, bias, ALiBi and mask to a tile; then s is a natural logit. */
+static void apply_score_options(const struct forward_item *t, const struct forward_tile *tile)
+{
+    const rapt_attention *a = t->call->a;
+    int64_t offset = a->align == RAPT_TOP_LEFT ? 0 : t->sequence.kv_length - t->sequence.q_length;
+    struct cpu_score_row row = {.scale = (float)fabs(a->scale),
+                                .softcap = (float)a->softcap,
+                                .bias_dtype = a->bias.dtype,
+                                .bias_stride = a->bias.stride[3],
+                                .mask_stride = a->mask.stride[3]};
+    for (int64_t i = 0; i < tile->rows; i++) {
+        int64_t r = tile->r0 + i;
+        row.slope = head_value(&a->alibi_slope, t->sequence.index, head_of(t, r), 0);
+        row.position = query_of(t, r) + offset - tile->key0;
+        row.bias = score_operand(t, &a->bias, r, tile->key0);
+        row.mask = score_operand(t, &a->mask, r, tile->key0);
+        t->kernels->score(t->scratch.s + i * t->call->plan->key_block, &row, max64(tile->row_first[i], tile->first),
+                          min64(tile->row_last[i], tile->last));
+    }
+}
+
+/* q k^T and score options of one tile against the packed block; false: no row of the tile sees a key of the block. */
+static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t r0, int64_t rows,
+                       struct forward_tile *tile)
+{
+    struct forward_scratch *w = &t->scratch;
+    int64_t low, high, column_tile = t->kernels->column_tile;
+    tile_range(t, r0, rows, &low, &high);
+    low = max64(low - range->key0, range->start);
+    high = min64(high - range->key0, range->last);
+    if (high <= low) return 0;
+    *tile = (struct forward_tile){.r0 = r0, .rows = rows, .key0 = range->key0, .first = low / column_tile * column_tile,
+                                  .last = high};
+    for (int64_t i = 0; i < rows; i++) {
+        tile->row_first[i] = max64(w->first[r0 + i] - range->key0, 0);
+        tile->row_last[i] = max64(w->last[r0 + i] - range->key0, 0);
+    }
+    t->kernels->qk(w->s, t->call->plan->key_block, w->q + r0 * w->q_stride, w->q_stride, w->k_panels, rows,
+                   t->call->problem->qk_channels, tile->first, tile->last);
+    if (t->score_options) apply_score_options(t, tile);
+    return 1;
+}
+
+/* Notes which rows of the tile see which unusual value, before softmax turns scores into weights. */
+static void note_seen(struct forward_item *t, const struct forward_tile *tile)
+{
+    struct forward_scratch *w = &t->scratch;
+    int64_t stride = t->call->plan->key_block;
+    for (int64_t i = 0; i < tile->rows; i++)
+        for (int64_t n = 0; n < t->unusual_count; n++) {
+            int64_t j = w->unusual[n];
+            int inside = j >= max64(tile->row_first[i], tile->first) && j < min64(tile->row_last[i], tile->last);
+            w->seen[i * stride + n] = inside && w->s[i * stride + j] != -INFINITY;
+        }
+}
+
+static float weight_at(const struct cpu_kernels *k, const float *p, int64_t j)
+{
+    return k->pair == 1 ? p[j] : float_from_bf16(((const uint16_t *)p)[j]);
+}
+
+/* o += p v for the values that pack_values left out, in just the rows that see them. */
+static void add_unusual(struct forward_item *t, const struct forward_tile *tile)
+{
+    struct forward_scratch *w = &t->scratch;
+    int64_t stride = t->call->plan->key_block, channels = t->call->problem->v_channels;
+    for (int64_t n = 0; n < t->unusual_count; n++) {
+        int64_t j = w->unusual[n];
+        for (int64_t c = 0; c < channels; c++) w->row[c] = scalar_row_value(&t->values, j, c);
+        for (int64_t i = 0; i < tile->rows; i++) {
+            if (!w->seen[i * stride + n]) continue;
+            float p = weight_at(t->kernels, w->s + i * stride, j), *o = w->o + (tile->r0 + i) * w->o_stride;
+            for (int64_t c = 0; c < channels; c++) o[c] += p * w->row[c];
+        }
+    }
+}
+
+static void attend_tile(struct forward_item *t, const struct forward_range *range, int64_t r0, int64_t rows, int begun)
+{
+    struct forward_scratch *w = &t->scratch;
+    const struct cpu_plan *plan = t->call->plan;
+    struct forward_tile tile;
+    if (!tile_scores(t, range, r0, rows, &tile)) return;
+    if (t->unusual_count) note_seen(t, &tile);
+    struct cpu_softmax_tile softmax = {
+        .s = w->s, .stride = plan->key_block, .rows = rows, .first = tile.first, .last = tile.last,
+        .row_first = tile.row_first, .row_last = tile.row_last, .scale = t->exponent_scale,
+        .m = w->m + r0, .l = w->l + r0, .o = w->o + r0 * w->o_stride, .o_stride = w->o_stride, .channels = w->o_stride};
+    t->kernels->softmax(&softmax);
+    t->kernels->pv(w->o + r0 * w->o_stride, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, rows,
+                   w->o_stride, tile.first, tile.last, begun);
+    if (t->unusual_count) add_unusual(t, &tile);
+}
+
+/* Rows of tile number i of the item: as even as they can be. */
+static int64_t tile_start(const struct forward_item *t, int64_t i)
+{
+    return t->rows * i / t->tiles;
+}
+
+/* Whether an earlier block of keys has reached the tile. */
+static int tile_begun(const struct forward_item *t, int64_t r0, int64_t rows, int64_t key0)
+{
+    int64_t low, high;
+    tile_range(t, r0, rows, &low, &high);
+    return low < key0;
+}
+
+/* The part of the block at key0 that some row of the item sees. */
+static struct forward_range block_range(const struct forward_item *t, int64_t key0, int64_t low, int64_t high)
+{
+    int64_t first = max64(low - key0, 0), column_tile = t->kernels->column_tile;
+    return (struct forward_range){.key0 = key0, .start = first / column_tile * column_tile, .first = first,
+                                  .last = min64(high - key0, t->call->plan->key_block)};
+}
+
+static void attend(struct forward_item *t)
+{
+    int64_t low, high, keys = t->call->plan->key_block;
+    tile_range(t, 0, t->rows, &low, &high);
+    for (int64_t key0 = low / keys * keys; key0 < high; key0 += keys) {
+        struct forward_range range = block_range(t, key0, low, high);
+        pack_keys(t, &range);
+        pack_values(t, &range);
+        for (int64_t i = 0; i < t->tiles; i++) {
+            int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0;
+            attend_tile(t, &range, r0, rows, tile_begun(t, r0, rows, key0));
+        }
+    }
+}
+
+/* Brings the sink in, normalises, and writes out and lse of each row. */
+static void finish(struct forward_item *t)
+{
+    struct forward_scratch *w = &t->scratch;
+    const rapt_attention *a = t->call->a;
+    int64_t channels = t->call->problem->v_channels;
+    double unit = t->score_options ? 1 : fabs(a->scale);
+    for (int64_t r = 0; r < t->rows; r++) {
+        int64_t head = head_of(t, r), query = query_of(t, r);
+        double sink = head_value(&a->sink, t->sequence.index, head, -INFINITY);
+        double m = w->m[r] == -INFINITY ? -INFINITY : w->m[r] * unit, top = m > sink ? m : sink;
+        if (top == -INFINITY) top = 0;
+        double total = w->l[r] * exp(m - top) + exp(sink - top);
+        if (w->l[r] != w->l[r]) total = w->l[r];
+        w->factor[r] = (float)(exp(m - top) / total);
+        void *out = query_row(t->call, &a->out, &t->sequence, head, query);
+        float *o = w->o + r * w->o_stride;
+        if (w->l[r] == 0) {
+            memset(o, 0, (size_t)channels * sizeof *o);
+            w->factor[r] = 0;
+        }
+        t->kernels->store_row(out, a->out.dtype, a->out.stride[3], o, w->factor[r], channels);
+        float *lse = query_row(t->call, &a->lse, &t->sequence, head, query);
+        if (lse) *lse = (float)(top + log(total));
+    }
+}
+
+/* ---- Weights: a second pass with the final m and sum ------------------------------------------------------------ */
+
+static void clear_weights(const struct forward_item *t)
+{
+    const rapt_tensor *weights = &t->call->a->weights;
+    for (int64_t r = 0; r < t->rows; r++) {
+        void *row = query_row(t->call, weights, &t->sequence, head_of(t, r), query_of(t, r));
+        for (int64_t j = 0; j < weights->size[3]; j++) store_float(row, weights->dtype, j * weights->stride[3], 0);
+    }
+}
+
+static void store_tile_weights(const struct forward_item *t, const struct forward_tile *tile)
+{
+    const struct forward_scratch *w = &t->scratch;
+    const rapt_tensor *weights = &t->call->a->weights;
+    int64_t size = (int64_t)dtype_size(weights->dtype);
+    for (int64_t i = 0; i < tile->rows; i++) {
+        int64_t r = tile->r0 + i, first = max64(tile->row_first[i], tile->first);
+        int64_t last = min64(tile->row_last[i], tile->last);
+        if (last <= first || w->l[r] == 0) continue;
+        float *s = w->s + i * t->call->plan->key_block, m = w->m[r] == -INFINITY ? 0 : w->m[r];
+        t->kernels->weights(s, first, last, t->exponent_scale, m, w->factor[r]);
+        char *row = query_row(t->call, weights, &t->sequence, head_of(t, r), query_of(t, r));
+        t->kernels->store_row(row + (tile->key0 + first) * weights->stride[3] * size, weights->dtype, weights->stride[3],
+                              s + first, 1, last - first);
+    }
+}
+
+static void write_weights(struct forward_item *t)
+{
+    int64_t low, high, keys = t->call->plan->key_block;
+    clear_weights(t);
+    tile_range(t, 0, t->rows, &low, &high);
+    for (int64_t key0 = low / keys * keys; key0 < high; key0 += keys) {
+        struct forward_range range = block_range(t, key0, low, high);
+        pack_keys(t, &range);
+        for (int64_t i = 0; i < t->tiles; i++) {
+            struct forward_tile tile;
+            int64_t r0 = tile_start(t, i);
+            if (tile_scores(t, &range, r0, tile_start(t, i + 1) - r0, &tile)) store_tile_weights(t, &tile);
+        }
+    }
+}
+
+/* ---- All items over the threads --------------------------------------------------------------------------------- */
+
+struct forward_job {
+    const struct cpu_call *call;
+    const struct forward_block *table;
+    int64_t items;
+    char *scratch;
+    atomic_int_fast64_t next;
+};
+
+static void run_item(struct forward_item *t, const struct forward_block *block)
+{
+    const struct problem *p = t->call->problem;
+    t->sequence = sequence_at(t->call, block->sequence);
+    t->row0 = block->row0;
+    t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block->row0);
+    t->tiles = (t->rows + t->kernels->row_tile - 1) / t->kernels->row_tile;
+    load_queries(t);
+    attend(t);
+    finish(t);
+    if (t->call->a->weights.dtype) write_weights(t);
+}
+
+static void work(void *argument, int64_t slot)
+{
+    struct forward_job *job = argument;
+    const struct cpu_call *call = job->call;
+    const rapt_attention *a = call->a;
+    struct forward_item item = {.call = call, .kernels = call->plan->kernels};
+    struct arena arena = {job->scratch + (size_t)slot * call->plan->scratch_bytes, 0};
+    scratch_lay_out(&item.scratch, call->problem, call->plan, &arena);
+    item.score_options = a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
+    item.exponent_scale = (float)((item.score_options ? 1 : fabs(a->scale)) * LOG2_E);
+    int64_t heads = call->problem->kv_heads, i;
+    while ((i = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->items) {
+        item.kv_head = i % heads;
+        run_item(&item, &job->table[i / heads]);
+    }
+}
+
+void forward_run(const struct cpu_call *call)
+{
+    struct arena arena = {call->workspace, 0};
+    struct forward_block *table = take(&arena, call->plan->block_count, sizeof *table);
+    struct forward_job job = {.call = call, .table = table, .scratch = call->workspace + arena.used};
+    job.items = sort_blocks(call, table) * call->problem->kv_heads;
+    atomic_init(&job.next, 0);
+    pool_run(call->pool, min64(call->plan->slots, job.items), work, &job);
+}

@@ -1,0 +1,52 @@
+/* forward.h: the state of one item of forward.c. */
+#ifndef RAPT_CPU_FORWARD_H
+#define RAPT_CPU_FORWARD_H
+
+#include "cpu/cpu.h"
+#include "cpu/scalar/scalar.h"
+
+/* A block of packed rows of a sequence; an item is such a block of one KV head. */
+struct forward_block {
+    int64_t sequence, row0;
+};
+
+/* Scratch of one thread, in the caller's workspace. Strides in floats. */
+struct forward_scratch {
+    float *q, *o;             /* [row_block][q_stride], [row_block][o_stride] */
+    float *s;                 /* [row_tile][key_block] */
+    void *k_panels, *v_panels;
+    float *m, *l;             /* [row_block], as in struct cpu_softmax_tile */
+    float *factor;            /* [row_block]: out = factor * o */
+    int64_t *first, *last;    /* [row_block]: the keys a row sees, before mask */
+    float *row;               /* one row of q or v in f32 */
+    const void **k_rows, **v_rows;   /* [key_block] */
+    const float **k_scales, **v_scales;
+    int64_t *unusual;         /* [key_block]: keys of the block whose value holds NaN or infinity */
+    unsigned char *seen;      /* [row_tile][key_block]: row sees unusual[n] */
+    int64_t q_stride, o_stride;
+};
+
+struct forward_item {
+    const struct cpu_call *call;
+    const struct cpu_kernels *kernels;
+    struct forward_scratch scratch;
+    struct cpu_sequence sequence;
+    int64_t kv_head, row0, rows, tiles;
+    int score_options;        /* softcap, bias, ALiBi or mask: s is a logit; else s is q k^T, not yet scaled */
+    float exponent_scale;     /* log2(e), times |scale| if s is not yet scaled */
+    struct cpu_rows values;   /* of the current block */
+    int64_t unusual_count;
+};
+
+/* Keys key0 + first ... key0 + last - 1 are packed; panels begin at start, first rounded down to column_tile. */
+struct forward_range {
+    int64_t key0, start, first, last;
+};
+
+/* One tile of rows against one block of keys, columns [first, last). */
+struct forward_tile {
+    int64_t r0, rows, key0, first, last;
+    int64_t row_first[ROW_TILE_MAX], row_last[ROW_TILE_MAX];
+};
+
+#endif
