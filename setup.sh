@@ -46,7 +46,7 @@ gpu_options() {
     fi
     if command -v clang-22 >/dev/null && command -v ld.lld-22 >/dev/null && { [ "$1" = check ] || [ -e /dev/kfd ] || [ "${RAPT_GPU_CODE:-}" = all ]; }
     then found="$found, AMD (clang-22)"
-    else options="$options HIPCC="; left="$left${left:+;} AMD kernels ($(command -v clang-22 >/dev/null && echo 'no AMD GPU; RAPT_GPU_CODE=all builds them' || echo 'no clang-22'))"
+    else options="$options HIP_CLANG="; left="$left${left:+;} AMD kernels ($(command -v clang-22 >/dev/null && echo 'no AMD GPU; RAPT_GPU_CODE=all builds them' || echo 'no clang-22'))"
     fi
     say "building: $found. Left out:${left:- nothing}"
 }

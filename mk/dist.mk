@@ -1,0 +1,17 @@
+# dist.mk: `make dist`: a source archive of what git tracks, with the code objects that were built here in prebuilt/, so that a
+# user without GPU compilers gets every GPU; and `make distcheck`, which builds it with no GPU compiler.
+DIST := rapt-$(VERSION)
+
+.PHONY: dist distcheck
+dist: $(GPU_OBJECTS)
+	rm -rf $(B)/dist && mkdir -p $(B)/dist/$(DIST)/prebuilt
+	git archive HEAD | tar -x -C $(B)/dist/$(DIST)
+	if [ -n "$(GPU_BUILT)" ]; then cp $(GPU_BUILT:%=$(GPU)/%.co) $(B)/dist/$(DIST)/prebuilt/; fi
+	tar -C $(B)/dist --sort=name --owner=0 --group=0 --mtime="$$(git log -1 --format=%cI)" -czf $(DIST).tar.gz $(DIST)
+	@echo "$(DIST).tar.gz: $$(wc -c < $(DIST).tar.gz) bytes, $(words $(GPU_BUILT)) code objects"
+
+distcheck: dist
+	rm -rf $(B)/distcheck && mkdir -p $(B)/distcheck
+	tar -C $(B)/distcheck -xzf $(DIST).tar.gz
+	$(MAKE) -C $(B)/distcheck/$(DIST) B=build NVCC= HIP_CLANG= all
+	$(B)/distcheck/$(DIST)/build/rapt info
