@@ -30,7 +30,11 @@ struct view {
  * (offsets) need 64. */
 enum { WINDOW_LIMIT = 1 << 30 };
 
-/* Workspace pointers are 64-byte aligned and NULL unless the row's NEED_ bits (registry.h) ask for them. */
+/* How the composed path uses it, after a launch of qk (scores), causal_mask (softcap, bias, ALiBi, then -inf where mask, window or
+ * length hide), softmax (sink; writes weights, which may be the same memory as scores, and lse) and pv (weights): one struct, all
+ * fields filled as for forward. qk touches no key past its sequence's length and writes 0 there; pv touches no value whose weight
+ * is 0; softmax writes 0 in hidden columns. On their own, qk and pv see neither lengths nor windows.
+ * Workspace pointers are 64-byte aligned and NULL unless the row's NEED_ bits (registry.h) ask for them. */
 struct attention_args {
     struct view q, k, v, out;  /* ragged q: [1, Hq, total, .]; ragged k, v: [1, Hkv, total, .]; paged: [page, Hkv, row, .] */
     struct view lse;           /* f32, natural logarithm */
@@ -53,6 +57,7 @@ struct attention_args {
     int32_t q_heads, kv_heads, group; /* group = q_heads / kv_heads */
     int32_t q_tokens;          /* of a sequence; ragged: of all */
     int32_t kv_tokens;         /* capacity of a sequence; ragged: of all */
+    int32_t columns;           /* of scores and weights: kv_tokens, but for ragged keys what the caller's weights have */
     int32_t channels;          /* of q and k */
     int32_t v_channels;
     int32_t page_tokens;       /* 0: not paged */

@@ -15,8 +15,9 @@ enum {
     NEED_COUNTERS = 2,  /* attention_args.counters; the host zeroes them in stream order before every execute */
     NEED_PARTIALS = 4,  /* attention_args.partial_out, partial_lse for `splits` parts; grid split, or any kernel that uses splits */
     NEED_HALVES = 8,    /* attention_args.q_half ... (f32 as two f16) */
-    NEED_PREPARE = 16,  /* entry point NAME_prepare, launched before with the same arguments, grid_rows blocks of `threads` */
-    NEED_COMBINE = 32,  /* entry point NAME_combine, launched after, likewise */
+    NEED_PREPARE = 16,  /* entry point NAME_prepare, launched before with the same arguments and block: x = ceil(max(q_tokens, kv_tokens)
+                           / tile_kv), y = q_heads + 2 * kv_heads, z = batch; no dynamic shared memory */
+    NEED_COMBINE = 32,  /* entry point NAME_combine, launched after, likewise: x = q_tokens, y = q_heads, z = batch (ragged q: 1) */
 };
 
 enum feature_index {
@@ -33,6 +34,11 @@ enum {
     CAN_ALL = (1 << FEATURE_COUNT) - 1
 };
 
+/* What grids.def counts. */
+struct extent {
+    int64_t batch, q_heads, kv_heads, group, q_tokens, kv_tokens, columns, rows, splits, units;
+};
+
 /* One launch's blocks. */
 struct grid {
     uint32_t x, y, z;
@@ -44,7 +50,7 @@ struct row {
     enum op     op;
     int64_t     dtype;          /* rapt_dtype, or 0: any of f32, f16, bf16 */
     int32_t     d, dv, tile_q, tile_kv, threads, shared;
-    void      (*grid)(const struct attention_args *a, const struct row *row, struct grid *grid);
+    void      (*grid)(const struct extent *e, const struct row *row, int64_t blocks[3]);
     uint32_t    can, needs;
     const unsigned char *begin, *end; /* the embedded code object; both NULL: not built into this library */
 };
@@ -52,15 +58,19 @@ struct row {
 extern const struct row rows[];
 extern const int        row_count;
 
-/* Why the row cannot serve a forward problem, as "NAME: words (rule)" in reason, or NULL: it can. Pure: asks no device. */
+/* Why the row cannot serve a forward problem ("does not do softcap"; perhaps written to reason), or NULL: it can. Pure: asks no
+ * device. */
 const char *row_refuses(const struct row *row, const struct problem *p, char *reason, size_t size);
 
-/* Whether the row's code runs on a device of this arch: "sm_90", "gfx942". CUDA: a cubin of the same major version and at most its
- * minor one; sm_NNa only exactly; PTX (compute_NN) on NN and newer. HIP: the same name. */
-int row_runs_on(const struct row *row, const char *arch);
+/* How well the row's code suits a device of this arch ("sm_90", "gfx942"); 0: it does not run. CUDA: sm_NNa needs exactly NN; a
+ * cubin of the same major and at most the device's minor version runs, the nearest best; PTX (compute_NN) runs on NN and newer,
+ * less good than any cubin. HIP: the same name. */
+int row_suits(const struct row *row, const char *arch);
 
-/* The row's launch shape; y and z cut to 65535. */
-void row_grid(const struct row *row, const struct attention_args *a, struct grid *grid);
-/* For NEED_PREPARE and NEED_COMBINE: the rows of q, k and v together, and of out, by `threads` elements of work. */
+/* Contiguous channels and 16-byte steps on all other axes of q, k, v and out: what rows without CAN_UNALIGNED need. */
+int rows_aligned(const struct problem *p);
+
+/* The row's launch shape; y and z cut to 65535. 0: no block at all. -1: x exceeds 2^31 - 1. */
+int row_grid(const struct row *row, const struct extent *e, struct grid *grid);
 
 #endif

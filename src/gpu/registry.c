@@ -1,0 +1,130 @@
+/* registry.c: kernels.def as C data: the rows, why one refuses a problem, which devices its code runs on, its launch shape. */
+#include "gpu/registry.h"
+#include "base/dtype.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t ceil_div(int64_t x, int64_t y)
+{
+    return x / y + (x % y != 0);
+}
+
+static int64_t at_most(int64_t limit, int64_t x)
+{
+    return x < limit ? x : limit;
+}
+
+#define GRID(name, x, y, z)                                                                        \
+    __attribute__((unused)) static void grid_##name(const struct extent *e, const struct row *row, int64_t blocks[3])      \
+    {                                                                                              \
+        (void)row;                                                                                 \
+        blocks[0] = (x), blocks[1] = (y), blocks[2] = (z);                                         \
+    }
+#include "gpu/grids.def"
+#undef GRID
+
+#define KERNEL(vendor, arch, source, name, ...)                                                    \
+    extern const unsigned char rapt_code_##name##_##arch[], rapt_code_##name##_##arch##_end[];
+#include "gpu/kernels.def"
+#undef KERNEL
+
+/* Ends in a row of zeros, so that a table without rows is C too. */
+const struct row rows[] = {
+#define KERNEL(vendor, arch, source, name, op, dtype, d, dv, tile_q, tile_kv, threads, shared, grid, can, needs, flags)     \
+    {VENDOR_##vendor, #arch, #source, #name, OP_##op, DTYPE_##dtype, d, dv, tile_q, tile_kv, threads, shared,               \
+     grid_##grid, can, needs, rapt_code_##name##_##arch, rapt_code_##name##_##arch##_end},
+#include "gpu/kernels.def"
+#undef KERNEL
+    {0},
+};
+const int row_count = sizeof rows / sizeof *rows - 1;
+
+int rows_aligned(const struct problem *p)
+{
+    const rapt_tensor *tensors[] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
+    for (int i = 0; i < 4; i++) {
+        const rapt_tensor *t = tensors[i];
+        if (t->size[3] > 1 && t->stride[3] != 1) return 0;
+        for (int axis = 0; axis < 3; axis++)
+            if (t->stride[axis] * (int64_t)dtype_size(t->dtype) % 16) return 0;
+    }
+    return 1;
+}
+
+/* What cuTensorMapEncodeTiled asks of strides: none negative or zero (of an axis longer than 1), all below 2^40 bytes. */
+static int mappable(const struct problem *p)
+{
+    const rapt_tensor *tensors[] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
+    for (int i = 0; i < 4; i++)
+        for (int axis = 0; axis < 3; axis++) {
+            int64_t stride = tensors[i]->stride[axis];
+            if (tensors[i]->size[axis] > 1 && (stride <= 0 || stride >= (int64_t)1 << 37)) return 0;
+        }
+    return 1;
+}
+
+/* The row's head size, exactly, or with CAN_NARROW at most. */
+static int fits(int32_t own, int64_t asked)
+{
+    return own == 0 || asked <= own;
+}
+
+static const char *feature_refuses(const struct row *row, const struct problem *p)
+{
+    struct {
+        const char *sentence;
+        int asked;
+    } const features[] = {
+#define FEATURE(name, test, words) {"does not do " words, (test) != 0},
+#include "gpu/features.def"
+#undef FEATURE
+    };
+    for (int i = 0; i < FEATURE_COUNT; i++)
+        if (features[i].asked && !(row->can >> i & 1)) return features[i].sentence;
+    return NULL;
+}
+
+const char *row_refuses(const struct row *row, const struct problem *p, char *reason, size_t size)
+{
+    const int64_t longest = ((int64_t)1 << 29) - 1;
+    if (row->dtype ? row->dtype != p->a.q.dtype : !dtype_size(p->a.q.dtype)) {
+        snprintf(reason, size, "is for %s (q is %s)", dtype_name(row->dtype), dtype_name(p->a.q.dtype));
+        return reason;
+    }
+    if (!fits(row->d, p->qk_channels) || !fits(row->dv, p->v_channels)) {
+        snprintf(reason, size, "is for heads of %d and %d channels (q has %lld, v has %lld)", row->d, row->dv,
+                 (long long)p->qk_channels, (long long)p->v_channels);
+        return reason;
+    }
+    const int64_t sizes[] = {p->q_tokens, p->kv_tokens, p->qk_channels, p->v_channels, p->batch, p->q_heads};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i] > longest) return "counts tokens, channels, heads and batch in 29 bits";
+    if ((row->needs & NEED_MAPS) && !mappable(p))
+        return "reads through tensor maps (no stride may be 0, negative or over 2^37 elements)";
+    return feature_refuses(row, p);
+}
+
+int row_suits(const struct row *row, const char *arch)
+{
+    if (row->vendor == VENDOR_hip) return !strcmp(row->arch, arch);
+    const char *digits = strchr(row->arch, '_'), *device_digits = strchr(arch, '_');
+    if (!digits || !device_digits) return 0;
+    char *suffix;
+    long own = strtol(digits + 1, &suffix, 10), device = strtol(device_digits + 1, NULL, 10);
+    if (!strncmp(row->arch, "compute_", 8)) return own <= device ? 1 + (int)own : 0;
+    if (*suffix) return own == device ? 100000 : 0;
+    return own / 10 == device / 10 && own <= device ? 10000 + (int)own : 0;
+}
+
+int row_grid(const struct row *row, const struct extent *e, struct grid *grid)
+{
+    int64_t blocks[3];
+    row->grid(e, row, blocks);
+    *grid = (struct grid){0};
+    if (blocks[0] < 1 || blocks[1] < 1 || blocks[2] < 1) return 0;
+    if (blocks[0] > INT32_MAX) return -1;
+    *grid = (struct grid){(uint32_t)blocks[0], (uint32_t)at_most(65535, blocks[1]), (uint32_t)at_most(65535, blocks[2])};
+    return 1;
+}
