@@ -13,16 +13,16 @@ struct accuracy {
     int64_t elements;        /* compared */
 };
 
-/* What the engine computes with, from the dtypes of the problem. exact: the products of q and k sum up without error. */
+/* What the engine computes with, from the dtypes of the problem. */
 struct rounding {
     double accumulate;  /* relative error of one step of a sum */
     double weight;      /* relative error of P before PV */
     double weight_floor;/* absolute, relative to the largest weight 1 */
     double output, weights_output;
-    bool   exact;
+    int    exact;       /* 1: dot products are, 2: scores are (see PROBLEM_DATA_LIST) */
 };
 
-struct rounding rounding_of(const rapt_attention *a, bool exact);
+struct rounding rounding_of(const rapt_attention *a, int exact);
 /* Bounds of one row: out_bound[Dv]; weight_bound[columns] may be NULL. Returns the bound of lse. */
 double bound_row(const struct oracle_row *row, const rapt_attention *a, const struct rounding *r, double *out_bound, double *weight_bound);
 
@@ -30,6 +30,6 @@ double bound_row(const struct oracle_row *row, const rapt_attention *a, const st
  * budget: multiply-adds that the oracle may spend before it samples rows; 0: all rows. false: out of memory. */
 bool accuracy_check(const struct problem_instance *instance, double budget, struct accuracy *result);
 /* The same for attention arguments that come from elsewhere. */
-bool accuracy_check_attention(const rapt_attention *a, bool exact, double budget, struct accuracy *result);
+bool accuracy_check_attention(const rapt_attention *a, int exact, double budget, struct accuracy *result);
 
 #endif

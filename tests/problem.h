@@ -3,21 +3,23 @@
  *   forward bf16 b1 h32/8 q4096 kv4096 d128 causal
  *
  * First word: forward rope softmax qk pv causal_mask kv_replicate kv_append. Then, in any order:
- *   f32 f16 bf16          type of q (and of all that is not named below); kv-f32 kv-f16 kv-bf16 kv-i8: of k and v
+ *   f32 f16 bf16 i8       type of q (and of all that is not named below); kv-f32 kv-f16 kv-bf16 kv-i8: of k and v
  *   out-f32               out is F32;  i64: index tensors are I64, else I32
  *   bN hN[/N] qN kvN dN[/N]  batch, query[/KV] heads, queries and keys per sequence, channels[/of v]; defaults 1, 1, 16, =q, 64
  *   causal topleft windowL,R (a side may be "inf") softcapX scaleX sink sink-inf alibi lse weights weights-f16 weights-bf16
- *   bias bias=AXES bias-own mask mask=AXES   AXES: four of "bhqk", "1" where broadcast, e.g. 1h1k; bias-own: in q's type, else F32
+ *   bias bias=AXES bias-own bias-inf mask mask=AXES   AXES: four of "bhqk", "1" where broadcast, e.g. 1h1k; bias-own: in q's
+ *                         type, else F32; bias-inf: some entries and rows are -inf
  *   ragged ragged-q ragged-kv     packed sequences of seeded lengths 0 ... q, 0 ... kv; or qlens=3,0,7 kvlens=5,0,9
  *   kvlen kvlen=5,0,17    lengths of the sequences in use, seeded or given;  pagedP: pages of P tokens, in random order
- *   blockN                channels that share one i8 scale (0: all)
+ *   blockN scales=AXES    channels that share one i8 scale (0: all); axes "bht" of the scales, e.g. 1h1 (default bht)
  *   bthd bhtd             memory order (default bthd)
- *   neg zero huge odd chan2   strides: token and channel backwards; KV heads repeat; over 2^31 elements between batches, heads
+ *   neg zero huge-stride odd chan2   strides: token and channel backwards; KV heads repeat; over 2^31 elements between batches, heads
  *                         and tokens on untouched memory; odd padding behind each row; every second channel
  *   edge                  the last element ends at an unmapped page (host memory), so that a read past the end faults
  *   normal growing falling peaked cancelling constant tiny huge denormal sincos100 integer minus1e30
- *   nan-q nan-k nan-v inf-q inf-k inf-v minf-k   data (default normal); see problem_values.c
- *   seedN batch_invariant kernel=NAME
+ *   nan_q nan_k nan_v inf_q inf_k inf_v minf_k   data (default normal); see problem_values.c
+ *   hidden-nan            keys and values that no query sees are NaN
+ *   seedN (odd: sink and slopes differ between sequences) batch_invariant kernel=NAME
  *   thetaX rotaryN interleaved positions inplace table linearX ntkX yarnX llama3=X contextN   rope, and rope inside kv_append
  *   rope                  kv_append rotates k
  *
@@ -39,10 +41,10 @@ enum problem_op {
 #undef OP_ENUM
 };
 
-/* name, 1: every product sum of q and k is exact in f32, in any order of summation */
+/* name, 1: every product sum of q and k is exact in f32, in any order of summation; 2: and so are the scores */
 #define PROBLEM_DATA_LIST(X)                                                                       \
     X(normal, 0) X(growing, 0) X(falling, 0) X(peaked, 0) X(cancelling, 0) X(constant, 0)          \
-    X(tiny, 0) X(huge, 1) X(denormal, 0) X(sincos100, 0) X(integer, 1) X(minus1e30, 1)             \
+    X(tiny, 0) X(huge, 1) X(denormal, 0) X(sincos100, 0) X(integer, 1) X(minus1e30, 2)             \
     X(nan_q, 0) X(nan_k, 0) X(nan_v, 0) X(inf_q, 0) X(inf_k, 0) X(inf_v, 0) X(minf_k, 0)
 
 enum problem_data {
@@ -53,9 +55,10 @@ enum problem_data {
 
 enum problem_stride { STRIDE_dense, STRIDE_neg, STRIDE_zero, STRIDE_huge, STRIDE_odd, STRIDE_chan2 };
 
-enum { PROBLEM_LINE = 256, PROBLEM_SEQUENCES = 64, PROBLEM_TENSORS = 24 };
+/* Lengths may differ in the first PROBLEM_SEQUENCES sequences only; a larger batch must be uniform. */
+enum { PROBLEM_LINE = 256, PROBLEM_SEQUENCES = 512, PROBLEM_TENSORS = 24 };
 
-/* A parsed line. Axes sets have bit a for axis a (batch, head, query, key); broadcast axes are clear. */
+/* A parsed line. Axes sets have bit a for axis a (batch, head, query or token, key); broadcast axes are clear. */
 struct problem_line {
     char     text[PROBLEM_LINE];
     int      op, data, stride;
@@ -63,10 +66,12 @@ struct problem_line {
     int64_t  batch, q_heads, kv_heads, q_tokens, kv_tokens, qk_channels, v_channels;
     int64_t  causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
     double   scale, softcap;
-    bool     sink, sink_inf, alibi, lse, weights, bias, bias_own, mask, kv_length, edge, bhtd;
-    unsigned bias_axes, mask_axes;
+    bool     sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, mask, kv_length, edge, bhtd, hidden_nan;
+    unsigned bias_axes, mask_axes, scale_axes;
     bool     ragged_q, ragged_kv;
-    int64_t  q_lengths[PROBLEM_SEQUENCES], kv_lengths[PROBLEM_SEQUENCES]; /* of each sequence, always complete */
+    int64_t  q_lengths[PROBLEM_SEQUENCES];   /* queries of each sequence; all arrays are always complete */
+    int64_t  kv_capacity[PROBLEM_SEQUENCES]; /* keys that there is room for */
+    int64_t  kv_lengths[PROBLEM_SEQUENCES];  /* keys in use */
     int64_t  page_tokens, scale_block;
     uint64_t seed;
     char     kernel[48];
@@ -77,6 +82,13 @@ struct problem_line {
 
 /* false: error holds a sentence that names the word. */
 bool problem_parse(const char *line, struct problem_line *out, char *error, size_t size);
+
+/* Lengths of any sequence, also beyond the arrays. */
+int64_t problem_q_length(const struct problem_line *line, int64_t sequence);
+int64_t problem_kv_length(const struct problem_line *line, int64_t sequence);
+int64_t problem_kv_capacity(const struct problem_line *line, int64_t sequence);
+/* Keys [*first, *last) that a query sees by causal and window, before masks. */
+void problem_visible(const struct problem_line *line, int64_t sequence, int64_t query, int64_t *first, int64_t *last);
 
 /* The arguments of the call, one member in use by op. */
 struct problem_args {
@@ -93,8 +105,10 @@ struct problem_args {
 /* The memory behind one tensor of the arguments. */
 struct problem_region {
     rapt_tensor *tensor;  /* in the instance's args */
-    char        *base;    /* a mapping of `bytes`, owned */
+    char        *base;    /* a mapping of `bytes`, owned; the tensor with its guards */
     size_t       bytes;
+    char        *saved;   /* of an operand in place: the mapping before the call, owned; else NULL */
+    uint64_t     hash;    /* of all bytes that the call must not change */
     bool         output;  /* written by the call */
     bool         input;   /* holds data before the call */
     bool         sparse;  /* mostly untouched: handled row by row */
@@ -144,6 +158,13 @@ double problem_pairs(const struct problem_line *line);
 uint64_t problem_random(uint64_t seed, uint64_t stream, uint64_t index);
 double   problem_uniform(uint64_t seed, uint64_t stream, uint64_t index);
 double   problem_normal(uint64_t seed, uint64_t stream, uint64_t index);
+
+/* The value that a line's data kind gives one element before conversion to its dtype; which: the tensor. */
+enum problem_value { VALUE_Q, VALUE_K, VALUE_V, VALUE_BIAS, VALUE_MASK, VALUE_SLOPE, VALUE_SINK, VALUE_K_SCALE, VALUE_V_SCALE,
+                     VALUE_Q_SCALE, VALUE_X, VALUE_POSITION, VALUE_WEIGHT };
+double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2, int64_t i3);
+/* 1, 2: see PROBLEM_DATA_LIST; 0 otherwise. */
+int problem_exact(const struct problem_line *line);
 
 /* The named problems of problems.def. size: 0 fits a slow emulator (some 1e5 multiply-adds), 1 usual, 2 large, 3 on request. */
 struct named_problem {
