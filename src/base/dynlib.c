@@ -10,7 +10,7 @@ void *dynlib_open(const char *const *paths, char *reason, size_t size)
     size_t length = 0;
     if (size) *reason = 0;
     for (; *paths; paths++) {
-        void *library = dlopen(*paths, RTLD_NOW | RTLD_LOCAL);
+        void *library = dlopen(*paths, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
         if (library) return library;
         const char *why = dlerror();
         int written = snprintf(reason + length, size - length, "%s%s", length ? "; " : "", why ? why : *paths);

@@ -11,7 +11,8 @@ struct dynlib_symbol {
     int         optional; /* 1: NULL when the library lacks it */
 };
 
-/* Opens the first of paths (ended by NULL) that opens, or NULL with the reason: "libx.so.1: no such file ...". Closed with dynlib_close. */
+/* Opens the first of paths (ended by NULL) that opens, or NULL with the reason: "libx.so.1: no such file ...". Closed with
+ * dynlib_close; its code stays loaded even then, since drivers start threads and register handlers that run at exit. */
 void *dynlib_open(const char *const *paths, char *reason, size_t size);
 /* Fills table from count symbols; 0 when a symbol that is not optional is missing, with the reason: "libx.so.1 has no f (...)". */
 int  dynlib_resolve(void *library, const struct dynlib_symbol *symbols, size_t count, void *table, char *reason, size_t size);
