@@ -1,0 +1,289 @@
+/* rows_loops.h: the row kernels of ops.h over a vector vocabulary; included once per instruction set after vec_*.h.
+ * The including file defines ROWS_NAME (the table) and ROWS_TEXT (its name). */
+#include "cpu/ops.h"
+#include "cpu/vec_math.h"
+
+#include <math.h>
+#include <string.h>
+
+#define ROWS_CASES(dtype, CALL)                                                                    \
+    switch (dtype) {                                                                               \
+    case RAPT_F32: CALL(RAPT_F32); break;                                                          \
+    case RAPT_F16: CALL(RAPT_F16); break;                                                          \
+    default: CALL(RAPT_BF16); break;                                                               \
+    }
+
+VEC const char *at(const void *p, int dtype, int64_t i)
+{
+    return (const char *)p + i * (dtype == RAPT_F32 ? 4 : 2);
+}
+
+VEC vec load_row_part(const void *p, int dtype, int64_t i, int64_t n)
+{
+    return n - i >= LANES ? v_load(at(p, dtype, i), dtype) : v_load_part(at(p, dtype, i), dtype, n - i);
+}
+
+VEC void store_row_part(void *p, int dtype, vec x, int64_t i, int64_t n)
+{
+    char *to = (char *)p + (at(p, dtype, i) - (const char *)p);
+    if (n - i >= LANES)
+        v_store(to, dtype, x);
+    else
+        v_store_part(to, dtype, x, n - i);
+}
+
+/* ---- softmax ---- */
+
+/* A row of a softmax: its largest element; copies to scratch as f32 where there is one. */
+VEC float row_largest(const void *from, int dtype, int64_t n, float *scratch)
+{
+    vec m0 = v_set(-INFINITY), m1 = m0;
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        vec x = v_load(at(from, dtype, i), dtype), y = v_load(at(from, dtype, i + LANES), dtype);
+        m0 = v_max(x, m0);
+        m1 = v_max(y, m1);
+        if (scratch) v_store(scratch + i, RAPT_F32, x), v_store(scratch + i + LANES, RAPT_F32, y);
+    }
+    for (; i < n; i += LANES) {
+        vec x = load_row_part(from, dtype, i, n);
+        m0 = v_max(v_keep(x, 0, (int)(n - i < LANES ? n - i : LANES), v_set(-INFINITY)), m0);
+        if (scratch) store_row_part(scratch, RAPT_F32, x, i, n);
+    }
+    return v_largest(v_max(m0, m1));
+}
+
+/* The sum of e^(x - m); keeps the terms in scratch where there is one. */
+VEC float row_sum(const void *from, int dtype, int64_t n, float m, float *scratch)
+{
+    vec s0 = v_zero(), s1 = v_zero(), shift = v_set(m);
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        vec x = v_exp(v_sub(v_load(at(from, dtype, i), dtype), shift));
+        vec y = v_exp(v_sub(v_load(at(from, dtype, i + LANES), dtype), shift));
+        s0 = v_add(s0, x);
+        s1 = v_add(s1, y);
+        if (scratch) v_store(scratch + i, RAPT_F32, x), v_store(scratch + i + LANES, RAPT_F32, y);
+    }
+    for (; i < n; i += LANES) {
+        vec x = v_exp(v_sub(load_row_part(from, dtype, i, n), shift));
+        s0 = v_add(s0, v_keep(x, 0, (int)(n - i < LANES ? n - i : LANES), v_zero()));
+        if (scratch) store_row_part(scratch, RAPT_F32, x, i, n);
+    }
+    return v_sum(v_add(s0, s1));
+}
+
+VEC void row_scale(void *to, int dtype, const float *x, int64_t n, float factor)
+{
+    vec f = v_set(factor);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        v_store((char *)to + (at(to, dtype, i) - (const char *)to), dtype, v_mul(v_load(x + i, RAPT_F32), f));
+    if (i < n) v_store_part((char *)to + (at(to, dtype, i) - (const char *)to), dtype,
+                            v_mul(v_load_part(x + i, RAPT_F32, n - i), f), n - i);
+}
+
+VEC void row_fill(void *to, int dtype, int64_t n, float value)
+{
+    for (int64_t i = 0; i < n; i += LANES) store_row_part(to, dtype, v_set(value), i, n);
+}
+
+static float row_largest_of(const void *from, int64_t dtype, int64_t n, float *scratch)
+{
+    float m = 0;
+#define CALL(type) m = row_largest(from, type, n, scratch)
+    ROWS_CASES(dtype, CALL)
+#undef CALL
+    return m;
+}
+
+static float row_sum_of(const void *from, int64_t dtype, int64_t n, float m, float *scratch)
+{
+    float sum = 0;
+#define CALL(type) sum = row_sum(from, type, n, m, scratch)
+    ROWS_CASES(dtype, CALL)
+#undef CALL
+    return sum;
+}
+
+static void row_scale_to(void *to, int64_t dtype, const float *x, int64_t n, float factor)
+{
+#define CALL(type) row_scale(to, type, x, n, factor)
+    ROWS_CASES(dtype, CALL)
+#undef CALL
+}
+
+static void row_fill_to(void *to, int64_t dtype, int64_t n, float value)
+{
+#define CALL(type) row_fill(to, type, n, value)
+    ROWS_CASES(dtype, CALL)
+#undef CALL
+}
+
+static int row_has_nan(const void *from, int64_t dtype, int64_t n)
+{
+    int found = 0;
+    for (int64_t i = 0; i < n && !found; i += LANES) {
+#define CALL(type) found = v_any_nan(load_row_part(from, type, i, n))
+        ROWS_CASES(dtype, CALL)
+#undef CALL
+    }
+    return found;
+}
+
+static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n, float *scratch)
+{
+    float *kept = n <= SOFTMAX_SCRATCH ? scratch : NULL;
+    float m = row_largest_of(from, from_dtype, n, kept);
+    if (m == -INFINITY) {
+        row_fill_to(to, to_dtype, n, row_has_nan(from, from_dtype, n) ? NAN : 0);
+        return;
+    }
+    if (kept) {
+        float sum = row_sum_of(kept, RAPT_F32, n, m, kept);
+        row_scale_to(to, to_dtype, kept, n, 1 / sum);
+        return;
+    }
+    float factor = 1 / row_sum_of(from, from_dtype, n, m, NULL);
+    int64_t from_size = from_dtype == RAPT_F32 ? 4 : 2, to_size = to_dtype == RAPT_F32 ? 4 : 2;
+    for (int64_t i = 0; i < n; i += SOFTMAX_SCRATCH) {
+        int64_t part = n - i < SOFTMAX_SCRATCH ? n - i : SOFTMAX_SCRATCH;
+        row_sum_of((const char *)from + i * from_size, from_dtype, part, m, scratch);
+        row_scale_to((char *)to + i * to_size, to_dtype, scratch, part, factor);
+    }
+}
+
+/* ---- rotary embedding ---- */
+
+VEC void rotate_half_typed(void *to, const void *from, int dtype, const float *cos, const float *sin, int64_t pairs)
+{
+    char *high_to = (char *)to + pairs * (dtype == RAPT_F32 ? 4 : 2);
+    const char *high = at(from, dtype, pairs);
+    for (int64_t i = 0; i < pairs; i += LANES) {
+        vec x = load_row_part(from, dtype, i, pairs), y = load_row_part(high, dtype, i, pairs);
+        vec c = load_row_part(cos, RAPT_F32, i, pairs), s = load_row_part(sin, RAPT_F32, i, pairs);
+        store_row_part(to, dtype, v_fnma(y, s, v_mul(x, c)), i, pairs);
+        store_row_part(high_to, dtype, v_fma(x, s, v_mul(y, c)), i, pairs);
+    }
+}
+
+static void rotate_half_row(void *to, const void *from, int64_t dtype, const float *cos, const float *sin, int64_t pairs)
+{
+#define CALL(type) rotate_half_typed(to, from, type, cos, sin, pairs)
+    ROWS_CASES(dtype, CALL)
+#undef CALL
+}
+
+VEC void rotate_pairs_typed(void *to, const void *from, int dtype, const float *cos, const float *sin, int64_t pairs)
+{
+    int64_t i = 0;
+    int size = dtype == RAPT_F32 ? 4 : 2;
+    (void)size;
+#ifndef ROWS_WITHOUT_SHUFFLES
+    for (; i + LANES / 2 <= pairs; i += LANES / 2) {
+        vec x = v_load((const char *)from + 2 * i * size, dtype);
+        vec s = v_mul(v_swap_pairs(x), v_load_twice(sin + i));
+        v_store((char *)to + 2 * i * size, dtype, v_fmaddsub(x, v_load_twice(cos + i), s));
+    }
+#endif
+    for (; i < pairs; i++) {
+        float x = load_float(from, dtype, 2 * i), y = load_float(from, dtype, 2 * i + 1);
+        store_float(to, dtype, 2 * i, x * cos[i] - y * sin[i]);
+        store_float(to, dtype, 2 * i + 1, y * cos[i] + x * sin[i]);
+    }
+}
+
+static void rotate_pairs_row(void *to, const void *from, int64_t dtype, const float *cos, const float *sin, int64_t pairs)
+{
+#define CALL(type) rotate_pairs_typed(to, from, type, cos, sin, pairs)
+    ROWS_CASES(dtype, CALL)
+#undef CALL
+}
+
+#ifdef ROWS_LIBM_ANGLES
+static void angles_row(float *cosine, float *sine, double position, const double *inverse, double magnitude, int64_t pairs)
+{
+    for (int64_t i = 0; i < pairs; i++) {
+        cosine[i] = (float)(cos(position * inverse[i]) * magnitude);
+        sine[i] = (float)(sin(position * inverse[i]) * magnitude);
+    }
+}
+#else
+/* LANES / 2 angles at once. x = n pi/2 + r: pi/2 in two parts of which the first has 33 bits, so that n times it is exact for
+ * |n| < 2^20; Taylor series of sine and cosine to r^17, whose remainder on |r| <= pi/4 is below 2^-53. */
+enum { ANGLES = LANES / 2 };
+typedef double angles __attribute__((vector_size(ANGLES * 8)));
+typedef int64_t angle_bits __attribute__((vector_size(ANGLES * 8)));
+typedef float angle_floats __attribute__((vector_size(ANGLES * 4)));
+
+VEC angles angle_select(angle_bits mask, angles a, angles b)
+{
+    return (angles)(((angle_bits)a & mask) | ((angle_bits)b & ~mask));
+}
+
+VEC void angles_of(angles x, angles *cosine, angles *sine)
+{
+    const double to_integer = 0x1.8p52;
+    angles shifted = x * 0.63661977236758134308 + to_integer, n = shifted - to_integer;
+    angles r = x - n * 0x1.921fb544p+0;
+    r = r - n * 0x1.0b4611a626331p-34;
+    angles z = r * r;
+    angles s = z * (1 / 355687428096000.0) - 1 / 1307674368000.0;
+    s = s * z + 1 / 6227020800.0;
+    s = s * z - 1 / 39916800.0;
+    s = s * z + 1 / 362880.0;
+    s = s * z - 1 / 5040.0;
+    s = s * z + 1 / 120.0;
+    s = s * z - 1 / 6.0;
+    s = r + r * z * s;
+    angles c = z * (1 / 20922789888000.0) - 1 / 87178291200.0;
+    c = c * z + 1 / 479001600.0;
+    c = c * z - 1 / 3628800.0;
+    c = c * z + 1 / 40320.0;
+    c = c * z - 1 / 720.0;
+    c = c * z + 1 / 24.0;
+    c = c * z - 0.5;
+    c = 1 + z * c;
+    angle_bits quadrant = (angle_bits)shifted & 3, odd = -(quadrant & 1);
+    angle_bits sign_of_sine = (quadrant >> 1) << 63, sign_of_cosine = ((quadrant + 1) >> 1 & 1) << 63;
+    *sine = (angles)((angle_bits)angle_select(odd, c, s) ^ sign_of_sine);
+    *cosine = (angles)((angle_bits)angle_select(odd, s, c) ^ sign_of_cosine);
+}
+
+static void angles_row(float *cosine, float *sine, double position, const double *inverse, double magnitude, int64_t pairs)
+{
+    for (int64_t i = 0; i < pairs; i += ANGLES) {
+        int64_t part = pairs - i < ANGLES ? pairs - i : ANGLES;
+        angles frequency = {0}, c, s;
+        memcpy(&frequency, inverse + i, (size_t)part * sizeof(double));
+        angles_of(frequency * position, &c, &s);
+        angle_floats c32 = __builtin_convertvector(c * magnitude, angle_floats), s32 = __builtin_convertvector(s * magnitude, angle_floats);
+        memcpy(cosine + i, &c32, (size_t)part * sizeof(float));
+        memcpy(sine + i, &s32, (size_t)part * sizeof(float));
+    }
+}
+#endif
+
+#ifndef ROWS_WITHOUT_STREAM
+static void copy_stream_row(void *to, const void *from, size_t bytes)
+{
+    size_t head = -(uintptr_t)to & 63;
+    if (head > bytes) head = bytes;
+    memcpy(to, from, head);
+    size_t i = head;
+    for (; i + 64 <= bytes; i += 64) v_stream_line((char *)to + i, (const char *)from + i);
+    memcpy((char *)to + i, (const char *)from + i, bytes - i);
+    v_stream_end();
+}
+#endif
+
+const struct row_kernels ROWS_NAME = {
+    .name = ROWS_TEXT,
+    .softmax = softmax_row,
+    .rotate_half = rotate_half_row,
+    .rotate_pairs = rotate_pairs_row,
+    .angles = angles_row,
+#ifndef ROWS_WITHOUT_STREAM
+    .copy_stream = copy_stream_row,
+#endif
+};

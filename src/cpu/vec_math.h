@@ -1,0 +1,45 @@
+/* vec_math.h: exponentials and tanh over a vector vocabulary (vec_*.h, included before this file).
+ * The polynomial is 2^u on [-1/2, 1/2], minimax in relative error (Lawson's algorithm, constant term 1): 7.9e-8. */
+#ifndef RAPT_CPU_VEC_MATH_H
+#define RAPT_CPU_VEC_MATH_H
+
+#define LOG2_E 1.44269504088896341f
+#define LN_2   0.69314718055994531f
+
+/* (2^u - 1) / u for |u| <= 1/2 */
+VEC vec v_exp2_slope(vec u)
+{
+    vec p = v_set(1.535336188319500e-4f);
+    p = v_fma(p, u, v_set(1.339887440266574e-3f));
+    p = v_fma(p, u, v_set(9.618437357674640e-3f));
+    p = v_fma(p, u, v_set(5.550332471162809e-2f));
+    p = v_fma(p, u, v_set(2.402264791363012e-1f));
+    return v_fma(p, u, v_set(6.931472028550421e-1f));
+}
+
+/* 2^x: exact at 0, 0 at -inf, NaN at NaN. */
+VEC vec v_exp2(vec x)
+{
+    vec n = v_round(x), u = v_sub(x, n);
+    return v_scale2(v_fma(v_exp2_slope(u), u, v_set(1)), n);
+}
+
+/* e^x, with the reduction in two steps (Cody and Waite) so that large |x| keeps its last bits. */
+VEC vec v_exp(vec x)
+{
+    vec n = v_round(v_mul(x, v_set(LOG2_E)));
+    vec r = v_fnma(n, v_set(0.693359375f), x);
+    vec u = v_mul(v_fnma(n, v_set(-2.12194440e-4f), r), v_set(LOG2_E));
+    return v_scale2(v_fma(v_exp2_slope(u), u, v_set(1)), n);
+}
+
+/* tanh x = m / (m + 2), m = e^(2|x|) - 1 without cancellation. */
+VEC vec v_tanh(vec x)
+{
+    vec y = v_min(v_set(40 * LOG2_E), v_mul(v_abs(x), v_set(2 * LOG2_E)));
+    vec n = v_round(y), u = v_sub(y, n), power = v_scale2(v_set(1), n);
+    vec m = v_fma(power, v_mul(v_exp2_slope(u), u), v_sub(power, v_set(1)));
+    return v_copysign(v_div(m, v_add(m, v_set(2))), x);
+}
+
+#endif
