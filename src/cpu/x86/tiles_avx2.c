@@ -1,0 +1,75 @@
+/* tiles_avx2.c: the AVX2 level: 6 x 16 register tiles of f32, K transposed 8 x 8 in registers. */
+#include "base/dtype.h"
+#include "cpu/x86/vec_avx2.h"
+
+enum { ROW_TILE = 6, COLUMN_TILE = 16 };
+
+VEC vec widen_i8(const void *p, int64_t n)
+{
+    uint64_t bytes = 0;
+    memcpy(&bytes, p, (size_t)n);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((long long)bytes)));
+}
+
+VEC vec hide_lanes(vec s, const unsigned char *mask, int64_t n)
+{
+    __m256 hidden = _mm256_cmp_ps(widen_i8(mask, n), v_zero(), _CMP_EQ_OQ);
+    return _mm256_blendv_ps(s, v_set(-__builtin_inff()), hidden);
+}
+
+VEC void store_p(float *s, int64_t j, vec p0, vec p1)
+{
+    _mm256_store_ps(s + j, p0);
+    _mm256_store_ps(s + j + LANES, p1);
+}
+
+VEC void clear_p(float *s, int64_t first, int64_t last)
+{
+    for (int64_t j = first; j < last; j += LANES) _mm256_store_ps(s + j, _mm256_setzero_ps());
+}
+
+/* 8 x 8 lanes of 32 bits: neighbours of 32 bits, of 64 bits, then the halves. */
+VEC void transpose(vec x[LANES])
+{
+    vec t[LANES], u[LANES];
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++)
+        for (int h = 0; h < 2; h++) {
+            __m256d a = _mm256_castps_pd(t[4 * i + h]), b = _mm256_castps_pd(t[4 * i + 2 + h]);
+            u[4 * i + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+            u[4 * i + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+        }
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+    }
+}
+
+#define TILE_HIDE(s, mask, n) hide_lanes(s, mask, n)
+#define TILE_I8(p, n)         widen_i8(p, n)
+#define TILE_STORE            store_p
+#define TILE_CLEAR            clear_p
+#define TILE_EXP2             v_exp2
+#define TILE_ROWS(X)          X(1) X(2) X(3) X(4) X(5) X(6)
+#include "cpu/tile_loops.h"
+
+const struct cpu_kernels cpu_avx2 = {
+    .name = "cpu_avx2",
+    .arch = "avx2",
+    .row_tile = ROW_TILE,
+    .column_tile = COLUMN_TILE,
+    .pair = 1,
+    .load_row = load_row,
+    .store_row = store_row,
+    .pack_q = pack_q,
+    .pack_k = pack_k,
+    .pack_v = pack_v,
+    .qk = qk,
+    .score = score,
+    .softmax = softmax,
+    .pv = pv,
+    .weights = weights,
+};

@@ -1,0 +1,55 @@
+/* tiles_avx512.c: the AVX-512 level: 12 x 32 register tiles of f32, K transposed 16 x 16 in registers. */
+#include "base/dtype.h"
+#include "cpu/x86/vec_avx512.h"
+
+enum { ROW_TILE = 12, COLUMN_TILE = 32 };
+
+VEC vec hide_lanes(vec s, const unsigned char *mask, int64_t n)
+{
+    __mmask16 lanes = (__mmask16)((1u << n) - 1);
+    __m128i bytes = _mm_maskz_loadu_epi8(lanes, mask);
+    return _mm512_mask_blend_ps(_mm_test_epi8_mask(bytes, bytes), v_set(-__builtin_inff()), s);
+}
+
+VEC vec load_i8(const void *p, int64_t n)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p)));
+}
+
+VEC void store_p(float *s, int64_t j, vec p0, vec p1)
+{
+    _mm512_store_ps(s + j, p0);
+    _mm512_store_ps(s + j + LANES, p1);
+}
+
+VEC void clear_p(float *s, int64_t first, int64_t last)
+{
+    for (int64_t j = first; j < last; j += LANES) _mm512_store_ps(s + j, _mm512_setzero_ps());
+}
+
+#define TILE_HIDE(s, mask, n) hide_lanes(s, mask, n)
+#define TILE_I8(p, n)         load_i8(p, n)
+#define TILE_STORE            store_p
+#define TILE_CLEAR            clear_p
+#define TILE_EXP2             v_exp2
+#define TILE_ROWS(X)          X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#include "cpu/x86/transpose_avx512.h"
+#include "cpu/tile_loops.h"
+
+const struct cpu_kernels cpu_avx512 = {
+    .name = "cpu_avx512",
+    .arch = "avx512",
+    .row_tile = ROW_TILE,
+    .column_tile = COLUMN_TILE,
+    .pair = 1,
+    .load_row = load_row,
+    .store_row = store_row,
+    .pack_q = pack_q,
+    .pack_k = pack_k,
+    .pack_v = pack_v,
+    .qk = qk,
+    .score = score,
+    .softmax = softmax,
+    .pv = pv,
+    .weights = weights,
+};
