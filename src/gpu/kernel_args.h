@@ -49,10 +49,10 @@ struct attention_args {
     struct view q_half, k_half, v_half; /* NEED_HALVES: dense f16 [2 * batch, head, token, channel] in the workspace, high parts at batch
                                    b, low parts at batch + b; the scales above are then workspace f32 too: q and k one per token,
                                    v one per tile_kv tokens (stride[2] steps to the next) */
-    uint32_t *counters;        /* NEED_COUNTERS: zeroed, one per (batch, kv head, query tile), tile fastest */
+    uint64_t *counters;        /* NEED_COUNTERS, NEED_CLAIMED: one per (batch, kv head, tile of q_tokens * group rows), tile fastest */
     float    *partial_out;     /* NEED_PARTIALS: [split][batch][q head][q token][v channel]; ragged q: batch 1, q token of the total */
     float    *partial_lse;     /* NEED_PARTIALS: [split][batch][q head][q token][2]: maximum (of scores * log2 e) and sum */
-    uint64_t ticket;           /* differs between executes of one plan, never 0; a replayed graph repeats its own */
+    uint64_t ticket;           /* pseudo-random, another one for every execute, its low half never 0; a replayed graph repeats its own */
     int32_t batch;             /* sequences */
     int32_t q_heads, kv_heads, group; /* group = q_heads / kv_heads */
     int32_t q_tokens;          /* of a sequence; ragged: of all */
@@ -67,7 +67,8 @@ struct attention_args {
                                           WINDOW_LIMIT: open. Never negative */
     int32_t top_left;          /* 0: offset = kv_length - q_length of the sequence; 1: offset = 0 */
     int32_t splits;            /* grid rule split: parts that the keys of a sequence are cut into */
-    int32_t split_keys;        /* keys per part, a multiple of tile_kv */
+    int32_t split_keys;        /* keys per part, a multiple of tile_kv, for kv_tokens; a kernel may cut a shorter sequence finer, but
+                                  not with batch_invariant */
     int32_t batch_invariant;   /* 1: nothing may depend on neighbours; the host has chosen split_keys accordingly */
     float   scale;             /* on q k^T */
     float   scale_log2;        /* scale * log2(e) */
@@ -80,7 +81,7 @@ struct tensor_map {
     uint64_t word[16];
 } __attribute__((aligned(64)));
 
-/* Of 2-byte tensors with D a multiple of 64: 5-D views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the
+/* Of 2-byte tensors. With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the
  * end read as zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes. rows is
  * q: min(tile_q, 64), k and v: min(tile_kv, page_tokens), out: as q. Ragged: batch 1; paged: batch is the page.
  * With NEED_HALVES the maps are of q_half, k_half and v_half (2 * batch). */

@@ -12,7 +12,10 @@ enum op { OP_forward, OP_qk, OP_pv, OP_softmax, OP_causal_mask, OP_rope, OP_kv_r
 /* What the host prepares for a row besides its arguments. */
 enum {
     NEED_MAPS = 1,      /* second parameter: struct tensor_maps */
-    NEED_COUNTERS = 2,  /* attention_args.counters; the host zeroes them in stream order before every execute */
+    NEED_COUNTERS = 2,  /* attention_args.counters; the host zeroes them in stream order before every execute (one more node) */
+    NEED_CLAIMED = 64,  /* the same words, not zeroed: they may hold anything; the kernel claims them by attention_args.ticket */
+    NEED_PANELS = 128,  /* with NEED_MAPS: 4-D maps (channels, tokens, heads, batch), one box of 64 channels per panel, for head sizes that
+                           are no multiple of 64 or vary (CAN_NARROW) */
     NEED_PARTIALS = 4,  /* attention_args.partial_out, partial_lse for `splits` parts; grid split, or any kernel that uses splits */
     NEED_HALVES = 8,    /* attention_args.q_half ... (f32 as two f16) */
     NEED_PREPARE = 16,  /* entry point NAME_prepare, launched before with the same arguments and block: x = ceil(max(q_tokens, kv_tokens)
