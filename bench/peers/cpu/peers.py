@@ -1,0 +1,120 @@
+"""peers.py: times rapt and its CPU peers on the same tensors, in turn, and checks every result against f64.
+
+One round runs each engine once (or often enough to fill 20 ms); the figure is the median of the rounds. Writes a CSV and a plot."""
+import argparse
+import csv
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import engines
+import problems
+
+
+def hardware():
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+        fields = dict(line.split(":", 1) for line in f.read().split("\n\n")[0].splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    return f"{fields.get('model name', platform.machine())} family {fields.get('cpu family')} model {fields.get('model')}"
+
+
+def commit():
+    try:
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def measure(problem, threads, names, rounds):
+    q, k, v = problems.tensors(problem)
+    where, rows = problems.reference_rows(problem, q, k, v)
+    prepared = {}
+    for name in names:
+        engine = engines.ENGINES[name](problem, q, k, v, threads)
+        if engine:
+            prepared[name] = engine
+    calls, times, errors = {}, {name: [] for name in prepared}, {}
+    for name, (run, result, _) in prepared.items():
+        run()
+        start = time.perf_counter()
+        run()
+        calls[name] = max(1, min(50, int(0.02 / max(time.perf_counter() - start, 1e-7))))
+        got = result()
+        errors[name] = float(np.abs(np.array([got[b, i, h] for b, i, h in where]) - rows).max() / np.abs(rows).max())
+    for _ in range(rounds):
+        for name, (run, _, _) in prepared.items():
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                run()
+            times[name].append((time.perf_counter() - start) / calls[name])
+    for run, _, _ in prepared.values():
+        getattr(run, "free", lambda: None)()
+    return {name: (statistics.median(times[name]), errors[name], prepared[name][2]) for name in prepared}
+
+
+def plot(rows, path):
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    groups = sorted({(r["problem"], r["threads"]) for r in rows}, key=lambda g: (g[1], g[0]))
+    names = [n for n in engines.ENGINES if any(r["engine"] == n for r in rows)]
+    figure, axes = plt.subplots(figsize=(10, 0.42 * len(groups) + 1.5))
+    height = 0.8 / len(names)
+    colours = dict(zip(engines.ENGINES, ("#d1495b", "#30638e", "#8a9a5b", "#edae49")))
+    for n, name in enumerate(names):
+        values = []
+        for group in groups:
+            found = {r["engine"]: r["median_ms"] for r in rows if (r["problem"], r["threads"]) == group}
+            values.append(found["rapt"] / found[name] if name in found else 0)
+        axes.barh([i + (n - len(names) / 2) * height for i in range(len(groups))], values, height, label=name, color=colours[name])
+    axes.set_yticks(range(len(groups)), [f"{p.replace('forward ', '')}  T{t}" for p, t in groups], fontsize=7)
+    axes.set_xlabel("speed relative to rapt (rapt = 1; longer is faster)")
+    axes.axvline(1, color="black", linewidth=0.6)
+    axes.legend(loc="lower right")
+    axes.invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--engines", default=",".join(engines.ENGINES))
+    parser.add_argument("--filter", default="", help="only problems whose line contains this")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", default="bench/results", help="folder of cpu-peers.csv and cpu-peers.png")
+    options = parser.parse_args()
+    names, rows = options.engines.split(","), []
+    os.makedirs(options.out, exist_ok=True)
+    for threads in map(int, options.threads.split(",")):
+        for problem in problems.PROBLEMS:
+            if options.filter not in str(problem):
+                continue
+            found = measure(problem, threads, names, options.rounds)
+            best = min((t for n, (t, _, _) in found.items() if n != "rapt"), default=None)
+            for name, (seconds, error, kernel) in found.items():
+                rows.append({
+                    "date": datetime.date.today().isoformat(), "commit": commit(), "hardware": hardware(), "threads": threads,
+                    "problem": str(problem), "engine": name, "kernel": kernel, "median_ms": round(seconds * 1e3, 4),
+                    "gflops": round(problem.flops / seconds / 1e9, 1), "kv_gbytes_per_s": round(problem.kv_bytes / seconds / 1e9, 2),
+                    "error": f"{error:.2e}"})
+            times = "  ".join(f"{n} {t * 1e3:.3f} ms (error {e:.0e})" for n, (t, e, _) in found.items())
+            ratio = f"  ahead of the best peer: {best / found['rapt'][0]:.2f}x" if best and "rapt" in found else ""
+            print(f"T{threads} {problem}: {times}{ratio}", flush=True)
+    if not rows:
+        sys.exit("no problem matches")
+    with open(os.path.join(options.out, "cpu-peers.csv"), "w", newline="", encoding="ascii") as f:
+        writer = csv.DictWriter(f, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(rows, os.path.join(options.out, "cpu-peers.png"))
+
+
+if __name__ == "__main__":
+    main()
