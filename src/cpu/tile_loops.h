@@ -1,15 +1,16 @@
 /* tile_loops.h: the slots of struct cpu_kernels that need no register tile, over a vector vocabulary; included once per
  * instruction set after vec_*.h. The including file defines COLUMN_TILE, TILE_HIDE(s, mask, n): -inf in the lanes whose
  * mask byte is 0 (n bytes may be read), TILE_I8(p, n): n signed bytes as floats, TILE_EXP2: 2^x, TILE_STORE(s, j, p0, p1): p of
- * columns j ... in the level's format, and TILE_CLEAR(s, first, last): the same for zeros. A level of f32 panels also defines
- * ROW_TILE, TILE_ROWS(X): X(1) ... X(ROW_TILE), and transpose(vec x[LANES]); a level of bf16 pairs defines TILE_PAIRS. */
+ * columns j ... in the level's format, and TILE_CLEAR(s, first, last): the same for zeros, ROW_TILE, TILE_ROWS(X): X(1) ... X(ROW_TILE),
+ * TILE_PAIR: 1 or 2, as pair of struct cpu_kernels, and TILE_MULTIPLY_ADD(a, b, c): a b + c by lanes, or the sum of both
+ * products of a pair. With TILE_PAIR 1 it defines transpose(vec x[LANES]); with 2 it packs q, K and V itself. */
 #include "cpu/scalar/scalar.h"
 #include "cpu/vec_math.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { EXACT_INTEGERS = 1 << 24 }; /* integers up to here are exact in f32 */
+enum { PAIR = TILE_PAIR, EXACT_INTEGERS = 1 << 24 }; /* integers up to here are exact in f32 */
 
 VEC const char *element_at(const void *p, int dtype, int64_t i)
 {
@@ -86,7 +87,7 @@ static void store_row(void *row, int64_t dtype, int64_t channel_stride, const fl
         store_row_as(row, x, factor, channels, RAPT_BF16);
 }
 
-#ifndef TILE_PAIRS
+#if TILE_PAIR == 1
 static void pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels, float sign)
 {
     float *x = q;
@@ -262,7 +263,7 @@ static void softmax(const struct cpu_softmax_tile *t)
     for (int64_t row = 0; row < t->rows; row++) softmax_row(t, row);
 }
 
-#ifndef TILE_PAIRS
+#if TILE_PAIR == 1
 
 /* ---- K panels ------------------------------------------------------------------------------------------------- */
 
@@ -292,11 +293,12 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
     DTYPE_CASES(k->dtype, CALL)
 #undef CALL
 }
+#endif
 
 /* ---- Register tiles ------------------------------------------------------------------------------------------- */
 
-/* c[rows][vectors] (+)= a[rows][depth] b[depth][COLUMN_TILE]; rows and vectors are constants after inlining, so that c
- * stays in registers. */
+/* c[rows][vectors] (+)= a[rows][depth] b[depth][COLUMN_TILE] over lanes of 32 bits: f32, or a pair of bf16. rows and vectors
+ * are constants after inlining, so that c stays in registers. */
 VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float *a, int64_t a_stride, const float *b,
                   int64_t depth, int accumulate)
 {
@@ -314,7 +316,7 @@ VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float
         for (int i = 0; i < rows; i++) {
             vec y = v_set(a[i * a_stride + k]);
 #pragma GCC unroll 2
-            for (int w = 0; w < vectors; w++) sum[i][w] = v_fma(y, x[w], sum[i][w]);
+            for (int w = 0; w < vectors; w++) sum[i][w] = TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
         }
     }
 #pragma GCC unroll 12
@@ -327,26 +329,27 @@ typedef void multiply_fn(float *c, int64_t c_stride, const float *a, int64_t a_s
                          int accumulate);
 
 #define DEFINE(rows)                                                                               \
-    static void multiply_##rows##_half(float *c, int64_t c_stride, const float *a, int64_t a_stride, \
-                                     const float *b, int64_t depth, int accumulate)                \
+    static void half_##rows(float *c, int64_t c_stride, const float *a, int64_t a_stride,          \
+                            const float *b, int64_t depth, int accumulate)                         \
     {                                                                                              \
         multiply(rows, 1, c, c_stride, a, a_stride, b, depth, accumulate);                         \
     }                                                                                              \
-    static void multiply_##rows##_full(float *c, int64_t c_stride, const float *a, int64_t a_stride, \
-                                     const float *b, int64_t depth, int accumulate)                \
+    static void full_##rows(float *c, int64_t c_stride, const float *a, int64_t a_stride,          \
+                            const float *b, int64_t depth, int accumulate)                         \
     {                                                                                              \
         multiply(rows, 2, c, c_stride, a, a_stride, b, depth, accumulate);                         \
     }
 TILE_ROWS(DEFINE)
 #undef DEFINE
 
+/* By number of rows: half a panel, and a whole one. */
 static multiply_fn *const by_half[ROW_TILE + 1] = {
-#define ENTRY(rows) [rows] = multiply_##rows##_half,
+#define ENTRY(rows) [rows] = half_##rows,
     TILE_ROWS(ENTRY)
 #undef ENTRY
 };
 static multiply_fn *const by_full[ROW_TILE + 1] = {
-#define ENTRY(rows) [rows] = multiply_##rows##_full,
+#define ENTRY(rows) [rows] = full_##rows,
     TILE_ROWS(ENTRY)
 #undef ENTRY
 };
@@ -354,18 +357,17 @@ static multiply_fn *const by_full[ROW_TILE + 1] = {
 static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, const void *panels, int64_t rows,
                int64_t channels, int64_t first, int64_t last)
 {
+    int64_t depth = (channels + PAIR - 1) / PAIR, j = first;
     const float *k = panels;
-    int64_t j = first;
-    for (; j + LANES < last; j += COLUMN_TILE)
-        by_full[rows](s + j, s_stride, q, q_stride, k + j * channels, channels, 0);
-    if (j < last) by_half[rows](s + j, s_stride, q, q_stride, k + j * channels, channels, 0);
+    for (; j + LANES < last; j += COLUMN_TILE) by_full[rows](s + j, s_stride, q, q_stride, k + j * depth, depth, 0);
+    if (j < last) by_half[rows](s + j, s_stride, q, q_stride, k + j * depth, depth, 0);
 }
 
 static void pv(float *o, int64_t o_stride, const float *p, int64_t p_stride, const void *panels, int64_t panel_keys,
                int64_t rows, int64_t channels, int64_t first, int64_t last, int accumulate)
 {
-    const float *v = (const float *)panels + first * COLUMN_TILE;
+    const float *v = (const float *)panels + first / PAIR * COLUMN_TILE;
+    int64_t depth = (last - first + PAIR - 1) / PAIR, panel = panel_keys / PAIR;
     for (int64_t c = 0; c < channels; c += COLUMN_TILE)
-        by_full[rows](o + c, o_stride, p + first, p_stride, v + c * panel_keys, last - first, accumulate);
+        by_full[rows](o + c, o_stride, p + first / PAIR, p_stride, v + c * panel, depth, accumulate);
 }
-#endif

@@ -53,6 +53,8 @@ VEC void transpose(vec x[LANES])
 #define TILE_STORE            store_p
 #define TILE_CLEAR            clear_p
 #define TILE_EXP2             v_exp2
+#define TILE_PAIR             1
+#define TILE_MULTIPLY_ADD     v_fma
 #define TILE_ROWS(X)          X(1) X(2) X(3) X(4) X(5) X(6)
 #include "cpu/tile_loops.h"
 
