@@ -18,6 +18,7 @@ struct oracle {
     int64_t q_length, kv_length;   /* of the loaded sequence */
     int64_t capacity;              /* keys that the arrays below have room for */
     double *k, *v;                 /* [kv_length][channels] */
+    double *q;                     /* [channels] of the row */
 };
 
 /* One row of the answer and the magnitudes that error bounds are made of. Arrays are owned by the row. */
@@ -56,12 +57,15 @@ int64_t oracle_offset(const rapt_attention *a, const rapt_tensor *t, int64_t seq
 /* Element offset with broadcast of axes of size 1. */
 int64_t tensor_offset(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, int64_t i3);
 
-/* The separate operations. Each writes f64 answers for all elements of the output, in logical order [B][H][S][C]. */
-void oracle_rope(const rapt_rope_args *args, double *out);
-void oracle_softmax(const rapt_softmax_args *args, double *out);
-void oracle_qk(const rapt_qk_args *args, double *out, double *magnitude); /* magnitude: |scale| sum |q k|; may be NULL */
-void oracle_pv(const rapt_pv_args *args, double *out, double *magnitude); /* sum |w v| */
-/* RoPE's cos and sin of a pair at a position, magnitude factor included. */
-void oracle_rope_angle(const rapt_rope_args *args, int64_t position, int64_t pair, double *cosine, double *sine);
+/* The separate operations, element by element from their definitions in rapt.h. */
+
+/* RoPE of one row of channels at a position; x and out are different arrays. */
+void oracle_rotate(const rapt_rope_args *args, int64_t position, int64_t channels, const double *x, double *out);
+/* RoPE's cos and sin of a pair at a position, the magnitude factor included. */
+void oracle_rope_angle(const rapt_rope_args *args, int64_t channels, int64_t position, int64_t pair, double *cosine, double *sine);
+/* Softmax of one row of n; -inf throughout gives zeros. */
+void oracle_softmax(const double *x, int64_t n, double *out);
+/* Elements of a row of channels, or any axis-3 run, as f64. */
+void oracle_load(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, double *out);
 
 #endif
