@@ -194,6 +194,11 @@ void accuracy_note(struct accuracy *result, double got, double want, double boun
         bool overflow = dtype == RAPT_F16 && isinf(got) && fabs(want) + bound >= 65520 && (got > 0) == (want > 0);
         fraction = overflow ? 0 : INFINITY;
     }
+    if (!strcmp(name, "out")) {
+        double most = fraction <= 0 && !isfinite(error) ? 0 : isnan(error) ? INFINITY : error;
+        if (most > result->max_abs) result->max_abs = most;
+        if (isfinite(want) && fabs(want) > result->max_want) result->max_want = fabs(want);
+    }
     if (fraction <= result->worst) return;
     result->worst = fraction;
     result->got = got;

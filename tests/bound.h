@@ -11,6 +11,7 @@ struct accuracy {
     double  got, want, bound; /* of the worst element */
     char    where[96];        /* "out[0,3,17,5]" */
     int64_t elements;         /* compared */
+    double  max_abs, max_want; /* of out: largest error and largest finite magnitude of the answer */
 };
 
 /* What an engine computes with, from the dtypes of the problem. */
