@@ -1,0 +1,244 @@
+/* sm90_schedule.h: which tiles a block works on, and how the producer hands a tile to the consumers.
+ *
+ * A tile is ROWS query rows of one head. Tiles are ordered by section (a few heads, so that their K and V stay in L2), in a section
+ * by falling work, heads fastest. A block starts with the tile of its own index and takes the others from a counter, so that the
+ * last ones to finish hold the lightest tiles. */
+#ifndef RAPT_NVIDIA_SM90_SCHEDULE_H
+#define RAPT_NVIDIA_SM90_SCHEDULE_H
+
+#include "sm90_tile.h"
+
+struct tile {
+    int rows;                  /* index of the row tile within its sequence and head; -1: no more tiles */
+    int head, batch;
+    int key_end;               /* key blocks key_end - 1 ... key_begin, in this order; at least one */
+#if FEATURES
+    int key_begin;
+    int q_start;               /* first token of the sequence in q and out */
+    int q_tokens, kv_tokens;   /* of the sequence; kv_tokens 0: nothing visible in the whole tile */
+#endif
+};
+
+DEVICE int min_int(int a, int b) { return a < b ? a : b; }
+DEVICE int max_int(int a, int b) { return a > b ? a : b; }
+
+#if FEATURES
+DEVICE int key_begin(const struct tile *t) { return t->key_begin; }
+DEVICE int q_tokens(const struct attention_args &, const struct tile *t) { return t->q_tokens; }
+DEVICE int kv_tokens(const struct attention_args &, const struct tile *t) { return t->kv_tokens; }
+#else
+DEVICE int key_begin(const struct tile *) { return 0; }
+DEVICE int q_tokens(const struct attention_args &a, const struct tile *) { return a.q_tokens; }
+DEVICE int kv_tokens(const struct attention_args &a, const struct tile *) { return a.kv_tokens; }
+#endif
+
+/* Position of query 0 on the key axis. */
+DEVICE int query_offset(const struct attention_args &a, const struct tile *t)
+{
+    return a.top_left ? 0 : kv_tokens(a, t) - q_tokens(a, t);
+}
+
+/* ---- Consumers and producer share the tile's record in shared memory -------------------------------------------------------- */
+
+DEVICE void tile_write(uint32_t at, const struct tile *t)
+{
+    shared_store4(at, t->rows, t->head, t->batch, t->key_end);
+#if FEATURES
+    shared_store4(at + 16, t->key_begin, t->q_start, t->q_tokens, t->kv_tokens);
+#endif
+}
+
+/* The reductions prove to the compiler that the values are the same in all lanes. */
+DEVICE void tile_read(uint32_t at, struct tile *t)
+{
+    shared_load4(at, t->rows, t->head, t->batch, t->key_end);
+    t->rows = __reduce_max_sync(~0u, t->rows);
+    t->head = __reduce_max_sync(~0u, t->head);
+    t->batch = __reduce_max_sync(~0u, t->batch);
+    t->key_end = __reduce_max_sync(~0u, t->key_end);
+#if FEATURES
+    shared_load4(at + 16, t->key_begin, t->q_start, t->q_tokens, t->kv_tokens);
+    t->key_begin = __reduce_max_sync(~0u, t->key_begin);
+    t->q_start = __reduce_max_sync(~0u, t->q_start);
+    t->q_tokens = __reduce_max_sync(~0u, t->q_tokens);
+    t->kv_tokens = __reduce_max_sync(~0u, t->kv_tokens);
+#endif
+}
+
+/* ---- The counter ------------------------------------------------------------------------------------------------------------ */
+
+/* One 64-bit word: the launch's ticket above, tiles taken below. The first to come replaces a foreign ticket, so that the word
+ * needs no zeroing; whoever takes the last number puts the word back to 0, so that a replayed graph finds no stale count. */
+DEVICE unsigned long long *counter_word(const struct attention_args &a) { return (unsigned long long *)a.counters; }
+
+DEVICE void counter_claim(const struct attention_args &a)
+{
+    unsigned long long seen = *(volatile unsigned long long *)counter_word(a);
+    while ((uint32_t)(seen >> 32) != (uint32_t)a.ticket) {
+        unsigned long long old = atomicCAS(counter_word(a), seen, (unsigned long long)a.ticket << 32);
+        if (old == seen) return;
+        seen = old;
+    }
+}
+
+DEVICE int counter_take(const struct attention_args &a) { return (int)(uint32_t)atomicAdd(counter_word(a), 1ull); }
+DEVICE void counter_reset(const struct attention_args &a) { atomicExch(counter_word(a), 0ull); }
+
+/* ---- Tiles by number -------------------------------------------------------------------------------------------------------- */
+
+struct schedule {
+    int tiles;                 /* row tiles of a head; ragged queries: of all sequences together, one head */
+    int heads;                 /* batch * q_heads; ragged queries: q_heads */
+    int section;
+    int total;
+};
+
+/* While all K and V fit a part of the L2 cache, one section holds all heads: the best balance. */
+DEVICE int section_heads(const struct attention_args &a, int heads)
+{
+    int64_t bytes = (int64_t)a.kv_heads * a.kv_tokens * (D + DV) * 2;
+#if FEATURES
+    if (!a.kv_start.data) bytes *= a.batch;
+#else
+    bytes *= a.batch;
+#endif
+    return bytes <= (16 << 20) ? heads : min_int(SECTION, heads);
+}
+
+/* index / per_section and so on: one thread does this once per tile. */
+DEVICE void tile_position(const struct schedule &s, int index, int *row_tile, int *head)
+{
+    int per_section = s.section * s.tiles, section = index / per_section, rest = index - section * per_section;
+    int width = min_int(s.section, s.heads - section * s.section);
+    *row_tile = rest / width;
+    *head = section * s.section + rest - *row_tile * width;
+}
+
+/* Computed again for every tile, which the opaque zero enforces: the producer has few registers. */
+DEVICE int opaque_zero(void)
+{
+    int zero;
+    asm volatile("mov.b32 %0, 0;" : "=r"(zero));
+    return zero;
+}
+
+#if FEATURES
+
+DEVICE int index_at(const struct view &v, int i)
+{
+    int64_t at = i * v.stride[0];
+    return v.dtype == DTYPE_i64 ? (int)((const int64_t *)v.data)[at] : ((const int32_t *)v.data)[at];
+}
+
+DEVICE int sequence_keys(const struct attention_args &a, int b)
+{
+    int capacity = a.kv_start.data ? index_at(a.kv_start, b + 1) - index_at(a.kv_start, b) : a.kv_tokens;
+    return a.kv_length.data ? min_int(capacity, max_int(0, index_at(a.kv_length, b))) : capacity;
+}
+
+/* For ragged queries: sequences by falling number of keys, and the first tile of each in that order. Called by all threads
+ * before the roles part; scratch: 8 * RAGGED_LIMIT bytes that nobody uses yet. */
+DEVICE void ragged_table(const struct attention_args &a, char *shared, char *scratch)
+{
+    int *first = (int *)(shared + AT_FIRST_TILE), *keys = (int *)scratch, *tiles = keys + RAGGED_LIMIT;
+    uint16_t *order = (uint16_t *)(shared + AT_ORDER);
+    for (int b = threadIdx.x; b < a.batch; b += THREADS) {
+        keys[b] = sequence_keys(a, b);
+        tiles[b] = (index_at(a.q_start, b + 1) - index_at(a.q_start, b) + ROWS - 1) / ROWS;
+    }
+    __syncthreads();
+    for (int b = threadIdx.x; b < a.batch; b += THREADS) {
+        int rank = 0, before = 0;
+        for (int i = 0; i < a.batch; i++) {
+            bool ahead = keys[i] > keys[b] || (keys[i] == keys[b] && i < b);
+            rank += ahead;
+            before += ahead ? tiles[i] : 0;
+        }
+        order[rank] = (uint16_t)b;
+        first[rank] = before;
+        if (rank == a.batch - 1) first[a.batch] = before + tiles[b];
+    }
+    __syncthreads();
+}
+
+DEVICE struct schedule schedule_of(const struct attention_args &a, const char *shared)
+{
+    struct schedule s;
+    s.tiles = a.q_start.data ? ((const int *)(shared + AT_FIRST_TILE))[a.batch] : (a.q_tokens + ROWS - 1) / ROWS;
+    s.tiles += opaque_zero();
+    s.heads = a.q_start.data ? a.q_heads : a.q_heads * a.batch;
+    s.section = section_heads(a, s.heads);
+    s.total = s.tiles * s.heads;
+    return s;
+}
+
+/* Key blocks that some row of the tile sees; a tile that sees none gets one block and no keys. */
+DEVICE void tile_blocks(const struct attention_args &a, struct tile *t)
+{
+    int offset = query_offset(a, t), top = t->rows * ROWS + offset, bottom = min_int(t->rows * ROWS + ROWS, t->q_tokens) - 1 + offset;
+    int end = min_int(t->kv_tokens, bottom + a.window_right + 1), begin = max_int(0, top - a.window_left);
+    if (begin < end) {
+        t->key_begin = begin / KEYS;
+        t->key_end = (end + KEYS - 1) / KEYS;
+    } else {
+        t->kv_tokens = 0;
+        t->key_begin = 0;
+        t->key_end = 1;
+    }
+}
+
+DEVICE void tile_at(const struct attention_args &a, const char *shared, const struct schedule &s, int index, struct tile *t)
+{
+    int row_tile, head;
+    tile_position(s, index, &row_tile, &head);
+    if (a.q_start.data) {
+        const int *first = (const int *)(shared + AT_FIRST_TILE);
+        int low = 0, high = a.batch;               /* first[low] <= row_tile < first[high]; empty sequences are passed over */
+        while (high - low > 1) {
+            int middle = (low + high) / 2;
+            if (first[middle] <= row_tile) low = middle;
+            else high = middle;
+        }
+        t->batch = ((const uint16_t *)(shared + AT_ORDER))[low];
+        t->head = head;
+        t->q_start = index_at(a.q_start, t->batch);
+        t->q_tokens = index_at(a.q_start, t->batch + 1) - t->q_start;
+        t->rows = first[low + 1] - 1 - row_tile;
+    } else {
+        t->batch = head / a.q_heads;
+        t->head = head - t->batch * a.q_heads;
+        t->q_start = 0;
+        t->q_tokens = a.q_tokens;
+        t->rows = s.tiles - 1 - row_tile;
+    }
+    t->kv_tokens = sequence_keys(a, t->batch);
+    tile_blocks(a, t);
+}
+
+#else
+
+DEVICE struct schedule schedule_of(const struct attention_args &a, const char *)
+{
+    struct schedule s;
+    s.tiles = (a.q_tokens + ROWS * CLUSTER - 1) / (ROWS * CLUSTER) + opaque_zero();
+    s.heads = a.q_heads * a.batch;
+    s.section = section_heads(a, s.heads);
+    s.total = s.tiles * s.heads;
+    return s;
+}
+
+DEVICE void tile_at(const struct attention_args &a, const char *, const struct schedule &s, int index, struct tile *t)
+{
+    int row_tile, head;
+    tile_position(s, index, &row_tile, &head);
+    t->batch = head / a.q_heads;
+    t->head = head - t->batch * a.q_heads;
+    t->rows = CAUSAL ? s.tiles - 1 - row_tile : row_tile;
+    if (CLUSTER > 1) t->rows = t->rows * CLUSTER + (int)cluster_rank();
+    t->key_end = (a.kv_tokens + KEYS - 1) / KEYS;
+    if (CAUSAL) /* the last row sees keys up to rows * ROWS + ROWS - 1 + offset + window_right; one block even if it sees none */
+        t->key_end = max_int(1, min_int(t->key_end, (t->rows * ROWS + ROWS + query_offset(a, t) + a.window_right + KEYS - 1) / KEYS));
+}
+
+#endif
+#endif

@@ -1,0 +1,85 @@
+/* sm90_softmax.h: the online softmax of a lane's two rows (Milakov and Gimelshein 2018), in units of log2. */
+#ifndef RAPT_NVIDIA_SM90_SOFTMAX_H
+#define RAPT_NVIDIA_SM90_SOFTMAX_H
+
+#include "sm90_tile.h"
+
+/* A reference maximum is kept while no row of the warp exceeds its own by more than this, in log2 units: then neither the shuffles
+ * nor the rescaling of the output happen. Weights grow to 2^8, exact in the f32 sum, in range for f16 products. */
+constexpr float KEEP = 8.f;
+
+struct row_state {
+    float reference0, reference1; /* of scores as they leave q k^T; -inf: nothing visible yet */
+    float sum0, sum1;             /* of this lane's columns only */
+    float decay0, decay1;         /* what the old output must be multiplied by, if rescale */
+    bool  rescale;
+};
+
+/* s becomes exp2(scale * (s - reference)). FIRST: the tile's first block, r has no reference yet. CHECKED: rows may have nothing visible
+ * in this block or before. scale: log2 units per unit of s, positive. */
+template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale)
+{
+    float x0 = fmaxf(s[0], s[1]), x1 = fmaxf(s[2], s[3]);
+#pragma unroll
+    for (int i = 1; i < KEYS / 8; i++) {
+        x0 = fmaxf(x0, fmaxf(s[4 * i], s[4 * i + 1]));
+        x1 = fmaxf(x1, fmaxf(s[4 * i + 2], s[4 * i + 3]));
+    }
+    bool raise = true;
+    if (!FIRST && !CHECKED)
+        raise = __any_sync(~0u, ((x0 - r.reference0) * scale > KEEP) | ((x1 - r.reference1) * scale > KEEP));
+    float from0 = r.reference0, from1 = r.reference1;
+    r.rescale = false;
+    if (raise) {
+        x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, 2));
+        x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, 2));
+        x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, 1));
+        x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, 1));
+        if (!FIRST) { /* -inf - -inf is NaN, which keeps the old */
+            x0 = (x0 - r.reference0) * scale > KEEP ? x0 : r.reference0;
+            x1 = (x1 - r.reference1) * scale > KEEP ? x1 : r.reference1;
+        }
+        from0 = x0;
+        from1 = x1;
+        if (CHECKED) {
+            from0 = x0 == -INFINITY ? 0.f : x0;
+            from1 = x1 == -INFINITY ? 0.f : x1;
+        }
+        if (!FIRST) {
+            r.decay0 = exp2_approx((r.reference0 - from0) * scale);
+            r.decay1 = exp2_approx((r.reference1 - from1) * scale);
+            r.sum0 *= r.decay0;
+            r.sum1 *= r.decay1;
+            r.rescale = true;
+        } else {
+            r.sum0 = 0;
+            r.sum1 = 0;
+        }
+        r.reference0 = x0;
+        r.reference1 = x1;
+    }
+    float shift0 = from0 * scale, shift1 = from1 * scale;
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+        s[4 * i] = exp2_approx(s[4 * i] * scale - shift0);
+        s[4 * i + 1] = exp2_approx(s[4 * i + 1] * scale - shift0);
+        s[4 * i + 2] = exp2_approx(s[4 * i + 2] * scale - shift1);
+        s[4 * i + 3] = exp2_approx(s[4 * i + 3] * scale - shift1);
+        r.sum0 += s[4 * i] + s[4 * i + 1];
+        r.sum1 += s[4 * i + 2] + s[4 * i + 3];
+    }
+}
+
+/* Weights as the A operand of p v: the layouts agree, see wgmma.h. */
+DEVICE void pack_weights(const float (&s)[KEYS / 2], uint32_t (&p)[KEYS / 4])
+{
+#pragma unroll
+    for (int k = 0; k < KEYS / 16; k++) {
+        p[4 * k] = pack2(s[8 * k], s[8 * k + 1]);
+        p[4 * k + 1] = pack2(s[8 * k + 2], s[8 * k + 3]);
+        p[4 * k + 2] = pack2(s[8 * k + 4], s[8 * k + 5]);
+        p[4 * k + 3] = pack2(s[8 * k + 6], s[8 * k + 7]);
+    }
+}
+
+#endif

@@ -1,0 +1,137 @@
+/* sm90_store.h: a finished tile to memory: output divided by the row sums, straight from registers, and the log-sum-exp. */
+#ifndef RAPT_NVIDIA_SM90_STORE_H
+#define RAPT_NVIDIA_SM90_STORE_H
+
+#include "sm90_mask.h"
+#include "sm90_softmax.h"
+
+constexpr float LN2 = 0.6931471805599453f, LOG2E = 1.4426950408889634f;
+
+/* Factor of a lane's row and its log-sum-exp, from sum and reference (in log2 units, -inf: nothing seen). */
+struct row_result {
+    float factor, lse;
+};
+
+DEVICE struct row_result finish_row(float sum, float reference)
+{
+    struct row_result f;
+    f.factor = sum == 0 ? 0.f : __fdividef(1.f, sum); /* NaN stays NaN */
+    f.lse = sum == 0 ? -INFINITY : (reference + __log2f(sum)) * LN2;
+    return f;
+}
+
+/* A sink is one more logit, without a value; both parts are brought to the larger of the two references. */
+DEVICE struct row_result finish_row_sink(float sum, float reference, float sink)
+{
+    float top = fmaxf(reference, sink);
+    if (top == -INFINITY) return finish_row(sum, reference);
+    float decay = exp2_approx(reference - top), total = sum * decay + exp2_approx(sink - top);
+    struct row_result f;
+    f.factor = __fdividef(decay, total);
+    f.lse = (top + __log2f(total)) * LN2;
+    return f;
+}
+
+/* 32 columns of the lane's two rows: after a transpose inside each group of four lanes, lane c of the group holds columns
+ * 8c ... 8c + 7 of both rows: x[0..3] of row r, x[4..7] of row r + 8. */
+DEVICE void gather_columns(const float *o, float factor0, float factor1, int lane, uint32_t (&x)[8])
+{
+    bool odd = lane & 1, high = lane & 2;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        x[j] = pack2(o[4 * j] * factor0, o[4 * j + 1] * factor0);
+        x[4 + j] = pack2(o[4 * j + 2] * factor1, o[4 * j + 3] * factor1);
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j += 2) {
+        uint32_t other = __shfl_xor_sync(~0u, odd ? x[j] : x[j + 1], 1);
+        if (odd) x[j] = other;
+        else x[j + 1] = other;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j += 4) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            uint32_t other = __shfl_xor_sync(~0u, high ? x[j + e] : x[j + e + 2], 2);
+            if (high) x[j + e] = other;
+            else x[j + e + 2] = other;
+        }
+    }
+}
+
+/* Eight elements at `to`, of which `count` exist. */
+DEVICE void store_columns(uint16_t *to, const uint32_t *x, int count)
+{
+#if PANEL_MAPS
+    if (count < 8) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (i < count) to[i] = (uint16_t)(x[i / 2] >> (16 * (i & 1)));
+        return;
+    }
+#endif
+    *(uint4 *)to = make_uint4(x[0], x[1], x[2], x[3]);
+}
+
+#if FEATURES
+DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out, int64_t row_stride, bool row0, bool row1,
+                      int channel, int channels)
+{
+    asm volatile("" : "+r"(channel)); /* or the compiler keeps every channel's number in registers */
+#pragma unroll
+    for (int i = 0; i < VALUES / 8; i++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            if (8 * i + channel + e >= channels) continue;
+            if (row0) out[8 * i + channel + e] = o[4 * i + e] * factor0;
+            if (row1) out[8 * row_stride + 8 * i + channel + e] = o[4 * i + 2 + e] * factor1;
+        }
+    }
+}
+#endif
+
+/* row: the lane's first row within the tile. scale: log2 units per unit of the references. */
+DEVICE void store_tile(const struct attention_args &a, const struct tile &t, const float (&o)[VALUES / 2], struct row_state r,
+                       float scale, int row, int lane)
+{
+    r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
+    r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
+    r.sum0 += __shfl_xor_sync(~0u, r.sum0, 1);
+    r.sum1 += __shfl_xor_sync(~0u, r.sum1, 1);
+    struct row_result f0 = finish_row(r.sum0, r.reference0 * scale), f1 = finish_row(r.sum1, r.reference1 * scale);
+    int     q = t.rows * ROWS + row, tokens = q_tokens(a, &t), batch = t.batch;
+    int64_t token = q;
+#if FEATURES
+    if (a.sink.data) {
+        float sink = ((const float *)a.sink.data)[t.batch * a.sink.stride[0] + t.head * a.sink.stride[1]] * LOG2E;
+        f0 = finish_row_sink(r.sum0, r.reference0 * scale, sink);
+        f1 = finish_row_sink(r.sum1, r.reference1 * scale, sink);
+    }
+    token += t.q_start;
+    if (a.q_start.data) batch = 0;
+#endif
+    int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2], down = 8 * a.out.stride[2];
+    bool    row0 = q < tokens, row1 = q + 8 < tokens;
+    if (a.lse.data && (lane & 3) == 0) {
+        float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] + token * a.lse.stride[2];
+        if (row0) *lse = f0.lse;
+        if (row1) lse[8 * a.lse.stride[2]] = f1.lse;
+    }
+#if FEATURES
+    if (a.out.dtype == DTYPE_f32) {
+        store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1, 2 * (lane & 3), a.v_channels);
+        return;
+    }
+#endif
+    uint16_t *out = (uint16_t *)a.out.data + at + (lane & 3) * 8;
+#pragma unroll
+    for (int i = 0; i < (DV + 31) / 32; i++) {
+        uint32_t x[8];
+        int      count = PANEL_MAPS ? a.v_channels - 32 * i - (lane & 3) * 8 : 8;
+        gather_columns(o + 16 * i, f0.factor, f1.factor, lane, x);
+        if (row0) store_columns(out + 32 * i, x, count);
+        if (row1) store_columns(out + 32 * i + down, x + 4, count);
+    }
+}
+
+#endif
