@@ -1,5 +1,6 @@
 /* scalar.c: the reference level: plain C for every operation, any CPU. */
 #include "base/dtype.h"
+#include "cpu/decode_kernels.h"
 #include "cpu/scalar/scalar.h"
 
 #include <math.h>
@@ -113,4 +114,6 @@ const struct cpu_kernels cpu_scalar = {
     .softmax = softmax,
     .pv = pv,
     .weights = scalar_weights,
+    .decode_qk = decode_qk_scalar,
+    .decode_pv = decode_pv_scalar,
 };

@@ -1,5 +1,6 @@
 /* tiles_avx2.c: the AVX2 level: 6 x 16 register tiles of f32, K transposed 8 x 8 in registers. */
 #include "base/dtype.h"
+#include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx2.h"
 
 enum { ROW_TILE = 6, COLUMN_TILE = 16 };
@@ -74,4 +75,6 @@ const struct cpu_kernels cpu_avx2 = {
     .softmax = softmax,
     .pv = pv,
     .weights = weights,
+    .decode_qk = decode_qk_avx2,
+    .decode_pv = decode_pv_avx2,
 };

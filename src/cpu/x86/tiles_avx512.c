@@ -1,5 +1,6 @@
 /* tiles_avx512.c: the AVX-512 level: 12 x 32 register tiles of f32, K transposed 16 x 16 in registers. */
 #include "base/dtype.h"
+#include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx512.h"
 
 enum { ROW_TILE = 12, COLUMN_TILE = 32 };
@@ -54,4 +55,6 @@ const struct cpu_kernels cpu_avx512 = {
     .softmax = softmax,
     .pv = pv,
     .weights = weights,
+    .decode_qk = decode_qk_avx512,
+    .decode_pv = decode_pv_avx512,
 };

@@ -1,0 +1,261 @@
+/* decode_loops.h: decode_qk and decode_pv in f32 arithmetic over a vector vocabulary; included once per instruction set
+ * after vec_*.h. The including file defines DECODE_ISA (the suffix) and DECODE_ROWS (most rows of a tile, 4 or 8).
+ *
+ * QK is a dot product per key and row: a tile keeps rows x keys accumulators and reads each key once. PV keeps rows x
+ * columns accumulators over all keys of the call. Rows that are not F32, F16 or BF16 side by side are copied to floats first. */
+#include "base/dtype.h"
+#include "cpu/decode_kernels.h"
+
+enum { GATHER_KEYS = 4 };
+
+/* Row j as floats, whatever its dtype and stride. */
+static void gather_row(float *x, const struct cpu_rows *rows, int64_t j, int64_t channels)
+{
+    const void *row = rows->row[j];
+    int64_t step = rows->channel_stride;
+    for (int64_t c = 0; c < channels; c++)
+        if (!row)
+            x[c] = 0;
+        else if (rows->dtype == RAPT_I8)
+            x[c] = rows->scale[j][c / rows->scale_channels * rows->scale_stride] * ((const int8_t *)row)[c * step];
+        else
+            x[c] = load_float(row, rows->dtype, c * step);
+}
+
+static int gathered(const struct cpu_rows *rows)
+{
+    return rows->dtype == RAPT_I8 || rows->channel_stride != 1;
+}
+
+/* ---- scores ---- */
+
+struct qk_call {
+    float *s;
+    const float *q;
+    int64_t s_stride, q_stride, channels;
+    const void *const *row; /* of the tile's first key */
+    int64_t wanted;         /* keys of the tile that are stored */
+};
+
+/* row_count and key_count are constants; the last keys of a tile may be rows of zeros. */
+VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count)
+{
+    enum { SUMS = 16 + LANES };
+    vec sum[SUMS];
+    const char *k[8];
+    float dots[SUMS];
+    int64_t c = 0, size = dtype == RAPT_F32 ? 4 : 2;
+#pragma GCC unroll 32
+    for (int i = 0; i < row_count * key_count; i++) sum[i] = v_zero();
+#pragma GCC unroll 8
+    for (int j = 0; j < key_count; j++) k[j] = j < t->wanted && t->row[j] ? t->row[j] : decode_zeros;
+    for (; c + LANES <= t->channels; c += LANES) {
+        vec key[8];
+#pragma GCC unroll 8
+        for (int j = 0; j < key_count; j++) key[j] = v_load(k[j] + c * size, dtype);
+#pragma GCC unroll 8
+        for (int r = 0; r < row_count; r++) {
+            vec x = v_load(t->q + r * t->q_stride + c, RAPT_F32);
+#pragma GCC unroll 8
+            for (int j = 0; j < key_count; j++) sum[r * key_count + j] = v_fma(key[j], x, sum[r * key_count + j]);
+        }
+    }
+    if (c < t->channels)
+#pragma GCC unroll 8
+        for (int r = 0; r < row_count; r++) {
+            vec x = v_load_part(t->q + r * t->q_stride + c, RAPT_F32, t->channels - c);
+#pragma GCC unroll 8
+            for (int j = 0; j < key_count; j++)
+                sum[r * key_count + j] =
+                    v_fma(v_load_part(k[j] + c * size, dtype, t->channels - c), x, sum[r * key_count + j]);
+        }
+#pragma GCC unroll 32
+    for (int i = row_count * key_count; i % LANES; i++) sum[i] = v_zero();
+#pragma GCC unroll 32
+    for (int i = 0; i < row_count * key_count; i += LANES) v_store(dots + i, RAPT_F32, v_sums(sum + i));
+#pragma GCC unroll 8
+    for (int r = 0; r < row_count; r++)
+        if (t->wanted >= key_count)
+            memcpy(t->s + r * t->s_stride, dots + r * key_count, (size_t)key_count * sizeof(float));
+        else
+            for (int64_t j = 0; j < t->wanted; j++) t->s[r * t->s_stride + j] = dots[r * key_count + j];
+}
+
+/* Keys of a tile for so many rows: accumulators fill the registers, and there are enough of them to hide an FMA's latency. */
+#define QK_KEYS(rows) ((rows) == 1 ? 8 : (rows) == 2 || ACCUMULATORS / (rows) >= 4 ? 4 : 2)
+
+VEC void qk_rows(struct qk_call t, int dtype, int row_count, int64_t keys, const void *const *next)
+{
+    const int key_count = QK_KEYS(row_count);
+    int64_t bytes = t.channels * (dtype == RAPT_F32 ? 4 : 2);
+    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
+        t.wanted = keys - j;
+        if (next)
+            for (int64_t n = j; n < keys && n < j + key_count; n++) prefetch_row(next[n], 0, bytes);
+        qk_tile(&t, dtype, row_count, key_count);
+    }
+}
+
+#define QK_ROWS(count)                                                                             \
+    case count:                                                                                    \
+        switch (dtype) {                                                                           \
+        case RAPT_F32: qk_rows(t, RAPT_F32, count, keys, next); break;                             \
+        case RAPT_F16: qk_rows(t, RAPT_F16, count, keys, next); break;                             \
+        default: qk_rows(t, RAPT_BF16, count, keys, next); break;                                  \
+        }                                                                                          \
+        break;
+
+/* Any number of rows, in tiles; the keys of the call stay in the first cache meanwhile. */
+static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t keys, const void *const *next)
+{
+    for (int64_t r = 0; r < rows; r += DECODE_ROWS, t.q += DECODE_ROWS * t.q_stride, t.s += DECODE_ROWS * t.s_stride) {
+        switch (rows - r < DECODE_ROWS ? rows - r : DECODE_ROWS) {
+            QK_ROWS(1)
+            QK_ROWS(2)
+            QK_ROWS(3)
+            QK_ROWS(4)
+#if DECODE_ROWS > 4
+            QK_ROWS(5)
+            QK_ROWS(6)
+            QK_ROWS(7)
+            QK_ROWS(8)
+#endif
+        default: break;
+        }
+        next = 0;
+    }
+}
+
+#define DECODE_QK_OF(isa) DECODE_QK(isa)
+#define DECODE_PV_OF(isa) DECODE_PV(isa)
+
+DECODE_QK_OF(DECODE_ISA)
+{
+    struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = q_stride, .channels = channels,
+                        .row = k->row + first};
+    if (next) next += first;
+    if (!gathered(k)) {
+        qk_all_rows(t, k->dtype, rows, last - first, next);
+        return;
+    }
+    _Alignas(64) float x[GATHER_KEYS][DECODE_CHANNELS_MAX];
+    const void *row[GATHER_KEYS] = {x[0], x[1], x[2], x[3]};
+    t.row = row;
+    for (int64_t j = first; j < last; j += GATHER_KEYS, t.s += GATHER_KEYS) {
+        int64_t keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
+        for (int64_t i = 0; i < keys; i++) gather_row(x[i], k, j + i, channels);
+        qk_all_rows(t, RAPT_F32, rows, keys, 0);
+    }
+}
+
+/* ---- weighted values ---- */
+
+struct pv_call {
+    float *o;
+    const float *p;
+    int64_t o_stride, p_stride;
+    const void *const *row;
+    int64_t keys, channels;
+    const void *const *next;
+};
+
+/* Columns channel ... channel + LANES * vectors - 1; part: how many of a single vector, 0 for all. */
+VEC void pv_tile(const struct pv_call *t, int dtype, int row_count, int vectors, int64_t channel, int64_t part)
+{
+    vec sum[8][8];
+    int64_t size = dtype == RAPT_F32 ? 4 : 2, at = channel * size;
+#pragma GCC unroll 8
+    for (int r = 0; r < row_count; r++)
+#pragma GCC unroll 8
+        for (int i = 0; i < vectors; i++) {
+            const float *o = t->o + r * t->o_stride + channel + i * LANES;
+            sum[r][i] = part ? v_load_part(o, RAPT_F32, part) : v_load(o, RAPT_F32);
+        }
+    for (int64_t j = 0; j < t->keys; j++) {
+        vec value[8];
+        const char *row = t->row[j];
+        if (t->next) prefetch_row(t->next[j], at, at + LANES * vectors * size);
+        if (!row) continue;
+#pragma GCC unroll 8
+        for (int i = 0; i < vectors; i++)
+            value[i] = part ? v_load_part(row + at, dtype, part) : v_load(row + at + i * LANES * size, dtype);
+#pragma GCC unroll 8
+        for (int r = 0; r < row_count; r++) {
+            vec p = v_set(t->p[r * t->p_stride + j]);
+#pragma GCC unroll 8
+            for (int i = 0; i < vectors; i++) sum[r][i] = v_fma(p, value[i], sum[r][i]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < row_count; r++)
+#pragma GCC unroll 8
+        for (int i = 0; i < vectors; i++) {
+            float *o = t->o + r * t->o_stride + channel + i * LANES;
+            if (part)
+                v_store_part(o, RAPT_F32, sum[r][i], part);
+            else
+                v_store(o, RAPT_F32, sum[r][i]);
+        }
+}
+
+#define PV_VECTORS(rows) (ACCUMULATORS / (rows) >= 8 ? 8 : ACCUMULATORS / (rows) >= 4 ? 4 : 2)
+
+VEC void pv_rows(const struct pv_call *t, int dtype, int row_count)
+{
+    const int vectors = PV_VECTORS(row_count);
+    int64_t c = 0;
+    for (; c + LANES * vectors <= t->channels; c += LANES * vectors) pv_tile(t, dtype, row_count, vectors, c, 0);
+    for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, c, 0);
+    if (c < t->channels) pv_tile(t, dtype, row_count, 1, c, t->channels - c);
+}
+
+#define PV_ROWS(count)                                                                             \
+    case count:                                                                                    \
+        switch (dtype) {                                                                           \
+        case RAPT_F32: pv_rows(&t, RAPT_F32, count); break;                                        \
+        case RAPT_F16: pv_rows(&t, RAPT_F16, count); break;                                        \
+        default: pv_rows(&t, RAPT_BF16, count); break;                                             \
+        }                                                                                          \
+        break;
+
+static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
+{
+    for (int64_t r = 0; r < rows; r += DECODE_ROWS, t.o += DECODE_ROWS * t.o_stride, t.p += DECODE_ROWS * t.p_stride) {
+        switch (rows - r < DECODE_ROWS ? rows - r : DECODE_ROWS) {
+            PV_ROWS(1)
+            PV_ROWS(2)
+            PV_ROWS(3)
+            PV_ROWS(4)
+#if DECODE_ROWS > 4
+            PV_ROWS(5)
+            PV_ROWS(6)
+            PV_ROWS(7)
+            PV_ROWS(8)
+#endif
+        default: break;
+        }
+        t.next = 0;
+    }
+}
+
+DECODE_PV_OF(DECODE_ISA)
+{
+    struct pv_call t = {.o = o, .p = p + first, .o_stride = o_stride, .p_stride = p_stride, .row = v->row + first,
+                        .keys = last - first, .channels = channels, .next = next ? next + first : 0};
+    if (!gathered(v)) {
+        pv_all_rows(t, v->dtype, rows);
+        return;
+    }
+    _Alignas(64) float x[GATHER_KEYS][DECODE_CHANNELS_MAX];
+    const void *row[GATHER_KEYS];
+    t.row = row;
+    t.next = 0;
+    for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
+        t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
+        for (int64_t i = 0; i < t.keys; i++) {
+            row[i] = v->row[j + i] ? x[i] : 0;
+            gather_row(x[i], v, j + i, channels);
+        }
+        pv_all_rows(t, RAPT_F32, rows);
+    }
+}
