@@ -1,4 +1,5 @@
-/* devices.h: the devices that an end-to-end test runs on: GPUs under test, and the CPU they are compared with. */
+/* devices.h: the devices that an end-to-end test runs on: GPUs under test, and the CPU they are
+ * compared with. */
 #ifndef RAPT_TESTS_E2E_DEVICES_H
 #define RAPT_TESTS_E2E_DEVICES_H
 
@@ -14,8 +15,9 @@
 
 #include <cmocka.h>
 
-/* RAPT_TEST_DEVICE: absent or "all": every device, the CPU included; "gpu": GPUs alone; "cpu", "cuda", "hip": of that backend.
- * RAPT_EMULATE set: the HIP device is emulated and slow, so long problems use fewer heads. */
+/* RAPT_TEST_DEVICE: absent or "all": every device, the CPU included; "gpu": GPUs alone; "cpu",
+ * "cuda", "hip": of that backend. RAPT_EMULATE set: the HIP device is emulated and slow, so long
+ * problems use fewer heads. */
 static rapt_context *context;
 
 static inline int open_devices(void **state)
@@ -63,10 +65,14 @@ static inline rapt_device *tested_device(int index)
     size_t length = strlen(info.backend);
     if (!wanted || !*wanted || !strcmp(wanted, "all")) return device;
     if (!strcmp(wanted, "gpu")) return is_gpu(device) ? device : NULL;
-    return !strncmp(wanted, info.backend, length) && (!wanted[length] || atoi(wanted + length + 1) == info.index) ? device : NULL;
+    return !strncmp(wanted, info.backend, length) &&
+                   (!wanted[length] || atoi(wanted + length + 1) == info.index)
+               ? device
+               : NULL;
 }
 
-/* for_each_device(device): the body runs once per device under test; a test without one is skipped with one line. */
+/* for_each_device(device): the body runs once per device under test; a test without one is skipped
+ * with one line. */
 static inline int tested_count(void)
 {
     int count = 0;
@@ -79,7 +85,8 @@ static inline int tested_count(void)
 }
 
 #define for_each_device(device)                                                                    \
-    for (int device##_index = 0, device##_count = tested_count(); device##_index < device##_count; device##_index++) \
+    for (int device##_index = 0, device##_count = tested_count(); device##_index < device##_count; \
+         device##_index++)                                                                         \
         for (rapt_device *device = tested_device(device##_index); device; device = NULL)
 
 static inline void expect_ok(rapt_status status, const rapt_device *device, const char *what)
@@ -99,7 +106,8 @@ static inline void build(const char *text, struct problem_instance *instance)
     if (!problem_build(&line, instance, error, sizeof error)) fail_msg("%s: %s", text, error);
 }
 
-/* Runs a built problem on a device and demands that the error is within its bound and that nothing else was written. */
+/* Runs a built problem on a device and demands that the error is within its bound and that nothing
+ * else was written. */
 static inline void run_on(rapt_device *device, struct problem_instance *instance)
 {
     struct problem_device on;
@@ -114,14 +122,19 @@ static inline void run_on(rapt_device *device, struct problem_instance *instance
     rapt_device_info info = info_of(device);
     assert_true(accuracy_check(instance, 2e9, &accuracy));
     const char *spoiled = problem_spoiled(instance);
-    if (spoiled) fail_msg("%s:%d %s: %s was overwritten", info.backend, (int)info.index, instance->line.text, spoiled);
+    if (spoiled)
+        fail_msg("%s:%d %s: %s was overwritten", info.backend, (int)info.index, instance->line.text,
+                 spoiled);
     if (!(accuracy.worst <= 1))
-        fail_msg("%s:%d %s: error is %.3g of its bound at %s (got %.9g, want %.9g)", info.backend, (int)info.index,
-                 instance->line.text, accuracy.worst, accuracy.where, accuracy.got, accuracy.want);
-    print_message("# %s:%d %s: %.3f of the bound\n", info.backend, (int)info.index, instance->line.text, accuracy.worst);
+        fail_msg("%s:%d %s: error is %.3g of its bound at %s (got %.9g, want %.9g)", info.backend,
+                 (int)info.index, instance->line.text, accuracy.worst, accuracy.where, accuracy.got,
+                 accuracy.want);
+    print_message("# %s:%d %s: %.3f of the bound\n", info.backend, (int)info.index,
+                  instance->line.text, accuracy.worst);
 }
 
-/* All elements of a host tensor as a new array in logical order; count is set. Freed by the caller. */
+/* All elements of a host tensor as a new array in logical order; count is set. Freed by the caller.
+ */
 static inline float *elements(const rapt_tensor *t, int64_t *count)
 {
     *count = t->size[0] * t->size[1] * t->size[2] * t->size[3];

@@ -1,13 +1,15 @@
-/* mission.c: the end-to-end tests that the project was asked for: real model shapes, MQA and GQA, long and extreme inputs,
- * on every device against the oracle, and GPUs against the CPU. */
+/* mission.c: the end-to-end tests that the project was asked for: real model shapes, MQA and GQA,
+ * long and extreme inputs, on every device against the oracle, and GPUs against the CPU. */
 #include "devices.h"
 
 #include <math.h>
 
-/* In f32, GPU and CPU agree to this share of the largest value: the mission's own demand, far looser than the bounds. */
+/* In f32, GPU and CPU agree to this share of the largest value: the mission's own demand, far
+ * looser than the bounds. */
 static const float gpu_equals_cpu = 1e-3f;
 
-static void expect_close(const float *a, const float *b, int64_t count, float tolerance, const char *what)
+static void expect_close(const float *a, const float *b, int64_t count, float tolerance,
+                         const char *what)
 {
     float largest = 0, difference = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -16,7 +18,8 @@ static void expect_close(const float *a, const float *b, int64_t count, float to
         if (isfinite(a[i])) difference = fmaxf(difference, fabsf(a[i] - b[i]));
     }
     if (!(difference <= tolerance * largest))
-        fail_msg("%s: GPU and CPU differ by %g of the largest value %g", what, difference / largest, largest);
+        fail_msg("%s: GPU and CPU differ by %g of the largest value %g", what, difference / largest,
+                 largest);
 }
 
 /* One problem on every device within its bound; f32 GPUs against the CPU too. */
@@ -24,7 +27,8 @@ static void everywhere(const char *text)
 {
     struct problem_instance instance;
     build(text, &instance);
-    for_each_device(device) {
+    for_each_device(device)
+    {
         run_on(device, &instance);
         if (!is_gpu(device) || instance.line.dtype != RAPT_F32) continue;
         int64_t count;
@@ -87,15 +91,16 @@ static void batch_of_4(void **state)
 static void long_problem(int tokens, const char *heads, const char *rest, bool slow_devices)
 {
     char text[256];
-    for_each_device(device) {
+    for_each_device(device)
+    {
         bool slow = !is_gpu(device) || is_emulated(device);
         if (slow && !slow_devices) {
             print_message("# %d tokens: left to hardware GPUs\n", tokens);
             continue;
         }
         struct problem_instance instance;
-        snprintf(text, sizeof text, "forward %s b1 %s q%d kv%d d128 causal lse", rest, is_emulated(device) ? "h1/1" : heads, tokens,
-                 tokens);
+        snprintf(text, sizeof text, "forward %s b1 %s q%d kv%d d128 causal lse", rest,
+                 is_emulated(device) ? "h1/1" : heads, tokens, tokens);
         build(text, &instance);
         run_on(device, &instance);
         problem_free(&instance);
@@ -138,13 +143,16 @@ static void extreme_values(void **state)
     everywhere("forward f32 b1 h4/2 q65 kv33 d128 causal lse");        /* rows without a key */
 }
 
-/* Every kernel of a GPU that serves a problem gives the same answer, composed and flash among them. */
+/* Every kernel of a GPU that serves a problem gives the same answer, composed and flash among them.
+ */
 static void kernels_agree(void **state)
 {
     (void)state;
-    static const char *const lines[] = {"forward f32 b2 h8/2 q48 kv80 d64", "forward f32 b2 h8/2 q48 kv80 d64 causal",
-                                        "forward bf16 b2 h8/2 q48 kv80 d128 causal", "forward f16 b2 h8/2 q48 kv80 d128"};
-    for_each_device(device) {
+    static const char *const lines[] = {
+        "forward f32 b2 h8/2 q48 kv80 d64", "forward f32 b2 h8/2 q48 kv80 d64 causal",
+        "forward bf16 b2 h8/2 q48 kv80 d128 causal", "forward f16 b2 h8/2 q48 kv80 d128"};
+    for_each_device(device)
+    {
         for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
             int ran = 0;
             for (int64_t k = 0; k < rapt_kernel_count(context); k++) {
@@ -152,7 +160,9 @@ static void kernels_agree(void **state)
                 struct problem_instance instance;
                 rapt_plan *plan;
                 assert_int_equal(rapt_kernel_at(context, k, &kernel), RAPT_OK);
-                if (strcmp(kernel.op, "forward") || strcmp(kernel.backend, info_of(device).backend) || !kernel.present) continue;
+                if (strcmp(kernel.op, "forward") ||
+                    strcmp(kernel.backend, info_of(device).backend) || !kernel.present)
+                    continue;
                 build(lines[i], &instance);
                 instance.args.forward.kernel = kernel.name;
                 if (!rapt_plan_create(&plan, device, &instance.args.forward)) {
@@ -167,24 +177,28 @@ static void kernels_agree(void **state)
     }
 }
 
-/* A non-causal call whose keys all lie behind the queries, a causal call, and a window that says the same: equal answers. */
+/* A non-causal call whose keys all lie behind the queries, a causal call, and a window that says
+ * the same: equal answers. */
 static void masks_agree(void **state)
 {
     (void)state;
-    for_each_device(device) {
+    for_each_device(device)
+    {
         struct problem_instance causal, window, last;
         int64_t count;
         build("forward f32 b1 h4/4 q70 kv70 d64 causal", &causal);
         build("forward f32 b1 h4/4 q70 kv70 d64 windowinf,0", &window);
         run_on(device, &causal);
         run_on(device, &window);
-        float *a = elements(&causal.args.forward.out, &count), *b = elements(&window.args.forward.out, &count);
+        float *a = elements(&causal.args.forward.out, &count),
+              *b = elements(&window.args.forward.out, &count);
         expect_close(a, b, count, 1e-5f, "causal and window");
         free(a);
         free(b);
         problem_free(&causal);
         problem_free(&window);
-        build("forward f32 b1 h4/4 q1 kv70 d64 causal", &last); /* one query at the end sees all keys */
+        build("forward f32 b1 h4/4 q1 kv70 d64 causal",
+              &last); /* one query at the end sees all keys */
         run_on(device, &last);
         a = elements(&last.args.forward.out, &count);
         last.args.forward.causal = 0;
@@ -200,10 +214,12 @@ static void masks_agree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(qwen2_shape),   cmocka_unit_test(llama_shape),   cmocka_unit_test(mqa_32_to_1),
-        cmocka_unit_test(gqa_32_to_8),   cmocka_unit_test(batch_of_4),    cmocka_unit_test(tokens_2048),
-        cmocka_unit_test(tokens_32768),  cmocka_unit_test(tokens_131072), cmocka_unit_test(extreme_values),
-        cmocka_unit_test(kernels_agree), cmocka_unit_test(masks_agree),
+        cmocka_unit_test(qwen2_shape),    cmocka_unit_test(llama_shape),
+        cmocka_unit_test(mqa_32_to_1),    cmocka_unit_test(gqa_32_to_8),
+        cmocka_unit_test(batch_of_4),     cmocka_unit_test(tokens_2048),
+        cmocka_unit_test(tokens_32768),   cmocka_unit_test(tokens_131072),
+        cmocka_unit_test(extreme_values), cmocka_unit_test(kernels_agree),
+        cmocka_unit_test(masks_agree),
     };
     return cmocka_run_group_tests_name("mission", tests, open_devices, close_devices);
 }
