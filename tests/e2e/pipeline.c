@@ -88,7 +88,7 @@ enum {
 
 /* Rotating (x, y) costs two products, one sum and the rounding of cos and sin: five roundings of
  * |x| + |y|. got is dense, [batch][token][head][channel]. */
-static void expect_rotated(const rapt_rope_args *args, const int64_t (*position)[PREFILL],
+static void expect_rotated(const rapt_rope_args *args, int64_t (*position)[PREFILL],
                            const float *got, const char *what)
 {
     const rapt_tensor *x = &args->x;
