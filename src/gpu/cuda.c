@@ -212,8 +212,8 @@ static rapt_status cuda_encode(struct gpu_device *device, const struct driver_ma
     static const uint32_t every[5] = {1, 1, 1, 1, 1};
     if (!api_of(device)->encode)
         return fail(RAPT_UNSUPPORTED, "cuTensorMapEncodeTiled: the driver of %s lacks it (CUDA 12 has it)", device->label);
-    return CALL(device, encode, cuTensorMapEncodeTiled, out, map->dtype == DTYPE_f16 ? MAP_FLOAT16 : MAP_BFLOAT16, 5,
-                (void *)data, map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_256B, 0);
+    return CALL(device, encode, cuTensorMapEncodeTiled, out, map->dtype == DTYPE_f16 ? MAP_FLOAT16 : MAP_BFLOAT16,
+                map->rank, (void *)data, map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_256B, 0);
 }
 
 static rapt_status cuda_alloc(struct gpu_device *device, size_t bytes, void **out)

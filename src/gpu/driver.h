@@ -34,8 +34,9 @@ struct driver_launch {
     void   **parameters;        /* as cuLaunchKernel's kernelParams */
 };
 
-/* A view for cuTensorMapEncodeTiled: 2-byte elements, 128-byte swizzle, rank 5. */
+/* A view for cuTensorMapEncodeTiled: 2-byte elements, 128-byte swizzle. */
 struct driver_map {
+    uint32_t rank;               /* 4 or 5 */
     uint64_t size[5], stride[4]; /* elements; bytes, of axes 1 to 4 */
     uint32_t box[5];
     int64_t  dtype;              /* DTYPE_f16 or DTYPE_bf16 */

@@ -81,8 +81,8 @@ struct tensor_map {
     uint64_t word[16];
 } __attribute__((aligned(64)));
 
-/* Of 2-byte tensors. With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the
- * end read as zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes. rows is
+/* Of 2-byte tensors. With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D views
+ * (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the end read as zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes. rows is
  * q: min(tile_q, 64), k and v: min(tile_kv, page_tokens), out: as q. Ragged: batch 1; paged: batch is the page.
  * With NEED_HALVES the maps are of q_half, k_half and v_half (2 * batch). */
 struct tensor_maps {
@@ -95,7 +95,7 @@ enum { ROPE_PAIRS_MAX = 288 };
 struct rope_args {
     struct view x, out;        /* f32, f16, bf16; out may be x */
     struct view position;      /* i32 or i64 [batch, -, token]: stride[0], stride[2]; absent: 0, 1, 2, ... */
-    struct view cos, sin;      /* f32 [-, -, position, pair]: used in place of inverse; magnitude applies not */
+    struct view cos, sin;      /* f32 [-, -, position, pair]: used in place of inverse and magnitude */
     int32_t batch, heads, tokens, channels;
     int32_t rotary;            /* channels that turn, even; the rest is copied */
     int32_t interleaved;       /* 0: pairs (c, c + rotary/2); 1: (2c, 2c + 1) */

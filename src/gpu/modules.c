@@ -20,7 +20,7 @@ static const struct {
 struct gpu_modules {
     const struct overrides *overrides;
     pthread_mutex_t lock;       /* held while loading */
-    _Atomic(struct code *) *code; /* [row_count], NULL: not loaded */
+    _Atomic(struct code *) *code; /* [kernel_row_count], NULL: not loaded */
 };
 
 static void variable_name(int index, const struct driver *driver, char *name, size_t size)
@@ -69,22 +69,31 @@ const char *overrides_find(const struct overrides *o, const char *row_name)
 struct gpu_modules *modules_create(const struct overrides *overrides)
 {
     struct gpu_modules *m = alloc_zeroed(1, sizeof *m);
-    if (m) m->code = alloc_zeroed((size_t)row_count, sizeof *m->code);
+    if (m) m->code = alloc_zeroed((size_t)kernel_row_count, sizeof *m->code);
     if (!m || !m->code || pthread_mutex_init(&m->lock, NULL)) {
         if (m) free(m->code);
         free(m);
-        fail(RAPT_NO_MEMORY, "rapt_open: no memory for a list of %d code objects", row_count);
+        fail(RAPT_NO_MEMORY, "rapt_open: no memory for a list of %d code objects", kernel_row_count);
         return NULL;
     }
     m->overrides = overrides;
     return m;
 }
 
+int modules_loaded(const struct gpu_modules *m)
+{
+    for (int i = 0; i < kernel_row_count; i++)
+        if (atomic_load(&m->code[i])) return 1;
+    return 0;
+}
+
 void modules_unload(struct gpu_device *device)
 {
-    for (int i = 0; i < row_count; i++) {
+    for (int i = 0; i < kernel_row_count; i++) {
         struct code *code = atomic_exchange(&device->modules->code[i], NULL);
-        if (code) device->driver->module_unload(device, code->module);
+        if (!code) continue;
+        device->driver->module_unload(device, code->module);
+        free(code->image);
         free(code);
     }
 }
@@ -92,9 +101,19 @@ void modules_unload(struct gpu_device *device)
 void modules_free(struct gpu_modules *m)
 {
     if (!m) return;
+    for (int i = 0; i < kernel_row_count; i++) { /* only what a driver that fails has left */
+        struct code *code = atomic_load(&m->code[i]);
+        if (code) free(code->image);
+        free(code);
+    }
     pthread_mutex_destroy(&m->lock);
     free(m->code);
     free(m);
+}
+
+int modules_replaced(const struct gpu_modules *m, const char *row_name)
+{
+    return overrides_find(m->overrides, row_name) != NULL;
 }
 
 enum { LARGEST_FILE = 256 << 20 };
@@ -168,13 +187,16 @@ static rapt_status load(struct gpu_device *device, const struct row *row, struct
     if (!image) return status;
     snprintf(what, sizeof what, "%s: %s", variable, path);
     status = load_image(device, row, image, what, code);
-    free(image);
+    if (status)
+        free(image);
+    else
+        code->image = image; /* kept: see modules.h */
     return status;
 }
 
 rapt_status modules_get(struct gpu_device *device, const struct row *row, const struct code **out)
 {
-    _Atomic(struct code *) *slot = &device->modules->code[row - rows];
+    _Atomic(struct code *) *slot = &device->modules->code[row - kernel_rows];
     *out = atomic_load_explicit(slot, memory_order_acquire);
     if (*out) return RAPT_OK;
     pthread_mutex_lock(&device->modules->lock);

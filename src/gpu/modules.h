@@ -25,13 +25,18 @@ const char *overrides_find(const struct overrides *o, const char *row_name);
 /* A row's entry points; prepare and combine NULL unless the row needs them. */
 struct code {
     void *module, *prepare, *main, *combine;
+    void *image;                /* a file's bytes: HIP may read them until the module goes; NULL: embedded */
 };
 
 /* One device's modules; NULL with a sentence when memory is out. */
 struct gpu_modules *modules_create(const struct overrides *overrides);
+/* Whether any is loaded. */
+int modules_loaded(const struct gpu_modules *modules);
 /* Unloads all, between enter and leave. */
 void modules_unload(struct gpu_device *device);
 void modules_free(struct gpu_modules *modules);
+/* Whether a file replaces rows of this name. */
+int modules_replaced(const struct gpu_modules *modules, const char *row_name);
 /* The row's code, loaded under a lock the first time; between enter and leave. Lives as long as the device. */
 rapt_status modules_get(struct gpu_device *device, const struct row *row, const struct code **out);
 

@@ -31,7 +31,7 @@ static int64_t at_most(int64_t limit, int64_t x)
 #undef KERNEL
 
 /* Ends in a row of zeros, so that a table without rows is C too. */
-const struct row rows[] = {
+const struct row kernel_rows[] = {
 #define KERNEL(vendor, arch, source, name, op, dtype, d, dv, tile_q, tile_kv, threads, shared, grid, can, needs, flags)     \
     {VENDOR_##vendor, #arch, #source, #name, OP_##op, DTYPE_##dtype, d, dv, tile_q, tile_kv, threads, shared,               \
      grid_##grid, can, needs, rapt_code_##name##_##arch, rapt_code_##name##_##arch##_end},
@@ -39,7 +39,7 @@ const struct row rows[] = {
 #undef KERNEL
     {0},
 };
-const int row_count = sizeof rows / sizeof *rows - 1;
+const int kernel_row_count = sizeof kernel_rows / sizeof *kernel_rows - 1;
 
 int rows_aligned(const struct problem *p)
 {
@@ -53,13 +53,15 @@ int rows_aligned(const struct problem *p)
     return 1;
 }
 
-/* What cuTensorMapEncodeTiled asks of strides: none negative or zero (of an axis longer than 1), all below 2^40 bytes. */
+/* What cuTensorMapEncodeTiled asks: no empty axis, no stride negative or zero (of an axis longer than 1), all below 2^40 bytes. */
 static int mappable(const struct problem *p)
 {
     const rapt_tensor *tensors[] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
     for (int i = 0; i < 4; i++)
-        for (int axis = 0; axis < 3; axis++) {
+        for (int axis = 0; axis < 4; axis++) {
             int64_t stride = tensors[i]->stride[axis];
+            if (i < 3 && tensors[i]->size[axis] < 1 && p->q_tokens) return 0;
+            if (axis == 3) continue;
             if (tensors[i]->size[axis] > 1 && (stride <= 0 || stride >= (int64_t)1 << 37)) return 0;
         }
     return 1;
@@ -102,7 +104,7 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i] > longest) return "counts tokens, channels, heads and batch in 29 bits";
     if ((row->needs & NEED_MAPS) && !mappable(p))
-        return "reads through tensor maps (no stride may be 0, negative or over 2^37 elements)";
+        return "reads through tensor maps (no axis may be empty, no stride 0, negative or over 2^37 elements)";
     return feature_refuses(row, p);
 }
 

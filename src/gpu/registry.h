@@ -58,8 +58,8 @@ struct row {
     const unsigned char *begin, *end; /* the embedded code object; both NULL: not built into this library */
 };
 
-extern const struct row rows[];
-extern const int        row_count;
+extern const struct row kernel_rows[];
+extern const int        kernel_row_count;
 
 /* Why the row cannot serve a forward problem ("does not do softcap"; perhaps written to reason), or NULL: it can. Pure: asks no
  * device. */

@@ -1,0 +1,435 @@
+/* forward.c: plans and executes attention on a GPU: arguments, workspace and launches are prepared in the plan; execute fills in
+ * pointers and launches. */
+#include "base/alloc.h"
+#include "base/dtype.h"
+#include "base/error.h"
+#include "gpu/gpu.h"
+#include "gpu/maps.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Tensors that reach the kernels as they are: field of rapt_attention, field of attention_args. */
+#define VIEW_LIST(X)                                                                               \
+    X(q, q) X(k, k) X(v, v) X(out, out) X(lse, lse) X(bias, bias) X(mask, mask) X(alibi_slope, alibi) X(sink, sink)         \
+    X(weights, weights) X(q_scale, q_scale) X(k_scale, k_scale) X(v_scale, v_scale) X(q_start, q_start)                     \
+    X(kv_start, kv_start) X(kv_length, kv_length) X(page_table, page_table)
+
+static const struct {
+    size_t tensor, view;
+} views[] = {
+#define ROW(tensor, view) {offsetof(rapt_attention, tensor), offsetof(struct attention_args, view)},
+    VIEW_LIST(ROW)
+#undef ROW
+};
+enum { VIEW_COUNT = sizeof views / sizeof *views };
+
+/* Parts of the workspace, in this order; each 64-byte aligned. */
+enum { PART_COUNTERS, PART_PARTIAL_OUT, PART_PARTIAL_LSE, PART_SCORES, PART_HALF, PART_SCALE = PART_HALF + 3, PART_COUNT = PART_SCALE + 3 };
+
+enum { MAX_STEPS = 4 };
+
+struct step {
+    const struct code *code;
+    void *function;
+    struct grid grid;
+    uint32_t threads, shared;
+    int maps;                     /* 1: has the second parameter */
+};
+
+struct gpu_plan {
+    const struct row *row;
+    struct attention_args args;   /* complete but for addresses and ticket */
+    struct driver_map maps[MAP_COUNT];
+    struct step steps[MAX_STEPS];
+    int step_count;
+    size_t offset[PART_COUNT], bytes[PART_COUNT]; /* bytes 0: not used */
+    size_t workspace_size;
+    _Atomic(uint64_t) executes;
+    struct gpu_plan *unaligned;   /* for addresses that are not 16-byte aligned, if this row needs that; NULL: it does not */
+};
+
+_Static_assert(sizeof(struct attention_args) + sizeof(struct tensor_maps) + 64 <= 4096, "kernel parameters: 4 KB at most");
+_Static_assert(sizeof(struct kv_append_args) <= 4096, "kernel parameters: 4 KB at most");
+_Static_assert(RAPT_F32 == DTYPE_f32 && RAPT_I64 == DTYPE_i64, "kernel_args.h repeats rapt_dtype");
+
+struct view view_of(const rapt_tensor *t)
+{
+    struct view v = {t->data, {t->stride[0], t->stride[1], t->stride[2], t->stride[3]}, t->dtype};
+    return v;
+}
+
+static int64_t ceil_div(int64_t x, int64_t y)
+{
+    return x / y + (x % y != 0);
+}
+
+static int64_t at_least(int64_t x, int64_t y)
+{
+    return x > y ? x : y;
+}
+
+static int32_t window(int64_t neighbours)
+{
+    return neighbours > WINDOW_LIMIT ? WINDOW_LIMIT : (int32_t)neighbours;
+}
+
+static int32_t shift_of(int64_t x)
+{
+    return x > 0 && (x & (x - 1)) == 0 ? (int32_t)__builtin_ctzll((unsigned long long)x) : -1;
+}
+
+static int32_t block_of(const rapt_tensor *scale, int64_t channels)
+{
+    return scale->dtype ? (int32_t)(channels / scale->size[3]) : 0;
+}
+
+static void fill_args(struct attention_args *args, const struct problem *p, const struct gpu_device *device)
+{
+    for (int i = 0; i < VIEW_COUNT; i++) {
+        struct view v = view_of((const rapt_tensor *)((const char *)&p->a + views[i].tensor));
+        memcpy((char *)args + views[i].view, &v, sizeof v);
+    }
+    args->batch = (int32_t)p->batch;
+    args->q_heads = (int32_t)p->q_heads;
+    args->kv_heads = (int32_t)p->kv_heads;
+    args->group = (int32_t)p->group;
+    args->q_tokens = (int32_t)p->q_tokens;
+    args->kv_tokens = (int32_t)p->kv_tokens;
+    args->columns = (int32_t)(p->a.weights.dtype ? p->a.weights.size[3] : p->kv_tokens);
+    args->channels = (int32_t)p->qk_channels;
+    args->v_channels = (int32_t)p->v_channels;
+    args->page_tokens = (int32_t)p->page_tokens;
+    args->page_shift = shift_of(p->page_tokens);
+    args->q_block = block_of(&p->a.q_scale, p->qk_channels);
+    args->k_block = block_of(&p->a.k_scale, p->qk_channels);
+    args->v_block = block_of(&p->a.v_scale, p->v_channels);
+    args->window_left = window(p->window_left);
+    args->window_right = window(p->window_right);
+    args->top_left = p->a.align == RAPT_TOP_LEFT;
+    args->batch_invariant = (int32_t)p->a.batch_invariant;
+    args->scale = (float)p->a.scale;
+    args->scale_log2 = (float)(p->a.scale * 1.4426950408889634); /* log2(e) */
+    args->softcap = (float)p->a.softcap;
+    args->units = device->units;
+    args->splits = 1;
+    args->split_keys = args->kv_tokens;
+}
+
+static int64_t query_rows(const struct problem *p)
+{
+    return (p->ragged_q ? 1 : p->batch) * p->q_heads * p->q_tokens;
+}
+
+struct extent extent_of(const struct attention_args *a, int64_t row_total)
+{
+    struct extent e = {a->batch, a->q_heads, a->kv_heads, a->group, a->q_tokens, a->kv_tokens, a->columns, row_total, a->splits, a->units};
+    return e;
+}
+
+/* Cuts the keys so that there are about two blocks for each compute unit, none under 128 keys. With batch_invariant the cut depends
+ * on nothing but the position of a key. */
+static void choose_splits(struct attention_args *args, const struct row *row)
+{
+    enum { SHORTEST = 128, INVARIANT = 1024 };
+    int64_t tile = at_least(row->tile_kv, 1), tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
+    int64_t blocks = at_least(tiles * args->kv_heads * args->batch, 1), keys = INVARIANT;
+    if (!args->batch_invariant) {
+        int64_t parts = at_least(2 * args->units / blocks, 1);
+        keys = at_least(ceil_div(args->kv_tokens, parts), SHORTEST);
+    }
+    keys = ceil_div(keys, tile) * tile;
+    args->splits = (int32_t)at_least(ceil_div(args->kv_tokens, keys), 1);
+    args->split_keys = (int32_t)keys;
+}
+
+/* Dense [2 * batch, head, token, channel]: high parts, then low parts. */
+static struct view half_view(const rapt_tensor *t)
+{
+    struct view v = {NULL, {t->size[1] * t->size[2] * t->size[3], t->size[2] * t->size[3], t->size[3], 1}, DTYPE_f16};
+    return v;
+}
+
+/* One f32 per `step` tokens. */
+static struct view half_scale_view(const rapt_tensor *t, int64_t step)
+{
+    int64_t tokens = ceil_div(t->size[2], step);
+    struct view v = {NULL, {t->size[1] * tokens, tokens, 1, 0}, DTYPE_f32};
+    return v;
+}
+
+static void fill_halves(struct gpu_plan *gp, const struct problem *p)
+{
+    struct attention_args *a = &gp->args;
+    const rapt_tensor *tensors[3] = {&p->a.q, &p->a.k, &p->a.v};
+    struct view *half[3] = {&a->q_half, &a->k_half, &a->v_half}, *scale[3] = {&a->q_scale, &a->k_scale, &a->v_scale};
+    for (int i = 0; i < 3; i++) {
+        const rapt_tensor *t = tensors[i];
+        int64_t step = i == 2 ? gp->row->tile_kv : 1;
+        *half[i] = half_view(t);
+        *scale[i] = half_scale_view(t, step);
+        gp->bytes[PART_HALF + i] = (size_t)(t->size[0] * half[i]->stride[0]) * 4;
+        gp->bytes[PART_SCALE + i] = (size_t)(t->size[0] * scale[i]->stride[0]) * 4;
+    }
+    a->q_block = a->k_block = a->channels;
+    a->v_block = a->v_channels;
+}
+
+/* Scores are the caller's weights if these are f32, else f32 in the workspace; without weights, softmax works in place. */
+static rapt_status fill_scores(struct gpu_plan *gp, const struct problem *p)
+{
+    struct attention_args *a = &gp->args;
+    if (p->a.weights.dtype == RAPT_F32) {
+        a->scores = a->weights;
+        return RAPT_OK;
+    }
+    int64_t columns = a->columns, total;
+    if (__builtin_mul_overflow(query_rows(p), columns, &total) || total > INT64_MAX / 8)
+        return fail(RAPT_NO_MEMORY, "rapt_plan_create: the scores of %lld query rows and %lld keys do not fit in 63 bits",
+                    (long long)query_rows(p), (long long)columns);
+    a->scores = (struct view){NULL, {p->q_heads * p->q_tokens * columns, p->q_tokens * columns, columns, 1}, DTYPE_f32};
+    if (!p->a.weights.dtype) a->weights = a->scores;
+    gp->bytes[PART_SCORES] = (size_t)total * 4;
+    return RAPT_OK;
+}
+
+static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
+{
+    const struct attention_args *a = &gp->args;
+    const struct row *row = gp->row;
+    if (row->needs & (NEED_COUNTERS | NEED_CLAIMED))
+        gp->bytes[PART_COUNTERS] = (size_t)(p->batch * p->kv_heads * ceil_div(p->q_tokens * p->group, at_least(row->tile_q, 1))) * 8;
+    if (row->needs & NEED_PARTIALS) {
+        gp->bytes[PART_PARTIAL_OUT] = (size_t)(a->splits * query_rows(p) * p->v_channels) * 4;
+        gp->bytes[PART_PARTIAL_LSE] = (size_t)(a->splits * query_rows(p)) * 8;
+    }
+    if (row->needs & NEED_HALVES) fill_halves(gp, p);
+}
+
+static void place_workspace(struct gpu_plan *gp)
+{
+    size_t at = 0;
+    for (int i = 0; i < PART_COUNT; i++) {
+        gp->offset[i] = at;
+        at += (gp->bytes[i] + 63) / 64 * 64;
+    }
+    gp->workspace_size = at;
+}
+
+static rapt_status add_step(struct gpu_plan *gp, const struct row *row, const struct code *code, void *function,
+                            const struct grid *grid, int shared)
+{
+    gp->steps[gp->step_count++] = (struct step){code, function, *grid, (uint32_t)row->threads, (uint32_t)shared,
+                                                (row->needs & NEED_MAPS) != 0};
+    return RAPT_OK;
+}
+
+/* The row's main launch; a grid without blocks adds none. */
+static rapt_status add_main(struct gpu_plan *gp, const struct row *row, const struct code *code, int64_t row_total)
+{
+    struct grid grid;
+    struct extent e = extent_of(&gp->args, row_total);
+    int blocks = row_grid(row, &e, &grid);
+    if (blocks < 0)
+        return fail(RAPT_UNSUPPORTED, "rapt_plan_create: %s would need more than 2^31 - 1 blocks (split the batch)", row->name);
+    return blocks ? add_step(gp, row, code, code->main, &grid, row->shared) : RAPT_OK;
+}
+
+static uint32_t cut(int64_t blocks)
+{
+    return (uint32_t)(blocks < 65535 ? blocks : 65535);
+}
+
+static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device, const struct problem *p)
+{
+    const struct row *row = gp->row;
+    const struct attention_args *a = &gp->args;
+    const struct code *code;
+    rapt_status status = modules_get(device, row, &code);
+    if (status) return status;
+    if (row->needs & NEED_PARTIALS) choose_splits(&gp->args, row);
+    fill_workspace(gp, p);
+    if (row->needs & NEED_MAPS) maps_describe(row, p, a, gp->maps);
+    if (row->needs & NEED_PREPARE) {
+        int64_t longest = at_least(p->q_tokens, p->kv_tokens);
+        struct grid grid = {(uint32_t)ceil_div(longest, row->tile_kv), cut(p->q_heads + 2 * p->kv_heads), cut(p->batch)};
+        status = add_step(gp, row, code, code->prepare, &grid, 0);
+    }
+    if (!status) status = add_main(gp, row, code, query_rows(p));
+    if (!status && (row->needs & NEED_COMBINE)) {
+        struct grid grid = {(uint32_t)p->q_tokens, cut(p->q_heads), cut(p->ragged_q ? 1 : p->batch)};
+        status = add_step(gp, row, code, code->combine, &grid, 0);
+    }
+    return status;
+}
+
+/* Whether scores need anything between qk and softmax. */
+static int changes_scores(const struct problem *p)
+{
+    return p->window_left != WINDOW_OPEN || p->window_right != WINDOW_OPEN || p->a.softcap != 0 || p->a.bias.dtype ||
+           p->a.mask.dtype || p->a.alibi_slope.dtype || p->a.kv_length.dtype || p->ragged_kv;
+}
+
+static rapt_status build_composed(struct gpu_plan *gp, struct gpu_device *device, const struct gpu_kernel *k,
+                                  const struct problem *p)
+{
+    rapt_status status = fill_scores(gp, p);
+    for (int i = 0; i < PIECE_COUNT && !status; i++) {
+        const struct code *code;
+        if (i == PIECE_MASK && !changes_scores(p)) continue;
+        status = modules_get(device, k->piece[i], &code);
+        if (!status) status = add_main(gp, k->piece[i], code, query_rows(p));
+    }
+    return status;
+}
+
+static void free_plan(struct gpu_plan *gp)
+{
+    if (gp) free_plan(gp->unaligned);
+    free(gp);
+}
+
+/* Between enter and leave. */
+static rapt_status build(struct gpu_device *device, int kernel, const struct problem *p, struct gpu_plan **out)
+{
+    const struct gpu_kernel *k = &device->kernels[kernel];
+    struct gpu_plan *gp = alloc_zeroed(1, sizeof *gp);
+    *out = NULL;
+    if (!gp) return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)", sizeof *gp);
+    gp->row = k->row;
+    fill_args(&gp->args, p, device);
+    rapt_status status = RAPT_OK;
+    if (query_rows(p)) status = k->composed ? build_composed(gp, device, k, p) : build_row(gp, device, p);
+    if (status) {
+        free_plan(gp);
+        return status;
+    }
+    place_workspace(gp);
+    *out = gp;
+    return RAPT_OK;
+}
+
+/* A kernel that reads 16 bytes at a time gets a companion for the executes whose addresses are not so aligned. */
+static rapt_status build_unaligned(struct gpu_device *device, int kernel, const struct problem *p, struct gpu_plan **out)
+{
+    char reason[REASON_SIZE];
+    for (int i = kernel + 1; i < device->kernel_count; i++)
+        if ((device->kernels[i].row->can & CAN_UNALIGNED) && !kernels_refuse(device, i, p, reason))
+            return build(device, i, p, out);
+    return RAPT_OK;
+}
+
+rapt_status gpu_plan(rapt_plan *plan)
+{
+    struct gpu_device *device = plan->device->state;
+    struct driver_scope scope;
+    struct gpu_plan *gp = NULL;
+    rapt_status status = device->driver->enter(device, &scope);
+    if (status) return status;
+    status = build(device, plan->kernel, &plan->problem, &gp);
+    if (!status && !(gp->row->can & CAN_UNALIGNED))
+        status = build_unaligned(device, plan->kernel, &plan->problem, &gp->unaligned);
+    device->driver->leave(device, &scope);
+    if (status) {
+        free_plan(gp);
+        return status;
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    atomic_store(&gp->executes, (uint64_t)(uintptr_t)gp ^ (uint64_t)now.tv_nsec << 32 ^ (uint64_t)now.tv_sec);
+    plan->state = gp;
+    plan->workspace_size = gp->workspace_size;
+    if (gp->unaligned && gp->unaligned->workspace_size > plan->workspace_size)
+        plan->workspace_size = gp->unaligned->workspace_size;
+    return RAPT_OK;
+}
+
+void gpu_plan_free(rapt_plan *plan)
+{
+    free_plan(plan->state);
+    plan->state = NULL;
+}
+
+static int misaligned(const rapt_attention *a)
+{
+    return (((uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data | (uintptr_t)a->out.data) & 15) != 0;
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014): a bijection that spreads a counter over all bits. The low half must not be 0. */
+static uint64_t ticket_of(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    x ^= x >> 31;
+    return (uint32_t)x ? x : x | 1;
+}
+
+static void *part(const struct gpu_plan *gp, int i, void *workspace)
+{
+    return gp->bytes[i] ? (char *)workspace + gp->offset[i] : NULL;
+}
+
+static void place(const struct gpu_plan *gp, const rapt_attention *a, void *workspace, struct attention_args *args)
+{
+    for (int i = 0; i < VIEW_COUNT; i++) {
+        void *data = ((const rapt_tensor *)((const char *)a + views[i].tensor))->data;
+        if (data) memcpy((char *)args + views[i].view + offsetof(struct view, data), &data, sizeof data);
+    }
+    args->counters = part(gp, PART_COUNTERS, workspace);
+    args->partial_out = part(gp, PART_PARTIAL_OUT, workspace);
+    args->partial_lse = part(gp, PART_PARTIAL_LSE, workspace);
+    if (gp->row->needs & NEED_HALVES) {
+        args->q_half.data = part(gp, PART_HALF, workspace);
+        args->k_half.data = part(gp, PART_HALF + 1, workspace);
+        args->v_half.data = part(gp, PART_HALF + 2, workspace);
+        args->q_scale.data = part(gp, PART_SCALE, workspace);
+        args->k_scale.data = part(gp, PART_SCALE + 1, workspace);
+        args->v_scale.data = part(gp, PART_SCALE + 2, workspace);
+    }
+    if (args->scores.dtype) {
+        args->scores.data = gp->bytes[PART_SCORES] ? part(gp, PART_SCORES, workspace) : args->weights.data;
+        if (!args->weights.data) args->weights.data = args->scores.data;
+    }
+}
+
+static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp, struct attention_args *args, rapt_stream stream)
+{
+    struct tensor_maps maps;
+    void *parameters[] = {args, &maps, NULL};
+    rapt_status status = RAPT_OK;
+    if (gp->row->needs & NEED_MAPS) status = maps_encode(device, gp->row, gp->maps, args, &maps);
+    if (!status && (gp->row->needs & NEED_COUNTERS))
+        status = device->driver->zero(device, args->counters, gp->bytes[PART_COUNTERS], stream);
+    for (int i = 0; i < gp->step_count && !status; i++) {
+        const struct step *s = &gp->steps[i];
+        struct driver_launch l = {s->function, {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared, parameters};
+        status = device->driver->launch(device, &l, stream);
+    }
+    return status;
+}
+
+rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream)
+{
+    struct gpu_device *device = plan->device->state;
+    struct gpu_plan *gp = plan->state;
+    uint64_t number = atomic_fetch_add_explicit(&gp->executes, 1, memory_order_relaxed);
+    if (!(gp->row->can & CAN_UNALIGNED) && misaligned(a)) {
+        if (!gp->unaligned)
+            return fail(RAPT_UNSUPPORTED, "rapt_plan_execute: q, k, v or out is not 16-byte aligned (%s needs that, and no other kernel serves)",
+                        gp->row->name);
+        gp = gp->unaligned;
+    }
+    if (!gp->step_count) return RAPT_OK;
+    struct attention_args args = gp->args;
+    args.ticket = ticket_of(number);
+    place(gp, a, workspace, &args);
+    struct driver_scope scope;
+    rapt_status status = device->driver->enter(device, &scope);
+    if (status) return status;
+    status = launch(device, gp, &args, stream);
+    device->driver->leave(device, &scope);
+    return status;
+}

@@ -1,0 +1,17 @@
+/* maps.h: the tensor maps of rows with NEED_MAPS. */
+#ifndef RAPT_GPU_MAPS_H
+#define RAPT_GPU_MAPS_H
+
+#include "gpu/driver.h"
+
+enum { MAP_Q, MAP_K, MAP_V, MAP_OUT, MAP_COUNT };
+
+/* The maps of a problem for a row; out is left out (rank 0) when its elements are not 2 bytes wide. halves: the views q_half, k_half
+ * and v_half in place of q, k, v (NEED_HALVES). */
+void maps_describe(const struct row *row, const struct problem *p, const struct attention_args *halves,
+                   struct driver_map maps[MAP_COUNT]);
+/* Encodes them over the data of args. Between enter and leave. */
+rapt_status maps_encode(struct gpu_device *device, const struct row *row, const struct driver_map maps[MAP_COUNT],
+                        const struct attention_args *args, struct tensor_maps *out);
+
+#endif
