@@ -1,0 +1,196 @@
+/* bench_case.c: builds a problem on a device and times its calls. */
+#include "bench_case.h"
+
+#include "base/dtype.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LEAST_ROUNDS = 5, MOST_ROUNDS = 1000, COPY_ALIGNMENT = 4096 };
+
+/* Flop a byte below which memory is the limit: CPUs and GPUs of today balance at 5 to 300. */
+#define BALANCE 40.0
+
+/* A round's calls share one synchronisation, which on a GPU costs some microseconds. */
+#define CPU_ROUND_SECONDS 2e-4
+#define GPU_ROUND_SECONDS 5e-3
+#define WARM_SECONDS      0.1
+
+/* Last-level caches where the system does not tell: larger than those of the GPUs that are built for (50 MB and 256 MB). */
+static const struct {
+    const char *backend;
+    double      bytes;
+} caches[] = {{"cuda", 64e6}, {"hip", 256e6}, {"cpu", 32e6}};
+
+static double last_cache(const struct device *device)
+{
+    double bytes = 32e6;
+    for (size_t i = 0; i < sizeof caches / sizeof *caches; i++)
+        if (!strcmp(device->info.backend, caches[i].backend)) bytes = caches[i].bytes;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    long found = device->is_cpu ? sysconf(_SC_LEVEL3_CACHE_SIZE) : 0;
+    if (found > 0) bytes = (double)found;
+#endif
+    return bytes;
+}
+
+int bench_is_bound_by_memory(const struct problem_line *line)
+{
+    return problem_flops(line) < BALANCE * problem_bytes(line);
+}
+
+static const struct problem_region *region_of(const struct bench_case *c, const rapt_tensor *tensor)
+{
+    for (int i = 0; i < c->instance.region_count; i++)
+        if (c->instance.region[i].tensor == tensor) return &c->instance.region[i];
+    return NULL;
+}
+
+/* Where a region begins in device memory. */
+static char *region_memory(const struct bench_case *c, const struct problem_region *region)
+{
+    void *memory = c->on_device.memory[region - c->instance.region];
+    return memory ? memory : region->base;
+}
+
+static int refuse(struct bench_case *c, int code, const char *sentence)
+{
+    complain(code, "\"%s\": %s", c->line.text, sentence);
+    bench_case_close(c);
+    return code;
+}
+
+/* Copies K and V so that calls can take them in turn. */
+static int make_copies(struct bench_case *c, int64_t rotate)
+{
+    const struct problem_region *regions[2] = {region_of(c, &c->instance.args.forward.k), region_of(c, &c->instance.args.forward.v)};
+    double bytes = 0;
+    c->copies = 1;
+    c->working_set = problem_bytes(&c->line);
+    if (c->line.op != OP_forward) return EXIT_OK;
+    for (int i = 0; i < 2; i++) {
+        if (!regions[i] || regions[i]->sparse) return EXIT_OK;
+        c->copy_bytes[i] = (regions[i]->bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
+        bytes += (double)regions[i]->bytes;
+    }
+    if (rotate < 0) rotate = bench_is_bound_by_memory(&c->line) ? (int64_t)ceil(4 * last_cache(c->device) / bytes) : 1;
+    if (rotate < 2) return EXIT_OK;
+    for (int i = 0; i < 2; i++) {
+        void *memory;
+        if (rapt_alloc(c->device->handle, (size_t)(rotate - 1) * c->copy_bytes[i], &memory))
+            return refuse(c, EXIT_NOT_HERE, rapt_last_error());
+        c->copy[i] = memory;
+        for (int64_t n = 0; n < rotate - 1; n++)
+            if (rapt_copy(c->device->handle, c->copy[i] + (size_t)n * c->copy_bytes[i], region_memory(c, regions[i]),
+                          regions[i]->bytes, NULL))
+                return refuse(c, EXIT_NOT_HERE, rapt_last_error());
+    }
+    c->copies = rotate;
+    c->working_set = problem_bytes(&c->line) + (double)(rotate - 1) * bytes;
+    return EXIT_OK;
+}
+
+/* forward is planned by hand; the other operations have no plan. */
+static int make_plan(struct bench_case *c, const struct device_options *options)
+{
+    if (c->line.op != OP_forward) {
+        if (options->kernel) return refuse(c, EXIT_BAD_INPUT, "--kernel belongs to forward");
+        static const char *const names[] = {
+#define NAME(name) #name,
+            PROBLEM_OP_LIST(NAME)
+#undef NAME
+        };
+        snprintf(c->kernel, sizeof c->kernel, "%s", names[c->line.op]);
+        return EXIT_OK;
+    }
+    if (options->kernel) c->on_device.args.forward.kernel = options->kernel;
+    rapt_status status = rapt_plan_create(&c->plan, c->device->handle, &c->on_device.args.forward);
+    if (status) return refuse(c, exit_code_of(status), rapt_last_error());
+    snprintf(c->kernel, sizeof c->kernel, "%s", rapt_plan_kernel(c->plan));
+    size_t bytes = rapt_plan_workspace_size(c->plan);
+    if (bytes) status = rapt_alloc(c->device->handle, bytes, &c->workspace);
+    return status ? refuse(c, exit_code_of(status), rapt_last_error()) : EXIT_OK;
+}
+
+int bench_case_open(struct device *device, const struct device_options *options, const struct problem_line *line, int64_t rotate,
+                    struct bench_case *out)
+{
+    char error[512];
+    memset(out, 0, sizeof *out);
+    out->device = device;
+    out->line = *line;
+    if (!problem_build(line, &out->instance, error, sizeof error)) {
+        complain(EXIT_BAD_INPUT, "\"%s\": %s", line->text, error);
+        return EXIT_BAD_INPUT;
+    }
+    rapt_status status = problem_upload(&out->instance, device->handle, &out->on_device);
+    if (status) return refuse(out, exit_code_of(status), rapt_last_error());
+    int code = make_plan(out, options);
+    return code ? code : make_copies(out, rotate);
+}
+
+static rapt_status call(struct bench_case *c)
+{
+    if (!c->plan) return problem_run(&c->on_device, c->line.op, NULL);
+    rapt_attention a = c->on_device.args.forward;
+    rapt_tensor *tensors[2] = {&a.k, &a.v};
+    const rapt_tensor *host[2] = {&c->instance.args.forward.k, &c->instance.args.forward.v};
+    for (int i = 0; i < 2 && c->turn; i++) {
+        const struct problem_region *region = region_of(c, host[i]);
+        tensors[i]->data = c->copy[i] + (size_t)(c->turn - 1) * c->copy_bytes[i] + ((char *)host[i]->data - region->base);
+    }
+    c->turn = (c->turn + 1) % c->copies;
+    return rapt_plan_execute(c->plan, &a, c->workspace, NULL);
+}
+
+/* Seconds of calls back to back, up to their completion. */
+static rapt_status time_round(struct bench_case *c, int64_t calls, double *seconds)
+{
+    double start = seconds_now();
+    rapt_status status = RAPT_OK;
+    for (int64_t i = 0; i < calls && !status; i++) status = call(c);
+    if (!status) status = rapt_synchronize(c->device->handle, NULL);
+    *seconds = seconds_now() - start;
+    return status;
+}
+
+static int by_value(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+int bench_case_time(struct bench_case *c, double seconds)
+{
+    double times[MOST_ROUNDS], round = c->device->is_cpu ? CPU_ROUND_SECONDS : GPU_ROUND_SECONDS, one = 0, total = 0;
+    int64_t calls = 1;
+    int rounds = 0;
+    rapt_status status = time_round(c, 1, &one); /* kernels are loaded and pages touched */
+    for (double warm = 0; !status && (warm < WARM_SECONDS || warm == 0); warm += one * (double)calls) {
+        status = time_round(c, calls, &one);
+        one /= (double)calls;
+        if (one * (double)calls < round) calls = (int64_t)ceil(round / fmax(one, 1e-9));
+    }
+    while (!status && rounds < MOST_ROUNDS && (total < seconds || rounds < LEAST_ROUNDS)) {
+        status = time_round(c, calls, &one);
+        total += one;
+        times[rounds++] = one / (double)calls;
+    }
+    if (status) return complain(exit_code_of(status), "\"%s\": %s", c->line.text, rapt_last_error());
+    qsort(times, (size_t)rounds, sizeof *times, by_value);
+    c->times = (struct bench_times){times[0], times[rounds / 2], times[rounds - 1], calls * rounds};
+    return EXIT_OK;
+}
+
+void bench_case_close(struct bench_case *c)
+{
+    rapt_plan_destroy(&c->plan);
+    for (int i = 0; i < 2; i++) rapt_free(c->device->handle, c->copy[i]);
+    rapt_free(c->device->handle, c->workspace);
+    if (c->on_device.device) problem_device_free(&c->on_device);
+    problem_free(&c->instance);
+    memset(c, 0, sizeof *c);
+}

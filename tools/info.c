@@ -1,0 +1,121 @@
+/* info.c: `rapt info`: what this machine and this library can do, and why not more. */
+#include "commands.h"
+#include "report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+struct info {
+    struct device_options where;
+    int                   json;
+};
+
+enum { KEY_JSON = 512 };
+
+static const struct argp_option options[] = {{"json", KEY_JSON, NULL, 0, "Print one JSON object", 0}, {0}};
+
+static error_t parse(int key, char *text, struct argp_state *state)
+{
+    struct info *info = state->input;
+    (void)text;
+    switch (key) {
+    case KEY_JSON: info->json = 1; return 0;
+    case ARGP_KEY_ARG: argp_error(state, "info takes no file"); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp info_argp = {options, parse, NULL, "Lists devices, instruction sets and kernels.", NULL, NULL, NULL};
+
+static const char *vendor_of(const char *backend)
+{
+    return !strcmp(backend, "cuda") ? "nvidia" : !strcmp(backend, "hip") ? "amd" : "cpu";
+}
+
+static json_t *list_devices(const rapt_context *context)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < rapt_device_count(context); i++) {
+        rapt_device_info d = {.struct_size = sizeof d};
+        if (rapt_device_describe(rapt_device_at(context, i), &d)) continue;
+        json_array_append_new(list, json_pack("{s:o, s:s, s:s, s:I, s:I, s:I}", "name", json_text(d.name), "backend", d.backend,
+                                              "arch", d.arch, "index", (json_int_t)d.index, "compute_units",
+                                              (json_int_t)d.compute_units, "memory_bytes", (json_int_t)d.memory_bytes));
+    }
+    return list;
+}
+
+static json_t *list_kernels(const rapt_context *context)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < rapt_kernel_count(context); i++) {
+        rapt_kernel_info k = {.struct_size = sizeof k};
+        if (rapt_kernel_at(context, i, &k)) continue;
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:o}", "name", k.name, "vendor",
+                                              vendor_of(k.backend), "backend", k.backend, "arch", k.arch, "op", k.op, "bytes",
+                                              (json_int_t)k.bytes, "present", (int)k.present, "override", json_text(k.override)));
+    }
+    return list;
+}
+
+static json_t *list_notes(const rapt_context *context)
+{
+    json_t *list = json_array();
+    const char *name, *note;
+    for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
+        json_array_append_new(list, json_pack("{s:s, s:o}", "name", name, "note", *note ? json_text(note) : json_null()));
+    return list;
+}
+
+static int print_as_json(const rapt_context *context, const char *version)
+{
+    return print_json(json_pack("{s:s, s:o, s:o, s:o}", "version", version, "devices", list_devices(context), "backends",
+                                list_notes(context), "kernels", list_kernels(context)));
+}
+
+static void print_devices(const rapt_context *context)
+{
+    printf("\nDevices\n");
+    for (int i = 0; i < rapt_device_count(context); i++) {
+        rapt_device_info d = {.struct_size = sizeof d};
+        if (rapt_device_describe(rapt_device_at(context, i), &d)) continue;
+        printf("  %s:%-3" PRId64 " %s, %s, %" PRId64 " %s, %.1f GiB\n", d.backend, d.index, d.name, d.arch, d.compute_units,
+               !strcmp(d.backend, "cpu") ? "threads" : "multiprocessors", (double)d.memory_bytes / (1 << 30));
+    }
+    const char *name, *note;
+    for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
+        if (*note) printf("  %-5s no device: %s\n", name, note);
+}
+
+static void print_kernels(const rapt_context *context)
+{
+    printf("\nKernels, best first (*: runs here)\n  %-34s %-5s %-14s %-16s %10s\n", "name", "for", "built for", "operation", "bytes");
+    for (int64_t i = 0; i < rapt_kernel_count(context); i++) {
+        rapt_kernel_info k = {.struct_size = sizeof k};
+        if (rapt_kernel_at(context, i, &k)) continue;
+        printf("%c %-34s %-5s %-14s %-16s %10" PRId64 "%s%s\n", k.present ? '*' : ' ', k.name, k.backend, k.arch, k.op, k.bytes,
+               k.override ? "  replaced by " : "", k.override ? k.override : "");
+    }
+}
+
+int command_info(int argc, char **argv)
+{
+    struct info info = {0};
+    char version[32];
+    rapt_context *context;
+    argp_parse(&info_argp, argc, argv, 0, NULL, &info);
+    rapt_status status = rapt_open(&context, NULL);
+    if (status) return complain(exit_code_of(status), "%s", rapt_last_error());
+    int number = rapt_version(), code = EXIT_OK;
+    snprintf(version, sizeof version, "%d.%d.%d", number / 10000, number / 100 % 100, number % 100);
+    if (info.json) {
+        code = print_as_json(context, version);
+    } else {
+        printf("rapt %s\n", version);
+        print_devices(context);
+        print_kernels(context);
+    }
+    rapt_close(&context);
+    return code;
+}
