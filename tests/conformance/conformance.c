@@ -1,0 +1,141 @@
+/* conformance.c: the named problems on the chosen devices and kernels against the oracle, and one test per problem.
+ * --list prints the names. tests/devices.h names the environment variables. */
+#include "bound.h"
+#include "devices.h"
+#include "problem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct run {
+    const struct named_problem *named;
+    rapt_device *device;
+    const char  *kernel; /* NULL: the library's choice */
+    char         name[160];
+};
+
+/* Multiply-adds that the oracle may spend on one problem; beyond, it samples rows. */
+static const double budget = 6e7;
+
+static void check_result(struct problem_instance *problem)
+{
+    struct accuracy accuracy;
+    const char *spoiled = problem_spoiled(problem);
+    if (spoiled) fail_msg("%s: bytes outside of the outputs were written, around or in %s", problem->line.text, spoiled);
+    if (!accuracy_check(problem, budget, &accuracy)) fail_msg("no memory for the oracle");
+    if (accuracy.worst > 1)
+        fail_msg("%s: %s is %.9g, should be %.9g; the error is %.3g of the bound %.3g", problem->line.text, accuracy.where,
+                 accuracy.got, accuracy.want, accuracy.worst, accuracy.bound);
+    if (getenv("RAPT_TEST_VERBOSE"))
+        fprintf(stderr, "# %.4f of the bound at %s, %lld elements\n", accuracy.worst, accuracy.where, (long long)accuracy.elements);
+}
+
+static void test_problem(void **state)
+{
+    const struct run *run = *state;
+    struct problem_line line;
+    struct problem_device there;
+    char error[256];
+    if (!problem_parse(run->named->line, &line, error, sizeof error)) fail_msg("%s", error);
+    if (run->kernel) snprintf(line.kernel, sizeof line.kernel, "%s", run->kernel);
+    struct problem_instance *problem = malloc(sizeof *problem);
+    assert_non_null(problem);
+    if (!problem_build(&line, problem, error, sizeof error)) fail_msg("%s", error);
+    assert_int_equal(problem_upload(problem, run->device, &there), RAPT_OK);
+    rapt_status status = problem_run(&there, line.op, NULL);
+    bool refused = status == RAPT_UNSUPPORTED && run->kernel;
+    if (status && !refused) fail_msg("%s: %s: %s", line.text, rapt_status_text(status), rapt_last_error());
+    if (!refused) {
+        if (problem_download(&there, problem)) fail_msg("%s", rapt_last_error());
+        check_result(problem);
+    }
+    problem_device_free(&there);
+    problem_free(problem);
+    free(problem);
+    if (refused) skip();
+}
+
+/* Names of the device's forward kernels, best first. */
+static int kernels_of(const struct test_devices *devices, int index, const char *names[], int most)
+{
+    const rapt_device_info *device = &devices->info[index];
+    int count = 0;
+    for (int64_t i = 0; i < rapt_kernel_count(devices->context) && count < most; i++) {
+        rapt_kernel_info info = {.struct_size = sizeof info};
+        if (rapt_kernel_at(devices->context, i, &info) || !info.present || strcmp(info.op, "forward")) continue;
+        if (strcmp(info.backend, device->backend)) continue;
+        bool known = false;
+        for (int k = 0; k < count; k++) known = known || !strcmp(names[k], info.name);
+        if (!known) names[count++] = info.name;
+    }
+    return count;
+}
+
+static void add_run(struct run *runs, struct CMUnitTest *tests, size_t *count, const struct named_problem *named,
+                    const struct test_devices *devices, int device, const char *kernel)
+{
+    struct run *run = &runs[*count];
+    char label[32];
+    bool forward = !strncmp(named->line, "forward", 7);
+    if (kernel && !forward) return;
+    *run = (struct run){.named = named, .device = devices->device[device], .kernel = kernel};
+    test_device_label(&devices->info[device], label);
+    snprintf(run->name, sizeof run->name, "%s on %s %s", named->name, label, kernel ? kernel : "");
+    tests[(*count)++] = (struct CMUnitTest){run->name, test_problem, NULL, NULL, run};
+}
+
+/* Which kernels to name: none for the library's choice; all of them; or with RAPT_CPU that level's own, so that a level is
+ * not credited with problems that it leaves to a lower one. */
+static int named_kernels(const struct test_devices *devices, int device, const char *names[], int most)
+{
+    const char *mode = getenv("RAPT_TEST_KERNELS");
+    int count = kernels_of(devices, device, names, most);
+    if (mode && !strcmp(mode, "all")) return count;
+    const char *level = getenv("RAPT_CPU");
+    return level && *level && !strcmp(devices->info[device].backend, "cpu") && count ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    enum { KERNELS = 64 };
+    struct test_devices devices;
+    const char *filter = getenv("RAPT_TEST_FILTER"), *names[KERNELS];
+    int64_t largest = test_environment("RAPT_TEST_SIZE", 2);
+    size_t most = (size_t)named_problem_count * TEST_DEVICES * (KERNELS + 1), count = 0;
+    if (argc > 1 && !strcmp(argv[1], "--list")) {
+        for (int i = 0; i < named_problem_count; i++) printf("%s\n", named_problems[i].name);
+        return 0;
+    }
+    if (!test_devices_open(&devices)) {
+        fprintf(stderr, "%s\n", rapt_last_error());
+        return 1;
+    }
+    if (!devices.count || test_level_missing(&devices)) {
+        printf("1..0 # SKIP no such device or CPU level here\n");
+        test_devices_close(&devices);
+        return 0;
+    }
+    struct run *runs = calloc(most, sizeof *runs);
+    struct CMUnitTest *tests = calloc(most, sizeof *tests);
+    for (int d = 0; d < devices.count && runs && tests; d++) {
+        int named = named_kernels(&devices, d, names, KERNELS);
+        for (int i = 0; i < named_problem_count; i++) {
+            if (named_problems[i].size > largest || !problem_selected(named_problems[i].name, filter)) continue;
+            if (!named || strncmp(named_problems[i].line, "forward", 7))
+                add_run(runs, tests, &count, &named_problems[i], &devices, d, NULL);
+            for (int k = 0; k < named; k++) add_run(runs, tests, &count, &named_problems[i], &devices, d, names[k]);
+        }
+    }
+    int failed = count ? _cmocka_run_group_tests("conformance", tests, count, NULL, NULL) : 0;
+    if (!count) printf("1..0 # SKIP the filter leaves no problem\n");
+    free(runs);
+    free(tests);
+    test_devices_close(&devices);
+    return failed != 0;
+}

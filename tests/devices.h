@@ -1,0 +1,33 @@
+/* devices.h: which devices a test program runs on, from the environment.
+ *
+ *   RAPT_TEST_DEVICE   cpu (default), gpu (all GPUs), all, or one: cuda:0, hip:1
+ *   RAPT_TEST_FILTER   comma list of name patterns with * and ?; !pattern excludes
+ *   RAPT_TEST_SIZE     largest size class of the named problems (default 2)
+ *   RAPT_TEST_KERNELS  best (default), or all: every kernel that takes the problem, each by name */
+#ifndef RAPT_TESTS_DEVICES_H
+#define RAPT_TESTS_DEVICES_H
+
+#include "rapt/rapt.h"
+
+#include <stdbool.h>
+
+enum { TEST_DEVICES = 16 };
+
+struct test_devices {
+    rapt_context    *context;
+    rapt_device     *device[TEST_DEVICES];
+    rapt_device_info info[TEST_DEVICES];
+    int              count; /* 0: none is present; the program should skip */
+};
+
+/* false: the library failed to open; rapt_last_error says why. */
+bool test_devices_open(struct test_devices *devices);
+void test_devices_close(struct test_devices *devices);
+/* When RAPT_CPU names a level that this CPU lacks: true, and the program should skip. */
+bool test_level_missing(const struct test_devices *devices);
+/* "cpu:0" */
+const char *test_device_label(const rapt_device_info *info, char label[32]);
+/* The whole number of an environment variable, or fallback. */
+int64_t test_environment(const char *name, int64_t fallback);
+
+#endif
