@@ -1,5 +1,4 @@
 /* cpuid.c: instruction sets by CPUID and XGETBV on x86, by the auxiliary vector on ARM. */
-#define _GNU_SOURCE
 #include "base/cpuid.h"
 
 #include <stdio.h>

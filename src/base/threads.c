@@ -1,5 +1,4 @@
 /* threads.c: the worker pool. Jobs live on their caller's stack; idle workers sleep on one semaphore. */
-#define _POSIX_C_SOURCE 200809L
 #include "base/threads.h"
 
 #include "base/alloc.h"

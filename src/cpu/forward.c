@@ -455,6 +455,14 @@ static void finish(struct forward_item *t)
 
 /* ---- Weights: a second pass with the final m and sum ------------------------------------------------------------ */
 
+/* A row whose sum is NaN: every key it sees has weight NaN, and a key that the mask hides still has 0. */
+static void spoiled_weights(const struct forward_item *t, int64_t r, int64_t key0, float *s, int64_t first, int64_t last)
+{
+    const unsigned char *mask = score_operand(t, &t->call->a->mask, r, key0);
+    int64_t stride = t->call->a->mask.stride[3];
+    for (int64_t j = first; j < last; j++) s[j] = mask && !mask[j * stride] ? 0 : NAN;
+}
+
 static void clear_weights(const struct forward_item *t)
 {
     const rapt_tensor *weights = &t->call->a->weights;
@@ -474,7 +482,10 @@ static void store_tile_weights(const struct forward_item *t, const struct forwar
         int64_t last = min64(tile->row_last[i], tile->last);
         if (last <= first || w->l[r] == 0) continue;
         float *s = w->s + i * t->call->plan->key_block, m = w->m[r] == -INFINITY ? 0 : w->m[r];
-        t->kernels->weights(s, first, last, t->exponent_scale, m, w->factor[r]);
+        if (w->factor[r] == w->factor[r])
+            t->kernels->weights(s, first, last, t->exponent_scale, m, w->factor[r]);
+        else
+            spoiled_weights(t, r, tile->key0, s, first, last);
         char *row = query_row(t->call, weights, &t->sequence, head_of(t, r), query_of(t, r));
         t->kernels->store_row(row + (tile->key0 + first) * weights->stride[3] * size, weights->dtype, weights->stride[3],
                               s + first, 1, last - first);

@@ -86,7 +86,7 @@ struct cpu_kernels {
      * of column_tile); p as softmax left it, first even. */
     void (*pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride, const void *panels, int64_t panel_keys, int64_t rows,
                int64_t channels, int64_t first, int64_t last, int accumulate);
-    /* s = 2^(scale * (s - m)) * factor in place, as f32; -inf gives 0. m is finite. */
+    /* s = 2^(scale * (s - m)) * factor in place, as f32; -inf gives 0. m and factor are finite. */
     void (*weights)(float *s, int64_t first, int64_t last, float scale, float m, float factor);
 
     /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are filled by decode_*.c of each

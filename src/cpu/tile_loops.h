@@ -181,10 +181,6 @@ static void score(float *s, const struct cpu_score_row *given, int64_t first, in
 
 static void weights(float *s, int64_t first, int64_t last, float scale, float m, float factor)
 {
-    if (!(factor == factor)) { /* NaN: a hidden column must still become 0 */
-        scalar_weights(s, first, last, scale, m, factor);
-        return;
-    }
     vec f = v_set(factor), c = v_set(scale), top = v_set(m);
     int64_t j = first;
     for (; j + LANES <= last; j += LANES)

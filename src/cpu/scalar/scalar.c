@@ -94,8 +94,7 @@ static void softmax(const struct cpu_softmax_tile *t)
 
 void scalar_weights(float *s, int64_t first, int64_t last, float scale, float m, float factor)
 {
-    for (int64_t j = first; j < last; j++)
-        s[j] = s[j] == -INFINITY ? 0 : exp2f((s[j] - m) * scale) * factor;
+    for (int64_t j = first; j < last; j++) s[j] = exp2f((s[j] - m) * scale) * factor;
 }
 
 const struct cpu_kernels cpu_scalar = {
