@@ -81,6 +81,11 @@ rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum
     return RAPT_OK;
 }
 
+static bool has_elements(const rapt_tensor *t)
+{
+    return t->size[0] && t->size[1] && t->size[2] && t->size[3];
+}
+
 static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_rule *rule, const char *function)
 {
     if (!dtype_size(t->dtype) || !(rule->dtypes >> t->dtype & 1))
@@ -94,7 +99,7 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
         if (t->size[axis] < 0)
             return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (0 or more)", function, rule->name,
                         (long long)t->size[axis], axis_name[axis]);
-        if ((rule->role & OUTPUT) && t->size[axis] > 1 && t->stride[axis] == 0)
+        if ((rule->role & OUTPUT) && t->size[axis] > 1 && t->stride[axis] == 0 && has_elements(t))
             return fail(RAPT_INVALID, "%s: %s has stride 0 on its %s axis (an output cannot repeat)", function,
                         rule->name, axis_name[axis]);
     }
@@ -247,11 +252,6 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
     p->window_right = a->window_right ? a->window_right - 1 : WINDOW_OPEN;
     if (a->causal) p->window_right = 0;
     return RAPT_OK;
-}
-
-static bool has_elements(const rapt_tensor *t)
-{
-    return t->size[0] && t->size[1] && t->size[2] && t->size[3];
 }
 
 static rapt_status check_data(const rapt_attention *a, const char *function)

@@ -58,7 +58,7 @@ static void check_memory(struct check *c, const rapt_tensor *t, const char *name
                          dtype_size(t->dtype));
         return;
     }
-    for (int axis = 0; output && axis < 4; axis++)
+    for (int axis = 0; output && axis < 4 && has_elements(t); axis++)
         if (t->size[axis] > 1 && t->stride[axis] == 0)
             c->status = fail(RAPT_INVALID, "%s: %s has stride 0 (an output cannot repeat)", c->function, name);
 }
