@@ -1,0 +1,74 @@
+/* rows.h: what the row-wise kernels (softmax, causal mask) share: which query a row is, and rows in groups of neighbours. */
+#ifndef RAPT_ROWS_H
+#define RAPT_ROWS_H
+
+#include "device.h"
+
+/* Rows up to this many keys are one wave's work, TILE_Q of them a block's; longer ones are a whole block's (GRID row_groups). */
+#define SHORT_ROW TILE_KV
+
+/* One row of scores: (batch, head, query), with the sequence that it belongs to. */
+struct score_row {
+    struct sequence seq;
+    int b, head, query; /* query within the sequence */
+};
+
+/* The sequence of token number `token` of a ragged batch: the last one that starts at or before it and is not empty. */
+DEVICE int sequence_of_token(const struct view *q_start, int batch, int64_t token)
+{
+    int low = 0, high = batch;
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (load_index(q_start, middle, 0) <= token)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Row number `row` in the order [batch][head][token]. */
+DEVICE struct score_row score_row_of(const struct attention_args *a, int64_t row)
+{
+    struct score_row r;
+    int64_t pair = row / a->q_tokens;
+    int token = (int)(row - pair * a->q_tokens);
+    r.head = (int)(pair % a->q_heads);
+    r.b = (int)(pair / a->q_heads);
+    if (a->q_start.data) r.b = sequence_of_token(&a->q_start, a->batch, token);
+    r.seq = sequence_of(a, r.b);
+    r.query = token - r.seq.q_start;
+    return r;
+}
+
+DEVICE int64_t score_row_count(const struct attention_args *a)
+{
+    return (int64_t)(a->q_start.data ? 1 : a->batch) * a->q_heads * a->q_tokens;
+}
+
+/* Runs of `run` elements, 1, 4 or 8, to and from f32; the first `count` of them. fill: the rest. */
+DEVICE void load_run(float *x, const char *from, int64_t dtype, int run, int count, float fill)
+{
+    if (run == 8 && count >= 8) {
+        load_eight(from, dtype, x);
+    } else if (run == 4 && count >= 4) {
+        float4 v = LOAD(float4, from);
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+    } else {
+        UNROLL for (int i = 0; i < run; i++) x[i] = i < count ? load_element(from, i, dtype) : fill;
+    }
+}
+
+DEVICE void store_run(char *to, int64_t dtype, int run, int count, const float *x)
+{
+    if (run == 8 && count >= 8) {
+        store_eight(to, dtype, x);
+    } else if (run == 4 && count >= 4) {
+        STORE(float4, to, float4_of(x[0], x[1], x[2], x[3]));
+    } else {
+        UNROLL for (int i = 0; i < run; i++)
+            if (i < count) store_element(to, i, dtype, x[i]);
+    }
+}
+
+#endif
