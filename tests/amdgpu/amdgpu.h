@@ -1,0 +1,108 @@
+/* Public interface of the AMD GPU emulator: load a code object, register memory, launch kernels, read statistics. */
+#ifndef AMDGPU_H
+#define AMDGPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct amdgpu_module;
+struct amdgpu_memory;
+
+struct amdgpu_range {
+    uint64_t base, size;
+    const char *what;
+};
+
+enum { AMDGPU_MAX_ARGS = 64 };
+
+struct amdgpu_arg {
+    uint32_t offset, size;
+    char kind[32]; /* .value_kind of the metadata: by_value, global_buffer, hidden_... */
+};
+
+struct amdgpu_kernel {
+    char name[256];
+    uint64_t descriptor; /* address of the 64-byte kernel descriptor in the loaded image */
+    uint64_t entry;
+    uint32_t lds_size, private_size, kernarg_size;
+    uint32_t rsrc1, rsrc2, rsrc3;
+    uint16_t properties, preload;
+    uint32_t sgpr_count, vgpr_count, agpr_count, sgpr_spills, vgpr_spills, max_workgroup;
+    int wave_size;
+    int explicit_args, arg_count;
+    struct amdgpu_arg args[AMDGPU_MAX_ARGS];
+};
+
+enum amdgpu_order { AMDGPU_FORWARD, AMDGPU_BACKWARD, AMDGPU_SHUFFLED };
+
+struct amdgpu_options {
+    int threads;             /* 0: one per core */
+    enum amdgpu_order order; /* in which order the waves of a workgroup run between barriers */
+    uint32_t seed;           /* of the shuffled order */
+    bool check_races;        /* LDS words touched by two waves without a barrier between */
+    bool check_undefined;    /* values that were never written must not reach memory, addresses or branches */
+    bool check_waits;        /* outstanding results must be waited for */
+    uint64_t max_instructions; /* per wave; 0: no limit */
+};
+
+/* Sums over a launch. "wave" counts one per wave and instruction. */
+struct amdgpu_stats {
+    uint64_t instructions, valu, salu, matrix, lds, vmem, smem;
+    uint64_t matrix_flops;
+    uint64_t global_read, global_written, lds_read, lds_written; /* bytes of active lanes */
+    uint64_t lds_conflict_cycles, lds_sampled; /* extra bank cycles, and LDS instructions they were counted on */
+    uint64_t barriers, groups, waves;
+};
+
+struct amdgpu_occupancy {
+    uint32_t waves_per_simd, limit_vgpr, limit_lds, limit_hardware;
+};
+
+struct amdgpu_memory *amdgpu_memory_open(void);
+void amdgpu_memory_close(struct amdgpu_memory **);
+/* Registers [base, base + size) as accessible; `what` must outlive the registration. False when out of memory. */
+bool amdgpu_memory_add(struct amdgpu_memory *, const void *base, size_t size, const char *what);
+bool amdgpu_memory_remove(struct amdgpu_memory *, const void *base);
+
+/* Loads a code object (bare ELF or a clang offload bundle with one AMD entry). NULL with a sentence on failure. The module
+   owns its image; `data` may be freed. `gfx` NULL accepts every supported target. */
+struct amdgpu_module *amdgpu_module_load(const void *data, size_t size, const char *gfx,
+                                         struct amdgpu_memory *, char *error, size_t error_size);
+void amdgpu_module_close(struct amdgpu_module **);
+const char *amdgpu_module_target(const struct amdgpu_module *);
+int amdgpu_module_kernel_count(const struct amdgpu_module *);
+const struct amdgpu_kernel *amdgpu_module_kernel_at(const struct amdgpu_module *, int index);
+const struct amdgpu_kernel *amdgpu_module_kernel(const struct amdgpu_module *, const char *name);
+bool amdgpu_module_symbol(const struct amdgpu_module *, const char *name, uint64_t *address,
+                          uint64_t *size);
+
+struct amdgpu_dispatch {
+    const struct amdgpu_module *module;
+    const struct amdgpu_kernel *kernel;
+    struct amdgpu_memory *memory;
+    uint32_t grid[3];  /* workgroups */
+    uint32_t block[3]; /* work items per workgroup */
+    uint32_t dynamic_lds;
+    const void *args; /* the explicit arguments in their kernarg layout */
+    size_t args_size;
+};
+
+/* Runs the kernel to its end. False with a sentence naming kernel, instruction and address on any fault. */
+bool amdgpu_launch(const struct amdgpu_dispatch *, const struct amdgpu_options *,
+                   struct amdgpu_stats *, char *error, size_t error_size);
+struct amdgpu_options amdgpu_default_options(void);
+struct amdgpu_occupancy amdgpu_occupancy(const struct amdgpu_module *, const struct amdgpu_kernel *,
+                                         uint32_t block_threads, uint32_t dynamic_lds);
+void amdgpu_report(const struct amdgpu_module *, const struct amdgpu_kernel *,
+                   const struct amdgpu_stats *, const struct amdgpu_occupancy *, char *text,
+                   size_t size);
+
+struct amdgpu_device_info {
+    const char *gfx, *name;
+    int wave_size, units, lds_bytes, simds_per_unit, waves_per_simd, vgprs;
+};
+/* Facts of a target by name (gfx1100...); false when the emulator does not know it. */
+bool amdgpu_device_info(const char *gfx, struct amdgpu_device_info *);
+
+#endif
