@@ -95,11 +95,12 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
                     : rule->dtypes == D_U8  ? "must be u8"
                     : rule->dtypes == D_F32 ? "must be f32"
                                             : "must be f32, f16 or bf16");
+    bool empty = !t->size[0] || !t->size[1] || !t->size[2] || !t->size[3];
     for (int axis = 0; axis < 4; axis++) {
         if (t->size[axis] < 0)
             return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (0 or more)", function, rule->name,
                         (long long)t->size[axis], axis_name[axis]);
-        if ((rule->role & OUTPUT) && t->size[axis] > 1 && t->stride[axis] == 0 && has_elements(t))
+        if ((rule->role & OUTPUT) && !empty && t->size[axis] > 1 && t->stride[axis] == 0 && has_elements(t))
             return fail(RAPT_INVALID, "%s: %s has stride 0 on its %s axis (an output cannot repeat)", function,
                         rule->name, axis_name[axis]);
     }
