@@ -21,6 +21,7 @@ enum {
     KEYS_MIN = 64,
     KEYS_MAX = 512,          /* s of a tile stays within half of the L1 cache */
     ITEMS_PER_THREAD = 4,
+    ITEMS_MANY = 12,         /* per thread: then their order matters less to the balance than to the cache */
     COST_CLASSES = 64,
 };
 
@@ -75,6 +76,7 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->row = take(arena, max64(p->qk_channels, p->v_channels), sizeof(float));
     w->k_rows = take(arena, keys, sizeof(void *));
     w->v_rows = take(arena, keys, sizeof(void *));
+    w->next_rows = take(arena, keys, sizeof(void *));
     w->k_scales = take(arena, keys, sizeof(void *));
     w->v_scales = take(arena, keys, sizeof(void *));
     w->unusual = take(arena, keys, sizeof(int64_t));
@@ -109,12 +111,13 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
     scratch_lay_out(&scratch, p, plan, &arena);
     plan->scratch_bytes = arena.used;
     struct arena table = {NULL, 0};
-    take(&table, plan->block_count, sizeof(struct forward_block));
+    take(&table, plan->block_count * p->kv_heads, sizeof(struct forward_block));
     return table.used + (size_t)plan->slots * plan->scratch_bytes;
 }
 
 /* ---- The table of items, longest first ------------------------------------------------------------------------ */
 
+/* Keys that the rows see between them. */
 static int64_t block_cost(const struct problem *p, const struct cpu_sequence *s, int64_t row0, int64_t rows)
 {
     int64_t low, high, unused;
@@ -123,62 +126,67 @@ static int64_t block_cost(const struct problem *p, const struct cpu_sequence *s,
     return high > low ? high - low : 0;
 }
 
-/* Calls of visit for every block of rows that forward serves. */
-static void each_block(const struct cpu_call *call, void (*visit)(void *, const struct forward_block *, int64_t cost),
-                       void *argument)
+/* Units are sorted by class of falling cost. A unit is a whole sequence, head by head, so that blocks that share K and V
+ * follow each other and find them in the cache; or, where there are few items for each thread, a block of rows, so that the
+ * last items to finish are short. */
+struct item_sort {
+    const struct cpu_call *call;
+    struct forward_block *table; /* NULL while counting */
+    int whole_sequences;
+    double cost_max;             /* 0 while it is sought */
+    int64_t start[COST_CLASSES + 1];
+};
+
+static int64_t cost_class(const struct item_sort *sort, double cost)
 {
+    return sort->cost_max > 0 ? COST_CLASSES - 1 - (int64_t)(cost / sort->cost_max * (COST_CLASSES - 1)) : 0;
+}
+
+static void place_unit(struct item_sort *sort, int64_t sequence, int64_t row_first, int64_t row_last, int64_t class)
+{
+    int64_t step = sort->call->plan->row_block, *at = &sort->start[class];
+    int64_t last_block = (row_last - row_first - 1) / step * step + row_first;
+    for (int64_t head = 0; head < sort->call->problem->kv_heads; head++)
+        for (int64_t row0 = last_block; row0 >= row_first; row0 -= step)
+            sort->table[(*at)++] = (struct forward_block){sequence, head, row0};
+}
+
+/* One pass over all units: finds the largest cost, then counts, then places. */
+static void each_unit(struct item_sort *sort, double *cost_max)
+{
+    const struct cpu_call *call = sort->call;
     const struct problem *p = call->problem;
     for (int64_t b = 0; b < p->batch; b++) {
         struct cpu_sequence s = sequence_at(call, b);
-        int64_t rows = s.q_length * p->group;
+        int64_t rows = s.q_length * p->group, step = call->plan->row_block;
         if (rows <= call->plan->decode_rows) continue;
-        for (int64_t row0 = 0; row0 < rows; row0 += call->plan->row_block) {
-            struct forward_block block = {b, row0};
-            visit(argument, &block, block_cost(p, &s, row0, min64(call->plan->row_block, rows - row0)));
+        int64_t unit = sort->whole_sequences ? rows : step;
+        for (int64_t row0 = 0; row0 < rows; row0 += unit) {
+            int64_t count = min64(unit, rows - row0);
+            double cost = (double)count * (double)block_cost(p, &s, row0, count);
+            if (cost_max && cost > *cost_max) *cost_max = cost;
+            int64_t class = cost_class(sort, cost);
+            if (!cost_max && sort->table)
+                place_unit(sort, b, row0, row0 + count, class);
+            else if (!cost_max)
+                sort->start[class + 1] += (count + step - 1) / step * p->kv_heads;
         }
     }
 }
 
-struct block_sort {
-    int64_t cost_max, start[COST_CLASSES + 1];
-    struct forward_block *table;
-};
-
-static int64_t cost_class(const struct block_sort *sort, int64_t cost)
+/* Fills the table; returns the number of items. */
+static int64_t sort_items(const struct cpu_call *call, struct forward_block *table)
 {
-    double share = sort->cost_max ? (double)cost / (double)sort->cost_max : 0;
-    return COST_CLASSES - 1 - (int64_t)(share * (COST_CLASSES - 1));
-}
-
-static void find_cost_max(void *argument, const struct forward_block *block, int64_t cost)
-{
-    struct block_sort *sort = argument;
-    (void)block;
-    sort->cost_max = max64(sort->cost_max, cost);
-}
-
-static void count_class(void *argument, const struct forward_block *block, int64_t cost)
-{
-    struct block_sort *sort = argument;
-    (void)block;
-    sort->start[cost_class(sort, cost) + 1]++;
-}
-
-static void place_block(void *argument, const struct forward_block *block, int64_t cost)
-{
-    struct block_sort *sort = argument;
-    sort->table[sort->start[cost_class(sort, cost)]++] = *block;
-}
-
-/* Counting sort into classes of falling cost; returns the number of blocks. */
-static int64_t sort_blocks(const struct cpu_call *call, struct forward_block *table)
-{
-    struct block_sort sort = {.table = table};
-    each_block(call, find_cost_max, &sort);
-    each_block(call, count_class, &sort);
+    struct item_sort sort = {.call = call};
+    double cost_max = 0;
+    sort.whole_sequences = call->plan->block_count * call->problem->kv_heads >= ITEMS_MANY * call->plan->slots;
+    each_unit(&sort, &cost_max);
+    sort.cost_max = cost_max;
+    each_unit(&sort, NULL);
     for (int64_t i = 0; i < COST_CLASSES; i++) sort.start[i + 1] += sort.start[i];
     int64_t count = sort.start[COST_CLASSES];
-    each_block(call, place_block, &sort);
+    sort.table = table;
+    each_unit(&sort, NULL);
     return count;
 }
 
@@ -411,6 +419,27 @@ static struct forward_range block_range(const struct forward_item *t, int64_t ke
                                   .last = min64(high - key0, t->call->plan->key_block)};
 }
 
+/* Asks for rows [first, last) of the block at key0, to be in the L2 cache when they are packed. */
+static void prefetch_rows(struct forward_item *t, const rapt_tensor *tensor, int64_t key0, int64_t first, int64_t last)
+{
+    enum { CACHE_LINE = 64 };
+    const void **row = t->scratch.next_rows;
+    int64_t bytes = tensor->size[3] * (int64_t)dtype_size(tensor->dtype);
+    if (tensor->stride[3] != 1) return;
+    key_rows(t->call, tensor, &t->sequence, t->kv_head, key0, first, last, row, NULL);
+    for (int64_t j = first; j < last; j++)
+        for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch((const char *)row[j] + at, 0, 2);
+}
+
+/* While tile i is worked on, its share of the following block of keys. */
+static void prefetch_share(struct forward_item *t, int64_t i, int64_t key0, int64_t high)
+{
+    int64_t next = key0 + t->call->plan->key_block, count = min64(high - next, t->call->plan->key_block);
+    if (count <= 0) return;
+    prefetch_rows(t, &t->call->a->k, next, count * i / t->tiles, count * (i + 1) / t->tiles);
+    prefetch_rows(t, &t->call->a->v, next, count * i / t->tiles, count * (i + 1) / t->tiles);
+}
+
 static void attend(struct forward_item *t)
 {
     int64_t low, high, keys = t->call->plan->key_block;
@@ -421,6 +450,7 @@ static void attend(struct forward_item *t)
         pack_values(t, &range);
         for (int64_t i = 0; i < t->tiles; i++) {
             int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0;
+            prefetch_share(t, i, key0, high);
             attend_tile(t, &range, r0, rows, tile_begun(t, r0, rows, key0));
         }
     }
@@ -522,6 +552,7 @@ static void run_item(struct forward_item *t, const struct forward_block *block)
 {
     const struct problem *p = t->call->problem;
     t->sequence = sequence_at(t->call, block->sequence);
+    t->kv_head = block->kv_head;
     t->row0 = block->row0;
     t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block->row0);
     t->tiles = (t->rows + t->kernels->row_tile - 1) / t->kernels->row_tile;
@@ -541,19 +572,17 @@ static void work(void *argument, int64_t slot)
     scratch_lay_out(&item.scratch, call->problem, call->plan, &arena);
     item.score_options = a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
     item.exponent_scale = (float)((item.score_options ? 1 : fabs(a->scale)) * LOG2_E);
-    int64_t heads = call->problem->kv_heads, i;
-    while ((i = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->items) {
-        item.kv_head = i % heads;
-        run_item(&item, &job->table[i / heads]);
-    }
+    int64_t i;
+    while ((i = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->items)
+        run_item(&item, &job->table[i]);
 }
 
 void forward_run(const struct cpu_call *call)
 {
     struct arena arena = {call->workspace, 0};
-    struct forward_block *table = take(&arena, call->plan->block_count, sizeof *table);
+    struct forward_block *table = take(&arena, call->plan->block_count * call->problem->kv_heads, sizeof *table);
     struct forward_job job = {.call = call, .table = table, .scratch = call->workspace + arena.used};
-    job.items = sort_blocks(call, table) * call->problem->kv_heads;
+    job.items = sort_items(call, table);
     atomic_init(&job.next, 0);
     pool_run(call->pool, min64(call->plan->slots, job.items), work, &job);
 }

@@ -5,9 +5,9 @@
 #include "cpu/cpu.h"
 #include "cpu/scalar/scalar.h"
 
-/* A block of packed rows of a sequence; an item is such a block of one KV head. */
+/* What an item works on: a block of packed rows of one sequence and KV head. */
 struct forward_block {
-    int64_t sequence, row0;
+    int64_t sequence, kv_head, row0;
 };
 
 /* Scratch of one thread, in the caller's workspace. Strides in floats. */
@@ -20,6 +20,7 @@ struct forward_scratch {
     int64_t *first, *last;    /* [row_block]: the keys a row sees, before mask */
     float *row;               /* one row of q or v in f32 */
     const void **k_rows, **v_rows;   /* [key_block] */
+    const void **next_rows;   /* [key_block]: to be prefetched */
     const float **k_scales, **v_scales;
     int64_t *unusual;         /* [key_block]: keys of the block whose value holds NaN or infinity */
     unsigned char *seen;      /* [row_tile][key_block]: row sees unusual[n] */
