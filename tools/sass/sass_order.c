@@ -8,32 +8,62 @@
  * are instructions of 16 bytes, opcode in the low 12 bits. The opcodes below were found by assembling one instruction each with
  * nvcc 13.0 (they are the same since sm_70, the wgmma ones since sm_90).
  *
- * A steady step must read: at least CHANNELS/16 + KEYS/16 multiplies without a wait between; a wait that leaves one group in
- * flight; KEYS/2 exponentials; only then the wait for the rest. Local-memory accesses (spills) fail as well. */
+ * A step must read: at least CHANNELS/16 + KEYS/16 multiplies without a wait between; a wait that leaves one group in flight;
+ * KEYS/2 exponentials on every way to the wait for the rest. Local-memory accesses (spills) fail as well. */
 #include <elf.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { OTHER, MULTIPLY, WAIT_NONE, WAIT_ONE, EXP2, LOCAL, KIND_COUNT };
+enum kind { OTHER, MULTIPLY, WAIT_NONE, WAIT_ONE, EXP2, LOCAL, BRANCH, LEAVE, KIND_COUNT };
 
-static const char *const kind_names[KIND_COUNT] = {"", "multiply", "wait0", "wait1", "exp2", "local"};
+static const char *const kind_names[KIND_COUNT] = {"", "multiply", "wait0", "wait1", "exp2", "local", "", ""};
 
-/* One instruction: low and high 64 bits. */
-static enum kind decode(uint64_t low, uint64_t high)
+struct instruction {
+    enum kind kind;
+    int       always; /* BRANCH, LEAVE: under no condition */
+    long      target; /* BRANCH: index of the instruction that it goes to */
+};
+
+/* BRA: the distance from the next instruction in units of 4 bytes, its low 8 bits in bits 16-23, the rest from bit 34 on. */
+static long branch_target(uint64_t low, uint64_t high, long index)
 {
-    unsigned opcode = low & 0xfff;
-    if ((opcode & 0x1ff) == 0x1f0 && (opcode & 0xff) == 0xf0) return MULTIPLY; /* HGMMA: operand forms in the upper bits */
+    uint64_t units = (((low >> 34 | high << 30) & 0xffffffffffff) << 8) | (low >> 16 & 0xff);
+    int64_t  distance = (int64_t)(units << 8) >> 8;
+    return index + 1 + (long)(distance * 4 / 16);
+}
+
+/* One instruction: its low and high 64 bits. Guard predicate in bits 12-15, a second condition of a branch in bits 87-90. */
+static struct instruction decode(uint64_t low, uint64_t high, long index)
+{
+    struct instruction i = {OTHER, (low >> 12 & 15) == 7, 0};
+    unsigned           opcode = low & 0xfff;
+    if ((opcode & 0x1ff) == 0x1f0 || (opcode & 0x1ff) == 0x0f0) i.kind = MULTIPLY; /* HGMMA: operand forms in the upper bits */
     switch (opcode) {
     case 0x9c5: /* WARPGROUP: .DEPBAR with the count in bits 72-74, or .ARRIVE */
-        if (!(low & 0x800000000000)) return OTHER;
-        return (high >> 8 & 7) ? WAIT_ONE : WAIT_NONE;
-    case 0x308: return (high >> 10 & 0xf) == 2 ? EXP2 : OTHER; /* MUFU, function in bits 74-77 */
+        if (low & 0x800000000000) i.kind = (high >> 8 & 7) ? WAIT_ONE : WAIT_NONE;
+        break;
+    case 0x308: /* MUFU, function in bits 74-77 */
+        if ((high >> 10 & 0xf) == 2) i.kind = EXP2;
+        break;
     case 0x387: /* STL */
-    case 0x983: return LOCAL; /* LDL */
-    default: return OTHER;
+    case 0x983: /* LDL */
+        i.kind = LOCAL;
+        break;
+    case 0x947: /* BRA; bits 32, 33: a uniform predicate decides */
+        i.kind = BRANCH;
+        i.always = i.always && (high >> 23 & 15) == 7 && !(low >> 32 & 3);
+        i.target = branch_target(low, high, index);
+        break;
+    case 0x94d: /* EXIT */
+    case 0x950: /* RET */
+        i.kind = LEAVE;
+        break;
+    default:
+        break;
     }
+    return i;
 }
 
 struct demand {
@@ -41,44 +71,84 @@ struct demand {
 };
 
 struct report {
-    long steps, spills, serialised, early, instructions;
+    long steps, spills, serialised, early;
 };
 
 static void list_run(enum kind kind, long count)
 {
-    if (kind != OTHER && count) printf(count > 1 ? "%s x%ld\n" : "%s\n", kind_names[kind], count);
+    if (*kind_names[kind] && count) printf(count > 1 ? "%s x%ld\n" : "%s\n", kind_names[kind], count);
 }
 
-/* Walks one kernel's code in the order it lies in memory, which is the order of the source for the straight steps. */
-static void walk(const unsigned char *code, size_t bytes, struct demand demand, int list, struct report *report)
+/* The fewest exponentials on any way from behind `start` to a wait for everything; -1: no such wait is reached. best: count
+ * scratch values. Relaxes until nothing improves, so spin loops end. */
+static long fewest_exponentials(const struct instruction *code, long count, long start, long *best)
 {
-    long      multiplies = 0, exponentials = 0, run = 0;
-    int       open = 0; /* behind a wait1, before the wait0 that belongs to it */
+    long fewest = -1;
+    int  changed = 1;
+    for (long i = 0; i < count; i++) best[i] = -1;
+    if (start + 1 < count) best[start + 1] = 0;
+    while (changed) {
+        changed = 0;
+        for (long i = 0; i < count; i++) {
+            if (best[i] < 0 || code[i].kind == WAIT_NONE || (code[i].kind == LEAVE && code[i].always)) continue;
+            long cost = best[i] + (code[i].kind == EXP2), next[2] = {i + 1, -1};
+            if (code[i].kind == BRANCH) next[1] = code[i].target;
+            if (code[i].kind == BRANCH && code[i].always) next[0] = -1;
+            for (int k = 0; k < 2; k++) {
+                if (next[k] < 0 || next[k] >= count || (best[next[k]] >= 0 && best[next[k]] <= cost)) continue;
+                best[next[k]] = cost;
+                changed = 1;
+            }
+        }
+    }
+    for (long i = 0; i < count; i++)
+        if (code[i].kind == WAIT_NONE && best[i] >= 0 && (fewest < 0 || best[i] < fewest)) fewest = best[i];
+    return fewest;
+}
+
+/* Walks one kernel's code; groups of multiplies lie in memory as they are issued. */
+static void walk(const struct instruction *code, long count, long *scratch, struct demand demand, int list, struct report *report)
+{
+    long      multiplies = 0, run = 0;
     enum kind last = OTHER;
-    for (size_t at = 0; at + 16 <= bytes; at += 16) {
-        uint64_t word[2];
-        memcpy(word, code + at, 16);
-        enum kind kind = decode(word[0], word[1]);
-        report->instructions++;
-        if (kind == OTHER) continue;
-        if (list && kind != last) list_run(last, run), run = 0;
+    for (long i = 0; i < count; i++) {
+        enum kind kind = code[i].kind;
+        if (kind == OTHER || kind == BRANCH || kind == LEAVE) continue;
+        if (kind != last) {
+            if (list) list_run(last, run);
+            run = 0;
+        }
         run++;
         last = kind;
         report->spills += kind == LOCAL;
         if (kind == MULTIPLY) multiplies++;
-        if (kind == EXP2) exponentials++;
-        if (kind == WAIT_ONE) {
-            report->steps++;
-            report->serialised += multiplies < demand.multiplies;
-            multiplies = exponentials = 0;
-            open = 1;
-        }
-        if (kind == WAIT_NONE) {
-            report->early += open && exponentials < demand.exponentials;
-            multiplies = open = 0;
-        }
+        if (kind == WAIT_NONE) multiplies = 0;
+        if (kind != WAIT_ONE) continue;
+        long exponentials = fewest_exponentials(code, count, i, scratch);
+        report->steps++;
+        report->serialised += multiplies < demand.multiplies;
+        report->early += exponentials < demand.exponentials;
+        multiplies = 0;
+        if (list) list_run(last, run), run = 0, printf("  at least %ld exp2 before wait0\n", exponentials);
     }
     if (list) list_run(last, run);
+}
+
+static int walk_section(const unsigned char *text, size_t bytes, struct demand demand, int list, struct report *report)
+{
+    long                count = (long)(bytes / 16);
+    struct instruction *code = malloc((size_t)count * sizeof *code + 1);
+    long               *scratch = malloc((size_t)count * sizeof *scratch + 1);
+    int                 done = code && scratch;
+    for (long i = 0; done && i < count; i++) {
+        uint64_t word[2];
+        memcpy(word, text + 16 * i, 16);
+        code[i] = decode(word[0], word[1], i);
+    }
+    if (done) walk(code, count, scratch, demand, list, report);
+    free(code);
+    free(scratch);
+    return done;
 }
 
 static unsigned char *read_file(const char *path, size_t *size)
@@ -111,7 +181,7 @@ static int walk_object(const unsigned char *data, size_t size, struct demand dem
         memcpy(&section, data + header.e_shoff + i * header.e_shentsize, sizeof section);
         if (section.sh_type != SHT_PROGBITS || !(section.sh_flags & SHF_EXECINSTR)) continue;
         if (section.sh_offset + section.sh_size > size) return 0;
-        walk(data + section.sh_offset, section.sh_size, demand, list, report);
+        if (!walk_section(data + section.sh_offset, section.sh_size, demand, list, report)) return 0;
     }
     return 1;
 }

@@ -12,8 +12,9 @@
  * registers to memory. Ideas: FlashAttention-3 (Shah et al. 2024) for roles, turns and the overlap inside a warpgroup; FlashAttention-4
  * for keeping the maximum. bench/notes/hopper.md has what each idea was predicted to give and gave.
  *
- * The wait for K[n - 1] stands between softmax and the wait for O because ptxas keeps a wait inside its basic block: without that
- * boundary it hoists the wait above the exponentials and nothing overlaps. tools/sass checks the order in every object. */
+ * ptxas keeps a wait inside its basic block but moves exponentials, whose results nobody needs until P is rounded, below the wait for
+ * O, and nothing overlaps. So a branch on their sum, to a wait that is already over, stands before that wait; the wait for K[n - 1]
+ * comes there too. tools/sass checks the order in every object. */
 #include "sm90_load.h"
 #include "sm90_mask.h"
 #include "sm90_softmax.h"
@@ -173,7 +174,8 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     if (!Q_HELD && block == key_begin(&t)) release_q(c);
     weigh_block<MASKED, FIRST>(c, a, t, s, r, block);
     registers_fence(s);
-    if (block > key_begin(&t)) { /* the boundary that keeps the exponentials above the next wait */
+    if (!(r.sum0 + r.sum1 < 1e38f)) mbarrier_wait(c.base + AT_V_FULL + 8 * v_stage, v_phase); /* never; see the file's comment */
+    if (block > key_begin(&t)) {
         uint32_t next = c.stage + 1 == STAGES ? 0 : c.stage + 1, parity = c.stage + 1 == STAGES ? c.phase ^ 1 : c.phase;
         mbarrier_wait(c.base + AT_K_FULL + 8 * next, parity);
     }

@@ -35,7 +35,7 @@
 #define CLUSTER 1
 #endif
 #ifndef SECTION
-#define SECTION 16
+#define SECTION (CAUSAL || FEATURES ? 16 : 1) /* measured: bench/notes/hopper.md */
 #endif
 #ifndef PANEL_MAPS
 #define PANEL_MAPS (D % 64 != 0 || DV % 64 != 0)

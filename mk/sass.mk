@@ -1,0 +1,13 @@
+# sass.mk: after nvcc, every object of the Hopper forward kernels is read again: the order of matrix products, waits and
+# exponentials, and no spills (tools/sass/sass_order.c says why). A broken order fails the build.
+SASS_ORDER := $(B)/sass_order
+$(SASS_ORDER): tools/sass/sass_order.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARNINGS) -O2 -o $@ $<
+
+SASS_CHECKED := $(foreach id,$(filter sm90_%,$(GPU_BUILT)),$(GPU)/$(id).order)
+$(GPU)/%.order: $(GPU)/%.co $(SASS_ORDER)
+	@$(SASS_ORDER) $< $$(sed -n 's/.*-DTILE_KV=\([0-9]*\).*/\1/p' $(GPU)/$*.flags) $$(sed -n 's/.*-DD=\([0-9]*\).*/\1/p' $(GPU)/$*.flags)
+	@if grep -q 'C75[0-9][0-9]' $(GPU)/$*.log; then grep 'C75[0-9][0-9]' $(GPU)/$*.log; exit 1; fi
+	@touch $@
+EXTRA_BUILD += $(SASS_CHECKED)
