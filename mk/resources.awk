@@ -15,7 +15,7 @@ FNR == 1 && FILENAME ~ /\.log$/ {
 FILENAME !~ /\.log$/ {
     key = $1 "_" $2; arch[key] = $2
     match($0, /-DTHREADS=[0-9]+/); threads[key] = substr($0, RSTART + 10, RLENGTH - 10)
-    match($0, /-DSHARED_BYTES="[^"]*"/); "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))" | getline dynamic[key]
+    match($0, /-DSHARED_BYTES="[^"]*"/); command = "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))"; command | getline dynamic[key]; close(command)
     next
 }
 /Compiling entry function/ { entry = $7; gsub(/'/, "", entry); spills = 0 }
