@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { LEAST_ROUNDS = 5, MOST_ROUNDS = 1000, COPY_ALIGNMENT = 4096 };
 
@@ -25,16 +24,28 @@ static const struct {
     double      bytes;
 } caches[] = {{"cuda", 64e6}, {"hip", 256e6}, {"cpu", 32e6}};
 
+/* Linux names each level's size in KiB ("32768K"); sysconf counts caches of CPUs that a virtual machine does not have. */
+static double cpu_cache(void)
+{
+    double most = 0;
+    for (int index = 0; index < 8; index++) {
+        char path[80], unit = 'K';
+        double size = 0;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", index);
+        FILE *file = fopen(path, "r");
+        if (!file) break;
+        if (fscanf(file, "%lf%c", &size, &unit) >= 1) most = fmax(most, size * (unit == 'M' ? 1 << 20 : 1 << 10));
+        fclose(file);
+    }
+    return most;
+}
+
 static double last_cache(const struct device *device)
 {
-    double bytes = 32e6;
-    for (size_t i = 0; i < sizeof caches / sizeof *caches; i++)
-        if (!strcmp(device->info.backend, caches[i].backend)) bytes = caches[i].bytes;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    long found = device->is_cpu ? sysconf(_SC_LEVEL3_CACHE_SIZE) : 0;
-    if (found > 0) bytes = (double)found;
-#endif
-    return bytes;
+    double found = device->is_cpu ? cpu_cache() : 0;
+    for (size_t i = 0; i < sizeof caches / sizeof *caches && found <= 0; i++)
+        if (!strcmp(device->info.backend, caches[i].backend)) found = caches[i].bytes;
+    return found;
 }
 
 int bench_is_bound_by_memory(const struct problem_line *line)

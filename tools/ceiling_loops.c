@@ -8,65 +8,65 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Chains of dependent operations, enough to hide a latency of 6 cycles on 2 units. They are variables of their own, as an array
+ * would be kept in memory. */
+#define CHAINS_12(X) X(x0) X(x1) X(x2) X(x3) X(x4) X(x5) X(x6) X(x7) X(x8) X(x9) X(x10) X(x11)
+#define CHAINS_24(X)                                                                               \
+    CHAINS_12(X)                                                                                   \
+    X(x12) X(x13) X(x14) X(x15) X(x16) X(x17) X(x18) X(x19) X(x20) X(x21) X(x22) X(x23)
+enum { BATCH = 2000 };
+
+#define DECLARE(x) VECTOR x = START;
+#define STEP(x)                                                                                    \
+    x = OPERATION(x);                                                                              \
+    KEEP(x);
+
+/* A loop over the chains, with VECTOR, START, OPERATION(x) and KEEP(x) as defined where it is used. flop: of one operation. */
+#define FLOP_LOOP(name, isa, chains, count, flop)                                                  \
+    isa static double name(atomic_int *stop, const char *memory, size_t bytes)                     \
+    {                                                                                              \
+        double done = 0;                                                                           \
+        (void)memory;                                                                              \
+        (void)bytes;                                                                               \
+        OPERANDS                                                                                   \
+        chains(DECLARE)                                                                            \
+        for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * (count) * (flop)) \
+            for (int i = 0; i < BATCH; i++) {                                                      \
+                chains(STEP)                                                                       \
+            }                                                                                      \
+        return done;                                                                               \
+    }
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-/* Twelve chains hide the latency of a multiply-add (4 cycles on 2 units, 8 chains) on all machines so far. */
-enum { CHAINS = 12, BATCH = 2000 };
 #define KEEP(x) __asm__ volatile("" : "+v"(x))
+#define AVX2 __attribute__((target("avx2,fma")))
+#define AVX512 __attribute__((target("avx512f")))
+#define AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
+#define AMX __attribute__((target("amx-tile,amx-bf16")))
 
-__attribute__((target("avx2,fma"))) static double fma_avx2(atomic_int *stop, const char *memory, size_t bytes)
-{
-    __m256 x[CHAINS], a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
-    double done = 0;
-    (void)memory;
-    (void)bytes;
-    for (int c = 0; c < CHAINS; c++) x[c] = _mm256_set1_ps((float)c);
-    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * CHAINS * 8 * 2)
-        for (int i = 0; i < BATCH; i++)
-#pragma GCC unroll 12
-            for (int c = 0; c < CHAINS; c++) {
-                x[c] = _mm256_fmadd_ps(x[c], a, b);
-                KEEP(x[c]);
-            }
-    return done;
-}
+#define VECTOR __m256
+#define START _mm256_set1_ps(1)
+#define OPERANDS VECTOR a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
+#define OPERATION(x) _mm256_fmadd_ps(x, a, b)
+FLOP_LOOP(fma_avx2, AVX2, CHAINS_12, 12, 8 * 2)
+#undef VECTOR
+#undef START
+#undef OPERANDS
+#undef OPERATION
 
-__attribute__((target("avx512f"))) static double fma_avx512(atomic_int *stop, const char *memory, size_t bytes)
-{
-    __m512 x[CHAINS], a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
-    double done = 0;
-    (void)memory;
-    (void)bytes;
-    for (int c = 0; c < CHAINS; c++) x[c] = _mm512_set1_ps((float)c);
-    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * CHAINS * 16 * 2)
-        for (int i = 0; i < BATCH; i++)
-#pragma GCC unroll 12
-            for (int c = 0; c < CHAINS; c++) {
-                x[c] = _mm512_fmadd_ps(x[c], a, b);
-                KEEP(x[c]);
-            }
-    return done;
-}
+#define VECTOR __m512
+#define START _mm512_set1_ps(1)
+#define OPERANDS VECTOR a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
+#define OPERATION(x) _mm512_fmadd_ps(x, a, b)
+FLOP_LOOP(fma_avx512, AVX512, CHAINS_24, 24, 16 * 2)
+#undef OPERANDS
+#undef OPERATION
 
-__attribute__((target("avx512f,avx512bf16"))) static double dot_avx512_bf16(atomic_int *stop, const char *memory, size_t bytes)
-{
-    __m512 x[CHAINS];
-    __m512i bits = _mm512_set1_epi32(0x3a803a80); /* pairs of 2^-10 */
-    __m512bh a = (__m512bh)bits, b = (__m512bh)bits;
-    double done = 0;
-    (void)memory;
-    (void)bytes;
-    for (int c = 0; c < CHAINS; c++) x[c] = _mm512_set1_ps((float)c);
-    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * CHAINS * 32 * 2)
-        for (int i = 0; i < BATCH; i++)
-#pragma GCC unroll 12
-            for (int c = 0; c < CHAINS; c++) {
-                x[c] = _mm512_dpbf16_ps(x[c], a, b);
-                KEEP(x[c]);
-            }
-    return done;
-}
+#define OPERANDS __m512bh a = (__m512bh)_mm512_set1_epi32(0x3a803a80); /* pairs of 2^-10 */
+#define OPERATION(x) _mm512_dpbf16_ps(x, a, a)
+FLOP_LOOP(dot_avx512_bf16, AVX512_BF16, CHAINS_24, 24, 32 * 2)
 
 /* The layout that LDTILECFG reads: Intel SDM, volume 1, chapter 18. */
 struct tile_configuration {
@@ -76,7 +76,7 @@ struct tile_configuration {
 };
 
 /* Four accumulators, two tiles of each operand: 16 x 16 x 32 multiply-adds an instruction. */
-__attribute__((target("amx-tile,amx-bf16"))) static double tiles_amx_bf16(atomic_int *stop, const char *memory, size_t bytes)
+AMX static double tiles_amx_bf16(atomic_int *stop, const char *memory, size_t bytes)
 {
     struct tile_configuration configuration = {.palette = 1};
     double done = 0;
@@ -106,69 +106,56 @@ __attribute__((target("amx-tile,amx-bf16"))) static double tiles_amx_bf16(atomic
     return done;
 }
 
-__attribute__((target("avx512f"))) static double read_avx512(atomic_int *stop, const char *memory, size_t bytes)
+AVX512 static double read_avx512(atomic_int *stop, const char *memory, size_t bytes)
 {
-    __m512i sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+    __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
     double done = 0;
     for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
-        for (size_t i = 0; i < bytes; i += 256)
-#pragma GCC unroll 4
-            for (size_t c = 0; c < 4; c++) sum[c] = _mm512_or_si512(sum[c], _mm512_load_si512(memory + i + c * 64));
-    for (size_t c = 0; c < 4; c++) KEEP(sum[c]);
+        for (const char *at = memory; at < memory + bytes; at += 256) {
+            s0 = _mm512_or_si512(s0, _mm512_load_si512(at));
+            s1 = _mm512_or_si512(s1, _mm512_load_si512(at + 64));
+            s2 = _mm512_or_si512(s2, _mm512_load_si512(at + 128));
+            s3 = _mm512_or_si512(s3, _mm512_load_si512(at + 192));
+        }
+    s0 = _mm512_or_si512(_mm512_or_si512(s0, s1), _mm512_or_si512(s2, s3));
+    KEEP(s0);
     return done;
 }
 
-__attribute__((target("avx2"))) static double read_avx2(atomic_int *stop, const char *memory, size_t bytes)
+AVX2 static double read_avx2(atomic_int *stop, const char *memory, size_t bytes)
 {
-    __m256i sum[8] = {0};
+    __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0;
     double done = 0;
     for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
-        for (size_t i = 0; i < bytes; i += 256)
-#pragma GCC unroll 8
-            for (size_t c = 0; c < 8; c++) sum[c] = _mm256_or_si256(sum[c], _mm256_load_si256((const __m256i *)(const void *)(memory + i + c * 32)));
-    for (size_t c = 0; c < 8; c++) KEEP(sum[c]);
+        for (const char *at = memory; at < memory + bytes; at += 128) {
+            const __m256i *p = (const __m256i *)(const void *)at;
+            s0 = _mm256_or_si256(s0, _mm256_load_si256(p));
+            s1 = _mm256_or_si256(s1, _mm256_load_si256(p + 1));
+            s2 = _mm256_or_si256(s2, _mm256_load_si256(p + 2));
+            s3 = _mm256_or_si256(s3, _mm256_load_si256(p + 3));
+        }
+    s0 = _mm256_or_si256(_mm256_or_si256(s0, s1), _mm256_or_si256(s2, s3));
+    KEEP(s0);
     return done;
 }
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 
-enum { CHAINS = 24, BATCH = 2000 };
 #define KEEP(x) __asm__ volatile("" : "+w"(x))
+#define NEON
+#define NEON_BF16 __attribute__((target("arch=armv8.2-a+bf16")))
 
-static double fma_neon(atomic_int *stop, const char *memory, size_t bytes)
-{
-    float32x4_t x[CHAINS], a = vdupq_n_f32(0.999f), b = vdupq_n_f32(0.001f);
-    double done = 0;
-    (void)memory;
-    (void)bytes;
-    for (int c = 0; c < CHAINS; c++) x[c] = vdupq_n_f32((float)c);
-    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * CHAINS * 4 * 2)
-        for (int i = 0; i < BATCH; i++)
-#pragma GCC unroll 24
-            for (int c = 0; c < CHAINS; c++) {
-                x[c] = vfmaq_f32(x[c], a, b);
-                KEEP(x[c]);
-            }
-    return done;
-}
+#define VECTOR float32x4_t
+#define START vdupq_n_f32(1)
+#define OPERANDS VECTOR a = vdupq_n_f32(0.999f), b = vdupq_n_f32(0.001f);
+#define OPERATION(x) vfmaq_f32(x, a, b)
+FLOP_LOOP(fma_neon, NEON, CHAINS_24, 24, 4 * 2)
+#undef OPERANDS
+#undef OPERATION
 
-__attribute__((target("arch=armv8.2-a+bf16"))) static double matrix_neon_bf16(atomic_int *stop, const char *memory, size_t bytes)
-{
-    float32x4_t x[CHAINS];
-    bfloat16x8_t a = vreinterpretq_bf16_u16(vdupq_n_u16(0x3a80)); /* 2^-10 */
-    double done = 0;
-    (void)memory;
-    (void)bytes;
-    for (int c = 0; c < CHAINS; c++) x[c] = vdupq_n_f32((float)c);
-    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * CHAINS * 16 * 2)
-        for (int i = 0; i < BATCH; i++)
-#pragma GCC unroll 24
-            for (int c = 0; c < CHAINS; c++) {
-                x[c] = vbfmmlaq_f32(x[c], a, a);
-                KEEP(x[c]);
-            }
-    return done;
-}
+#define OPERANDS bfloat16x8_t a = vreinterpretq_bf16_u16(vdupq_n_u16(0x3a80)); /* 2^-10 */
+#define OPERATION(x) vbfmmlaq_f32(x, a, a)
+FLOP_LOOP(matrix_neon_bf16, NEON_BF16, CHAINS_24, 24, 16 * 2)
 #endif
 
 /* Portable forms: as fast as the compiler makes them. */

@@ -44,7 +44,7 @@ static int complain_no_device(const struct device *device, const char *name)
     complain(EXIT_NOT_HERE, "there is no device %s on this machine", name);
     const char *backend, *note;
     for (int i = 0; (note = rapt_backend_note(device->context, i, &backend)); i++)
-        if (*note) complain(EXIT_NOT_HERE, "%s: %s", backend, note);
+        if (*note) complain(EXIT_NOT_HERE, "%s%s%s", strstr(note, backend) == note ? "" : backend, strstr(note, backend) == note ? "" : ": ", note);
     return EXIT_NOT_HERE;
 }
 

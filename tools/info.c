@@ -64,7 +64,7 @@ static json_t *list_notes(const rapt_context *context)
     json_t *list = json_array();
     const char *name, *note;
     for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
-        json_array_append_new(list, json_pack("{s:s, s:o}", "name", name, "note", *note ? json_text(note) : json_null()));
+        json_array_append_new(list, json_pack("{s:s, s:o}", "name", name, "note", *note ? json_text(note_text(name, note)) : json_null()));
     return list;
 }
 
@@ -85,7 +85,7 @@ static void print_devices(const rapt_context *context)
     }
     const char *name, *note;
     for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
-        if (*note) printf("  %-5s no device: %s\n", name, note);
+        if (*note) printf("  %-5s no device: %s\n", name, note_text(name, note));
 }
 
 static void print_kernels(const rapt_context *context)
@@ -94,7 +94,9 @@ static void print_kernels(const rapt_context *context)
     for (int64_t i = 0; i < rapt_kernel_count(context); i++) {
         rapt_kernel_info k = {.struct_size = sizeof k};
         if (rapt_kernel_at(context, i, &k)) continue;
-        printf("%c %-34s %-5s %-14s %-16s %10" PRId64 "%s%s\n", k.present ? '*' : ' ', k.name, k.backend, k.arch, k.op, k.bytes,
+        char bytes[24] = "-"; /* code of a CPU is part of the library itself */
+        if (strcmp(k.backend, "cpu")) snprintf(bytes, sizeof bytes, "%" PRId64, k.bytes);
+        printf("%c %-34s %-5s %-14s %-16s %10s%s%s\n", k.present ? '*' : ' ', k.name, k.backend, k.arch, k.op, bytes,
                k.override ? "  replaced by " : "", k.override ? k.override : "");
     }
 }

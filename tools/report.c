@@ -62,3 +62,9 @@ const char *device_text(const struct device *device, char text[256])
              info->compute_units == 1 ? "" : "s");
     return text;
 }
+
+const char *note_text(const char *backend, const char *note)
+{
+    size_t length = strlen(backend);
+    return strncmp(note, backend, length) || strncmp(note + length, ": ", 2) ? note : note + length + 2;
+}

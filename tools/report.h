@@ -16,6 +16,8 @@ int print_json(json_t *object);
 void print_field(const char *label, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* "0.61 ms", "12.3 us", "4.56 s". */
 const char *time_text(double seconds, char text[32]);
+/* A backend's note without the backend's name in front. */
+const char *note_text(const char *backend, const char *note);
 /* "cpu: AMD EPYC, avx512_bf16, 2 threads". */
 const char *device_text(const struct device *device, char text[256]);
 
