@@ -123,11 +123,11 @@ static void cuda_close(void *api)
 
 static rapt_status cuda_describe(struct gpu_device *device, rapt_device_info *info)
 {
-    int id, major = 0, minor = 0;
+    int major = 0, minor = 0;
     size_t bytes = 0;
-    rapt_status status = CALL(device, device_get, cuDeviceGet, &id, device->ordinal);
-    if (!status) status = CALL(device, device_name, cuDeviceGetName, info->name, sizeof info->name, id);
-    if (!status) status = CALL(device, device_memory, cuDeviceTotalMem, &bytes, id);
+    rapt_status status = CALL(device, device_get, cuDeviceGet, &device->id, device->ordinal);
+    if (!status) status = CALL(device, device_name, cuDeviceGetName, info->name, sizeof info->name, device->id);
+    if (!status) status = CALL(device, device_memory, cuDeviceTotalMem, &bytes, device->id);
     const struct {
         int *value, attribute;
     } wanted[] = {{&major, ATTRIBUTE_MAJOR},
@@ -135,7 +135,7 @@ static rapt_status cuda_describe(struct gpu_device *device, rapt_device_info *in
                   {&device->units, ATTRIBUTE_MULTIPROCESSORS},
                   {&device->max_shared, ATTRIBUTE_SHARED_OPTIN}};
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !status; i++)
-        status = CALL(device, device_attribute, cuDeviceGetAttribute, wanted[i].value, wanted[i].attribute, id);
+        status = CALL(device, device_attribute, cuDeviceGetAttribute, wanted[i].value, wanted[i].attribute, device->id);
     snprintf(device->arch, sizeof device->arch, "sm_%d%d", major, minor);
     info->memory_bytes = (int64_t)bytes;
     return status;
@@ -146,20 +146,16 @@ static rapt_status cuda_describe(struct gpu_device *device, rapt_device_info *in
 static rapt_status retain(struct gpu_device *device, void **out)
 {
     void *context = NULL, *expected = NULL;
-    int id;
-    rapt_status status = CALL(device, device_get, cuDeviceGet, &id, device->ordinal);
-    if (!status) status = CALL(device, context_retain, cuDevicePrimaryCtxRetain, &context, id);
+    rapt_status status = CALL(device, context_retain, cuDevicePrimaryCtxRetain, &context, device->id);
     if (status) return status;
-    if (!atomic_compare_exchange_strong(&device->context, &expected, context)) api_of(device)->context_release(id);
+    if (!atomic_compare_exchange_strong(&device->context, &expected, context)) api_of(device)->context_release(device->id);
     *out = context;
     return RAPT_OK;
 }
 
 static void cuda_release(struct gpu_device *device)
 {
-    int id;
-    if (atomic_load(&device->context) && !api_of(device)->device_get(&id, device->ordinal))
-        api_of(device)->context_release(id);
+    if (atomic_load(&device->context)) api_of(device)->context_release(device->id);
 }
 
 static rapt_status cuda_enter(struct gpu_device *device, struct driver_scope *scope)

@@ -12,6 +12,7 @@ struct gpu_device {
     const struct driver *driver;
     void   *api;                /* of the driver, shared by its devices: struct cuda or struct hip */
     int     ordinal;
+    int     id;                 /* CUDA: the CUdevice, from describe on; HIP: unused */
     _Atomic(void *) context;    /* CUDA: the retained primary context, NULL before first use; HIP: unused */
     int     max_shared;         /* bytes of shared memory that a block may have */
     int     units;

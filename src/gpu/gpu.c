@@ -111,9 +111,10 @@ static void gpu_device_close(rapt_device *rapt)
 {
     struct gpu_device *device = rapt->state;
     struct driver_scope scope;
-    if (modules_loaded(device->modules) && !device->driver->enter(device, &scope)) {
+    if (modules_loaded(device->modules)) { /* tried even if enter fails: nothing is lost by it */
+        int entered = !device->driver->enter(device, &scope);
         modules_unload(device);
-        device->driver->leave(device, &scope);
+        if (entered) device->driver->leave(device, &scope);
     }
     device->driver->release(device);
     free_device(device);
@@ -198,9 +199,9 @@ static void gpu_free(rapt_device *rapt, void *memory)
 {
     struct gpu_device *device = rapt->state;
     struct driver_scope scope;
-    if (!memory || device->driver->enter(device, &scope)) return;
+    int entered = !device->driver->enter(device, &scope); /* an address says by itself whose it is, so a free may still work */
     device->driver->free(device, memory);
-    device->driver->leave(device, &scope);
+    if (entered) device->driver->leave(device, &scope);
 }
 
 static rapt_status gpu_copy(rapt_device *rapt, void *to, const void *from, size_t bytes, rapt_stream stream)

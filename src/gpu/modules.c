@@ -101,11 +101,6 @@ void modules_unload(struct gpu_device *device)
 void modules_free(struct gpu_modules *m)
 {
     if (!m) return;
-    for (int i = 0; i < kernel_row_count; i++) { /* only what a driver that fails has left */
-        struct code *code = atomic_load(&m->code[i]);
-        if (code) free(code->image);
-        free(code);
-    }
     pthread_mutex_destroy(&m->lock);
     free(m->code);
     free(m);

@@ -1,0 +1,246 @@
+/* cuda.c: a stand-in for libcuda.so.1: the functions of cuda_api.def over host memory. See fake.h. */
+#include "fake.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define ENTER(name)                                                                                \
+    do {                                                                                           \
+        int code_ = fake_call(name);                                                               \
+        if (code_) return code_;                                                                   \
+    } while (0)
+
+#define CUDA(optional, field, symbol, parameters) EXPORT int symbol parameters;
+#include "gpu/cuda_api.def"
+#undef CUDA
+
+enum { SHARED_OPTIN = 97, MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, INVALID = 1, INVALID_CONTEXT = 201, DEPTH = 8 };
+
+/* The primary contexts, and each thread's stack of current ones. */
+static struct context {
+    int device;
+} contexts[FAKE_DEVICES];
+static _Thread_local struct context *stack[DEPTH];
+static _Thread_local int depth;
+
+static int current_device(const char *name)
+{
+    if (depth) return stack[depth - 1]->device;
+    fake_misuse("%s without a current context", name);
+    return 0;
+}
+
+int cuInit(unsigned flags)
+{
+    ENTER("cuInit");
+    return flags ? INVALID : 0;
+}
+
+int cuDriverGetVersion(int *version)
+{
+    ENTER("cuDriverGetVersion");
+    *version = fake_state()->version ? fake_state()->version : 13000;
+    return 0;
+}
+
+int cuDeviceGetCount(int *count)
+{
+    ENTER("cuDeviceGetCount");
+    *count = fake_state()->devices;
+    return 0;
+}
+
+int cuDeviceGet(int *device, int ordinal)
+{
+    ENTER("cuDeviceGet");
+    *device = ordinal;
+    return 0;
+}
+
+int cuDeviceGetName(char *name, int size, int device)
+{
+    ENTER("cuDeviceGetName");
+    snprintf(name, (size_t)size, "Fake GPU %d", device);
+    return 0;
+}
+
+int cuDeviceTotalMem_v2(size_t *bytes, int device)
+{
+    ENTER("cuDeviceTotalMem");
+    (void)device;
+    *bytes = (size_t)80 << 30;
+    return 0;
+}
+
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+{
+    ENTER("cuDeviceGetAttribute");
+    (void)device;
+    int arch = fake_state()->arch[0] ? atoi(fake_state()->arch + 3) : 90;
+    *value = attribute == SHARED_OPTIN ? fake_state()->max_shared : attribute == MULTIPROCESSORS ? 132
+             : attribute == MAJOR      ? arch / 10
+             : attribute == MINOR      ? arch % 10
+                                       : -1;
+    return *value < 0 ? INVALID : 0;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device)
+{
+    ENTER("cuDevicePrimaryCtxRetain");
+    contexts[device].device = device;
+    *context = &contexts[device];
+    __atomic_add_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int device)
+{
+    (void)device;
+    __atomic_sub_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
+    return fake_call("cuDevicePrimaryCtxRelease"); /* released even so: a caller can do nothing about a failure */
+}
+
+int cuCtxGetCurrent(void **context)
+{
+    ENTER("cuCtxGetCurrent");
+    *context = depth ? stack[depth - 1] : NULL;
+    return 0;
+}
+
+int cuCtxPushCurrent_v2(void *context)
+{
+    ENTER("cuCtxPushCurrent");
+    if (depth == DEPTH) return INVALID;
+    stack[depth++] = context;
+    __atomic_add_fetch(&fake_state()->pushed, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+int cuCtxPopCurrent_v2(void **context)
+{
+    fake_call("cuCtxPopCurrent");
+    if (!depth) return INVALID_CONTEXT;
+    *context = stack[--depth];
+    __atomic_sub_fetch(&fake_state()->pushed, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+int cuModuleLoadData(void **module, const void *image)
+{
+    ENTER("cuModuleLoadData");
+    return fake_module_load(current_device("cuModuleLoadData"), image, module);
+}
+
+int cuModuleUnload(void *module)
+{
+    fake_call("cuModuleUnload");
+    return fake_module_unload(module);
+}
+
+int cuModuleGetFunction(void **function, void *module, const char *name)
+{
+    ENTER("cuModuleGetFunction");
+    return fake_module_function(module, name, function);
+}
+
+int cuFuncSetAttribute(void *function, int attribute, int value)
+{
+    ENTER("cuFuncSetAttribute");
+    if (attribute != 8 || value > fake_state()->max_shared) return INVALID;
+    ((struct fake_function *)function)->shared = value;
+    return 0;
+}
+
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *stream, void **parameters, void **extra)
+{
+    ENTER("cuLaunchKernel");
+    const struct fake_function *f = function;
+    if (extra) fake_misuse("cuLaunchKernel: both kinds of parameters");
+    if (shared > 48 << 10 && f->shared < (int)shared) fake_misuse("%s: %u bytes of shared memory without the attribute", f->name, shared);
+    return fake_launch(current_device("cuLaunchKernel"), function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz}, shared,
+                       stream, parameters);
+}
+
+int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
+{
+    ENTER("cuMemsetD32Async");
+    (void)stream;
+    current_device("cuMemsetD32Async");
+    if (!fake_owns((void *)(uintptr_t)to)) fake_misuse("cuMemsetD32Async of host memory");
+    for (size_t i = 0; i < words; i++) ((uint32_t *)(uintptr_t)to)[i] = value;
+    return 0;
+}
+
+int cuMemAlloc_v2(uint64_t *memory, size_t bytes)
+{
+    ENTER("cuMemAlloc");
+    void *address;
+    current_device("cuMemAlloc");
+    int error = fake_alloc(bytes, &address);
+    if (!error) *memory = (uint64_t)(uintptr_t)address;
+    return error;
+}
+
+int cuMemFree_v2(uint64_t memory)
+{
+    fake_call("cuMemFree");
+    return fake_free((void *)(uintptr_t)memory);
+}
+
+int cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream)
+{
+    ENTER("cuMemcpyAsync");
+    (void)stream;
+    memmove((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
+    return 0;
+}
+
+int cuPointerGetAttribute(void *value, int attribute, uint64_t pointer)
+{
+    ENTER("cuPointerGetAttribute");
+    if (attribute != 2 || !fake_owns((const void *)(uintptr_t)pointer)) return INVALID;
+    *(unsigned *)value = 2;
+    return 0;
+}
+
+int cuStreamSynchronize(void *stream)
+{
+    ENTER("cuStreamSynchronize");
+    (void)stream;
+    current_device("cuStreamSynchronize");
+    return 0;
+}
+
+/* Error texts are asked while a failure is being reported: not counted. */
+int cuGetErrorName(int error, const char **text)
+{
+    *text = error == FAKE_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == FAKE_NO_BINARY ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
+            : error == FAKE_NOT_FOUND   ? "CUDA_ERROR_NOT_FOUND"
+                                        : "CUDA_ERROR_OTHER";
+    return 0;
+}
+
+int cuGetErrorString(int error, const char **text)
+{
+    *text = error == FAKE_OUT_OF_MEMORY ? "out of memory" : "a made-up failure";
+    return 0;
+}
+
+#ifndef WITHOUT_TENSOR_MAPS
+int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const uint64_t *size, const uint64_t *stride,
+                           const uint32_t *box, const uint32_t *step, int interleave, int swizzle, int promotion, int fill)
+{
+    ENTER("cuTensorMapEncodeTiled");
+    (void)interleave, (void)swizzle, (void)promotion, (void)fill, (void)type;
+    if ((uintptr_t)map % 64 || (uintptr_t)data % 16 || !data || rank < 3 || rank > 5) return INVALID;
+    for (uint32_t i = 0; i < rank; i++) {
+        if (size[i] < 1 || size[i] > (uint64_t)1 << 32 || box[i] < 1 || box[i] > 256 || step[i] != 1) return INVALID;
+        if (i + 1 < rank && (stride[i] % 16 || stride[i] >= (uint64_t)1 << 40)) return INVALID;
+    }
+    memset(map, 0x5a, sizeof(struct tensor_map));
+    return 0;
+}
+#endif

@@ -1,0 +1,218 @@
+/* fake.c: what both stand-in drivers share: counting, failing on demand, modules, memory, the record of launches. */
+#include "fake.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct allocation {
+    struct allocation *next;
+    char  *memory;
+    size_t bytes;
+};
+
+static struct fake state;
+static struct allocation *allocations;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+__attribute__((visibility("default"))) struct fake *fake_state(void)
+{
+    return &state;
+}
+
+__attribute__((visibility("default"))) void fake_reset(void)
+{
+    pthread_mutex_lock(&lock);
+    state.version = state.devices = state.max_shared = state.fail_at = state.fail_code = state.calls = state.launch_count = 0;
+    memset(state.arch, 0, sizeof state.arch);
+    memset(state.failed, 0, sizeof state.failed);
+    memset(state.misuse, 0, sizeof state.misuse);
+    memset(state.call, 0, sizeof state.call);
+    state.devices = 1;
+    pthread_mutex_unlock(&lock);
+}
+
+int fake_call(const char *name)
+{
+    pthread_mutex_lock(&lock);
+    int code = 0;
+    state.calls++;
+    for (int i = 0; i < FAKE_CALLS; i++) {
+        if (!state.call[i].name[0]) snprintf(state.call[i].name, sizeof state.call[i].name, "%s", name);
+        if (strcmp(state.call[i].name, name)) continue;
+        state.call[i].count++;
+        break;
+    }
+    if (state.fail_at && state.calls == state.fail_at) {
+        code = state.fail_code;
+        snprintf(state.failed, sizeof state.failed, "%s", name);
+    }
+    pthread_mutex_unlock(&lock);
+    return code;
+}
+
+void fake_misuse(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    pthread_mutex_lock(&lock);
+    if (!state.misuse[0]) vsnprintf(state.misuse, sizeof state.misuse, format, arguments);
+    pthread_mutex_unlock(&lock);
+    va_end(arguments);
+}
+
+static int change(int *counter, int by)
+{
+    pthread_mutex_lock(&lock);
+    int now = *counter += by;
+    pthread_mutex_unlock(&lock);
+    return now;
+}
+
+int fake_module_load(int device, const void *image, void **module)
+{
+    const char *text = image;
+    int real = !memcmp(text, "\177ELF", 4) || !strncmp(text, "//", 2);
+    char arch[32] = "", symbols[480] = "";
+    if (!real) {
+        if (strncmp(text, "fake ", 5)) return 200; /* an invalid image, in both drivers */
+        sscanf(text, "fake %31s %479[^\n]", arch, symbols);
+        if (strcmp(arch, state.arch)) return FAKE_NO_BINARY;
+    }
+    struct fake_module *m = calloc(1, sizeof *m);
+    if (!m) return FAKE_OUT_OF_MEMORY;
+    m->device = device;
+    snprintf(m->symbols, sizeof m->symbols, real ? "*" : " %s ", symbols);
+    *module = m;
+    change(&state.modules, 1);
+    return 0;
+}
+
+/* Functions live in a list of their module's own size class: freed with the process; a driver too keeps them until unload. */
+struct function_list {
+    struct function_list *next;
+    struct fake_function function;
+};
+static struct function_list *functions;
+
+int fake_module_unload(void *module)
+{
+    pthread_mutex_lock(&lock);
+    for (struct function_list **at = &functions; *at;) {
+        struct function_list *f = *at;
+        if (f->function.module == module) {
+            *at = f->next;
+            free(f);
+        } else {
+            at = &f->next;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    free(module);
+    change(&state.modules, -1);
+    return 0;
+}
+
+int fake_module_function(void *module, const char *name, void **function)
+{
+    struct fake_module *m = module;
+    char word[80];
+    snprintf(word, sizeof word, " %s ", name);
+    if (strcmp(m->symbols, "*") && !strstr(m->symbols, word)) return FAKE_NOT_FOUND;
+    struct function_list *f = calloc(1, sizeof *f);
+    if (!f) return FAKE_OUT_OF_MEMORY;
+    f->function.module = m;
+    snprintf(f->function.name, sizeof f->function.name, "%s", name);
+    pthread_mutex_lock(&lock);
+    f->next = functions;
+    functions = f;
+    pthread_mutex_unlock(&lock);
+    *function = &f->function;
+    return 0;
+}
+
+/* The struct that an entry point takes: named in kernel_args.h. */
+static size_t argument_size(const char *name)
+{
+    if (!strcmp(name, "rope")) return sizeof(struct rope_args);
+    if (!strcmp(name, "kv_replicate")) return sizeof(struct kv_replicate_args);
+    if (!strcmp(name, "kv_append")) return sizeof(struct kv_append_args);
+    return sizeof(struct attention_args);
+}
+
+int fake_launch(int device, void *function, const unsigned grid[3], const unsigned block[3], unsigned shared, void *stream,
+                void **parameters)
+{
+    const struct fake_function *f = function;
+    uint64_t threads = (uint64_t)block[0] * block[1] * block[2];
+    if (f->module->device != device) fake_misuse("%s of device %d launched on %d", f->name, f->module->device, device);
+    if (!grid[0] || !grid[1] || !grid[2] || grid[0] > INT32_MAX || grid[1] > 65535 || grid[2] > 65535)
+        fake_misuse("%s: grid %u x %u x %u", f->name, grid[0], grid[1], grid[2]);
+    if (threads < 32 || threads > 1024 || threads % 32) fake_misuse("%s: %llu threads", f->name, (unsigned long long)threads);
+    if (shared > (unsigned)state.max_shared) fake_misuse("%s: %u bytes of shared memory", f->name, shared);
+    pthread_mutex_lock(&lock);
+    if (state.launch_count < FAKE_LAUNCHES) {
+        struct fake_launch *l = &state.launch[state.launch_count];
+        memset(l, 0, sizeof *l);
+        l->device = device;
+        memcpy(l->name, f->name, sizeof l->name);
+        memcpy(l->grid, grid, sizeof l->grid);
+        memcpy(l->block, block, sizeof l->block);
+        l->shared = shared;
+        l->stream = stream;
+        memcpy(&l->args, parameters[0], argument_size(f->name));
+    }
+    state.launch_count++;
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
+int fake_alloc(size_t bytes, void **memory)
+{
+    struct allocation *a = calloc(1, sizeof *a);
+    if (!a || !(a->memory = aligned_alloc(256, (bytes + 255) / 256 * 256))) {
+        free(a);
+        return FAKE_OUT_OF_MEMORY;
+    }
+    a->bytes = bytes;
+    *memory = a->memory;
+    pthread_mutex_lock(&lock);
+    a->next = allocations;
+    allocations = a;
+    state.allocations++;
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
+int fake_free(void *memory)
+{
+    struct allocation *found = NULL;
+    pthread_mutex_lock(&lock);
+    for (struct allocation **at = &allocations; *at && !found; at = &(*at)->next)
+        if ((*at)->memory == memory) {
+            found = *at;
+            *at = found->next;
+            state.allocations--;
+            break;
+        }
+    pthread_mutex_unlock(&lock);
+    if (!found) {
+        fake_misuse("free of %p, which is not allocated", memory);
+        return 1;
+    }
+    free(found->memory);
+    free(found);
+    return 0;
+}
+
+int fake_owns(const void *address)
+{
+    int owned = 0;
+    pthread_mutex_lock(&lock);
+    for (struct allocation *a = allocations; a && !owned; a = a->next)
+        owned = (const char *)address >= a->memory && (const char *)address < a->memory + a->bytes;
+    pthread_mutex_unlock(&lock);
+    return owned;
+}

@@ -1,0 +1,178 @@
+/* hip.c: a stand-in for libamdhip64.so: the functions of hip_api.def over host memory. See fake.h. */
+#include "fake.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define ENTER(name)                                                                                \
+    do {                                                                                           \
+        int code_ = fake_call(name);                                                               \
+        if (code_) return code_;                                                                   \
+    } while (0)
+
+#define HIP(optional, field, symbol, type, parameters) EXPORT type symbol parameters;
+#include "gpu/hip_api.def"
+#undef HIP
+
+enum { MULTIPROCESSORS = 63, SHARED = 74, INVALID = 1, COPY_DEFAULT = 4 };
+
+static _Thread_local int current;
+
+int hipInit(unsigned flags)
+{
+    ENTER("hipInit");
+    return flags ? INVALID : 0;
+}
+
+int hipRuntimeGetVersion(int *version)
+{
+    ENTER("hipRuntimeGetVersion");
+    *version = fake_state()->version ? fake_state()->version : 60443480;
+    return 0;
+}
+
+int hipGetDeviceCount(int *count)
+{
+    ENTER("hipGetDeviceCount");
+    *count = fake_state()->devices;
+    return 0;
+}
+
+int hipDeviceGetName(char *name, int size, int device)
+{
+    ENTER("hipDeviceGetName");
+    snprintf(name, (size_t)size, "Fake gfx GPU %d", device);
+    return 0;
+}
+
+int hipDeviceTotalMem(size_t *bytes, int device)
+{
+    ENTER("hipDeviceTotalMem");
+    (void)device;
+    *bytes = (size_t)192 << 30;
+    return 0;
+}
+
+int hipDeviceGetAttribute(int *value, int attribute, int device)
+{
+    ENTER("hipDeviceGetAttribute");
+    (void)device;
+    *value = attribute == MULTIPROCESSORS ? 304 : attribute == SHARED ? fake_state()->max_shared : -1;
+    return *value < 0 ? INVALID : 0;
+}
+
+/* As ROCm's struct: the marketing name first, the arch with its features somewhere behind. */
+static int properties(unsigned char *to, int at)
+{
+    memset(to, 0, 1024);
+    snprintf((char *)to, 256, "Fake gfx GPU");
+    snprintf((char *)to + at, 256, "%s:sramecc+:xnack-", fake_state()->arch[0] ? fake_state()->arch : "gfx942");
+    return 0;
+}
+
+#ifndef WITHOUT_PROPERTIES
+int hipGetDevicePropertiesR0600(void *to, int device)
+{
+    ENTER("hipGetDeviceProperties");
+    (void)device;
+    return properties(to, 700);
+}
+#endif
+
+int hipGetDeviceProperties(void *to, int device)
+{
+    ENTER("hipGetDeviceProperties");
+    (void)device;
+    return properties(to, 396);
+}
+
+int hipGetDevice(int *device)
+{
+    ENTER("hipGetDevice");
+    *device = current;
+    return 0;
+}
+
+int hipSetDevice(int device)
+{
+    ENTER("hipSetDevice");
+    if (device < 0 || device >= fake_state()->devices) return INVALID;
+    current = device;
+    return 0;
+}
+
+int hipModuleLoadData(void **module, const void *image)
+{
+    ENTER("hipModuleLoadData");
+    return fake_module_load(current, image, module);
+}
+
+int hipModuleUnload(void *module)
+{
+    fake_call("hipModuleUnload");
+    return fake_module_unload(module);
+}
+
+int hipModuleGetFunction(void **function, void *module, const char *name)
+{
+    ENTER("hipModuleGetFunction");
+    return fake_module_function(module, name, function);
+}
+
+int hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                          unsigned shared, void *stream, void **parameters, void **extra)
+{
+    ENTER("hipModuleLaunchKernel");
+    if (extra) fake_misuse("hipModuleLaunchKernel: both kinds of parameters");
+    return fake_launch(current, function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz}, shared, stream, parameters);
+}
+
+int hipMemsetD32Async(void *to, int value, size_t words, void *stream)
+{
+    ENTER("hipMemsetD32Async");
+    (void)stream;
+    if (!fake_owns(to)) fake_misuse("hipMemsetD32Async of host memory");
+    for (size_t i = 0; i < words; i++) ((int *)to)[i] = value;
+    return 0;
+}
+
+int hipMalloc(void **memory, size_t bytes)
+{
+    ENTER("hipMalloc");
+    return fake_alloc(bytes, memory);
+}
+
+int hipFree(void *memory)
+{
+    fake_call("hipFree");
+    return fake_free(memory);
+}
+
+int hipMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream)
+{
+    ENTER("hipMemcpyAsync");
+    (void)stream;
+    if (kind != COPY_DEFAULT) fake_misuse("hipMemcpyAsync of kind %d", kind);
+    memmove(to, from, bytes);
+    return 0;
+}
+
+int hipStreamSynchronize(void *stream)
+{
+    ENTER("hipStreamSynchronize");
+    (void)stream;
+    return 0;
+}
+
+const char *hipGetErrorName(int error)
+{
+    return error == FAKE_OUT_OF_MEMORY ? "hipErrorOutOfMemory" : error == FAKE_NO_BINARY ? "hipErrorNoBinaryForGpu"
+           : error == FAKE_NOT_FOUND   ? "hipErrorNotFound"
+                                       : "hipErrorOther";
+}
+
+const char *hipGetErrorString(int error)
+{
+    return error == FAKE_OUT_OF_MEMORY ? "out of memory" : "a made-up failure";
+}

@@ -1,0 +1,334 @@
+/* test_execute.c: what reaches the driver: arguments, grids, order of launches, devices, streams, threads; and what does not. */
+#include "session.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <time.h>
+
+static _Alignas(256) char memory[5 << 18];
+
+static rapt_plan *plan_of(rapt_device *device, const rapt_attention *a)
+{
+    rapt_plan *plan = NULL;
+    if (rapt_plan_create(&plan, device, a)) print_error("%s\n", rapt_last_error());
+    assert_non_null(plan);
+    return plan;
+}
+
+static void run(rapt_device *device, const rapt_attention *a, rapt_stream stream)
+{
+    rapt_plan *plan = plan_of(device, a);
+    void *workspace = NULL;
+    size_t size = rapt_plan_workspace_size(plan);
+    if (size) assert_int_equal(rapt_alloc(device, size, &workspace), RAPT_OK);
+    assert_int_equal(rapt_plan_execute(plan, a, workspace, stream), RAPT_OK);
+    rapt_free(device, workspace);
+    rapt_plan_destroy(&plan);
+}
+
+static void flash_arguments(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "flash";
+    a.causal = 1;
+    a.softcap = 30;
+    a.window_left = RAPT_WINDOW(7);
+    run(rapt_device_at(context, 0), &a, (void *)0x77);
+    assert_int_equal(fake->launch_count, 1);
+    const struct fake_launch *l = &fake->launch[0];
+    const struct attention_args *args = &l->args.attention;
+    assert_string_equal(l->name, "flash");
+    assert_ptr_equal(l->stream, (void *)0x77);
+    assert_ptr_equal(args->q.data, memory);
+    assert_ptr_equal(args->out.data, memory + (3 << 18));
+    assert_null(args->bias.data);
+    assert_int_equal(args->q.stride[0], 64 * 4 * 64);
+    assert_int_equal(args->q.stride[1], 64);
+    assert_int_equal(args->q.stride[2], 4 * 64);
+    assert_int_equal(args->k.stride[1], 96 * 64);
+    assert_int_equal(args->k.dtype, DTYPE_f16);
+    assert_true(args->batch == 2 && args->q_heads == 4 && args->kv_heads == 2 && args->group == 2);
+    assert_true(args->q_tokens == 64 && args->kv_tokens == 96 && args->channels == 64 && args->v_channels == 64);
+    assert_true(args->window_left == 7 && args->window_right == 0 && args->top_left == 0);
+    assert_true(args->scale == 0.125f && args->softcap == 30.0f);
+    assert_true(args->scale_log2 > 0.18033f && args->scale_log2 < 0.18034f); /* log2(e) / 8 */
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void open_windows(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "flash";
+    run(rapt_device_at(context, 0), &a, NULL);
+    a.window_left = INT64_MAX;
+    a.window_right = RAPT_WINDOW(0);
+    run(rapt_device_at(context, 0), &a, NULL);
+    assert_int_equal(fake->launch[0].args.attention.window_left, WINDOW_LIMIT);
+    assert_int_equal(fake->launch[0].args.attention.window_right, WINDOW_LIMIT);
+    assert_int_equal(fake->launch[1].args.attention.window_left, WINDOW_LIMIT);
+    assert_int_equal(fake->launch[1].args.attention.window_right, 0);
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* qk, mask only where something hides or changes scores, softmax, pv; scores in the workspace or in the caller's f32 weights. */
+static void composed_order(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "composed";
+    run(device, &a, NULL);
+    assert_int_equal(fake->launch_count, 3);
+    assert_string_equal(fake->launch[0].name, "qk");
+    assert_string_equal(fake->launch[1].name, "softmax");
+    assert_string_equal(fake->launch[2].name, "pv");
+    const struct attention_args *args = &fake->launch[1].args.attention;
+    assert_non_null(args->scores.data);
+    assert_ptr_equal(args->scores.data, args->weights.data);
+    assert_int_equal(args->scores.dtype, DTYPE_f32);
+    assert_true(args->scores.stride[2] == 96 && args->scores.stride[1] == 64 * 96 && args->columns == 96);
+    fake->launch_count = 0;
+    a.causal = 1;
+    a.weights = rapt_tensor_bhtd(memory + (4 << 18), RAPT_F32, 2, 4, 64, 96);
+    rapt_plan *plan = plan_of(device, &a);
+    assert_int_equal(rapt_plan_workspace_size(plan), 0);
+    rapt_plan_destroy(&plan);
+    run(device, &a, NULL);
+    assert_int_equal(fake->launch_count, 4);
+    assert_string_equal(fake->launch[1].name, "causal_mask");
+    assert_ptr_equal(fake->launch[1].args.attention.scores.data, memory + (4 << 18));
+    assert_ptr_equal(fake->launch[3].args.attention.weights.data, memory + (4 << 18));
+    fake->launch_count = 0;
+    a.weights = rapt_tensor_bhtd(memory + (4 << 18), RAPT_F16, 2, 4, 64, 96);
+    run(device, &a, NULL);
+    assert_int_equal(fake->launch_count, 4);
+    args = &fake->launch[2].args.attention;
+    assert_ptr_equal(args->weights.data, memory + (4 << 18));
+    assert_ptr_not_equal(args->scores.data, args->weights.data);
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void nothing_to_do(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "flash";
+    a.q = rapt_tensor_bthd(memory, RAPT_F16, 2, 4, 0, 64);
+    a.out = rapt_tensor_bthd(memory + (3 << 18), RAPT_F16, 2, 4, 0, 64);
+    run(rapt_device_at(context, 0), &a, NULL);
+    assert_int_equal(fake->launch_count, 0);
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* A base address that is only element-aligned goes to a kernel that takes it, whatever the plan's own kernel needs. */
+static void unaligned_addresses(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    a.k.data = memory + (1 << 18) + 2;
+    run(rapt_device_at(context, 0), &a, NULL);
+    assert_true(fake->launch_count > 0);
+    assert_ptr_equal(fake->launch[0].args.attention.k.data, memory + (1 << 18) + 2);
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* Between creation and destruction of the plan: no allocation, module, synchronisation; each execute asks for the same few calls. */
+static void execute_is_lean(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "flash";
+    rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a);
+    memset(fake->call, 0, sizeof fake->call);
+    for (int i = 0; i < 10; i++) assert_int_equal(rapt_plan_execute(plan, &a, NULL, NULL), RAPT_OK);
+    static const char *const allowed[] = {"cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuLaunchKernel",
+                                          "hipGetDevice", "hipModuleLaunchKernel"};
+    assert_int_equal(session_calls(fake, v->launch), 10);
+    for (int i = 0; i < FAKE_CALLS && fake->call[i].name[0]; i++) {
+        int known = 0;
+        for (size_t j = 0; j < sizeof allowed / sizeof *allowed; j++) known |= !strcmp(fake->call[i].name, allowed[j]);
+        if (!known) print_error("execute called %s\n", fake->call[i].name);
+        assert_true(known);
+        assert_int_equal(fake->call[i].count, 10);
+    }
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+    session_end(v);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+/* The library's own share of an execute, the fake's included: the best of many short runs, so that a busy machine does not matter. */
+static void execute_is_quick(void **state)
+{
+    const struct vendor *v = *state;
+    session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "flash";
+    rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a);
+    double best = 1e9;
+    for (int batch = 0; batch < 200; batch++) {
+        double begin = now();
+        for (int i = 0; i < 20; i++) rapt_plan_execute(plan, &a, NULL, NULL);
+        double each = (now() - begin) / 20;
+        if (each < best) best = each;
+    }
+    print_message("# %s: %.2f us per execute\n", v->name, best);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true(best < 3);
+#endif
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void pieces(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_tensor x = rapt_tensor_bthd(memory, RAPT_F32, 2, 4, 8, 64), y = x;
+    rapt_rope_args rope = {.struct_size = sizeof rope, .x = x, .out = x};
+    assert_int_equal(rapt_rope(device, &rope, NULL), RAPT_OK);
+    const struct rope_args *r = &fake->launch[0].args.rope;
+    assert_string_equal(fake->launch[0].name, "rope");
+    assert_true(r->rotary == 64 && r->channels == 64 && r->heads == 4 && r->tokens == 8 && r->batch == 2);
+    assert_true(r->inverse[0] == 1 && r->inverse[31] > 0 && r->inverse[31] < 1.4e-4 && r->magnitude == 1);
+    y.data = memory + (1 << 18);
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = y};
+    assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_OK);
+    assert_string_equal(fake->launch[1].name, "softmax");
+    assert_ptr_equal(fake->launch[1].args.attention.weights.data, y.data);
+    rapt_qk_args qk = {.struct_size = sizeof qk, .q = x, .k = rapt_tensor_bthd(memory + (1 << 18), RAPT_F32, 2, 2, 24, 64),
+                       .out = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 2, 4, 8, 24)};
+    assert_int_equal(rapt_qk(device, &qk, NULL), RAPT_OK);
+    assert_int_equal(fake->launch[2].args.attention.group, 2);
+    assert_true(fake->launch[2].args.attention.scale == 0.125f);
+    rapt_pv_args pv = {.struct_size = sizeof pv, .weights = qk.out, .v = qk.k, .out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 2, 4, 8, 64)};
+    assert_int_equal(rapt_pv(device, &pv, NULL), RAPT_OK);
+    rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = qk.out};
+    assert_int_equal(rapt_causal_mask(device, &mask, NULL), RAPT_OK);
+    assert_int_equal(fake->launch[4].args.attention.window_right, 0);
+    rapt_kv_replicate_args replicate = {.struct_size = sizeof replicate, .k = qk.k, .v = qk.k,
+                                        .k_out = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 2, 4, 24, 64),
+                                        .v_out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 2, 4, 24, 64)};
+    assert_int_equal(rapt_kv_replicate(device, &replicate, NULL), RAPT_OK);
+    assert_string_equal(fake->launch[5].name, "kv_replicate");
+    assert_true(fake->launch[5].args.replicate.group == 2 && fake->launch[5].grid[2] == 2);
+    assert_int_equal(fake->launch_count, 6);
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void rotary_limits(void **state)
+{
+    const struct vendor *v = *state;
+    session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_tensor x = rapt_tensor_bthd(memory, RAPT_F32, 1, 1, 1, 1024);
+    rapt_rope_args rope = {.struct_size = sizeof rope, .x = x, .out = x, .rotary_channels = 2 * ROPE_PAIRS_MAX + 2};
+    assert_int_equal(rapt_rope(rapt_device_at(context, 0), &rope, NULL), RAPT_UNSUPPORTED);
+    rope.rotary_channels = 2 * ROPE_PAIRS_MAX;
+    assert_int_equal(rapt_rope(rapt_device_at(context, 0), &rope, NULL), RAPT_OK);
+    rapt_close(&context);
+    session_end(v);
+}
+
+enum { WORKERS = 8, ROUNDS = 50 };
+
+struct work {
+    rapt_device *device;
+    rapt_plan *shared;
+    int failures;
+};
+
+static void *work(void *argument)
+{
+    struct work *w = argument;
+    rapt_attention a = session_problem(memory), mine = a;
+    a.kernel = "flash";
+    mine.kernel = "composed";
+    for (int i = 0; i < ROUNDS; i++) {
+        rapt_plan *plan;
+        void *workspace = NULL;
+        w->failures += rapt_plan_execute(w->shared, &a, NULL, (void *)(uintptr_t)(w - (struct work *)0)) != RAPT_OK;
+        if (rapt_plan_create(&plan, w->device, &mine)) {
+            w->failures++;
+            continue;
+        }
+        w->failures += rapt_alloc(w->device, rapt_plan_workspace_size(plan), &workspace) != RAPT_OK;
+        w->failures += rapt_plan_execute(plan, &mine, workspace, NULL) != RAPT_OK;
+        w->failures += rapt_forward(w->device, &mine, NULL) != RAPT_OK;
+        rapt_free(w->device, workspace);
+        rapt_plan_destroy(&plan);
+    }
+    return NULL;
+}
+
+/* Two devices, a plan shared by all threads of a device, plans of their own, modules loaded once for all. */
+static void many_threads(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    fake->devices = 2;
+    rapt_context *context = session_open(v);
+    pthread_t threads[WORKERS];
+    struct work work_of[WORKERS] = {0};
+    rapt_attention a = session_problem(memory);
+    a.kernel = "flash";
+    rapt_plan *shared[2] = {plan_of(rapt_device_at(context, 0), &a), plan_of(rapt_device_at(context, 1), &a)};
+    for (int i = 0; i < WORKERS; i++) {
+        work_of[i].device = rapt_device_at(context, i % 2);
+        work_of[i].shared = shared[i % 2];
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &work_of[i]), 0);
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(work_of[i].failures, 0);
+    }
+    assert_int_equal(fake->launch_count, WORKERS * ROUNDS * 7);
+    assert_int_equal(fake->modules, 2 * 4); /* flash, qk, softmax, pv on each device */
+    rapt_plan_destroy(&shared[0]);
+    rapt_plan_destroy(&shared[1]);
+    rapt_close(&context);
+    session_end(v);
+}
+
+#define BOTH(test)                                                                                 \
+    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]}, {"hip: " #test, test, NULL, NULL, (void *)&vendors[1]}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(flash_arguments),     BOTH(open_windows),    BOTH(composed_order),   BOTH(nothing_to_do),
+        BOTH(unaligned_addresses), BOTH(execute_is_lean), BOTH(execute_is_quick), BOTH(pieces),
+        BOTH(rotary_limits),       BOTH(many_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,194 @@
+/* test_open.c: what rapt says when there is no driver, an old one, a broken one, no device, a device without code objects or a bad file. */
+#include "session.h"
+
+#include <stdio.h>
+
+static char memory[4 << 18];
+
+/* The note of the vendor's backend in a context that has the CPU too. */
+static void expect_note(const struct vendor *v, const char *expected)
+{
+    rapt_context *context = NULL;
+    char list[32];
+    const char *name = NULL, *note = NULL;
+    snprintf(list, sizeof list, "%s,cpu", v->name);
+    rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = list};
+    assert_int_equal(rapt_open(&context, &config), RAPT_OK);
+    assert_int_equal(rapt_device_count(context), 1);
+    for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
+        if (!strcmp(name, v->name)) break;
+    if (!note || !strstr(note, expected)) print_error("note: %s\n", note ? note : "none");
+    assert_non_null(note);
+    assert_non_null(strstr(note, expected));
+    rapt_close(&context);
+    config.backends = v->name;
+    assert_int_equal(rapt_open(&context, &config), RAPT_NO_DEVICE);
+    assert_null(context);
+    assert_non_null(strstr(rapt_last_error(), expected));
+}
+
+static void no_driver(void **state)
+{
+    const struct vendor *v = *state;
+    session_begin(v);
+    setenv(v->library_variable, "/nonexistent/driver.so", 1);
+    expect_note(v, "/nonexistent/driver.so");
+    session_end(v);
+}
+
+static void no_library_at_all(void **state)
+{
+    const struct vendor *v = *state;
+    session_begin(v);
+    unsetenv(v->library_variable);
+    setenv("ROCM_PATH", "/nonexistent/rocm", 1);
+    rapt_context *context = NULL;
+    assert_int_equal(rapt_open(&context, NULL), RAPT_OK); /* a machine without this vendor still has its CPU */
+    assert_true(rapt_device_count(context) >= 1);
+    rapt_close(&context);
+    unsetenv("ROCM_PATH");
+    session_end(v);
+}
+
+static void old_driver(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    fake->version = v->old_version;
+    expect_note(v, "or newer is needed");
+    session_end(v);
+}
+
+static void broken_library(void **state)
+{
+    const struct vendor *v = *state;
+    session_begin(v);
+    setenv(v->library_variable, v->broken_library, 1);
+    expect_note(v, v->missing_symbol);
+    session_end(v);
+}
+
+static void no_device(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    fake->devices = 0;
+    expect_note(v, "sees no device");
+    fake->fail_at = fake->calls + 1; /* the driver's initialisation, as on a machine whose GPU is gone */
+    fake->fail_code = FAKE_NO_DEVICE;
+    rapt_context *context = NULL;
+    rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};
+    assert_int_equal(rapt_open(&context, &config), RAPT_NO_DEVICE);
+    assert_non_null(strstr(rapt_last_error(), v->missing_symbol));
+    session_end(v);
+}
+
+/* Without files in their place, the library's own code objects do not fit a device that is too old. */
+static void unknown_arch(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
+#include "gpu/overrides.def"
+#undef OVERRIDE
+    snprintf(fake->arch, sizeof fake->arch, "%s", v->old_arch);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_device_info info = {.struct_size = sizeof info};
+    assert_int_equal(rapt_device_describe(device, &info), RAPT_OK);
+    assert_string_equal(info.arch, v->old_arch);
+    rapt_attention a = session_problem(memory);
+    rapt_plan *plan;
+    assert_int_equal(rapt_plan_create(&plan, device, &a), RAPT_UNSUPPORTED);
+    assert_non_null(strstr(rapt_last_error(), v->old_arch));
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
+    assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_UNSUPPORTED);
+    assert_non_null(strstr(rapt_last_error(), v->old_arch));
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void several_devices(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    fake->devices = 3;
+    rapt_context *context = session_open(v);
+    assert_int_equal(rapt_device_count(context), 3);
+    assert_int_equal(fake->contexts, 0); /* listing devices takes none of their memory */
+    for (int i = 0; i < 3; i++) {
+        rapt_device_info info = {.struct_size = sizeof info};
+        void *block = NULL;
+        assert_int_equal(rapt_device_describe(rapt_device_at(context, i), &info), RAPT_OK);
+        assert_int_equal(info.index, i);
+        assert_string_equal(info.backend, v->name);
+        assert_true(info.memory_bytes > 0 && info.compute_units > 0 && strstr(info.name, "Fake"));
+        assert_int_equal(rapt_alloc(rapt_device_at(context, i), 4096, &block), RAPT_OK);
+        rapt_free(rapt_device_at(context, i), block);
+    }
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* Each bad file is a sentence that names the variable, at plan creation or at the piece's first call. */
+static void bad_files(void **state)
+{
+    const struct vendor *v = *state;
+    const struct {
+        const char *text, *expected;
+    } files[] = {{"", "is empty"},
+                 {"fake other_arch flash softmax", "does not load"},
+                 {"not a code object", "does not load"},
+                 {"fake ARCH something_else", "no usable entry point"}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char text[128];
+        session_begin(v);
+        snprintf(text, sizeof text, strcmp(files[i].text, "fake ARCH something_else") ? "%s" : "fake %s other", strcmp(files[i].text, "fake ARCH something_else") ? files[i].text : v->arch);
+        session_override(v, "FLASH_ATTENTION", text);
+        rapt_context *context = session_open(v);
+        rapt_attention a = session_problem(memory);
+        a.kernel = "flash";
+        rapt_plan *plan;
+        assert_int_not_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_OK);
+        assert_null(plan);
+        if (!strstr(rapt_last_error(), files[i].expected)) print_error("%s\n", rapt_last_error());
+        assert_non_null(strstr(rapt_last_error(), files[i].expected));
+        assert_non_null(strstr(rapt_last_error(), "FLASH_ATTENTION_"));
+        rapt_close(&context);
+        session_end(v);
+    }
+}
+
+static void missing_file(void **state)
+{
+    const struct vendor *v = *state;
+    char variable[64];
+    session_begin(v);
+    snprintf(variable, sizeof variable, "SOFTMAX_%s", v->suffix);
+    setenv(variable, "/nonexistent/softmax", 1);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
+    assert_int_not_equal(rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_OK);
+    assert_non_null(strstr(rapt_last_error(), variable));
+    assert_non_null(strstr(rapt_last_error(), "/nonexistent/softmax"));
+    rapt_kernel_info info = {.struct_size = sizeof info};
+    int shown = 0;
+    for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++)
+        shown += !strcmp(info.name, "softmax") && info.override && !strcmp(info.override, "/nonexistent/softmax");
+    assert_true(shown > 0);
+    rapt_close(&context);
+    session_end(v);
+}
+
+#define BOTH(test)                                                                                 \
+    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]}, {"hip: " #test, test, NULL, NULL, (void *)&vendors[1]}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(no_driver),    BOTH(no_library_at_all), BOTH(old_driver), BOTH(broken_library), BOTH(no_device),
+        BOTH(unknown_arch), BOTH(several_devices),   BOTH(bad_files),  BOTH(missing_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
