@@ -57,19 +57,28 @@ static void add_composed(struct gpu_device *device)
     k->row = &k->own;
 }
 
-/* A row that this library was built without stays in the list when its arch fits, so that it can say so. */
+/* Adds each forward row once, in the table's order: those that a file replaces (replaced 1), or the others. A row that this library
+ * was built without stays in the list when its arch fits, so that it can say so. */
+static void add_rows(struct gpu_device *device, int replaced)
+{
+    for (int i = 0; i < kernel_row_count; i++) {
+        const struct row *row = &kernel_rows[i];
+        if (row->vendor != device->driver->vendor || row->op != OP_forward || listed(device, row->name)) continue;
+        if (modules_replaced(device->modules, row->name) != replaced) continue;
+        const struct row *best = kernels_row(device, row->name);
+        if (!best && row_suits(row, device->arch)) best = row;
+        if (best) device->kernels[device->kernel_count++].row = best;
+    }
+}
+
+/* Whoever sets a variable wants that file to run, so replaced rows come first. */
 rapt_status kernels_list(struct gpu_device *device)
 {
     device->kernels = alloc_zeroed((size_t)kernel_row_count + 1, sizeof *device->kernels);
     if (!device->kernels)
         return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the kernels of %s", device->label);
-    for (int i = 0; i < kernel_row_count; i++) {
-        const struct row *row = &kernel_rows[i];
-        if (row->vendor != device->driver->vendor || row->op != OP_forward || listed(device, row->name)) continue;
-        const struct row *best = kernels_row(device, row->name);
-        if (!best && row_suits(row, device->arch)) best = row;
-        if (best) device->kernels[device->kernel_count++].row = best;
-    }
+    add_rows(device, 1);
+    add_rows(device, 0);
     add_composed(device);
     return RAPT_OK;
 }

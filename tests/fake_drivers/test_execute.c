@@ -119,6 +119,25 @@ static void composed_order(void **state)
     session_end(v);
 }
 
+/* A file named by the environment runs before the library's own better rows. */
+static void replaced_rows_first(void **state)
+{
+    const struct vendor *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    run(rapt_device_at(context, 0), &a, NULL);
+    assert_string_equal(fake->launch[0].name, "flash_nocausal");
+    a.causal = 1;
+    run(rapt_device_at(context, 0), &a, NULL);
+    assert_string_equal(fake->launch[1].name, "flash_causal");
+    a.softcap = 20;
+    run(rapt_device_at(context, 0), &a, NULL);
+    assert_string_equal(fake->launch[2].name, "flash");
+    rapt_close(&context);
+    session_end(v);
+}
+
 static void nothing_to_do(void **state)
 {
     const struct vendor *v = *state;
@@ -327,6 +346,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         BOTH(flash_arguments),     BOTH(open_windows),    BOTH(composed_order),   BOTH(nothing_to_do),
+        BOTH(replaced_rows_first),
         BOTH(unaligned_addresses), BOTH(execute_is_lean), BOTH(execute_is_quick), BOTH(pieces),
         BOTH(rotary_limits),       BOTH(many_threads),
     };
