@@ -1,0 +1,189 @@
+"""check_gpu.py: rapt on a GPU against attention in float64, on shapes and options where a tiled kernel can go wrong.
+
+usage: python3 bench/peers/check_gpu.py [--lib build/librapt.so] [--dtype bf16] [--match TEXT]
+Every output starts as NaN; keys past a length and whole neighbouring sequences hold NaN. One line per case that fails, and a count.
+The library's own conformance suite is the real test; this one needs nothing but the shared library and PyTorch."""
+import argparse
+import math
+import sys
+
+import torch
+
+from rapt_torch import Rapt
+
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+# Relative Frobenius error: p is rounded to the type (2^-9, 2^-12 rms over sqrt(3)), so is the output; f32: accumulated rounding.
+BOUND = {torch.bfloat16: 5e-3, torch.float16: 7e-4, torch.float32: 3e-6}
+
+
+def reference(q, k, v, causal=0, align=0, left=0, right=0, softcap=0.0, scale=0.0, slope=None, sink=None):
+    """One sequence in float64: q [Sq, H, D], k [Sk, Hkv, D], v [Sk, Hkv, Dv] -> out [Sq, H, Dv], lse [H, Sq]."""
+    sq, heads, d = q.shape
+    sk, group = k.shape[0], heads // max(1, k.shape[1])
+    q, k, v = q.double(), k.double().repeat_interleave(group, 1), v.double().repeat_interleave(group, 1)
+    s = torch.einsum("qhd,khd->hqk", q, k) * (scale or d ** -0.5)
+    if softcap:
+        s = softcap * torch.tanh(s / softcap)
+    offset = 0 if align else sk - sq
+    distance = torch.arange(sk, device=q.device)[None, :] - torch.arange(sq, device=q.device)[:, None] - offset
+    if slope is not None:
+        s = s - slope.double()[:, None, None] * distance.abs()
+    hidden = torch.zeros_like(distance, dtype=torch.bool)
+    if causal:
+        hidden |= distance > 0
+    if left:
+        hidden |= distance < -(left - 1)
+    if right:
+        hidden |= distance > right - 1
+    s = s.masked_fill(hidden, -math.inf)
+    if sink is not None:
+        s = torch.cat([s, sink.double()[:, None, None].expand(heads, sq, 1)], 2)
+    lse = s.logsumexp(2)
+    p = torch.exp(s - torch.where(lse.isinf(), 0, lse)[:, :, None])[:, :, :sk]
+    return torch.einsum("hqk,khd->qhd", p, v), lse
+
+
+def errors(out, lse, want, want_lse):
+    """Relative error of out, absolute of lse; a NaN or a finite number in place of an infinite one is an infinite error."""
+    out, lse = out.double(), lse.double()
+    if out.isnan().any() or lse.isnan().any() or not torch.equal(lse.isinf(), want_lse.isinf()):
+        return math.inf, math.inf
+    seen = ~want_lse.isinf()
+    size = want.norm().item()
+    off = (lse - want_lse)[seen].abs().max().item() if seen.any() else 0
+    return ((out - want).norm().item() / size if size else out.abs().max().item() if out.numel() else 0), off
+
+
+def randn(*shape, dtype):
+    return torch.randn(*shape, device="cuda").to(dtype)
+
+
+def dense(rapt, dtype, b, sq, sk, h, hk, d, dv, kernel=None, grow=0, **options):
+    q, k, v = randn(b, sq, h, d, dtype=dtype), randn(b, sk, hk, d, dtype=dtype), randn(b, sk, hk, dv, dtype=dtype)
+    if grow:  # scores that grow towards the first key, the last one worked on: the running maximum moves all the time
+        k *= torch.linspace(grow, 0.1, sk, device="cuda").to(dtype)[None, :, None, None]
+    lengths = options.pop("lengths", None)
+    out_dtype = options.pop("out_dtype", dtype)
+    ref = {"causal": options.get("causal", 0), "align": options.get("align", 0), "left": options.get("window_left", 0),
+           "right": options.get("window_right", 0), "softcap": options.get("softcap", 0.0), "scale": options.get("scale", 0.0)}
+    if options.pop("alibi", 0):
+        options["alibi_slope"] = torch.exp2(-torch.arange(1, h + 1, device="cuda").float() * 8 / h)
+    if options.pop("sinks", 0):
+        options["sink"] = torch.randn(h, device="cuda") * 2
+    if lengths:
+        options["kv_length"] = torch.tensor(lengths, device="cuda", dtype=torch.int32)
+        for i, n in enumerate(lengths):
+            k[i, n:] = math.nan
+            v[i, n:] = math.nan
+    out = torch.full((b, sq, h, dv), math.nan, device="cuda", dtype=out_dtype)
+    lse = torch.full((b, h, sq), math.nan, device="cuda")
+    run = rapt.forward(q, k, v, out, lse, kernel, **options)
+    run()
+    torch.cuda.synchronize()
+    first, first_lse = out.clone(), lse.clone()
+    run()
+    torch.cuda.synchronize()
+    if not (torch.equal(first.isnan(), out.isnan()) and torch.equal(first.nan_to_num(), out.nan_to_num()) and torch.equal(first_lse, lse)):
+        return run.kernel, math.inf, math.inf
+    worst = [0, 0]
+    for i in range(b):
+        n = lengths[i] if lengths else sk
+        want, want_lse = reference(q[i], k[i, :n], v[i, :n], slope=options.get("alibi_slope"), sink=options.get("sink"), **ref)
+        e = errors(out[i], lse[i], want, want_lse)
+        worst = [max(worst[0], e[0]), max(worst[1], e[1])]
+    return run.kernel, *worst
+
+
+def ragged(rapt, dtype, q_lengths, kv_lengths, h, hk, d, poison=None, **options):
+    starts = [torch.tensor([0] + list(x), device="cuda").cumsum(0).to(torch.int32) for x in (q_lengths, kv_lengths)]
+    q, k, v = randn(sum(q_lengths), h, d, dtype=dtype), randn(sum(kv_lengths), hk, d, dtype=dtype), randn(sum(kv_lengths), hk, d, dtype=dtype)
+    q0, k0 = starts[0].tolist(), starts[1].tolist()
+    if poison is not None:
+        for x, at in ((q, q0), (k, k0), (v, k0)):
+            x[at[poison]:at[poison + 1]] = math.nan
+    out, lse = torch.full_like(q, math.nan), torch.full((h, q.shape[0]), math.nan, device="cuda")
+    run = rapt.forward(q, k, v, out, lse, ragged=True, q_start=starts[0], kv_start=starts[1], **options)
+    run()
+    torch.cuda.synchronize()
+    worst = [0, 0]
+    for i in range(len(q_lengths)):
+        if i == poison:
+            continue
+        s, t = slice(q0[i], q0[i + 1]), slice(k0[i], k0[i + 1])
+        want, want_lse = reference(q[s], k[t], v[t], options.get("causal", 0), options.get("align", 0), options.get("window_left", 0),
+                                   options.get("window_right", 0))
+        e = errors(out[s], lse[:, s], want, want_lse)
+        worst = [max(worst[0], e[0]), max(worst[1], e[1])]
+    return run.kernel, *worst
+
+
+def cases():
+    """(name, function of (rapt, dtype))."""
+    def add(name, function, *args, **options):
+        listed.append((name, lambda r, t: function(r, t, *args, **options)))
+    listed = []
+    for d, dv in ((64, 64), (128, 128), (256, 256), (96, 96), (192, 192), (192, 128), (80, 80), (40, 40), (160, 160), (112, 112), (72, 40)):
+        for causal in (0, 1):
+            for b, sq, sk, h, hk in ((2, 512, 512, 4, 2), (1, 1000, 1000, 3, 1), (1, 77, 333, 2, 2), (3, 200, 1025, 4, 4), (2, 1, 129, 2, 1),
+                                     (1, 333, 77, 2, 2)):
+                add(f"d{d}/{dv} causal{causal} {b}x{sq}x{sk} h{h}/{hk}", dense, b, sq, sk, h, hk, d, dv, causal=causal)
+    for d in (64, 128, 256):
+        for causal in (0, 1):
+            add(f"d{d} causal{causal} many tiles", dense, 4, 640, 640, 40, 8, d, d, causal=causal)
+            add(f"d{d} causal{causal} long", dense, 1, 4224, 4224, 2, 2, d, d, causal=causal)
+            add(f"d{d} causal{causal} growing scores", dense, 1, 1500, 1500, 2, 2, d, d, causal=causal, grow=8)
+            add(f"d{d} causal{causal} kv_length", dense, 5, 300, 700, 4, 2, d, d, causal=causal, lengths=[700, 0, 1, 129, 400])
+            add(f"d{d} causal{causal} window", dense, 2, 900, 900, 2, 2, d, d, causal=causal, window_left=101)
+            add(f"d{d} causal{causal} window both", dense, 2, 700, 900, 2, 2, d, d, causal=causal, window_left=1, window_right=301)
+            add(f"d{d} causal{causal} softcap", dense, 1, 500, 600, 2, 2, d, d, causal=causal, softcap=5.0)
+            add(f"d{d} causal{causal} sink", dense, 1, 500, 400, 4, 2, d, d, causal=causal, sinks=1)
+            add(f"d{d} causal{causal} alibi", dense, 1, 500, 600, 8, 2, d, d, causal=causal, alibi=1)
+            add(f"d{d} causal{causal} f32 out", dense, 1, 300, 300, 2, 2, d, d, causal=causal, out_dtype=torch.float32)
+            add(f"d{d} causal{causal} negative scale", dense, 1, 300, 300, 2, 2, d, d, causal=causal, scale=-0.1)
+            add(f"d{d} causal{causal} everything", dense, 3, 400, 600, 4, 2, d, d, causal=causal, softcap=20.0, sinks=1, alibi=1, window_left=257,
+                lengths=[600, 350, 17])
+            add(f"d{d} causal{causal} ragged", ragged, (300, 0, 1, 129, 700, 64), (300, 50, 77, 129, 900, 0), 4, 2, d, causal=causal)
+            add(f"d{d} causal{causal} ragged, NaN neighbour", ragged, (300, 130, 200), (300, 130, 333), 4, 2, d, poison=1, causal=causal)
+            add(f"d{d} causal{causal} ragged window", ragged, (300, 513, 200), (400, 513, 200), 2, 1, d, causal=causal, window_left=65)
+            add(f"d{d} causal{causal} 64 ragged", ragged, tuple(range(1, 641, 10)), tuple(range(1, 641, 10)), 2, 1, d, causal=causal)
+        add(f"d{d} top-left", dense, 2, 300, 700, 2, 2, d, d, causal=1, align=1)
+        add(f"d{d} top-left tall", dense, 2, 700, 300, 2, 2, d, d, causal=1, align=1)
+        add(f"d{d} rows without keys", dense, 2, 700, 300, 2, 2, d, d, causal=1)
+        add(f"d{d} window without keys", dense, 1, 900, 200, 2, 2, d, d, causal=1, align=1, window_left=51)
+    return listed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lib", default="build/librapt.so")
+    parser.add_argument("--dtype", default="bf16,f16")
+    parser.add_argument("--match", default="")
+    options = parser.parse_args()
+    rapt = Rapt(options.lib)
+    failed = count = 0
+    worst = {}
+    for name in options.dtype.split(","):
+        dtype = DTYPES[name]
+        for case, function in cases():
+            if options.match not in case:
+                continue
+            torch.manual_seed(count)
+            count += 1
+            try:
+                kernel, error, lse_error = function(rapt, dtype)
+            except RuntimeError as problem:
+                kernel, error, lse_error = str(problem).splitlines()[0][:200], math.inf, math.inf
+                if "CUDA" in str(problem):
+                    print("stopped:", name, case, problem)
+                    sys.exit(1)
+            worst[kernel] = max(worst.get(kernel, 0), error if error < math.inf else 0)
+            if not (error < BOUND[dtype] and lse_error < 2e-3):
+                failed += 1
+                print(f"FAILED {name} {case}: {kernel} error {error:.1e} lse {lse_error:.1e}", flush=True)
+    print(f"{count - failed} of {count} right; worst relative error by kernel: " +
+          ", ".join(f"{kernel} {error:.1e}" for kernel, error in sorted(worst.items())))
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()

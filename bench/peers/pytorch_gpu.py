@@ -1,0 +1,409 @@
+"""pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; ratios, a CSV, plots.
+
+usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--out bench/results] [--protocol graph,sustained]
+
+Groups (--only, comma separated):
+  grid     16k tokens, heads x channels = 2048, channels 64/128/256, S 512 ... 16k, causal and full
+  models   LLaMA-3-8B 32/8, Qwen2-7B 28/4, LLaMA-2-13B 40/40, MQA 32/1, 128 channels, causal, batch 1, S 512 ... 32k
+  ragged   64 sequences of mixed lengths        options  window 1024 at 16k, softcap 50, sink, ALiBi
+  tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
+  f32      16k tokens, heads x channels = 2048, channels 64/128
+Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, medians. sustained: each alone, 0.2 s to
+warm up and 0.3 s timed, forward then backward order: long kernels sit at the power limit there. A ratio is peer time / rapt time: above
+1 rapt is faster. Same tensors for all; every output is compared with cuDNN's (f32: memory-efficient) before it is timed.
+--rows NAME,... times these kernels of the table against each other as well (--rows all: every one that serves)."""
+import argparse
+import csv
+import datetime
+import math
+import os
+import subprocess
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from rapt_torch import Rapt
+
+BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash2": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+FIELDS = "date commit gpu driver torch cudnn protocol group case dtype candidate us tflops ratio share error".split()
+
+
+def attention_flops(b, h, sq, sk, d, dv, causal, window=0):
+    """Multiplies and adds of both products over the pairs that are visible (bottom-right, window keys to the left)."""
+    pairs = 0
+    if causal or window:
+        full, limit = sk - sq, window if window else sk
+        low = max(0, min(sq, limit - 1 - full))
+        pairs = low * (full + 1) + low * (low - 1) // 2 + (sq - low) * limit
+    else:
+        pairs = sq * sk
+    return 2 * b * h * pairs * (d + dv)
+
+
+# ---- Candidates: functions that launch once on the current stream ------------------------------------------------------------
+
+
+def sdpa(backend, q, k, v, causal, out):
+    """out[0] keeps the result. Heads second, a view; grouped heads natively, or repeated where the backend cannot (timed as used)."""
+    qt, kt, vt = (x.transpose(1, 2) for x in (q, k, v))
+    grouped = q.shape[2] != k.shape[2]
+
+    def run():
+        with sdpa_kernel(BACKENDS[backend]):
+            out[0] = F.scaled_dot_product_attention(qt, kt, vt, is_causal=causal, enable_gqa=grouped)
+    return run
+
+
+def flash_varlen(q, k, v, starts, longest, causal, out):
+    def run():
+        out[0] = torch.ops.aten._flash_attention_forward(q, k, v, starts, starts, longest, longest, 0.0, causal, False)[0]
+    return run
+
+
+def flash_dense(q, k, v, causal, out, left=None, slopes=None):
+    s = q.shape[1]
+
+    def run():
+        out[0] = torch.ops.aten._flash_attention_forward(q, k, v, None, None, s, s, 0.0, causal, False, window_size_left=left,
+                                                         window_size_right=0 if left is not None else None, alibi_slopes=slopes)[0]
+    return run
+
+
+def cudnn_varlen(q, k, v, starts, longest, causal, out):
+    def run():
+        out[0] = torch.ops.aten._cudnn_attention_forward(q, k, v, None, starts, starts, longest, longest, False, 0.0, causal, False)[0]
+    return run
+
+
+def flex(q, k, v, out, score=None, block=None):
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    compiled = torch.compile(flex_attention)
+    qt, kt, vt = (x.transpose(1, 2) for x in (q, k, v))
+    mask = create_block_mask(block, None, None, q.shape[1], k.shape[1]) if block else None
+
+    def run():
+        out[0] = compiled(qt, kt, vt, score_mod=score, block_mask=mask, enable_gqa=q.shape[2] != k.shape[2]).transpose(1, 2)
+    return run
+
+
+# ---- Protocols ---------------------------------------------------------------------------------------------------------------
+
+
+def once(run):
+    """Microseconds of one launch, roughly."""
+    a, b = torch.cuda.Event(True), torch.cuda.Event(True)
+    run()
+    a.record()
+    run()
+    b.record()
+    b.synchronize()
+    return a.elapsed_time(b) * 1e3
+
+
+def graph_of(run, launches):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(launches):
+            run()
+    return graph
+
+
+def by_graph(runs, rounds, launches=0):
+    """Median microseconds per launch, all candidates in turn."""
+    graphs = {}
+    for name, run in runs.items():
+        n = launches or max(1, min(64, int(1500 / once(run))))
+        graphs[name] = (graph_of(run, n), n)
+    times = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name, (graph, n) in graphs.items():
+            a, b = torch.cuda.Event(True), torch.cuda.Event(True)
+            a.record()
+            graph.replay()
+            b.record()
+            b.synchronize()
+            if i:
+                times[name].append(a.elapsed_time(b) * 1e3 / n)
+    return {name: sorted(t)[len(t) // 2] for name, t in times.items()}
+
+
+def by_power(runs, warm=0.2, timed=0.3):
+    """Microseconds per launch, each alone, forward then backward order, mean of the two."""
+    times = {name: [] for name in runs}
+    for name in list(runs) + list(runs)[::-1]:
+        run, t = runs[name], once(runs[name]) / 1e6
+        for _ in range(int(warm / t) + 1):
+            run()
+        n = max(4, int(timed / t))
+        a, b = torch.cuda.Event(True), torch.cuda.Event(True)
+        a.record()
+        for _ in range(n):
+            run()
+        b.record()
+        b.synchronize()
+        times[name].append(a.elapsed_time(b) * 1e3 / n)
+    return {name: sum(t) / len(t) for name, t in times.items()}
+
+
+# ---- One case ----------------------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    def __init__(self, options):
+        self.options, self.rapt, self.rows = options, Rapt(options.lib), []
+        run = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        self.head = {"date": datetime.date.today().isoformat(), "commit": run("git", "rev-parse", "--short", "HEAD"),
+                     "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
+                     "driver": run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")}
+        self.matmul = self.matmul_rate()
+
+    def matmul_rate(self):
+        x, y = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+        us = by_power({"matmul": lambda: x @ y})["matmul"]
+        rate = 2 * 8192 ** 3 / us / 1e6
+        print(f"{self.head['gpu']}: bf16 matmul 8192 cubed {rate:.0f} TFLOP/s sustained (the share below is of this)", flush=True)
+        return rate
+
+    def kernels_for(self, make):
+        """The default kernel, then those of --rows that serve."""
+        found = {"rapt": make(None)}
+        names = self.options.rows.split(",") if self.options.rows else []
+        if names == ["all"]:
+            names = self.options.known
+        for name in names:
+            if name == found["rapt"].kernel:
+                continue
+            try:
+                found["rapt:" + name] = make(name)
+            except RuntimeError:
+                pass
+        return found
+
+    def case(self, group, name, dtype, flops, ours, peers, launches=0, tolerance=None):
+        """ours: name -> (run, out tensor); peers: name -> (run, out list). The first peer is the measure of right."""
+        tolerance = tolerance or {"bf16": 1e-2, "f16": 2e-3, "f32": 5e-6}[dtype]
+        usable, want = {}, None
+        for peer, (run, out) in peers.items():
+            try:
+                run()
+                torch.cuda.synchronize()
+                usable[peer] = run
+                if want is None and ", no " not in peer:
+                    want = out[0]
+            except (RuntimeError, TypeError, ImportError) as problem:
+                print(f"   {name}: {peer} left out: {str(problem).splitlines()[0][:110]}")
+        error = {}
+        for candidate, (run, out) in list(ours.items()):
+            out.fill_(math.nan)
+            run()
+            torch.cuda.synchronize()
+            if want is not None:
+                w = want.float() if want.shape == out.shape else want.transpose(1, 2).float()
+                error[candidate] = ((out.float() - w).norm() / w.norm()).item()
+                if not error[candidate] < tolerance:
+                    print(f"WRONG {group} {name} {dtype} {candidate} {run.kernel}: {error[candidate]:.1e} from {list(usable)[0]}", flush=True)
+                    continue
+            usable[candidate] = run
+        for protocol in self.options.protocol.split(","):
+            if protocol == "sustained" and launches:
+                continue
+            us = by_graph(usable, self.options.rounds, launches) if protocol == "graph" else by_power(usable)
+            self.report(protocol, group, name, dtype, flops, us, ours, error)
+
+    def report(self, protocol, group, name, dtype, flops, us, ours, error):
+        line = []
+        mine = us.get("rapt")
+        for candidate, t in us.items():
+            tf = flops / t / 1e6
+            ratio = t / mine if mine else math.nan
+            self.rows.append(dict(self.head, protocol=protocol, group=group, case=name, dtype=dtype, candidate=candidate, us=f"{t:.2f}",
+                                  tflops=f"{tf:.1f}", ratio=f"{ratio:.3f}", share=f"{tf / self.matmul:.3f}",
+                                  error=f"{error.get(candidate, 0):.1e}"))
+            unit = f"{tf:.0f} TF" if flops > 2e9 else f"{t:.2f} us"
+            line.append(unit if candidate == "rapt" else f"{candidate} {unit} ({ratio:.2f})")
+            if candidate == "rapt":
+                line.insert(0, line.pop())
+        kernel = ours["rapt"][0].kernel if "rapt" in ours else "-"
+        print(f"{protocol[0]} {name:24s} {kernel:26s} " + " | ".join(line), flush=True)
+
+    def dense(self, group, name, dtype, b, sq, sk, h, hk, d, causal, peers=("cudnn", "flash2"), launches=0, extra=None, **settings):
+        torch.manual_seed(sq + d)
+        t = DTYPES[dtype]
+        q = torch.randn(b, sq, h, d, device="cuda").to(t)
+        k, v = (torch.randn(b, sk, hk, d, device="cuda").to(t) for _ in range(2))
+        outs = {}
+
+        def make(kernel):
+            out = torch.empty_like(q)
+            run = self.rapt.forward(q, k, v, out, kernel=kernel, causal=int(causal), **settings)
+            outs[run] = out
+            return run
+        ours = {n: (run, outs[run]) for n, run in self.kernels_for(make).items()}
+        others = {}
+        for peer in peers:
+            result = [None]
+            kv = (k, v) if peer != "efficient" or h == hk else (x.repeat_interleave(h // hk, 2) for x in (k, v))
+            others[peer] = (sdpa(peer, q, *kv, bool(causal), result), result)
+        if extra:
+            others = extra(q, k, v)
+        window = settings.get("window_left", 0)
+        self.case(group, name, dtype, attention_flops(b, h, sq, sk, d, d, causal, window), ours, others, launches)
+
+
+# ---- Groups ------------------------------------------------------------------------------------------------------------------
+
+
+def grid(bench):
+    o = bench.options
+    for d in map(int, o.channels.split(",")):
+        for causal in map(int, o.masks.split(",")):
+            for s in map(int, o.lengths.split(",")):
+                bench.dense("grid", f"d{d} {'causal' if causal else 'full'} {s}", o.dtype, 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
+                            o.peers.split(","))
+
+
+def models(bench):
+    for model, h, hk in (("llama3-8b", 32, 8), ("qwen2-7b", 28, 4), ("llama2-13b", 40, 40), ("mqa", 32, 1)):
+        for s in map(int, (bench.options.lengths + ",32768").split(",")):
+            bench.dense("models", f"{model} {s}", bench.options.dtype, 1, s, s, h, hk, 128, 1, bench.options.peers.split(","))
+
+
+def ragged(bench):
+    t = DTYPES[bench.options.dtype]
+    for name, lengths in (("64 of 128..2048", [128 + (i * 613) % 1921 for i in range(64)]), ("64 of 16..512", [16 + (i * 97) % 497 for i in range(64)]),
+                          ("63 short, one of 16k", [256] * 63 + [16384])):
+        for h, hk in ((16, 16), (32, 8)):
+            starts = torch.tensor([0] + lengths, device="cuda").cumsum(0).to(torch.int32)
+            q = torch.randn(sum(lengths), h, 128, device="cuda").to(t)
+            k, v = (torch.randn(sum(lengths), hk, 128, device="cuda").to(t) for _ in range(2))
+            out, r1, r2 = torch.empty_like(q), [None], [None]
+            run = bench.rapt.forward(q, k, v, out, ragged=True, causal=1, q_start=starts, kv_start=starts)
+            flops = sum(attention_flops(1, h, n, n, 128, 128, 1) for n in lengths)
+            peers = {"flash2": (flash_varlen(q, k, v, starts, max(lengths), True, r1), r1),
+                     "cudnn": (cudnn_varlen(q, k, v, starts, max(lengths), True, r2), r2)}
+            bench.case("ragged", f"{name} {h}/{hk}", bench.options.dtype, flops, {"rapt": (run, out)}, peers)
+
+
+def options_group(bench):
+    dtype, heads = bench.options.dtype, 16
+    results = [[None] for _ in range(8)]
+    slopes = torch.exp2(-torch.arange(1, heads + 1, device="cuda").float() / 2)
+    sinks = torch.randn(heads, device="cuda")
+    for s in (4096, 16384):
+        b = 16384 // s
+        bench.dense("options", f"window 1024 {s}", dtype, b, s, s, heads, heads, 128, 1, window_left=1025,
+                    extra=lambda q, k, v: {"flash2": (flash_dense(q, k, v, True, results[0], 1024), results[0]),
+                                           "cudnn, no window": (sdpa("cudnn", q, k, v, True, results[6]), results[6])})
+        bench.dense("options", f"softcap 50 {s}", dtype, b, s, s, heads, heads, 128, 1, softcap=50.0,
+                    extra=lambda q, k, v: {"flex": (flex(q, k, v, results[1], lambda x, b, h, i, j: 50 * torch.tanh(x / 50),
+                                                         lambda b, h, i, j: i >= j), results[1]),
+                                           "cudnn, no softcap": (sdpa("cudnn", q, k, v, True, results[2]), results[2])})
+        bench.dense("options", f"alibi {s}", dtype, b, s, s, heads, heads, 128, 1, alibi_slope=slopes,
+                    extra=lambda q, k, v: {"flash2": (flash_dense(q, k, v, True, results[3], slopes=slopes), results[3])})
+
+        def with_sink(q, k, v):
+            """The same values from cuDNN: its output and log-sum-exp, then the sink's share, as PyTorch users do it; and without."""
+            qt, kt, vt = (x.transpose(1, 2) for x in (q, k, v))
+
+            def run():
+                o, lse = torch.ops.aten._scaled_dot_product_cudnn_attention(qt, kt, vt, None, True, 0.0, True)[:2]
+                share = torch.sigmoid(lse.reshape(o.shape[:3]) - sinks[None, :, None])
+                results[4][0] = (o * share[..., None].to(o.dtype)).transpose(1, 2)
+            return {"cudnn + rescale": (run, results[4]), "cudnn, no sink": (sdpa("cudnn", q, k, v, True, results[5]), results[5])}
+        bench.dense("options", f"sink {s}", dtype, b, s, s, heads, heads, 128, 1, sink=sinks, extra=with_sink)
+
+
+def tiny(bench):
+    for dtype in ("bf16", "f32"):
+        peers = ("cudnn", "flash2") if dtype == "bf16" else ("efficient",)
+        for b, s, h in ((1, 16, 32), (1, 8, 40), (4, 16, 8)):
+            for causal in (0, 1):
+                bench.dense("tiny", f"{b}x{s} {h} heads{' causal' if causal else ''}", dtype, b, s, s, h, h, 128, causal, peers, launches=64)
+
+
+def f32(bench):
+    for d in (64, 128):
+        for causal in (1, 0):
+            for s in map(int, bench.options.lengths.split(",")):
+                bench.dense("f32", f"d{d} {'causal' if causal else 'full'} {s}", "f32", 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
+                            ("efficient",))
+
+
+GROUPS = {"grid": grid, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32}
+
+
+# ---- Results -----------------------------------------------------------------------------------------------------------------
+
+
+def plot(rows, folder):
+    try:
+        import matplotlib
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        print("no matplotlib: no plots")
+        return
+    chosen = [r for r in rows if r["group"] in ("grid", "f32")]
+    for protocol in sorted({r["protocol"] for r in chosen}):
+        for group in sorted({r["group"] for r in chosen}):
+            panels = sorted({r["case"].rsplit(" ", 1)[0] for r in chosen if r["group"] == group})
+            if not panels:
+                continue
+            figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3), sharey=False, squeeze=False)
+            for axis, panel in zip(axes[0], panels):
+                part = [r for r in chosen if r["group"] == group and r["protocol"] == protocol and r["case"].rsplit(" ", 1)[0] == panel]
+                for candidate in dict.fromkeys(r["candidate"] for r in part):
+                    points = [(int(r["case"].rsplit(" ", 1)[1]), float(r["tflops"])) for r in part if r["candidate"] == candidate]
+                    axis.plot(*zip(*points), marker="o", label=candidate)
+                axis.set(title=panel, xlabel="tokens", xscale="log")
+                axis.set_ylim(bottom=0)
+            axes[0][0].set_ylabel("TFLOP/s")
+            axes[0][0].legend(fontsize=7)
+            figure.suptitle(f"{rows[0]['gpu']}, {protocol}, {rows[0]['date']}, {rows[0]['commit']}", fontsize=9)
+            figure.tight_layout()
+            figure.savefig(os.path.join(folder, f"gpu_{group}_{protocol}.png"), dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lib", default="build/librapt.so")
+    parser.add_argument("--out", default="bench/results")
+    parser.add_argument("--only", default="grid")
+    parser.add_argument("--protocol", default="graph")
+    parser.add_argument("--dtype", default="bf16")
+    parser.add_argument("--channels", default="64,128,256")
+    parser.add_argument("--masks", default="1,0", help="1 causal, 0 full")
+    parser.add_argument("--lengths", default="512,1024,2048,4096,8192,16384")
+    parser.add_argument("--peers", default="cudnn,flash2")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
+    options = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    bench = Bench(options)
+    options.known = bench.rapt.kernels()
+    for group in options.only.split(","):
+        try:
+            GROUPS[group](bench)
+        except RuntimeError as problem:
+            print(f"{group} stopped: {str(problem)[:300]}")
+            if "CUDA" in str(problem):
+                break
+    os.makedirs(options.out, exist_ok=True)
+    path = os.path.join(options.out, "pytorch_gpu.csv")
+    new = not os.path.exists(path)
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerows(bench.rows)
+    if bench.rows:
+        plot(bench.rows, options.out)
+    print(f"{len(bench.rows)} lines in {path}")
+    sys.exit(not bench.rows)
+
+
+if __name__ == "__main__":
+    main()
