@@ -216,7 +216,7 @@ DEVICE void key_tile(const struct attention_args *a, const struct work *w, struc
         block_barrier();
         load_tile(stage, TILE_KV, PART / 4, SWIZZLE_KEY, &w->k, key, w->seq.kv_length, c);
         block_barrier();
-        add_scores(s, q, D / 4, c / 4, stage, PART / 4);
+        add_scores(s, q, D / 4, c / 4, stage, PART / 4, PART / 4);
     }
     int some_hidden = tile_has_hidden(a, w, key);
     softmax_step(a, w, acc, s, p, key, some_hidden);
@@ -242,7 +242,7 @@ DEVICE void key_tile_at_once(const struct attention_args *a, const struct work *
     load_tile(k, TILE_KV, D / 4, SWIZZLE_KEY, &w->k, key, w->seq.kv_length, 0);
     load_tile(v, TILE_KV, DV / 4, SWIZZLE_NONE, &w->v, key, w->seq.kv_length, 0);
     block_barrier();
-    add_scores(s, q, D / 4, 0, k, (smaller(D, a->channels) + 31) / 32 * 8);
+    add_scores(s, q, D / 4, 0, k, D / 4, (smaller(D, a->channels) + 31) / 32 * 8);
     int some_hidden = tile_has_hidden(a, w, key);
     softmax_step(a, w, acc, s, p, key, some_hidden);
     wave_barrier();

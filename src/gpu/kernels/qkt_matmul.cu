@@ -39,7 +39,7 @@ DEVICE void score_tile(const struct attention_args *a, int b, int head)
         load_tile(q_tile, TILE_Q, PART / 4, SWIZZLE_ROW, &q, first_query, seq.q_length, c);
         load_tile(k_tile, TILE_KV, PART / 4, SWIZZLE_KEY, &k, first_key, limit, c);
         block_barrier();
-        add_scores(s, q_tile, PART / 4, 0, k_tile, PART / 4);
+        add_scores(s, q_tile, PART / 4, 0, k_tile, PART / 4, PART / 4);
     }
     int aligned = runs_aligned(&a->scores, RN);
     UNROLL for (int i = 0; i < RM; i++) {

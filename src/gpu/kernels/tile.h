@@ -143,18 +143,18 @@ DEVICE void load_tile(float4 *tile, int count, int width, int swizzle, const str
     }
 }
 
-/* s[i][n] += q[row i][first ... first + 4 * width - 1] . k[key n][0 ... 4 * width - 1]; q has rows of q_width float4, k of width. */
-DEVICE void add_scores(float (*s)[RN], const float4 *q, int q_width, int first, const float4 *k, int width)
+/* s[i][n] += q[row i][first ... first + 4 * width - 1] . k[key n][0 ... 4 * width - 1]; q has rows of q_width float4, k of k_width. */
+DEVICE void add_scores(float (*s)[RN], const float4 *q, int q_width, int first, const float4 *k, int k_width, int width)
 {
     int x = THREAD % LANES, y = THREAD / LANES;
-    const float4 *q_row = q + y * q_width + first, *k_row = k + x * RN * width;
+    const float4 *q_row = q + y * q_width + first, *k_row = k + x * RN * k_width;
 #pragma unroll 1
     for (int c = 0; c < width; c++) {
         int cq = c ^ (y & 7), ck = c ^ (x & 7);
         float4 a[RM];
         UNROLL for (int i = 0; i < RM; i++) a[i] = q_row[i * ROW_LANES * q_width + cq];
         UNROLL for (int n = 0; n < RN; n++) {
-            float4 b = k_row[n * width + ck];
+            float4 b = k_row[n * k_width + ck];
             UNROLL for (int i = 0; i < RM; i++) {
                 s[i][n] = fused(a[i].x, b.x, s[i][n]);
                 s[i][n] = fused(a[i].y, b.y, s[i][n]);
