@@ -16,8 +16,8 @@
 
 enum {
     PANEL_BYTES = 256 << 10, /* K and V panels of a block together: a quarter of a 1 MiB L2 cache */
-    ROW_BYTES = 192 << 10,   /* q and o of an item */
-    ROWS_MAX = 192,          /* from here on packing K and V costs less than 3 % at 128 channels */
+    ROW_BYTES = 384 << 10,   /* q and o of an item */
+    ROWS_MAX = 384,          /* from here on packing K and V costs less than 2 % */
     KEYS_MIN = 64,
     KEYS_MAX = 512,          /* s of a tile stays within half of the L1 cache */
     ITEMS_PER_THREAD = 4,
@@ -76,7 +76,6 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->row = take(arena, max64(p->qk_channels, p->v_channels), sizeof(float));
     w->k_rows = take(arena, keys, sizeof(void *));
     w->v_rows = take(arena, keys, sizeof(void *));
-    w->next_rows = take(arena, keys, sizeof(void *));
     w->k_scales = take(arena, keys, sizeof(void *));
     w->v_scales = take(arena, keys, sizeof(void *));
     w->unusual = take(arena, keys, sizeof(int64_t));
@@ -419,27 +418,6 @@ static struct forward_range block_range(const struct forward_item *t, int64_t ke
                                   .last = min64(high - key0, t->call->plan->key_block)};
 }
 
-/* Asks for rows [first, last) of the block at key0, to be in the L2 cache when they are packed. */
-static void prefetch_rows(struct forward_item *t, const rapt_tensor *tensor, int64_t key0, int64_t first, int64_t last)
-{
-    enum { CACHE_LINE = 64 };
-    const void **row = t->scratch.next_rows;
-    int64_t bytes = tensor->size[3] * (int64_t)dtype_size(tensor->dtype);
-    if (tensor->stride[3] != 1) return;
-    key_rows(t->call, tensor, &t->sequence, t->kv_head, key0, first, last, row, NULL);
-    for (int64_t j = first; j < last; j++)
-        for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch((const char *)row[j] + at, 0, 2);
-}
-
-/* While tile i is worked on, its share of the following block of keys. */
-static void prefetch_share(struct forward_item *t, int64_t i, int64_t key0, int64_t high)
-{
-    int64_t next = key0 + t->call->plan->key_block, count = min64(high - next, t->call->plan->key_block);
-    if (count <= 0) return;
-    prefetch_rows(t, &t->call->a->k, next, count * i / t->tiles, count * (i + 1) / t->tiles);
-    prefetch_rows(t, &t->call->a->v, next, count * i / t->tiles, count * (i + 1) / t->tiles);
-}
-
 static void attend(struct forward_item *t)
 {
     int64_t low, high, keys = t->call->plan->key_block;
@@ -450,7 +428,6 @@ static void attend(struct forward_item *t)
         pack_values(t, &range);
         for (int64_t i = 0; i < t->tiles; i++) {
             int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0;
-            prefetch_share(t, i, key0, high);
             attend_tile(t, &range, r0, rows, tile_begun(t, r0, rows, key0));
         }
     }

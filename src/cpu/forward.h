@@ -20,7 +20,6 @@ struct forward_scratch {
     int64_t *first, *last;    /* [row_block]: the keys a row sees, before mask */
     float *row;               /* one row of q or v in f32 */
     const void **k_rows, **v_rows;   /* [key_block] */
-    const void **next_rows;   /* [key_block]: to be prefetched */
     const float **k_scales, **v_scales;
     int64_t *unusual;         /* [key_block]: keys of the block whose value holds NaN or infinity */
     unsigned char *seen;      /* [row_tile][key_block]: row sees unusual[n] */
