@@ -1,0 +1,162 @@
+/* equivalences.c: calls that must mean the same: an option left at zero, the separate operations joined, copied heads, a cache
+ * filled token by token. Each test runs on every chosen device (tests/devices.h). */
+#include "trial.h"
+
+/* ---- Options that mean the same (S09, S12, S15) ---- */
+
+typedef void change(rapt_attention *a);
+
+static void set_default_scale(rapt_attention *a)
+{
+    a->scale = 1 / sqrt((double)a->q.size[3]);
+}
+
+static void set_wide_window(rapt_attention *a)
+{
+    a->window_left = a->window_right = RAPT_WINDOW(1000000);
+}
+
+static void set_largest_window(rapt_attention *a)
+{
+    a->window_left = a->window_right = INT64_MAX;
+}
+
+static void set_causal_window(rapt_attention *a)
+{
+    a->window_right = RAPT_WINDOW(0);
+}
+
+static void same_after(const char *text, change *apply, rapt_device *device)
+{
+    struct trial *x = trial_of(text, device), *y = trial_open(text, device);
+    apply(&y->there.args.forward);
+    apply(&y->host.args.forward);
+    trial_run(y);
+    assert_accurate(y);
+    assert_accurate(x);
+    trial_close(x);
+    trial_close(y);
+}
+
+static void a_zeroed_option_is_the_default(void **state)
+{
+    (void)state;
+    EACH_DEVICE(device)
+    {
+        same_after("forward f32 b1 h2 q20 kv30 d48 causal lse", set_default_scale, device);
+        same_after("forward bf16 b1 h2 q20 kv30 d48 causal lse", set_wide_window, device);
+        same_after("forward f32 b1 h2 q20 kv30 d48 lse", set_largest_window, device);
+        same_after("forward f32 b1 h2 q20 kv30 d48 causal lse", set_causal_window, device);
+    }
+}
+
+static void weights_sum_to_one(void **state)
+{
+    static const char *const lines[] = {"forward f32 b2 h4/2 q33 kv90 d64 causal weights lse", "forward f32 b1 h4 q9 kv50 d64 sink weights lse",
+                                        "forward f16 b2 h4/2 q1 kv90 d64 weights lse"};
+    (void)state;
+    EACH_DEVICE(device) for (size_t n = 0; n < 3; n++)
+    {
+        struct trial *t = trial_of(lines[n], device);
+        const rapt_attention *a = &t->host.args.forward;
+        for (int64_t b = 0; b < a->weights.size[0]; b++)
+            for (int64_t h = 0; h < a->weights.size[1]; h++)
+                for (int64_t i = 0; i < a->weights.size[2]; i++) {
+                    double sum = 0, lse = load_float(a->lse.data, RAPT_F32, tensor_offset(&a->lse, b, h, i, 0));
+                    for (int64_t j = 0; j < a->weights.size[3]; j++)
+                        sum += load_float(a->weights.data, a->weights.dtype, tensor_offset(&a->weights, b, h, i, j));
+                    if (a->sink.dtype) sum += exp(load_float(a->sink.data, RAPT_F32, tensor_offset(&a->sink, b, h, 0, 0)) - lse);
+                    assert_true(fabs(sum - 1) < 1e-4);
+                }
+        trial_close(t);
+    }
+}
+
+/* ---- The pieces together ---- */
+
+/* softmax(causal_mask(q k^T)) v through the separate operations is attention. The weights are f32, so the bound of the fused
+ * call holds. S26 aside, this is how the pieces are meant to be joined. */
+static void pieces_make_attention(void **state)
+{
+    (void)state;
+    EACH_DEVICE(device)
+    {
+        struct trial *t = trial_open("forward f32 b2 h4/2 q30 kv50 d64 causal weights", device);
+        rapt_attention *a = &t->there.args.forward;
+        rapt_qk_args qk = {.struct_size = sizeof qk, .q = a->q, .k = a->k, .out = a->weights};
+        rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = a->weights};
+        rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a->weights, .out = a->weights};
+        rapt_pv_args pv = {.struct_size = sizeof pv, .weights = a->weights, .v = a->v, .out = a->out};
+        if (rapt_qk(device, &qk, NULL) || rapt_causal_mask(device, &mask, NULL) || rapt_softmax(device, &softmax, NULL) ||
+            rapt_pv(device, &pv, NULL))
+            fail_msg("%s", rapt_last_error());
+        if (problem_download(&t->there, &t->host)) fail_msg("%s", rapt_last_error());
+        assert_accurate(t);
+        trial_close(t);
+    }
+}
+
+/* MQA and GQA by copies of K and V are MQA and GQA. */
+static void replicated(const char *text, rapt_device *device)
+{
+    struct trial *t = trial_open(text, device);
+    rapt_attention a = t->there.args.forward;
+    int64_t heads = a.q.size[1], b = a.k.size[0], s = a.k.size[2];
+    size_t element = dtype_size(a.k.dtype);
+    void *memory[2];
+    for (int n = 0; n < 2; n++)
+        assert_int_equal(rapt_alloc(device, (size_t)(b * heads * s * (n ? a.v.size[3] : a.k.size[3])) * element, &memory[n]), RAPT_OK);
+    rapt_kv_replicate_args r = {.struct_size = sizeof r, .k = a.k, .v = a.v,
+                                .k_out = rapt_tensor_bthd(memory[0], (rapt_dtype)a.k.dtype, b, heads, s, a.k.size[3]),
+                                .v_out = rapt_tensor_bthd(memory[1], (rapt_dtype)a.v.dtype, b, heads, s, a.v.size[3])};
+    if (rapt_kv_replicate(device, &r, NULL)) fail_msg("%s", rapt_last_error());
+    a.k = r.k_out;
+    a.v = r.v_out;
+    if (rapt_forward(device, &a, NULL) || problem_download(&t->there, &t->host)) fail_msg("%s", rapt_last_error());
+    assert_accurate(t);
+    for (int n = 0; n < 2; n++) rapt_free(device, memory[n]);
+    trial_close(t);
+}
+
+static void replicated_heads_are_grouped_heads(void **state)
+{
+    (void)state;
+    each_type("forward %s b2 h6/1 q20 kv40 d64 causal lse", replicated);
+    each_type("forward %s b2 h6/2 q20 kv40 d64/32 lse", replicated);
+}
+
+/* A cache filled token by token, with attention after each, gives the rows of one causal call over all. */
+static void decoding_is_prefill(void **state)
+{
+    enum { STEPS = 37 };
+    (void)state;
+    EACH_DEVICE(device) for (size_t n = 0; n < 3; n++)
+    {
+        char text[PROBLEM_LINE];
+        snprintf(text, sizeof text, "forward %s b2 h4/2 q%d kv%d d64 causal lse", types[n], STEPS, STEPS);
+        struct trial *t = trial_open(text, device);
+        rapt_attention a = t->there.args.forward;
+        for (int64_t i = 0; i < STEPS; i++) { /* query i with keys 0 ... i: views of one token and of i + 1 */
+            rapt_attention step = a;
+            rapt_tensor *queries[3] = {&step.q, &step.out, &step.lse};
+            for (int c = 0; c < 3; c++) {
+                queries[c]->data = (char *)queries[c]->data + i * queries[c]->stride[2] * (int64_t)dtype_size(queries[c]->dtype);
+                queries[c]->size[2] = 1;
+            }
+            step.k.size[2] = step.v.size[2] = i + 1;
+            if (rapt_forward(device, &step, NULL)) fail_msg("%s", rapt_last_error());
+        }
+        if (problem_download(&t->there, &t->host)) fail_msg("%s", rapt_last_error());
+        assert_accurate(t);
+        trial_close(t);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_zeroed_option_is_the_default), cmocka_unit_test(weights_sum_to_one),
+        cmocka_unit_test(pieces_make_attention), cmocka_unit_test(replicated_heads_are_grouped_heads),
+        cmocka_unit_test(decoding_is_prefill)};
+    return run_on_devices("equivalences", tests, sizeof tests / sizeof *tests, argc, argv);
+}

@@ -1,0 +1,115 @@
+/* trial.h: runs a problem line on a device inside a cmocka test, for the programs of this folder. */
+#ifndef RAPT_TESTS_TRIAL_H
+#define RAPT_TESTS_TRIAL_H
+
+#include "base/dtype.h"
+#include "bound.h"
+#include "devices.h"
+#include "problem.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct test_devices devices;
+
+/* ---- Running a line ---- */
+
+/* A problem in host and device memory; heap memory, as args and regions point into it. */
+struct trial {
+    struct problem_line     line;
+    struct problem_instance host;
+    struct problem_device   there;
+};
+
+static inline struct trial *trial_open(const char *text, rapt_device *device)
+{
+    char error[256];
+    struct trial *t = calloc(1, sizeof *t);
+    assert_non_null(t);
+    if (!problem_parse(text, &t->line, error, sizeof error) || !problem_build(&t->line, &t->host, error, sizeof error))
+        fail_msg("%s", error);
+    if (problem_upload(&t->host, device, &t->there)) fail_msg("%s", rapt_last_error());
+    return t;
+}
+
+static inline void trial_close(struct trial *t)
+{
+    problem_device_free(&t->there);
+    problem_free(&t->host);
+    free(t);
+}
+
+/* Changes that a test made to the host's inputs are carried to the device first. */
+static inline void trial_refresh(struct trial *t)
+{
+    rapt_device *device = t->there.device;
+    problem_device_free(&t->there);
+    if (problem_upload(&t->host, device, &t->there)) fail_msg("%s", rapt_last_error());
+}
+
+static inline void trial_run(struct trial *t)
+{
+    if (problem_run(&t->there, t->line.op, NULL)) fail_msg("%s: %s", t->line.text, rapt_last_error());
+    if (problem_download(&t->there, &t->host)) fail_msg("%s", rapt_last_error());
+}
+
+static inline struct trial *trial_of(const char *text, rapt_device *device)
+{
+    struct trial *t = trial_open(text, device);
+    trial_run(t);
+    return t;
+}
+
+static inline void assert_accurate(const struct trial *t)
+{
+    struct accuracy accuracy;
+    assert_true(accuracy_check(&t->host, 0, &accuracy));
+    if (accuracy.worst > 1)
+        fail_msg("%s: %s is %.9g, should be %.9g, %.3g of the bound", t->line.text, accuracy.where, accuracy.got, accuracy.want,
+                 accuracy.worst);
+}
+
+#define EACH_DEVICE(device)                                                                        \
+    for (int device##_index = 0; device##_index < devices.count; device##_index++)                 \
+        for (rapt_device *device = devices.device[device##_index]; device; device = NULL)
+
+static const char *const types[] = {"f32", "f16", "bf16"};
+
+/* The line with %s replaced by each type, on each device. */
+typedef void line_test(const char *text, rapt_device *device);
+
+static inline void each_type(const char *pattern, line_test *test)
+{
+    EACH_DEVICE(device) for (size_t n = 0; n < 3; n++)
+    {
+        char text[PROBLEM_LINE];
+        snprintf(text, sizeof text, pattern, types[n]);
+        test(text, device);
+    }
+}
+
+/* The main of such a program: --list, or the tests on the chosen devices; skips without one. */
+static int run_on_devices(const char *group, const struct CMUnitTest *tests, size_t count, int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "--list")) {
+        for (size_t i = 0; i < count; i++) printf("%s\n", tests[i].name);
+        return 0;
+    }
+    if (!test_devices_open(&devices)) {
+        fprintf(stderr, "%s\n", rapt_last_error());
+        return 1;
+    }
+    if (!devices.count) printf("1..0 # SKIP no such device here\n");
+    int failed = devices.count ? _cmocka_run_group_tests(group, tests, count, NULL, NULL) : 0;
+    test_devices_close(&devices);
+    return failed != 0;
+}
+
+#endif
