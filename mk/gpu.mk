@@ -1,5 +1,6 @@
 # gpu.mk: one code object per row of src/gpu/kernels.def, built by nvcc or clang where present, embedded into GPU_OBJECTS.
-#   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern); the others are listed with 0 bytes
+#   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern, or several: '*_sm_90a|qk_*'); the others are listed
+#                              with 0 bytes
 #   make NVCC= HIP_CLANG=      build none; prebuilt/NAME_ARCH.co is used where it is there (make dist puts it there)
 #   make kernel-resources      registers, shared memory and spills of every object, from the compilers' own reports
 NVCC      ?= $(shell command -v nvcc || { test -x /usr/local/cuda/bin/nvcc && echo /usr/local/cuda/bin/nvcc; })

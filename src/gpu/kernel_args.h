@@ -83,10 +83,10 @@ struct tensor_map {
 
 /* Of 2-byte tensors. With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D views
  * (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the end read as zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes. rows is
- * q: min(tile_q, 64), k and v: min(tile_kv, page_tokens), out: as q. Ragged: batch 1; paged: batch is the page.
+ * q: min(tile_q, 64), k and v: min(tile_kv, page_tokens). Ragged: batch 1; paged: batch is the page.
  * With NEED_HALVES the maps are of q_half, k_half and v_half (2 * batch). */
 struct tensor_maps {
-    struct tensor_map q, k, v, out;
+    struct tensor_map q, k, v;
 };
 
 enum { ROPE_PAIRS_MAX = 288 };

@@ -1,6 +1,5 @@
 /* maps.c: tensor maps: their shapes are fixed in the plan, their addresses at execute. */
 #include "gpu/maps.h"
-#include "base/dtype.h"
 
 #include <string.h>
 
@@ -35,21 +34,17 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
 void maps_describe(const struct row *row, const struct problem *p, const struct attention_args *halves,
                    struct driver_map maps[MAP_COUNT])
 {
-    const rapt_tensor *tensors[MAP_COUNT] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
-    const struct view *half[MAP_COUNT] = {&halves->q_half, &halves->k_half, &halves->v_half, NULL};
+    const rapt_tensor *tensors[MAP_COUNT] = {&p->a.q, &p->a.k, &p->a.v};
+    const struct view *half[MAP_COUNT] = {&halves->q_half, &halves->k_half, &halves->v_half};
     int64_t kv_rows = p->page_tokens && p->page_tokens < row->tile_kv ? p->page_tokens : row->tile_kv;
     int64_t q_rows = row->tile_q < 64 ? row->tile_q : 64;
-    memset(maps, 0, MAP_COUNT * sizeof *maps);
     for (int i = 0; i < MAP_COUNT; i++) {
         int64_t size[4];
         memcpy(size, tensors[i]->size, sizeof size);
-        int64_t rows_of_box = i == MAP_K || i == MAP_V ? kv_rows : q_rows;
-        if ((row->needs & NEED_HALVES) && half[i]) {
-            size[0] *= 2;
-            describe(&maps[i], DTYPE_f16, size, half[i]->stride, rows_of_box, (row->needs & NEED_PANELS) != 0);
-        } else if (dtype_size(tensors[i]->dtype) == 2) {
-            describe(&maps[i], tensors[i]->dtype, size, tensors[i]->stride, rows_of_box, (row->needs & NEED_PANELS) != 0);
-        }
+        int halved = (row->needs & NEED_HALVES) != 0;
+        if (halved) size[0] *= 2;
+        describe(&maps[i], halved ? DTYPE_f16 : tensors[i]->dtype, size, halved ? half[i]->stride : tensors[i]->stride,
+                 i == MAP_Q ? q_rows : kv_rows, (row->needs & NEED_PANELS) != 0);
     }
 }
 
@@ -58,10 +53,9 @@ rapt_status maps_encode(struct gpu_device *device, const struct row *row, const 
 {
     int halves = (row->needs & NEED_HALVES) != 0;
     const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data, halves ? args->k_half.data : args->k.data,
-                                   halves ? args->v_half.data : args->v.data, args->out.data};
-    struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v, &out->out};
+                                   halves ? args->v_half.data : args->v.data};
+    struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v};
     rapt_status status = RAPT_OK;
-    for (int i = 0; i < MAP_COUNT && !status; i++)
-        if (maps[i].rank) status = device->driver->encode(device, &maps[i], data[i], to[i]);
+    for (int i = 0; i < MAP_COUNT && !status; i++) status = device->driver->encode(device, &maps[i], data[i], to[i]);
     return status;
 }

@@ -4,10 +4,9 @@
 
 #include "gpu/driver.h"
 
-enum { MAP_Q, MAP_K, MAP_V, MAP_OUT, MAP_COUNT };
+enum { MAP_Q, MAP_K, MAP_V, MAP_COUNT };
 
-/* The maps of a problem for a row; out is left out (rank 0) when its elements are not 2 bytes wide. halves: the views q_half, k_half
- * and v_half in place of q, k, v (NEED_HALVES). */
+/* The maps of a problem for a row; halves: whose views q_half, k_half and v_half take the place of q, k and v (NEED_HALVES). */
 void maps_describe(const struct row *row, const struct problem *p, const struct attention_args *halves,
                    struct driver_map maps[MAP_COUNT]);
 /* Encodes them over the data of args. Between enter and leave. */

@@ -21,6 +21,7 @@ static _Thread_local int current;
 
 int hipInit(unsigned flags)
 {
+    current = 0; /* so that one session's failed return to device 0 does not change the next one */
     ENTER("hipInit");
     return flags ? INVALID : 0;
 }

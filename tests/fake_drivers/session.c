@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-const struct vendor vendors[2] = {
+const struct stand_in vendors[2] = {
     {"cuda", "RAPT_CUDA_LIBRARY", RAPT_BUILD_FOLDER "/tests/fake_drivers/libcuda.so",
      RAPT_BUILD_FOLDER "/tests/fake_drivers/libcuda_broken.so", "CUBIN", "sm_90", "sm_35", "cuLaunchKernel", "cuCtxGetCurrent", "cuInit", 232448, 11040},
     {"hip", "RAPT_HIP_LIBRARY", RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64.so",
@@ -19,7 +19,7 @@ static const char *const stems[] = {
 #undef OVERRIDE
 };
 
-static void *symbol(const struct vendor *v, const char *name)
+static void *symbol(const struct stand_in *v, const char *name)
 {
     void *library = dlopen(v->library, RTLD_NOW | RTLD_LOCAL);
     assert_non_null(library);
@@ -28,7 +28,7 @@ static void *symbol(const struct vendor *v, const char *name)
     return address;
 }
 
-void session_override(const struct vendor *v, const char *stem, const char *text)
+void session_override(const struct stand_in *v, const char *stem, const char *text)
 {
     char variable[64], path[512];
     snprintf(variable, sizeof variable, "%s_%s", stem, v->suffix);
@@ -44,7 +44,7 @@ void session_override(const struct vendor *v, const char *stem, const char *text
     setenv(variable, path, 1);
 }
 
-static void remove_files(const struct vendor *v)
+static void remove_files(const struct stand_in *v)
 {
     char variable[64], path[512];
     for (size_t i = 0; i < sizeof stems / sizeof *stems; i++) {
@@ -55,7 +55,7 @@ static void remove_files(const struct vendor *v)
     }
 }
 
-struct fake *session_begin(const struct vendor *v)
+struct fake *session_begin(const struct stand_in *v)
 {
     char text[512];
     fake_state_function *state;
@@ -77,7 +77,7 @@ struct fake *session_begin(const struct vendor *v)
     return fake;
 }
 
-void session_end(const struct vendor *v)
+void session_end(const struct stand_in *v)
 {
     fake_state_function *state;
     void *address = symbol(v, "fake_state");
@@ -99,7 +99,7 @@ int session_calls(const struct fake *fake, const char *name)
     return 0;
 }
 
-rapt_context *session_open(const struct vendor *v)
+rapt_context *session_open(const struct stand_in *v)
 {
     rapt_context *context = NULL;
     rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};

@@ -13,23 +13,23 @@
 /* cmocka.h needs the four above. */
 #include <cmocka.h>
 
-struct vendor {
+struct stand_in {
     const char *name, *library_variable, *library, *broken_library, *suffix, *arch, *old_arch, *launch, *enter, *missing_symbol;
     int max_shared, old_version;
 };
-extern const struct vendor vendors[2]; /* cuda, hip */
+extern const struct stand_in vendors[2]; /* cuda, hip */
 
 /* The fake behind the vendor's library, reset; the environment names it, and names a file for each of the nine replaceable rows. */
-struct fake *session_begin(const struct vendor *v);
+struct fake *session_begin(const struct stand_in *v);
 /* Removes the variables and checks that nothing is alive and that nobody misused the driver. */
-void session_end(const struct vendor *v);
+void session_end(const struct stand_in *v);
 /* Points one of the nine variables at a new file with this text; NULL: removes the variable. */
-void session_override(const struct vendor *v, const char *stem, const char *text);
+void session_override(const struct stand_in *v, const char *stem, const char *text);
 /* How often a driver function was called since the last reset. */
 int session_calls(const struct fake *fake, const char *name);
 
 /* A context with this vendor's devices alone. */
-rapt_context *session_open(const struct vendor *v);
+rapt_context *session_open(const struct stand_in *v);
 
 /* Plain attention over addresses of `memory` that a fake never reads: b2 h4/2 q64 kv96 d64 f16. */
 rapt_attention session_problem(void *memory);

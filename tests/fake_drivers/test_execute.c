@@ -28,7 +28,7 @@ static void run(rapt_device *device, const rapt_attention *a, rapt_stream stream
 
 static void flash_arguments(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
@@ -61,7 +61,7 @@ static void flash_arguments(void **state)
 
 static void open_windows(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
@@ -81,7 +81,7 @@ static void open_windows(void **state)
 /* qk, mask only where something hides or changes scores, softmax, pv; scores in the workspace or in the caller's f32 weights. */
 static void composed_order(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_device *device = rapt_device_at(context, 0);
@@ -122,7 +122,7 @@ static void composed_order(void **state)
 /* A file named by the environment runs before the library's own better rows. */
 static void replaced_rows_first(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
@@ -138,9 +138,71 @@ static void replaced_rows_first(void **state)
     session_end(v);
 }
 
+/* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each tensor. */
+static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv, int causal)
+{
+    char *base = (char *)((uintptr_t)1 << 44);
+    rapt_attention a = {.struct_size = sizeof a, .causal = causal};
+    a.q = rapt_tensor_bthd(base, dtype, 1, 16, tokens, d);
+    a.k = rapt_tensor_bthd(base + ((uintptr_t)1 << 40), dtype, 1, 2, tokens, d);
+    a.v = rapt_tensor_bthd(base + ((uintptr_t)2 << 40), dtype, 1, 2, tokens, dv);
+    a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), dtype, 1, 16, tokens, dv);
+    return a;
+}
+
+/* 1 when the kernel takes the problem; what it then launches has passed the fake's checks by the end of the session. */
+static int try_kernel(struct fake *fake, rapt_device *device, const char *kernel, rapt_attention a)
+{
+    rapt_plan *plan = NULL;
+    void *workspace = NULL;
+    fake->launch_count = 0;
+    a.kernel = kernel;
+    if (rapt_plan_create(&plan, device, &a)) {
+        assert_non_null(strstr(rapt_last_error(), kernel));
+        return 0;
+    }
+    assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
+    assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
+    assert_true(fake->launch_count > 0);
+    rapt_free(device, workspace);
+    rapt_plan_destroy(&plan);
+    return 1;
+}
+
+/* Every forward row that this library holds and the device runs serves some of these problems, and launches within the device's limits,
+ * tensor maps included. */
+static void every_kernel(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    static const int64_t heads[][2] = {{64, 64}, {96, 96}, {128, 128}, {192, 128}, {192, 192}, {256, 256}, {576, 512}};
+    static const int64_t tokens[] = {1, 100, 1024, 16384};
+    static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
+#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
+#include "gpu/overrides.def"
+#undef OVERRIDE
+    rapt_context *context = session_open(v);
+    rapt_kernel_info info = {.struct_size = sizeof info};
+    int launches = 0, kernels = 0;
+    for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++) {
+        if (!info.present || !info.bytes || strcmp(info.op, "forward") || strcmp(info.backend, v->name)) continue;
+        int ran = 0;
+        kernels++;
+        for (int j = 0; j < 7 * 4 * 3 * 2; j++)
+            ran += try_kernel(fake, rapt_device_at(context, 0), info.name,
+                              large_problem(dtypes[j / 2 % 3], tokens[j / 6 % 4], heads[j / 24][0], heads[j / 24][1], j % 2));
+        if (!ran) print_error("%s serves none of these\n", info.name);
+        assert_true(ran > 0);
+        launches += ran;
+    }
+    print_message("# %s: %d embedded forward kernels, %d launches\n", v->name, kernels, launches);
+    rapt_close(&context);
+    session_end(v);
+}
+
 static void nothing_to_do(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
@@ -156,7 +218,7 @@ static void nothing_to_do(void **state)
 /* A base address that is only element-aligned goes to a kernel that takes it, whatever the plan's own kernel needs. */
 static void unaligned_addresses(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
@@ -171,7 +233,7 @@ static void unaligned_addresses(void **state)
 /* Between creation and destruction of the plan: no allocation, module, synchronisation; each execute asks for the same few calls. */
 static void execute_is_lean(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
@@ -204,7 +266,7 @@ static double now(void)
 /* The library's own share of an execute, the fake's included: the best of many short runs, so that a busy machine does not matter. */
 static void execute_is_quick(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     session_begin(v);
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
@@ -228,7 +290,7 @@ static void execute_is_quick(void **state)
 
 static void pieces(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     rapt_device *device = rapt_device_at(context, 0);
@@ -267,7 +329,7 @@ static void pieces(void **state)
 
 static void rotary_limits(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     session_begin(v);
     rapt_context *context = session_open(v);
     rapt_tensor x = rapt_tensor_bthd(memory, RAPT_F32, 1, 1, 1, 1024);
@@ -313,7 +375,7 @@ static void *work(void *argument)
 /* Two devices, a plan shared by all threads of a device, plans of their own, modules loaded once for all. */
 static void many_threads(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     fake->devices = 2;
     rapt_context *context = session_open(v);
@@ -346,7 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         BOTH(flash_arguments),     BOTH(open_windows),    BOTH(composed_order),   BOTH(nothing_to_do),
-        BOTH(replaced_rows_first),
+        BOTH(replaced_rows_first), BOTH(every_kernel),
         BOTH(unaligned_addresses), BOTH(execute_is_lean), BOTH(execute_is_quick), BOTH(pieces),
         BOTH(rotary_limits),       BOTH(many_threads),
     };

@@ -83,7 +83,7 @@ static void use(struct outcome *o, rapt_device *device)
 }
 
 /* Opens two devices and uses the second, as far as it gets. note: the backend's note. */
-static struct outcome session(const struct vendor *v, const struct fake *fake, char note[512])
+static struct outcome session(const struct stand_in *v, const struct fake *fake, char note[512])
 {
     struct outcome o = {RAPT_OK, ""};
     rapt_context *context = NULL;
@@ -113,7 +113,7 @@ static int is_cleanup(const char *call)
 
 static void every_call_fails_once(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     char note[512];
     struct fake *fake = session_begin(v);
     fake->devices = 2;
@@ -135,6 +135,7 @@ static void every_call_fails_once(void **state)
                 reported++;
                 if (!strstr(sentence, fake->failed)) print_error("call %d, %s: %s\n", i, fake->failed, sentence);
                 assert_non_null(strstr(sentence, fake->failed));
+                if (!strstr(sentence, v->name)) print_error("call %d of %d (%d), %s: %s\n", i, calls, fake->calls, fake->failed, sentence);
                 assert_non_null(strstr(sentence, v->name));
             } else if (!is_cleanup(fake->failed) && i <= calls_before_close) {
                 /* rapt_free reports nothing, but frees all the same: session_end checks that. */
@@ -150,7 +151,7 @@ static void every_call_fails_once(void **state)
 
 static void every_allocation_fails_once(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     char note[512];
     struct fake *fake = session_begin(v);
     fake->devices = 2;

@@ -6,7 +6,7 @@
 static char memory[4 << 18];
 
 /* The note of the vendor's backend in a context that has the CPU too. */
-static void expect_note(const struct vendor *v, const char *expected)
+static void expect_note(const struct stand_in *v, const char *expected)
 {
     rapt_context *context = NULL;
     char list[32];
@@ -29,7 +29,7 @@ static void expect_note(const struct vendor *v, const char *expected)
 
 static void no_driver(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     session_begin(v);
     setenv(v->library_variable, "/nonexistent/driver.so", 1);
     expect_note(v, "/nonexistent/driver.so");
@@ -38,7 +38,7 @@ static void no_driver(void **state)
 
 static void no_library_at_all(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     session_begin(v);
     unsetenv(v->library_variable);
     setenv("ROCM_PATH", "/nonexistent/rocm", 1);
@@ -52,7 +52,7 @@ static void no_library_at_all(void **state)
 
 static void old_driver(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     fake->version = v->old_version;
     expect_note(v, "or newer is needed");
@@ -61,7 +61,7 @@ static void old_driver(void **state)
 
 static void broken_library(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     session_begin(v);
     setenv(v->library_variable, v->broken_library, 1);
     expect_note(v, v->missing_symbol);
@@ -70,7 +70,7 @@ static void broken_library(void **state)
 
 static void no_device(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     fake->devices = 0;
     expect_note(v, "sees no device");
@@ -86,7 +86,7 @@ static void no_device(void **state)
 /* Without files in their place, the library's own code objects do not fit a device that is too old. */
 static void unknown_arch(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
 #define OVERRIDE(name, stem) session_override(v, #stem, NULL);
 #include "gpu/overrides.def"
@@ -110,7 +110,7 @@ static void unknown_arch(void **state)
 
 static void several_devices(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
     fake->devices = 3;
     rapt_context *context = session_open(v);
@@ -133,7 +133,7 @@ static void several_devices(void **state)
 /* Each bad file is a sentence that names the variable, at plan creation or at the piece's first call. */
 static void bad_files(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     const struct {
         const char *text, *expected;
     } files[] = {{"", "is empty"},
@@ -161,7 +161,7 @@ static void bad_files(void **state)
 
 static void missing_file(void **state)
 {
-    const struct vendor *v = *state;
+    const struct stand_in *v = *state;
     char variable[64];
     session_begin(v);
     snprintf(variable, sizeof variable, "SOFTMAX_%s", v->suffix);
