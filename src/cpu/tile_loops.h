@@ -223,40 +223,62 @@ VEC void rescale(const struct cpu_softmax_tile *t, int64_t row, float m)
     t->l[row] *= shrink;
 }
 
-/* One row. s - m comes before the factor, so that the largest score gives exactly 1 however large it is. While a row has
- * seen no key, m is -inf and 0 stands in for it: -inf - m must stay -inf. */
-VEC void softmax_row(const struct cpu_softmax_tile *t, int64_t row)
+/* The columns of a row that hold visible keys, and the steps around them; empty where last <= first. */
+struct row_span {
+    int64_t first, last, low, high;
+};
+
+VEC struct row_span span_of(const struct cpu_softmax_tile *t, int64_t row)
 {
-    float *s = t->s + row * t->stride;
-    int64_t first = t->row_first[row] > t->first ? t->row_first[row] : t->first;
-    int64_t last = t->row_last[row] < t->last ? t->row_last[row] : t->last;
-    int64_t end = (t->last + SOFTMAX_STEP - 1) / SOFTMAX_STEP * SOFTMAX_STEP;
-    if (last <= first) {
-        TILE_CLEAR(s, t->first, end);
-        return;
-    }
-    int64_t low = first / SOFTMAX_STEP * SOFTMAX_STEP, high = (last + SOFTMAX_STEP - 1) / SOFTMAX_STEP * SOFTMAX_STEP;
-    hide_ends(s, low, high, first, last);
-    float m_old = t->m[row], m = row_maximum(s, low, high);
-    if (!(m > m_old)) m = m_old;
-    vec top = v_set(m == -INFINITY ? 0 : m), c = v_set(t->scale), sum0 = v_zero(), sum1 = v_zero();
-    for (int64_t j = low; j < high; j += SOFTMAX_STEP) {
+    struct row_span x = {.first = t->row_first[row] > t->first ? t->row_first[row] : t->first,
+                         .last = t->row_last[row] < t->last ? t->row_last[row] : t->last};
+    x.low = x.first / SOFTMAX_STEP * SOFTMAX_STEP;
+    x.high = (x.last + SOFTMAX_STEP - 1) / SOFTMAX_STEP * SOFTMAX_STEP;
+    return x;
+}
+
+/* p of one row and its sum. s - m comes before the factor, so that the largest score gives exactly 1 however large it is.
+ * While a row has seen no key, m is -inf and 0 stands in for it: -inf - m must stay -inf. */
+VEC float row_weights(float *s, const struct row_span *x, float m, float scale)
+{
+    vec top = v_set(m == -INFINITY ? 0 : m), c = v_set(scale), sum0 = v_zero(), sum1 = v_zero();
+    for (int64_t j = x->low; j < x->high; j += SOFTMAX_STEP) {
         vec p0 = TILE_EXP2(v_mul(v_sub(v_load(s + j, RAPT_F32), top), c));
         vec p1 = TILE_EXP2(v_mul(v_sub(v_load(s + j + LANES, RAPT_F32), top), c));
         sum0 = v_add(sum0, p0);
         sum1 = v_add(sum1, p1);
         TILE_STORE(s, j, p0, p1);
     }
-    TILE_CLEAR(s, t->first, low);
-    TILE_CLEAR(s, high, end);
-    if (m > m_old && m_old > -INFINITY) rescale(t, row, m);
-    t->l[row] += v_sum(v_add(sum0, sum1));
-    t->m[row] = m;
+    return v_sum(v_add(sum0, sum1));
 }
 
+/* All maxima first: the rows are independent, so their long reductions overlap. */
 static void softmax(const struct cpu_softmax_tile *t)
 {
-    for (int64_t row = 0; row < t->rows; row++) softmax_row(t, row);
+    int64_t end = (t->last + SOFTMAX_STEP - 1) / SOFTMAX_STEP * SOFTMAX_STEP;
+    float maximum[ROW_TILE];
+    for (int64_t row = 0; row < t->rows; row++) {
+        struct row_span x = span_of(t, row);
+        if (x.last <= x.first) continue;
+        float *s = t->s + row * t->stride;
+        if (x.first > x.low || x.last < x.high) hide_ends(s, x.low, x.high, x.first, x.last);
+        maximum[row] = row_maximum(s, x.low, x.high);
+    }
+    for (int64_t row = 0; row < t->rows; row++) {
+        struct row_span x = span_of(t, row);
+        float *s = t->s + row * t->stride, m_old = t->m[row], m = m_old;
+        if (x.last <= x.first) {
+            TILE_CLEAR(s, t->first, end);
+            continue;
+        }
+        if (maximum[row] > m) m = maximum[row];
+        float sum = row_weights(s, &x, m, t->scale);
+        TILE_CLEAR(s, t->first, x.low);
+        TILE_CLEAR(s, x.high, end);
+        if (m > m_old && m_old > -INFINITY) rescale(t, row, m);
+        t->l[row] += sum;
+        t->m[row] = m;
+    }
 }
 
 #if TILE_PAIR == 1
