@@ -49,6 +49,21 @@ double problem_flops(const struct problem_line *line)
     }
 }
 
+/* Keys that some query of the sequence sees: from the first one's first to the last one's last. */
+static double keys_in_use(const struct problem_line *line)
+{
+    double sum = 0;
+    for (int64_t b = 0; b < line->batch; b++) {
+        int64_t queries = problem_q_length(line, b), first, last, ignored;
+        if (queries < 1) continue;
+        problem_visible(line, b, 0, &first, &ignored);
+        problem_visible(line, b, queries - 1, &ignored, &last);
+        if (last > problem_kv_length(line, b)) last = problem_kv_length(line, b);
+        if (last > first) sum += (double)(last - first);
+    }
+    return sum;
+}
+
 static double axes_bytes(const struct problem_line *line, unsigned axes, double element)
 {
     double rows = line->ragged_q ? tokens(line, problem_q_length) : (double)(axes & 1 ? line->batch : 1) * (double)line->q_tokens;
@@ -59,7 +74,7 @@ static double axes_bytes(const struct problem_line *line, unsigned axes, double 
 static double forward_bytes(const struct problem_line *line)
 {
     double queries = tokens(line, problem_q_length) * (double)line->q_heads;
-    double keys = tokens(line, problem_kv_length) * (double)line->kv_heads;
+    double keys = keys_in_use(line) * (double)line->kv_heads;
     double d = (double)line->qk_channels, dv = (double)line->v_channels, own = (double)dtype_size(line->dtype);
     double bytes = queries * (d * own + dv * (double)dtype_size(line->out_dtype)) +
                    keys * (d + dv) * (double)dtype_size(line->kv_dtype);
