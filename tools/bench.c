@@ -28,8 +28,8 @@ static const struct argp_option options[] = {
     {"json", KEY_JSON, NULL, 0, "Print one JSON object a line", 0},
     {"csv", KEY_CSV, NULL, 0, "Print comma-separated values", 0},
     {"rotate", KEY_ROTATE, "N", 0,
-     "Copies of K and V that calls take in turn, so that caches do not flatter; 1: none. Default for problems that are bound by "
-     "memory: enough for four times the last cache", 0},
+     "Copies of K and V that calls take in turn, so that caches do not flatter; 1: none. Default for decode steps (up to 32 "
+     "queries): enough for four times the last cache", 0},
     {"seconds", KEY_SECONDS, "X", 0, "Time each problem for about X seconds (default 0.5)", 0},
     {0},
 };

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_ROUNDS = 5, MOST_ROUNDS = 1000, COPY_ALIGNMENT = 4096 };
+/* A sequence that brings at most so many queries to its cache is a decode step. */
+enum { DECODE_QUERIES = 32, LEAST_ROUNDS = 5, MOST_ROUNDS = 1000, COPY_ALIGNMENT = 4096 };
 
 /* Flop a byte below which memory is the limit: CPUs and GPUs of today balance at 5 to 300. */
 #define BALANCE 40.0
@@ -87,7 +88,8 @@ static int make_copies(struct bench_case *c, int64_t rotate)
         c->copy_bytes[i] = (regions[i]->bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
         bytes += (double)regions[i]->bytes;
     }
-    if (rotate < 0) rotate = bench_is_bound_by_memory(&c->line) ? (int64_t)ceil(4 * last_cache(c->device) / bytes) : 1;
+    /* Decode finds a cache that other layers' have pushed out; a prefill's keys were written just before. */
+    if (rotate < 0) rotate = c->line.q_tokens <= DECODE_QUERIES ? (int64_t)ceil(4 * last_cache(c->device) / bytes) : 1;
     if (rotate < 2) return EXIT_OK;
     for (int i = 0; i < 2; i++) {
         void *memory;

@@ -55,7 +55,7 @@ static int open_context(const struct device_options *options, struct device *out
         return complain(EXIT_BAD_INPUT, "--device: \"%s\" is unknown (auto, cpu, cuda:N or hip:N)", options->device);
     rapt_config config = {.struct_size = sizeof config, .threads = options->threads, .backends = *backend ? backend : NULL};
     rapt_status status = rapt_open(&out->context, &config);
-    if (status) return complain(exit_code_of(status), "%s", rapt_last_error());
+    if (status) return complain(exit_code_of(status), "%s: %s", options->device ? options->device : "auto", rapt_last_error());
     out->pieces = calloc(DEVICE_PIECES, sizeof *out->pieces);
     if (out->pieces) return EXIT_OK;
     device_close(out);
