@@ -73,6 +73,10 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->factor = take(arena, rows, sizeof(float));
     w->first = take(arena, rows, sizeof(int64_t));
     w->last = take(arena, rows, sizeof(int64_t));
+    w->head = take(arena, rows, sizeof(int64_t));
+    w->query = take(arena, rows, sizeof(int64_t));
+    w->tile_low = take(arena, rows, sizeof(int64_t));
+    w->tile_high = take(arena, rows, sizeof(int64_t));
     w->row = take(arena, max64(p->qk_channels, p->v_channels), sizeof(float));
     w->k_rows = take(arena, keys, sizeof(void *));
     w->v_rows = take(arena, keys, sizeof(void *));
@@ -191,18 +195,6 @@ static int64_t sort_items(const struct cpu_call *call, struct forward_block *tab
 
 /* ---- One item ------------------------------------------------------------------------------------------------- */
 
-/* Head and query of row r of the item. */
-static int64_t head_of(const struct forward_item *t, int64_t r)
-{
-    int64_t group = t->call->problem->group;
-    return t->kv_head * group + (t->row0 + r) % group;
-}
-
-static int64_t query_of(const struct forward_item *t, int64_t r)
-{
-    return (t->row0 + r) / t->call->problem->group;
-}
-
 /* I8 queries: value = scale * data, in f32. */
 static void scale_row(const rapt_tensor *scales, const float *scale, float *x, int64_t channels)
 {
@@ -210,40 +202,62 @@ static void scale_row(const rapt_tensor *scales, const float *scale, float *x, i
     for (int64_t c = 0; c < channels; c++) x[c] *= scale[c / span * scales->stride[3]];
 }
 
+/* One row of q into the level's format. */
+static void load_query(struct forward_item *t, int64_t r, const void *row)
+{
+    const rapt_tensor *q = &t->call->a->q, *scales = &t->call->a->q_scale;
+    struct forward_scratch *w = &t->scratch;
+    int64_t channels = t->call->problem->qk_channels, dtype = q->dtype, stride = q->stride[3];
+    if (dtype == RAPT_I8) {
+        t->kernels->load_row(w->row, row, dtype, stride, channels);
+        scale_row(scales, query_row(t->call, scales, &t->sequence, w->head[r], w->query[r]), w->row, channels);
+        row = w->row, dtype = RAPT_F32, stride = 1;
+    }
+    t->kernels->pack_q(w->q + r * w->q_stride, row, dtype, stride, channels, t->call->a->scale < 0 ? -1 : 1);
+}
+
+/* Packed row r is head (row0 + r) % group of the group, query (row0 + r) / group. */
 static void load_queries(struct forward_item *t)
 {
     const struct problem *p = t->call->problem;
-    const rapt_attention *a = t->call->a;
     struct forward_scratch *w = &t->scratch;
-    float sign = a->scale < 0 ? -1 : 1;
+    int64_t head = t->row0 % p->group, query = t->row0 / p->group, first_head = t->kv_head * p->group;
     for (int64_t r = 0; r < t->rows; r++) {
-        const void *row = query_row(t->call, &a->q, &t->sequence, head_of(t, r), query_of(t, r));
-        int64_t dtype = a->q.dtype, stride = a->q.stride[3];
-        if (dtype == RAPT_I8) {
-            t->kernels->load_row(w->row, row, dtype, stride, p->qk_channels);
-            scale_row(&a->q_scale, query_row(t->call, &a->q_scale, &t->sequence, head_of(t, r), query_of(t, r)),
-                      w->row, p->qk_channels);
-            row = w->row, dtype = RAPT_F32, stride = 1;
-        }
-        t->kernels->pack_q(w->q + r * w->q_stride, row, dtype, stride, p->qk_channels, sign);
-        visible_keys(p, query_of(t, r), t->sequence.q_length, t->sequence.kv_length, &w->first[r], &w->last[r]);
+        w->head[r] = first_head + head;
+        w->query[r] = query;
+        if (++head == p->group) head = 0, query++;
+        load_query(t, r, query_row(t->call, &t->call->a->q, &t->sequence, w->head[r], w->query[r]));
+        visible_keys(p, w->query[r], t->sequence.q_length, t->sequence.kv_length, &w->first[r], &w->last[r]);
         w->m[r] = -INFINITY;
         w->l[r] = 0;
     }
 }
 
-/* The keys that some row of [r0, r0 + rows) sees: an interval that holds them all. */
-static void tile_range(const struct forward_item *t, int64_t r0, int64_t rows, int64_t *low, int64_t *high)
+/* Rows of tile number i of the item: as even as they can be. */
+static int64_t tile_start(const struct forward_item *t, int64_t i)
 {
-    const struct forward_scratch *w = &t->scratch;
-    *low = INT64_MAX;
-    *high = 0;
-    for (int64_t r = r0; r < r0 + rows; r++) {
-        if (w->last[r] <= w->first[r]) continue;
-        *low = min64(*low, w->first[r]);
-        *high = max64(*high, w->last[r]);
+    return t->rows * i / t->tiles;
+}
+
+/* The keys that some row of a tile, and of the item, sees: intervals that hold them all. */
+static void find_ranges(struct forward_item *t)
+{
+    struct forward_scratch *w = &t->scratch;
+    t->low = INT64_MAX;
+    t->high = 0;
+    for (int64_t i = 0; i < t->tiles; i++) {
+        int64_t low = INT64_MAX, high = 0;
+        for (int64_t r = tile_start(t, i); r < tile_start(t, i + 1); r++) {
+            if (w->last[r] <= w->first[r]) continue;
+            low = min64(low, w->first[r]);
+            high = max64(high, w->last[r]);
+        }
+        w->tile_low[i] = high ? low : 0;
+        w->tile_high[i] = high;
+        if (high) t->low = min64(t->low, low);
+        t->high = max64(t->high, high);
     }
-    if (*high == 0) *low = 0;
+    if (!t->high) t->low = 0;
 }
 
 /* The block of keys key0 ... as rows in place; keys outside [first, last) of the block stay NULL from panel start on. */
@@ -298,7 +312,7 @@ static void pack_keys(struct forward_item *t, const struct forward_range *range)
 /* Address of column 0 of the block in a [.., .., query, key] tensor. */
 static const void *score_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r, int64_t key0)
 {
-    const char *row = query_row(t->call, tensor, &t->sequence, head_of(t, r), query_of(t, r));
+    const char *row = query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
     return row ? row + key0 * tensor->stride[3] * (int64_t)dtype_size(tensor->dtype) : NULL;
 }
 
@@ -314,8 +328,8 @@ static void apply_score_options(const struct forward_item *t, const struct forwa
                                 .mask_stride = a->mask.stride[3]};
     for (int64_t i = 0; i < tile->rows; i++) {
         int64_t r = tile->r0 + i;
-        row.slope = head_value(&a->alibi_slope, t->sequence.index, head_of(t, r), 0);
-        row.position = query_of(t, r) + offset - tile->key0;
+        row.slope = head_value(&a->alibi_slope, t->sequence.index, t->scratch.head[r], 0);
+        row.position = t->scratch.query[r] + offset - tile->key0;
         row.bias = score_operand(t, &a->bias, r, tile->key0);
         row.mask = score_operand(t, &a->mask, r, tile->key0);
         t->kernels->score(t->scratch.s + i * t->call->plan->key_block, &row, max64(tile->row_first[i], tile->first),
@@ -324,20 +338,17 @@ static void apply_score_options(const struct forward_item *t, const struct forwa
 }
 
 /* q k^T and score options of one tile against the packed block; false: no row of the tile sees a key of the block. */
-static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t r0, int64_t rows,
-                       struct forward_tile *tile)
+static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t i, struct forward_tile *tile)
 {
     struct forward_scratch *w = &t->scratch;
-    int64_t low, high, column_tile = t->kernels->column_tile;
-    tile_range(t, r0, rows, &low, &high);
-    low = max64(low - range->key0, range->start);
-    high = min64(high - range->key0, range->last);
+    int64_t low = max64(w->tile_low[i] - range->key0, range->start), high = min64(w->tile_high[i] - range->key0, range->last);
+    int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0, column_tile = t->kernels->column_tile;
     if (high <= low) return 0;
     *tile = (struct forward_tile){.r0 = r0, .rows = rows, .key0 = range->key0, .first = low / column_tile * column_tile,
                                   .last = high};
-    for (int64_t i = 0; i < rows; i++) {
-        tile->row_first[i] = max64(w->first[r0 + i] - range->key0, 0);
-        tile->row_last[i] = max64(w->last[r0 + i] - range->key0, 0);
+    for (int64_t r = 0; r < rows; r++) {
+        tile->row_first[r] = max64(w->first[r0 + r] - range->key0, 0);
+        tile->row_last[r] = max64(w->last[r0 + r] - range->key0, 0);
     }
     t->kernels->qk(w->s, t->call->plan->key_block, w->q + r0 * w->q_stride, w->q_stride, w->k_panels, rows,
                    t->call->problem->qk_channels, tile->first, tile->last);
@@ -379,84 +390,75 @@ static void add_unusual(struct forward_item *t, const struct forward_tile *tile)
     }
 }
 
-static void attend_tile(struct forward_item *t, const struct forward_range *range, int64_t r0, int64_t rows, int begun)
+/* One tile of rows against the packed block. The first block that a tile sees sets o, later ones add to it. */
+static void attend_tile(struct forward_item *t, const struct forward_range *range, int64_t i)
 {
     struct forward_scratch *w = &t->scratch;
     const struct cpu_plan *plan = t->call->plan;
     struct forward_tile tile;
-    if (!tile_scores(t, range, r0, rows, &tile)) return;
+    if (!tile_scores(t, range, i, &tile)) return;
     if (t->unusual_count) note_seen(t, &tile);
+    float *o = w->o + tile.r0 * w->o_stride;
     struct cpu_softmax_tile softmax = {
-        .s = w->s, .stride = plan->key_block, .rows = rows, .first = tile.first, .last = tile.last,
+        .s = w->s, .stride = plan->key_block, .rows = tile.rows, .first = tile.first, .last = tile.last,
         .row_first = tile.row_first, .row_last = tile.row_last, .scale = t->exponent_scale,
-        .m = w->m + r0, .l = w->l + r0, .o = w->o + r0 * w->o_stride, .o_stride = w->o_stride, .channels = w->o_stride};
+        .m = w->m + tile.r0, .l = w->l + tile.r0, .o = o, .o_stride = w->o_stride, .channels = w->o_stride};
     t->kernels->softmax(&softmax);
-    t->kernels->pv(w->o + r0 * w->o_stride, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, rows,
-                   w->o_stride, tile.first, tile.last, begun);
+    t->kernels->pv(o, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, tile.rows, w->o_stride, tile.first,
+                   tile.last, w->tile_low[i] < range->key0);
     if (t->unusual_count) add_unusual(t, &tile);
 }
 
-/* Rows of tile number i of the item: as even as they can be. */
-static int64_t tile_start(const struct forward_item *t, int64_t i)
-{
-    return t->rows * i / t->tiles;
-}
-
-/* Whether an earlier block of keys has reached the tile. */
-static int tile_begun(const struct forward_item *t, int64_t r0, int64_t rows, int64_t key0)
-{
-    int64_t low, high;
-    tile_range(t, r0, rows, &low, &high);
-    return low < key0;
-}
-
 /* The part of the block at key0 that some row of the item sees. */
-static struct forward_range block_range(const struct forward_item *t, int64_t key0, int64_t low, int64_t high)
+static struct forward_range block_range(const struct forward_item *t, int64_t key0)
 {
-    int64_t first = max64(low - key0, 0), column_tile = t->kernels->column_tile;
+    int64_t first = max64(t->low - key0, 0), column_tile = t->kernels->column_tile;
     return (struct forward_range){.key0 = key0, .start = first / column_tile * column_tile, .first = first,
-                                  .last = min64(high - key0, t->call->plan->key_block)};
+                                  .last = min64(t->high - key0, t->call->plan->key_block)};
 }
 
 static void attend(struct forward_item *t)
 {
-    int64_t low, high, keys = t->call->plan->key_block;
-    tile_range(t, 0, t->rows, &low, &high);
-    for (int64_t key0 = low / keys * keys; key0 < high; key0 += keys) {
-        struct forward_range range = block_range(t, key0, low, high);
+    int64_t keys = t->call->plan->key_block;
+    for (int64_t key0 = t->low / keys * keys; key0 < t->high; key0 += keys) {
+        struct forward_range range = block_range(t, key0);
         pack_keys(t, &range);
         pack_values(t, &range);
-        for (int64_t i = 0; i < t->tiles; i++) {
-            int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0;
-            attend_tile(t, &range, r0, rows, tile_begun(t, r0, rows, key0));
-        }
+        for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
     }
 }
 
-/* Brings the sink in, normalises, and writes out and lse of each row. */
+/* From m (in units of s) and l of row r: the factor of its o, and its log-sum-exp. The sink comes in here, once. */
+static double finish_row(struct forward_item *t, int64_t r)
+{
+    struct forward_scratch *w = &t->scratch;
+    const rapt_tensor *sink_tensor = &t->call->a->sink;
+    double l = w->l[r], m = l == 0 || w->m[r] == -INFINITY ? -INFINITY : w->m[r] * (t->score_options ? 1 : fabs(t->call->a->scale));
+    double sink = head_value(sink_tensor, t->sequence.index, w->head[r], -INFINITY);
+    if (sink > -INFINITY) {
+        double top = m > sink ? m : sink, share = exp(m - top), total = l * share + exp(sink - top);
+        if (l != l) total = l;
+        w->factor[r] = l == 0 ? 0 : (float)(share / total);
+        return top + log(total);
+    }
+    w->factor[r] = l == 0 ? 0 : (float)(1 / l);
+    if (l == 0) return -INFINITY;
+    return (l != l ? 0 : m) + (t->call->a->lse.dtype ? log(l) : 0);
+}
+
+/* Normalises and writes out and lse of each row; a row that saw no key gives exactly 0. */
 static void finish(struct forward_item *t)
 {
     struct forward_scratch *w = &t->scratch;
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels;
-    double unit = t->score_options ? 1 : fabs(a->scale);
     for (int64_t r = 0; r < t->rows; r++) {
-        int64_t head = head_of(t, r), query = query_of(t, r);
-        double sink = head_value(&a->sink, t->sequence.index, head, -INFINITY);
-        double m = w->m[r] == -INFINITY ? -INFINITY : w->m[r] * unit, top = m > sink ? m : sink;
-        if (top == -INFINITY) top = 0;
-        double total = w->l[r] * exp(m - top) + exp(sink - top);
-        if (w->l[r] != w->l[r]) total = w->l[r];
-        w->factor[r] = (float)(exp(m - top) / total);
-        void *out = query_row(t->call, &a->out, &t->sequence, head, query);
-        float *o = w->o + r * w->o_stride;
-        if (w->l[r] == 0) {
-            memset(o, 0, (size_t)channels * sizeof *o);
-            w->factor[r] = 0;
-        }
-        t->kernels->store_row(out, a->out.dtype, a->out.stride[3], o, w->factor[r], channels);
-        float *lse = query_row(t->call, &a->lse, &t->sequence, head, query);
-        if (lse) *lse = (float)(top + log(total));
+        float *o = w->o + r * w->o_stride, *lse = query_row(t->call, &a->lse, &t->sequence, w->head[r], w->query[r]);
+        double value = finish_row(t, r);
+        if (w->l[r] == 0) memset(o, 0, (size_t)channels * sizeof *o);
+        t->kernels->store_row(query_row(t->call, &a->out, &t->sequence, w->head[r], w->query[r]), a->out.dtype, a->out.stride[3],
+                              o, w->factor[r], channels);
+        if (lse) *lse = (float)value;
     }
 }
 
@@ -474,7 +476,7 @@ static void clear_weights(const struct forward_item *t)
 {
     const rapt_tensor *weights = &t->call->a->weights;
     for (int64_t r = 0; r < t->rows; r++) {
-        void *row = query_row(t->call, weights, &t->sequence, head_of(t, r), query_of(t, r));
+        void *row = query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
         for (int64_t j = 0; j < weights->size[3]; j++) store_float(row, weights->dtype, j * weights->stride[3], 0);
     }
 }
@@ -493,7 +495,7 @@ static void store_tile_weights(const struct forward_item *t, const struct forwar
             t->kernels->weights(s, first, last, t->exponent_scale, m, w->factor[r]);
         else
             spoiled_weights(t, r, tile->key0, s, first, last);
-        char *row = query_row(t->call, weights, &t->sequence, head_of(t, r), query_of(t, r));
+        char *row = query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
         t->kernels->store_row(row + (tile->key0 + first) * weights->stride[3] * size, weights->dtype, weights->stride[3],
                               s + first, 1, last - first);
     }
@@ -501,17 +503,14 @@ static void store_tile_weights(const struct forward_item *t, const struct forwar
 
 static void write_weights(struct forward_item *t)
 {
-    int64_t low, high, keys = t->call->plan->key_block;
+    int64_t keys = t->call->plan->key_block;
+    struct forward_tile tile;
     clear_weights(t);
-    tile_range(t, 0, t->rows, &low, &high);
-    for (int64_t key0 = low / keys * keys; key0 < high; key0 += keys) {
-        struct forward_range range = block_range(t, key0, low, high);
+    for (int64_t key0 = t->low / keys * keys; key0 < t->high; key0 += keys) {
+        struct forward_range range = block_range(t, key0);
         pack_keys(t, &range);
-        for (int64_t i = 0; i < t->tiles; i++) {
-            struct forward_tile tile;
-            int64_t r0 = tile_start(t, i);
-            if (tile_scores(t, &range, r0, tile_start(t, i + 1) - r0, &tile)) store_tile_weights(t, &tile);
-        }
+        for (int64_t i = 0; i < t->tiles; i++)
+            if (tile_scores(t, &range, i, &tile)) store_tile_weights(t, &tile);
     }
 }
 
@@ -534,6 +533,7 @@ static void run_item(struct forward_item *t, const struct forward_block *block)
     t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block->row0);
     t->tiles = (t->rows + t->kernels->row_tile - 1) / t->kernels->row_tile;
     load_queries(t);
+    find_ranges(t);
     attend(t);
     finish(t);
     if (t->call->a->weights.dtype) write_weights(t);

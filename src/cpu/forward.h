@@ -18,6 +18,8 @@ struct forward_scratch {
     float *m, *l;             /* [row_block], as in struct cpu_softmax_tile */
     float *factor;            /* [row_block]: out = factor * o */
     int64_t *first, *last;    /* [row_block]: the keys a row sees, before mask */
+    int64_t *head, *query;    /* [row_block] */
+    int64_t *tile_low, *tile_high; /* [tiles of row_block]: an interval that holds the keys its rows see */
     float *row;               /* one row of q or v in f32 */
     const void **k_rows, **v_rows;   /* [key_block] */
     const float **k_scales, **v_scales;
@@ -32,6 +34,7 @@ struct forward_item {
     struct forward_scratch scratch;
     struct cpu_sequence sequence;
     int64_t kv_head, row0, rows, tiles;
+    int64_t low, high;        /* an interval that holds the keys its rows see */
     int score_options;        /* softcap, bias, ALiBi or mask: s is a logit; else s is q k^T, not yet scaled */
     float exponent_scale;     /* log2(e), times |scale| if s is not yet scaled */
     struct cpu_rows values;   /* of the current block */
