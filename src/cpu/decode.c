@@ -17,8 +17,11 @@
 
 enum {
     DECODE_ROWS_MAX = 16,   /* past this, reading K and V again for each tile of rows costs more than packing them */
-    BLOCK = 64,             /* keys of one pass of scores, softmax, values: 32 KiB of 16-bit K and V at 128 channels */
-    CHUNK_MIN = 512,        /* keys of an item: 8 blocks, against one partial result written and merged */
+    BLOCK = 32,             /* keys of one pass of scores, softmax, values: with what is asked for ahead, 32 KiB of 16-bit K
+                               and V at 128 channels, within the first cache */
+    CHUNK_MIN = 512,        /* keys of an item: 16 blocks, against one partial result written and merged */
+    RUN_MAX = 8,            /* chunks that a thread takes at a time: neighbours, so that it asks ahead past a chunk's end */
+    RUNS_PER_THREAD = 4,
     CHUNK_COUNT_MAX = 128,  /* longer sequences get longer chunks, so that partial results stay small */
 };
 
@@ -61,7 +64,8 @@ struct decode_job {
     _Atomic int64_t *unfinished;             /* [batch][kv_heads]: chunks */
     float *partials;
     char *scratch;
-    int64_t items, width;                    /* width: channels of o, padded */
+    int64_t items, run;                      /* a thread takes run items at a time */
+    int64_t width;                           /* channels of o, padded */
     int score_options;
     float exponent_scale;                    /* p = 2^(exponent_scale * (s - m)) */
     _Atomic int64_t next;
@@ -145,7 +149,7 @@ static void lay_out(struct decode_job *job, const struct problem *p, const struc
 static int serves(const struct problem *p, const struct cpu_kernels *k)
 {
     const rapt_attention *a = &p->a;
-    if (!k->decode_qk || !k->decode_pv || a->q.dtype == RAPT_I8) return 0;
+    if (!k->decode_qk || !k->decode_pv || BLOCK % k->column_tile || a->q.dtype == RAPT_I8) return 0;
     if (a->mask.dtype || a->bias.dtype || a->weights.dtype) return 0;
     if (p->qk_channels > DECODE_CHANNELS_MAX || p->v_channels > DECODE_CHANNELS_MAX) return 0;
     return p->ragged_q ? p->group <= DECODE_ROWS_MAX : p->q_tokens * p->group <= DECODE_ROWS_MAX;
@@ -304,8 +308,8 @@ static struct decode_block block_at(const struct decode_item *t, int64_t key0, i
     return b;
 }
 
-/* Keys [low, high), which lie within one chunk. */
-static void attend(struct decode_item *t, int64_t low, int64_t high)
+/* Keys [low, high), which lie within one chunk. Keys from high up to ahead are this thread's next: their K is asked for. */
+static void attend(struct decode_item *t, int64_t low, int64_t high, int64_t ahead)
 {
     const rapt_attention *a = t->call->a;
     struct decode_scratch *w = &t->scratch;
@@ -315,11 +319,11 @@ static void attend(struct decode_item *t, int64_t low, int64_t high)
     struct decode_block b = block_at(t, key0, low, high);
     b.k = rows_of(t, &a->k, &a->k_scale, w->k_rows[turn], w->k_scales[turn], &b);
     for (;; turn = !turn) {
-        struct decode_block after = block_at(t, b.key0 + BLOCK, low, high);
         int more = b.key0 + BLOCK < high;
+        struct decode_block after = block_at(t, b.key0 + BLOCK, low, more ? high : ahead);
         b.v = rows_of(t, &a->v, &a->v_scale, w->v_rows, w->v_scales, &b);
-        if (more) after.k = rows_of(t, &a->k, &a->k_scale, w->k_rows[!turn], w->k_scales[!turn], &after);
-        attend_block(t, &b, more ? after.k.row : NULL);
+        if (after.last > 0) after.k = rows_of(t, &a->k, &a->k_scale, w->k_rows[!turn], w->k_scales[!turn], &after);
+        attend_block(t, &b, after.last > 0 ? after.k.row : NULL);
         if (!more) return;
         b = after;
     }
@@ -356,7 +360,8 @@ static void merge_row(const struct decode_item *t, int64_t r)
     if (lse) *lse = (float)(top + log(total));
 }
 
-static void run_item(struct decode_item *t, const struct decode_sequence *s, int64_t b, int64_t kv_head, int64_t chunk)
+/* more: the thread goes on with the next chunk. */
+static void run_item(struct decode_item *t, const struct decode_sequence *s, int64_t b, int64_t kv_head, int64_t chunk, int more)
 {
     struct decode_job *job = t->job;
     int64_t keys = t->call->plan->chunk_keys, start = (s->chunk0 + chunk) * keys;
@@ -368,7 +373,8 @@ static void run_item(struct decode_item *t, const struct decode_sequence *s, int
     t->m = t->o + s->rows * job->width;
     t->l = t->m + s->rows;
     load_queries(t);
-    attend(t, max64(start, s->low), min64(start + keys, s->high));
+    int64_t high = min64(start + keys, s->high);
+    attend(t, max64(start, s->low), high, more ? min64(high + BLOCK, s->high) : high);
     _Atomic int64_t *unfinished = &job->unfinished[b * t->call->problem->kv_heads + kv_head];
     if (atomic_fetch_sub_explicit(unfinished, 1, memory_order_acq_rel) > 1) return;
     for (int64_t r = 0; r < s->rows; r++) merge_row(t, r);
@@ -397,11 +403,15 @@ static void work(void *argument, int64_t slot)
     struct decode_item item = {.job = job, .call = call, .kernels = call->plan->kernels};
     struct arena arena = {job->scratch + (size_t)slot * call->plan->decode_scratch_bytes, 0};
     lay_out_scratch(&item.scratch, call->problem, call->plan, &arena);
-    int64_t i;
-    while ((i = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->items) {
-        int64_t b = sequence_of(job, i);
-        const struct decode_sequence *s = &job->sequences[b];
-        run_item(&item, s, b, (i - s->item0) / s->chunks, (i - s->item0) % s->chunks);
+    int64_t first;
+    while ((first = atomic_fetch_add_explicit(&job->next, job->run, memory_order_relaxed)) < job->items) {
+        int64_t last = min64(first + job->run, job->items);
+        for (int64_t i = first; i < last; i++) {
+            int64_t b = sequence_of(job, i);
+            const struct decode_sequence *s = &job->sequences[b];
+            int64_t chunk = (i - s->item0) % s->chunks;
+            run_item(&item, s, b, (i - s->item0) / s->chunks, chunk, i + 1 < last && chunk + 1 < s->chunks);
+        }
     }
 }
 
@@ -447,5 +457,6 @@ void decode_run(const struct cpu_call *call)
     job.exponent_scale = (float)((job.score_options ? 1 : fabs(a->scale)) * LOG2_E);
     job.items = number_items(&job);
     atomic_init(&job.next, 0);
+    job.run = max64(1, min64(RUN_MAX, job.items / (call->plan->decode_slots * RUNS_PER_THREAD)));
     if (job.items) pool_run(call->pool, min64(call->plan->decode_slots, job.items), work, &job);
 }

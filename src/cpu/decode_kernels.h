@@ -31,10 +31,26 @@ DECODE_PV(neon);
 /* What a NULL row stands for, in any dtype. */
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
-/* Asks for the cache lines of bytes [from, to) of a row, into the second level: the first is full of the rows at work. */
-static inline __attribute__((always_inline)) void prefetch_row(const void *row, int64_t from, int64_t to)
+/* Walks over rows that a later call will read, in the order of memory, which is what makes the hardware's own prefetchers
+ * run ahead, and asks for their cache lines. */
+struct prefetch {
+    const void *const *row; /* NULL: nothing to ask for */
+    int64_t rows, bytes;    /* bytes of a row */
+    int64_t at, step;       /* within the row; bytes of one step */
+};
+
+static inline __attribute__((always_inline)) void prefetch_step(struct prefetch *p)
 {
-    for (int64_t i = from; row && i < to; i += 64) __builtin_prefetch((const char *)row + i, 0, 2);
+    if (!p->row || p->rows <= 0) return;
+    const char *row = *p->row;
+    int64_t end = p->at + p->step;
+    for (int64_t i = p->at; row && i < end; i += 64) __builtin_prefetch(row + i, 0, 3);
+    p->at = end;
+    if (end >= p->bytes) {
+        p->at = 0;
+        p->row++;
+        p->rows--;
+    }
 }
 
 #endif

@@ -88,10 +88,10 @@ VEC void qk_rows(struct qk_call t, int dtype, int row_count, int64_t keys, const
 {
     const int key_count = QK_KEYS(row_count);
     int64_t bytes = t.channels * (dtype == RAPT_F32 ? 4 : 2);
+    struct prefetch ahead = {.row = next, .rows = keys, .bytes = bytes, .step = bytes};
     for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
         t.wanted = keys - j;
-        if (next)
-            for (int64_t n = j; n < keys && n < j + key_count; n++) prefetch_row(next[n], 0, bytes);
+        for (int n = 0; n < key_count; n++) prefetch_step(&ahead);
         qk_tile(&t, dtype, row_count, key_count);
     }
 }
@@ -156,11 +156,11 @@ struct pv_call {
     int64_t o_stride, p_stride;
     const void *const *row;
     int64_t keys, channels;
-    const void *const *next;
+    struct prefetch ahead;  /* the rows of the following call */
 };
 
 /* Columns channel ... channel + LANES * vectors - 1; part: how many of a single vector, 0 for all. */
-VEC void pv_tile(const struct pv_call *t, int dtype, int row_count, int vectors, int64_t channel, int64_t part)
+VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int64_t channel, int64_t part)
 {
     vec sum[8][8];
     int64_t size = dtype == RAPT_F32 ? 4 : 2, at = channel * size;
@@ -174,7 +174,7 @@ VEC void pv_tile(const struct pv_call *t, int dtype, int row_count, int vectors,
     for (int64_t j = 0; j < t->keys; j++) {
         vec value[8];
         const char *row = t->row[j];
-        if (t->next) prefetch_row(t->next[j], at, at + LANES * vectors * size);
+        prefetch_step(&t->ahead);
         if (!row) continue;
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; i++)
@@ -200,10 +200,12 @@ VEC void pv_tile(const struct pv_call *t, int dtype, int row_count, int vectors,
 
 #define PV_VECTORS(rows) (ACCUMULATORS / (rows) >= 8 ? 8 : ACCUMULATORS / (rows) >= 4 ? 4 : 2)
 
-VEC void pv_rows(const struct pv_call *t, int dtype, int row_count)
+VEC void pv_rows(struct pv_call *t, int dtype, int row_count)
 {
     const int vectors = PV_VECTORS(row_count);
-    int64_t c = 0;
+    int64_t c = 0, width = LANES * vectors, passes = t->channels / width + (t->channels % width + LANES - 1) / LANES;
+    t->ahead.bytes = t->channels * (dtype == RAPT_F32 ? 4 : 2);
+    t->ahead.step = (t->ahead.bytes / passes + 63) & ~(int64_t)63;
     for (; c + LANES * vectors <= t->channels; c += LANES * vectors) pv_tile(t, dtype, row_count, vectors, c, 0);
     for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, c, 0);
     if (c < t->channels) pv_tile(t, dtype, row_count, 1, c, t->channels - c);
@@ -234,14 +236,15 @@ static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
 #endif
         default: break;
         }
-        t.next = 0;
+        t.ahead.row = 0;
     }
 }
 
 DECODE_PV_OF(DECODE_ISA)
 {
     struct pv_call t = {.o = o, .p = p + first, .o_stride = o_stride, .p_stride = p_stride, .row = v->row + first,
-                        .keys = last - first, .channels = channels, .next = next ? next + first : 0};
+                        .keys = last - first, .channels = channels,
+                        .ahead = {.row = next ? next + first : 0, .rows = last - first}};
     if (!gathered(v)) {
         pv_all_rows(t, v->dtype, rows);
         return;
@@ -249,7 +252,7 @@ DECODE_PV_OF(DECODE_ISA)
     _Alignas(64) float x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.next = 0;
+    t.ahead.row = 0;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {

@@ -76,10 +76,10 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count)
 VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const void *const *next)
 {
     const int key_count = QK_KEYS(row_count);
+    struct prefetch ahead = {.row = next, .rows = keys, .bytes = 2 * t.channels, .step = 2 * t.channels};
     for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
         t.wanted = keys - j;
-        if (next)
-            for (int64_t n = j; n < keys && n < j + key_count; n++) prefetch_row(next[n], 0, t.channels * 2);
+        for (int n = 0; n < key_count; n++) prefetch_step(&ahead);
         qk_tile(&t, row_count, key_count);
     }
 }
@@ -127,11 +127,11 @@ struct pv_call {
     int64_t o_stride, p_stride; /* p_stride in elements */
     const void *const *row;
     int64_t keys, channels;
-    const void *const *next;
+    struct prefetch ahead;  /* the rows of the following call */
 };
 
 /* Columns channel ... channel + 32 * doubles - 1; part: how many of a single double, 0 for all. */
-VEC void pv_tile(const struct pv_call *t, int row_count, int doubles, int64_t channel, int64_t part)
+VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel, int64_t part)
 {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4,
                                          35, 3, 34, 2, 33, 1, 32, 0);
@@ -147,10 +147,8 @@ VEC void pv_tile(const struct pv_call *t, int row_count, int doubles, int64_t ch
         }
     for (int64_t j = 0; j < t->keys; j += 2) {
         const uint16_t *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
-        if (t->next) {
-            prefetch_row(t->next[j], 2 * channel, 2 * (channel + STEP * doubles));
-            if (j + 1 < t->keys) prefetch_row(t->next[j + 1], 2 * channel, 2 * (channel + STEP * doubles));
-        }
+        prefetch_step(&t->ahead);
+        prefetch_step(&t->ahead);
         if (!row && !second) continue;
         if (!row) row = (const uint16_t *)decode_zeros;
         if (!second) second = (const uint16_t *)decode_zeros;
@@ -188,10 +186,12 @@ VEC void pv_tile(const struct pv_call *t, int row_count, int doubles, int64_t ch
 
 #define PV_DOUBLES(rows) ((rows) <= 2 ? 4 : (rows) <= 4 ? 2 : 1)
 
-VEC void pv_rows(const struct pv_call *t, int row_count)
+VEC void pv_rows(struct pv_call *t, int row_count)
 {
     const int doubles = PV_DOUBLES(row_count);
-    int64_t c = 0;
+    int64_t c = 0, width = STEP * doubles, passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
+    t->ahead.bytes = 2 * t->channels;
+    t->ahead.step = (t->ahead.bytes / passes + 63) & ~(int64_t)63;
     for (; c + STEP * doubles <= t->channels; c += STEP * doubles) pv_tile(t, row_count, doubles, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 1, c, 0);
     if (c < t->channels) pv_tile(t, row_count, 1, c, t->channels - c);
@@ -210,14 +210,15 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
         case 7: pv_rows(&t, 7); break;
         default: pv_rows(&t, 8); break;
         }
-        t.next = NULL;
+        t.ahead.row = NULL;
     }
 }
 
 DECODE_PV(avx512_bf16)
 {
     struct pv_call t = {.o = o, .p = (const uint16_t *)p + first, .o_stride = o_stride, .p_stride = 2 * p_stride,
-                        .row = v->row + first, .keys = last - first, .channels = channels, .next = next ? next + first : NULL};
+                        .row = v->row + first, .keys = last - first, .channels = channels,
+                        .ahead = {.row = next ? next + first : NULL, .rows = last - first}};
     if (v->channel_stride == 1) {
         pv_all_rows(t, rows);
         return;
@@ -225,7 +226,7 @@ DECODE_PV(avx512_bf16)
     _Alignas(64) uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.next = NULL;
+    t.ahead.row = NULL;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {
