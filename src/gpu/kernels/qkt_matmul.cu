@@ -53,6 +53,6 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
     int64_t pairs = (int64_t)a->batch * a->q_heads;
-    for (int64_t pair = BLOCK_Z; pair < pairs; pair += 65535)
+    for (int64_t pair = BLOCK_Z; pair < pairs; pair += GRID_LIMIT)
         score_tile(a, (int)(pair / a->q_heads), (int)(pair % a->q_heads));
 }

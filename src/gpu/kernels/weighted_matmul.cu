@@ -58,6 +58,6 @@ DEVICE void weigh_tile(const struct attention_args *a, int b, int head)
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    for (int b = BLOCK_Z; b < a->batch; b += 65535)
-        for (int head = BLOCK_Y; head < a->q_heads; head += 65535) weigh_tile(a, b, head);
+    for (int b = BLOCK_Z; b < a->batch; b += GRID_LIMIT)
+        for (int head = BLOCK_Y; head < a->q_heads; head += GRID_LIMIT) weigh_tile(a, b, head);
 }
