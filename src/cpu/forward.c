@@ -23,6 +23,8 @@ enum {
     ITEMS_PER_THREAD = 4,
     ITEMS_MANY = 12,         /* per thread: then their order matters less to the balance than to the cache */
     COST_CLASSES = 64,
+    ROWS_AHEAD = 16,
+    CACHE_LINE = 64,
 };
 
 static int64_t round_up(int64_t x, int64_t step)
@@ -217,7 +219,7 @@ static void load_query(struct forward_item *t, int64_t r, const void *row)
 }
 
 /* Packed row r is head (row0 + r) % group of the group, query (row0 + r) / group. */
-static void load_queries(struct forward_item *t)
+static void place_rows(struct forward_item *t)
 {
     const struct problem *p = t->call->problem;
     struct forward_scratch *w = &t->scratch;
@@ -226,11 +228,28 @@ static void load_queries(struct forward_item *t)
         w->head[r] = first_head + head;
         w->query[r] = query;
         if (++head == p->group) head = 0, query++;
-        load_query(t, r, query_row(t->call, &t->call->a->q, &t->sequence, w->head[r], w->query[r]));
         visible_keys(p, w->query[r], t->sequence.q_length, t->sequence.kv_length, &w->first[r], &w->last[r]);
         w->m[r] = -INFINITY;
         w->l[r] = 0;
     }
+}
+
+/* Row r of q or out, asked for a few rows before it is needed: it comes from memory, and only many requests at once hide
+ * how long that takes. */
+static void *row_ahead(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
+{
+    const struct forward_scratch *w = &t->scratch;
+    if (r + ROWS_AHEAD < t->rows && tensor->stride[3] == 1) {
+        const char *row = query_row(t->call, tensor, &t->sequence, w->head[r + ROWS_AHEAD], w->query[r + ROWS_AHEAD]);
+        int64_t bytes = tensor->size[3] * (int64_t)dtype_size(tensor->dtype);
+        for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(row + at);
+    }
+    return query_row(t->call, tensor, &t->sequence, w->head[r], w->query[r]);
+}
+
+static void load_queries(struct forward_item *t)
+{
+    for (int64_t r = 0; r < t->rows; r++) load_query(t, r, row_ahead(t, &t->call->a->q, r));
 }
 
 /* Rows of tile number i of the item: as even as they can be. */
@@ -456,8 +475,7 @@ static void finish(struct forward_item *t)
         float *o = w->o + r * w->o_stride, *lse = query_row(t->call, &a->lse, &t->sequence, w->head[r], w->query[r]);
         double value = finish_row(t, r);
         if (w->l[r] == 0) memset(o, 0, (size_t)channels * sizeof *o);
-        t->kernels->store_row(query_row(t->call, &a->out, &t->sequence, w->head[r], w->query[r]), a->out.dtype, a->out.stride[3],
-                              o, w->factor[r], channels);
+        t->kernels->store_row(row_ahead(t, &a->out, r), a->out.dtype, a->out.stride[3], o, w->factor[r], channels);
         if (lse) *lse = (float)value;
     }
 }
@@ -532,8 +550,9 @@ static void run_item(struct forward_item *t, const struct forward_block *block)
     t->row0 = block->row0;
     t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block->row0);
     t->tiles = (t->rows + t->kernels->row_tile - 1) / t->kernels->row_tile;
-    load_queries(t);
+    place_rows(t);
     find_ranges(t);
+    load_queries(t);
     attend(t);
     finish(t);
     if (t->call->a->weights.dtype) write_weights(t);

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+enum { CACHE_LINE = 64, KEYS_AHEAD = 16 };
 enum { PAIR = TILE_PAIR, EXACT_INTEGERS = 1 << 24 }; /* integers up to here are exact in f32 */
 
 VEC const char *element_at(const void *p, int dtype, int64_t i)
@@ -27,6 +28,15 @@ VEC vec load_channels(const struct cpu_rows *rows, int64_t j, int64_t c, int64_t
     if (dtype == RAPT_I8)
         return v_mul(TILE_I8(p, n), v_set(rows->scale[j][c / rows->scale_channels * rows->scale_stride]));
     return n == LANES ? v_load(p, dtype) : v_load_part(p, dtype, n);
+}
+
+/* Asks for the cache lines of channels first ... last - 1 of key j, which come from memory: only many requests at once hide
+ * how long that takes. A line is asked for by its first element. */
+VEC void prefetch_channels(const struct cpu_rows *rows, int64_t j, int64_t first, int64_t last, int dtype)
+{
+    int64_t line = CACHE_LINE / (dtype == RAPT_F32 ? 4 : dtype == RAPT_I8 ? 1 : 2);
+    if (first % line) return;
+    for (int64_t c = first; rows->row[j] && c < last; c += line) __builtin_prefetch(element_at(rows->row[j], dtype, c));
 }
 
 /* Whether load_channels can serve: neighbours in memory, and one scale for a vector of I8. */
@@ -103,6 +113,7 @@ VEC int pack_v_as(float *panels, const struct cpu_rows *v, int64_t first, int64_
     vec probe[2] = {v_zero(), v_zero()};
     for (int64_t j = first; j < last; j++) {
         float *to = panels + j * COLUMN_TILE;
+        if (j + KEYS_AHEAD < last) prefetch_channels(v, j + KEYS_AHEAD, 0, channels, dtype);
         for (int64_t c = 0; c < channels; c += COLUMN_TILE, to += panel_keys * COLUMN_TILE)
             for (int64_t i = 0; i < COLUMN_TILE; i += LANES) {
                 vec x = c + i < channels ? load_channels(v, j, c + i, channels, dtype) : v_zero();
@@ -294,6 +305,7 @@ VEC void pack_k_as(float *panels, const struct cpu_rows *k, int64_t first, int64
                 vec x[LANES];
                 for (int i = 0; i < LANES; i++) {
                     int64_t j = j0 + half + i;
+                    if (j + LANES < last) prefetch_channels(k, j + LANES, c, c + LANES, dtype);
                     x[i] = j < last ? load_channels(k, j, c, channels, dtype) : v_zero();
                 }
                 transpose(x);

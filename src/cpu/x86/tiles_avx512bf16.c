@@ -87,8 +87,11 @@ static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, 
             for (int64_t c = 0; c < pairs; c += LANES) {
                 float *to = (float *)panels + j0 * pairs + c * COLUMN_TILE + half;
                 vec x[LANES];
-                for (int i = 0; i < LANES; i++)
-                    x[i] = _mm512_castsi512_ps(load_bits(k, j0 + half + i, last, 2 * c, channels));
+                for (int i = 0; i < LANES; i++) {
+                    int64_t j = j0 + half + i;
+                    if (j + LANES < last) prefetch_channels(k, j + LANES, 2 * c, 2 * (c + LANES), RAPT_BF16);
+                    x[i] = _mm512_castsi512_ps(load_bits(k, j, last, 2 * c, channels));
+                }
                 transpose(x);
                 for (int i = 0; i < LANES && c + i < pairs; i++) _mm512_store_ps(to + i * COLUMN_TILE, x[i]);
             }
@@ -105,6 +108,7 @@ static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, i
     if (!rows_are_plain(v, channels))
         return scalar_pack_v_panels(panels, v, first, last, channels, panel_keys, COLUMN_TILE, 2);
     for (int64_t j = first; j < last; j += 2) {
+        for (int64_t i = j + KEYS_AHEAD; i < j + KEYS_AHEAD + 2 && i < last; i++) prefetch_channels(v, i, 0, channels, RAPT_BF16);
         uint16_t *to = (uint16_t *)panels + j * COLUMN_TILE;
         for (int64_t c = 0; c < channels; c += COLUMN_TILE, to += panel_keys * COLUMN_TILE) {
             __m512i a = load_bits(v, j, last, c, channels), b = load_bits(v, j + 1, last, c, channels);
