@@ -1,0 +1,38 @@
+# tests.mk: rules of the tests that need more than a program from one file.
+
+# allocations: counts and fails the allocating calls of the library itself, not those of shared libraries.
+WRAPPED := malloc calloc realloc aligned_alloc posix_memalign pthread_create free
+$(B)/tests/api/allocations: override LDFLAGS += $(WRAPPED:%=-Wl,--wrap=%)
+
+# Fuzz targets: tests/fuzz/NAME.c has LLVMFuzzerTestOneInput. `make check` replays the stored corpus and seeded mutations of it
+# with any compiler; `make fuzz` searches with clang's libFuzzer for FUZZ_SECONDS each; what it finds stays in $(B)/fuzz.
+FUZZ_TARGETS := params $(if $(shell command -v $(or $(PKG_CONFIG),pkg-config) > /dev/null && $(or $(PKG_CONFIG),pkg-config) --exists jansson && echo yes),safetensors)
+FUZZ_REPLAYS := $(FUZZ_TARGETS:%=$(B)/tests/fuzz/%)
+FUZZ_SECONDS ?= 60
+FUZZ_CC ?= clang
+FUZZ_OBJECTS_safetensors := $(B)/tools/safetensors.o
+$(B)/tests/fuzz/safetensors: $(FUZZ_OBJECTS_safetensors)
+$(FUZZ_REPLAYS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/librapt.a
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %/safetensors,$@),$(TOOL_LIBS)) $(LIBS)
+$(B)/tests/fuzz/replay.o: override CPPFLAGS += -DFUZZ_CORPUS='"tests/fuzz/corpus"'
+CHECKS += $(FUZZ_REPLAYS)
+
+# The library is built again with coverage for the fuzzer, without GPU code objects.
+FUZZ_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+fuzz:
+	@command -v $(FUZZ_CC) > /dev/null || { echo "fuzz: $(FUZZ_CC) is not installed (apt install clang)"; exit 1; }
+	$(MAKE) B=$(B)/fuzz CC=$(FUZZ_CC) NVCC= HIP_CLANG= CFLAGS='$(FUZZ_FLAGS) -fsanitize=fuzzer-no-link' \
+	    $(B)/fuzz/librapt.a $(FUZZ_TARGETS:%=$(B)/fuzz/tests/fuzz/%.o) $(FUZZ_OBJECTS_safetensors:$(B)/%=$(B)/fuzz/%)
+	@for target in $(FUZZ_TARGETS); do \
+	  echo "fuzz: $$target, $(FUZZ_SECONDS) seconds"; mkdir -p $(B)/fuzz/$$target.found; \
+	  object=; libraries=; case $$target in safetensors) object=$(B)/fuzz/tools/safetensors.o; libraries='$(TOOL_LIBS)' ;; esac; \
+	  $(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $(B)/fuzz/$$target $(B)/fuzz/tests/fuzz/$$target.o $$object $(B)/fuzz/librapt.a \
+	    $$libraries $(LIBS) && \
+	  $(B)/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(B)/fuzz/$$target- $(B)/fuzz/$$target.found \
+	    tests/fuzz/corpus/$$target || exit 1; \
+	done
+.PHONY: fuzz
+
+# Scripts: the header alone in C11 and C++17, the exported symbols, the map of requirements.
+CHECKS += $(wildcard tests/api/*.t) $(wildcard tests/requirements.t)
+export CC CXX PYTHON

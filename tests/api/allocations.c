@@ -1,0 +1,230 @@
+/* allocations.c: linked with --wrap of the allocating functions and of pthread_create (mk/tests.mk). Executing a plan
+ * allocates nothing; and whichever allocation fails, the call says so, leaks nothing and leaves the library usable. */
+#include "api.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+static atomic_long calls, live; /* allocating calls so far; blocks not yet freed */
+static atomic_long failing;     /* the call that fails, counted from 1; 0: none */
+
+static int must_fail(void)
+{
+    return atomic_fetch_add(&calls, 1) + 1 == atomic_load(&failing);
+}
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
+int __real_posix_memalign(void **out, size_t alignment, size_t size);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+void __real_free(void *block);
+
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+int __wrap_posix_memalign(void **out, size_t alignment, size_t size);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+void __wrap_free(void *block);
+
+static void *counted(void *block)
+{
+    if (block) atomic_fetch_add(&live, 1);
+    return block;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return must_fail() ? NULL : counted(__real_malloc(size));
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return must_fail() ? NULL : counted(__real_calloc(count, size));
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    if (must_fail()) return NULL;
+    void *block = __real_realloc(old, size);
+    return old ? block : counted(block);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+    return must_fail() ? NULL : counted(__real_aligned_alloc(alignment, size));
+}
+
+int __wrap_posix_memalign(void **out, size_t alignment, size_t size)
+{
+    if (must_fail()) return ENOMEM;
+    int error = __real_posix_memalign(out, alignment, size);
+    if (!error) counted(*out);
+    return error;
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    return must_fail() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
+}
+
+void __wrap_free(void *block)
+{
+    if (block) atomic_fetch_sub(&live, 1);
+    __real_free(block);
+}
+
+static struct call call;
+
+/* Kinds of call: each takes another way through the engine. */
+static void plain(struct call *c) { c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F32, B, HQ, SQ, 1); }
+static void few_queries(struct call *c) { c->a.q.size[2] = c->a.out.size[2] = 1; }
+static void with_everything(struct call *c)
+{
+    c->a.bias = rapt_tensor_bhtd(c->bias, RAPT_F32, B, HQ, SQ, SKV);
+    c->a.mask = rapt_tensor_bhtd(c->mask, RAPT_U8, B, HQ, SQ, SKV);
+    c->a.sink = rapt_tensor_bhtd(c->sink, RAPT_F32, B, HQ, 1, 1);
+    c->a.alibi_slope = rapt_tensor_bhtd(c->slope, RAPT_F32, B, HQ, 1, 1);
+    c->a.weights = rapt_tensor_bhtd(c->weights, RAPT_F32, B, HQ, SQ, SKV);
+}
+static void packed(struct call *c)
+{
+    c->a.q = rapt_tensor_bthd(c->q, RAPT_F32, 1, HQ, B * SQ, D);
+    c->a.out = rapt_tensor_bthd(c->out, RAPT_F32, 1, HQ, B * SQ, DV);
+    c->a.q_start = rapt_tensor_bhtd(c->starts, RAPT_I32, B + 1, 1, 1, 1);
+}
+static void paged(struct call *c)
+{
+    c->a.page_table = rapt_tensor_bhtd(c->pages, RAPT_I32, B, 1, 1, 1);
+    c->a.kv_length = rapt_tensor_bhtd(c->lengths, RAPT_I32, B, 1, 1, 1);
+}
+
+static void (*const kinds[])(struct call *) = {plain, few_queries, with_everything, packed, paged};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+static rapt_status run_pieces(rapt_device *device)
+{
+    rapt_tensor x = rapt_tensor_bhtd(call.q, RAPT_F32, 1, 2, 3, D), y = rapt_tensor_bhtd(call.weights, RAPT_F32, 1, 2, 3, D);
+    rapt_rope_args rope = {.struct_size = sizeof rope, .x = x, .out = y};
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = y};
+    rapt_qk_args qk = {.struct_size = sizeof qk, .q = x, .k = rapt_tensor_bhtd(call.k, RAPT_F32, 1, 1, D, D), .out = y};
+    rapt_pv_args pv = {.struct_size = sizeof pv, .weights = x, .v = qk.k, .out = y};
+    rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = y};
+    rapt_kv_append_args append = {.struct_size = sizeof append, .k_new = x, .v_new = x, .k = y,
+                                  .v = rapt_tensor_bhtd(call.out, RAPT_F32, 1, 2, 3, D)};
+    rapt_status status = rapt_rope(device, &rope, NULL);
+    if (!status) status = rapt_softmax(device, &softmax, NULL);
+    if (!status) status = rapt_qk(device, &qk, NULL);
+    if (!status) status = rapt_pv(device, &pv, NULL);
+    if (!status) status = rapt_causal_mask(device, &mask, NULL);
+    return status ? status : rapt_kv_append(device, &append, NULL);
+}
+
+/* A whole session; the first failure ends it. */
+static rapt_status session(void)
+{
+    rapt_context *context;
+    rapt_plan *plan = NULL;
+    void *workspace = NULL;
+    rapt_config config = {.struct_size = sizeof config, .threads = 3, .backends = "cpu"};
+    rapt_status status = rapt_open(&context, &config);
+    rapt_device *device = rapt_device_at(context, 0);
+    for (int i = 0; i < KINDS && !status; i++) {
+        call_reset(&call);
+        kinds[i](&call);
+        status = rapt_forward(device, &call.a, NULL);
+        if (!status) status = rapt_plan_create(&plan, device, &call.a);
+        if (!status) status = rapt_alloc(device, rapt_plan_workspace_size(plan) + 64, &workspace);
+        if (!status) status = rapt_plan_execute(plan, &call.a, workspace, NULL);
+        rapt_free(device, workspace);
+        workspace = NULL;
+        rapt_plan_destroy(&plan);
+    }
+    if (!status) status = run_pieces(device);
+    rapt_close(&context);
+    return status;
+}
+
+static void every_allocation_fails_once(void **state)
+{
+    long failures = 0;
+    (void)state;
+    atomic_store(&failing, 0);
+    assert_int_equal(session(), RAPT_OK); /* once before, for what the C library itself keeps */
+    for (long k = 1;; k++) {
+        long before = atomic_load(&live);
+        atomic_store(&calls, 0);
+        atomic_store(&failing, k);
+        rapt_status status = session();
+        long used = atomic_load(&calls);
+        atomic_store(&failing, 0);
+        if (status != RAPT_OK && status != RAPT_NO_MEMORY && status != RAPT_SYSTEM)
+            fail_msg("allocation %ld: %s: %s", k, rapt_status_text(status), rapt_last_error());
+        if (status && !*rapt_last_error()) fail_msg("allocation %ld failed without a sentence", k);
+        if (atomic_load(&live) != before) fail_msg("allocation %ld: %ld blocks leak", k, atomic_load(&live) - before);
+        failures += status != RAPT_OK;
+        if (used < k) break; /* the session needs fewer than k */
+    }
+    assert_true(failures > 5);
+    assert_int_equal(session(), RAPT_OK);
+}
+
+static void execute_allocates_nothing(void **state)
+{
+    rapt_context *context;
+    (void)state;
+    open_cpu(&context, 3);
+    for (int i = 0; i < KINDS; i++) {
+        rapt_plan *plan;
+        void *workspace;
+        call_reset(&call);
+        kinds[i](&call);
+        assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &call.a), RAPT_OK);
+        assert_int_equal(rapt_alloc(rapt_device_at(context, 0), rapt_plan_workspace_size(plan) + 64, &workspace), RAPT_OK);
+        long before = atomic_load(&calls);
+        for (int n = 0; n < 3; n++) assert_int_equal(rapt_plan_execute(plan, &call.a, workspace, NULL), RAPT_OK);
+        assert_int_equal(atomic_load(&calls), before);
+        rapt_free(rapt_device_at(context, 0), workspace);
+        rapt_plan_destroy(&plan);
+    }
+    rapt_close(&context);
+}
+
+/* The plan and the workspace of an earlier call of the same shape serve the next one. */
+static void forward_allocates_once_per_shape(void **state)
+{
+    rapt_context *context;
+    (void)state;
+    open_cpu(&context, 2);
+    call_reset(&call);
+    plain(&call);
+    assert_int_equal(rapt_forward(rapt_device_at(context, 0), &call.a, NULL), RAPT_OK);
+    long before = atomic_load(&calls);
+    for (int n = 0; n < 5; n++) assert_int_equal(rapt_forward(rapt_device_at(context, 0), &call.a, NULL), RAPT_OK);
+    assert_int_equal(atomic_load(&calls), before);
+    rapt_close(&context);
+}
+
+/* A refusal allocates nothing either, and its sentence is there. */
+static void a_refusal_allocates_nothing(void **state)
+{
+    rapt_context *context;
+    (void)state;
+    open_cpu(&context, 2);
+    call_reset(&call);
+    call.a.causal = 7;
+    long before = atomic_load(&calls);
+    assert_int_equal(rapt_forward(rapt_device_at(context, 0), &call.a, NULL), RAPT_INVALID);
+    assert_int_equal(atomic_load(&calls), before);
+    rapt_close(&context);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once), cmocka_unit_test(execute_allocates_nothing),
+                                       cmocka_unit_test(forward_allocates_once_per_shape), cmocka_unit_test(a_refusal_allocates_nothing)};
+    return cmocka_run_group_tests_name("allocations", tests, NULL, NULL) != 0;
+}

@@ -1,0 +1,42 @@
+#!/bin/sh
+# header.t: rapt.h compiles alone, twice included, without a warning, in C11 and C++17, with each compiler at hand.
+set -u
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+cat > "$folder/alone.c" <<'END'
+#include <rapt/rapt.h>
+#include <rapt/rapt.h>
+int main(void)
+{
+    rapt_attention a = {0};
+    a.struct_size = sizeof a;
+    a.q = rapt_tensor_bthd(0, RAPT_F32, 1, 2, 3, 4);
+    a.k = rapt_tensor_bhtd(0, RAPT_BF16, 1, 2, 3, 4);
+    a.window_left = RAPT_WINDOW(-1);
+    return a.q.stride[2] == 8 && a.k.stride[1] == 12 && a.window_left == 0 && RAPT_OK == 0 && RAPT_I64 == 7 ? 0 : 1;
+}
+END
+sed 's/= {0}/= {}/' "$folder/alone.c" > "$folder/alone.cpp"
+flags="-Wall -Wextra -Wpedantic -pedantic-errors -Werror -Wshadow -Wconversion -Wno-old-style-cast -Iinclude"
+count=0
+failed=0
+check() { # name, compiler, standard, file
+    count=$((count + 1))
+    if ! command -v "$2" > /dev/null; then
+        echo "ok $count - $1 # SKIP $2 is not installed"
+    elif $2 -std="$3" $flags -o "$folder/program" "$folder/$4" 2> "$folder/log" && "$folder/program"; then
+        echo "ok $count - $1"
+    else
+        echo "not ok $count - $1"
+        sed 's/^/# /' "$folder/log"
+        failed=1
+    fi
+}
+echo 1..6
+check "C11" "${CC:-cc}" c11 alone.c
+check "C11, clang" clang c11 alone.c
+check "C23" "${CC:-cc}" c2x alone.c
+check "C++17" "${CXX:-c++}" c++17 alone.cpp
+check "C++17, clang" clang++ c++17 alone.cpp
+check "C++20" "${CXX:-c++}" c++20 alone.cpp
+exit $failed

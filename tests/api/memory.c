@@ -1,0 +1,117 @@
+/* memory.c: attention needs memory for its tensors and no more: the scores of long sequences are never stored. Each case runs
+ * in a process of its own and reports its peak. The full 131,072 x 131,072 runs with RAPT_TEST_SIZE=3. */
+#include "devices.h"
+#include "problem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* One forward call on dense tensors, without the guards of problem.c: peak resident kilobytes to the pipe. */
+static void run(const char *text, int to)
+{
+    static struct problem_line line;
+    char error[256];
+    struct rusage usage;
+    rapt_context *context;
+    rapt_config config = {.struct_size = sizeof config, .backends = "cpu"};
+    if (!problem_parse(text, &line, error, sizeof error) || rapt_open(&context, &config)) _exit(1);
+    size_t element = line.dtype == RAPT_F32 ? 4 : 2;
+    rapt_attention a = {.struct_size = sizeof a, .causal = line.causal};
+    rapt_tensor *tensors[4] = {&a.q, &a.k, &a.v, &a.out};
+    for (int i = 0; i < 4; i++) {
+        size_t count = (size_t)(line.q_heads * line.q_tokens * line.qk_channels);
+        char *data = malloc(count * element);
+        if (!data) _exit(1);
+        for (size_t n = 0; n < count * element; n++) data[n] = (char)(n % 2 ? 0x3c + n % 3 : n % 251); /* all finite */
+        *tensors[i] = rapt_tensor_bhtd(data, (rapt_dtype)line.dtype, 1, line.q_heads, line.q_tokens, line.qk_channels);
+    }
+    if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) _exit(1);
+    rapt_close(&context);
+    getrusage(RUSAGE_SELF, &usage);
+    _exit(write(to, &usage.ru_maxrss, sizeof usage.ru_maxrss) == sizeof usage.ru_maxrss ? 0 : 1);
+}
+
+/* Peak megabytes. */
+static double peak(const char *text)
+{
+    int ends[2], status;
+    long kilobytes = 0;
+    assert_int_equal(pipe(ends), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) run(text, ends[1]);
+    close(ends[1]);
+    ssize_t got = read(ends[0], &kilobytes, sizeof kilobytes);
+    close(ends[0]);
+    waitpid(child, &status, 0);
+    assert_true(got == sizeof kilobytes && WIFEXITED(status) && !WEXITSTATUS(status));
+    return (double)kilobytes / 1024;
+}
+
+/* Scores of 8192 x 8192 would take 256 MiB in f32; the tensors take 2 MiB and the engine's own memory does not grow. */
+static void peak_does_not_grow_with_the_square(void **state)
+{
+    (void)state;
+    double small = peak("forward f32 b1 h1 q256 kv256 d16 causal"), large = peak("forward f32 b1 h1 q8192 kv8192 d16 causal");
+    if (getenv("RAPT_TEST_VERBOSE")) fprintf(stderr, "# peak %.1f MiB of 256 tokens, %.1f MiB of 8192\n", small, large);
+    assert_true(large - small < 24);
+}
+
+static void tokens_131072_under_one_gigabyte(void **state)
+{
+    (void)state;
+    if (test_environment("RAPT_TEST_SIZE", 2) < 3) skip();
+    double megabytes = peak("forward bf16 b1 h1 q131072 kv131072 d64");
+    fprintf(stderr, "# peak %.1f MiB of 131072 tokens\n", megabytes);
+    assert_true(megabytes < 1024);
+}
+
+/* The workspace of a plan, too, is independent of the length. */
+static void workspace_does_not_grow_with_the_length(void **state)
+{
+    static const char *const lines[] = {"forward f32 b1 h8 q%d kv%d d64 causal", "forward bf16 b1 h8/2 q%d kv%d d128",
+                                        "forward bf16 b1 h8/2 q1 kv%d d128"};
+    rapt_context *context;
+    rapt_config config = {.struct_size = sizeof config, .threads = 4, .backends = "cpu"};
+    (void)state;
+    assert_int_equal(rapt_open(&context, &config), RAPT_OK);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        size_t sizes[2];
+        for (int n = 0; n < 2; n++) {
+            static struct problem_line line;
+            char text[128], error[256];
+            rapt_plan *plan;
+            int64_t tokens = n ? 131072 : 4096;
+            snprintf(text, sizeof text, lines[i], (int)tokens, (int)tokens); /* the last line uses one number */
+            assert_true(problem_parse(text, &line, error, sizeof error));
+            rapt_attention a = {.struct_size = sizeof a, .causal = line.causal};
+            a.q = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.q_heads, line.q_tokens, line.qk_channels);
+            a.k = a.v = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.kv_heads, line.kv_tokens, line.qk_channels);
+            a.out = a.q;
+            assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_OK);
+            sizes[n] = rapt_plan_workspace_size(plan);
+            rapt_plan_destroy(&plan);
+        }
+        if (sizes[1] > sizes[0] + (1 << 20))
+            fail_msg("%s: %zu bytes for 4096 tokens, %zu for 131072", lines[i], sizes[0], sizes[1]);
+    }
+    rapt_close(&context);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(peak_does_not_grow_with_the_square),
+                                       cmocka_unit_test(workspace_does_not_grow_with_the_length),
+                                       cmocka_unit_test(tokens_131072_under_one_gigabyte)};
+    return cmocka_run_group_tests_name("memory", tests, NULL, NULL) != 0;
+}
