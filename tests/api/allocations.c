@@ -222,9 +222,9 @@ static void a_refusal_allocates_nothing(void **state)
     rapt_close(&context);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once), cmocka_unit_test(execute_allocates_nothing),
                                        cmocka_unit_test(forward_allocates_once_per_shape), cmocka_unit_test(a_refusal_allocates_nothing)};
-    return cmocka_run_group_tests_name("allocations", tests, NULL, NULL) != 0;
+    return run_group("allocations", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

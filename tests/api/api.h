@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "group.h"
+
 enum { B = 2, HQ = 4, HKV = 2, SQ = 5, SKV = 7, D = 8, DV = 6 };
 
 /* The memory of one call; outputs are all 1 bits. */

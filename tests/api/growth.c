@@ -110,14 +110,14 @@ static void structs_have_no_padding(void **state)
     assert_int_equal(sizeof(rapt_kv_append_args), 8 + 9 * 80 + 8);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_newer_struct_with_zeros_runs), cmocka_unit_test(a_newer_field_that_is_set_is_refused),
                                        cmocka_unit_test(a_short_struct_is_refused), cmocka_unit_test(answers_fill_a_newer_struct),
                                        cmocka_unit_test(structs_have_no_padding)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
-    int failed = cmocka_run_group_tests_name("growth", tests, NULL, NULL);
+    int failed = run_group("growth", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
     rapt_close(&context);
-    return failed != 0;
+    return failed;
 }

@@ -17,7 +17,7 @@ int main(void)
 }
 END
 sed 's/= {0}/= {}/' "$folder/alone.c" > "$folder/alone.cpp"
-flags="-Wall -Wextra -Wpedantic -pedantic-errors -Werror -Wshadow -Wconversion -Wno-old-style-cast -Iinclude"
+flags="-Wall -Wextra -Wpedantic -pedantic-errors -Werror -Wshadow -Wconversion -Iinclude"
 count=0
 failed=0
 check() { # name, compiler, standard, file

@@ -234,12 +234,12 @@ static void memory_of_a_device(void **state)
     rapt_close(&context);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_belong_to_their_thread), cmocka_unit_test(open_and_close), cmocka_unit_test(the_cpu_is_last),
         cmocka_unit_test(a_failed_open_leaves_null), cmocka_unit_test(environment_is_checked), cmocka_unit_test(plans_are_destroyed_once),
         cmocka_unit_test(forward_with_many_shapes), cmocka_unit_test(statuses_and_version), cmocka_unit_test(rows_and_notes),
         cmocka_unit_test(kernels_by_name), cmocka_unit_test(memory_of_a_device)};
-    return cmocka_run_group_tests_name("lifetimes", tests, NULL, NULL) != 0;
+    return run_group("lifetimes", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

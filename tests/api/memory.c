@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "group.h"
+
 /* One forward call on dense tensors, without the guards of problem.c: peak resident kilobytes to the pipe. */
 static void run(const char *text, int to)
 {
@@ -108,10 +110,10 @@ static void workspace_does_not_grow_with_the_length(void **state)
     rapt_close(&context);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(peak_does_not_grow_with_the_square),
                                        cmocka_unit_test(workspace_does_not_grow_with_the_length),
                                        cmocka_unit_test(tokens_131072_under_one_gigabyte)};
-    return cmocka_run_group_tests_name("memory", tests, NULL, NULL) != 0;
+    return run_group("memory", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

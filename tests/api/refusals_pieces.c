@@ -181,14 +181,14 @@ static void the_straight_calls_run(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static struct CMUnitTest tests[REFUSALS + 1] = {cmocka_unit_test(the_straight_calls_run)};
     for (int i = 0; i < REFUSALS; i++)
         tests[i + 1] = (struct CMUnitTest){refusals[i].name, test_refusal, NULL, NULL, (void *)&refusals[i]};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
-    int failed = cmocka_run_group_tests_name("refusals of the pieces", tests, NULL, NULL);
+    int failed = run_group("refusals of the pieces", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
     rapt_close(&context);
-    return failed != 0;
+    return failed;
 }

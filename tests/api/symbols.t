@@ -13,7 +13,7 @@ nm -D --defined-only "$library" | awk '{print $NF}' | sort > "$folder/exported" 
 grep -v '@\?rapt_' "$folder/exported" > "$folder/foreign"
 [ ! -s "$folder/foreign" ]; say $? 1 "every exported symbol begins with rapt_"
 sed 's/^/# /' "$folder/foreign"
-tr '\n' ' ' < include/rapt/rapt.h | grep -o 'RAPT_API [^;(]*(' | sed 's/ *($//; s/.*[ *]//' | sort -u > "$folder/declared"
+grep -v '^#' include/rapt/rapt.h | tr '\n' ' ' | grep -o 'RAPT_API [^;(]*(' | sed 's/ *($//; s/.*[ *]//' | sort -u > "$folder/declared"
 cmp -s "$folder/declared" "$folder/exported"; say $? 2 "the exported symbols are the declared functions"
 diff "$folder/declared" "$folder/exported" | sed 's/^/# /'
 readelf -d "$library" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -v -E '^(libc|libm|libdl|libpthread|ld-linux[-_a-z0-9]*)\.so' > "$folder/needed"

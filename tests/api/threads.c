@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "group.h"
+
 enum { THREADS = 8, ROUNDS = 12, LINES = 4 };
 
 static const char *const lines[LINES] = {"forward f32 b2 h4/2 q33 kv70 d40 causal lse", "forward bf16 b3 h8/2 q1 kv200 d64 kvlen=200,3,0 lse",
@@ -147,9 +149,9 @@ static int close_all(void **state)
     return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forward_from_many_threads), cmocka_unit_test(one_plan_in_many_threads),
                                        cmocka_unit_test(a_context_per_thread), cmocka_unit_test(all_ways_at_once)};
-    return cmocka_run_group_tests_name("threads", tests, open_all, close_all) != 0;
+    return run_group("threads", tests, sizeof tests / sizeof *tests, open_all, close_all, argc, argv);
 }

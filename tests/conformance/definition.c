@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "group.h"
+
 #define assert_near(got, want) assert_true(fabs((got) - (want)) <= 1e-12 * (1 + fabs(want)))
 
 /* One head of at most 8 keys and 4 channels in f32. */
@@ -358,7 +360,7 @@ static void named_problems_are_sound(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(uniform_scores), cmocka_unit_test(one_key), cmocka_unit_test(two_keys),
@@ -367,5 +369,5 @@ int main(void)
         cmocka_unit_test(rope_angles), cmocka_unit_test(rope_llama3), cmocka_unit_test(rope_yarn),
         cmocka_unit_test(rope_is_a_relative_rotation), cmocka_unit_test(counts_of_work), cmocka_unit_test(lines_that_mean_nothing),
         cmocka_unit_test(guards_notice_stray_writes), cmocka_unit_test(named_problems_are_sound)};
-    return cmocka_run_group_tests_name("definition", tests, NULL, NULL) != 0;
+    return run_group("definition", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include "group.h"
+
 static struct test_devices devices;
 
 /* ---- Running a line ---- */
@@ -95,21 +97,18 @@ static inline void each_type(const char *pattern, line_test *test)
     }
 }
 
-/* The main of such a program: --list, or the tests on the chosen devices; skips without one. */
+/* The main of such a program: the tests on the chosen devices; skips without one. */
 static int run_on_devices(const char *group, const struct CMUnitTest *tests, size_t count, int argc, char **argv)
 {
-    if (argc > 1 && !strcmp(argv[1], "--list")) {
-        for (size_t i = 0; i < count; i++) printf("%s\n", tests[i].name);
-        return 0;
-    }
     if (!test_devices_open(&devices)) {
         fprintf(stderr, "%s\n", rapt_last_error());
         return 1;
     }
-    if (!devices.count) printf("1..0 # SKIP no such device here\n");
-    int failed = devices.count ? _cmocka_run_group_tests(group, tests, count, NULL, NULL) : 0;
+    bool runs = devices.count || argc > 1;
+    if (!runs) printf("1..0 # SKIP no such device here\n");
+    int failed = runs ? run_group(group, tests, count, NULL, NULL, argc, argv) : 0;
     test_devices_close(&devices);
-    return failed != 0;
+    return failed;
 }
 
 #endif
