@@ -16,8 +16,8 @@
 
 enum {
     PANEL_BYTES = 256 << 10, /* K and V panels of a block together: a quarter of a 1 MiB L2 cache */
-    ROW_BYTES = 384 << 10,   /* q and o of an item */
-    ROWS_MAX = 384,          /* from here on packing K and V costs less than 2 % */
+    ROW_BYTES = 768 << 10,   /* q and o of an item */
+    ROWS_MAX = 768,          /* K and V of a long sequence come from memory for every item: few items, few times */
     KEYS_MIN = 64,
     KEYS_MAX = 512,          /* s of a tile stays within half of the L1 cache */
     ITEMS_PER_THREAD = 4,
