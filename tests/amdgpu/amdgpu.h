@@ -77,6 +77,10 @@ const struct amdgpu_kernel *amdgpu_module_kernel(const struct amdgpu_module *, c
 bool amdgpu_module_symbol(const struct amdgpu_module *, const char *name, uint64_t *address,
                           uint64_t *size);
 
+/* Decodes all of the code. Calls `unknown` with the text and offset of each instruction that is not emulated; returns how many
+   instructions were decoded. */
+uint64_t amdgpu_module_decode(const struct amdgpu_module *, void (*unknown)(void *context, const char *what), void *context);
+
 struct amdgpu_dispatch {
     const struct amdgpu_module *module;
     const struct amdgpu_kernel *kernel;

@@ -83,7 +83,7 @@ static int source_halves(const struct inst *in, const struct operand *o, int sou
     return 1;
 }
 
-static void collect_ranges(struct inst *in)
+static void collect_ranges(struct inst *in, int wave)
 {
     for (int i = 0; i < in->nops; i++) {
         const struct operand *o = &in->op[i];
@@ -107,7 +107,7 @@ static void collect_ranges(struct inst *in)
                  is_short(in->op[0].type) ? (in->dst_high ? 2 : 1) : 3);
     if (in->flags & OPF_READS_DST && in->op[0].kind == OPK_SGPR)
         add_scalar(in->sread, &in->nsread, MAX_RANGES, in->op[0].reg, in->op[0].dwords);
-    if (in->flags & OPF_READS_VCC) add_scalar(in->sread, &in->nsread, MAX_RANGES, S_VCC, 2);
+    if (in->flags & OPF_READS_VCC) add_scalar(in->sread, &in->nsread, MAX_RANGES, S_VCC, wave / 32);
 }
 
 /* A 32-bit operand type on a 64-bit register text means the instruction takes a pair anyway (addresses, masks). */
@@ -246,7 +246,7 @@ bool bind_instruction(const struct program *program, struct inst *in, const char
     if (!set_types(in)) return false;
     set_fetch(in);
     set_zero_high(program, in);
-    collect_ranges(in);
+    collect_ranges(in, program->target->wave);
     if (in->flags & OPF_END_BLOCK && in->nops && in->op[0].kind == OPK_IMM) {
         in->simm = (int16_t)in->op[0].imm;
         in->target = in->next_pc + (uint64_t)(in->simm * 4);

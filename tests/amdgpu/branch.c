@@ -197,6 +197,12 @@ static void exec_trap(struct wave *w, const struct inst *in)
     fault(w, "trap %d reached (a device-side assertion or unreachable code)", (int)in->op[0].imm);
 }
 
+static void exec_code_end(struct wave *w, const struct inst *in)
+{
+    (void)in;
+    fault(w, "ran past the end of the kernel");
+}
+
 /* A clock that only moves forward: instructions executed so far. */
 static void exec_time(struct wave *w, const struct inst *in)
 {
@@ -267,6 +273,7 @@ static const struct op_row rows[] = {
     QUIET("s_prefetch_inst"),
     QUIET("s_prefetch_data"),
     QUIET("s_version"),
+    {"s_code_end", exec_code_end, NULL, "", 0, 0},
     QUIET("s_ttracedata"),
     QUIET("s_ttracedata_imm"),
     QUIET("s_incperflevel"),

@@ -72,7 +72,20 @@ static void exec_mad64(struct wave *w, const struct inst *in)
         carry[l] = sum < addend ? ~0u : 0;
     }
     uint64_t out = row_to_mask(carry, w->n);
+    /* the low word of the result does not depend on the addend's high word */
+    uint64_t low_undef = undef;
+    if (undef && in->op[4].kind == OPK_VGPR) {
+        const struct operand *o = &in->op[4];
+        uint64_t(*u)[2] = w->undef;
+        low_undef = u[o->reg][0] | u[o->reg][1];
+        for (int i = 2; i < 4; i++) {
+            o = &in->op[i];
+            if (o->kind == OPK_VGPR) low_undef |= u[o->reg][0] | u[o->reg][1];
+            if (o->kind == OPK_SGPR && w->s_undef[o->reg]) low_undef = w->full;
+        }
+    }
     set_undefined(w, &in->vwrite[0], w->exec, undef);
+    set_undefined(w, &(struct reg_range){in->op[0].reg, 1, 3}, w->exec, low_undef);
     finish_row(w, in, r);
     finish_mask(w, &in->op[1], out, undef);
 }

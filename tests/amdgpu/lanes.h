@@ -196,6 +196,6 @@ struct op_table {
 };
 extern const struct op_table ops_f32, ops_int, ops_f16, ops_wide, ops_convert, ops_compare, ops_packed, ops_cross,
     ops_matrix, ops_scalar, ops_branch, ops_lds, ops_global, ops_buffer, ops_scalar_memory, ops_atomic, ops_carry,
-    ops_divide, ops_fp8;
+    ops_divide, ops_fp8, ops_pseudo_scalar;
 
 #endif

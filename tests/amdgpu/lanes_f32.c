@@ -107,3 +107,20 @@ static inline float scale(float a, int32_t b)
 #include "lanes_gen.h"
 
 const struct op_table ops_f32 = {rows, sizeof rows / sizeof *rows};
+
+/* gfx12's transcendentals on scalars: the vector operation on one value. */
+static void exec_pseudo_scalar(struct wave *w, const struct inst *in)
+{
+    const uint32_t *a = fetch(w, in, 1, 0);
+    uint64_t undef = undefined_lanes(w, in);
+    uint32_t *r = w->tmp[4];
+    memset(w->tmp[3], 0xff, ROW * 4);
+    ((lane_fn *)in->row->fn)(r, a, a, a, w->tmp[3], 32);
+    write_scalar(w, &in->op[0], r[0]);
+    if (in->op[0].kind == OPK_SGPR) w->s_undef[in->op[0].reg] = undef != 0;
+}
+
+#define PSEUDO(name) {"v_s_" #name, exec_pseudo_scalar, (void (*)(void))lane_##name, "F:F", OPF_VALU, 0}
+static const struct op_row pseudo[] = {PSEUDO(exp_f32), PSEUDO(log_f32), PSEUDO(rcp_f32), PSEUDO(rsq_f32), PSEUDO(sqrt_f32)};
+
+const struct op_table ops_pseudo_scalar = {pseudo, sizeof pseudo / sizeof *pseudo};

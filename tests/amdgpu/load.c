@@ -251,3 +251,16 @@ bool amdgpu_module_symbol(const struct amdgpu_module *m, const char *name, uint6
         }
     return false;
 }
+
+uint64_t amdgpu_module_decode(const struct amdgpu_module *m, void (*unknown)(void *context, const char *what), void *context)
+{
+    uint64_t count = 0;
+    char error[600];
+    for (uint64_t pc = m->program.base; pc < m->program.base + m->program.size;) {
+        const struct inst *in = decode_at(&m->program, pc, error, sizeof error);
+        if (!in) unknown(context, error);
+        count += in != NULL;
+        pc = in ? in->next_pc : pc + 4;
+    }
+    return count;
+}

@@ -8,6 +8,7 @@
 
 static const char usage[] =
     "usage: run FILE.hsaco                         list the kernels\n"
+    "       run FILE.hsaco --decode                list instructions that are not emulated\n"
     "       run FILE.hsaco KERNEL GX,GY,GZ BX,BY,BZ [options] ARG...\n"
     "  ARG  i32:N  i64:N  f32:X  in:FILE  out:BYTES:FILE (zeroed)  garbage:BYTES:FILE  inout:FILE\n"
     "  options  --lds N (dynamic bytes)  --threads N  --order forward|backward|shuffled  --races  --no-checks  --stats\n";
@@ -44,6 +45,12 @@ static void list_kernels(const struct amdgpu_module *m)
                k->wave_size, k->vgpr_count, k->sgpr_count, k->lds_size, k->private_size, k->kernarg_size,
                k->explicit_args);
     }
+}
+
+static void print_unknown(void *context, const char *what)
+{
+    ++*(int *)context;
+    puts(what);
 }
 
 static bool parse_triple(const char *text, uint32_t out[3])
@@ -162,7 +169,8 @@ int main(int argc, char **argv)
 {
     char error[1024];
     size_t size;
-    if (argc < 2 || (argc > 2 && argc < 5)) {
+    bool decode = argc == 3 && strcmp(argv[2], "--decode") == 0;
+    if (argc < 2 || (argc > 2 && argc < 5 && !decode)) {
         fputs(usage, stderr);
         return 2;
     }
@@ -181,6 +189,9 @@ int main(int argc, char **argv)
     int status = 0;
     if (argc == 2) {
         list_kernels(m);
+    } else if (decode) {
+        amdgpu_module_decode(m, print_unknown, &status);
+        status = status != 0;
     } else {
         struct amdgpu_dispatch d = {.module = m, .memory = memory, .kernel = amdgpu_module_kernel(m, argv[2])};
         if (!d.kernel || !parse_triple(argv[3], d.grid) || !parse_triple(argv[4], d.block)) {

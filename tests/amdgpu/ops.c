@@ -22,7 +22,7 @@ static void fill(void)
         &ops_f32,    &ops_int,    &ops_f16,    &ops_wide,    &ops_convert, &ops_compare, &ops_packed,
         &ops_cross,  &ops_matrix, &ops_scalar, &ops_branch,  &ops_lds,     &ops_global,  &ops_buffer,
         &ops_atomic, &ops_carry,  &ops_divide, &ops_scalar_memory,
-        &ops_fp8};
+        &ops_fp8, &ops_pseudo_scalar};
     for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
         for (int i = 0; i < tables[t]->count; i++) {
             const struct op_row *row = &tables[t]->rows[i];

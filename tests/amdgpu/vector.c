@@ -201,43 +201,48 @@ static void run_lane(struct wave *w, const struct inst *in, uint32_t *d, const u
     in->lane(d, src[0], src[1], src[2], mask, w->n);
 }
 
-/* Bit operations may drop the undefined part of a source (and with a mask, shift, byte permute). Evaluate with undefined
-   halves all zero and all one: halves that differ are undefined. */
+/* The row pair of operand i with every undefined half filled with zeros or ones. */
+static void fill_undefined(struct wave *w, const struct inst *in, int i, uint32_t fill, uint32_t *out)
+{
+    const struct operand *o = &in->op[in->ndst + i];
+    bool scalar = o->kind == OPK_SGPR, narrow = is_short(o->type);
+    int words = wide(o->type) && o->dwords > 1 ? 2 : 1;
+    bool high_half = o->half == 2 || (narrow && !o->half && (in->opsel >> i & 1));
+    memcpy(out, fetch(w, in, in->ndst + i, i), 2 * ROW * sizeof *out);
+    if (o->kind != OPK_VGPR && !scalar) return;
+    for (int k = 0; k < words; k++)
+        for (int l = 0; l < w->n; l++) {
+            bool all = scalar && w->s_undef[o->reg + k];
+            bool lo = scalar ? all : w->undef[o->reg + k][high_half] >> l & 1;
+            bool hi = !narrow && (scalar ? all : w->undef[o->reg + k][1] >> l & 1);
+            uint32_t bits = (lo ? 0xffffu : 0) | (hi ? 0xffff0000u : 0);
+            uint32_t *word = &out[k * ROW + l];
+            *word = (*word & ~bits) | (fill & bits);
+        }
+}
+
+/* Bit operations may drop the undefined part of a source (and with a mask, shift, byte permute; the low word of a sum does not
+   depend on high words). Evaluate with undefined halves all zero and all one: result halves that differ are undefined. */
 static void propagate_bits(struct wave *w, const struct inst *in, uint64_t undef, uint64_t written)
 {
-    uint32_t src[2][3][ROW], out[2][ROW];
-    const uint32_t *p[2][3];
+    uint32_t src[3][2 * ROW] = {{0}}, out[2][2 * ROW];
     for (int v = 0; v < 2; v++) {
-        for (int i = 0; i < 3; i++) {
-            p[v][i] = src[v][i];
-            if (i >= in->nsrc) continue;
-            const struct operand *o = &in->op[in->ndst + i];
-            memcpy(src[v][i], fetch(w, in, in->ndst + i, i), sizeof src[v][i]);
-            bool scalar = o->kind == OPK_SGPR && w->s_undef[o->reg];
-            if (o->kind != OPK_VGPR && !scalar) continue;
-            bool narrow = is_short(o->type);
-            bool high = o->half == 2 || (narrow && !o->half && (in->opsel >> i & 1));
-            for (int l = 0; l < w->n; l++) {
-                bool lo = scalar || (w->undef[o->reg][high] >> l & 1);
-                bool hi = !narrow && (scalar || (w->undef[o->reg][1] >> l & 1));
-                uint32_t bits = (lo ? 0xffffu : 0) | (hi ? 0xffff0000u : 0);
-                src[v][i][l] = v ? src[v][i][l] | bits : src[v][i][l] & ~bits;
-            }
+        for (int i = 0; i < in->nsrc && i < 3; i++) fill_undefined(w, in, i, v ? ~0u : 0, src[i]);
+        in->lane(out[v], src[0], src[1], src[2], all_on, w->n);
+    }
+    for (int k = 0; k < in->vwrite[0].count; k++)
+        for (int h = 0; h < 2; h++) {
+            uint64_t differ = 0;
+            for (int l = 0; l < w->n; l++)
+                if ((out[0][k * ROW + l] ^ out[1][k * ROW + l]) >> (16 * h) & 0xffff) differ |= UINT64_C(1) << l;
+            struct reg_range half = {(uint16_t)(in->op[0].reg + k), 1, (uint8_t)(1 << h)};
+            if (in->vwrite[0].halves >> h & 1) set_undefined(w, &half, written, differ & undef);
         }
-        in->lane(out[v], p[v][0], p[v][1], p[v][2], all_on, w->n);
-    }
-    for (int h = 0; h < 2; h++) {
-        uint64_t differ = 0;
-        for (int l = 0; l < w->n; l++)
-            if ((out[0][l] ^ out[1][l]) >> (16 * h) & 0xffff) differ |= UINT64_C(1) << l;
-        struct reg_range half = {in->op[0].reg, 1, (uint8_t)(1 << h)};
-        if (in->vwrite[0].halves >> h & 1) set_undefined(w, &half, written, differ & undef);
-    }
 }
 
 static void propagate(struct wave *w, const struct inst *in, uint64_t undef, uint64_t written)
 {
-    if (undef & written && in->flags & OPF_HALVES && in->vwrite[0].count == 1 && !in->dpp && !in->sdwa)
+    if (undef & written && in->flags & OPF_HALVES && in->vwrite[0].count <= 2 && !in->dpp && !in->sdwa)
         propagate_bits(w, in, undef, written);
     else
         set_undefined(w, &in->vwrite[0], written, undef);
