@@ -70,9 +70,14 @@ $(GPU):
 
 .PHONY: kernels kernel-resources prebuilt FORCE_KERNELS
 kernels: $(GPU_OBJECTS)
-# What each compiler reports per entry point against what the hardware has; a spill or an exceeded budget fails.
-kernel-resources: $(GPU)/resources.txt
-	@cat $<
+# What each compiler reports per entry point against what the hardware has; a spill or an exceeded budget fails, here and in make check.
+kernel-resources: $(GPU)/resources.txt $(GPU)/size.txt
+	@cat $^
+check check-build: $(GPU)/resources.txt $(GPU)/size.txt
+EMBEDDED_LIMIT := 67108864 # bytes, 64 MiB
+$(GPU)/size.txt: $(GPU)/code_objects.o
+	@size -A $< | awk '/rapt_code_objects/ { n = $$2 } END { \
+	  printf "%d code objects, %d bytes embedded of at most %d\n", $(words $(GPU_BUILT)), n, $(EMBEDDED_LIMIT); exit n > $(EMBEDDED_LIMIT) }' > $@
 $(GPU)/resources.txt: $(GPU_BUILT:%=$(GPU)/%.co) mk/resources.awk $(GPU)/rows.txt
 	@awk -f mk/resources.awk $(GPU)/rows.txt $(wildcard $(GPU_BUILT:%=$(GPU)/%.log)) > $@.new || { cat $@.new; exit 1; }
 	@mv $@.new $@

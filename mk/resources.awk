@@ -7,7 +7,7 @@ BEGIN {
     budget["sm_80"] = 166912; budget["sm_86"] = budget["sm_89"] = budget["sm_120"] = 101376
     budget["sm_90a"] = budget["sm_90"] = budget["sm_100"] = budget["sm_100a"] = 232448
     budget["gfx950"] = 163840
-    printf "%-40s %9s %6s %6s %7s %7s\n", "entry point", "registers", "shared", "spills", "scratch", "threads"
+    printf "%-40s %9s %6s %6s %6s %7s %7s\n", "entry point", "registers", "shared", "spills", "scalar", "scratch", "threads"
 }
 FNR == 1 && FILENAME ~ /\.log$/ {
     key = FILENAME; sub(/.*\//, "", key); sub(/\.log$/, "", key)
@@ -18,7 +18,7 @@ FILENAME !~ /\.log$/ {
     match($0, /-DSHARED_BYTES="[^"]*"/); command = "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))"; command | getline dynamic[key]; close(command)
     next
 }
-/Compiling entry function/ { entry = $7; gsub(/'/, "", entry); spills = 0 }
+/Compiling entry function/ { entry = $7; gsub(/'/, "", entry); spills = scalar = 0 }
 /bytes spill stores/       { spills += $5 + $9 }
 /ptxas info *: Used/ {
     shared = 0; for (i = 2; i <= NF; i++) if ($i ~ /^smem/) shared = $(i - 2)
@@ -28,13 +28,14 @@ FILENAME !~ /\.log$/ {
 /remark: +VGPRs:/          { registers = $4 }
 /remark: +AGPRs:/          { registers += $4 }
 /remark: +ScratchSize/     { scratch = $5 }
-/remark: +[SV]GPRs Spill:/ { if ($3 ~ /SGPRs/) spills = $5; else spills += $5 }
+/remark: +SGPRs Spill:/    { scalar = $5 } # into lanes of a vector register: no memory traffic
+/remark: +VGPRs Spill:/    { spills = $5 }
 /remark: +LDS Size/        { report(entry, registers, $6, spills, scratch, registers > 512) }
 
 function report(name, registers, shared, spills, scratch, too_many,   limit, total) {
     limit = arch[key] in budget ? budget[arch[key]] : 65536
     total = shared + (name ~ /_(prepare|combine)$/ ? 0 : dynamic[key])
-    printf "%-40s %9d %6d %6d %7d %7d\n", name " " arch[key], registers, total, spills, scratch, threads[key]
+    printf "%-40s %9d %6d %6d %6d %7d %7d\n", name " " arch[key], registers, total, spills, scalar, scratch, threads[key]
     if (spills)        failed = failed "\n" key ": " name " spills " spills " (no kernel may spill)"
     if (scratch)       failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
     if (too_many)      failed = failed "\n" key ": " name " needs more registers than a block of " threads[key] " threads has"
