@@ -69,7 +69,8 @@ struct cpu_kernels {
     void (*store_row)(void *row, int64_t dtype, int64_t channel_stride, const float *x, float factor, int64_t channels);
     /* One query row into the level's format; sign is 1 or -1 (a negative scale lives in q). */
     void (*pack_q)(void *q, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels, float sign);
-    /* Keys [first, last) into panels; first is a multiple of column_tile; the rest of the last panel becomes 0. */
+    /* Keys [first, last) into panels; first is a multiple of column_tile. What the last panel holds past last is unspecified:
+     * its columns are hidden from every row. */
     void (*pack_k)(void *panels, const struct cpu_rows *k, int64_t first, int64_t last, int64_t channels);
     /* Keys [first, last) into panels of panel_keys keys each; first and panel_keys are even; channels up to a multiple of
      * column_tile and an odd last key are filled with 0. Returns 1 if some value is NaN or infinite, else 0. */

@@ -299,7 +299,7 @@ static void softmax(const struct cpu_softmax_tile *t)
 VEC void pack_k_as(float *panels, const struct cpu_rows *k, int64_t first, int64_t last, int64_t channels, int dtype)
 {
     for (int64_t j0 = first; j0 < last; j0 += COLUMN_TILE)
-        for (int64_t half = 0; half < COLUMN_TILE; half += LANES)
+        for (int64_t half = 0; half < COLUMN_TILE && j0 + half < last; half += LANES)
             for (int64_t c = 0; c < channels; c += LANES) {
                 float *to = panels + j0 * channels + c * COLUMN_TILE + half;
                 vec x[LANES];

@@ -83,7 +83,7 @@ static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, 
     }
     int64_t pairs = (channels + 1) / 2;
     for (int64_t j0 = first; j0 < last; j0 += COLUMN_TILE)
-        for (int64_t half = 0; half < COLUMN_TILE; half += LANES)
+        for (int64_t half = 0; half < COLUMN_TILE && j0 + half < last; half += LANES)
             for (int64_t c = 0; c < pairs; c += LANES) {
                 float *to = (float *)panels + j0 * pairs + c * COLUMN_TILE + half;
                 vec x[LANES];
