@@ -1,10 +1,14 @@
 /* Emulated HIP runtime: memory. Device memory is host memory, filled with garbage, registered with the emulator. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "hip.h"
 
-enum { GUARD = 4096 }; /* unregistered bytes after each allocation */
+enum {
+    GUARD = 4096,        /* unregistered bytes after each allocation */
+    FILL_LIMIT = 1 << 26 /* larger allocations are mapped untouched, so that sparse use of terabytes stays cheap */
+};
 
 struct block {
     struct block *next;
@@ -39,6 +43,28 @@ HIP_API hip_error hipMemsetD32(void *, int, size_t);
 HIP_API hip_error hipMemsetD32Async(void *, int, size_t, void *);
 HIP_API hip_error hipPointerGetAttributes(void *, const void *);
 
+static void *get_memory(size_t size)
+{
+    size_t room = (size + GUARD + 255) / 256 * 256;
+    if (size <= FILL_LIMIT) {
+        void *p = aligned_alloc(256, room);
+        if (p) memset(p, 0xdb, size);
+        return p;
+    }
+    void *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void put_memory(void *p, size_t size)
+{
+    if (p && size <= FILL_LIMIT) {
+        memset(p, 0xdd, size); /* use after free shows */
+        free(p);
+    } else if (p) {
+        munmap(p, (size + GUARD + 255) / 256 * 256);
+    }
+}
+
 static hip_error allocate(void **out, size_t size, bool host)
 {
     struct hip_state *s = hip_state();
@@ -51,8 +77,7 @@ static hip_error allocate(void **out, size_t size, bool host)
     struct block *b = calloc(1, sizeof *b);
     hip_error e = hipErrorOutOfMemory;
     pthread_mutex_lock(&s->lock);
-    if (b && size <= d->total - d->used && (b->data = aligned_alloc(256, (size + GUARD + 255) / 256 * 256))) {
-        memset(b->data, 0xdb, size);
+    if (b && size <= d->total - d->used && (b->data = get_memory(size))) {
         if (amdgpu_memory_add(s->memory, b->data, size, host ? "pinned host memory" : "device memory")) {
             b->size = size;
             b->device = hip_current_device();
@@ -66,7 +91,7 @@ static hip_error allocate(void **out, size_t size, bool host)
     }
     pthread_mutex_unlock(&s->lock);
     if (e) {
-        if (b) free(b->data);
+        if (b) put_memory(b->data, size);
         free(b);
     }
     return hip_note(e);
@@ -92,8 +117,7 @@ static hip_error release(void *data, bool host)
     }
     pthread_mutex_unlock(&s->lock);
     if (!found) return hip_note(hipErrorInvalidValue);
-    memset(found->data, 0xdd, found->size); /* use after free shows */
-    free(found->data);
+    put_memory(found->data, found->size);
     free(found);
     return hipSuccess;
 }
