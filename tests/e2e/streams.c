@@ -1,0 +1,283 @@
+/* streams.c: rapt on the streams, graphs and memory of a program that uses CUDA or HIP itself: captured in a graph and replayed, on
+ * several streams and threads at once, and what one execute costs the CPU. */
+#include "devices.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <time.h>
+
+enum { BATCH = 2, HEADS = 8, KV_HEADS = 2, QUERIES = 64, KEYS = 160, CHANNELS = 64 };
+enum { Q_BYTES = BATCH * HEADS * QUERIES * CHANNELS * 2, KV_BYTES = BATCH * KV_HEADS * KEYS * CHANNELS * 2 };
+
+/* The program's own use of the driver; the two vendors' functions have the same form. */
+struct native {
+    void *library;
+    int (*device_get)(int *, int);
+    int (*retain)(void **, int);
+    int (*set_current)(void *);
+    int (*release)(int);
+    int (*stream_create)(void **, unsigned);
+    int (*stream_destroy)(void *);
+    int (*stream_wait)(void *);
+    int (*begin)(void *, int);
+    int (*end)(void *, void **);
+    int (*instantiate)(void **, void *, unsigned long long);
+    int (*replay)(void *, void *);
+    int (*exec_destroy)(void *);
+    int (*graph_destroy)(void *);
+};
+
+static const struct {
+    const char *cuda, *hip;
+    size_t field;
+} functions[] = {
+    {"cuDeviceGet", "hipDeviceGet", offsetof(struct native, device_get)},
+    {"cuDevicePrimaryCtxRetain", "hipDevicePrimaryCtxRetain", offsetof(struct native, retain)},
+    {"cuCtxSetCurrent", "hipCtxSetCurrent", offsetof(struct native, set_current)},
+    {"cuDevicePrimaryCtxRelease_v2", "hipDevicePrimaryCtxRelease", offsetof(struct native, release)},
+    {"cuStreamCreate", "hipStreamCreateWithFlags", offsetof(struct native, stream_create)},
+    {"cuStreamDestroy_v2", "hipStreamDestroy", offsetof(struct native, stream_destroy)},
+    {"cuStreamSynchronize", "hipStreamSynchronize", offsetof(struct native, stream_wait)},
+    {"cuStreamBeginCapture_v2", "hipStreamBeginCapture", offsetof(struct native, begin)},
+    {"cuStreamEndCapture", "hipStreamEndCapture", offsetof(struct native, end)},
+    {"cuGraphInstantiateWithFlags", "hipGraphInstantiateWithFlags", offsetof(struct native, instantiate)},
+    {"cuGraphLaunch", "hipGraphLaunch", offsetof(struct native, replay)},
+    {"cuGraphExecDestroy", "hipGraphExecDestroy", offsetof(struct native, exec_destroy)},
+    {"cuGraphDestroy", "hipGraphDestroy", offsetof(struct native, graph_destroy)},
+};
+
+static void native_open(struct native *n, const rapt_device *device)
+{
+    int cuda = !strcmp(info_of(device).backend, "cuda");
+    const char *chosen = getenv(cuda ? "RAPT_CUDA_LIBRARY" : "RAPT_HIP_LIBRARY");
+    n->library = dlopen(chosen && *chosen ? chosen : cuda ? "libcuda.so.1" : "libamdhip64.so", RTLD_NOW);
+    assert_non_null(n->library);
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        void *address = dlsym(n->library, cuda ? functions[i].cuda : functions[i].hip);
+        if (!address) fail_msg("the driver has no %s", cuda ? functions[i].cuda : functions[i].hip);
+        memcpy((char *)n + functions[i].field, &address, sizeof address);
+    }
+    int id;
+    void *primary;
+    assert_int_equal(n->device_get(&id, (int)info_of(device).index), 0);
+    assert_int_equal(n->retain(&primary, id), 0);
+    assert_int_equal(n->set_current(primary), 0);
+}
+
+static void native_close(struct native *n, const rapt_device *device)
+{
+    assert_int_equal(n->release((int)info_of(device).index), 0);
+    dlclose(n->library);
+}
+
+/* One attention problem in device memory, f16; fill(seed) gives q other numbers. */
+struct work {
+    rapt_device *device;
+    rapt_attention a;
+    rapt_plan *plan;
+    void *workspace;
+    unsigned char host[Q_BYTES];
+};
+
+/* f16 in [-1, 1): the bits of a linear congruential generator (Knuth's MMIX constants). */
+static void *random_f16(uint16_t *to, size_t count, uint64_t seed)
+{
+    for (size_t i = 0; i < count; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        to[i] = (uint16_t)((seed >> 48 & 0x8000u) | (0x2c00u + (seed >> 40 & 0x0fffu)));
+    }
+    return to;
+}
+
+static void *device_f16(rapt_device *device, size_t bytes, uint64_t seed)
+{
+    void *memory = NULL;
+    uint16_t *host = malloc(bytes);
+    assert_non_null(host);
+    expect_ok(rapt_alloc(device, bytes, &memory), device, "alloc");
+    expect_ok(rapt_copy(device, memory, random_f16(host, bytes / 2, seed), bytes, NULL), device, "copy");
+    free(host);
+    return memory;
+}
+
+static void work_begin(struct work *w, rapt_device *device, const char *kernel)
+{
+    memset(w, 0, sizeof *w);
+    w->device = device;
+    w->a = (rapt_attention){.struct_size = sizeof w->a, .causal = 1, .kernel = kernel};
+    w->a.q = rapt_tensor_bthd(device_f16(device, Q_BYTES, 1), RAPT_F16, BATCH, HEADS, QUERIES, CHANNELS);
+    w->a.k = rapt_tensor_bthd(device_f16(device, KV_BYTES, 2), RAPT_F16, BATCH, KV_HEADS, KEYS, CHANNELS);
+    w->a.v = rapt_tensor_bthd(device_f16(device, KV_BYTES, 3), RAPT_F16, BATCH, KV_HEADS, KEYS, CHANNELS);
+    w->a.out = rapt_tensor_bthd(device_f16(device, Q_BYTES, 4), RAPT_F16, BATCH, HEADS, QUERIES, CHANNELS);
+    expect_ok(rapt_plan_create(&w->plan, device, &w->a), device, "plan");
+    expect_ok(rapt_alloc(device, rapt_plan_workspace_size(w->plan), &w->workspace), device, "workspace");
+}
+
+static void work_end(struct work *w)
+{
+    rapt_plan_destroy(&w->plan);
+    rapt_free(w->device, w->workspace);
+    rapt_free(w->device, w->a.q.data);
+    rapt_free(w->device, w->a.k.data);
+    rapt_free(w->device, w->a.v.data);
+    rapt_free(w->device, w->a.out.data);
+}
+
+static void set_q(struct work *w, uint64_t seed)
+{
+    expect_ok(rapt_copy(w->device, w->a.q.data, random_f16((uint16_t *)w->host, Q_BYTES / 2, seed), Q_BYTES, NULL), w->device, "q");
+}
+
+/* What lies in out, after spoiling it if clear is set. */
+static const unsigned char *out_of(struct work *w, int clear)
+{
+    memset(w->host, 0xff, Q_BYTES);
+    if (clear) expect_ok(rapt_copy(w->device, w->a.out.data, w->host, Q_BYTES, NULL), w->device, "clear");
+    expect_ok(rapt_copy(w->device, w->host, w->a.out.data, Q_BYTES, NULL), w->device, "out");
+    return w->host;
+}
+
+static void expected(struct work *w, unsigned char *to)
+{
+    expect_ok(rapt_plan_execute(w->plan, &w->a, w->workspace, NULL), w->device, "execute");
+    expect_ok(rapt_synchronize(w->device, NULL), w->device, "synchronize");
+    memcpy(to, out_of(w, 0), Q_BYTES);
+}
+
+/* Captured once, replayed with other data: the bits of a direct execute. */
+static void replay(rapt_device *device, const char *kernel)
+{
+    struct native n;
+    struct work w;
+    void *stream, *graph, *exec;
+    static unsigned char want[Q_BYTES];
+    native_open(&n, device);
+    work_begin(&w, device, kernel);
+    assert_int_equal(n.stream_create(&stream, 1), 0); /* not ordered after the default stream */
+    assert_int_equal(n.begin(stream, 0), 0);           /* the strictest mode: nothing unsafe on any thread */
+    rapt_status status = rapt_plan_execute(w.plan, &w.a, w.workspace, stream);
+    assert_int_equal(n.end(stream, &graph), 0);
+    expect_ok(status, device, "execute under capture");
+    assert_int_equal(n.instantiate(&exec, graph, 0), 0);
+    for (uint64_t seed = 10; seed < 14; seed++) {
+        set_q(&w, seed);
+        expected(&w, want);
+        out_of(&w, 1);
+        assert_int_equal(n.replay(exec, stream), 0);
+        assert_int_equal(n.stream_wait(stream), 0);
+        assert_memory_equal(out_of(&w, 0), want, Q_BYTES);
+    }
+    n.exec_destroy(exec);
+    n.graph_destroy(graph);
+    n.stream_destroy(stream);
+    work_end(&w);
+    native_close(&n, device);
+}
+
+static void graphs(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {NULL, "flash", "composed"};
+    for_each_device(device)
+    {
+        for (int i = 0; i < 3 && is_gpu(device); i++) replay(device, kernels[i]);
+    }
+}
+
+enum { THREADS = 4, ROUNDS = 8 };
+
+struct lane {
+    struct work work;
+    const struct native *native;
+    const unsigned char *want;
+    rapt_status status;
+    int same;
+};
+
+static void *run_lane(void *argument)
+{
+    struct lane *l = argument;
+    void *stream = NULL;
+    l->same = 1;
+    rapt_device_info info = info_of(l->work.device);
+    void *primary;
+    if (l->native->retain(&primary, (int)info.index) || l->native->set_current(primary) || l->native->stream_create(&stream, 1)) {
+        l->status = RAPT_DRIVER;
+        return NULL;
+    }
+    for (int i = 0; i < ROUNDS && !l->status; i++) {
+        l->status = rapt_plan_execute(l->work.plan, &l->work.a, l->work.workspace, stream);
+        if (!l->status) l->status = rapt_synchronize(l->work.device, stream);
+        if (!l->status) l->same &= !memcmp(out_of(&l->work, 0), l->want, Q_BYTES);
+    }
+    l->native->stream_destroy(stream);
+    l->native->release((int)info.index);
+    return NULL;
+}
+
+/* Every thread has a stream, tensors, a plan and a workspace; all inputs are the same, so all outputs are. */
+static void threads(void **state)
+{
+    (void)state;
+    static unsigned char want[Q_BYTES];
+    for_each_device(device)
+    {
+        if (!is_gpu(device)) continue;
+        static struct lane lanes[THREADS];
+        struct native n;
+        pthread_t ids[THREADS];
+        memset(lanes, 0, sizeof lanes);
+        native_open(&n, device);
+        for (int i = 0; i < THREADS; i++) {
+            work_begin(&lanes[i].work, device, NULL);
+            lanes[i].native = &n;
+            lanes[i].want = want;
+        }
+        expected(&lanes[0].work, want);
+        for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&ids[i], NULL, run_lane, &lanes[i]), 0);
+        for (int i = 0; i < THREADS; i++) pthread_join(ids[i], NULL);
+        for (int i = 0; i < THREADS; i++) {
+            assert_int_equal(lanes[i].status, RAPT_OK);
+            assert_true(lanes[i].same);
+            work_end(&lanes[i].work);
+        }
+        native_close(&n, device);
+    }
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+/* The best of many bursts that are far shorter than a launch queue, so that neither other processes nor a full queue count. */
+static void cost(void **state)
+{
+    (void)state;
+    for_each_device(device)
+    {
+        if (!is_gpu(device) || is_emulated(device)) continue;
+        struct work w;
+        double best = 1e9;
+        work_begin(&w, device, NULL);
+        for (int burst = 0; burst < 100; burst++) {
+            double begin = now();
+            for (int i = 0; i < 32; i++) expect_ok(rapt_plan_execute(w.plan, &w.a, w.workspace, NULL), device, "execute");
+            double each = (now() - begin) / 32;
+            if (each < best) best = each;
+            expect_ok(rapt_synchronize(device, NULL), device, "synchronize");
+        }
+        print_message("# %s:%d: %.2f us of CPU time per execute of %s\n", info_of(device).backend, (int)info_of(device).index, best,
+                      rapt_plan_kernel(w.plan));
+        assert_true(best < 3); /* microseconds: what a launch may cost a decoding step */
+        work_end(&w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads), cmocka_unit_test(cost)};
+    return cmocka_run_group_tests_name("streams", tests, open_devices, close_devices);
+}
