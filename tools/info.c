@@ -8,25 +8,32 @@
 
 struct info {
     struct device_options where;
-    int                   json;
+    int json;
 };
 
 enum { KEY_JSON = 512 };
 
-static const struct argp_option options[] = {{"json", KEY_JSON, NULL, 0, "Print one JSON object", 0}, {0}};
+static const struct argp_option options[] = {
+    {"json", KEY_JSON, NULL, 0, "Print one JSON object", 0}, {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
     struct info *info = state->input;
     (void)text;
     switch (key) {
-    case KEY_JSON: info->json = 1; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "info takes no file"); return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    case KEY_JSON:
+        info->json = 1;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "info takes no file");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp info_argp = {options, parse, NULL, "Lists devices, instruction sets and kernels.", NULL, NULL, NULL};
+static const struct argp info_argp = {
+    options, parse, NULL, "Lists devices, instruction sets and kernels.", NULL, NULL, NULL};
 
 static const char *vendor_of(const char *backend)
 {
@@ -39,9 +46,11 @@ static json_t *list_devices(const rapt_context *context)
     for (int i = 0; i < rapt_device_count(context); i++) {
         rapt_device_info d = {.struct_size = sizeof d};
         if (rapt_device_describe(rapt_device_at(context, i), &d)) continue;
-        json_array_append_new(list, json_pack("{s:o, s:s, s:s, s:I, s:I, s:I}", "name", json_text(d.name), "backend", d.backend,
-                                              "arch", d.arch, "index", (json_int_t)d.index, "compute_units",
-                                              (json_int_t)d.compute_units, "memory_bytes", (json_int_t)d.memory_bytes));
+        json_array_append_new(list, json_pack("{s:o, s:s, s:s, s:I, s:I, s:I}", "name",
+                                              json_text(d.name), "backend", d.backend, "arch",
+                                              d.arch, "index", (json_int_t)d.index, "compute_units",
+                                              (json_int_t)d.compute_units, "memory_bytes",
+                                              (json_int_t)d.memory_bytes));
     }
     return list;
 }
@@ -52,9 +61,11 @@ static json_t *list_kernels(const rapt_context *context)
     for (int64_t i = 0; i < rapt_kernel_count(context); i++) {
         rapt_kernel_info k = {.struct_size = sizeof k};
         if (rapt_kernel_at(context, i, &k)) continue;
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:o}", "name", k.name, "vendor",
-                                              vendor_of(k.backend), "backend", k.backend, "arch", k.arch, "op", k.op, "bytes",
-                                              (json_int_t)k.bytes, "present", (int)k.present, "override", json_text(k.override)));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:o}", "name",
+                                              k.name, "vendor", vendor_of(k.backend), "backend",
+                                              k.backend, "arch", k.arch, "op", k.op, "bytes",
+                                              (json_int_t)k.bytes, "present", (int)k.present,
+                                              "override", json_text(k.override)));
     }
     return list;
 }
@@ -64,14 +75,17 @@ static json_t *list_notes(const rapt_context *context)
     json_t *list = json_array();
     const char *name, *note;
     for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
-        json_array_append_new(list, json_pack("{s:s, s:o}", "name", name, "note", *note ? json_text(note_text(name, note)) : json_null()));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o}", "name", name, "note",
+                                        *note ? json_text(note_text(name, note)) : json_null()));
     return list;
 }
 
 static int print_as_json(const rapt_context *context, const char *version)
 {
-    return print_json(json_pack("{s:s, s:o, s:o, s:o}", "version", version, "devices", list_devices(context), "backends",
-                                list_notes(context), "kernels", list_kernels(context)));
+    return print_json(json_pack("{s:s, s:o, s:o, s:o}", "version", version, "devices",
+                                list_devices(context), "backends", list_notes(context), "kernels",
+                                list_kernels(context)));
 }
 
 static void print_devices(const rapt_context *context)
@@ -80,24 +94,27 @@ static void print_devices(const rapt_context *context)
     for (int i = 0; i < rapt_device_count(context); i++) {
         rapt_device_info d = {.struct_size = sizeof d};
         if (rapt_device_describe(rapt_device_at(context, i), &d)) continue;
-        printf("  %s:%-3" PRId64 " %s, %s, %" PRId64 " %s, %.1f GiB\n", d.backend, d.index, d.name, d.arch, d.compute_units,
-               !strcmp(d.backend, "cpu") ? "threads" : "multiprocessors", (double)d.memory_bytes / (1 << 30));
+        printf("  %s:%-3" PRId64 " %s, %s, %" PRId64 " %s, %.1f GiB\n", d.backend, d.index, d.name,
+               d.arch, d.compute_units, !strcmp(d.backend, "cpu") ? "threads" : "multiprocessors",
+               (double)d.memory_bytes / (1 << 30));
     }
     const char *name, *note;
     for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
-        if (*note) printf("  %-5s no device: %s\n", name, note_text(name, note));
+        if (*note) printf("  %-5s %s\n", name, note_text(name, note));
 }
 
 static void print_kernels(const rapt_context *context)
 {
-    printf("\nKernels, best first (*: runs here)\n  %-34s %-5s %-14s %-16s %10s\n", "name", "for", "built for", "operation", "bytes");
+    printf("\nKernels, best first (*: runs here)\n  %-34s %-5s %-14s %-16s %10s\n", "name", "for",
+           "built for", "operation", "bytes");
     for (int64_t i = 0; i < rapt_kernel_count(context); i++) {
         rapt_kernel_info k = {.struct_size = sizeof k};
         if (rapt_kernel_at(context, i, &k)) continue;
         char bytes[24] = "-"; /* code of a CPU is part of the library itself */
         if (strcmp(k.backend, "cpu")) snprintf(bytes, sizeof bytes, "%" PRId64, k.bytes);
-        printf("%c %-34s %-5s %-14s %-16s %10s%s%s\n", k.present ? '*' : ' ', k.name, k.backend, k.arch, k.op, bytes,
-               k.override ? "  replaced by " : "", k.override ? k.override : "");
+        printf("%c %-34s %-5s %-14s %-16s %10s%s%s\n", k.present ? '*' : ' ', k.name, k.backend,
+               k.arch, k.op, bytes, k.override ? "  replaced by " : "",
+               k.override ? k.override : "");
     }
 }
 
