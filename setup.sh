@@ -67,7 +67,7 @@ demo() {
     "$rapt" run "$sample" --causal --verify
     say "a longer problem, for the speed:"
     "$rapt" bench "forward f32 b1 h32/8 q2048 kv2048 d128 causal"
-    "$rapt" map "$sample" --causal --head 3 -o build/demo/map.png
+    "$rapt" map "$sample" --causal --head 3 --log -o build/demo/map.png
     say "done; the attention map is build/demo/map.png"
 }
 
