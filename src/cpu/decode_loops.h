@@ -2,11 +2,12 @@
  * after vec_*.h. The including file defines DECODE_ISA (the suffix) and DECODE_ROWS (most rows of a tile, 4 or 8).
  *
  * QK is a dot product per key and row: a tile keeps rows x keys accumulators and reads each key once. PV keeps rows x
- * columns accumulators over all keys of the call. Rows that are not F32, F16 or BF16 side by side are copied to floats first. */
+ * columns accumulators over all keys of the call. The scales of I8 rows enter once per dot product and once per weight where a
+ * row has one scale, else with each vector. Rows whose channels do not lie side by side are copied to floats first. */
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
 
-enum { GATHER_KEYS = 4 };
+enum { GATHER_KEYS = 4, SCALED_KEYS = 64 };
 
 /* Row j as floats, whatever its dtype and stride. */
 static void gather_row(float *x, const struct cpu_rows *rows, int64_t j, int64_t channels)
@@ -22,9 +23,47 @@ static void gather_row(float *x, const struct cpu_rows *rows, int64_t j, int64_t
             x[c] = load_float(row, rows->dtype, c * step);
 }
 
-static int gathered(const struct cpu_rows *rows)
+/* Rows that the loops below cannot read in place: strided, or with scales that change within a vector. */
+static int gathered(const struct cpu_rows *rows, int64_t channels)
 {
-    return rows->dtype == RAPT_I8 || rows->channel_stride != 1;
+    return rows->channel_stride != 1 ||
+           (rows->dtype == RAPT_I8 && rows->scale_channels < channels && rows->scale_channels % LANES);
+}
+
+VEC int64_t element_size(int dtype)
+{
+    return dtype == RAPT_F32 ? 4 : dtype == RAPT_I8 ? 1 : 2;
+}
+
+/* The scales of the rows of a call; row NULL: there are none, or they have been applied. */
+struct row_scales {
+    const float *const *row;
+    int64_t channels, stride;
+};
+
+/* The scales of up to SCALED_KEYS rows with one scale each; 0 for NULL rows. */
+static void gather_scales(float *scale, const struct cpu_rows *rows, int64_t first, int64_t keys)
+{
+    for (int64_t j = 0; j < keys; j++) scale[j] = rows->row[first + j] ? *rows->scale[first + j] : 0;
+}
+
+/* Scales of more than one block per row. */
+static struct row_scales block_scales(const struct cpu_rows *rows, int64_t first, int64_t channels)
+{
+    struct row_scales scales = {0};
+    if (rows->dtype == RAPT_I8 && rows->scale_channels < channels)
+        scales = (struct row_scales){rows->scale + first, rows->scale_channels, rows->scale_stride};
+    return scales;
+}
+
+static int has_row_scales(const struct cpu_rows *rows, int64_t channels)
+{
+    return rows->dtype == RAPT_I8 && rows->scale_channels >= channels;
+}
+
+VEC vec scaled(vec x, const struct row_scales *scales, int64_t j, int64_t channel)
+{
+    return v_mul(x, v_set(scales->row[j][channel / scales->channels * scales->stride]));
 }
 
 /* ---- scores ---- */
@@ -33,18 +72,19 @@ struct qk_call {
     float *s;
     const float *q;
     int64_t s_stride, q_stride, channels;
-    const void *const *row; /* of the tile's first key */
+    const void *const *row; /* of the tile's first key, as are the scales */
     int64_t wanted;         /* keys of the tile that are stored */
+    struct row_scales scales;
 };
 
-/* row_count and key_count are constants; the last keys of a tile may be rows of zeros. */
-VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count)
+/* All but t are constants; the last keys of a tile may be rows of zeros. blocks: rows have several scales. */
+VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks)
 {
     enum { SUMS = 16 + LANES };
     vec sum[SUMS];
     const char *k[8];
     float dots[SUMS];
-    int64_t c = 0, size = dtype == RAPT_F32 ? 4 : 2;
+    int64_t c = 0, size = element_size(dtype);
 #pragma GCC unroll 32
     for (int i = 0; i < row_count * key_count; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
@@ -52,7 +92,10 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
     for (; c + LANES <= t->channels; c += LANES) {
         vec key[8];
 #pragma GCC unroll 8
-        for (int j = 0; j < key_count; j++) key[j] = v_load(k[j] + c * size, dtype);
+        for (int j = 0; j < key_count; j++) {
+            key[j] = v_load(k[j] + c * size, dtype);
+            if (blocks && k[j] != decode_zeros) key[j] = scaled(key[j], &t->scales, j, c);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < row_count; r++) {
             vec x = v_load(t->q + r * t->q_stride + c, RAPT_F32);
@@ -65,9 +108,11 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
         for (int r = 0; r < row_count; r++) {
             vec x = v_load_part(t->q + r * t->q_stride + c, RAPT_F32, t->channels - c);
 #pragma GCC unroll 8
-            for (int j = 0; j < key_count; j++)
-                sum[r * key_count + j] =
-                    v_fma(v_load_part(k[j] + c * size, dtype, t->channels - c), x, sum[r * key_count + j]);
+            for (int j = 0; j < key_count; j++) {
+                vec key = v_load_part(k[j] + c * size, dtype, t->channels - c);
+                if (blocks && k[j] != decode_zeros) key = scaled(key, &t->scales, j, c);
+                sum[r * key_count + j] = v_fma(key, x, sum[r * key_count + j]);
+            }
         }
 #pragma GCC unroll 32
     for (int i = row_count * key_count; i % LANES; i++) sum[i] = v_zero();
@@ -84,24 +129,30 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
 /* Keys of a tile for so many rows: accumulators fill the registers, and there are enough of them to hide an FMA's latency. */
 #define QK_KEYS(rows) ((rows) == 1 ? 8 : (rows) == 2 || ACCUMULATORS / (rows) >= 4 ? 4 : 2)
 
-VEC void qk_rows(struct qk_call t, int dtype, int row_count, int64_t keys, const void *const *next)
+VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t keys, const void *const *next)
 {
     const int key_count = QK_KEYS(row_count);
-    int64_t bytes = t.channels * (dtype == RAPT_F32 ? 4 : 2);
+    int64_t bytes = t.channels * element_size(dtype);
     struct prefetch ahead = {.row = next, .rows = keys, .bytes = bytes, .step = bytes};
-    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
+    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count, t.scales.row += blocks ? key_count : 0) {
         t.wanted = keys - j;
         for (int n = 0; n < key_count; n++) prefetch_step(&ahead);
-        qk_tile(&t, dtype, row_count, key_count);
+        qk_tile(&t, dtype, row_count, key_count, blocks);
     }
 }
 
 #define QK_ROWS(count)                                                                             \
     case count:                                                                                    \
         switch (dtype) {                                                                           \
-        case RAPT_F32: qk_rows(t, RAPT_F32, count, keys, next); break;                             \
-        case RAPT_F16: qk_rows(t, RAPT_F16, count, keys, next); break;                             \
-        default: qk_rows(t, RAPT_BF16, count, keys, next); break;                                  \
+        case RAPT_F32: qk_rows(t, RAPT_F32, count, 0, keys, next); break;                          \
+        case RAPT_F16: qk_rows(t, RAPT_F16, count, 0, keys, next); break;                          \
+        case RAPT_BF16: qk_rows(t, RAPT_BF16, count, 0, keys, next); break;                        \
+        default:                                                                                   \
+            if (t.scales.row)                                                                      \
+                qk_rows(t, RAPT_I8, count, 1, keys, next);                                         \
+            else                                                                                   \
+                qk_rows(t, RAPT_I8, count, 0, keys, next);                                         \
+            break;                                                                                 \
         }                                                                                          \
         break;
 
@@ -129,15 +180,29 @@ static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t k
 #define DECODE_QK_OF(isa) DECODE_QK(isa)
 #define DECODE_PV_OF(isa) DECODE_PV(isa)
 
+/* I8 rows with one scale each: the scale of a dot product. */
+static void scale_scores(float *s, int64_t s_stride, const struct cpu_rows *k, int64_t rows, int64_t first, int64_t last)
+{
+    float scale[SCALED_KEYS];
+    for (; first < last; first += SCALED_KEYS) {
+        int64_t keys = last - first < SCALED_KEYS ? last - first : SCALED_KEYS;
+        gather_scales(scale, k, first, keys);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t j = 0; j < keys; j++) s[r * s_stride + first + j] *= scale[j];
+    }
+}
+
 DECODE_QK_OF(DECODE_ISA)
 {
     struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = q_stride, .channels = channels,
-                        .row = k->row + first};
+                        .row = k->row + first, .scales = block_scales(k, first, channels)};
     if (next) next += first;
-    if (!gathered(k)) {
+    if (!gathered(k, channels)) {
         qk_all_rows(t, k->dtype, rows, last - first, next);
+        if (has_row_scales(k, channels)) scale_scores(s, s_stride, k, rows, first, last);
         return;
     }
+    t.scales.row = 0;
     _Alignas(64) float x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS] = {x[0], x[1], x[2], x[3]};
     t.row = row;
@@ -157,13 +222,14 @@ struct pv_call {
     const void *const *row;
     int64_t keys, channels;
     struct prefetch ahead;  /* the rows of the following call */
+    struct row_scales scales;
 };
 
 /* Columns channel ... channel + LANES * vectors - 1; part: how many of a single vector, 0 for all. */
-VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int64_t channel, int64_t part)
+VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int blocks, int64_t channel, int64_t part)
 {
     vec sum[8][8];
-    int64_t size = dtype == RAPT_F32 ? 4 : 2, at = channel * size;
+    int64_t size = element_size(dtype), at = channel * size;
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 8
@@ -171,14 +237,17 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int64
             const float *o = t->o + r * t->o_stride + channel + i * LANES;
             sum[r][i] = part ? v_load_part(o, RAPT_F32, part) : v_load(o, RAPT_F32);
         }
+    struct prefetch ahead = t->ahead; /* in registers */
     for (int64_t j = 0; j < t->keys; j++) {
         vec value[8];
         const char *row = t->row[j];
-        prefetch_step(&t->ahead);
+        prefetch_step(&ahead);
         if (!row) continue;
 #pragma GCC unroll 8
-        for (int i = 0; i < vectors; i++)
+        for (int i = 0; i < vectors; i++) {
             value[i] = part ? v_load_part(row + at, dtype, part) : v_load(row + at + i * LANES * size, dtype);
+            if (blocks) value[i] = scaled(value[i], &t->scales, j, channel + i * LANES);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < row_count; r++) {
             vec p = v_set(t->p[r * t->p_stride + j]);
@@ -186,6 +255,7 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int64
             for (int i = 0; i < vectors; i++) sum[r][i] = v_fma(p, value[i], sum[r][i]);
         }
     }
+    t->ahead = ahead;
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 8
@@ -200,23 +270,29 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int64
 
 #define PV_VECTORS(rows) (ACCUMULATORS / (rows) >= 8 ? 8 : ACCUMULATORS / (rows) >= 4 ? 4 : 2)
 
-VEC void pv_rows(struct pv_call *t, int dtype, int row_count)
+VEC void pv_rows(struct pv_call *t, int dtype, int row_count, int blocks)
 {
     const int vectors = PV_VECTORS(row_count);
     int64_t c = 0, width = LANES * vectors, passes = t->channels / width + (t->channels % width + LANES - 1) / LANES;
-    t->ahead.bytes = t->channels * (dtype == RAPT_F32 ? 4 : 2);
+    t->ahead.bytes = t->channels * element_size(dtype);
     t->ahead.step = (t->ahead.bytes / passes + 63) & ~(int64_t)63;
-    for (; c + LANES * vectors <= t->channels; c += LANES * vectors) pv_tile(t, dtype, row_count, vectors, c, 0);
-    for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, c, 0);
-    if (c < t->channels) pv_tile(t, dtype, row_count, 1, c, t->channels - c);
+    for (; c + LANES * vectors <= t->channels; c += LANES * vectors) pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
+    for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, blocks, c, 0);
+    if (c < t->channels) pv_tile(t, dtype, row_count, 1, blocks, c, t->channels - c);
 }
 
 #define PV_ROWS(count)                                                                             \
     case count:                                                                                    \
         switch (dtype) {                                                                           \
-        case RAPT_F32: pv_rows(&t, RAPT_F32, count); break;                                        \
-        case RAPT_F16: pv_rows(&t, RAPT_F16, count); break;                                        \
-        default: pv_rows(&t, RAPT_BF16, count); break;                                             \
+        case RAPT_F32: pv_rows(&t, RAPT_F32, count, 0); break;                                     \
+        case RAPT_F16: pv_rows(&t, RAPT_F16, count, 0); break;                                     \
+        case RAPT_BF16: pv_rows(&t, RAPT_BF16, count, 0); break;                                   \
+        default:                                                                                   \
+            if (t.scales.row)                                                                      \
+                pv_rows(&t, RAPT_I8, count, 1);                                                    \
+            else                                                                                   \
+                pv_rows(&t, RAPT_I8, count, 0);                                                    \
+            break;                                                                                 \
         }                                                                                          \
         break;
 
@@ -240,15 +316,52 @@ static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
     }
 }
 
+/* Weights of up to SCALED_KEYS keys times the scale of each, so that values stay as they lie in memory. */
+static void scale_weights(float *to, const float *p, int64_t p_stride, int64_t rows, const struct cpu_rows *v, int64_t first,
+                          int64_t keys)
+{
+    float scale[SCALED_KEYS];
+    gather_scales(scale, v, first, keys);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < keys; j++) to[r * SCALED_KEYS + j] = p[r * p_stride + first + j] * scale[j];
+}
+
+/* I8 rows with one scale each. */
+static void pv_scaled(struct pv_call t, const struct cpu_rows *v, const float *p, int64_t rows, int64_t first, int64_t last)
+{
+    float weights[DECODE_ROWS * SCALED_KEYS];
+    int64_t p_stride = t.p_stride;
+    t.p_stride = SCALED_KEYS;
+    t.p = weights;
+    for (; first < last; first += SCALED_KEYS, t.row += SCALED_KEYS) {
+        t.keys = last - first < SCALED_KEYS ? last - first : SCALED_KEYS;
+        float *o = t.o;
+        for (int64_t r = 0; r < rows; r += DECODE_ROWS, t.o += DECODE_ROWS * t.o_stride) {
+            int64_t tile = rows - r < DECODE_ROWS ? rows - r : DECODE_ROWS;
+            scale_weights(weights, p + r * p_stride, p_stride, tile, v, first, t.keys);
+            pv_all_rows(t, RAPT_I8, tile);
+            if (r) continue;
+            if (t.ahead.row) t.ahead.row += t.keys, t.ahead.rows -= t.keys;
+        }
+        t.o = o;
+    }
+}
+
 DECODE_PV_OF(DECODE_ISA)
 {
     struct pv_call t = {.o = o, .p = p + first, .o_stride = o_stride, .p_stride = p_stride, .row = v->row + first,
                         .keys = last - first, .channels = channels,
-                        .ahead = {.row = next ? next + first : 0, .rows = last - first}};
-    if (!gathered(v)) {
+                        .ahead = {.row = next ? next + first : 0, .rows = last - first},
+                        .scales = block_scales(v, first, channels)};
+    if (has_row_scales(v, channels) && v->channel_stride == 1) {
+        pv_scaled(t, v, p, rows, first, last);
+        return;
+    }
+    if (!gathered(v, channels)) {
         pv_all_rows(t, v->dtype, rows);
         return;
     }
+    t.scales.row = 0;
     _Alignas(64) float x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;

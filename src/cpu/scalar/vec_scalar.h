@@ -37,8 +37,8 @@ VEC vec v_keep(vec a, int first, int last, vec b) { return first <= 0 && last > 
 VEC float v_sum(vec a) { return a; }
 VEC float v_largest(vec a) { return a; }
 VEC int v_any_nan(vec a) { return a != a; }
-VEC vec v_load(const void *p, int dtype) { return load_float(p, dtype, 0); }
-VEC vec v_load_part(const void *p, int dtype, int64_t n) { return n ? load_float(p, dtype, 0) : 0; }
+VEC vec v_load(const void *p, int dtype) { return dtype == RAPT_I8 ? *(const int8_t *)p : load_float(p, dtype, 0); }
+VEC vec v_load_part(const void *p, int dtype, int64_t n) { return n ? v_load(p, dtype) : 0; }
 VEC void v_store(void *p, int dtype, vec a) { store_float(p, dtype, 0, a); }
 VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
 {

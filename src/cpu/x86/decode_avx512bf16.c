@@ -145,10 +145,11 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
             const float *o = t->o + r * t->o_stride + channel + i * LANES;
             sum[r][i] = part ? _mm512_maskz_loadu_ps((__mmask16)(wanted >> i * 16), o) : v_load(o, RAPT_F32);
         }
+    struct prefetch ahead = t->ahead; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
         const uint16_t *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
-        prefetch_step(&t->ahead);
-        prefetch_step(&t->ahead);
+        prefetch_step(&ahead);
+        prefetch_step(&ahead);
         if (!row && !second) continue;
         if (!row) row = (const uint16_t *)decode_zeros;
         if (!second) second = (const uint16_t *)decode_zeros;
@@ -172,6 +173,7 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
             for (int i = 0; i < 2 * doubles; i++) sum[r][i] = _mm512_dpbf16_ps(sum[r][i], p, value[i]);
         }
     }
+    t->ahead = ahead;
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 8

@@ -1,5 +1,5 @@
 /* vec_avx2.h: the vector vocabulary of AVX2, FMA and F16C; shared loops are compiled once per vocabulary.
- * dtype arguments are compile-time constants (F32, F16, BF16); parts count lanes, 1 ... LANES - 1. */
+ * dtype arguments are compile-time constants (F32, F16, BF16, for loads also I8); parts count lanes, 1 ... LANES - 1. */
 #ifndef RAPT_CPU_X86_VEC_AVX2_H
 #define RAPT_CPU_X86_VEC_AVX2_H
 
@@ -92,6 +92,7 @@ VEC __m128i v_narrow(vec a, int dtype)
 
 VEC vec v_load(const void *p, int dtype)
 {
+    if (dtype == RAPT_I8) return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadu_si64(p)));
     if (dtype == RAPT_F32) return _mm256_loadu_ps(p);
     return v_widen(_mm_loadu_si128(p), dtype);
 }
@@ -100,7 +101,7 @@ VEC vec v_load(const void *p, int dtype)
 VEC vec v_load_part(const void *p, int dtype, int64_t n)
 {
     uint32_t lanes[8] = {0};
-    memcpy(lanes, p, (size_t)n * (dtype == RAPT_F32 ? 4 : 2));
+    memcpy(lanes, p, (size_t)n * (dtype == RAPT_F32 ? 4 : dtype == RAPT_I8 ? 1 : 2));
     return v_load(lanes, dtype);
 }
 

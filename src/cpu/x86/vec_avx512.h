@@ -1,5 +1,5 @@
 /* vec_avx512.h: the vector vocabulary of AVX-512 (F, BW, VL, DQ); shared loops are compiled once per vocabulary.
- * dtype arguments are compile-time constants (F32, F16, BF16); parts count lanes, 1 ... LANES - 1. */
+ * dtype arguments are compile-time constants (F32, F16, BF16, for loads also I8); parts count lanes, 1 ... LANES - 1. */
 #ifndef RAPT_CPU_X86_VEC_AVX512_H
 #define RAPT_CPU_X86_VEC_AVX512_H
 
@@ -71,6 +71,7 @@ VEC __m256i v_narrow(vec a, int dtype)
 
 VEC vec v_load(const void *p, int dtype)
 {
+    if (dtype == RAPT_I8) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
     if (dtype == RAPT_F32) return _mm512_loadu_ps(p);
     return v_widen(_mm256_loadu_si256(p), dtype);
 }
@@ -79,6 +80,7 @@ VEC vec v_load(const void *p, int dtype)
 VEC vec v_load_part(const void *p, int dtype, int64_t n)
 {
     __mmask16 lanes = (__mmask16)((1u << n) - 1);
+    if (dtype == RAPT_I8) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, p)));
     if (dtype == RAPT_F32) return _mm512_maskz_loadu_ps(lanes, p);
     return v_widen(_mm256_maskz_loadu_epi16(lanes, p), dtype);
 }
