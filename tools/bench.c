@@ -15,12 +15,12 @@ enum { MOST_LINES = 4096, KEY_JSON = 512, KEY_CSV, KEY_ROTATE, KEY_SECONDS };
 
 struct bench {
     struct device_options where;
-    int          json, csv;
-    int64_t      rotate; /* -1: chosen */
-    double       seconds;
+    int json, csv;
+    int64_t rotate; /* -1: chosen */
+    double seconds;
     struct problem_line *lines; /* owned */
-    int          count;
-    struct ceiling flops[2];    /* measured once: of bf16, of the rest */
+    int count;
+    struct ceiling flops[2]; /* measured once: of bf16, of the rest */
     struct ceiling copies;
 };
 
@@ -28,8 +28,9 @@ static const struct argp_option options[] = {
     {"json", KEY_JSON, NULL, 0, "Print one JSON object a line", 0},
     {"csv", KEY_CSV, NULL, 0, "Print comma-separated values", 0},
     {"rotate", KEY_ROTATE, "N", 0,
-     "Copies of K and V that calls take in turn, so that caches do not flatter; 1: none. Default for decode steps (up to 32 "
-     "queries): enough for four times the last cache", 0},
+     "Copies of K and V that calls take in turn, so that caches do not flatter; 1: none. Default "
+     "for decode steps (up to 32 queries): enough for four times the last cache",
+     0},
     {"seconds", KEY_SECONDS, "X", 0, "Time each problem for about X seconds (default 0.5)", 0},
     {0},
 };
@@ -38,7 +39,8 @@ static void add_line(struct bench *bench, const char *text, struct argp_state *s
 {
     char error[PROBLEM_LINE + 256];
     if (bench->count == MOST_LINES) argp_error(state, "more than %d lines", MOST_LINES);
-    if (!problem_parse(text, &bench->lines[bench->count], error, sizeof error)) argp_error(state, "\"%s\": %s", text, error);
+    if (!problem_parse(text, &bench->lines[bench->count], error, sizeof error))
+        argp_error(state, "\"%s\": %s", text, error);
     bench->count++;
 }
 
@@ -63,46 +65,59 @@ static error_t parse(int key, char *text, struct argp_state *state)
     struct bench *bench = state->input;
     struct stat status;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &bench->where; return 0;
-    case KEY_JSON: bench->json = 1; return 0;
-    case KEY_CSV: bench->csv = 1; return 0;
-    case KEY_ROTATE: bench->rotate = option_integer(text, 1, 1 << 20, "--rotate", state); return 0;
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &bench->where;
+        return 0;
+    case KEY_JSON:
+        bench->json = 1;
+        return 0;
+    case KEY_CSV:
+        bench->csv = 1;
+        return 0;
+    case KEY_ROTATE:
+        bench->rotate = option_integer(text, 1, 1 << 20, "--rotate", state);
+        return 0;
     case KEY_SECONDS:
         bench->seconds = option_number(text, "--seconds", state);
-        if (bench->seconds <= 0 || bench->seconds > 3600) argp_error(state, "--seconds: %s is not above 0 and at most 3600", text);
+        if (bench->seconds <= 0 || bench->seconds > 3600)
+            argp_error(state, "--seconds: %s is not above 0 and at most 3600", text);
         return 0;
     case ARGP_KEY_ARG:
-        if (!strcmp(text, "-") || !stat(text, &status))
-            add_file(bench, text, state);
-        else
-            add_line(bench, text, state);
+        if (!strcmp(text, "-") || !stat(text, &status)) add_file(bench, text, state);
+        else add_line(bench, text, state);
         return 0;
     case ARGP_KEY_END:
         if (!bench->count) argp_error(state, "no problem is given");
         return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const struct argp_child children[] = {{&device_argp, 0, "Where:", 2}, {0}};
 static const struct argp bench_argp = {
-    options, parse, "LINE-OR-FILE...",
-    "Times problems: median, least and most time of a call, rates, and the percentage of a ceiling that is measured in the "
-    "same run.\v"
-    "A LINE is one argument: \"forward bf16 b1 h32/8 q4096 kv4096 d128 causal\". A FILE holds a line each; - is the standard "
-    "input. Arithmetic is counted as 2 flop for each product of visible pairs, memory as each input and output once. The "
-    "ceiling on a CPU is the slower of multiply-adds in registers and a stream of reads, over the same threads; on a GPU, "
-    "copies within the device for problems that are bound by memory.",
-    children, NULL, NULL};
+    options,
+    parse,
+    "LINE-OR-FILE...",
+    "Times problems: median, least and most time of a call, rates, and the percentage of a "
+    "ceiling that is measured in the same run.\v"
+    "A LINE is one argument: \"forward bf16 b1 h32/8 q4096 kv4096 d128 causal\". A FILE holds a "
+    "line each; - is the standard input. Arithmetic is counted as 2 flop for each product of "
+    "visible pairs, memory as each input and output once. The ceiling on a CPU is the slower of "
+    "multiply-adds in registers and a stream of reads, over the same threads; on a GPU, copies "
+    "within the device for problems that are bound by memory.",
+    children,
+    NULL,
+    NULL};
 
 /* What binds the problem on this device, at most. rate 0: unknown. */
 struct limit {
-    double      rate, share; /* in unit's 1e9; share of it that the problem reached */
+    double rate, share; /* in unit's 1e9; share of it that the problem reached */
     const char *unit, *what;
 };
 
-static struct limit limit_of(struct bench *bench, const struct device *device, const struct bench_case *c, double seconds,
-                             struct ceiling *reads)
+static struct limit limit_of(struct bench *bench, const struct device *device,
+                             const struct bench_case *c, double seconds, struct ceiling *reads)
 {
     struct limit limit = {0};
     double flops = problem_flops(&c->line), bytes = problem_bytes(&c->line);
@@ -126,42 +141,48 @@ static struct limit limit_of(struct bench *bench, const struct device *device, c
     return limit;
 }
 
-static int print_json_row(const struct device *device, const struct bench_case *c, const struct limit *limit)
+static int print_json_row(const struct device *device, const struct bench_case *c,
+                          const struct limit *limit)
 {
     const struct bench_times *t = &c->times;
     int known = limit->rate > 0;
     return print_json(json_pack(
-        "{s:s, s:s, s:o, s:s, s:o, s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "problem", c->line.text, "device",
-        device->label, "device_name", json_text(device->info.name), "kernel", c->kernel, "threads",
-        device->is_cpu ? json_integer(device->info.compute_units) : json_null(), "time_ms", "min", t->least * 1e3, "median",
-        t->median * 1e3, "max", t->most * 1e3, "gflops", json_number(problem_flops(&c->line) / t->median * 1e-9), "gbytes_per_s",
-        json_number(problem_bytes(&c->line) / t->median * 1e-9), "ceiling", known ? json_number(limit->rate) : json_null(),
-        "ceiling_unit", json_text(limit->unit), "ceiling_of", json_text(limit->what), "percent_of_ceiling",
-        known ? json_number(100 * limit->share) : json_null(), "rotated", (json_int_t)c->copies, "calls", (json_int_t)t->calls));
+        "{s:s, s:s, s:o, s:s, s:o, s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}",
+        "problem", c->line.text, "device", device->label, "device_name",
+        json_text(device->info.name), "kernel", c->kernel, "threads",
+        device->is_cpu ? json_integer(device->info.compute_units) : json_null(), "time_ms", "min",
+        t->least * 1e3, "median", t->median * 1e3, "max", t->most * 1e3, "gflops",
+        json_number(problem_flops(&c->line) / t->median * 1e-9), "gbytes_per_s",
+        json_number(problem_bytes(&c->line) / t->median * 1e-9), "ceiling",
+        known ? json_number(limit->rate) : json_null(), "ceiling_unit", json_text(limit->unit),
+        "ceiling_of", json_text(limit->what), "percent_of_ceiling",
+        known ? json_number(100 * limit->share) : json_null(), "rotated", (json_int_t)c->copies,
+        "calls", (json_int_t)t->calls));
 }
 
-static void print_csv_row(const struct device *device, const struct bench_case *c, const struct limit *limit)
+static void print_csv_row(const struct device *device, const struct bench_case *c,
+                          const struct limit *limit)
 {
     const struct bench_times *t = &c->times;
     printf("\"%s\",%s,%s,", c->line.text, device->label, c->kernel);
     if (device->is_cpu) printf("%" PRId64, device->info.compute_units);
     printf(",%.6g,%.6g,%.6g,%.6g,%.6g,", t->least * 1e3, t->median * 1e3, t->most * 1e3,
            problem_flops(&c->line) / t->median * 1e-9, problem_bytes(&c->line) / t->median * 1e-9);
-    if (limit->rate > 0)
-        printf("%.6g,%s,%.4g\n", limit->rate, limit->unit, 100 * limit->share);
-    else
-        printf(",,\n");
+    if (limit->rate > 0) printf("%.6g,%s,%.4g\n", limit->rate, limit->unit, 100 * limit->share);
+    else printf(",,\n");
 }
 
 static void print_row(const struct bench_case *c, const struct limit *limit)
 {
     char least[32], median[32], most[32];
     const struct bench_times *t = &c->times;
-    printf("%s\n  %-22s %s  (%s ... %s)  %.4g GFLOP/s  %.4g GB/s", c->line.text, c->kernel, time_text(t->median, median),
-           time_text(t->least, least), time_text(t->most, most), problem_flops(&c->line) / t->median * 1e-9,
-           problem_bytes(&c->line) / t->median * 1e-9);
+    printf("%s\n  %-22s %s  (%s ... %s)  %.4g GFLOP/s  %.4g GB/s", c->line.text, c->kernel,
+           time_text(t->median, median), time_text(t->least, least), time_text(t->most, most),
+           problem_flops(&c->line) / t->median * 1e-9, problem_bytes(&c->line) / t->median * 1e-9);
     if (c->copies > 1) printf("  (K and V: %" PRId64 " copies in turn)", c->copies);
-    if (limit->rate > 0) printf("\n  %-22s %.1f %% of %.4g %s: %s", "", 100 * limit->share, limit->rate, limit->unit, limit->what);
+    if (limit->rate > 0)
+        printf("\n  %-22s %.1f %% of %.4g %s: %s", "", 100 * limit->share, limit->rate, limit->unit,
+               limit->what);
     printf("\n");
     fflush(stdout);
 }
@@ -175,12 +196,9 @@ static int run_line(struct bench *bench, struct device *device, const struct pro
     code = bench_case_time(&c, bench->seconds);
     if (!code) {
         struct limit limit = limit_of(bench, device, &c, c.times.median, &reads);
-        if (bench->json)
-            code = print_json_row(device, &c, &limit);
-        else if (bench->csv)
-            print_csv_row(device, &c, &limit);
-        else
-            print_row(&c, &limit);
+        if (bench->json) code = print_json_row(device, &c, &limit);
+        else if (bench->csv) print_csv_row(device, &c, &limit);
+        else print_row(&c, &limit);
     }
     bench_case_close(&c);
     return code;
@@ -197,8 +215,8 @@ int command_bench(int argc, char **argv)
     int worst = device_open(&bench.where, &device);
     if (!worst) {
         if (bench.csv && !bench.json)
-            puts("problem,device,kernel,threads,time_ms_min,time_ms_median,time_ms_max,gflops,gbytes_per_s,ceiling,ceiling_unit,"
-                 "percent_of_ceiling");
+            puts("problem,device,kernel,threads,time_ms_min,time_ms_median,time_ms_max,gflops,"
+                 "gbytes_per_s,ceiling,ceiling_unit,percent_of_ceiling");
         if (!bench.csv && !bench.json) printf("%s\n\n", device_text(&device, text));
         for (int i = 0; i < bench.count; i++) {
             int code = run_line(&bench, &device, &bench.lines[i]);

@@ -19,13 +19,15 @@ enum { DECODE_QUERIES = 32, LEAST_ROUNDS = 5, MOST_ROUNDS = 1000, COPY_ALIGNMENT
 #define GPU_ROUND_SECONDS 5e-3
 #define WARM_SECONDS      0.1
 
-/* Last-level caches where the system does not tell: larger than those of the GPUs that are built for (50 MB and 256 MB). */
+/* Last-level caches where the system does not tell: larger than those of the GPUs that are built
+ * for (50 MB and 256 MB). */
 static const struct {
     const char *backend;
-    double      bytes;
+    double bytes;
 } caches[] = {{"cuda", 64e6}, {"hip", 256e6}, {"cpu", 32e6}};
 
-/* Linux names each level's size in KiB ("32768K"); sysconf counts caches of CPUs that a virtual machine does not have. */
+/* Linux names each level's size in KiB ("32768K"); sysconf counts caches of CPUs that a virtual
+ * machine does not have. */
 static double cpu_cache(void)
 {
     double most = 0;
@@ -35,7 +37,8 @@ static double cpu_cache(void)
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", index);
         FILE *file = fopen(path, "r");
         if (!file) break;
-        if (fscanf(file, "%lf%c", &size, &unit) >= 1) most = fmax(most, size * (unit == 'M' ? 1 << 20 : 1 << 10));
+        if (fscanf(file, "%lf%c", &size, &unit) >= 1)
+            most = fmax(most, size * (unit == 'M' ? 1 << 20 : 1 << 10));
         fclose(file);
     }
     return most;
@@ -78,18 +81,24 @@ static int refuse(struct bench_case *c, int code, const char *sentence)
 /* Copies K and V so that calls can take them in turn. */
 static int make_copies(struct bench_case *c, int64_t rotate)
 {
-    const struct problem_region *regions[2] = {region_of(c, &c->instance.args.forward.k), region_of(c, &c->instance.args.forward.v)};
+    const struct problem_region *regions[2] = {region_of(c, &c->instance.args.forward.k),
+                                               region_of(c, &c->instance.args.forward.v)};
     double bytes = 0;
     c->copies = 1;
     c->working_set = problem_bytes(&c->line);
     if (c->line.op != OP_forward) return EXIT_OK;
     for (int i = 0; i < 2; i++) {
         if (!regions[i] || regions[i]->sparse) return EXIT_OK;
-        c->copy_bytes[i] = (regions[i]->bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
+        c->copy_bytes[i] =
+            (regions[i]->bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
         bytes += (double)regions[i]->bytes;
     }
-    /* Decode finds a cache that other layers' have pushed out; a prefill's keys were written just before. */
-    if (rotate < 0) rotate = c->line.q_tokens <= DECODE_QUERIES ? (int64_t)ceil(4 * last_cache(c->device) / bytes) : 1;
+    /* Decode finds a cache that other layers' have pushed out; a prefill's keys were written just
+     * before. */
+    if (rotate < 0)
+        rotate = c->line.q_tokens <= DECODE_QUERIES
+                     ? (int64_t)ceil(4 * last_cache(c->device) / bytes)
+                     : 1;
     if (rotate < 2) return EXIT_OK;
     for (int i = 0; i < 2; i++) {
         void *memory;
@@ -97,8 +106,8 @@ static int make_copies(struct bench_case *c, int64_t rotate)
             return refuse(c, EXIT_NOT_HERE, rapt_last_error());
         c->copy[i] = memory;
         for (int64_t n = 0; n < rotate - 1; n++)
-            if (rapt_copy(c->device->handle, c->copy[i] + (size_t)n * c->copy_bytes[i], region_memory(c, regions[i]),
-                          regions[i]->bytes, NULL))
+            if (rapt_copy(c->device->handle, c->copy[i] + (size_t)n * c->copy_bytes[i],
+                          region_memory(c, regions[i]), regions[i]->bytes, NULL))
                 return refuse(c, EXIT_NOT_HERE, rapt_last_error());
     }
     c->copies = rotate;
@@ -128,8 +137,8 @@ static int make_plan(struct bench_case *c, const struct device_options *options)
     return status ? refuse(c, exit_code_of(status), rapt_last_error()) : EXIT_OK;
 }
 
-int bench_case_open(struct device *device, const struct device_options *options, const struct problem_line *line, int64_t rotate,
-                    struct bench_case *out)
+int bench_case_open(struct device *device, const struct device_options *options,
+                    const struct problem_line *line, int64_t rotate, struct bench_case *out)
 {
     char error[512];
     memset(out, 0, sizeof *out);
@@ -153,7 +162,8 @@ static rapt_status call(struct bench_case *c)
     const rapt_tensor *host[2] = {&c->instance.args.forward.k, &c->instance.args.forward.v};
     for (int i = 0; i < 2 && c->turn; i++) {
         const struct problem_region *region = region_of(c, host[i]);
-        tensors[i]->data = c->copy[i] + (size_t)(c->turn - 1) * c->copy_bytes[i] + ((char *)host[i]->data - region->base);
+        tensors[i]->data = c->copy[i] + (size_t)(c->turn - 1) * c->copy_bytes[i] +
+                           ((char *)host[i]->data - region->base);
     }
     c->turn = (c->turn + 1) % c->copies;
     return rapt_plan_execute(c->plan, &a, c->workspace, NULL);
@@ -178,11 +188,13 @@ static int by_value(const void *left, const void *right)
 
 int bench_case_time(struct bench_case *c, double seconds)
 {
-    double times[MOST_ROUNDS], round = c->device->is_cpu ? CPU_ROUND_SECONDS : GPU_ROUND_SECONDS, one = 0, total = 0;
+    double times[MOST_ROUNDS], round = c->device->is_cpu ? CPU_ROUND_SECONDS : GPU_ROUND_SECONDS,
+                               one = 0, total = 0;
     int64_t calls = 1;
     int rounds = 0;
     rapt_status status = time_round(c, 1, &one); /* kernels are loaded and pages touched */
-    for (double warm = 0; !status && (warm < WARM_SECONDS || warm == 0); warm += one * (double)calls) {
+    for (double warm = 0; !status && (warm < WARM_SECONDS || warm == 0);
+         warm += one * (double)calls) {
         status = time_round(c, calls, &one);
         one /= (double)calls;
         if (one * (double)calls < round) calls = (int64_t)ceil(round / fmax(one, 1e-9));
@@ -192,7 +204,8 @@ int bench_case_time(struct bench_case *c, double seconds)
         total += one;
         times[rounds++] = one / (double)calls;
     }
-    if (status) return complain(exit_code_of(status), "\"%s\": %s", c->line.text, rapt_last_error());
+    if (status)
+        return complain(exit_code_of(status), "\"%s\": %s", c->line.text, rapt_last_error());
     qsort(times, (size_t)rounds, sizeof *times, by_value);
     c->times = (struct bench_times){times[0], times[rounds / 2], times[rounds - 1], calls * rounds};
     return EXIT_OK;

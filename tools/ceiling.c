@@ -1,4 +1,5 @@
-/* ceiling.c: the rates that no program can exceed, measured in the same run as what is compared with them. */
+/* ceiling.c: the rates that no program can exceed, measured in the same run as what is compared
+ * with them. */
 #include "ceiling.h"
 
 #include "ceiling_loops.h"
@@ -15,23 +16,24 @@
 enum { TRIALS = 8, MAX_THREADS = 4096 };
 
 struct team {
-    loop       work;
+    loop work;
     atomic_int ready, go, stop;
 };
 
 struct member {
     struct team *team;
-    char        *memory;
-    size_t       bytes;
-    double       rate;
-    pthread_t    thread;
+    char *memory;
+    size_t bytes;
+    double rate;
+    pthread_t thread;
 };
 
 static void *member_main(void *argument)
 {
     struct member *me = argument;
     struct team *team = me->team;
-    if (me->bytes) memset(me->memory, 1, me->bytes); /* first touched by its reader, so that it lies near it */
+    if (me->bytes)
+        memset(me->memory, 1, me->bytes); /* first touched by its reader, so that it lies near it */
     atomic_fetch_add(&team->ready, 1);
     while (!atomic_load(&team->go)) sched_yield();
     double start = seconds_now(), done = team->work(&team->stop, me->memory, me->bytes);
@@ -67,7 +69,8 @@ static double trial(loop work, struct member *members, int64_t threads)
     return started == threads ? rate : 0;
 }
 
-/* The best of some trials, as a ceiling is what was reached and not what is usual. memory is cut into equal shares. */
+/* The best of some trials, as a ceiling is what was reached and not what is usual. memory is cut
+ * into equal shares. */
 static double best_rate(loop work, int64_t threads, char *memory, size_t bytes)
 {
     if (threads < 1 || threads > MAX_THREADS) return 0;
@@ -91,20 +94,22 @@ struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads)
     const char *name;
     loop work = loop_flops(dtype, &name);
     struct ceiling ceiling = {.rate = best_rate(work, threads, NULL, 0)};
-    snprintf(ceiling.what, sizeof ceiling.what, "%s in registers, %" PRId64 " thread%s", name, threads, threads == 1 ? "" : "s");
+    snprintf(ceiling.what, sizeof ceiling.what, "%s in registers, %" PRId64 " thread%s", name,
+             threads, threads == 1 ? "" : "s");
     return ceiling;
 }
 
 struct ceiling ceiling_cpu_reads(double bytes, int64_t threads)
 {
     struct ceiling ceiling = {0};
-    size_t least = (size_t)threads << 16, most = (size_t)1 << 30, size = bytes < (double)most ? (size_t)bytes : most;
+    size_t least = (size_t)threads << 16, most = (size_t)1 << 30,
+           size = bytes < (double)most ? (size_t)bytes : most;
     if (size < least) size = least;
     char *memory = aligned_alloc(4096, (size + 4095) / 4096 * 4096);
     if (memory) ceiling.rate = best_rate(loop_reads(), threads, memory, size);
     free(memory);
-    snprintf(ceiling.what, sizeof ceiling.what, "reads of %.3g MB, %" PRId64 " thread%s", (double)size * 1e-6, threads,
-             threads == 1 ? "" : "s");
+    snprintf(ceiling.what, sizeof ceiling.what, "reads of %.3g MB, %" PRId64 " thread%s",
+             (double)size * 1e-6, threads, threads == 1 ? "" : "s");
     return ceiling;
 }
 
@@ -115,11 +120,14 @@ struct ceiling ceiling_gpu_copies(struct device *device)
     size_t bytes = (size_t)512 << 20;
     void *from = NULL, *to = NULL;
     rapt_status status = RAPT_OK;
-    if (device->info.memory_bytes > 0 && (uint64_t)device->info.memory_bytes / 16 < bytes) bytes = (size_t)device->info.memory_bytes / 16;
-    if (rapt_alloc(device->handle, bytes, &from) || rapt_alloc(device->handle, bytes, &to)) status = RAPT_NO_MEMORY;
+    if (device->info.memory_bytes > 0 && (uint64_t)device->info.memory_bytes / 16 < bytes)
+        bytes = (size_t)device->info.memory_bytes / 16;
+    if (rapt_alloc(device->handle, bytes, &from) || rapt_alloc(device->handle, bytes, &to))
+        status = RAPT_NO_MEMORY;
     for (int i = 0; i <= TRIALS && !status; i++) {
         double start = seconds_now();
-        for (int c = 0; c < COPIES && !status; c++) status = rapt_copy(device->handle, to, from, bytes, NULL);
+        for (int c = 0; c < COPIES && !status; c++)
+            status = rapt_copy(device->handle, to, from, bytes, NULL);
         if (!status) status = rapt_synchronize(device->handle, NULL);
         double rate = 2.0 * COPIES * (double)bytes / (seconds_now() - start);
         if (i && rate > ceiling.rate) ceiling.rate = rate; /* the first is the warm-up */
@@ -127,6 +135,7 @@ struct ceiling ceiling_gpu_copies(struct device *device)
     rapt_free(device->handle, from);
     rapt_free(device->handle, to);
     if (status) ceiling.rate = 0;
-    snprintf(ceiling.what, sizeof ceiling.what, "copies of %.3g MB within the device, read + write", (double)bytes * 1e-6);
+    snprintf(ceiling.what, sizeof ceiling.what, "copies of %.3g MB within the device, read + write",
+             (double)bytes * 1e-6);
     return ceiling;
 }

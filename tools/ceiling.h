@@ -1,17 +1,20 @@
-/* ceiling.h: what this machine can do at most, measured: arithmetic in registers and a stream of reads. */
+/* ceiling.h: what this machine can do at most, measured: arithmetic in registers and a stream of
+ * reads. */
 #ifndef RAPT_TOOLS_CEILING_H
 #define RAPT_TOOLS_CEILING_H
 
 #include "device.h"
 
 struct ceiling {
-    double rate;     /* flop/s or bytes/s; 0: not known here */
-    char   what[96]; /* "bf16 dot products in registers, 2 threads" */
+    double rate;   /* flop/s or bytes/s; 0: not known here */
+    char what[96]; /* "bf16 dot products in registers, 2 threads" */
 };
 
-/* Multiply-adds (2 flop each) of the CPU's best instructions for the dtype, over threads at once. */
+/* Multiply-adds (2 flop each) of the CPU's best instructions for the dtype, over threads at once.
+ */
 struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads);
-/* Reads of a buffer of so many bytes (64 KiB ... 1 GiB of it), again and again, over threads at once. */
+/* Reads of a buffer of so many bytes (64 KiB ... 1 GiB of it), again and again, over threads at
+ * once. */
 struct ceiling ceiling_cpu_reads(double bytes, int64_t threads);
 /* Copies within a GPU's memory; each byte counts as read and as written. */
 struct ceiling ceiling_gpu_copies(struct device *device);

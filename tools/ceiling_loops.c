@@ -1,4 +1,5 @@
-/* ceiling_loops.c: the fastest loops of each instruction set: multiply-adds in registers, and reads. */
+/* ceiling_loops.c: the fastest loops of each instruction set: multiply-adds in registers, and
+ * reads. */
 #include "ceiling_loops.h"
 
 #include "base/cpuid.h"
@@ -8,8 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Chains of dependent operations, enough to hide a latency of 6 cycles on 2 units. They are variables of their own, as an array
- * would be kept in memory. */
+/* Chains of dependent operations, enough to hide a latency of 6 cycles on 2 units. They are
+ * variables of their own, as an array would be kept in memory. */
 #define CHAINS_12(X) X(x0) X(x1) X(x2) X(x3) X(x4) X(x5) X(x6) X(x7) X(x8) X(x9) X(x10) X(x11)
 #define CHAINS_24(X)                                                                               \
     CHAINS_12(X)                                                                                   \
@@ -21,34 +22,39 @@ enum { BATCH = 2000 };
     x = OPERATION(x);                                                                              \
     KEEP(x);
 
-/* A loop over the chains, with VECTOR, START, OPERATION(x) and KEEP(x) as defined where it is used. flop: of one operation. */
+/* clang-format off */
+/* A loop over the chains, with VECTOR, START, OPERATION(x) and KEEP(x) as defined where it is used.
+ * flop: of one operation. */
 #define FLOP_LOOP(name, isa, chains, count, flop)                                                  \
     isa static double name(atomic_int *stop, const char *memory, size_t bytes)                     \
     {                                                                                              \
+        const double step = (double)BATCH * (count) * (flop);                                      \
         double done = 0;                                                                           \
         (void)memory;                                                                              \
         (void)bytes;                                                                               \
         OPERANDS                                                                                   \
         chains(DECLARE)                                                                            \
-        for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * (count) * (flop)) \
+        for (; !atomic_load_explicit(stop, memory_order_relaxed); done += step)                    \
             for (int i = 0; i < BATCH; i++) {                                                      \
                 chains(STEP)                                                                       \
             }                                                                                      \
         return done;                                                                               \
     }
 
+/* clang-format on */
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#define KEEP(x) __asm__ volatile("" : "+v"(x))
-#define AVX2 __attribute__((target("avx2,fma")))
-#define AVX512 __attribute__((target("avx512f")))
+#define KEEP(x)     __asm__ volatile("" : "+v"(x))
+#define AVX2        __attribute__((target("avx2,fma")))
+#define AVX512      __attribute__((target("avx512f")))
 #define AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
-#define AMX __attribute__((target("amx-tile,amx-bf16")))
+#define AMX         __attribute__((target("amx-tile,amx-bf16")))
 
-#define VECTOR __m256
-#define START _mm256_set1_ps(1)
-#define OPERANDS VECTOR a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
+#define VECTOR       __m256
+#define START        _mm256_set1_ps(1)
+#define OPERANDS     VECTOR a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
 #define OPERATION(x) _mm256_fmadd_ps(x, a, b)
 FLOP_LOOP(fma_avx2, AVX2, CHAINS_12, 12, 8 * 2)
 #undef VECTOR
@@ -56,23 +62,23 @@ FLOP_LOOP(fma_avx2, AVX2, CHAINS_12, 12, 8 * 2)
 #undef OPERANDS
 #undef OPERATION
 
-#define VECTOR __m512
-#define START _mm512_set1_ps(1)
-#define OPERANDS VECTOR a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
+#define VECTOR       __m512
+#define START        _mm512_set1_ps(1)
+#define OPERANDS     VECTOR a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
 #define OPERATION(x) _mm512_fmadd_ps(x, a, b)
 FLOP_LOOP(fma_avx512, AVX512, CHAINS_24, 24, 16 * 2)
 #undef OPERANDS
 #undef OPERATION
 
-#define OPERANDS __m512bh a = (__m512bh)_mm512_set1_epi32(0x3a803a80); /* pairs of 2^-10 */
+#define OPERANDS     __m512bh a = (__m512bh)_mm512_set1_epi32(0x3a803a80); /* pairs of 2^-10 */
 #define OPERATION(x) _mm512_dpbf16_ps(x, a, a)
 FLOP_LOOP(dot_avx512_bf16, AVX512_BF16, CHAINS_24, 24, 32 * 2)
 
 /* The layout that LDTILECFG reads: Intel SDM, volume 1, chapter 18. */
 struct tile_configuration {
-    uint8_t  palette, start_row, reserved[14];
+    uint8_t palette, start_row, reserved[14];
     uint16_t bytes_per_row[16];
-    uint8_t  rows[16];
+    uint8_t rows[16];
 };
 
 /* Four accumulators, two tiles of each operand: 16 x 16 x 32 multiply-adds an instruction. */
@@ -95,7 +101,8 @@ AMX static double tiles_amx_bf16(atomic_int *stop, const char *memory, size_t by
     _tile_zero(5);
     _tile_zero(6);
     _tile_zero(7);
-    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)BATCH * 4 * 16 * 16 * 32 * 2)
+    for (; !atomic_load_explicit(stop, memory_order_relaxed);
+         done += (double)BATCH * 4 * 16 * 16 * 32 * 2)
         for (int i = 0; i < BATCH; i++) {
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
@@ -145,15 +152,15 @@ AVX2 static double read_avx2(atomic_int *stop, const char *memory, size_t bytes)
 #define NEON
 #define NEON_BF16 __attribute__((target("arch=armv8.2-a+bf16")))
 
-#define VECTOR float32x4_t
-#define START vdupq_n_f32(1)
-#define OPERANDS VECTOR a = vdupq_n_f32(0.999f), b = vdupq_n_f32(0.001f);
+#define VECTOR       float32x4_t
+#define START        vdupq_n_f32(1)
+#define OPERANDS     VECTOR a = vdupq_n_f32(0.999f), b = vdupq_n_f32(0.001f);
 #define OPERATION(x) vfmaq_f32(x, a, b)
 FLOP_LOOP(fma_neon, NEON, CHAINS_24, 24, 4 * 2)
 #undef OPERANDS
 #undef OPERATION
 
-#define OPERANDS bfloat16x8_t a = vreinterpretq_bf16_u16(vdupq_n_u16(0x3a80)); /* 2^-10 */
+#define OPERANDS     bfloat16x8_t a = vreinterpretq_bf16_u16(vdupq_n_u16(0x3a80)); /* 2^-10 */
 #define OPERATION(x) vbfmmlaq_f32(x, a, a)
 FLOP_LOOP(matrix_neon_bf16, NEON_BF16, CHAINS_24, 24, 16 * 2)
 #endif
@@ -188,9 +195,9 @@ static double read_plain(atomic_int *stop, const char *memory, size_t bytes)
 
 /* Best first; dtype 0: any. */
 static const struct flop_loop {
-    uint64_t    features;
-    int64_t     dtype;
-    loop        work;
+    uint64_t features;
+    int64_t dtype;
+    loop work;
     const char *name;
 } flop_rows[] = {
 #if defined(__x86_64__)
@@ -207,7 +214,7 @@ static const struct flop_loop {
 
 static const struct read_loop {
     uint64_t features;
-    loop     work;
+    loop work;
 } read_rows[] = {
 #if defined(__x86_64__)
     {CPU_AVX512, read_avx512},

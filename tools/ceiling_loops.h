@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Works until *stop is not 0 and returns the flop or the bytes that it did. memory (64-byte aligned) and bytes (a multiple of
- * 256) are a reader's. */
+/* Works until *stop is not 0 and returns the flop or the bytes that it did. memory (64-byte
+ * aligned) and bytes (a multiple of 256) are a reader's. */
 typedef double (*loop)(atomic_int *stop, const char *memory, size_t bytes);
 
 /* This CPU's fastest multiply-adds for the dtype; *name says which. */

@@ -1,4 +1,5 @@
-/* check.c: `rapt check`: every named problem on this machine's devices, against the f64 definition. */
+/* check.c: `rapt check`: every named problem on this machine's devices, against the f64 definition.
+ */
 #include "bound.h"
 #include "commands.h"
 #include "problem.h"
@@ -14,16 +15,17 @@
 struct check {
     struct device_options where;
     const char *selected;
-    int         all, json, terminal;
-    int         right, wrong, refused;
-    double      worst;              /* largest fraction of a bound among the right ones */
+    int all, json, terminal;
+    int right, wrong, refused;
+    double worst; /* largest fraction of a bound among the right ones */
     const char *worst_name;
 };
 
 enum { KEY_SELECT = 512, KEY_ALL, KEY_JSON };
 
 static const struct argp_option options[] = {
-    {"select", KEY_SELECT, "PATTERNS", 0, "Problems whose names fit, e.g. 'semantics/*,!*alibi*'", 0},
+    {"select", KEY_SELECT, "PATTERNS", 0, "Problems whose names fit, e.g. 'semantics/*,!*alibi*'",
+     0},
     {"all", KEY_ALL, NULL, 0, "The large problems too", 0},
     {"json", KEY_JSON, NULL, 0, "Print one JSON object", 0},
     {0},
@@ -33,33 +35,52 @@ static error_t parse(int key, char *text, struct argp_state *state)
 {
     struct check *check = state->input;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &check->where; return 0;
-    case KEY_SELECT: check->selected = text; return 0;
-    case KEY_ALL: check->all = 1; return 0;
-    case KEY_JSON: check->json = 1; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "check takes no file"); return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &check->where;
+        return 0;
+    case KEY_SELECT:
+        check->selected = text;
+        return 0;
+    case KEY_ALL:
+        check->all = 1;
+        return 0;
+    case KEY_JSON:
+        check->json = 1;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "check takes no file");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const struct argp_child children[] = {{&device_argp, 0, "Where:", 2}, {0}};
 static const struct argp check_argp = {
-    options, parse, NULL,
-    "Compares this machine's results with the f64 definition, over the library's named problems.\v"
-    "Progress is shown on a terminal; in a pipe only failures are named, on the error stream. Exit code 1: a result is wrong.",
-    children, NULL, NULL};
+    options,
+    parse,
+    NULL,
+    "Compares this machine's results with the f64 definition, over the library's named "
+    "problems.\v"
+    "Progress is shown on a terminal; in a pipe only failures are named, on the error stream. "
+    "Exit code 1: a result is wrong.",
+    children,
+    NULL,
+    NULL};
 
 /* Why the result of a problem that ran is wrong; "": it is right. */
-static int judge(struct check *check, const struct named_problem *named, struct problem_instance *instance, char *fault, size_t size)
+static int judge(struct check *check, const struct named_problem *named,
+                 struct problem_instance *instance, char *fault, size_t size)
 {
     struct accuracy accuracy;
     const char *spoiled = problem_spoiled(instance);
     *fault = 0;
-    if (!accuracy_check(instance, ORACLE_BUDGET, &accuracy)) return complain(EXIT_NOT_HERE, "out of memory");
-    if (spoiled)
-        snprintf(fault, size, "memory beside %s was written", spoiled);
+    if (!accuracy_check(instance, ORACLE_BUDGET, &accuracy))
+        return complain(EXIT_NOT_HERE, "out of memory");
+    if (spoiled) snprintf(fault, size, "memory beside %s was written", spoiled);
     else if (!(accuracy.worst <= 1))
-        snprintf(fault, size, "%s is %.9g, not %.9g: %.3g of its bound", accuracy.where, accuracy.got, accuracy.want, accuracy.worst);
+        snprintf(fault, size, "%s is %.9g, not %.9g: %.3g of its bound", accuracy.where,
+                 accuracy.got, accuracy.want, accuracy.worst);
     else if (accuracy.worst > check->worst) {
         check->worst = accuracy.worst;
         check->worst_name = named->name;
@@ -67,25 +88,29 @@ static int judge(struct check *check, const struct named_problem *named, struct 
     return EXIT_OK;
 }
 
-static void show_progress(const struct check *check, const struct device *device, int index, const char *name)
+static void show_progress(const struct check *check, const struct device *device, int index,
+                          const char *name)
 {
     if (!check->terminal) return;
     printf("\r\033[K%s  %d of %d  %s", device->label, index + 1, named_problem_count, name);
     fflush(stdout);
 }
 
-static int check_problem(struct check *check, struct device *device, const struct named_problem *named)
+static int check_problem(struct check *check, struct device *device,
+                         const struct named_problem *named)
 {
     struct problem_line line;
     struct problem_instance instance;
     struct problem_device on_device;
     char fault[512];
-    if (!problem_parse(named->line, &line, fault, sizeof fault) || !problem_build(&line, &instance, fault, sizeof fault))
+    if (!problem_parse(named->line, &line, fault, sizeof fault) ||
+        !problem_build(&line, &instance, fault, sizeof fault))
         return complain(EXIT_NOT_HERE, "%s: %s", named->name, fault);
     int code = EXIT_OK;
     rapt_status status = problem_upload(&instance, device->handle, &on_device);
     if (!status) {
-        if (check->where.kernel && line.op == OP_forward) on_device.args.forward.kernel = check->where.kernel;
+        if (check->where.kernel && line.op == OP_forward)
+            on_device.args.forward.kernel = check->where.kernel;
         status = problem_run(&on_device, line.op, NULL);
         if (!status) status = problem_download(&on_device, &instance);
         if (status) snprintf(fault, sizeof fault, "%s", rapt_last_error());
@@ -129,7 +154,8 @@ static int check_devices(struct check *check)
         device_close(&device);
         return code;
     }
-    int code = device_open(&check->where, &device), count = code ? 0 : rapt_device_count(device.context);
+    int code = device_open(&check->where, &device),
+        count = code ? 0 : rapt_device_count(device.context);
     for (int i = 0; i < count && !code; i++) {
         device_select(&device, i);
         code = check_device(check, &device);
@@ -142,15 +168,18 @@ static int summarise(const struct check *check)
 {
     int code = check->wrong ? EXIT_WRONG : check->right ? EXIT_OK : EXIT_NOT_HERE;
     if (check->json) {
-        int printed = print_json(json_pack("{s:i, s:i, s:i, s:o, s:o}", "right", check->right, "wrong", check->wrong, "refused",
-                                           check->refused, "worst_fraction_of_bound", json_number(check->worst), "worst_problem",
-                                           json_text(check->worst_name)));
+        int printed = print_json(json_pack("{s:i, s:i, s:i, s:o, s:o}", "right", check->right,
+                                           "wrong", check->wrong, "refused", check->refused,
+                                           "worst_fraction_of_bound", json_number(check->worst),
+                                           "worst_problem", json_text(check->worst_name)));
         return code ? code : printed;
     }
     if (check->terminal)
-        printf("%d right, %d wrong, %d not supported here; the nearest to its bound: %.3g, %s\n", check->right, check->wrong,
-               check->refused, check->worst, check->worst_name ? check->worst_name : "none");
-    if (!check->right && !check->wrong) complain(code, "no problem ran (%d are not supported here)", check->refused);
+        printf("%d right, %d wrong, %d not supported here; the nearest to its bound: %.3g, %s\n",
+               check->right, check->wrong, check->refused, check->worst,
+               check->worst_name ? check->worst_name : "none");
+    if (!check->right && !check->wrong)
+        complain(code, "no problem ran (%d are not supported here)", check->refused);
     return code;
 }
 

@@ -1,4 +1,5 @@
-/* colour.c: a perceptual colour scale, computed in OKLCh (B. Ottosson, "A perceptual color space for image processing", 2020). */
+/* colour.c: a perceptual colour scale, computed in OKLCh (B. Ottosson, "A perceptual color space
+ * for image processing", 2020). */
 #include "colour.h"
 
 #include <math.h>
@@ -33,7 +34,8 @@ static uint32_t srgb_byte(double linear)
 
 void colour_scale(uint32_t scale[COLOUR_STEPS])
 {
-    /* Lightness, and hue in degrees of the OKLab plane: 282 is violet, 360 + 20 red, 360 + 105 yellow. */
+    /* Lightness, and hue in degrees of the OKLab plane: 282 is violet, 360 + 20 red, 360 + 105
+     * yellow. */
     const double dark = 0.13, light = 0.97, first_hue = 282, last_hue = 465;
     for (int i = 0; i < COLOUR_STEPS; i++) {
         double t = (double)i / (COLOUR_STEPS - 1), lightness = dark + (light - dark) * t;

@@ -6,7 +6,8 @@
 
 enum { COLOUR_STEPS = 512 };
 
-/* A scale whose steps look equally large: lightness rises evenly while the hue turns from violet over red to yellow. */
+/* A scale whose steps look equally large: lightness rises evenly while the hue turns from violet
+ * over red to yellow. */
 void colour_scale(uint32_t scale[COLOUR_STEPS]);
 
 #endif

@@ -1,4 +1,5 @@
-/* commands.h: the commands of rapt. Each takes its own arguments (argv[0] is "rapt NAME") and returns the exit code. */
+/* commands.h: the commands of rapt. Each takes its own arguments (argv[0] is "rapt NAME") and
+ * returns the exit code. */
 #ifndef RAPT_TOOLS_COMMANDS_H
 #define RAPT_TOOLS_COMMANDS_H
 

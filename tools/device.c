@@ -32,10 +32,10 @@ static void describe(struct device *device, rapt_device *handle)
     device->info = (rapt_device_info){.struct_size = sizeof device->info};
     rapt_device_describe(handle, &device->info);
     device->is_cpu = !strcmp(device->info.backend, "cpu");
-    if (device->is_cpu && !device->info.index)
-        snprintf(device->label, sizeof device->label, "cpu");
+    if (device->is_cpu && !device->info.index) snprintf(device->label, sizeof device->label, "cpu");
     else
-        snprintf(device->label, sizeof device->label, "%s:%lld", device->info.backend, (long long)device->info.index);
+        snprintf(device->label, sizeof device->label, "%s:%lld", device->info.backend,
+                 (long long)device->info.index);
 }
 
 /* Says which devices there are and why other backends have none. */
@@ -44,18 +44,26 @@ static int complain_no_device(const struct device *device, const char *name)
     complain(EXIT_NOT_HERE, "there is no device %s on this machine", name);
     const char *backend, *note;
     for (int i = 0; (note = rapt_backend_note(device->context, i, &backend)); i++)
-        if (*note) complain(EXIT_NOT_HERE, "%s%s%s", strstr(note, backend) == note ? "" : backend, strstr(note, backend) == note ? "" : ": ", note);
+        if (*note)
+            complain(EXIT_NOT_HERE, "%s%s%s", strstr(note, backend) == note ? "" : backend,
+                     strstr(note, backend) == note ? "" : ": ", note);
     return EXIT_NOT_HERE;
 }
 
-static int open_context(const struct device_options *options, struct device *out, char backend[16], int64_t *index)
+static int open_context(const struct device_options *options, struct device *out, char backend[16],
+                        int64_t *index)
 {
     memset(out, 0, sizeof *out);
     if (parse_name(options->device, backend, index))
-        return complain(EXIT_BAD_INPUT, "--device: \"%s\" is unknown (auto, cpu, cuda:N or hip:N)", options->device);
-    rapt_config config = {.struct_size = sizeof config, .threads = options->threads, .backends = *backend ? backend : NULL};
+        return complain(EXIT_BAD_INPUT, "--device: \"%s\" is unknown (auto, cpu, cuda:N or hip:N)",
+                        options->device);
+    rapt_config config = {.struct_size = sizeof config,
+                          .threads = options->threads,
+                          .backends = *backend ? backend : NULL};
     rapt_status status = rapt_open(&out->context, &config);
-    if (status) return complain(exit_code_of(status), "%s: %s", options->device ? options->device : "auto", rapt_last_error());
+    if (status)
+        return complain(exit_code_of(status), "%s: %s", options->device ? options->device : "auto",
+                        rapt_last_error());
     out->pieces = calloc(DEVICE_PIECES, sizeof *out->pieces);
     if (out->pieces) return EXIT_OK;
     device_close(out);
@@ -67,7 +75,8 @@ static int next_device(struct device *device, const char *backend, int64_t index
 {
     while (*next < rapt_device_count(device->context)) {
         describe(device, rapt_device_at(device->context, (*next)++));
-        if (!*backend || (!strcmp(device->info.backend, backend) && device->info.index == index)) return 1;
+        if (!*backend || (!strcmp(device->info.backend, backend) && device->info.index == index))
+            return 1;
     }
     device->handle = NULL;
     return 0;
@@ -85,7 +94,8 @@ int device_open(const struct device_options *options, struct device *out)
     return code;
 }
 
-int device_plan(const struct device_options *options, rapt_attention *a, struct device *out, rapt_plan **plan)
+int device_plan(const struct device_options *options, rapt_attention *a, struct device *out,
+                rapt_plan **plan)
 {
     char backend[16];
     int64_t index;
@@ -99,7 +109,8 @@ int device_plan(const struct device_options *options, rapt_attention *a, struct 
         complain(EXIT_NOT_HERE, "%s: %s", out->label, rapt_last_error());
         if (status != RAPT_UNSUPPORTED) break;
     }
-    if (status == RAPT_NO_DEVICE) complain_no_device(out, options->device ? options->device : "auto");
+    if (status == RAPT_NO_DEVICE)
+        complain_no_device(out, options->device ? options->device : "auto");
     device_close(out);
     return exit_code_of(status);
 }
@@ -120,8 +131,10 @@ void device_close(struct device *device)
 void *device_memory(struct device *device, size_t bytes)
 {
     void *memory = NULL;
-    if (device->piece_count == DEVICE_PIECES || rapt_alloc(device->handle, bytes ? bytes : 1, &memory)) {
-        complain(EXIT_NOT_HERE, "%s: no %zu bytes of memory: %s", device->label, bytes, rapt_last_error());
+    if (device->piece_count == DEVICE_PIECES ||
+        rapt_alloc(device->handle, bytes ? bytes : 1, &memory)) {
+        complain(EXIT_NOT_HERE, "%s: no %zu bytes of memory: %s", device->label, bytes,
+                 rapt_last_error());
         return NULL;
     }
     device->pieces[device->piece_count++] = memory;
@@ -141,7 +154,8 @@ int device_download(struct device *device, void *host, const void *memory, size_
 {
     if (host == memory || !bytes) return EXIT_OK;
     rapt_status status = rapt_copy(device->handle, host, memory, bytes, NULL);
-    return status ? complain(exit_code_of(status), "%s: %s", device->label, rapt_last_error()) : EXIT_OK;
+    return status ? complain(exit_code_of(status), "%s: %s", device->label, rapt_last_error())
+                  : EXIT_OK;
 }
 
 double seconds_now(void)

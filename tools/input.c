@@ -1,4 +1,5 @@
-/* input.c: turns the tensors of a safetensors file into rapt_attention, and checks what the library cannot. */
+/* input.c: turns the tensors of a safetensors file into rapt_attention, and checks what the library
+ * cannot. */
 #include "input.h"
 
 #include "base/dtype.h"
@@ -11,9 +12,13 @@
 /* How a tensor's axes map to [batch, head, token, channel]. */
 enum { SEQUENCE_AXES, SCORE_AXES, HEAD_AXIS, BATCH_AXIS, PAGE_AXES };
 
-static const unsigned char role_rank[] = {[SEQUENCE_AXES] = 4, [SCORE_AXES] = 4, [HEAD_AXIS] = 1, [BATCH_AXIS] = 1, [PAGE_AXES] = 2};
+static const unsigned char role_rank[] = {
+    [SEQUENCE_AXES] = 4, [SCORE_AXES] = 4, [HEAD_AXIS] = 1, [BATCH_AXIS] = 1, [PAGE_AXES] = 2};
 
-#define FIELD(name, role) {#name, offsetof(rapt_attention, name), role}
+#define FIELD(name, role)                                                                          \
+    {                                                                                              \
+#name, offsetof(rapt_attention, name), role                                                \
+    }
 const struct input_field input_fields[] = {
     FIELD(q, SEQUENCE_AXES),       FIELD(k, SEQUENCE_AXES),       FIELD(v, SEQUENCE_AXES),
     FIELD(bias, SCORE_AXES),       FIELD(mask, SCORE_AXES),       FIELD(sink, HEAD_AXIS),
@@ -24,14 +29,16 @@ const struct input_field input_fields[] = {
 #undef FIELD
 const int input_field_count = sizeof input_fields / sizeof *input_fields;
 
-_Static_assert(sizeof input_fields / sizeof *input_fields <= INPUT_FIELDS, "a copy may be needed of each");
+_Static_assert(sizeof input_fields / sizeof *input_fields <= INPUT_FIELDS,
+               "a copy may be needed of each");
 
 static const struct {
     enum safetensors_dtype file;
-    rapt_dtype             ours;
+    rapt_dtype ours;
 } dtypes[] = {
-    {SAFETENSORS_F32, RAPT_F32}, {SAFETENSORS_F16, RAPT_F16}, {SAFETENSORS_BF16, RAPT_BF16}, {SAFETENSORS_I8, RAPT_I8},
-    {SAFETENSORS_U8, RAPT_U8},   {SAFETENSORS_BOOL, RAPT_U8}, {SAFETENSORS_I32, RAPT_I32},   {SAFETENSORS_I64, RAPT_I64},
+    {SAFETENSORS_F32, RAPT_F32}, {SAFETENSORS_F16, RAPT_F16}, {SAFETENSORS_BF16, RAPT_BF16},
+    {SAFETENSORS_I8, RAPT_I8},   {SAFETENSORS_U8, RAPT_U8},   {SAFETENSORS_BOOL, RAPT_U8},
+    {SAFETENSORS_I32, RAPT_I32}, {SAFETENSORS_I64, RAPT_I64},
 };
 
 static int64_t dtype_of(const struct safetensors_tensor *t)
@@ -41,17 +48,23 @@ static int64_t dtype_of(const struct safetensors_tensor *t)
     return 0;
 }
 
-static rapt_tensor shape_tensor(const struct safetensors_tensor *t, int role, int64_t head_first, const void *data)
+static rapt_tensor shape_tensor(const struct safetensors_tensor *t, int role, int64_t head_first,
+                                const void *data)
 {
     rapt_dtype dtype = (rapt_dtype)dtype_of(t);
     const int64_t *n = t->size;
     switch (role) {
     case SEQUENCE_AXES:
-        return head_first ? rapt_tensor_bhtd(data, dtype, n[0], n[1], n[2], n[3]) : rapt_tensor_bthd(data, dtype, n[0], n[2], n[1], n[3]);
-    case SCORE_AXES: return rapt_tensor_bhtd(data, dtype, n[0], n[1], n[2], n[3]);
-    case HEAD_AXIS: return rapt_tensor_bhtd(data, dtype, 1, n[0], 1, 1);
-    case BATCH_AXIS: return rapt_tensor_bhtd(data, dtype, n[0], 1, 1, 1);
-    default: return rapt_tensor_bhtd(data, dtype, n[0], 1, n[1], 1);
+        return head_first ? rapt_tensor_bhtd(data, dtype, n[0], n[1], n[2], n[3])
+                          : rapt_tensor_bthd(data, dtype, n[0], n[2], n[1], n[3]);
+    case SCORE_AXES:
+        return rapt_tensor_bhtd(data, dtype, n[0], n[1], n[2], n[3]);
+    case HEAD_AXIS:
+        return rapt_tensor_bhtd(data, dtype, 1, n[0], 1, 1);
+    case BATCH_AXIS:
+        return rapt_tensor_bhtd(data, dtype, n[0], 1, 1, 1);
+    default:
+        return rapt_tensor_bhtd(data, dtype, n[0], 1, n[1], 1);
     }
 }
 
@@ -69,17 +82,22 @@ static int read_field(struct input *input, const struct input_field *field)
     const struct safetensors_tensor *t = safetensors_find(&input->file, field->name);
     if (!t) return EXIT_OK;
     if (t->rank != role_rank[field->role])
-        return complain(EXIT_BAD_INPUT, "tensor %s has %d axes (it needs %d)", t->name, t->rank, role_rank[field->role]);
+        return complain(EXIT_BAD_INPUT, "tensor %s has %d axes (it needs %d)", t->name, t->rank,
+                        role_rank[field->role]);
     if (!dtype_of(t))
-        return complain(EXIT_BAD_INPUT, "tensor %s has dtype %s (F32, F16, BF16, I8, U8, BOOL, I32 and I64 can be used)",
-                        t->name, safetensors_dtype_name(t->dtype));
+        return complain(
+            EXIT_BAD_INPUT,
+            "tensor %s has dtype %s (F32, F16, BF16, I8, U8, BOOL, I32 and I64 can be used)",
+            t->name, safetensors_dtype_name(t->dtype));
     int64_t elements = 1;
     for (int axis = 0; axis < t->rank; axis++)
         if (__builtin_mul_overflow(elements, t->size[axis] ? t->size[axis] : 1, &elements))
             return complain(EXIT_BAD_INPUT, "tensor %s is larger than 63 bits can count", t->name);
     const void *data = aligned_data(input, t);
-    if (!data) return complain(EXIT_NOT_HERE, "no %" PRIu64 " bytes of memory for %s", t->bytes, t->name);
-    *(rapt_tensor *)((char *)&input->a + field->offset) = shape_tensor(t, field->role, input->head_first, data);
+    if (!data)
+        return complain(EXIT_NOT_HERE, "no %" PRIu64 " bytes of memory for %s", t->bytes, t->name);
+    *(rapt_tensor *)((char *)&input->a + field->offset) =
+        shape_tensor(t, field->role, input->head_first, data);
     return EXIT_OK;
 }
 
@@ -98,11 +116,14 @@ static int check_starts(const char *name, const rapt_tensor *t, const rapt_tenso
 {
     if (!t->dtype) return EXIT_OK;
     if (!is_index(t)) return complain(EXIT_BAD_INPUT, "tensor %s is no I32 or I64", name);
-    if (t->size[0] < 1) return complain(EXIT_BAD_INPUT, "tensor %s is empty (batch + 1 entries)", name);
+    if (t->size[0] < 1)
+        return complain(EXIT_BAD_INPUT, "tensor %s is empty (batch + 1 entries)", name);
     for (int64_t i = 0, last = 0; i < t->size[0]; i++) {
         int64_t start = index_at(t, i);
         if (start < last || start > tokens->size[2])
-            return complain(EXIT_BAD_INPUT, "%s[%" PRId64 "] is %" PRId64 " (starts climb from 0 to at most %" PRId64 " tokens)",
+            return complain(EXIT_BAD_INPUT,
+                            "%s[%" PRId64 "] is %" PRId64
+                            " (starts climb from 0 to at most %" PRId64 " tokens)",
                             name, i, start, tokens->size[2]);
         last = start;
     }
@@ -116,7 +137,8 @@ static int64_t capacity(const struct input *input, int64_t b)
     if (a->kv_start.dtype) return index_at(&a->kv_start, b + 1) - index_at(&a->kv_start, b);
     if (!a->page_table.dtype) return a->k.size[2];
     int64_t tokens;
-    return __builtin_mul_overflow(a->page_table.size[2], a->k.size[2], &tokens) ? INT64_MAX : tokens;
+    return __builtin_mul_overflow(a->page_table.size[2], a->k.size[2], &tokens) ? INT64_MAX
+                                                                                : tokens;
 }
 
 static int check_lengths(const struct input *input)
@@ -125,10 +147,13 @@ static int check_lengths(const struct input *input)
     if (!t->dtype) return EXIT_OK;
     if (!is_index(t)) return complain(EXIT_BAD_INPUT, "tensor kv_length is no I32 or I64");
     if (t->size[0] != input->batch)
-        return complain(EXIT_BAD_INPUT, "kv_length has %" PRId64 " entries for a batch of %" PRId64, t->size[0], input->batch);
+        return complain(EXIT_BAD_INPUT, "kv_length has %" PRId64 " entries for a batch of %" PRId64,
+                        t->size[0], input->batch);
     for (int64_t b = 0; b < input->batch; b++)
         if (index_at(t, b) < 0 || index_at(t, b) > capacity(input, b))
-            return complain(EXIT_BAD_INPUT, "kv_length[%" PRId64 "] is %" PRId64 " (0 to the %" PRId64 " tokens there is room for)",
+            return complain(EXIT_BAD_INPUT,
+                            "kv_length[%" PRId64 "] is %" PRId64 " (0 to the %" PRId64
+                            " tokens there is room for)",
                             b, index_at(t, b), capacity(input, b));
     return EXIT_OK;
 }
@@ -141,14 +166,18 @@ static int check_pages(const struct input *input)
     if (!t->dtype) return EXIT_OK;
     if (!is_index(t)) return complain(EXIT_BAD_INPUT, "tensor page_table is no I32 or I64");
     if (t->size[0] != input->batch)
-        return complain(EXIT_BAD_INPUT, "page_table has %" PRId64 " rows for a batch of %" PRId64, t->size[0], input->batch);
+        return complain(EXIT_BAD_INPUT, "page_table has %" PRId64 " rows for a batch of %" PRId64,
+                        t->size[0], input->batch);
     if (a->k.size[2] < 1) return complain(EXIT_BAD_INPUT, "a page of k has no tokens (at least 1)");
     for (int64_t b = 0; b < input->batch; b++) {
-        int64_t length = input_kv_length(input, b), used = length / a->k.size[2] + (length % a->k.size[2] > 0);
+        int64_t length = input_kv_length(input, b),
+                used = length / a->k.size[2] + (length % a->k.size[2] > 0);
         for (int64_t i = 0; i < used; i++) {
             int64_t page = index_at(t, b * t->size[2] + i);
             if (page < 0 || page >= a->k.size[0])
-                return complain(EXIT_BAD_INPUT, "page_table[%" PRId64 ", %" PRId64 "] is %" PRId64 " (k has %" PRId64 " pages)",
+                return complain(EXIT_BAD_INPUT,
+                                "page_table[%" PRId64 ", %" PRId64 "] is %" PRId64
+                                " (k has %" PRId64 " pages)",
                                 b, i, page, a->k.size[0]);
         }
     }
@@ -163,12 +192,14 @@ static int check_indices(struct input *input)
     if (code) return code;
     input->batch = a->q_start.dtype ? a->q_start.size[0] - 1 : a->q.size[0];
     if (a->kv_start.dtype && a->kv_start.size[0] - 1 != input->batch)
-        return complain(EXIT_BAD_INPUT, "kv_start has %" PRId64 " entries for a batch of %" PRId64 " (batch + 1)",
+        return complain(EXIT_BAD_INPUT,
+                        "kv_start has %" PRId64 " entries for a batch of %" PRId64 " (batch + 1)",
                         a->kv_start.size[0], input->batch);
     code = check_lengths(input);
     if (!code) code = check_pages(input);
     for (int64_t b = 0; b < input->batch && !code; b++) {
-        int64_t tokens = a->kv_start.dtype || a->page_table.dtype ? capacity(input, b) : a->k.size[2];
+        int64_t tokens =
+            a->kv_start.dtype || a->page_table.dtype ? capacity(input, b) : a->k.size[2];
         if (tokens > input->kv_longest) input->kv_longest = tokens;
         if (!a->kv_start.dtype) break;
     }
@@ -179,7 +210,8 @@ int input_open(const char *path, const struct attention_options *options, struct
 {
     char error[SAFETENSORS_ERROR];
     memset(out, 0, sizeof *out);
-    if (safetensors_open(path, &out->file, error)) return complain(EXIT_BAD_INPUT, "%s: %s", path, error);
+    if (safetensors_open(path, &out->file, error))
+        return complain(EXIT_BAD_INPUT, "%s: %s", path, error);
     out->head_first = options->head_first;
     out->a.struct_size = sizeof out->a;
     attention_apply(options, &out->a);
@@ -187,7 +219,8 @@ int input_open(const char *path, const struct attention_options *options, struct
     for (int i = 0; i < input_field_count && !code; i++) code = read_field(out, &input_fields[i]);
     for (int i = 0; i < 3 && !code; i++)
         if (!((rapt_tensor *)((char *)&out->a + input_fields[i].offset))->dtype)
-            code = complain(EXIT_BAD_INPUT, "%s: has no tensor %s (q, k and v are needed)", path, input_fields[i].name);
+            code = complain(EXIT_BAD_INPUT, "%s: has no tensor %s (q, k and v are needed)", path,
+                            input_fields[i].name);
     if (!code) code = check_indices(out);
     out->answer = safetensors_find(&out->file, "out");
     if (code) input_close(out);
@@ -251,6 +284,8 @@ void input_print_notes(const struct input *input)
         const char *value = safetensors_note(&input->file, keys[i]);
         if (value) print_line(keys[i], value);
     }
-    const char *layer = safetensors_note(&input->file, "layer"), *layers = safetensors_note(&input->file, "layers");
-    if (layer) printf("%-9s %.16s%s%.16s\n", "layer", layer, layers ? " of " : "", layers ? layers : "");
+    const char *layer = safetensors_note(&input->file, "layer"),
+               *layers = safetensors_note(&input->file, "layers");
+    if (layer)
+        printf("%-9s %.16s%s%.16s\n", "layer", layer, layers ? " of " : "", layers ? layers : "");
 }

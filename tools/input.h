@@ -9,30 +9,32 @@ enum { INPUT_FIELDS = 16 };
 
 struct input {
     struct safetensors file;
-    rapt_attention     a;                    /* host pointers; outputs absent */
+    rapt_attention a;                        /* host pointers; outputs absent */
     const struct safetensors_tensor *answer; /* the file's own `out`; NULL: none */
     int64_t head_first;                      /* the layout of q, k, v and out */
     int64_t batch;                           /* sequences */
     int64_t kv_longest;                      /* keys of the longest sequence */
-    void   *copies[INPUT_FIELDS];            /* aligned copies of tensors that lie unaligned in the file; owned */
-    int     copy_count;
+    void
+        *copies[INPUT_FIELDS]; /* aligned copies of tensors that lie unaligned in the file; owned */
+    int copy_count;
 };
 
-/* Reads path and checks all that rapt.h leaves to the caller (index values). 0, or an exit code after a sentence on the error
- * stream; *out is then empty. */
-int  input_open(const char *path, const struct attention_options *options, struct input *out);
+/* Reads path and checks all that rapt.h leaves to the caller (index values). 0, or an exit code
+ * after a sentence on the error stream; *out is then empty. */
+int input_open(const char *path, const struct attention_options *options, struct input *out);
 void input_close(struct input *input);
 
 /* The tensors that rapt reads, by their name in the file and their place in rapt_attention. */
 struct input_field {
     const char *name;
-    size_t      offset;
-    int         role;
+    size_t offset;
+    int role;
 };
 extern const struct input_field input_fields[];
-extern const int                input_field_count;
+extern const int input_field_count;
 
-/* A dense tensor for an output that is shaped like q but for its channels, in memory order of the layout. */
+/* A dense tensor for an output that is shaped like q but for its channels, in memory order of the
+ * layout. */
 rapt_tensor input_like_q(const struct input *input, void *data, rapt_dtype dtype, int64_t channels);
 /* Elements of a tensor; -1: more than 63 bits count. */
 int64_t tensor_elements(const rapt_tensor *t);

@@ -16,11 +16,15 @@ static const struct {
 
 static int print_usage(FILE *to, int code)
 {
-    fprintf(to, "rapt: transformer attention on CPUs, NVIDIA GPUs and AMD GPUs\n\nUsage: rapt COMMAND [OPTION...]\n\n");
+    fprintf(to, "rapt: transformer attention on CPUs, NVIDIA GPUs and AMD GPUs\n\nUsage: rapt "
+                "COMMAND [OPTION...]\n\n");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         fprintf(to, "  %-6s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\n`rapt COMMAND --help' lists a command's options; `rapt --version' prints the version.\n"
-                "Exit codes: 0 right, 1 wrong result, 2 bad use or input, 3 not supported here.\n");
+    fprintf(
+        to,
+        "\n"
+        "`rapt COMMAND --help' lists a command's options; `rapt --version' prints the version.\n"
+        "Exit codes: 0 right, 1 wrong result, 2 bad use or input, 3 not supported here.\n");
     return code;
 }
 
@@ -49,7 +53,8 @@ int main(int argc, char **argv)
 {
     static char version[32];
     int number = rapt_version();
-    snprintf(version, sizeof version, "rapt %d.%d.%d", number / 10000, number / 100 % 100, number % 100);
+    snprintf(version, sizeof version, "rapt %d.%d.%d", number / 10000, number / 100 % 100,
+             number % 100);
     argp_program_version = version;
     argp_err_exit_status = EXIT_BAD_INPUT;
     if (argc < 2) return print_usage(stderr, EXIT_BAD_INPUT);

@@ -15,10 +15,10 @@ enum { DEFAULT_SIZE = 900 };
 
 struct map {
     struct attention_options attention;
-    struct device_options    where;
+    struct device_options where;
     const char *path, *out_path, *title;
-    int64_t     head, batch, size;
-    int         logarithmic, mean, json;
+    int64_t head, batch, size;
+    int logarithmic, mean, json;
 };
 
 enum { KEY_HEAD = 512, KEY_BATCH, KEY_SIZE, KEY_LOG, KEY_POOL, KEY_TITLE, KEY_JSON };
@@ -28,7 +28,8 @@ static const struct argp_option options[] = {
     {"head", KEY_HEAD, "N", 0, "Draw query head N, from 0 (default 0)", 0},
     {"batch", KEY_BATCH, "N", 0, "Draw sequence N, from 0 (default 0)", 0},
     {"log", KEY_LOG, NULL, 0, "Colours stand for the weights' logarithms, four decades deep", 0},
-    {"pool", KEY_POOL, "HOW", 0, "Where a pixel covers several weights: their max (default) or mean", 0},
+    {"pool", KEY_POOL, "HOW", 0,
+     "Where a pixel covers several weights: their max (default) or mean", 0},
     {"size", KEY_SIZE, "PX", 0, "Pixels of the plot's longer side, 240 to 8192 (default 900)", 0},
     {"title", KEY_TITLE, "TEXT", 0, "Title in place of the model, layer and head", 0},
     {"json", KEY_JSON, NULL, 0, "Print one JSON object", 0},
@@ -37,7 +38,8 @@ static const struct argp_option options[] = {
 
 static int is_mean(const char *text, struct argp_state *state)
 {
-    if (strcmp(text, "max") && strcmp(text, "mean")) argp_error(state, "--pool: \"%s\" is unknown (max or mean)", text);
+    if (strcmp(text, "max") && strcmp(text, "mean"))
+        argp_error(state, "--pool: \"%s\" is unknown (max or mean)", text);
     return !strcmp(text, "mean");
 }
 
@@ -49,33 +51,57 @@ static error_t parse(int key, char *text, struct argp_state *state)
         state->child_inputs[0] = &map->attention;
         state->child_inputs[1] = &map->where;
         return 0;
-    case 'o': map->out_path = text; return 0;
-    case KEY_HEAD: map->head = option_integer(text, 0, INT64_MAX, "--head", state); return 0;
-    case KEY_BATCH: map->batch = option_integer(text, 0, INT64_MAX, "--batch", state); return 0;
-    case KEY_SIZE: map->size = option_integer(text, PICTURE_SMALLEST, PICTURE_LARGEST, "--size", state); return 0;
-    case KEY_LOG: map->logarithmic = 1; return 0;
-    case KEY_POOL: map->mean = is_mean(text, state); return 0;
-    case KEY_TITLE: map->title = text; return 0;
-    case KEY_JSON: map->json = 1; return 0;
+    case 'o':
+        map->out_path = text;
+        return 0;
+    case KEY_HEAD:
+        map->head = option_integer(text, 0, INT64_MAX, "--head", state);
+        return 0;
+    case KEY_BATCH:
+        map->batch = option_integer(text, 0, INT64_MAX, "--batch", state);
+        return 0;
+    case KEY_SIZE:
+        map->size = option_integer(text, PICTURE_SMALLEST, PICTURE_LARGEST, "--size", state);
+        return 0;
+    case KEY_LOG:
+        map->logarithmic = 1;
+        return 0;
+    case KEY_POOL:
+        map->mean = is_mean(text, state);
+        return 0;
+    case KEY_TITLE:
+        map->title = text;
+        return 0;
+    case KEY_JSON:
+        map->json = 1;
+        return 0;
     case ARGP_KEY_ARG:
         if (map->path) argp_error(state, "more than one file is given");
         map->path = text;
         return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "no file is given"); return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "no file is given");
+        return 0;
     case ARGP_KEY_END:
         if (!map->out_path) argp_error(state, "-o FILE is missing");
         return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp_child children[] = {{&attention_argp, 0, "What to compute:", 1}, {&device_argp, 0, "Where:", 2}, {0}};
+static const struct argp_child children[] = {
+    {&attention_argp, 0, "What to compute:", 1}, {&device_argp, 0, "Where:", 2}, {0}};
 static const struct argp map_argp = {
-    options, parse, "FILE.safetensors",
+    options,
+    parse,
+    "FILE.safetensors",
     "Draws one head's attention weights: queries from top to bottom, keys from left to right.\v"
-    "The file's tensors are those of `rapt run'. Weights are computed by the library in blocks of rows, so that memory "
-    "stays bounded for any number of tokens.",
-    children, NULL, NULL};
+    "The file's tensors are those of `rapt run'. Weights are computed by the library in blocks "
+    "of rows, so that memory stays bounded for any number of tokens.",
+    children,
+    NULL,
+    NULL};
 
 /* Plans the whole problem, so that every rule of the library is checked on what the file says. */
 static int open_device(const struct map *map, const struct input *input, struct device *device)
@@ -83,11 +109,12 @@ static int open_device(const struct map *map, const struct input *input, struct 
     rapt_attention a = input->a;
     rapt_plan *plan;
     const int64_t *n = a.q.size;
-    a.out = input_like_q(input, NULL, a.q.dtype == RAPT_I8 ? RAPT_F32 : (rapt_dtype)a.q.dtype, a.v.size[3]);
+    a.out = input_like_q(input, NULL, a.q.dtype == RAPT_I8 ? RAPT_F32 : (rapt_dtype)a.q.dtype,
+                         a.v.size[3]);
     a.weights = rapt_tensor_bhtd(NULL, RAPT_F32, 1, 1, 1, 1);
     int64_t row, plane, all;
-    if (__builtin_mul_overflow(n[2], input->kv_longest, &row) || __builtin_mul_overflow(row, n[1], &plane) ||
-        __builtin_mul_overflow(plane, n[0], &all))
+    if (__builtin_mul_overflow(n[2], input->kv_longest, &row) ||
+        __builtin_mul_overflow(row, n[1], &plane) || __builtin_mul_overflow(plane, n[0], &all))
         return complain(EXIT_BAD_INPUT, "the weights are more than 63 bits can count");
     a.weights = rapt_tensor_bhtd(NULL, RAPT_F32, n[0], n[1], n[2], input->kv_longest);
     int code = device_plan(&map->where, &a, device, &plan);
@@ -98,15 +125,19 @@ static int open_device(const struct map *map, const struct input *input, struct 
 static int check_choice(const struct map *map, const struct input *input)
 {
     if (map->head >= input->a.q.size[1])
-        return complain(EXIT_BAD_INPUT, "--head %" PRId64 ": q has heads 0 to %" PRId64, map->head, input->a.q.size[1] - 1);
+        return complain(EXIT_BAD_INPUT, "--head %" PRId64 ": q has heads 0 to %" PRId64, map->head,
+                        input->a.q.size[1] - 1);
     if (map->batch >= input->batch)
-        return complain(EXIT_BAD_INPUT, "--batch %" PRId64 ": there are sequences 0 to %" PRId64, map->batch, input->batch - 1);
+        return complain(EXIT_BAD_INPUT, "--batch %" PRId64 ": there are sequences 0 to %" PRId64,
+                        map->batch, input->batch - 1);
     if (!input_q_length(input, map->batch) || !input_kv_length(input, map->batch))
-        return complain(EXIT_BAD_INPUT, "sequence %" PRId64 " has no queries or no keys to draw", map->batch);
+        return complain(EXIT_BAD_INPUT, "sequence %" PRId64 " has no queries or no keys to draw",
+                        map->batch);
     return EXIT_OK;
 }
 
-/* The model's name up to its remarks in parentheses; the file's own name where no model is given. */
+/* The model's name up to its remarks in parentheses; the file's own name where no model is given.
+ */
 static void name_source(const struct map *map, const struct input *input, char name[128])
 {
     const char *model = safetensors_note(&input->file, "model"), *slash = strrchr(map->path, '/');
@@ -118,38 +149,48 @@ static void name_source(const struct map *map, const struct input *input, char n
 static void write_title(const struct map *map, const struct input *input, char title[320])
 {
     char name[128], layer[64] = "", sequence[48] = "";
-    const char *number = safetensors_note(&input->file, "layer"), *count = safetensors_note(&input->file, "layers");
+    const char *number = safetensors_note(&input->file, "layer"),
+               *count = safetensors_note(&input->file, "layers");
     name_source(map, input, name);
-    if (number) snprintf(layer, sizeof layer, ", layer %.16s%s%.16s", number, count ? " of " : "", count ? count : "");
-    if (input->batch > 1) snprintf(sequence, sizeof sequence, ", sequence %" PRId64 " of %" PRId64, map->batch, input->batch);
-    snprintf(title, 320, "%s%s%s, head %" PRId64 " of %" PRId64, name, layer, sequence, map->head, input->a.q.size[1]);
+    if (number)
+        snprintf(layer, sizeof layer, ", layer %.16s%s%.16s", number, count ? " of " : "",
+                 count ? count : "");
+    if (input->batch > 1)
+        snprintf(sequence, sizeof sequence, ", sequence %" PRId64 " of %" PRId64, map->batch,
+                 input->batch);
+    snprintf(title, 320, "%s%s%s, head %" PRId64 " of %" PRId64, name, layer, sequence, map->head,
+             input->a.q.size[1]);
 }
 
-static void write_note(const struct map *map, const struct input *input, const struct picture *picture, char note[256])
+static void write_note(const struct map *map, const struct input *input,
+                       const struct picture *picture, char note[256])
 {
     const rapt_attention *a = &input->a;
     char cell[64], window[64] = "";
     int64_t high = (picture->queries + picture->size.rows - 1) / picture->size.rows;
     int64_t wide = (picture->keys + picture->size.columns - 1) / picture->size.columns;
-    if (high == 1 && wide == 1)
-        snprintf(cell, sizeof cell, "one cell per weight");
+    if (high == 1 && wide == 1) snprintf(cell, sizeof cell, "one cell per weight");
     else
-        snprintf(cell, sizeof cell, "a pixel is the %s of up to %" PRId64 " \303\227 %" PRId64, map->mean ? "mean" : "largest", high, wide);
+        snprintf(cell, sizeof cell, "a pixel is the %s of up to %" PRId64 " \303\227 %" PRId64,
+                 map->mean ? "mean" : "largest", high, wide);
     if (a->window_left || a->window_right)
-        snprintf(window, sizeof window, ", window %" PRId64 ",%" PRId64, a->window_left - 1, a->window_right - 1);
-    snprintf(note, 256, "%" PRId64 " queries \303\227 %" PRId64 " keys%s%s; %s; grey: hidden or 0", picture->queries, picture->keys,
-             a->causal ? ", causal" : "", window, cell);
+        snprintf(window, sizeof window, ", window %" PRId64 ",%" PRId64, a->window_left - 1,
+                 a->window_right - 1);
+    snprintf(note, 256, "%" PRId64 " queries \303\227 %" PRId64 " keys%s%s; %s; grey: hidden or 0",
+             picture->queries, picture->keys, a->causal ? ", causal" : "", window, cell);
 }
 
 static int draw(const struct map *map, const struct input *input, struct device *device)
 {
-    struct picture picture = {.queries = input_q_length(input, map->batch), .keys = input_kv_length(input, map->batch),
+    struct picture picture = {.queries = input_q_length(input, map->batch),
+                              .keys = input_kv_length(input, map->batch),
                               .logarithmic = map->logarithmic};
     char title[320], note[256], kernel[64], error[PICTURE_ERROR], text[256];
     picture.size = picture_measure(picture.queries, picture.keys, (int)map->size);
     float *cells = calloc((size_t)picture.size.rows * (size_t)picture.size.columns, sizeof *cells);
     if (!cells) return complain(EXIT_NOT_HERE, "out of memory");
-    struct map_request request = {map->batch, map->head, picture.size.rows, picture.size.columns, map->mean};
+    struct map_request request = {map->batch, map->head, picture.size.rows, picture.size.columns,
+                                  map->mean};
     double start = seconds_now();
     int code = map_weights(device, &map->where, input, &request, cells, kernel);
     double seconds = seconds_now() - start;
@@ -158,15 +199,17 @@ static int draw(const struct map *map, const struct input *input, struct device 
     picture.title = map->title ? map->title : title;
     picture.note = note;
     picture.cells = cells;
-    if (!code && picture_write(&picture, map->out_path, error)) code = complain(EXIT_BAD_INPUT, "%s", error);
+    if (!code && picture_write(&picture, map->out_path, error))
+        code = complain(EXIT_BAD_INPUT, "%s", error);
     free(cells);
     if (code) return code;
     if (map->json)
-        return print_json(json_pack("{s:s, s:o, s:s, s:f, s:I, s:I, s:I, s:I, s:o}", "device", device->label, "device_name",
-                                    json_text(device->info.name), "kernel", kernel, "time_ms", seconds * 1e3, "head",
-                                    (json_int_t)map->head, "batch", (json_int_t)map->batch, "rows",
-                                    (json_int_t)picture.size.rows, "columns", (json_int_t)picture.size.columns, "picture",
-                                    json_text(map->out_path)));
+        return print_json(
+            json_pack("{s:s, s:o, s:s, s:f, s:I, s:I, s:I, s:I, s:o}", "device", device->label,
+                      "device_name", json_text(device->info.name), "kernel", kernel, "time_ms",
+                      seconds * 1e3, "head", (json_int_t)map->head, "batch", (json_int_t)map->batch,
+                      "rows", (json_int_t)picture.size.rows, "columns",
+                      (json_int_t)picture.size.columns, "picture", json_text(map->out_path)));
     input_print_notes(input);
     print_field("device", "%s", device_text(device, text));
     print_field("kernel", "%s", kernel);
@@ -184,7 +227,8 @@ int command_map(int argc, char **argv)
     argp_parse(&map_argp, argc, argv, 0, NULL, &map);
     int code = input_open(map.path, &map.attention, &input);
     if (code) return code;
-    if (output_check(map.out_path, input.file.file_device, input.file.file_inode, error)) code = complain(EXIT_BAD_INPUT, "-o %s", error);
+    if (output_check(map.out_path, input.file.file_device, input.file.file_inode, error))
+        code = complain(EXIT_BAD_INPUT, "-o %s", error);
     if (!code) code = check_choice(&map, &input);
     if (!code) code = open_device(&map, &input, &device);
     if (!code) {

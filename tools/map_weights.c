@@ -1,10 +1,13 @@
-/* map_weights.c: runs blocks of query rows through the library and pools the weights that come back.
+/* map_weights.c: runs blocks of query rows through the library and pools the weights that come
+ * back.
  *
- * Row block [i0, i1) of a sequence becomes a problem of its own, with i1 - i0 queries and the first `keys` keys. Bottom-right
- * alignment puts the block's query r at keys - (i1 - i0) + r, where the whole problem has i0 + r + offset: too far right by
- * shift = keys - i1 - offset. Visibility keeps its meaning when the window's left side grows by the shift and its right side
- * shrinks by it; keys is chosen so that no visible key is lost and the right side stays at 0 or more:
- * keys = min(all, i1 + offset + right). ALiBi's distances cannot be shifted; they become a bias unless the shift is 0. */
+ * Row block [i0, i1) of a sequence becomes a problem of its own, with i1 - i0 queries and the first
+ * `keys` keys. Bottom-right alignment puts the block's query r at keys - (i1 - i0) + r, where the
+ * whole problem has i0 + r + offset: too far right by shift = keys - i1 - offset. Visibility keeps
+ * its meaning when the window's left side grows by the shift and its right side shrinks by it; keys
+ * is chosen so that no visible key is lost and the right side stays at 0 or more: keys = min(all,
+ * i1 + offset + right). ALiBi's distances cannot be shifted; they become a bias unless the shift is
+ * 0. */
 #include "map_weights.h"
 
 #include "base/dtype.h"
@@ -19,21 +22,21 @@ enum { BLOCK_BYTES = 8 << 20, BLOCK_ROWS = 512 };
 #define OPEN INT64_MAX
 
 struct block_run {
-    struct device            *device;
-    const struct input       *input;
+    struct device *device;
+    const struct input *input;
     const struct map_request *request;
-    rapt_attention whole;     /* one sequence, one head, all queries; device pointers */
+    rapt_attention whole; /* one sequence, one head, all queries; device pointers */
     int64_t q_length, kv_length, offset, left, right; /* left, right: OPEN or keys */
     int64_t block_rows;
-    rapt_attention planned;   /* of the plan, without data pointers */
-    rapt_plan     *plan;
-    void          *workspace;
-    size_t         workspace_size;
-    float         *weights;   /* host [block_rows][capacity] */
-    float         *pooled;    /* [capacity]: the rows of a row of cells so far */
-    int64_t       *length_host;
-    float         *bias_host; /* [block_rows][capacity]; NULL: not needed */
-    int64_t        capacity;
+    rapt_attention planned; /* of the plan, without data pointers */
+    rapt_plan *plan;
+    void *workspace;
+    size_t workspace_size;
+    float *weights; /* host [block_rows][capacity] */
+    float *pooled;  /* [capacity]: the rows of a row of cells so far */
+    int64_t *length_host;
+    float *bias_host; /* [block_rows][capacity]; NULL: not needed */
+    int64_t capacity;
 };
 
 static rapt_tensor *field(rapt_attention *a, int i)
@@ -62,20 +65,23 @@ static int narrow(struct block_run *run)
     const rapt_tensor *qs = &input->a.q_start, *ks = &input->a.kv_start;
     int64_t q_first = qs->dtype ? load_index(qs->data, qs->dtype, b) : 0;
     int64_t k_first = ks->dtype ? load_index(ks->data, ks->dtype, b) : 0;
-    int64_t q_row = qs->dtype ? 0 : b, k_row = ks->dtype ? 0 : b, g = h / (w->q.size[1] / w->k.size[1]);
+    int64_t q_row = qs->dtype ? 0 : b, k_row = ks->dtype ? 0 : b,
+            g = h / (w->q.size[1] / w->k.size[1]);
     memset(&w->q_start, 0, sizeof w->q_start);
     memset(&w->kv_start, 0, sizeof w->kv_start);
     memset(&w->kv_length, 0, sizeof w->kv_length);
     for (int i = 0; i < input_field_count; i++) {
         rapt_tensor *t = field(w, i);
         size_t bytes = (size_t)tensor_elements(t) * dtype_size(t->dtype);
-        if (t->dtype && !(t->data = device_upload(run->device, t->data, bytes))) return EXIT_NOT_HERE;
+        if (t->dtype && !(t->data = device_upload(run->device, t->data, bytes)))
+            return EXIT_NOT_HERE;
     }
     rapt_tensor *query_like[] = {&w->q, &w->bias, &w->mask, &w->q_scale};
     for (size_t i = 0; i < 4; i++) {
         pick(query_like[i], 0, q_row, 1);
         pick(query_like[i], 1, h, 1);
-        if (query_like[i]->size[2] != 1 || qs->dtype) pick(query_like[i], 2, q_first, run->q_length);
+        if (query_like[i]->size[2] != 1 || qs->dtype)
+            pick(query_like[i], 2, q_first, run->q_length);
     }
     pick(&w->bias, 3, 0, run->capacity);
     pick(&w->mask, 3, 0, run->capacity);
@@ -97,8 +103,10 @@ static int64_t saturating_add(int64_t a, int64_t b)
     return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
 }
 
-/* The part of a whole problem that block [first, last) is, but for its data in `out`, `weights`, lengths and bias. */
-static rapt_attention block_problem(const struct block_run *run, int64_t first, int64_t last, int64_t keys)
+/* The part of a whole problem that block [first, last) is, but for its data in `out`, `weights`,
+ * lengths and bias. */
+static rapt_attention block_problem(const struct block_run *run, int64_t first, int64_t last,
+                                    int64_t keys)
 {
     rapt_attention a = run->whole;
     int64_t rows = last - first, shift = keys - last - run->offset;
@@ -115,7 +123,8 @@ static rapt_attention block_problem(const struct block_run *run, int64_t first, 
         memset(&a.alibi_slope, 0, sizeof a.alibi_slope);
     }
     a.kv_length = rapt_tensor_bhtd(run->length_host, RAPT_I64, 1, 1, 1, 1);
-    a.out = rapt_tensor_bhtd(NULL, a.q.dtype == RAPT_I8 ? RAPT_F32 : (rapt_dtype)a.q.dtype, 1, 1, rows, a.v.size[3]);
+    a.out = rapt_tensor_bhtd(NULL, a.q.dtype == RAPT_I8 ? RAPT_F32 : (rapt_dtype)a.q.dtype, 1, 1,
+                             rows, a.v.size[3]);
     a.weights = rapt_tensor_bhtd(run->weights, RAPT_F32, 1, 1, rows, run->capacity);
     return a;
 }
@@ -134,7 +143,8 @@ static int plan_block(struct block_run *run, const rapt_attention *a)
     if (run->plan && !memcmp(&bare, &run->planned, sizeof bare)) return EXIT_OK;
     rapt_plan_destroy(&run->plan);
     rapt_status status = rapt_plan_create(&run->plan, run->device->handle, a);
-    if (status) return complain(exit_code_of(status), "%s: %s", run->device->label, rapt_last_error());
+    if (status)
+        return complain(exit_code_of(status), "%s: %s", run->device->label, rapt_last_error());
     run->planned = bare;
     size_t bytes = rapt_plan_workspace_size(run->plan);
     if (bytes <= run->workspace_size) return EXIT_OK;
@@ -142,7 +152,8 @@ static int plan_block(struct block_run *run, const rapt_attention *a)
     run->workspace = NULL;
     run->workspace_size = 0;
     status = rapt_alloc(run->device->handle, bytes, &run->workspace);
-    if (status) return complain(exit_code_of(status), "%s: %s", run->device->label, rapt_last_error());
+    if (status)
+        return complain(exit_code_of(status), "%s: %s", run->device->label, rapt_last_error());
     run->workspace_size = bytes;
     return EXIT_OK;
 }
@@ -153,14 +164,17 @@ static void fill_bias(struct block_run *run, int64_t first, int64_t last)
     const struct input *input = run->input;
     const rapt_tensor *bias = &input->a.bias;
     int64_t b = run->request->sequence, h = run->request->head;
-    int64_t row0 = input->a.q_start.dtype ? load_index(input->a.q_start.data, input->a.q_start.dtype, b) : 0;
+    int64_t row0 =
+        input->a.q_start.dtype ? load_index(input->a.q_start.data, input->a.q_start.dtype, b) : 0;
     double slope = ((const float *)input->a.alibi_slope.data)[h];
     for (int64_t i = first; i < last; i++)
         for (int64_t j = 0; j < run->capacity; j++) {
             double x = -slope * (double)llabs(i + run->offset - j);
             if (bias->dtype) {
-                int64_t at = (bias->size[0] > 1 ? b : 0) * bias->stride[0] + (bias->size[1] > 1 ? h : 0) * bias->stride[1] +
-                             (bias->size[2] > 1 ? row0 + i : 0) * bias->stride[2] + (bias->size[3] > 1 ? j : 0);
+                int64_t at = (bias->size[0] > 1 ? b : 0) * bias->stride[0] +
+                             (bias->size[1] > 1 ? h : 0) * bias->stride[1] +
+                             (bias->size[2] > 1 ? row0 + i : 0) * bias->stride[2] +
+                             (bias->size[3] > 1 ? j : 0);
                 x += load_float(bias->data, bias->dtype, at);
             }
             run->bias_host[(i - first) * run->capacity + j] = (float)x;
@@ -172,7 +186,8 @@ struct block_memory {
     void *out, *weights, *length, *bias;
 };
 
-static int compute_block(struct block_run *run, const struct block_memory *memory, int64_t first, int64_t last, int64_t keys)
+static int compute_block(struct block_run *run, const struct block_memory *memory, int64_t first,
+                         int64_t last, int64_t keys)
 {
     rapt_device *device = run->device->handle;
     rapt_attention a = block_problem(run, first, last, keys);
@@ -186,15 +201,20 @@ static int compute_block(struct block_run *run, const struct block_memory *memor
     if (run->bias_host) a.bias.data = memory->bias;
     size_t bytes = (size_t)(last - first) * (size_t)run->capacity * sizeof(float);
     rapt_status status = RAPT_OK;
-    if (!run->device->is_cpu) status = rapt_copy(device, memory->length, run->length_host, sizeof *run->length_host, NULL);
-    if (!status && run->bias_host && !run->device->is_cpu) status = rapt_copy(device, memory->bias, run->bias_host, bytes, NULL);
+    if (!run->device->is_cpu)
+        status =
+            rapt_copy(device, memory->length, run->length_host, sizeof *run->length_host, NULL);
+    if (!status && run->bias_host && !run->device->is_cpu)
+        status = rapt_copy(device, memory->bias, run->bias_host, bytes, NULL);
     if (!status) status = rapt_plan_execute(run->plan, &a, run->workspace, NULL);
     if (!status) status = rapt_synchronize(device, NULL);
-    if (status) return complain(exit_code_of(status), "%s: %s", run->device->label, rapt_last_error());
+    if (status)
+        return complain(exit_code_of(status), "%s: %s", run->device->label, rapt_last_error());
     return device_download(run->device, run->weights, memory->weights, bytes);
 }
 
-/* Ten thousand million weights of a long sequence pass through these two loops: vector code, whatever the file is built with. */
+/* Ten thousand million weights of a long sequence pass through these two loops: vector code,
+ * whatever the file is built with. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define VECTORISED __attribute__((optimize("O3")))
 #else
@@ -204,7 +224,8 @@ static int compute_block(struct block_run *run, const struct block_memory *memor
 /* The larger of two, and NaN if one is NaN. */
 VECTORISED static void pool_max(float *restrict to, const float *restrict row, int64_t count)
 {
-    for (int64_t j = 0; j < count; j++) to[j] = (row[j] > to[j]) | (row[j] != row[j]) ? row[j] : to[j];
+    for (int64_t j = 0; j < count; j++)
+        to[j] = (row[j] > to[j]) | (row[j] != row[j]) ? row[j] : to[j];
 }
 
 VECTORISED static void pool_sum(float *restrict to, const float *restrict row, int64_t count)
@@ -229,9 +250,10 @@ static void finish_cells(const struct block_run *run, float *cells, int64_t rows
     memset(run->pooled, 0, (size_t)run->capacity * sizeof *run->pooled);
 }
 
-/* Adds rows [first, last) of which keys past the first `keys` are hidden, as are those before the window of the first row;
- * keys 0: rows that see none. */
-static void pool_rows(const struct block_run *run, float *cells, int64_t first, int64_t last, int64_t keys)
+/* Adds rows [first, last) of which keys past the first `keys` are hidden, as are those before the
+ * window of the first row; keys 0: rows that see none. */
+static void pool_rows(const struct block_run *run, float *cells, int64_t first, int64_t last,
+                      int64_t keys)
 {
     const struct map_request *r = run->request;
     int64_t from = run->left == OPEN ? 0 : first + run->offset - run->left;
@@ -240,7 +262,8 @@ static void pool_rows(const struct block_run *run, float *cells, int64_t first, 
         int64_t cell = ((i + 1) * r->rows - 1) / run->q_length;
         int64_t begin = cell * run->q_length / r->rows, end = (cell + 1) * run->q_length / r->rows;
         const float *row = run->weights + (i - first) * run->capacity;
-        if (keys > from) (r->mean ? pool_sum : pool_max)(run->pooled + from, row + from, keys - from);
+        if (keys > from)
+            (r->mean ? pool_sum : pool_max)(run->pooled + from, row + from, keys - from);
         if (i + 1 == end) finish_cells(run, cells + cell * r->columns, end - begin);
     }
 }
@@ -262,7 +285,8 @@ static int run_blocks(struct block_run *run, const struct block_memory *memory, 
         if (keys <= 0) seen = first;
         if (seen > first) {
             /* Fewer rows: the window's right side may end before all keys again. */
-            int64_t reach = run->right == OPEN ? keys : saturating_add(seen + run->offset, run->right);
+            int64_t reach =
+                run->right == OPEN ? keys : saturating_add(seen + run->offset, run->right);
             if (reach < keys) keys = reach;
             int code = compute_block(run, memory, first, seen, keys);
             if (code) return code;
@@ -278,10 +302,13 @@ static void measure(struct block_run *run)
     const rapt_attention *a = &run->input->a;
     run->q_length = input_q_length(run->input, run->request->sequence);
     run->kv_length = input_kv_length(run->input, run->request->sequence);
-    run->capacity = a->page_table.dtype ? a->page_table.size[2] * a->k.size[2] : a->kv_start.dtype ? run->kv_length : a->k.size[2];
+    run->capacity = a->page_table.dtype ? a->page_table.size[2] * a->k.size[2]
+                    : a->kv_start.dtype ? run->kv_length
+                                        : a->k.size[2];
     if (a->kv_start.dtype)
-        run->capacity = load_index(a->kv_start.data, a->kv_start.dtype, run->request->sequence + 1) -
-                        load_index(a->kv_start.data, a->kv_start.dtype, run->request->sequence);
+        run->capacity =
+            load_index(a->kv_start.data, a->kv_start.dtype, run->request->sequence + 1) -
+            load_index(a->kv_start.data, a->kv_start.dtype, run->request->sequence);
     run->offset = a->align == RAPT_TOP_LEFT ? 0 : run->kv_length - run->q_length;
     run->left = a->window_left ? a->window_left - 1 : OPEN;
     run->right = a->window_right ? a->window_right - 1 : OPEN;
@@ -303,18 +330,21 @@ static int allocate(struct block_run *run, struct block_memory *memory)
         return complain(EXIT_NOT_HERE, "no %zu bytes of memory for a block of rows", block);
     if (!run->weights || !run->pooled || !run->length_host)
         return complain(EXIT_NOT_HERE, "no %zu bytes of memory for a block of rows", block);
-    memory->out = device_memory(run->device, (size_t)run->block_rows * (size_t)run->whole.v.size[3] * sizeof(float));
+    memory->out = device_memory(run->device, (size_t)run->block_rows *
+                                                 (size_t)run->whole.v.size[3] * sizeof(float));
     if (!memory->out) return EXIT_NOT_HERE;
     *memory = (struct block_memory){memory->out, run->weights, run->length_host, run->bias_host};
     if (run->device->is_cpu) return EXIT_OK;
     memory->weights = device_memory(run->device, block);
     memory->length = device_memory(run->device, sizeof *run->length_host);
     if (run->bias_host) memory->bias = device_memory(run->device, block);
-    return memory->weights && memory->length && (memory->bias || !run->bias_host) ? EXIT_OK : EXIT_NOT_HERE;
+    return memory->weights && memory->length && (memory->bias || !run->bias_host) ? EXIT_OK
+                                                                                  : EXIT_NOT_HERE;
 }
 
-int map_weights(struct device *device, const struct device_options *options, const struct input *input,
-                const struct map_request *request, float *cells, char kernel[64])
+int map_weights(struct device *device, const struct device_options *options,
+                const struct input *input, const struct map_request *request, float *cells,
+                char kernel[64])
 {
     struct block_run run = {.device = device, .input = input, .request = request};
     struct block_memory memory = {0};

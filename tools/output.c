@@ -1,4 +1,5 @@
-/* output.c: writes to a temporary file beside the target and renames it, so that no failure loses what was there. */
+/* output.c: writes to a temporary file beside the target and renames it, so that no failure loses
+ * what was there. */
 #include "output.h"
 
 #include <errno.h>
@@ -35,7 +36,8 @@ int output_begin(struct output *out, const char *path, char *error)
     memset(out, 0, sizeof *out);
     out->file = -1;
     struct stat status;
-    if (!stat(path, &status) && !S_ISREG(status.st_mode)) return refuse(error, "%s: exists and is no regular file", path);
+    if (!stat(path, &status) && !S_ISREG(status.st_mode))
+        return refuse(error, "%s: exists and is no regular file", path);
     out->target = realpath(path, NULL);
     if (!out->target) out->target = strdup(path);
     if (!out->target || asprintf(&out->temporary, "%s.XXXXXX", out->target) < 0) {

@@ -14,7 +14,7 @@
 #define FONT "DejaVu Sans"
 
 enum {
-    HIDDEN = 0xf1f0f4,        /* weight 0 */
+    HIDDEN = 0xf1f0f4, /* weight 0 */
     NOT_A_NUMBER = 0x00c2d1,
     INK = 0x26232b,
     FAINT = 0x6e6976,
@@ -25,13 +25,13 @@ struct layout {
     double unit;
     double left, top, width, height; /* of the plot */
     double bar_left, bar_width;
-    int    total_width, total_height;
+    int total_width, total_height;
 };
 
 /* Value range of the colour scale. */
 struct range {
     double low, high;
-    int    logarithmic;
+    int logarithmic;
 };
 
 struct picture_size picture_measure(int64_t queries, int64_t keys, int longest)
@@ -80,7 +80,8 @@ static struct range find_range(const struct picture *p)
 /* Place of a value on the scale, 0 ... 1. */
 static double place(const struct range *range, double x)
 {
-    double t = range->logarithmic ? log(x / range->low) / log(range->high / range->low) : x / range->high;
+    double t =
+        range->logarithmic ? log(x / range->low) / log(range->high / range->low) : x / range->high;
     return fmin(fmax(t, 0), 1);
 }
 
@@ -92,17 +93,20 @@ static uint32_t colour_of(const struct range *range, const uint32_t *scale, doub
 
 static void set_colour(cairo_t *c, uint32_t rgb)
 {
-    cairo_set_source_rgb(c, (rgb >> 16 & 255) / 255.0, (rgb >> 8 & 255) / 255.0, (rgb & 255) / 255.0);
+    cairo_set_source_rgb(c, (rgb >> 16 & 255) / 255.0, (rgb >> 8 & 255) / 255.0,
+                         (rgb & 255) / 255.0);
 }
 
 static void set_font(cairo_t *c, double size, int bold)
 {
-    cairo_select_font_face(c, FONT, CAIRO_FONT_SLANT_NORMAL, bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_select_font_face(c, FONT, CAIRO_FONT_SLANT_NORMAL,
+                           bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
     cairo_set_font_size(c, size);
 }
 
 /* Text whose point (horizontal, vertical), 0 ... 1 of its box, lies at x, y. */
-static void text_at(cairo_t *c, const char *text, double x, double y, double horizontal, double vertical)
+static void text_at(cairo_t *c, const char *text, double x, double y, double horizontal,
+                    double vertical)
 {
     cairo_text_extents_t text_box;
     cairo_font_extents_t font_box;
@@ -114,7 +118,8 @@ static void text_at(cairo_t *c, const char *text, double x, double y, double hor
 }
 
 /* Text made smaller until it is no wider than width. */
-static void text_within(cairo_t *c, const char *text, double x, double y, double size, int bold, double width)
+static void text_within(cairo_t *c, const char *text, double x, double y, double size, int bold,
+                        double width)
 {
     cairo_text_extents_t box;
     for (;; size *= 0.96) {
@@ -126,13 +131,15 @@ static void text_within(cairo_t *c, const char *text, double x, double y, double
     cairo_show_text(c, text);
 }
 
-static void draw_cells(unsigned char *pixels, int stride, const struct picture *p, const struct layout *at,
-                       const struct range *range, const uint32_t *scale)
+static void draw_cells(unsigned char *pixels, int stride, const struct picture *p,
+                       const struct layout *at, const struct range *range, const uint32_t *scale)
 {
     for (int y = 0; y < (int)at->height; y++) {
-        uint32_t *row = (uint32_t *)(void *)(pixels + (size_t)((int)at->top + y) * (size_t)stride) + (int)at->left;
+        uint32_t *row = (uint32_t *)(void *)(pixels + (size_t)((int)at->top + y) * (size_t)stride) +
+                        (int)at->left;
         const float *cells = p->cells + (y / p->size.cell_height) * p->size.columns;
-        for (int x = 0; x < (int)at->width; x++) row[x] = 0xff000000u | colour_of(range, scale, cells[x / p->size.cell_width]);
+        for (int x = 0; x < (int)at->width; x++)
+            row[x] = 0xff000000u | colour_of(range, scale, cells[x / p->size.cell_width]);
     }
 }
 
@@ -148,14 +155,16 @@ static void number_text(int64_t value, char text[32])
     text[out] = 0;
 }
 
-/* A round distance (1, 2 or 5 times a power of ten) that gives at most `most` marks over count tokens. */
+/* A round distance (1, 2 or 5 times a power of ten) that gives at most `most` marks over count
+ * tokens. */
 static int64_t tick_step(int64_t count, int64_t most)
 {
     static const int factor[] = {1, 2, 5};
     if (most < 1) most = 1;
     for (int64_t power = 1;; power *= 10)
         for (int i = 0; i < 3; i++)
-            if (count / most < factor[i] * power || power > INT64_MAX / 100) return factor[i] * power;
+            if (count / most < factor[i] * power || power > INT64_MAX / 100)
+                return factor[i] * power;
 }
 
 static void draw_axis(cairo_t *c, const struct layout *at, int64_t tokens, int is_key)
@@ -166,7 +175,8 @@ static void draw_axis(cairo_t *c, const struct layout *at, int64_t tokens, int i
     set_font(c, 15 * u, 0);
     for (int64_t token = 0; token < tokens; token += step) {
         double along = ((double)token + 0.5) / (double)tokens * length;
-        double x = is_key ? at->left + along : at->left, y = is_key ? at->top + at->height : at->top + along;
+        double x = is_key ? at->left + along : at->left,
+               y = is_key ? at->top + at->height : at->top + along;
         set_colour(c, FAINT);
         cairo_set_line_width(c, fmax(1, u));
         cairo_move_to(c, x, y);
@@ -174,7 +184,8 @@ static void draw_axis(cairo_t *c, const struct layout *at, int64_t tokens, int i
         cairo_stroke(c);
         set_colour(c, INK);
         number_text(token, text);
-        text_at(c, text, is_key ? x : x - 9 * u, is_key ? y + 11 * u : y, is_key ? 0.5 : 1, is_key ? 0 : 0.5);
+        text_at(c, text, is_key ? x : x - 9 * u, is_key ? y + 11 * u : y, is_key ? 0.5 : 1,
+                is_key ? 0 : 0.5);
         if (step > tokens - token) break;
     }
     set_font(c, 17 * u, 0);
@@ -189,7 +200,8 @@ static void draw_axis(cairo_t *c, const struct layout *at, int64_t tokens, int i
     cairo_restore(c);
 }
 
-static void bar_mark(cairo_t *c, const struct layout *at, const struct range *range, double value, const char *text)
+static void bar_mark(cairo_t *c, const struct layout *at, const struct range *range, double value,
+                     const char *text)
 {
     double u = at->unit, y = at->top + at->height * (1 - place(range, value));
     set_colour(c, FAINT);
@@ -204,21 +216,27 @@ static void draw_bar_marks(cairo_t *c, const struct layout *at, const struct ran
 {
     char text[32];
     if (!range->logarithmic) {
-        double rough = range->high / fmax(2, at->height / (110 * at->unit)), power = pow(10, floor(log10(rough)));
-        double step = power * (rough / power > 5 ? 10 : rough / power > 2 ? 5 : rough / power > 1 ? 2 : 1);
+        double rough = range->high / fmax(2, at->height / (110 * at->unit)),
+               power = pow(10, floor(log10(rough)));
+        double step = power * (rough / power > 5   ? 10
+                               : rough / power > 2 ? 5
+                               : rough / power > 1 ? 2
+                                                   : 1);
         for (int i = 0; i * step <= range->high * 1.0001; i++) {
             snprintf(text, sizeof text, "%.4g", i * step);
             bar_mark(c, at, range, i * step, text);
         }
         return;
     }
-    for (int power = (int)ceil(log10(range->low) - 1e-9); power <= (int)floor(log10(range->high) + 1e-9); power++) {
+    for (int power = (int)ceil(log10(range->low) - 1e-9);
+         power <= (int)floor(log10(range->high) + 1e-9); power++) {
         snprintf(text, sizeof text, "%.4g", pow(10, power));
         bar_mark(c, at, range, pow(10, power), text);
     }
 }
 
-static void draw_bar(cairo_t *c, const struct layout *at, const struct range *range, const uint32_t *scale)
+static void draw_bar(cairo_t *c, const struct layout *at, const struct range *range,
+                     const uint32_t *scale)
 {
     double u = at->unit;
     for (int y = 0; y < (int)at->height; y++) {
@@ -255,7 +273,8 @@ static void draw(cairo_surface_t *surface, const struct picture *p, const struct
     draw_bar(c, at, &range, scale);
     cairo_destroy(c);
     cairo_surface_flush(surface);
-    draw_cells(cairo_image_surface_get_data(surface), cairo_image_surface_get_stride(surface), p, at, &range, scale);
+    draw_cells(cairo_image_surface_get_data(surface), cairo_image_surface_get_stride(surface), p,
+               at, &range, scale);
     cairo_surface_mark_dirty(surface);
 }
 
@@ -268,12 +287,14 @@ static cairo_status_t write_bytes(void *to, const unsigned char *data, unsigned 
 int picture_write(const struct picture *picture, const char *path, char *error)
 {
     struct layout at = lay_out(&picture->size);
-    cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, at.total_width, at.total_height);
+    cairo_surface_t *surface =
+        cairo_image_surface_create(CAIRO_FORMAT_RGB24, at.total_width, at.total_height);
     cairo_status_t status = cairo_surface_status(surface);
     struct output out;
     int failed = -1;
     if (status) {
-        snprintf(error, PICTURE_ERROR, "the picture of %d x %d pixels: %s", at.total_width, at.total_height, cairo_status_to_string(status));
+        snprintf(error, PICTURE_ERROR, "the picture of %d x %d pixels: %s", at.total_width,
+                 at.total_height, cairo_status_to_string(status));
     } else {
         draw(surface, picture, &at);
         failed = output_begin(&out, path, error);

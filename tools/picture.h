@@ -9,21 +9,22 @@ enum { PICTURE_ERROR = 512, PICTURE_SMALLEST = 240, PICTURE_LARGEST = 8192 };
 
 /* How many cells and pixels the two axes of a plot get. */
 struct picture_size {
-    int64_t rows, columns;      /* of cells: at most one a token, at most one a pixel */
-    int     cell_height, cell_width; /* pixels */
+    int64_t rows, columns;       /* of cells: at most one a token, at most one a pixel */
+    int cell_height, cell_width; /* pixels */
 };
 
 struct picture {
     struct picture_size size;
-    const float *cells;          /* [rows][columns] weights; 0: hidden or underflown; NaN: not a number */
-    int64_t     queries, keys;   /* tokens that the axes span */
-    int         logarithmic;
-    const char *title, *note;    /* the note stands below the title, smaller */
+    const float *cells;    /* [rows][columns] weights; 0: hidden or underflown; NaN: not a number */
+    int64_t queries, keys; /* tokens that the axes span */
+    int logarithmic;
+    const char *title, *note; /* the note stands below the title, smaller */
 };
 
 /* longest: pixels that the longer side of the plot may take. */
 struct picture_size picture_measure(int64_t queries, int64_t keys, int longest);
-/* 0, or -1 with a sentence in error (PICTURE_ERROR bytes). path changes only when the picture is complete. */
+/* 0, or -1 with a sentence in error (PICTURE_ERROR bytes). path changes only when the picture is
+ * complete. */
 int picture_write(const struct picture *picture, const char *path, char *error);
 
 #endif

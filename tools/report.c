@@ -45,7 +45,7 @@ void print_field(const char *label, const char *format, ...)
 const char *time_text(double seconds, char text[32])
 {
     static const struct {
-        double      unit;
+        double unit;
         const char *name;
     } units[] = {{1, "s"}, {1e-3, "ms"}, {1e-6, "us"}};
     size_t i = 0;
@@ -58,13 +58,14 @@ const char *device_text(const struct device *device, char text[256])
 {
     const rapt_device_info *info = &device->info;
     const char *unit = device->is_cpu ? "thread" : "multiprocessor";
-    snprintf(text, 256, "%s: %s, %s, %" PRId64 " %s%s", device->label, info->name, info->arch, info->compute_units, unit,
-             info->compute_units == 1 ? "" : "s");
+    snprintf(text, 256, "%s: %s, %s, %" PRId64 " %s%s", device->label, info->name, info->arch,
+             info->compute_units, unit, info->compute_units == 1 ? "" : "s");
     return text;
 }
 
 const char *note_text(const char *backend, const char *note)
 {
     size_t length = strlen(backend);
-    return strncmp(note, backend, length) || strncmp(note + length, ": ", 2) ? note : note + length + 2;
+    return strncmp(note, backend, length) || strncmp(note + length, ": ", 2) ? note
+                                                                             : note + length + 2;
 }

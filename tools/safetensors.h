@@ -1,5 +1,6 @@
-/* safetensors.h: strict reader and safe writer of the safetensors format (8 bytes little-endian header length, a JSON header,
- * tensor bytes), as described in the README of the huggingface/safetensors project. */
+/* safetensors.h: strict reader and safe writer of the safetensors format (8 bytes little-endian
+ * header length, a JSON header, tensor bytes), as described in the README of the
+ * huggingface/safetensors project. */
 #ifndef RAPT_TOOLS_SAFETENSORS_H
 #define RAPT_TOOLS_SAFETENSORS_H
 
@@ -29,16 +30,17 @@ enum safetensors_dtype {
 #define ROW(name, bytes) SAFETENSORS_##name,
     SAFETENSORS_DTYPES(ROW)
 #undef ROW
-    SAFETENSORS_DTYPE_COUNT
+        SAFETENSORS_DTYPE_COUNT
 };
 
 struct safetensors_tensor {
-    char                   name[SAFETENSORS_NAME];
+    char name[SAFETENSORS_NAME];
     enum safetensors_dtype dtype;
-    int                    rank;
-    int64_t                size[SAFETENSORS_RANK];
-    const void            *data;  /* within the file's bytes; of any alignment; NULL only in a tensor to write of 0 bytes */
-    uint64_t               bytes; /* product of size times the element's bytes */
+    int rank;
+    int64_t size[SAFETENSORS_RANK];
+    const void *data; /* within the file's bytes; of any alignment; NULL only in a tensor to write
+                         of 0 bytes */
+    uint64_t bytes;   /* product of size times the element's bytes */
 };
 
 struct safetensors_note { /* an entry of __metadata__ */
@@ -47,16 +49,17 @@ struct safetensors_note { /* an entry of __metadata__ */
 
 struct safetensors {
     struct safetensors_tensor *tensors; /* in the order of their data */
-    size_t                     count;
-    struct safetensors_note   *notes;
-    size_t                     note_count;
-    void                      *map; /* the mapped file; NULL when opened from memory */
-    size_t                     map_bytes;
-    uint64_t                   file_device, file_inode; /* identity of the mapped file */
+    size_t count;
+    struct safetensors_note *notes;
+    size_t note_count;
+    void *map; /* the mapped file; NULL when opened from memory */
+    size_t map_bytes;
+    uint64_t file_device, file_inode; /* identity of the mapped file */
 };
 
-/* Maps the file and checks the whole of its header: 0 and *out is the caller's, to be closed; or -1, *out is all zero and
- * error (SAFETENSORS_ERROR bytes) holds a sentence. Tensor data is not read. */
+/* Maps the file and checks the whole of its header: 0 and *out is the caller's, to be closed; or
+ * -1, *out is all zero and error (SAFETENSORS_ERROR bytes) holds a sentence. Tensor data is not
+ * read. */
 int safetensors_open(const char *path, struct safetensors *out, char *error);
 /* The same for bytes in memory, which must outlive *out. */
 int safetensors_open_memory(const void *data, size_t size, struct safetensors *out, char *error);
@@ -66,10 +69,10 @@ void safetensors_close(struct safetensors *file);
 const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name);
 const char *safetensors_note(const struct safetensors *file, const char *key);
 const char *safetensors_dtype_name(enum safetensors_dtype dtype);
-size_t      safetensors_dtype_size(enum safetensors_dtype dtype);
+size_t safetensors_dtype_size(enum safetensors_dtype dtype);
 
-/* Writes the tensors in their order to a new file that takes path's place only when it is complete. 0 or -1 with a sentence;
- * after a failure path is as it was. */
+/* Writes the tensors in their order to a new file that takes path's place only when it is complete.
+ * 0 or -1 with a sentence; after a failure path is as it was. */
 int safetensors_write(const char *path, const struct safetensors_tensor *tensors, size_t count,
                       const struct safetensors_note *notes, size_t note_count, char *error);
 

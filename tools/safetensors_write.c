@@ -12,21 +12,26 @@ enum { LENGTH_BYTES = 8 };
 
 _Static_assert((int)OUTPUT_ERROR <= (int)SAFETENSORS_ERROR, "the sentences of output.c fit");
 
-/* The header's text with its length in front, padded so that the data begins at a multiple of 8; NULL: out of memory. */
-static char *build_header(const struct safetensors_tensor *tensors, size_t count, const struct safetensors_note *notes,
-                          size_t note_count, size_t *size)
+/* The header's text with its length in front, padded so that the data begins at a multiple of 8;
+ * NULL: out of memory. */
+static char *build_header(const struct safetensors_tensor *tensors, size_t count,
+                          const struct safetensors_note *notes, size_t note_count, size_t *size)
 {
     json_t *header = json_object(), *metadata = json_object();
-    for (size_t i = 0; i < note_count; i++) json_object_set_new(metadata, notes[i].key, json_string(notes[i].value));
+    for (size_t i = 0; i < note_count; i++)
+        json_object_set_new(metadata, notes[i].key, json_string(notes[i].value));
     if (note_count) json_object_set(header, "__metadata__", metadata);
     json_decref(metadata);
     uint64_t offset = 0;
     for (size_t i = 0; i < count; i++) {
         json_t *shape = json_array();
-        for (int axis = 0; axis < tensors[i].rank; axis++) json_array_append_new(shape, json_integer(tensors[i].size[axis]));
+        for (int axis = 0; axis < tensors[i].rank; axis++)
+            json_array_append_new(shape, json_integer(tensors[i].size[axis]));
         json_object_set_new(header, tensors[i].name,
-                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", safetensors_dtype_name(tensors[i].dtype), "shape", shape,
-                                      "data_offsets", (json_int_t)offset, (json_int_t)(offset + tensors[i].bytes)));
+                            json_pack("{s:s, s:o, s:[I, I]}", "dtype",
+                                      safetensors_dtype_name(tensors[i].dtype), "shape", shape,
+                                      "data_offsets", (json_int_t)offset,
+                                      (json_int_t)(offset + tensors[i].bytes)));
         offset += tensors[i].bytes;
     }
     char *text = json_dumps(header, JSON_COMPACT), *out = NULL;

@@ -1,4 +1,5 @@
-/* verify.c: compares outputs with the f64 definition of tests/oracle.h and with answers stored in files. */
+/* verify.c: compares outputs with the f64 definition of tests/oracle.h and with answers stored in
+ * files. */
 #include "verify.h"
 
 #include "base/dtype.h"
@@ -9,7 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Multiply-adds of the definition: some seconds of one core. Longer problems are compared on a sample of their rows. */
+/* Multiply-adds of the definition: some seconds of one core. Longer problems are compared on a
+ * sample of their rows. */
 #define ORACLE_BUDGET 4e9
 
 /* Element of a file's tensor as a number; the tensor may lie unaligned. */
@@ -20,10 +22,18 @@ static double stored_value(const struct safetensors_tensor *t, int64_t index)
     float single;
     uint16_t half;
     switch (t->dtype) {
-    case SAFETENSORS_F64: memcpy(&wide, at, sizeof wide); return wide;
-    case SAFETENSORS_F32: memcpy(&single, at, sizeof single); return single;
-    case SAFETENSORS_F16: memcpy(&half, at, sizeof half); return float_from_f16(half);
-    default: memcpy(&half, at, sizeof half); return float_from_bf16(half);
+    case SAFETENSORS_F64:
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    case SAFETENSORS_F32:
+        memcpy(&single, at, sizeof single);
+        return single;
+    case SAFETENSORS_F16:
+        memcpy(&half, at, sizeof half);
+        return float_from_f16(half);
+    default:
+        memcpy(&half, at, sizeof half);
+        return float_from_bf16(half);
     }
 }
 
@@ -37,13 +47,19 @@ static double distance(double got, double want)
 static int check_answer(const struct input *input, const rapt_tensor *out)
 {
     const struct safetensors_tensor *t = input->answer;
-    const int64_t *n = out->size, middle[2] = {n[input->head_first ? 1 : 2], n[input->head_first ? 2 : 1]};
-    if (t->dtype != SAFETENSORS_F64 && t->dtype != SAFETENSORS_F32 && t->dtype != SAFETENSORS_F16 && t->dtype != SAFETENSORS_BF16)
-        return complain(EXIT_BAD_INPUT, "tensor out has dtype %s (F64, F32, F16 or BF16)", safetensors_dtype_name(t->dtype));
-    if (t->rank == 4 && t->size[0] == n[0] && t->size[1] == middle[0] && t->size[2] == middle[1] && t->size[3] == n[3])
+    const int64_t *n = out->size,
+                  middle[2] = {n[input->head_first ? 1 : 2], n[input->head_first ? 2 : 1]};
+    if (t->dtype != SAFETENSORS_F64 && t->dtype != SAFETENSORS_F32 && t->dtype != SAFETENSORS_F16 &&
+        t->dtype != SAFETENSORS_BF16)
+        return complain(EXIT_BAD_INPUT, "tensor out has dtype %s (F64, F32, F16 or BF16)",
+                        safetensors_dtype_name(t->dtype));
+    if (t->rank == 4 && t->size[0] == n[0] && t->size[1] == middle[0] && t->size[2] == middle[1] &&
+        t->size[3] == n[3])
         return EXIT_OK;
-    return complain(EXIT_BAD_INPUT, "tensor out of the file does not have the result's shape [%" PRId64 ", %" PRId64 ", %" PRId64
-                    ", %" PRId64 "]", n[0], middle[0], middle[1], n[3]);
+    return complain(EXIT_BAD_INPUT,
+                    "tensor out of the file does not have the result's shape [%" PRId64 ", %" PRId64
+                    ", %" PRId64 ", %" PRId64 "]",
+                    n[0], middle[0], middle[1], n[3]);
 }
 
 int compare_with_file(const struct input *input, const rapt_tensor *out, struct difference *result)
@@ -65,7 +81,8 @@ int compare_with_file(const struct input *input, const rapt_tensor *out, struct 
 int compare_with_oracle(const rapt_attention *a, struct difference *result)
 {
     struct accuracy accuracy;
-    if (!accuracy_check_attention(a, 0, ORACLE_BUDGET, &accuracy)) return complain(EXIT_NOT_HERE, "out of memory");
+    if (!accuracy_check_attention(a, 0, ORACLE_BUDGET, &accuracy))
+        return complain(EXIT_NOT_HERE, "out of memory");
     *result = (struct difference){.fraction = accuracy.worst};
     result->max_abs = accuracy.max_abs;
     result->max_rel = accuracy.max_abs == 0 ? 0 : accuracy.max_abs / accuracy.max_want;

@@ -5,10 +5,12 @@
 #include "input.h"
 
 struct difference {
-    double max_abs;  /* largest |got - want| of out; INFINITY: NaN or Inf where a number belongs, or the reverse */
+    double max_abs;  /* largest |got - want| of out; INFINITY: NaN or Inf where a number belongs, or
+                        the reverse */
     double max_rel;  /* max_abs / largest |want| */
-    double fraction; /* of the bound, the worst of out, lse and weights; above 1: wrong. NaN: no bound was asked for */
-    char   where[96];/* "out[0,3,17,5]": the element that is nearest to its bound */
+    double fraction; /* of the bound, the worst of out, lse and weights; above 1: wrong. NaN: no
+                        bound was asked for */
+    char where[96];  /* "out[0,3,17,5]": the element that is nearest to its bound */
 };
 
 /* out against the file's tensor `out`, of the same shape. 0, or an exit code after a sentence. */
