@@ -41,6 +41,8 @@ const struct row kernel_rows[] = {
 };
 const int kernel_row_count = sizeof kernel_rows / sizeof *kernel_rows - 1;
 
+_Static_assert(FEATURE_COUNT < 32, "a row's features are 32 bits");
+
 int rows_aligned(const struct problem *p)
 {
     const rapt_tensor *tensors[] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};

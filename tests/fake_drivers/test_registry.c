@@ -51,7 +51,8 @@ static void refusals(void **state)
 {
     (void)state;
     static char memory[1 << 20];
-    struct row plain = {.name = "plain", .dtype = DTYPE_f16, .d = 64, .dv = 64, .tile_q = 64, .tile_kv = 64, .can = CAN_MULTI_QUERY},
+    struct row plain = {.name = "plain", .dtype = DTYPE_f16, .d = 64, .dv = 64, .tile_q = 64, .tile_kv = 64, .shared = 1024,
+                        .can = CAN_MULTI_QUERY},
                able = plain;
     able.can = CAN_ALL;
     const rapt_attention base = session_problem(memory);
