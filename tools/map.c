@@ -176,8 +176,11 @@ static void write_note(const struct map *map, const struct input *input,
     if (a->window_left || a->window_right)
         snprintf(window, sizeof window, ", window %" PRId64 ",%" PRId64, a->window_left - 1,
                  a->window_right - 1);
-    snprintf(note, 256, "%" PRId64 " queries \303\227 %" PRId64 " keys%s%s; %s; grey: hidden or 0",
-             picture->queries, picture->keys, a->causal ? ", causal" : "", window, cell);
+    char queries[32], keys[32];
+    picture_number(picture->queries, queries);
+    picture_number(picture->keys, keys);
+    snprintf(note, 256, "%s queries \303\227 %s keys%s%s; %s; grey: hidden or 0", queries, keys,
+             a->causal ? ", causal" : "", window, cell);
 }
 
 static int draw(const struct map *map, const struct input *input, struct device *device)

@@ -143,8 +143,7 @@ static void draw_cells(unsigned char *pixels, int stride, const struct picture *
     }
 }
 
-/* "12,000" */
-static void number_text(int64_t value, char text[32])
+void picture_number(int64_t value, char text[32])
 {
     char digits[24];
     int length = snprintf(digits, sizeof digits, "%lld", (long long)value), out = 0;
@@ -183,7 +182,7 @@ static void draw_axis(cairo_t *c, const struct layout *at, int64_t tokens, int i
         cairo_rel_line_to(c, is_key ? 0 : -5 * u, is_key ? 5 * u : 0);
         cairo_stroke(c);
         set_colour(c, INK);
-        number_text(token, text);
+        picture_number(token, text);
         text_at(c, text, is_key ? x : x - 9 * u, is_key ? y + 11 * u : y, is_key ? 0.5 : 1,
                 is_key ? 0 : 0.5);
         if (step > tokens - token) break;
@@ -228,10 +227,15 @@ static void draw_bar_marks(cairo_t *c, const struct layout *at, const struct ran
         }
         return;
     }
-    for (int power = (int)ceil(log10(range->low) - 1e-9);
-         power <= (int)floor(log10(range->high) + 1e-9); power++) {
-        snprintf(text, sizeof text, "%.4g", pow(10, power));
-        bar_mark(c, at, range, pow(10, power), text);
+    /* Powers of ten, with their double and fivefold where there are few of them. */
+    static const int factors[] = {1, 2, 5};
+    int first = (int)floor(log10(range->low)), last = (int)floor(log10(range->high));
+    int count = log10(range->high / range->low) < 2.5 ? 3 : 1;
+    for (int i = 0; i < (last - first + 1) * count; i++) {
+        double value = factors[i % count] * pow(10, first + i / count);
+        if (value < range->low * 0.999 || value > range->high * 1.001) continue;
+        snprintf(text, sizeof text, "%.4g", value);
+        bar_mark(c, at, range, value, text);
     }
 }
 

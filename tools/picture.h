@@ -23,6 +23,8 @@ struct picture {
 
 /* longest: pixels that the longer side of the plot may take. */
 struct picture_size picture_measure(int64_t queries, int64_t keys, int longest);
+/* "12,000" */
+void picture_number(int64_t value, char text[32]);
 /* 0, or -1 with a sentence in error (PICTURE_ERROR bytes). path changes only when the picture is
  * complete. */
 int picture_write(const struct picture *picture, const char *path, char *error);

@@ -157,7 +157,7 @@ static rapt_tensor *const *outputs_of(rapt_attention *a, rapt_tensor *list[4])
     return list;
 }
 
-/* The problem on the device: inputs uploaded, outputs in device memory. */
+/* The problem in the device's memory. */
 static int move_to_device(struct device *device, const rapt_attention *host, rapt_attention *a)
 {
     *a = *host;
@@ -166,9 +166,10 @@ static int move_to_device(struct device *device, const rapt_attention *host, rap
         if (t->dtype && !(t->data = device_upload(device, t->data, tensor_bytes(t))))
             return EXIT_NOT_HERE;
     }
+    /* Outputs come from the host too: tokens of no sequence stay as they are, 0. */
     rapt_tensor *list[4];
     for (rapt_tensor *const *t = outputs_of(a, list); *t; t++)
-        if (!device->is_cpu && !((*t)->data = device_memory(device, tensor_bytes(*t))))
+        if (!((*t)->data = device_upload(device, (*t)->data, tensor_bytes(*t))))
             return EXIT_NOT_HERE;
     return EXIT_OK;
 }
