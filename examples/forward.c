@@ -7,11 +7,15 @@
 int main(void)
 {
     enum { TOKENS = 512, HEADS = 32, KV_HEADS = 8, CHANNELS = 128 };
-    float *q = calloc(TOKENS * HEADS * CHANNELS, sizeof *q), *out = calloc(TOKENS * HEADS * CHANNELS, sizeof *out);
-    float *k = calloc(TOKENS * KV_HEADS * CHANNELS, sizeof *k), *v = calloc(TOKENS * KV_HEADS * CHANNELS, sizeof *v);
+    float *q = calloc(TOKENS * HEADS * CHANNELS, sizeof *q),
+          *out = calloc(TOKENS * HEADS * CHANNELS, sizeof *out);
+    float *k = calloc(TOKENS * KV_HEADS * CHANNELS, sizeof *k),
+          *v = calloc(TOKENS * KV_HEADS * CHANNELS, sizeof *v);
     rapt_context *context = NULL;
-    rapt_config config = {.struct_size = sizeof config, .backends = "cpu"}; /* host pointers: the CPU; NULL: everything */
-    if (!q || !k || !v || !out || rapt_open(&context, &config)) return fprintf(stderr, "%s\n", rapt_last_error()), 1;
+    rapt_config config = {.struct_size = sizeof config,
+                          .backends = "cpu"}; /* host pointers: the CPU; NULL: everything */
+    if (!q || !k || !v || !out || rapt_open(&context, &config))
+        return fprintf(stderr, "%s\n", rapt_last_error()), 1;
     for (int i = 0; i < TOKENS * KV_HEADS * CHANNELS; i++) v[i] = (float)(i % CHANNELS);
 
     rapt_attention a = {.struct_size = sizeof a, .causal = 1};
@@ -19,7 +23,8 @@ int main(void)
     a.k = rapt_tensor_bthd(k, RAPT_F32, 1, KV_HEADS, TOKENS, CHANNELS);
     a.v = rapt_tensor_bthd(v, RAPT_F32, 1, KV_HEADS, TOKENS, CHANNELS);
     a.out = rapt_tensor_bthd(out, RAPT_F32, 1, HEADS, TOKENS, CHANNELS);
-    if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) return fprintf(stderr, "%s\n", rapt_last_error()), 1;
+    if (rapt_forward(rapt_device_at(context, 0), &a, NULL))
+        return fprintf(stderr, "%s\n", rapt_last_error()), 1;
 
     /* Equal scores average the values, and every value of channel 5 is 5. */
     printf("out[last token][last head][5] = %g\n", out[TOKENS * HEADS * CHANNELS - CHANNELS + 5]);

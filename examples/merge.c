@@ -1,4 +1,5 @@
-/* merge.c: attention over two halves of the keys, merged exactly by their log-sum-exps, as context parallelism does. */
+/* merge.c: attention over two halves of the keys, merged exactly by their log-sum-exps, as context
+ * parallelism does. */
 #include <math.h>
 #include <rapt/rapt.h>
 #include <stdio.h>
@@ -6,7 +7,8 @@
 enum { TOKENS = 64, KEYS = 256, CHANNELS = 32 };
 
 static float q[TOKENS * CHANNELS], k[KEYS * CHANNELS], v[KEYS * CHANNELS];
-static float whole[TOKENS * CHANNELS], half[2][TOKENS * CHANNELS], whole_lse[TOKENS], lse[2][TOKENS];
+static float whole[TOKENS * CHANNELS], half[2][TOKENS * CHANNELS], whole_lse[TOKENS],
+    lse[2][TOKENS];
 
 static int attend(rapt_device *device, int first, int keys, float *out, float *log_sum)
 {
@@ -26,7 +28,8 @@ int main(void)
     if (rapt_open(&context, &config)) return fprintf(stderr, "%s\n", rapt_last_error()), 1;
     rapt_device *device = rapt_device_at(context, 0);
     for (int i = 0; i < TOKENS * CHANNELS; i++) q[i] = sinf((float)i);
-    for (int i = 0; i < KEYS * CHANNELS; i++) k[i] = cosf(0.7f * (float)i), v[i] = sinf(0.3f * (float)i);
+    for (int i = 0; i < KEYS * CHANNELS; i++)
+        k[i] = cosf(0.7f * (float)i), v[i] = sinf(0.3f * (float)i);
     if (attend(device, 0, KEYS, whole, whole_lse) || attend(device, 0, KEYS / 2, half[0], lse[0]) ||
         attend(device, KEYS / 2, KEYS / 2, half[1], lse[1]))
         return fprintf(stderr, "%s\n", rapt_last_error()), 1;
@@ -35,7 +38,8 @@ int main(void)
     for (int t = 0; t < TOKENS; t++) {
         float sum = logf(expf(lse[0][t]) + expf(lse[1][t]));
         for (int c = 0; c < CHANNELS; c++) {
-            float merged = expf(lse[0][t] - sum) * half[0][t * CHANNELS + c] + expf(lse[1][t] - sum) * half[1][t * CHANNELS + c];
+            float merged = expf(lse[0][t] - sum) * half[0][t * CHANNELS + c] +
+                           expf(lse[1][t] - sum) * half[1][t * CHANNELS + c];
             greatest = fmaxf(greatest, fabsf(merged - whole[t * CHANNELS + c]));
         }
         greatest = fmaxf(greatest, fabsf(sum - whole_lse[t]));

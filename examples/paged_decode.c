@@ -1,12 +1,15 @@
-/* paged_decode.c: one decode step over a paged cache: append the new token with RoPE on the way, then attend. */
+/* paged_decode.c: one decode step over a paged cache: append the new token with RoPE on the way,
+ * then attend. */
 #include <math.h>
 #include <rapt/rapt.h>
 #include <stdio.h>
 
 enum { BATCH = 2, HEADS = 8, KV_HEADS = 2, CHANNELS = 64, PAGE = 16, PAGES = 8, PAGES_EACH = 4 };
 
-static float k_pages[PAGES * PAGE * KV_HEADS * CHANNELS], v_pages[PAGES * PAGE * KV_HEADS * CHANNELS];
-static float q[BATCH * HEADS * CHANNELS], k_new[BATCH * KV_HEADS * CHANNELS], v_new[BATCH * KV_HEADS * CHANNELS];
+static float k_pages[PAGES * PAGE * KV_HEADS * CHANNELS],
+    v_pages[PAGES * PAGE * KV_HEADS * CHANNELS];
+static float q[BATCH * HEADS * CHANNELS], k_new[BATCH * KV_HEADS * CHANNELS],
+    v_new[BATCH * KV_HEADS * CHANNELS];
 static float out[BATCH * HEADS * CHANNELS];
 static int32_t pages[BATCH * PAGES_EACH] = {7, 2, 4, 0, 1, 6, 3, 5}; /* in any order */
 
@@ -25,7 +28,8 @@ int main(void)
     rapt_rope_args rope = {.struct_size = sizeof rope, .theta = 10000};
 
     for (int step = 0; step < 40; step++) {
-        for (int i = 0; i < BATCH * KV_HEADS * CHANNELS; i++) k_new[i] = 0.01f * (float)(i % 7), v_new[i] = (float)step;
+        for (int i = 0; i < BATCH * KV_HEADS * CHANNELS; i++)
+            k_new[i] = 0.01f * (float)(i % 7), v_new[i] = (float)step;
         rapt_kv_append_args append = {.struct_size = sizeof append, .rope = &rope};
         append.k_new = rapt_tensor_bthd(k_new, RAPT_F32, BATCH, KV_HEADS, 1, CHANNELS);
         append.v_new = rapt_tensor_bthd(v_new, RAPT_F32, BATCH, KV_HEADS, 1, CHANNELS);

@@ -43,8 +43,9 @@ static rapt_status give(void *to, const void *from, size_t size, const char *fun
     if (!to) return fail(RAPT_INVALID, "%s: info is NULL (pass the address of a struct)", function);
     memcpy(&given, to, sizeof given);
     if (given < size || given > 65536)
-        return fail(RAPT_INVALID, "%s: struct_size is %llu (set it to sizeof of the struct, at least %zu)", function,
-                    (unsigned long long)given, size);
+        return fail(RAPT_INVALID,
+                    "%s: struct_size is %llu (set it to sizeof of the struct, at least %zu)",
+                    function, (unsigned long long)given, size);
     memset(to, 0, (size_t)given);
     memcpy(to, from, size);
     memcpy(to, &given, sizeof given);
@@ -71,7 +72,8 @@ RAPT_API int64_t rapt_kernel_count(const rapt_context *context)
     return count;
 }
 
-RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index, rapt_kernel_info *info)
+RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index,
+                                    rapt_kernel_info *info)
 {
     int64_t row = index;
     for (int i = 0; context && row >= 0 && i < BACKEND_COUNT; i++) {
@@ -83,13 +85,14 @@ RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index, 
         }
         row -= count;
     }
-    return fail(RAPT_INVALID, "rapt_kernel_at: there is no kernel %lld (0 ... %lld)", (long long)index,
-                (long long)rapt_kernel_count(context) - 1);
+    return fail(RAPT_INVALID, "rapt_kernel_at: there is no kernel %lld (0 ... %lld)",
+                (long long)index, (long long)rapt_kernel_count(context) - 1);
 }
 
 RAPT_API rapt_status rapt_alloc(rapt_device *device, size_t bytes, void **out)
 {
-    if (!device || !out) return fail(RAPT_INVALID, "rapt_alloc: %s is NULL", device ? "out" : "device");
+    if (!device || !out)
+        return fail(RAPT_INVALID, "rapt_alloc: %s is NULL", device ? "out" : "device");
     *out = NULL;
     return device->backend->alloc(device, bytes, out);
 }
@@ -99,7 +102,8 @@ RAPT_API void rapt_free(rapt_device *device, void *memory)
     if (device && memory) device->backend->free(device, memory);
 }
 
-RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes, rapt_stream stream)
+RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes,
+                               rapt_stream stream)
 {
     if (!device) return fail(RAPT_INVALID, "rapt_copy: device is NULL");
     if (!bytes) return RAPT_OK;
@@ -116,7 +120,9 @@ RAPT_API rapt_status rapt_synchronize(rapt_device *device, rapt_stream stream)
 RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device, const rapt_attention *a)
 {
     struct problem p;
-    if (!out) return fail(RAPT_INVALID, "rapt_plan_create: out is NULL (pass the address of a plan pointer)");
+    if (!out)
+        return fail(RAPT_INVALID,
+                    "rapt_plan_create: out is NULL (pass the address of a plan pointer)");
     *out = NULL;
     if (!device) return fail(RAPT_INVALID, "rapt_plan_create: device is NULL");
     rapt_status status = params_check(a, "rapt_plan_create", &p);
@@ -133,15 +139,16 @@ RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan)
     return plan ? plan->device->backend->kernel_name(plan->device, plan->kernel) : "";
 }
 
-RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream)
+RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
+                                       void *workspace, rapt_stream stream)
 {
     rapt_attention matched;
     if (!plan) return fail(RAPT_INVALID, "rapt_plan_execute: plan is NULL");
     rapt_status status = params_match(&plan->problem, a, "rapt_plan_execute", &matched);
     if (status) return status;
     if (plan->workspace_size && (!workspace || (uintptr_t)workspace % 64))
-        return fail(RAPT_INVALID, "rapt_plan_execute: workspace is %p (%zu bytes, 64-byte aligned)", workspace,
-                    plan->workspace_size);
+        return fail(RAPT_INVALID, "rapt_plan_execute: workspace is %p (%zu bytes, 64-byte aligned)",
+                    workspace, plan->workspace_size);
     return plan->device->backend->execute(plan, &matched, workspace, stream);
 }
 

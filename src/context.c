@@ -1,4 +1,5 @@
-/* context.c: opens and closes backends and devices; the array of backends in order of preference. */
+/* context.c: opens and closes backends and devices; the array of backends in order of preference.
+ */
 #include "backend.h"
 #include "base/alloc.h"
 #include "base/error.h"
@@ -37,12 +38,15 @@ static rapt_status resolve_threads(rapt_config *config)
         errno = 0;
         long value = strtol(text, &end, 10);
         if (errno || *end || value < 1 || value > MAX_THREADS)
-            return fail(RAPT_INVALID, "rapt_open: RAPT_THREADS is '%s' (1 ... %d)", text, MAX_THREADS);
+            return fail(RAPT_INVALID, "rapt_open: RAPT_THREADS is '%s' (1 ... %d)", text,
+                        MAX_THREADS);
         config->threads = value;
     }
-    if (!config->threads) config->threads = allowed_cpus() < MAX_THREADS ? allowed_cpus() : MAX_THREADS;
+    if (!config->threads)
+        config->threads = allowed_cpus() < MAX_THREADS ? allowed_cpus() : MAX_THREADS;
     if (config->threads < 1 || config->threads > MAX_THREADS)
-        return fail(RAPT_INVALID, "rapt_open: threads is %lld (0 ... %d)", (long long)config->threads, MAX_THREADS);
+        return fail(RAPT_INVALID, "rapt_open: threads is %lld (0 ... %d)",
+                    (long long)config->threads, MAX_THREADS);
     return RAPT_OK;
 }
 
@@ -62,27 +66,32 @@ static rapt_status check_backend_list(const char *list)
         int length = comma ? (int)(comma - item) : (int)strlen(item);
         bool known = false;
         for (int i = 0; i < BACKEND_COUNT; i++)
-            known |= (int)strlen(backends[i]->name) == length && !strncmp(item, backends[i]->name, (size_t)length);
+            known |= (int)strlen(backends[i]->name) == length &&
+                     !strncmp(item, backends[i]->name, (size_t)length);
         if (!known)
-            return fail(RAPT_INVALID, "rapt_open: there is no backend '%.*s' (a comma list of cuda, hip, cpu)", length, item);
+            return fail(RAPT_INVALID,
+                        "rapt_open: there is no backend '%.*s' (a comma list of cuda, hip, cpu)",
+                        length, item);
         item = comma ? comma + 1 : NULL;
     }
     return RAPT_OK;
 }
 
-rapt_status context_add_device(rapt_context *context, const struct backend *backend, const rapt_device_info *info,
-                               void *state)
+rapt_status context_add_device(rapt_context *context, const struct backend *backend,
+                               const rapt_device_info *info, void *state)
 {
     size_t count = (size_t)context->device_count;
     rapt_device **devices = realloc(context->devices, (count + 1) * sizeof *devices);
-    if (!devices) return fail(RAPT_NO_MEMORY, "rapt_open: no memory for a list of %zu devices", count + 1);
+    if (!devices)
+        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for a list of %zu devices", count + 1);
     context->devices = devices;
     rapt_device *device = alloc_zeroed(1, sizeof *device);
     struct plan_cache *cache = plan_cache_create();
     if (!device || !cache) {
         free(device);
         free(cache);
-        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for device %s:%lld", backend->name, (long long)info->index);
+        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for device %s:%lld", backend->name,
+                    (long long)info->index);
     }
     *device = (rapt_device){context, backend, *info, state, cache};
     device->info.struct_size = sizeof device->info;
@@ -108,27 +117,30 @@ RAPT_API void rapt_close(rapt_context **context)
 
 RAPT_API rapt_status rapt_open(rapt_context **out, const rapt_config *config)
 {
-    if (!out) return fail(RAPT_INVALID, "rapt_open: out is NULL (pass the address of a context pointer)");
+    if (!out)
+        return fail(RAPT_INVALID, "rapt_open: out is NULL (pass the address of a context pointer)");
     *out = NULL;
     rapt_config defaults = {.struct_size = sizeof defaults}, adopted;
-    rapt_status status = params_adopt(&adopted, sizeof adopted, config ? config : &defaults, sizeof adopted, "rapt_open");
+    rapt_status status = params_adopt(&adopted, sizeof adopted, config ? config : &defaults,
+                                      sizeof adopted, "rapt_open");
     if (!status) status = resolve_threads(&adopted);
     if (!status && adopted.backends) status = check_backend_list(adopted.backends);
     if (status) return status;
     rapt_context *context = alloc_zeroed(1, sizeof *context);
-    if (!context) return fail(RAPT_NO_MEMORY, "rapt_open: no memory for a context (%zu bytes)", sizeof *context);
+    if (!context)
+        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for a context (%zu bytes)",
+                    sizeof *context);
     context->config = adopted;
     for (int i = 0; i < BACKEND_COUNT && !status; i++) {
         if (adopted.backends && !listed(adopted.backends, backends[i]->name))
-            snprintf(context->note[i], REASON_SIZE, "%s: not opened (rapt_config.backends is '%s')", backends[i]->name,
-                     adopted.backends);
-        else
-            status = backends[i]->open(context, &context->state[i], context->note[i]);
+            snprintf(context->note[i], REASON_SIZE, "%s: not opened (rapt_config.backends is '%s')",
+                     backends[i]->name, adopted.backends);
+        else status = backends[i]->open(context, &context->state[i], context->note[i]);
     }
     context->config.backends = NULL;
     if (!status && !context->device_count)
-        status = fail(RAPT_NO_DEVICE, "rapt_open: no device (%s; %s; %s)", context->note[0], context->note[1],
-                      context->note[2]);
+        status = fail(RAPT_NO_DEVICE, "rapt_open: no device (%s; %s; %s)", context->note[0],
+                      context->note[1], context->note[2]);
     if (status) rapt_close(&context);
     *out = context;
     return status;

@@ -2,8 +2,8 @@
 #include "overlap.h"
 #include "base/dtype.h"
 
-/* A view as a set of byte offsets: base + sum over axes of index * stride, each element `width` bytes; strides positive,
- * largest first. */
+/* A view as a set of byte offsets: base + sum over axes of index * stride, each element `width`
+ * bytes; strides positive, largest first. */
 struct lattice {
     int64_t base, width, size[4], stride[4];
     int axes;
@@ -19,7 +19,8 @@ bool view_extent(const rapt_tensor *t, int64_t *low, int64_t *high)
     for (int axis = 0; axis < 4; axis++) {
         if (__builtin_mul_overflow(t->size[axis] - 1, t->stride[axis], &last)) return false;
         if (__builtin_mul_overflow(last, width, &last)) return false;
-        if (__builtin_add_overflow(last < 0 ? *low : *high, last, last < 0 ? low : high)) return false;
+        if (__builtin_add_overflow(last < 0 ? *low : *high, last, last < 0 ? low : high))
+            return false;
     }
     return true;
 }
@@ -55,13 +56,16 @@ static struct lattice lattice_of(const rapt_tensor *t)
 static int64_t span(const struct lattice *l, int from_axis)
 {
     int64_t bytes = l->width;
-    for (int axis = from_axis; axis < l->axes; axis++) bytes += (l->size[axis] - 1) * l->stride[axis];
+    for (int axis = from_axis; axis < l->axes; axis++)
+        bytes += (l->size[axis] - 1) * l->stride[axis];
     return bytes;
 }
 
-/* Whether the sets overlap when b starts shift bytes after a. Equal outermost strides that no inner extent exceeds leave
- * two relative positions of the inner sets to look at; anything else is decided by the ranges. */
-static bool shifted_overlap(const struct lattice *a, int axis_a, const struct lattice *b, int axis_b, int64_t shift)
+/* Whether the sets overlap when b starts shift bytes after a. Equal outermost strides that no inner
+ * extent exceeds leave two relative positions of the inner sets to look at; anything else is
+ * decided by the ranges. */
+static bool shifted_overlap(const struct lattice *a, int axis_a, const struct lattice *b,
+                            int axis_b, int64_t shift)
 {
     if (shift >= span(a, axis_a) || -shift >= span(b, axis_b)) return false;
     if (axis_a == a->axes || axis_b == b->axes) {
@@ -71,18 +75,23 @@ static bool shifted_overlap(const struct lattice *a, int axis_a, const struct la
         int axis = axis_a < a->axes ? axis_a : axis_b;
         int64_t stride = l->stride[axis];
         if (span(l, axis + 1) > stride) return true;
-        int64_t offset = axis_a < a->axes ? shift : -shift, width = axis_a < a->axes ? b->width : a->width;
+        int64_t offset = axis_a < a->axes ? shift : -shift,
+                width = axis_a < a->axes ? b->width : a->width;
         int64_t index = offset >= 0 ? offset / stride : -1;
         for (int64_t at = index; at <= index + 1; at++) {
             int64_t inner = offset - at * stride;
-            if (at < 0 || at >= l->size[axis] || inner <= -width || inner >= span(l, axis + 1)) continue;
-            int a_next = axis_a < a->axes ? axis_a + 1 : axis_a, b_next = axis_a < a->axes ? axis_b : axis_b + 1;
-            if (shifted_overlap(a, a_next, b, b_next, axis_a < a->axes ? inner : -inner)) return true;
+            if (at < 0 || at >= l->size[axis] || inner <= -width || inner >= span(l, axis + 1))
+                continue;
+            int a_next = axis_a < a->axes ? axis_a + 1 : axis_a,
+                b_next = axis_a < a->axes ? axis_b : axis_b + 1;
+            if (shifted_overlap(a, a_next, b, b_next, axis_a < a->axes ? inner : -inner))
+                return true;
         }
         return false;
     }
     int64_t stride = a->stride[axis_a];
-    if (b->stride[axis_b] != stride || span(a, axis_a + 1) > stride || span(b, axis_b + 1) > stride) return true;
+    if (b->stride[axis_b] != stride || span(a, axis_a + 1) > stride || span(b, axis_b + 1) > stride)
+        return true;
     int64_t inner = shift % stride;
     if (inner < 0) inner += stride;
     return shifted_overlap(a, axis_a + 1, b, axis_b + 1, inner) ||

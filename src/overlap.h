@@ -6,12 +6,13 @@
 
 #include <stdbool.h>
 
-/* Bytes of the view's lowest and one past its highest address relative to data. false: the extent does not fit in 63 bits.
- * A view without elements has *low == *high == 0. */
+/* Bytes of the view's lowest and one past its highest address relative to data. false: the extent
+ * does not fit in 63 bits. A view without elements has *low == *high == 0. */
 bool view_extent(const rapt_tensor *t, int64_t *low, int64_t *high);
 
-/* true when an element of a may share a byte with an element of b. Never false when they share one; views that are
- * interleaved with equal strides, such as the parts of a packed q, k, v, out array, are told apart. */
+/* true when an element of a may share a byte with an element of b. Never false when they share one;
+ * views that are interleaved with equal strides, such as the parts of a packed q, k, v, out array,
+ * are told apart. */
 bool views_overlap(const rapt_tensor *a, const rapt_tensor *b);
 
 #endif

@@ -8,12 +8,33 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { D_F32 = 1 << RAPT_F32, D_FLOAT = 1 << RAPT_F32 | 1 << RAPT_F16 | 1 << RAPT_BF16, D_DATA = D_FLOAT | 1 << RAPT_I8,
-       D_U8 = 1 << RAPT_U8, D_INDEX = 1 << RAPT_I32 | 1 << RAPT_I64 };
+enum {
+    D_F32 = 1 << RAPT_F32,
+    D_FLOAT = 1 << RAPT_F32 | 1 << RAPT_F16 | 1 << RAPT_BF16,
+    D_DATA = D_FLOAT | 1 << RAPT_I8,
+    D_U8 = 1 << RAPT_U8,
+    D_INDEX = 1 << RAPT_I32 | 1 << RAPT_I64
+};
 
-/* What an axis must measure. ROWS is the batch axis of query-shaped tensors (1 when ragged), KV_ROWS and KV_AXIS those of
- * stored keys (pages when paged), COLUMNS the keys of a score row; FREE is checked by itself. */
-enum extent { ONE, BATCH, BATCH_1, ROWS, KV_ROWS, QH, KVH, QT, KV_AXIS, COLUMNS, CD, CDV, FREE, EXTENTS };
+/* What an axis must measure. ROWS is the batch axis of query-shaped tensors (1 when ragged),
+ * KV_ROWS and KV_AXIS those of stored keys (pages when paged), COLUMNS the keys of a score row;
+ * FREE is checked by itself. */
+enum extent {
+    ONE,
+    BATCH,
+    BATCH_1,
+    ROWS,
+    KV_ROWS,
+    QH,
+    KVH,
+    QT,
+    KV_AXIS,
+    COLUMNS,
+    CD,
+    CDV,
+    FREE,
+    EXTENTS
+};
 
 enum { INPUT = 0, OUTPUT = 1, REQUIRED = 2 };
 
@@ -57,22 +78,26 @@ static rapt_tensor *tensor_of(rapt_attention *a, const struct tensor_rule *rule)
     return (rapt_tensor *)((char *)a + rule->offset);
 }
 
-rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum, const char *function)
+rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum,
+                         const char *function)
 {
     if (!from) return fail(RAPT_INVALID, "%s: the struct is NULL (pass its address)", function);
     uint64_t given;
     memcpy(&given, from, sizeof given);
     if (given < minimum || given % 8)
-        return fail(RAPT_INVALID, "%s: struct_size is %llu (set it to sizeof of the struct, at least %zu)", function,
-                    (unsigned long long)given, minimum);
+        return fail(RAPT_INVALID,
+                    "%s: struct_size is %llu (set it to sizeof of the struct, at least %zu)",
+                    function, (unsigned long long)given, minimum);
     if (given > size) {
         if (given > size + 65536)
-            return fail(RAPT_INVALID, "%s: struct_size is %llu (set it to sizeof of the struct)", function,
-                        (unsigned long long)given);
+            return fail(RAPT_INVALID, "%s: struct_size is %llu (set it to sizeof of the struct)",
+                        function, (unsigned long long)given);
         for (uint64_t at = size; at < given; at++)
             if (((const unsigned char *)from)[at])
-                return fail(RAPT_UNSUPPORTED, "%s: a field that version %d.%d.%d does not know is set (link a newer library)",
-                            function, RAPT_VERSION_MAJOR, RAPT_VERSION_MINOR, RAPT_VERSION_PATCH);
+                return fail(
+                    RAPT_UNSUPPORTED,
+                    "%s: a field that version %d.%d.%d does not know is set (link a newer library)",
+                    function, RAPT_VERSION_MAJOR, RAPT_VERSION_MINOR, RAPT_VERSION_PATCH);
     }
     memset(to, 0, size);
     memcpy(to, from, given < size ? (size_t)given : size);
@@ -86,11 +111,12 @@ static bool has_elements(const rapt_tensor *t)
     return t->size[0] && t->size[1] && t->size[2] && t->size[3];
 }
 
-static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_rule *rule, const char *function)
+static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_rule *rule,
+                                     const char *function)
 {
     if (!dtype_size(t->dtype) || !(rule->dtypes >> t->dtype & 1))
-        return fail(RAPT_INVALID, "%s: %s has dtype %lld, %s (%s)", function, rule->name, (long long)t->dtype,
-                    dtype_name(t->dtype),
+        return fail(RAPT_INVALID, "%s: %s has dtype %lld, %s (%s)", function, rule->name,
+                    (long long)t->dtype, dtype_name(t->dtype),
                     rule->dtypes == D_INDEX ? "must be i32 or i64"
                     : rule->dtypes == D_U8  ? "must be u8"
                     : rule->dtypes == D_F32 ? "must be f32"
@@ -98,20 +124,24 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
     bool empty = !t->size[0] || !t->size[1] || !t->size[2] || !t->size[3];
     for (int axis = 0; axis < 4; axis++) {
         if (t->size[axis] < 0)
-            return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (0 or more)", function, rule->name,
-                        (long long)t->size[axis], axis_name[axis]);
-        if ((rule->role & OUTPUT) && !empty && t->size[axis] > 1 && t->stride[axis] == 0 && has_elements(t))
-            return fail(RAPT_INVALID, "%s: %s has stride 0 on its %s axis (an output cannot repeat)", function,
+            return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (0 or more)", function,
+                        rule->name, (long long)t->size[axis], axis_name[axis]);
+        if ((rule->role & OUTPUT) && !empty && t->size[axis] > 1 && t->stride[axis] == 0 &&
+            has_elements(t))
+            return fail(RAPT_INVALID,
+                        "%s: %s has stride 0 on its %s axis (an output cannot repeat)", function,
                         rule->name, axis_name[axis]);
     }
     int64_t low, high;
     if (!view_extent(t, &low, &high))
-        return fail(RAPT_INVALID, "%s: the extent of %s does not fit in 63 bits (check its strides)", function, rule->name);
+        return fail(RAPT_INVALID,
+                    "%s: the extent of %s does not fit in 63 bits (check its strides)", function,
+                    rule->name);
     return RAPT_OK;
 }
 
-static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *rule, const int64_t *extent,
-                                      const char *function)
+static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *rule,
+                                      const int64_t *extent, const char *function)
 {
     for (int axis = 0; axis < 4; axis++) {
         int kind = rule->extent[axis];
@@ -121,8 +151,9 @@ static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *
             t->stride[axis] = 0;
         }
         if (expected >= 0 && t->size[axis] != expected)
-            return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %lld)", function, rule->name,
-                        (long long)t->size[axis], axis_name[axis], (long long)expected);
+            return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %lld)",
+                        function, rule->name, (long long)t->size[axis], axis_name[axis],
+                        (long long)expected);
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
     return RAPT_OK;
@@ -131,24 +162,27 @@ static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *
 static rapt_status check_dtypes(const rapt_attention *a, const char *function)
 {
     if (a->k.dtype != a->v.dtype)
-        return fail(RAPT_INVALID, "%s: k is %s and v is %s (they must agree)", function, dtype_name(a->k.dtype),
-                    dtype_name(a->v.dtype));
+        return fail(RAPT_INVALID, "%s: k is %s and v is %s (they must agree)", function,
+                    dtype_name(a->k.dtype), dtype_name(a->v.dtype));
     bool quantised = a->k.dtype == RAPT_I8;
     if (!quantised && a->k.dtype != a->q.dtype && a->q.dtype != RAPT_F32)
-        return fail(RAPT_INVALID, "%s: q is %s and k is %s (k has q's dtype, or q is f32)", function,
-                    dtype_name(a->q.dtype), dtype_name(a->k.dtype));
+        return fail(RAPT_INVALID, "%s: q is %s and k is %s (k has q's dtype, or q is f32)",
+                    function, dtype_name(a->q.dtype), dtype_name(a->k.dtype));
     if (quantised != !!a->k_scale.dtype || quantised != !!a->v_scale.dtype)
-        return fail(RAPT_INVALID, "%s: k is %s and scales are %s (k_scale and v_scale belong to i8 keys and values)",
-                    function, dtype_name(a->k.dtype), a->k_scale.dtype || a->v_scale.dtype ? "given" : "absent");
+        return fail(
+            RAPT_INVALID,
+            "%s: k is %s and scales are %s (k_scale and v_scale belong to i8 keys and values)",
+            function, dtype_name(a->k.dtype),
+            a->k_scale.dtype || a->v_scale.dtype ? "given" : "absent");
     if ((a->q.dtype == RAPT_I8) != !!a->q_scale.dtype)
-        return fail(RAPT_INVALID, "%s: q is %s and q_scale is %s (q_scale belongs to i8 queries)", function,
-                    dtype_name(a->q.dtype), a->q_scale.dtype ? "given" : "absent");
+        return fail(RAPT_INVALID, "%s: q is %s and q_scale is %s (q_scale belongs to i8 queries)",
+                    function, dtype_name(a->q.dtype), a->q_scale.dtype ? "given" : "absent");
     if (a->out.dtype != RAPT_F32 && a->out.dtype != a->q.dtype)
-        return fail(RAPT_INVALID, "%s: out is %s and q is %s (out is f32 or has q's dtype)", function,
-                    dtype_name(a->out.dtype), dtype_name(a->q.dtype));
+        return fail(RAPT_INVALID, "%s: out is %s and q is %s (out is f32 or has q's dtype)",
+                    function, dtype_name(a->out.dtype), dtype_name(a->q.dtype));
     if (a->bias.dtype && a->bias.dtype != RAPT_F32 && a->bias.dtype != a->q.dtype)
-        return fail(RAPT_INVALID, "%s: bias is %s and q is %s (bias is f32 or has q's dtype)", function,
-                    dtype_name(a->bias.dtype), dtype_name(a->q.dtype));
+        return fail(RAPT_INVALID, "%s: bias is %s and q is %s (bias is f32 or has q's dtype)",
+                    function, dtype_name(a->bias.dtype), dtype_name(a->q.dtype));
     return RAPT_OK;
 }
 
@@ -157,18 +191,25 @@ static rapt_status check_scale_blocks(const rapt_attention *a, const char *funct
     const struct {
         const char *name;
         const rapt_tensor *scale, *data;
-    } rows[] = {{"q_scale", &a->q_scale, &a->q}, {"k_scale", &a->k_scale, &a->k}, {"v_scale", &a->v_scale, &a->v}};
+    } rows[] = {{"q_scale", &a->q_scale, &a->q},
+                {"k_scale", &a->k_scale, &a->k},
+                {"v_scale", &a->v_scale, &a->v}};
     for (size_t i = 0; i < 3; i++)
-        if (rows[i].scale->dtype && (rows[i].scale->size[3] < 1 || rows[i].data->size[3] % rows[i].scale->size[3]))
-            return fail(RAPT_INVALID, "%s: %s has %lld blocks for %lld channels (blocks must divide channels)", function,
-                        rows[i].name, (long long)rows[i].scale->size[3], (long long)rows[i].data->size[3]);
+        if (rows[i].scale->dtype &&
+            (rows[i].scale->size[3] < 1 || rows[i].data->size[3] % rows[i].scale->size[3]))
+            return fail(RAPT_INVALID,
+                        "%s: %s has %lld blocks for %lld channels (blocks must divide channels)",
+                        function, rows[i].name, (long long)rows[i].scale->size[3],
+                        (long long)rows[i].data->size[3]);
     return RAPT_OK;
 }
 
-static rapt_status check_flag(int64_t value, int64_t maximum, const char *name, const char *function)
+static rapt_status check_flag(int64_t value, int64_t maximum, const char *name,
+                              const char *function)
 {
     if (value >= 0 && value <= maximum) return RAPT_OK;
-    return fail(RAPT_INVALID, "%s: %s is %lld (0 ... %lld)", function, name, (long long)value, (long long)maximum);
+    return fail(RAPT_INVALID, "%s: %s is %lld (0 ... %lld)", function, name, (long long)value,
+                (long long)maximum);
 }
 
 static rapt_status check_options(const rapt_attention *a, const char *function)
@@ -179,7 +220,8 @@ static rapt_status check_options(const rapt_attention *a, const char *function)
     if ((status = check_flag(a->batch_invariant, 1, "batch_invariant", function))) return status;
     if ((status = check_flag(a->window_left, INT64_MAX, "window_left", function))) return status;
     if ((status = check_flag(a->window_right, INT64_MAX, "window_right", function))) return status;
-    if (!isfinite(a->scale)) return fail(RAPT_INVALID, "%s: scale is %g (must be finite)", function, a->scale);
+    if (!isfinite(a->scale))
+        return fail(RAPT_INVALID, "%s: scale is %g (must be finite)", function, a->scale);
     if (!isfinite(a->softcap) || a->softcap < 0)
         return fail(RAPT_INVALID, "%s: softcap is %g (0 or more, finite)", function, a->softcap);
     return RAPT_OK;
@@ -192,7 +234,9 @@ static rapt_status find_dimensions(struct problem *p, const char *function)
     p->ragged_kv = a->kv_start.dtype != 0;
     p->page_tokens = a->page_table.dtype ? a->k.size[2] : 0;
     if (a->page_table.dtype && p->ragged_kv)
-        return fail(RAPT_INVALID, "%s: page_table and kv_start are both given (keys are paged or ragged)", function);
+        return fail(RAPT_INVALID,
+                    "%s: page_table and kv_start are both given (keys are paged or ragged)",
+                    function);
     if (a->page_table.dtype && p->page_tokens < 1)
         return fail(RAPT_INVALID, "%s: a page of k has no tokens (at least 1)", function);
     if ((p->ragged_q && a->q_start.size[0] < 1) || (p->ragged_kv && a->kv_start.size[0] < 1))
@@ -204,14 +248,17 @@ static rapt_status find_dimensions(struct problem *p, const char *function)
     p->qk_channels = a->q.size[3];
     p->v_channels = a->v.size[3];
     p->kv_tokens = a->k.size[2];
-    if (p->page_tokens && __builtin_mul_overflow(a->page_table.size[2], p->page_tokens, &p->kv_tokens))
+    if (p->page_tokens &&
+        __builtin_mul_overflow(a->page_table.size[2], p->page_tokens, &p->kv_tokens))
         return fail(RAPT_INVALID, "%s: pages times tokens of a page overflow", function);
     if (p->qk_channels < 1 || p->v_channels < 1)
         return fail(RAPT_INVALID, "%s: q has %lld and v has %lld channels (at least 1)", function,
                     (long long)p->qk_channels, (long long)p->v_channels);
     if (p->kv_heads ? p->q_heads % p->kv_heads != 0 : p->q_heads != 0)
-        return fail(RAPT_INVALID, "%s: %lld query heads and %lld KV heads (query heads must be a multiple of KV heads)",
-                    function, (long long)p->q_heads, (long long)p->kv_heads);
+        return fail(
+            RAPT_INVALID,
+            "%s: %lld query heads and %lld KV heads (query heads must be a multiple of KV heads)",
+            function, (long long)p->q_heads, (long long)p->kv_heads);
     p->group = p->kv_heads ? p->q_heads / p->kv_heads : 1;
     return RAPT_OK;
 }
@@ -225,9 +272,11 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
     for (int i = 0; i < RULE_COUNT; i++) {
         rapt_tensor *t = tensor_of(a, &rules[i]);
         t->data = NULL;
-        if (t->dtype ? (status = check_tensor_form(t, &rules[i], function)) != 0 : rules[i].role & REQUIRED)
+        if (t->dtype ? (status = check_tensor_form(t, &rules[i], function)) != 0
+                     : rules[i].role & REQUIRED)
             return t->dtype ? status
-                            : fail(RAPT_INVALID, "%s: %s is absent (its dtype is 0)", function, rules[i].name);
+                            : fail(RAPT_INVALID, "%s: %s is absent (its dtype is 0)", function,
+                                   rules[i].name);
     }
     p->kernel = a->kernel;
     a->kernel = NULL;
@@ -235,17 +284,25 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
     if ((status = find_dimensions(p, function)) || (status = check_dtypes(a, function)) ||
         (status = check_options(a, function)))
         return status;
-    const int64_t extent[EXTENTS] = {
-        [ONE] = 1, [BATCH] = p->batch, [BATCH_1] = p->batch + 1, [ROWS] = p->ragged_q ? 1 : p->batch,
-        [KV_ROWS] = p->page_tokens ? a->k.size[0] : p->ragged_kv ? 1 : p->batch,
-        [QH] = p->q_heads, [KVH] = p->kv_heads, [QT] = p->q_tokens, [KV_AXIS] = a->k.size[2],
-        [COLUMNS] = p->ragged_kv ? -1 : p->kv_tokens, [CD] = p->qk_channels, [CDV] = p->v_channels, [FREE] = -1};
+    const int64_t extent[EXTENTS] = {[ONE] = 1,
+                                     [BATCH] = p->batch,
+                                     [BATCH_1] = p->batch + 1,
+                                     [ROWS] = p->ragged_q ? 1 : p->batch,
+                                     [KV_ROWS] = p->page_tokens ? a->k.size[0]
+                                                 : p->ragged_kv ? 1
+                                                                : p->batch,
+                                     [QH] = p->q_heads,
+                                     [KVH] = p->kv_heads,
+                                     [QT] = p->q_tokens,
+                                     [KV_AXIS] = a->k.size[2],
+                                     [COLUMNS] = p->ragged_kv ? -1 : p->kv_tokens,
+                                     [CD] = p->qk_channels,
+                                     [CDV] = p->v_channels,
+                                     [FREE] = -1};
     for (int i = 0; i < RULE_COUNT; i++) {
         rapt_tensor *t = tensor_of(a, &rules[i]);
-        if (!t->dtype)
-            memset(t, 0, sizeof *t);
-        else if ((status = check_tensor_sizes(t, &rules[i], extent, function)))
-            return status;
+        if (!t->dtype) memset(t, 0, sizeof *t);
+        else if ((status = check_tensor_sizes(t, &rules[i], extent, function))) return status;
     }
     if ((status = check_scale_blocks(a, function))) return status;
     if (a->scale == 0) a->scale = 1 / sqrt((double)p->qk_channels);
@@ -261,10 +318,11 @@ static rapt_status check_data(const rapt_attention *a, const char *function)
         const rapt_tensor *t = tensor_of((rapt_attention *)a, &rules[i]);
         if (!t->dtype) continue;
         if (!t->data && has_elements(t))
-            return fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", function, rules[i].name);
+            return fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", function,
+                        rules[i].name);
         if ((uintptr_t)t->data % dtype_size(t->dtype))
-            return fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)", function, rules[i].name,
-                        dtype_size(t->dtype));
+            return fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)", function,
+                        rules[i].name, dtype_size(t->dtype));
     }
     for (int i = 0; i < RULE_COUNT; i++) {
         const rapt_tensor *output = tensor_of((rapt_attention *)a, &rules[i]);
@@ -273,8 +331,8 @@ static rapt_status check_data(const rapt_attention *a, const char *function)
             const rapt_tensor *other = tensor_of((rapt_attention *)a, &rules[j]);
             if (j == i || !other->dtype || ((rules[j].role & OUTPUT) && j < i)) continue;
             if (views_overlap(output, other))
-                return fail(RAPT_INVALID, "%s: %s overlaps %s (outputs need memory of their own)", function,
-                            rules[i].name, rules[j].name);
+                return fail(RAPT_INVALID, "%s: %s overlaps %s (outputs need memory of their own)",
+                            function, rules[i].name, rules[j].name);
         }
     }
     return RAPT_OK;
@@ -283,12 +341,13 @@ static rapt_status check_data(const rapt_attention *a, const char *function)
 static const char *first_difference(rapt_attention *a, rapt_attention *b)
 {
     for (int i = 0; i < RULE_COUNT; i++)
-        if (memcmp(tensor_of(a, &rules[i]), tensor_of(b, &rules[i]), sizeof(rapt_tensor))) return rules[i].name;
+        if (memcmp(tensor_of(a, &rules[i]), tensor_of(b, &rules[i]), sizeof(rapt_tensor)))
+            return rules[i].name;
     return "an option";
 }
 
-rapt_status params_match(const struct problem *planned, const rapt_attention *given, const char *function,
-                         rapt_attention *out)
+rapt_status params_match(const struct problem *planned, const rapt_attention *given,
+                         const char *function, rapt_attention *out)
 {
     rapt_attention a, asked = planned->asked;
     rapt_status status = params_adopt(&a, sizeof a, given, sizeof a, function);
@@ -301,8 +360,8 @@ rapt_status params_match(const struct problem *planned, const rapt_attention *gi
     }
     a.kernel = NULL;
     if (memcmp(&a, &asked, sizeof a))
-        return fail(RAPT_INVALID, "%s: %s differs from the plan (only data pointers may change)", function,
-                    first_difference(&a, &asked));
+        return fail(RAPT_INVALID, "%s: %s differs from the plan (only data pointers may change)",
+                    function, first_difference(&a, &asked));
     return check_data(out, function);
 }
 
@@ -312,8 +371,8 @@ static int64_t saturating_add(int64_t x, int64_t y)
     return __builtin_add_overflow(x, y, &sum) ? (y < 0 ? INT64_MIN : INT64_MAX) : sum;
 }
 
-void visible_keys(const struct problem *p, int64_t query, int64_t q_length, int64_t kv_length, int64_t *first,
-                  int64_t *last)
+void visible_keys(const struct problem *p, int64_t query, int64_t q_length, int64_t kv_length,
+                  int64_t *first, int64_t *last)
 {
     int64_t position = query + (p->a.align == RAPT_TOP_LEFT ? 0 : kv_length - q_length);
     *first = 0;

@@ -1,4 +1,5 @@
-/* params.h: what is asked: adopts the caller's struct, checks it, and names its dimensions. Pure, device-free. */
+/* params.h: what is asked: adopts the caller's struct, checks it, and names its dimensions. Pure,
+ * device-free. */
 #ifndef RAPT_PARAMS_H
 #define RAPT_PARAMS_H
 
@@ -9,38 +10,45 @@ enum { AXIS_BATCH, AXIS_HEAD, AXIS_TOKEN, AXIS_CHANNEL };
 
 #define WINDOW_OPEN INT64_MAX
 
-/* A checked problem: the whole of what a kernel needs besides data. Equal problems have equal bytes. */
+/* A checked problem: the whole of what a kernel needs besides data. Equal problems have equal
+ * bytes. */
 struct problem {
-    rapt_attention a;          /* complete: absent tensors all zero, broadcast axes with their full size and stride 0,
-                                  axes of size 1 with stride 0, scale resolved, data pointers NULL */
-    rapt_attention asked;      /* as the caller wrote it, data pointers and kernel NULL; for params_match */
-    const char *kernel;        /* as asked: borrowed from the caller during the call, NULL in a plan */
-    int64_t batch;             /* sequences */
+    rapt_attention
+        a; /* complete: absent tensors all zero, broadcast axes with their full size and stride 0,
+              axes of size 1 with stride 0, scale resolved, data pointers NULL */
+    rapt_attention
+        asked; /* as the caller wrote it, data pointers and kernel NULL; for params_match */
+    const char *kernel; /* as asked: borrowed from the caller during the call, NULL in a plan */
+    int64_t batch;      /* sequences */
     int64_t q_heads, kv_heads, group;
-    int64_t q_tokens;          /* per sequence; ragged: the total over all sequences */
-    int64_t kv_tokens;         /* capacity of a sequence; ragged keys: the total; paged: pages * page_tokens */
+    int64_t q_tokens; /* per sequence; ragged: the total over all sequences */
+    int64_t
+        kv_tokens; /* capacity of a sequence; ragged keys: the total; paged: pages * page_tokens */
     int64_t qk_channels, v_channels;
-    int64_t page_tokens;       /* 0: not paged */
+    int64_t page_tokens; /* 0: not paged */
     int64_t ragged_q, ragged_kv;
-    int64_t window_left;       /* keys pos - left ... pos + right are visible; WINDOW_OPEN: no limit. */
-    int64_t window_right;      /* causal is right = 0 (or less than the window's own right) */
+    int64_t window_left;  /* keys pos - left ... pos + right are visible; WINDOW_OPEN: no limit. */
+    int64_t window_right; /* causal is right = 0 (or less than the window's own right) */
 };
 
-/* Adopts a (older, equal or newer struct_size) and checks everything that does not need data: dtypes, sizes, strides,
- * options. function names the caller in the sentence. */
+/* Adopts a (older, equal or newer struct_size) and checks everything that does not need data:
+ * dtypes, sizes, strides, options. function names the caller in the sentence. */
 rapt_status params_check(const rapt_attention *a, const char *function, struct problem *out);
 
-/* Copies a caller's growing struct into ours: a shorter one is zero-filled, a longer one is refused unless its tail is zero.
- * minimum: the size of the first version. */
-rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum, const char *function);
+/* Copies a caller's growing struct into ours: a shorter one is zero-filled, a longer one is refused
+ * unless its tail is zero. minimum: the size of the first version. */
+rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum,
+                         const char *function);
 
-/* For an execute of a plan made from *planned: adopts a, checks that it differs in data pointers alone, that every
- * tensor that is present and not empty has data, and that out, lse and weights overlap no input nor each other.
- * *out is planned->a with a's data pointers. */
-rapt_status params_match(const struct problem *planned, const rapt_attention *a, const char *function, rapt_attention *out);
+/* For an execute of a plan made from *planned: adopts a, checks that it differs in data pointers
+ * alone, that every tensor that is present and not empty has data, and that out, lse and weights
+ * overlap no input nor each other. *out is planned->a with a's data pointers. */
+rapt_status params_match(const struct problem *planned, const rapt_attention *a,
+                         const char *function, rapt_attention *out);
 
-/* The visible keys of a query: j in [*first, *last). query is its index within its sequence, of q_length queries and
- * kv_length keys. Saturating, so that any window is safe. */
-void visible_keys(const struct problem *p, int64_t query, int64_t q_length, int64_t kv_length, int64_t *first, int64_t *last);
+/* The visible keys of a query: j in [*first, *last). query is its index within its sequence, of
+ * q_length queries and kv_length keys. Saturating, so that any window is safe. */
+void visible_keys(const struct problem *p, int64_t query, int64_t q_length, int64_t kv_length,
+                  int64_t *first, int64_t *last);
 
 #endif

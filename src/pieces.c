@@ -8,7 +8,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* A check of one call: the first rule that fails leaves its sentence and status, later ones do nothing. */
+/* A check of one call: the first rule that fails leaves its sentence and status, later ones do
+ * nothing. */
 struct check {
     const char *function;
     rapt_status status;
@@ -26,8 +27,10 @@ static bool has_elements(const rapt_tensor *t)
     return t->size[0] && t->size[1] && t->size[2] && t->size[3];
 }
 
-/* Sizes must equal the given ones (ANY: free); an axis whose bit is set in broadcast may have size 1 and then repeats. */
-static void check_sizes(struct check *c, rapt_tensor *t, const char *name, const int64_t expected[4], unsigned broadcast)
+/* Sizes must equal the given ones (ANY: free); an axis whose bit is set in broadcast may have size
+ * 1 and then repeats. */
+static void check_sizes(struct check *c, rapt_tensor *t, const char *name,
+                        const int64_t expected[4], unsigned broadcast)
 {
     static const char *const axis_name[4] = {"batch", "head", "token", "channel"};
     int64_t low, high;
@@ -37,65 +40,74 @@ static void check_sizes(struct check *c, rapt_tensor *t, const char *name, const
             t->stride[axis] = 0;
         }
         if (t->size[axis] < 0 || (expected[axis] >= 0 && t->size[axis] != expected[axis]))
-            c->status = fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %s%lld)", c->function, name,
-                             (long long)t->size[axis], axis_name[axis], expected[axis] < 0 ? "at least " : "",
+            c->status = fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %s%lld)",
+                             c->function, name, (long long)t->size[axis], axis_name[axis],
+                             expected[axis] < 0 ? "at least " : "",
                              expected[axis] < 0 ? 0ll : (long long)expected[axis]);
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
     if (!c->status && !view_extent(t, &low, &high))
-        c->status = fail(RAPT_INVALID, "%s: the extent of %s does not fit in 63 bits (check its strides)", c->function, name);
+        c->status =
+            fail(RAPT_INVALID, "%s: the extent of %s does not fit in 63 bits (check its strides)",
+                 c->function, name);
 }
 
 static void check_memory(struct check *c, const rapt_tensor *t, const char *name, bool output)
 {
     if (c->status) return;
     if (!t->data && has_elements(t)) {
-        c->status = fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", c->function, name);
+        c->status =
+            fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", c->function, name);
         return;
     }
     if ((uintptr_t)t->data % dtype_size(t->dtype)) {
-        c->status = fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)", c->function, name,
-                         dtype_size(t->dtype));
+        c->status = fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)",
+                         c->function, name, dtype_size(t->dtype));
         return;
     }
     for (int axis = 0; output && axis < 4 && has_elements(t); axis++)
         if (t->size[axis] > 1 && t->stride[axis] == 0)
-            c->status = fail(RAPT_INVALID, "%s: %s has stride 0 (an output cannot repeat)", c->function, name);
+            c->status = fail(RAPT_INVALID, "%s: %s has stride 0 (an output cannot repeat)",
+                             c->function, name);
 }
 
-static void check_float(struct check *c, rapt_tensor *t, const char *name, const int64_t expected[4], unsigned broadcast,
-                        bool output)
+static void check_float(struct check *c, rapt_tensor *t, const char *name,
+                        const int64_t expected[4], unsigned broadcast, bool output)
 {
     if (!c->status && !is_float(t->dtype))
-        c->status = fail(RAPT_INVALID, "%s: %s has dtype %s (must be f32, f16 or bf16)", c->function, name,
-                         dtype_name(t->dtype));
+        c->status = fail(RAPT_INVALID, "%s: %s has dtype %s (must be f32, f16 or bf16)",
+                         c->function, name, dtype_name(t->dtype));
     check_sizes(c, t, name, expected, broadcast);
     check_memory(c, t, name, output);
 }
 
-static void check_index(struct check *c, rapt_tensor *t, const char *name, const int64_t expected[4], unsigned broadcast)
+static void check_index(struct check *c, rapt_tensor *t, const char *name,
+                        const int64_t expected[4], unsigned broadcast)
 {
     if (!t->dtype) {
         memset(t, 0, sizeof *t);
         return;
     }
     if (!c->status && t->dtype != RAPT_I32 && t->dtype != RAPT_I64)
-        c->status = fail(RAPT_INVALID, "%s: %s has dtype %s (must be i32 or i64)", c->function, name, dtype_name(t->dtype));
+        c->status = fail(RAPT_INVALID, "%s: %s has dtype %s (must be i32 or i64)", c->function,
+                         name, dtype_name(t->dtype));
     check_sizes(c, t, name, expected, broadcast);
     check_memory(c, t, name, false);
 }
 
-static void check_apart(struct check *c, const rapt_tensor *output, const char *name, const rapt_tensor *other,
-                        const char *other_name)
+static void check_apart(struct check *c, const rapt_tensor *output, const char *name,
+                        const rapt_tensor *other, const char *other_name)
 {
     if (!c->status && views_overlap(output, other))
-        c->status = fail(RAPT_INVALID, "%s: %s overlaps %s (outputs need memory of their own)", c->function, name, other_name);
+        c->status = fail(RAPT_INVALID, "%s: %s overlaps %s (outputs need memory of their own)",
+                         c->function, name, other_name);
 }
 
 /* In-place is the same view exactly; anything between is refused. */
 static void check_apart_or_same(struct check *c, const rapt_tensor *output, const rapt_tensor *x)
 {
-    if (output->data != x->data || output->dtype != x->dtype || memcmp(output->stride, x->stride, sizeof x->stride))
+    if (output->data != x->data || output->dtype != x->dtype ||
+        memcmp(output->stride, x->stride, sizeof x->stride))
         check_apart(c, output, "out", x, "x");
 }
 
@@ -116,30 +128,45 @@ static void check_adopt(struct check *c, void *to, size_t size, const void *from
 
 static void check_groups(struct check *c, int64_t q_heads, int64_t kv_heads)
 {
-    check_true(c, kv_heads ? q_heads % kv_heads == 0 : q_heads == 0, "query heads must be a multiple of KV heads");
+    check_true(c, kv_heads ? q_heads % kv_heads == 0 : q_heads == 0,
+               "query heads must be a multiple of KV heads");
 }
 
 static void check_rope_options(struct check *c, rapt_rope_args *a, int64_t channels)
 {
     if (c->status) return;
     if (!a->rotary_channels) a->rotary_channels = channels;
-    check_true(c, a->rotary_channels >= 0 && a->rotary_channels <= channels && a->rotary_channels % 2 == 0,
-               "rotary_channels must be even and at most the head's channels");
-    check_true(c, a->rotary_channels <= 2048, "rotary_channels is over 2048 (the longest frequency table)");
+    check_true(
+        c, a->rotary_channels >= 0 && a->rotary_channels <= channels && a->rotary_channels % 2 == 0,
+        "rotary_channels must be even and at most the head's channels");
+    check_true(c, a->rotary_channels <= 2048,
+               "rotary_channels is over 2048 (the longest frequency table)");
     check_true(c, a->interleaved == 0 || a->interleaved == 1, "interleaved must be 0 or 1");
-    check_true(c, isfinite(a->theta) && (a->theta == 0 || a->theta > 1), "theta must be over 1 (0: 10000)");
-    check_true(c, a->scaling >= RAPT_ROPE_PLAIN && a->scaling <= RAPT_ROPE_LLAMA3, "scaling is no RAPT_ROPE_ value");
-    check_true(c, a->scaling == RAPT_ROPE_PLAIN || (isfinite(a->factor) && a->factor >= 1), "factor must be at least 1");
-    check_true(c, a->scaling < RAPT_ROPE_YARN || (isfinite(a->original_context) && a->original_context >= 1),
+    check_true(c, isfinite(a->theta) && (a->theta == 0 || a->theta > 1),
+               "theta must be over 1 (0: 10000)");
+    check_true(c, a->scaling >= RAPT_ROPE_PLAIN && a->scaling <= RAPT_ROPE_LLAMA3,
+               "scaling is no RAPT_ROPE_ value");
+    check_true(c, a->scaling == RAPT_ROPE_PLAIN || (isfinite(a->factor) && a->factor >= 1),
+               "factor must be at least 1");
+    check_true(c,
+               a->scaling < RAPT_ROPE_YARN ||
+                   (isfinite(a->original_context) && a->original_context >= 1),
                "original_context must be at least 1 for YaRN and Llama 3 scaling");
-    check_true(c, isfinite(a->low_freq_factor) && a->low_freq_factor >= 0 && isfinite(a->high_freq_factor) &&
-                      (a->high_freq_factor ? a->high_freq_factor : 4) > (a->low_freq_factor ? a->low_freq_factor : 1),
+    check_true(c,
+               isfinite(a->low_freq_factor) && a->low_freq_factor >= 0 &&
+                   isfinite(a->high_freq_factor) &&
+                   (a->high_freq_factor ? a->high_freq_factor : 4) >
+                       (a->low_freq_factor ? a->low_freq_factor : 1),
                "high_freq_factor must be above low_freq_factor");
-    check_true(c, isfinite(a->beta_fast) && a->beta_fast >= 0 && isfinite(a->beta_slow) && a->beta_slow >= 0 &&
-                      (a->beta_fast ? a->beta_fast : 32) > (a->beta_slow ? a->beta_slow : 1),
+    check_true(c,
+               isfinite(a->beta_fast) && a->beta_fast >= 0 && isfinite(a->beta_slow) &&
+                   a->beta_slow >= 0 &&
+                   (a->beta_fast ? a->beta_fast : 32) > (a->beta_slow ? a->beta_slow : 1),
                "beta_fast must be above beta_slow");
-    check_true(c, isfinite(a->attention_factor) && a->attention_factor >= 0, "attention_factor must be 0 or more");
-    check_true(c, !a->cos.dtype == !a->sin.dtype, "cos and sin must both be given or both be absent");
+    check_true(c, isfinite(a->attention_factor) && a->attention_factor >= 0,
+               "attention_factor must be 0 or more");
+    check_true(c, !a->cos.dtype == !a->sin.dtype,
+               "cos and sin must both be given or both be absent");
     rapt_tensor *tables[2] = {&a->cos, &a->sin};
     for (int i = 0; i < 2; i++) {
         if (!tables[i]->dtype) {
@@ -147,7 +174,8 @@ static void check_rope_options(struct check *c, rapt_rope_args *a, int64_t chann
             continue;
         }
         check_true(c, tables[i]->dtype == RAPT_F32, "cos and sin must be f32");
-        check_sizes(c, tables[i], i ? "sin" : "cos", (const int64_t[4]){1, 1, i ? a->cos.size[2] : ANY, a->rotary_channels / 2}, 0);
+        check_sizes(c, tables[i], i ? "sin" : "cos",
+                    (const int64_t[4]){1, 1, i ? a->cos.size[2] : ANY, a->rotary_channels / 2}, 0);
         check_memory(c, tables[i], i ? "sin" : "cos", false);
     }
 }
@@ -170,7 +198,8 @@ RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, 
     return c.status ? c.status : device->backend->rope(device, &a, stream);
 }
 
-RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream)
+RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
+                                  rapt_stream stream)
 {
     struct check c = {"rapt_softmax", RAPT_OK};
     rapt_softmax_args a;
@@ -192,10 +221,12 @@ RAPT_API rapt_status rapt_qk(rapt_device *device, const rapt_qk_args *args, rapt
     if (c.status) return c.status;
     check_float(&c, &a.q, "q", (const int64_t[4]){ANY, ANY, ANY, ANY}, 0, false);
     check_float(&c, &a.k, "k", (const int64_t[4]){a.q.size[0], ANY, ANY, a.q.size[3]}, 0, false);
-    check_float(&c, &a.out, "out", (const int64_t[4]){a.q.size[0], a.q.size[1], a.q.size[2], a.k.size[2]}, 0, true);
+    check_float(&c, &a.out, "out",
+                (const int64_t[4]){a.q.size[0], a.q.size[1], a.q.size[2], a.k.size[2]}, 0, true);
     check_groups(&c, a.q.size[1], a.k.size[1]);
     check_true(&c, a.q.size[3] > 0, "q has no channels (at least 1)");
-    check_true(&c, a.q.dtype == a.k.dtype || a.q.dtype == RAPT_F32, "k must have q's dtype, or q be f32");
+    check_true(&c, a.q.dtype == a.k.dtype || a.q.dtype == RAPT_F32,
+               "k must have q's dtype, or q be f32");
     check_true(&c, isfinite(a.scale), "scale must be finite");
     check_apart(&c, &a.out, "out", &a.q, "q");
     check_apart(&c, &a.out, "out", &a.k, "k");
@@ -211,16 +242,20 @@ RAPT_API rapt_status rapt_pv(rapt_device *device, const rapt_pv_args *args, rapt
     check_adopt(&c, &a, sizeof a, args);
     if (c.status) return c.status;
     check_float(&c, &a.weights, "weights", (const int64_t[4]){ANY, ANY, ANY, ANY}, 0, false);
-    check_float(&c, &a.v, "v", (const int64_t[4]){a.weights.size[0], ANY, a.weights.size[3], ANY}, 0, false);
-    check_float(&c, &a.out, "out", (const int64_t[4]){a.weights.size[0], a.weights.size[1], a.weights.size[2], a.v.size[3]}, 0,
-                true);
+    check_float(&c, &a.v, "v", (const int64_t[4]){a.weights.size[0], ANY, a.weights.size[3], ANY},
+                0, false);
+    check_float(
+        &c, &a.out, "out",
+        (const int64_t[4]){a.weights.size[0], a.weights.size[1], a.weights.size[2], a.v.size[3]}, 0,
+        true);
     check_groups(&c, a.weights.size[1], a.v.size[1]);
     check_apart(&c, &a.out, "out", &a.weights, "weights");
     check_apart(&c, &a.out, "out", &a.v, "v");
     return c.status ? c.status : device->backend->pv(device, &a, stream);
 }
 
-RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mask_args *args, rapt_stream stream)
+RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
+                                      rapt_stream stream)
 {
     struct check c = {"rapt_causal_mask", RAPT_OK};
     rapt_causal_mask_args a;
@@ -228,11 +263,13 @@ RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mas
     check_adopt(&c, &a, sizeof a, args);
     if (c.status) return c.status;
     check_float(&c, &a.x, "x", (const int64_t[4]){ANY, ANY, ANY, ANY}, 0, true);
-    check_true(&c, a.align == RAPT_BOTTOM_RIGHT || a.align == RAPT_TOP_LEFT, "align is no RAPT_BOTTOM_RIGHT or RAPT_TOP_LEFT");
+    check_true(&c, a.align == RAPT_BOTTOM_RIGHT || a.align == RAPT_TOP_LEFT,
+               "align is no RAPT_BOTTOM_RIGHT or RAPT_TOP_LEFT");
     return c.status ? c.status : device->backend->causal_mask(device, &a, stream);
 }
 
-RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args, rapt_stream stream)
+RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
+                                       rapt_stream stream)
 {
     struct check c = {"rapt_kv_replicate", RAPT_OK};
     rapt_kv_replicate_args a;
@@ -240,11 +277,16 @@ RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replic
     check_adopt(&c, &a, sizeof a, args);
     if (c.status) return c.status;
     check_float(&c, &a.k, "k", (const int64_t[4]){ANY, ANY, ANY, ANY}, 0, false);
-    check_float(&c, &a.v, "v", (const int64_t[4]){a.k.size[0], a.k.size[1], a.k.size[2], ANY}, 0, false);
-    check_float(&c, &a.k_out, "k_out", (const int64_t[4]){a.k.size[0], ANY, a.k.size[2], a.k.size[3]}, 0, true);
-    check_float(&c, &a.v_out, "v_out", (const int64_t[4]){a.k.size[0], a.k_out.size[1], a.k.size[2], a.v.size[3]}, 0, true);
+    check_float(&c, &a.v, "v", (const int64_t[4]){a.k.size[0], a.k.size[1], a.k.size[2], ANY}, 0,
+                false);
+    check_float(&c, &a.k_out, "k_out",
+                (const int64_t[4]){a.k.size[0], ANY, a.k.size[2], a.k.size[3]}, 0, true);
+    check_float(&c, &a.v_out, "v_out",
+                (const int64_t[4]){a.k.size[0], a.k_out.size[1], a.k.size[2], a.v.size[3]}, 0,
+                true);
     check_groups(&c, a.k_out.size[1], a.k.size[1]);
-    check_true(&c, a.k.dtype == a.v.dtype && a.k.dtype == a.k_out.dtype && a.k.dtype == a.v_out.dtype,
+    check_true(&c,
+               a.k.dtype == a.v.dtype && a.k.dtype == a.k_out.dtype && a.k.dtype == a.v_out.dtype,
                "k, v, k_out and v_out must have one dtype");
     check_apart(&c, &a.k_out, "k_out", &a.k, "k");
     check_apart(&c, &a.k_out, "k_out", &a.v, "v");
@@ -255,7 +297,8 @@ RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replic
 }
 
 /* The cache's scales, one per block of channels. */
-static void check_cache_scale(struct check *c, rapt_tensor *scale, const rapt_tensor *cache, const char *name)
+static void check_cache_scale(struct check *c, rapt_tensor *scale, const rapt_tensor *cache,
+                              const char *name)
 {
     bool quantised = cache->dtype == RAPT_I8;
     check_true(c, quantised == (scale->dtype != 0), "k_scale and v_scale belong to i8 caches");
@@ -264,12 +307,15 @@ static void check_cache_scale(struct check *c, rapt_tensor *scale, const rapt_te
         return;
     }
     check_true(c, scale->dtype == RAPT_F32, "k_scale and v_scale must be f32");
-    check_sizes(c, scale, name, (const int64_t[4]){cache->size[0], cache->size[1], cache->size[2], ANY}, 0);
-    check_true(c, scale->size[3] > 0 && cache->size[3] % scale->size[3] == 0, "scale blocks must divide the channels");
+    check_sizes(c, scale, name,
+                (const int64_t[4]){cache->size[0], cache->size[1], cache->size[2], ANY}, 0);
+    check_true(c, scale->size[3] > 0 && cache->size[3] % scale->size[3] == 0,
+               "scale blocks must divide the channels");
     check_memory(c, scale, name, true);
 }
 
-RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream)
+RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_args *args,
+                                    rapt_stream stream)
 {
     struct check c = {"rapt_kv_append", RAPT_OK};
     rapt_kv_append_args a;
@@ -280,13 +326,21 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     bool ragged = a.q_start.dtype != 0, paged = a.page_table.dtype != 0;
     int64_t batch = ragged ? a.q_start.size[0] - 1 : a.k_new.size[0];
     check_true(&c, batch >= 0, "q_start is empty (batch + 1 entries)");
-    check_float(&c, &a.k_new, "k_new", (const int64_t[4]){ragged ? 1 : ANY, ANY, ANY, ANY}, 0, false);
-    check_float(&c, &a.v_new, "v_new", (const int64_t[4]){a.k_new.size[0], a.k_new.size[1], a.k_new.size[2], ANY}, 0, false);
-    check_true(&c, a.k_new.dtype == a.v_new.dtype && a.k.dtype == a.v.dtype, "k and v must agree in dtype");
-    check_true(&c, a.k.dtype == a.k_new.dtype || ((a.k.dtype == RAPT_I8 || is_float(a.k.dtype)) && is_float(a.k_new.dtype)),
+    check_float(&c, &a.k_new, "k_new", (const int64_t[4]){ragged ? 1 : ANY, ANY, ANY, ANY}, 0,
+                false);
+    check_float(&c, &a.v_new, "v_new",
+                (const int64_t[4]){a.k_new.size[0], a.k_new.size[1], a.k_new.size[2], ANY}, 0,
+                false);
+    check_true(&c, a.k_new.dtype == a.v_new.dtype && a.k.dtype == a.v.dtype,
+               "k and v must agree in dtype");
+    check_true(&c,
+               a.k.dtype == a.k_new.dtype ||
+                   ((a.k.dtype == RAPT_I8 || is_float(a.k.dtype)) && is_float(a.k_new.dtype)),
                "the cache must be f32, f16, bf16 or i8");
-    check_sizes(&c, &a.k, "k", (const int64_t[4]){paged ? ANY : batch, a.k_new.size[1], ANY, a.k_new.size[3]}, 0);
-    check_sizes(&c, &a.v, "v", (const int64_t[4]){a.k.size[0], a.k_new.size[1], a.k.size[2], a.v_new.size[3]}, 0);
+    check_sizes(&c, &a.k, "k",
+                (const int64_t[4]){paged ? ANY : batch, a.k_new.size[1], ANY, a.k_new.size[3]}, 0);
+    check_sizes(&c, &a.v, "v",
+                (const int64_t[4]){a.k.size[0], a.k_new.size[1], a.k.size[2], a.v_new.size[3]}, 0);
     check_memory(&c, &a.k, "k", true);
     check_memory(&c, &a.v, "v", true);
     check_index(&c, &a.kv_length, "kv_length", (const int64_t[4]){batch, 1, 1, 1}, 0);
@@ -305,7 +359,8 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
         if (c.status) return c.status;
         memset(&rope.x, 0, sizeof rope.x);
         memset(&rope.out, 0, sizeof rope.out);
-        check_index(&c, &rope.position, "position", (const int64_t[4]){a.k_new.size[0], 1, a.k_new.size[2], 1}, 1);
+        check_index(&c, &rope.position, "position",
+                    (const int64_t[4]){a.k_new.size[0], 1, a.k_new.size[2], 1}, 1);
         check_rope_options(&c, &rope, a.k_new.size[3]);
         a.rope = &rope;
     }

@@ -1,4 +1,5 @@
-/* plan.c: chooses a kernel by walking the device's table, best first, and keeps the reasons of those that refuse. */
+/* plan.c: chooses a kernel by walking the device's table, best first, and keeps the reasons of
+ * those that refuse. */
 #include "plan.h"
 #include "base/alloc.h"
 #include "base/error.h"
@@ -24,8 +25,10 @@ __attribute__((format(printf, 2, 3))) static void append(struct text *t, const c
     if (written > 0) t->length += (size_t)written;
 }
 
-/* The index of the first kernel that serves, or -1; each refusal is appended as "name: reason" and separator. */
-static int choose(rapt_device *device, const struct problem *p, const char *kernel, const char *separator, struct text *refusals)
+/* The index of the first kernel that serves, or -1; each refusal is appended as "name: reason" and
+ * separator. */
+static int choose(rapt_device *device, const struct problem *p, const char *kernel,
+                  const char *separator, struct text *refusals)
 {
     const struct backend *backend = device->backend;
     char scratch[REASON_SIZE];
@@ -37,22 +40,24 @@ static int choose(rapt_device *device, const struct problem *p, const char *kern
         if (!reason) return i;
         append(refusals, "%s%s: %s", refusals->length ? separator : "", name, reason);
     }
-    if (kernel && !refusals->length) append(refusals, "%s: this device has no kernel of that name", kernel);
+    if (kernel && !refusals->length)
+        append(refusals, "%s: this device has no kernel of that name", kernel);
     return -1;
 }
 
-rapt_status plan_build(rapt_device *device, const struct problem *p, const char *kernel, const char *function,
-                       rapt_plan **out)
+rapt_status plan_build(rapt_device *device, const struct problem *p, const char *kernel,
+                       const char *function, rapt_plan **out)
 {
     char reasons[REASON_SIZE] = "";
     struct text refusals = {reasons, sizeof reasons, 0};
     *out = NULL;
     int chosen = choose(device, p, kernel, "; ", &refusals);
     if (chosen < 0)
-        return fail(RAPT_UNSUPPORTED, "%s: no kernel of %s:%lld serves this (%s)", function, device->info.backend,
-                    (long long)device->info.index, reasons);
+        return fail(RAPT_UNSUPPORTED, "%s: no kernel of %s:%lld serves this (%s)", function,
+                    device->info.backend, (long long)device->info.index, reasons);
     rapt_plan *plan = alloc_zeroed(1, sizeof *plan);
-    if (!plan) return fail(RAPT_NO_MEMORY, "%s: no memory for a plan (%zu bytes)", function, sizeof *plan);
+    if (!plan)
+        return fail(RAPT_NO_MEMORY, "%s: no memory for a plan (%zu bytes)", function, sizeof *plan);
     plan->device = device;
     plan->kernel = chosen;
     plan->problem = *p;
@@ -73,14 +78,14 @@ void plan_destroy(rapt_plan *plan)
     free(plan);
 }
 
-size_t plan_explain(rapt_device *device, const struct problem *p, const char *kernel, char *text, size_t size)
+size_t plan_explain(rapt_device *device, const struct problem *p, const char *kernel, char *text,
+                    size_t size)
 {
     struct text t = {text, size, 0};
     int chosen = choose(device, p, kernel, "\n", &t);
     const char *separator = t.length ? "\n" : "";
     if (chosen >= 0)
         append(&t, "%s%s: runs\n", separator, device->backend->kernel_name(device, chosen));
-    else
-        append(&t, "%snothing on this device serves this problem\n", separator);
+    else append(&t, "%snothing on this device serves this problem\n", separator);
     return t.length;
 }

@@ -74,10 +74,13 @@ static bool same_name(const char *a, const char *b)
     return a && b ? !strcmp(a, b) : a == b;
 }
 
-static struct plan_entry *find(struct plan_cache *cache, const struct problem *p, const char *kernel)
+static struct plan_entry *find(struct plan_cache *cache, const struct problem *p,
+                               const char *kernel)
 {
     for (struct plan_entry *e = cache->entries; e; e = e->next)
-        if (same_name(e->kernel, kernel) && !memcmp(&e->plan->problem.asked, &p->asked, sizeof p->asked)) return e;
+        if (same_name(e->kernel, kernel) &&
+            !memcmp(&e->plan->problem.asked, &p->asked, sizeof p->asked))
+            return e;
     return NULL;
 }
 
@@ -94,7 +97,8 @@ static void evict(rapt_device *device, struct plan_cache *cache)
     entry_free(device, entry);
 }
 
-static rapt_status add(rapt_device *device, const struct problem *p, const char *kernel, struct plan_entry **out)
+static rapt_status add(rapt_device *device, const struct problem *p, const char *kernel,
+                       struct plan_entry **out)
 {
     struct plan_cache *cache = device->cache;
     if (cache->count >= PLAN_CACHE_SIZE) evict(device, cache);
@@ -143,8 +147,8 @@ static rapt_status take_workspace(rapt_device *device, struct plan_entry *entry,
     return RAPT_OK;
 }
 
-rapt_status plan_cache_take(rapt_device *device, const struct problem *p, const char *kernel, rapt_stream stream,
-                            struct cached_plan *out)
+rapt_status plan_cache_take(rapt_device *device, const struct problem *p, const char *kernel,
+                            rapt_stream stream, struct cached_plan *out)
 {
     struct plan_cache *cache = device->cache;
     rapt_status status = RAPT_OK;

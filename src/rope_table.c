@@ -1,15 +1,16 @@
 /* rope_table.c: RoPE's inverse frequencies and their context-extension rules, in f64.
- * Plain: Su et al., "RoFormer", arXiv:2104.09864. Linear: Chen et al., arXiv:2306.15595. NTK-aware: the base is raised to
- * theta * factor^(d / (d - 2)). YaRN: Peng et al., "YaRN", arXiv:2309.00071, section 3. Llama 3: the frequency rule that
- * Llama 3.1 was published with (wavelengths below the high limit kept, above the low limit divided by factor, linear blend
- * between). */
+ * Plain: Su et al., "RoFormer", arXiv:2104.09864. Linear: Chen et al., arXiv:2306.15595. NTK-aware:
+ * the base is raised to theta * factor^(d / (d - 2)). YaRN: Peng et al., "YaRN", arXiv:2309.00071,
+ * section 3. Llama 3: the frequency rule that Llama 3.1 was published with (wavelengths below the
+ * high limit kept, above the low limit divided by factor, linear blend between). */
 #include "backend.h"
 
 #include <math.h>
 
 static const double two_pi = 6.283185307179586476925286766559;
 
-/* The pair index, as a real number, whose wavelength makes `turns` turns in the original context. */
+/* The pair index, as a real number, whose wavelength makes `turns` turns in the original context.
+ */
 static double pair_of_turns(double turns, double rotary, double theta, double context)
 {
     return rotary * log(context / (turns * two_pi)) / (2 * log(theta));
@@ -22,7 +23,8 @@ static double clamp(double x, double low, double high)
 
 static double llama3(double frequency, const rapt_rope_args *args)
 {
-    double low = args->low_freq_factor ? args->low_freq_factor : 1, high = args->high_freq_factor ? args->high_freq_factor : 4;
+    double low = args->low_freq_factor ? args->low_freq_factor : 1,
+           high = args->high_freq_factor ? args->high_freq_factor : 4;
     double turns = args->original_context * frequency / two_pi;
     if (turns > high) return frequency;
     if (turns < low) return frequency / args->factor;
@@ -30,14 +32,16 @@ static double llama3(double frequency, const rapt_rope_args *args)
     return (1 - smooth) * frequency / args->factor + smooth * frequency;
 }
 
-void rope_frequencies(const rapt_rope_args *args, int64_t rotary, double *inverse, double *magnitude)
+void rope_frequencies(const rapt_rope_args *args, int64_t rotary, double *inverse,
+                      double *magnitude)
 {
     double theta = args->theta ? args->theta : 10000, r = (double)rotary;
     if (args->scaling == RAPT_ROPE_NTK && rotary > 2) theta *= pow(args->factor, r / (r - 2));
     double low = 0, high = 0;
     *magnitude = 1;
     if (args->scaling == RAPT_ROPE_YARN) {
-        double fast = args->beta_fast ? args->beta_fast : 32, slow = args->beta_slow ? args->beta_slow : 1;
+        double fast = args->beta_fast ? args->beta_fast : 32,
+               slow = args->beta_slow ? args->beta_slow : 1;
         low = fmax(floor(pair_of_turns(fast, r, theta, args->original_context)), 0);
         high = fmin(ceil(pair_of_turns(slow, r, theta, args->original_context)), r - 1);
         if (high <= low) high = low + 0.001;

@@ -6,20 +6,20 @@
  *     s   = scale * dot(q[b,h,i,:], k[b,g,j,:])
  *     s   = softcap * tanh(s / softcap)                       if softcap > 0
  *     s   = s + bias[b,h,i,j] - alibi_slope[h] * |i + offset - j|
- *     s   = -inf                                              where mask, causal, window or length hide key j
- *     p   = exp(s - m) / (exp(sink[h] - m) + sum_j exp(s - m))          m: maximum over s and sink
- *     out[b,h,i,:] = sum_j p v[b,g,j,:]          lse[b,h,i] = log(exp(sink[h]) + sum_j exp(s))
+ *     s   = -inf                                              where mask, causal, window or length
+ * hide key j p   = exp(s - m) / (exp(sink[h] - m) + sum_j exp(s - m))          m: maximum over s
+ * and sink out[b,h,i,:] = sum_j p v[b,g,j,:]          lse[b,h,i] = log(exp(sink[h]) + sum_j exp(s))
  *
  * docs/SEMANTICS.md defines every corner (empty rows, NaN, alignment, rounding). Typical use:
  *
  *     rapt_context *context; rapt_open(&context, NULL);
  *     rapt_attention a = {.struct_size = sizeof a, .causal = 1};
  *     a.q = rapt_tensor_bthd(q, RAPT_F32, 1, 32, 512, 128);     ... k, v, out alike
- *     if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) fprintf(stderr, "%s\n", rapt_last_error());
- *     rapt_close(&context);
+ *     if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) fprintf(stderr, "%s\n",
+ * rapt_last_error()); rapt_close(&context);
  *
- * Threads: every function may be called from any thread at once, except that an object must not be closed or
- * destroyed while another thread uses it. Nothing here prints or aborts.
+ * Threads: every function may be called from any thread at once, except that an object must not be
+ * closed or destroyed while another thread uses it. Nothing here prints or aborts.
  */
 #ifndef RAPT_H
 #define RAPT_H
@@ -41,7 +41,7 @@ extern "C" {
 #define RAPT_API
 #endif
 
-/* ---- Status ------------------------------------------------------------------------------------------------- */
+/* ---- Status ---- */
 
 #define RAPT_STATUS_LIST(X)                                                                        \
     X(OK, 0, "success")                                                                            \
@@ -60,13 +60,13 @@ typedef enum rapt_status {
 
 /* The status in a few words; a constant string. */
 RAPT_API const char *rapt_status_text(rapt_status status);
-/* The sentence of this thread's last failed call, "function: fact (rule)"; "" before the first. Owned by the library,
- * valid until this thread's next failing call. */
+/* The sentence of this thread's last failed call, "function: fact (rule)"; "" before the first.
+ * Owned by the library, valid until this thread's next failing call. */
 RAPT_API const char *rapt_last_error(void);
 /* MAJOR * 10000 + MINOR * 100 + PATCH of the library that is linked. */
 RAPT_API int rapt_version(void);
 
-/* ---- Tensors ------------------------------------------------------------------------------------------------ */
+/* ---- Tensors ---- */
 
 #define RAPT_DTYPE_LIST(X) /* name, value, bytes, text */                                          \
     X(F32, 1, 4, "f32")                                                                            \
@@ -83,209 +83,253 @@ typedef enum rapt_dtype {
 #undef RAPT_DTYPE_ENUM
 } rapt_dtype;
 
-/* A view; the caller owns the memory. Axes are [batch, head, token, channel]; strides are in elements, may be negative,
- * and 0 repeats. A tensor that is all zero is absent. Element alignment suffices. */
+/* A view; the caller owns the memory. Axes are [batch, head, token, channel]; strides are in
+ * elements, may be negative, and 0 repeats. A tensor that is all zero is absent. Element alignment
+ * suffices. */
 typedef struct rapt_tensor {
-    void   *data;
+    void *data;
     int64_t dtype; /* rapt_dtype */
     int64_t size[4], stride[4];
 } rapt_tensor;
 
-/* Dense tensors in the two common memory orders, [batch][head][token][channel] and [batch][token][head][channel]. */
-static inline rapt_tensor rapt_tensor_bhtd(const void *data, rapt_dtype dtype, int64_t batch, int64_t heads,
-                                           int64_t tokens, int64_t channels)
+/* Dense tensors in the two common memory orders, [batch][head][token][channel] and
+ * [batch][token][head][channel]. */
+static inline rapt_tensor rapt_tensor_bhtd(const void *data, rapt_dtype dtype, int64_t batch,
+                                           int64_t heads, int64_t tokens, int64_t channels)
 {
-    rapt_tensor t = {(void *)data, dtype, {batch, heads, tokens, channels},
+    rapt_tensor t = {(void *)data,
+                     dtype,
+                     {batch, heads, tokens, channels},
                      {heads * tokens * channels, tokens * channels, channels, 1}};
     return t;
 }
 
-static inline rapt_tensor rapt_tensor_bthd(const void *data, rapt_dtype dtype, int64_t batch, int64_t heads,
-                                           int64_t tokens, int64_t channels)
+static inline rapt_tensor rapt_tensor_bthd(const void *data, rapt_dtype dtype, int64_t batch,
+                                           int64_t heads, int64_t tokens, int64_t channels)
 {
-    rapt_tensor t = {(void *)data, dtype, {batch, heads, tokens, channels},
+    rapt_tensor t = {(void *)data,
+                     dtype,
+                     {batch, heads, tokens, channels},
                      {tokens * heads * channels, channels, heads * channels, 1}};
     return t;
 }
 
-/* ---- Context and devices ------------------------------------------------------------------------------------ */
+/* ---- Context and devices ---- */
 
 typedef struct rapt_context rapt_context;
-typedef struct rapt_device  rapt_device;
-typedef struct rapt_plan    rapt_plan;
-typedef void               *rapt_stream; /* CUstream, hipStream_t, or NULL: the default stream; ignored on a CPU */
+typedef struct rapt_device rapt_device;
+typedef struct rapt_plan rapt_plan;
+typedef void
+    *rapt_stream; /* CUstream, hipStream_t, or NULL: the default stream; ignored on a CPU */
 
-/* Structs whose first field is struct_size grow at the end: set it to sizeof of the struct you compiled with, zero the
- * rest. A library older than your header refuses a tail that is not zero; it never ignores one. */
+/* Structs whose first field is struct_size grow at the end: set it to sizeof of the struct you
+ * compiled with, zero the rest. A library older than your header refuses a tail that is not zero;
+ * it never ignores one. */
 typedef struct rapt_config {
-    uint64_t    struct_size;
-    int64_t     threads;  /* of the CPU device, the caller's included; 0: RAPT_THREADS, else every CPU allowed */
+    uint64_t struct_size;
+    int64_t threads; /* of the CPU device, the caller's included; 0: RAPT_THREADS, else every CPU
+                        allowed */
     const char *backends; /* NULL: all; else a comma list of cuda, hip, cpu, e.g. "cpu" */
 } rapt_config;
 
-/* Opens the devices of this machine, GPUs first, the CPU last; a missing driver or GPU is no error. config NULL: defaults.
- * On success *out is the caller's, to be closed with rapt_close; on failure *out is NULL. */
+/* Opens the devices of this machine, GPUs first, the CPU last; a missing driver or GPU is no error.
+ * config NULL: defaults. On success *out is the caller's, to be closed with rapt_close; on failure
+ * *out is NULL. */
 RAPT_API rapt_status rapt_open(rapt_context **out, const rapt_config *config);
-/* Closes the context and its devices and sets *context to NULL. Its plans must be destroyed before. NULL is fine. */
+/* Closes the context and its devices and sets *context to NULL. Its plans must be destroyed before.
+ * NULL is fine. */
 RAPT_API void rapt_close(rapt_context **context);
 /* Devices belong to their context. rapt_device_at returns NULL for an index out of range. */
-RAPT_API int          rapt_device_count(const rapt_context *context);
+RAPT_API int rapt_device_count(const rapt_context *context);
 RAPT_API rapt_device *rapt_device_at(const rapt_context *context, int index);
 
 typedef struct rapt_device_info {
     uint64_t struct_size;
-    char     name[96];      /* the hardware's own name */
-    char     backend[16];   /* "cuda", "hip" or "cpu" */
-    char     arch[32];      /* "sm_90", "gfx942", "avx512_bf16", ... */
-    int64_t  index;         /* within its backend: cuda:0, cuda:1, ... */
-    int64_t  compute_units; /* multiprocessors, compute units, or threads */
-    int64_t  memory_bytes;
+    char name[96];         /* the hardware's own name */
+    char backend[16];      /* "cuda", "hip" or "cpu" */
+    char arch[32];         /* "sm_90", "gfx942", "avx512_bf16", ... */
+    int64_t index;         /* within its backend: cuda:0, cuda:1, ... */
+    int64_t compute_units; /* multiprocessors, compute units, or threads */
+    int64_t memory_bytes;
 } rapt_device_info;
 
 RAPT_API rapt_status rapt_device_describe(const rapt_device *device, rapt_device_info *info);
-/* Why backend number index (0, 1, ...) opened no device: a sentence; "" when it did; NULL past the last. *name may be NULL. */
+/* Why backend number index (0, 1, ...) opened no device: a sentence; "" when it did; NULL past the
+ * last. *name may be NULL. */
 RAPT_API const char *rapt_backend_note(const rapt_context *context, int index, const char **name);
 
 typedef struct rapt_kernel_info {
-    uint64_t    struct_size;
+    uint64_t struct_size;
     const char *name;     /* as rapt_attention.kernel takes it */
     const char *backend;  /* "cuda", "hip" or "cpu" */
     const char *arch;     /* the instruction set it is built for */
     const char *op;       /* "forward", "rope", ... */
     const char *override; /* the file that replaces it, from the environment; NULL: none */
-    int64_t     bytes;    /* of embedded code; 0: not built into this library */
-    int64_t     present;  /* 1: a device of this context can run it */
+    int64_t bytes;        /* of embedded code; 0: not built into this library */
+    int64_t present;      /* 1: a device of this context can run it */
 } rapt_kernel_info;
 
 /* Every kernel row of the library; strings live as long as the context. INVALID past the last. */
-RAPT_API int64_t     rapt_kernel_count(const rapt_context *context);
-RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index, rapt_kernel_info *info);
+RAPT_API int64_t rapt_kernel_count(const rapt_context *context);
+RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index,
+                                    rapt_kernel_info *info);
 
-/* Device memory; on the CPU device plain memory, 64-byte aligned. rapt_copy copies bytes between any two of host and
- * this device's memory, in stream order; a copy that touches host memory has finished on return. */
+/* Device memory; on the CPU device plain memory, 64-byte aligned. rapt_copy copies bytes between
+ * any two of host and this device's memory, in stream order; a copy that touches host memory has
+ * finished on return. */
 RAPT_API rapt_status rapt_alloc(rapt_device *device, size_t bytes, void **out);
-RAPT_API void        rapt_free(rapt_device *device, void *memory);
-RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes, rapt_stream stream);
+RAPT_API void rapt_free(rapt_device *device, void *memory);
+RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes,
+                               rapt_stream stream);
 RAPT_API rapt_status rapt_synchronize(rapt_device *device, rapt_stream stream);
 
-/* ---- Attention ---------------------------------------------------------------------------------------------- */
+/* ---- Attention ---- */
 
 #define RAPT_WINDOW(neighbours) ((int64_t)(neighbours) + 1) /* 0 and more: that many; -1: open */
 enum { RAPT_BOTTOM_RIGHT = 0, RAPT_TOP_LEFT = 1 };
 
-/* Every zero means plain attention. B batch, Hq/Hkv heads, Sq/Skv tokens, D and Dv channels. "Broadcast" axes may have
- * size 1. All pointers are memory of the device; index tensors are I32 or I64. Only 64-bit fields, no padding. */
+/* Every zero means plain attention. B batch, Hq/Hkv heads, Sq/Skv tokens, D and Dv channels.
+ * "Broadcast" axes may have size 1. All pointers are memory of the device; index tensors are I32 or
+ * I64. Only 64-bit fields, no padding. */
 typedef struct rapt_attention {
-    uint64_t    struct_size;
-    rapt_tensor q;           /* [B, Hq, Sq, D] F32, F16 or BF16; Hq a multiple of Hkv */
-    rapt_tensor k;           /* [B, Hkv, Skv, D]; paged: [page, Hkv, tokens of a page, D] */
-    rapt_tensor v;           /* [B, Hkv, Skv, Dv]; paged alike */
-    rapt_tensor out;         /* [B, Hq, Sq, Dv] F32 or q's dtype; must not overlap an input */
-    rapt_tensor lse;         /* optional [B, Hq, Sq, 1] F32: natural logarithm */
-    rapt_tensor bias;        /* optional [B, Hq, Sq, Skv] F32 or q's dtype, all axes broadcast: added to the scores */
-    rapt_tensor mask;        /* optional [B, Hq, Sq, Skv] U8, all axes broadcast: 0 hides */
+    uint64_t struct_size;
+    rapt_tensor q;    /* [B, Hq, Sq, D] F32, F16 or BF16; Hq a multiple of Hkv */
+    rapt_tensor k;    /* [B, Hkv, Skv, D]; paged: [page, Hkv, tokens of a page, D] */
+    rapt_tensor v;    /* [B, Hkv, Skv, Dv]; paged alike */
+    rapt_tensor out;  /* [B, Hq, Sq, Dv] F32 or q's dtype; must not overlap an input */
+    rapt_tensor lse;  /* optional [B, Hq, Sq, 1] F32: natural logarithm */
+    rapt_tensor bias; /* optional [B, Hq, Sq, Skv] F32 or q's dtype, all axes broadcast: added to
+                         the scores */
+    rapt_tensor mask; /* optional [B, Hq, Sq, Skv] U8, all axes broadcast: 0 hides */
     rapt_tensor alibi_slope; /* optional [B, Hq, 1, 1] F32, batch broadcast */
-    rapt_tensor sink;        /* optional [B, Hq, 1, 1] F32, batch broadcast: a logit without a value */
-    rapt_tensor q_start;     /* ragged queries [B + 1, 1, 1, 1]: sequence b has tokens q_start[b] ... q_start[b+1] - 1 of
-                                q, out, lse [1, Hq, total, .]; bias, mask, weights are then [1, Hq, total, Skv] */
-    rapt_tensor kv_start;    /* ragged keys alike, of k and v [1, Hkv, total, .]; the longest is read from the data, so
-                                bias, mask and weights need at least that many columns */
-    rapt_tensor kv_length;   /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
-    rapt_tensor page_table;  /* paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t / P], row t % P */
-    rapt_tensor q_scale, k_scale, v_scale; /* I8 data: value = scale * data. [B, H, S, C / block], all axes broadcast */
-    rapt_tensor weights;     /* optional [B, Hq, Sq, Skv] F32, F16 or BF16: receives p, 0 where hidden */
-    double      scale;       /* 0: 1 / sqrt(D); may be negative */
-    double      softcap;     /* 0: none */
-    int64_t     causal;      /* 1: key j visible iff j <= i + offset */
-    int64_t     align;       /* RAPT_BOTTOM_RIGHT: offset = kv_length - q_length, per sequence; RAPT_TOP_LEFT: 0 */
-    int64_t     window_left, window_right; /* 0: open; RAPT_WINDOW(n): keys i+offset-n ... / ... i+offset+n, inclusive */
-    int64_t     batch_invariant; /* 1: a sequence's bits do not depend on its neighbours or its place in the batch */
+    rapt_tensor sink;    /* optional [B, Hq, 1, 1] F32, batch broadcast: a logit without a value */
+    rapt_tensor q_start; /* ragged queries [B + 1, 1, 1, 1]: sequence b has tokens q_start[b] ...
+                            q_start[b+1] - 1 of q, out, lse [1, Hq, total, .]; bias, mask, weights
+                            are then [1, Hq, total, Skv] */
+    rapt_tensor
+        kv_start; /* ragged keys alike, of k and v [1, Hkv, total, .]; the longest is read from the
+                     data, so bias, mask and weights need at least that many columns */
+    rapt_tensor kv_length;  /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
+    rapt_tensor page_table; /* paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t /
+                               P], row t % P */
+    rapt_tensor q_scale, k_scale,
+        v_scale; /* I8 data: value = scale * data. [B, H, S, C / block], all axes broadcast */
+    rapt_tensor
+        weights;    /* optional [B, Hq, Sq, Skv] F32, F16 or BF16: receives p, 0 where hidden */
+    double scale;   /* 0: 1 / sqrt(D); may be negative */
+    double softcap; /* 0: none */
+    int64_t causal; /* 1: key j visible iff j <= i + offset */
+    int64_t align; /* RAPT_BOTTOM_RIGHT: offset = kv_length - q_length, per sequence; RAPT_TOP_LEFT:
+                      0 */
+    int64_t window_left,
+        window_right; /* 0: open; RAPT_WINDOW(n): keys i+offset-n ... / ... i+offset+n, inclusive */
+    int64_t batch_invariant; /* 1: a sequence's bits do not depend on its neighbours or its place in
+                                the batch */
     const char *kernel;      /* NULL: the best; else the kernel of this name or a refusal */
 } rapt_attention;
 
-/* Chooses a kernel for the shapes, strides, dtypes and options of a; data pointers are ignored (an absent tensor has
- * dtype 0). On success *out is the caller's; on failure *out is NULL and rapt_last_error says why every kernel refused. */
-RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device, const rapt_attention *a);
-/* Bytes of device memory that one execute needs; 0: none. Two executes at the same time need two workspaces. */
-RAPT_API size_t      rapt_plan_workspace_size(const rapt_plan *plan);
+/* Chooses a kernel for the shapes, strides, dtypes and options of a; data pointers are ignored (an
+ * absent tensor has dtype 0). On success *out is the caller's; on failure *out is NULL and
+ * rapt_last_error says why every kernel refused. */
+RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device,
+                                      const rapt_attention *a);
+/* Bytes of device memory that one execute needs; 0: none. Two executes at the same time need two
+ * workspaces. */
+RAPT_API size_t rapt_plan_workspace_size(const rapt_plan *plan);
 RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan);
-/* a as at creation, with data pointers. Allocates nothing; on a GPU asynchronous and capturable in a graph, on a CPU done
- * on return. After a failure out is untouched unless the device itself failed. Bad indices that the host can see are
- * refused; on a GPU they are the caller's promise. workspace: 64-byte aligned, not shared with a running execute. */
-RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream);
-RAPT_API void        rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
-/* Which kernel would run and why each better one is refused, one line each. Writes at most size bytes, 0-terminated;
- * returns the length of the whole text. */
-RAPT_API size_t      rapt_explain(rapt_device *device, const rapt_attention *a, char *text, size_t size);
-/* Plan and execute with a plan and a workspace that the device keeps from earlier calls of the same shape. */
+/* a as at creation, with data pointers. Allocates nothing; on a GPU asynchronous and capturable in
+ * a graph, on a CPU done on return. After a failure out is untouched unless the device itself
+ * failed. Bad indices that the host can see are refused; on a GPU they are the caller's promise.
+ * workspace: 64-byte aligned, not shared with a running execute. */
+RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
+                                       void *workspace, rapt_stream stream);
+RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
+/* Which kernel would run and why each better one is refused, one line each. Writes at most size
+ * bytes, 0-terminated; returns the length of the whole text. */
+RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char *text, size_t size);
+/* Plan and execute with a plan and a workspace that the device keeps from earlier calls of the same
+ * shape. */
 RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, rapt_stream stream);
 
-/* ---- The pieces, on every device ---------------------------------------------------------------------------- */
+/* ---- The pieces, on every device ---- */
 
-enum { RAPT_ROPE_PLAIN = 0, RAPT_ROPE_LINEAR = 1, RAPT_ROPE_NTK = 2, RAPT_ROPE_YARN = 3, RAPT_ROPE_LLAMA3 = 4 };
+enum {
+    RAPT_ROPE_PLAIN = 0,
+    RAPT_ROPE_LINEAR = 1,
+    RAPT_ROPE_NTK = 2,
+    RAPT_ROPE_YARN = 3,
+    RAPT_ROPE_LLAMA3 = 4
+};
 
 typedef struct rapt_rope_args {
-    uint64_t    struct_size;
-    rapt_tensor x, out;          /* [B, H, S, D] F32, F16, BF16; out may be x */
-    rapt_tensor position;        /* [B, 1, S, 1] I32 or I64, batch broadcast; absent: 0, 1, 2, ... */
-    rapt_tensor cos, sin;        /* optional [1, 1, positions, rotary / 2] F32: used in place of theta */
-    double      theta;           /* 0: 10000 */
-    int64_t     rotary_channels; /* even, at most D; 0: D. The rest is copied */
-    int64_t     interleaved;     /* 0: pairs (c, c + rotary/2), NeoX; 1: pairs (2c, 2c + 1), GPT-J */
-    int64_t     scaling;         /* RAPT_ROPE_... */
-    double      factor;          /* context extension, LINEAR, NTK, YARN, LLAMA3: at least 1 */
-    double      original_context;           /* YARN, LLAMA3: tokens the model was trained on */
-    double      low_freq_factor, high_freq_factor; /* LLAMA3; 0: 1 and 4 */
-    double      beta_fast, beta_slow;       /* YARN; 0: 32 and 1 */
-    double      attention_factor;           /* YARN: multiplies cos and sin; 0: 0.1 ln(factor) + 1 */
+    uint64_t struct_size;
+    rapt_tensor x, out;   /* [B, H, S, D] F32, F16, BF16; out may be x */
+    rapt_tensor position; /* [B, 1, S, 1] I32 or I64, batch broadcast; absent: 0, 1, 2, ... */
+    rapt_tensor cos, sin; /* optional [1, 1, positions, rotary / 2] F32: used in place of theta */
+    double theta;         /* 0: 10000 */
+    int64_t rotary_channels; /* even, at most D; 0: D. The rest is copied */
+    int64_t interleaved;     /* 0: pairs (c, c + rotary/2), NeoX; 1: pairs (2c, 2c + 1), GPT-J */
+    int64_t scaling;         /* RAPT_ROPE_... */
+    double factor;           /* context extension, LINEAR, NTK, YARN, LLAMA3: at least 1 */
+    double original_context; /* YARN, LLAMA3: tokens the model was trained on */
+    double low_freq_factor, high_freq_factor; /* LLAMA3; 0: 1 and 4 */
+    double beta_fast, beta_slow;              /* YARN; 0: 32 and 1 */
+    double attention_factor; /* YARN: multiplies cos and sin; 0: 0.1 ln(factor) + 1 */
 } rapt_rope_args;
 
-typedef struct rapt_softmax_args { /* out[..., :] = softmax(x[..., :]); a row of -inf gives zeros; out may be x */
-    uint64_t    struct_size;
+typedef struct rapt_softmax_args { /* out[..., :] = softmax(x[..., :]); a row of -inf gives zeros;
+                                      out may be x */
+    uint64_t struct_size;
     rapt_tensor x, out; /* [B, H, Sq, Skv] F32, F16, BF16 */
 } rapt_softmax_args;
 
 typedef struct rapt_qk_args { /* out = scale * q k^T */
-    uint64_t    struct_size;
+    uint64_t struct_size;
     rapt_tensor q, k, out; /* [B, Hq, Sq, D], [B, Hkv, Skv, D], [B, Hq, Sq, Skv] */
-    double      scale;     /* 0: 1 / sqrt(D) */
+    double scale;          /* 0: 1 / sqrt(D) */
 } rapt_qk_args;
 
 typedef struct rapt_pv_args { /* out = weights v; a weight of 0 does not touch its value */
-    uint64_t    struct_size;
+    uint64_t struct_size;
     rapt_tensor weights, v, out; /* [B, Hq, Sq, Skv], [B, Hkv, Skv, Dv], [B, Hq, Sq, Dv] */
 } rapt_pv_args;
 
 typedef struct rapt_causal_mask_args { /* x = -inf where key > query + offset, in place */
-    uint64_t    struct_size;
+    uint64_t struct_size;
     rapt_tensor x; /* [B, H, Sq, Skv] F32, F16, BF16 */
-    int64_t     align;
+    int64_t align;
 } rapt_causal_mask_args;
 
-typedef struct rapt_kv_replicate_args { /* KV head g becomes heads g * group ... g * group + group - 1 */
-    uint64_t    struct_size;
+typedef struct rapt_kv_replicate_args { /* KV head g becomes heads g * group ... g * group + group -
+                                           1 */
+    uint64_t struct_size;
     rapt_tensor k, v, k_out, v_out; /* [B, Hkv, S, D|Dv] -> [B, Hq, S, D|Dv]; both in one launch */
 } rapt_kv_replicate_args;
 
 typedef struct rapt_kv_append_args { /* new tokens behind those that a cache holds */
-    uint64_t    struct_size;
-    rapt_tensor k_new, v_new;    /* [B, Hkv, S, D|Dv]; ragged: [1, Hkv, total, .] with q_start */
-    rapt_tensor k, v;            /* the cache, plain or paged as in rapt_attention */
-    rapt_tensor kv_length;       /* [B, 1, 1, 1]: tokens held before this call; absent: 0. Not changed */
+    uint64_t struct_size;
+    rapt_tensor k_new, v_new; /* [B, Hkv, S, D|Dv]; ragged: [1, Hkv, total, .] with q_start */
+    rapt_tensor k, v;         /* the cache, plain or paged as in rapt_attention */
+    rapt_tensor kv_length; /* [B, 1, 1, 1]: tokens held before this call; absent: 0. Not changed */
     rapt_tensor q_start, page_table;
-    rapt_tensor k_scale, v_scale;   /* I8 cache: receives the scales */
-    const rapt_rope_args *rope;  /* NULL: none; else K is rotated on the way; x and out unused, position absent:
-                                    kv_length + 0, 1, 2, ... */
+    rapt_tensor k_scale, v_scale; /* I8 cache: receives the scales */
+    const rapt_rope_args *rope;   /* NULL: none; else K is rotated on the way; x and out unused,
+                                     position absent:   kv_length + 0, 1, 2, ... */
 } rapt_kv_append_args;
 
-/* Each: INVALID or UNSUPPORTED with a sentence and nothing written, or OK; asynchronous on a GPU. */
+/* Each: INVALID or UNSUPPORTED with a sentence and nothing written, or OK; asynchronous on a GPU.
+ */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
-RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream);
+RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
+                                  rapt_stream stream);
 RAPT_API rapt_status rapt_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream stream);
-RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mask_args *args, rapt_stream stream);
-RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args, rapt_stream stream);
-RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream);
+RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
+                                      rapt_stream stream);
+RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
+                                       rapt_stream stream);
+RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_args *args,
+                                    rapt_stream stream);
 
 #ifdef __cplusplus
 }

@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 
-/* count * size bytes, zeroed, 64-byte aligned; NULL when memory is out or the product overflows. Freed with free(). */
+/* count * size bytes, zeroed, 64-byte aligned; NULL when memory is out or the product overflows.
+ * Freed with free(). */
 void *alloc_zeroed(size_t count, size_t size);
 /* The same, not zeroed. */
 void *alloc_bytes(size_t bytes);

@@ -89,10 +89,8 @@ static inline float load_float(const void *data, int64_t dtype, int64_t index)
 
 static inline void store_float(void *data, int64_t dtype, int64_t index, float x)
 {
-    if (dtype == RAPT_F32)
-        ((float *)data)[index] = x;
-    else
-        ((uint16_t *)data)[index] = dtype == RAPT_F16 ? f16_from_float(x) : bf16_from_float(x);
+    if (dtype == RAPT_F32) ((float *)data)[index] = x;
+    else ((uint16_t *)data)[index] = dtype == RAPT_F16 ? f16_from_float(x) : bf16_from_float(x);
 }
 
 /* Element index of I32 or I64 data. */

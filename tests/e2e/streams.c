@@ -1,5 +1,6 @@
-/* streams.c: rapt on the streams, graphs and memory of a program that uses CUDA or HIP itself: captured in a graph and replayed, on
- * several streams and threads at once, and what one execute costs the CPU. */
+/* streams.c: rapt on the streams, graphs and memory of a program that uses CUDA or HIP itself:
+ * captured in a graph and replayed, on several streams and threads at once, and what one execute
+ * costs the CPU. */
 #include "devices.h"
 
 #include <dlfcn.h>
@@ -7,7 +8,10 @@
 #include <time.h>
 
 enum { BATCH = 2, HEADS = 8, KV_HEADS = 2, QUERIES = 64, KEYS = 160, CHANNELS = 64 };
-enum { Q_BYTES = BATCH * HEADS * QUERIES * CHANNELS * 2, KV_BYTES = BATCH * KV_HEADS * KEYS * CHANNELS * 2 };
+enum {
+    Q_BYTES = BATCH * HEADS * QUERIES * CHANNELS * 2,
+    KV_BYTES = BATCH * KV_HEADS * KEYS * CHANNELS * 2
+};
 
 /* The program's own use of the driver; the two vendors' functions have the same form. */
 struct native {
@@ -34,13 +38,15 @@ static const struct {
     {"cuDeviceGet", "hipDeviceGet", offsetof(struct native, device_get)},
     {"cuDevicePrimaryCtxRetain", "hipDevicePrimaryCtxRetain", offsetof(struct native, retain)},
     {"cuCtxSetCurrent", "hipCtxSetCurrent", offsetof(struct native, set_current)},
-    {"cuDevicePrimaryCtxRelease_v2", "hipDevicePrimaryCtxRelease", offsetof(struct native, release)},
+    {"cuDevicePrimaryCtxRelease_v2", "hipDevicePrimaryCtxRelease",
+     offsetof(struct native, release)},
     {"cuStreamCreate", "hipStreamCreateWithFlags", offsetof(struct native, stream_create)},
     {"cuStreamDestroy_v2", "hipStreamDestroy", offsetof(struct native, stream_destroy)},
     {"cuStreamSynchronize", "hipStreamSynchronize", offsetof(struct native, stream_wait)},
     {"cuStreamBeginCapture_v2", "hipStreamBeginCapture", offsetof(struct native, begin)},
     {"cuStreamEndCapture", "hipStreamEndCapture", offsetof(struct native, end)},
-    {"cuGraphInstantiateWithFlags", "hipGraphInstantiateWithFlags", offsetof(struct native, instantiate)},
+    {"cuGraphInstantiateWithFlags", "hipGraphInstantiateWithFlags",
+     offsetof(struct native, instantiate)},
     {"cuGraphLaunch", "hipGraphLaunch", offsetof(struct native, replay)},
     {"cuGraphExecDestroy", "hipGraphExecDestroy", offsetof(struct native, exec_destroy)},
     {"cuGraphDestroy", "hipGraphDestroy", offsetof(struct native, graph_destroy)},
@@ -50,7 +56,10 @@ static void native_open(struct native *n, const rapt_device *device)
 {
     int cuda = !strcmp(info_of(device).backend, "cuda");
     const char *chosen = getenv(cuda ? "RAPT_CUDA_LIBRARY" : "RAPT_HIP_LIBRARY");
-    n->library = dlopen(chosen && *chosen ? chosen : cuda ? "libcuda.so.1" : "libamdhip64.so", RTLD_NOW);
+    n->library = dlopen(chosen && *chosen ? chosen
+                        : cuda            ? "libcuda.so.1"
+                                          : "libamdhip64.so",
+                        RTLD_NOW);
     assert_non_null(n->library);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
         void *address = dlsym(n->library, cuda ? functions[i].cuda : functions[i].hip);
@@ -95,7 +104,8 @@ static void *device_f16(rapt_device *device, size_t bytes, uint64_t seed)
     uint16_t *host = malloc(bytes);
     assert_non_null(host);
     expect_ok(rapt_alloc(device, bytes, &memory), device, "alloc");
-    expect_ok(rapt_copy(device, memory, random_f16(host, bytes / 2, seed), bytes, NULL), device, "copy");
+    expect_ok(rapt_copy(device, memory, random_f16(host, bytes / 2, seed), bytes, NULL), device,
+              "copy");
     free(host);
     return memory;
 }
@@ -105,12 +115,17 @@ static void work_begin(struct work *w, rapt_device *device, const char *kernel)
     memset(w, 0, sizeof *w);
     w->device = device;
     w->a = (rapt_attention){.struct_size = sizeof w->a, .causal = 1, .kernel = kernel};
-    w->a.q = rapt_tensor_bthd(device_f16(device, Q_BYTES, 1), RAPT_F16, BATCH, HEADS, QUERIES, CHANNELS);
-    w->a.k = rapt_tensor_bthd(device_f16(device, KV_BYTES, 2), RAPT_F16, BATCH, KV_HEADS, KEYS, CHANNELS);
-    w->a.v = rapt_tensor_bthd(device_f16(device, KV_BYTES, 3), RAPT_F16, BATCH, KV_HEADS, KEYS, CHANNELS);
-    w->a.out = rapt_tensor_bthd(device_f16(device, Q_BYTES, 4), RAPT_F16, BATCH, HEADS, QUERIES, CHANNELS);
+    w->a.q =
+        rapt_tensor_bthd(device_f16(device, Q_BYTES, 1), RAPT_F16, BATCH, HEADS, QUERIES, CHANNELS);
+    w->a.k = rapt_tensor_bthd(device_f16(device, KV_BYTES, 2), RAPT_F16, BATCH, KV_HEADS, KEYS,
+                              CHANNELS);
+    w->a.v = rapt_tensor_bthd(device_f16(device, KV_BYTES, 3), RAPT_F16, BATCH, KV_HEADS, KEYS,
+                              CHANNELS);
+    w->a.out =
+        rapt_tensor_bthd(device_f16(device, Q_BYTES, 4), RAPT_F16, BATCH, HEADS, QUERIES, CHANNELS);
     expect_ok(rapt_plan_create(&w->plan, device, &w->a), device, "plan");
-    expect_ok(rapt_alloc(device, rapt_plan_workspace_size(w->plan), &w->workspace), device, "workspace");
+    expect_ok(rapt_alloc(device, rapt_plan_workspace_size(w->plan), &w->workspace), device,
+              "workspace");
 }
 
 static void work_end(struct work *w)
@@ -125,14 +140,17 @@ static void work_end(struct work *w)
 
 static void set_q(struct work *w, uint64_t seed)
 {
-    expect_ok(rapt_copy(w->device, w->a.q.data, random_f16((uint16_t *)w->host, Q_BYTES / 2, seed), Q_BYTES, NULL), w->device, "q");
+    expect_ok(rapt_copy(w->device, w->a.q.data, random_f16((uint16_t *)w->host, Q_BYTES / 2, seed),
+                        Q_BYTES, NULL),
+              w->device, "q");
 }
 
 /* What lies in out, after spoiling it if clear is set. */
 static const unsigned char *out_of(struct work *w, int clear)
 {
     memset(w->host, 0xff, Q_BYTES);
-    if (clear) expect_ok(rapt_copy(w->device, w->a.out.data, w->host, Q_BYTES, NULL), w->device, "clear");
+    if (clear)
+        expect_ok(rapt_copy(w->device, w->a.out.data, w->host, Q_BYTES, NULL), w->device, "clear");
     expect_ok(rapt_copy(w->device, w->host, w->a.out.data, Q_BYTES, NULL), w->device, "out");
     return w->host;
 }
@@ -154,7 +172,7 @@ static void replay(rapt_device *device, const char *kernel)
     native_open(&n, device);
     work_begin(&w, device, kernel);
     assert_int_equal(n.stream_create(&stream, 1), 0); /* not ordered after the default stream */
-    assert_int_equal(n.begin(stream, 0), 0);           /* the strictest mode: nothing unsafe on any thread */
+    assert_int_equal(n.begin(stream, 0), 0); /* the strictest mode: nothing unsafe on any thread */
     rapt_status status = rapt_plan_execute(w.plan, &w.a, w.workspace, stream);
     assert_int_equal(n.end(stream, &graph), 0);
     expect_ok(status, device, "execute under capture");
@@ -201,7 +219,8 @@ static void *run_lane(void *argument)
     l->same = 1;
     rapt_device_info info = info_of(l->work.device);
     void *primary;
-    if (l->native->retain(&primary, (int)info.index) || l->native->set_current(primary) || l->native->stream_create(&stream, 1)) {
+    if (l->native->retain(&primary, (int)info.index) || l->native->set_current(primary) ||
+        l->native->stream_create(&stream, 1)) {
         l->status = RAPT_DRIVER;
         return NULL;
     }
@@ -215,7 +234,8 @@ static void *run_lane(void *argument)
     return NULL;
 }
 
-/* Every thread has a stream, tensors, a plan and a workspace; all inputs are the same, so all outputs are. */
+/* Every thread has a stream, tensors, a plan and a workspace; all inputs are the same, so all
+ * outputs are. */
 static void threads(void **state)
 {
     (void)state;
@@ -234,7 +254,8 @@ static void threads(void **state)
             lanes[i].want = want;
         }
         expected(&lanes[0].work, want);
-        for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&ids[i], NULL, run_lane, &lanes[i]), 0);
+        for (int i = 0; i < THREADS; i++)
+            assert_int_equal(pthread_create(&ids[i], NULL, run_lane, &lanes[i]), 0);
         for (int i = 0; i < THREADS; i++) pthread_join(ids[i], NULL);
         for (int i = 0; i < THREADS; i++) {
             assert_int_equal(lanes[i].status, RAPT_OK);
@@ -252,7 +273,8 @@ static double now(void)
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
-/* The best of many bursts that are far shorter than a launch queue, so that neither other processes nor a full queue count. */
+/* The best of many bursts that are far shorter than a launch queue, so that neither other processes
+ * nor a full queue count. */
 static void cost(void **state)
 {
     (void)state;
@@ -264,13 +286,14 @@ static void cost(void **state)
         work_begin(&w, device, NULL);
         for (int burst = 0; burst < 100; burst++) {
             double begin = now();
-            for (int i = 0; i < 32; i++) expect_ok(rapt_plan_execute(w.plan, &w.a, w.workspace, NULL), device, "execute");
+            for (int i = 0; i < 32; i++)
+                expect_ok(rapt_plan_execute(w.plan, &w.a, w.workspace, NULL), device, "execute");
             double each = (now() - begin) / 32;
             if (each < best) best = each;
             expect_ok(rapt_synchronize(device, NULL), device, "synchronize");
         }
-        print_message("# %s:%d: %.2f us of CPU time per execute of %s\n", info_of(device).backend, (int)info_of(device).index, best,
-                      rapt_plan_kernel(w.plan));
+        print_message("# %s:%d: %.2f us of CPU time per execute of %s\n", info_of(device).backend,
+                      (int)info_of(device).index, best, rapt_plan_kernel(w.plan));
         assert_true(best < 3); /* microseconds: what a launch may cost a decoding step */
         work_end(&w);
     }
@@ -278,6 +301,7 @@ static void cost(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads), cmocka_unit_test(cost)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads),
+                                       cmocka_unit_test(cost)};
     return cmocka_run_group_tests_name("streams", tests, open_devices, close_devices);
 }
