@@ -104,6 +104,17 @@ for padding in (1, 2, 3):
     problem = Problem(tensors["q"], tensors["k"], tensors["v"])
     compare(f"data at an odd offset, {padding}", file, [], problem.row, dense_rows(tensors))
 
+# 8-bit keys and values with a scale for each token and block of channels.
+tensors = qkv()
+whole, file_tensors = {"q": tensors["q"]}, {"q": tensors["q"]}
+for key in "kv":
+    small = Tensor("I8", [2, 7, 2, 8], [round(20 * x) for x in tensors[key].values])
+    scale = Tensor("F32", [2, 7, 2, 2], [0.01 + 0.001 * i for i in range(56)])
+    whole[key] = Tensor("F32", [2, 7, 2, 8], [x * scale.values[i // 4] for i, x in enumerate(small.values)])
+    file_tensors.update({key: small, f"{key}_scale": scale})
+problem = Problem(whole["q"], whole["k"], whole["v"])
+compare("I8 keys and values", write_file(path("i.safetensors"), file_tensors), [], problem.row, dense_rows(whole), "F16")
+
 # Ragged: sequences behind each other, one of them empty.
 q_start, kv_start = [0, 3, 3, 8], [0, 4, 6, 15]
 tensors = {"q": random_tensor("F32", [1, 8, 4, 8], 1), "k": random_tensor("F32", [1, 15, 2, 8], 2), "v": random_tensor("F32", [1, 15, 2, 8], 3)}
