@@ -11,7 +11,7 @@ names() {
     for source in tests/*/"$1".c tests/*/"$1".t; do
         [ -f "$source" ] || continue
         binary=$build/${source%.c}
-        if grep -q 'run_group\|run_on_devices\|"--list"' "$source"; then
+        if grep -q 'run_group(\|run_on_devices(\|"--list"' "$source"; then
             if [ ! -x "$binary" ]; then echo "# $binary is not built" >&2; fi
             "$binary" --list 2> /dev/null
         else

@@ -175,7 +175,7 @@ static void angles(void **state)
 static void copies(void **state)
 {
     const struct level *level = *state;
-    if (!level->rows->copy_stream) skip();
+    if (!level->rows->copy_stream) return;
     for (size_t offset = 0; offset < 130; offset += 13)
         for (size_t bytes = 0; bytes < 1000; bytes += 37) {
             memset(to_memory, 0xff, sizeof to_memory);
