@@ -1,21 +1,35 @@
-/* forward.c: plans and executes attention on a GPU: arguments, workspace and launches are prepared in the plan; execute fills in
- * pointers and launches. */
+/* forward.c: plans and executes attention on a GPU: arguments, workspace and launches are prepared
+ * in the plan; execute fills in pointers and launches. */
 #include "base/alloc.h"
-#include "base/dtype.h"
 #include "base/error.h"
 #include "gpu/gpu.h"
 #include "gpu/maps.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 /* Tensors that reach the kernels as they are: field of rapt_attention, field of attention_args. */
+/* clang-format off */
 #define VIEW_LIST(X)                                                                               \
-    X(q, q) X(k, k) X(v, v) X(out, out) X(lse, lse) X(bias, bias) X(mask, mask) X(alibi_slope, alibi) X(sink, sink)         \
-    X(weights, weights) X(q_scale, q_scale) X(k_scale, k_scale) X(v_scale, v_scale) X(q_start, q_start)                     \
-    X(kv_start, kv_start) X(kv_length, kv_length) X(page_table, page_table)
+    X(q, q)                                                                                        \
+    X(k, k)                                                                                        \
+    X(v, v)                                                                                        \
+    X(out, out)                                                                                    \
+    X(lse, lse)                                                                                    \
+    X(bias, bias)                                                                                  \
+    X(mask, mask)                                                                                  \
+    X(alibi_slope, alibi)                                                                          \
+    X(sink, sink)                                                                                  \
+    X(weights, weights)                                                                            \
+    X(q_scale, q_scale)                                                                            \
+    X(k_scale, k_scale)                                                                            \
+    X(v_scale, v_scale)                                                                            \
+    X(q_start, q_start)                                                                            \
+    X(kv_start, kv_start)                                                                          \
+    X(kv_length, kv_length)                                                                        \
+    X(page_table, page_table)
+/* clang-format on */
 
 static const struct {
     size_t tensor, view;
@@ -27,31 +41,39 @@ static const struct {
 enum { VIEW_COUNT = sizeof views / sizeof *views };
 
 /* Parts of the workspace, in this order; each 64-byte aligned. */
-enum { PART_COUNTERS, PART_PARTIAL_OUT, PART_PARTIAL_LSE, PART_SCORES, PART_HALF, PART_SCALE = PART_HALF + 3, PART_COUNT = PART_SCALE + 3 };
+enum {
+    PART_COUNTERS,
+    PART_PARTIAL_OUT,
+    PART_PARTIAL_LSE,
+    PART_SCORES,
+    PART_HALF,
+    PART_SCALE = PART_HALF + 3,
+    PART_COUNT = PART_SCALE + 3
+};
 
 enum { MAX_STEPS = 4 };
 
 struct step {
-    const struct code *code;
     void *function;
     struct grid grid;
     uint32_t threads, shared;
-    int maps;                     /* 1: has the second parameter */
 };
 
 struct gpu_plan {
     const struct row *row;
-    struct attention_args args;   /* complete but for addresses and ticket */
+    struct attention_args args; /* complete but for addresses and ticket */
     struct driver_map maps[MAP_COUNT];
     struct step steps[MAX_STEPS];
     int step_count;
     size_t offset[PART_COUNT], bytes[PART_COUNT]; /* bytes 0: not used */
     size_t workspace_size;
     _Atomic(uint64_t) executes;
-    struct gpu_plan *unaligned;   /* for addresses that are not 16-byte aligned, if this row needs that; NULL: it does not */
+    struct gpu_plan *unaligned; /* for addresses that are not 16-byte aligned, if this row needs
+                                   that; NULL: it does not */
 };
 
-_Static_assert(sizeof(struct attention_args) + sizeof(struct tensor_maps) + 64 <= 4096, "kernel parameters: 4 KB at most");
+_Static_assert(sizeof(struct attention_args) + sizeof(struct tensor_maps) + 64 <= 4096,
+               "kernel parameters: 4 KB at most");
 _Static_assert(sizeof(struct kv_append_args) <= 4096, "kernel parameters: 4 KB at most");
 _Static_assert(RAPT_F32 == DTYPE_f32 && RAPT_I64 == DTYPE_i64, "kernel_args.h repeats rapt_dtype");
 
@@ -86,7 +108,8 @@ static int32_t block_of(const rapt_tensor *scale, int64_t channels)
     return scale->dtype ? (int32_t)(channels / scale->size[3]) : 0;
 }
 
-static void fill_args(struct attention_args *args, const struct problem *p, const struct gpu_device *device)
+static void fill_args(struct attention_args *args, const struct problem *p,
+                      const struct gpu_device *device)
 {
     for (int i = 0; i < VIEW_COUNT; i++) {
         struct view v = view_of((const rapt_tensor *)((const char *)&p->a + views[i].tensor));
@@ -125,16 +148,18 @@ static int64_t query_rows(const struct problem *p)
 
 struct extent extent_of(const struct attention_args *a, int64_t row_total)
 {
-    struct extent e = {a->batch, a->q_heads, a->kv_heads, a->group, a->q_tokens, a->kv_tokens, a->columns, row_total, a->splits, a->units};
+    struct extent e = {a->batch,     a->q_heads, a->kv_heads, a->group,  a->q_tokens,
+                       a->kv_tokens, a->columns, row_total,   a->splits, a->units};
     return e;
 }
 
-/* Cuts the keys so that there are about two blocks for each compute unit, none under 128 keys. With batch_invariant the cut depends
- * on nothing but the position of a key. */
+/* Cuts the keys so that there are about two blocks for each compute unit, none under 128 keys. With
+ * batch_invariant the cut depends on nothing but the position of a key. */
 static void choose_splits(struct attention_args *args, const struct row *row)
 {
     enum { SHORTEST = 128, INVARIANT = 1024 };
-    int64_t tile = at_least(row->tile_kv, 1), tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
+    int64_t tile = at_least(row->tile_kv, 1),
+            tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
     int64_t blocks = at_least(tiles * args->kv_heads * args->batch, 1), keys = INVARIANT;
     if (!args->batch_invariant) {
         int64_t parts = at_least(2 * args->units / blocks, 1);
@@ -148,7 +173,9 @@ static void choose_splits(struct attention_args *args, const struct row *row)
 /* Dense [2 * batch, head, token, channel]: high parts, then low parts. */
 static struct view half_view(const rapt_tensor *t)
 {
-    struct view v = {NULL, {t->size[1] * t->size[2] * t->size[3], t->size[2] * t->size[3], t->size[3], 1}, DTYPE_f16};
+    struct view v = {NULL,
+                     {t->size[1] * t->size[2] * t->size[3], t->size[2] * t->size[3], t->size[3], 1},
+                     DTYPE_f16};
     return v;
 }
 
@@ -164,7 +191,8 @@ static void fill_halves(struct gpu_plan *gp, const struct problem *p)
 {
     struct attention_args *a = &gp->args;
     const rapt_tensor *tensors[3] = {&p->a.q, &p->a.k, &p->a.v};
-    struct view *half[3] = {&a->q_half, &a->k_half, &a->v_half}, *scale[3] = {&a->q_scale, &a->k_scale, &a->v_scale};
+    struct view *half[3] = {&a->q_half, &a->k_half, &a->v_half},
+                *scale[3] = {&a->q_scale, &a->k_scale, &a->v_scale};
     for (int i = 0; i < 3; i++) {
         const rapt_tensor *t = tensors[i];
         int64_t step = i == 2 ? gp->row->tile_kv : 1;
@@ -177,7 +205,8 @@ static void fill_halves(struct gpu_plan *gp, const struct problem *p)
     a->v_block = a->v_channels;
 }
 
-/* Scores are the caller's weights if these are f32, else f32 in the workspace; without weights, softmax works in place. */
+/* Scores are the caller's weights if these are f32, else f32 in the workspace; without weights,
+ * softmax works in place. */
 static rapt_status fill_scores(struct gpu_plan *gp, const struct problem *p)
 {
     struct attention_args *a = &gp->args;
@@ -187,20 +216,36 @@ static rapt_status fill_scores(struct gpu_plan *gp, const struct problem *p)
     }
     int64_t columns = a->columns, total;
     if (__builtin_mul_overflow(query_rows(p), columns, &total) || total > INT64_MAX / 8)
-        return fail(RAPT_NO_MEMORY, "rapt_plan_create: the scores of %lld query rows and %lld keys do not fit in 63 bits",
-                    (long long)query_rows(p), (long long)columns);
-    a->scores = (struct view){NULL, {p->q_heads * p->q_tokens * columns, p->q_tokens * columns, columns, 1}, DTYPE_f32};
+        return fail(
+            RAPT_NO_MEMORY,
+            "rapt_plan_create: the scores of %lld query rows and %lld keys do not fit in 63 bits",
+            (long long)query_rows(p), (long long)columns);
+    a->scores = (struct view){
+        NULL, {p->q_heads * p->q_tokens * columns, p->q_tokens * columns, columns, 1}, DTYPE_f32};
     if (!p->a.weights.dtype) a->weights = a->scores;
     gp->bytes[PART_SCORES] = (size_t)total * 4;
     return RAPT_OK;
+}
+
+/* The counter's 16 bytes, then room for one note for each 64 rows of each tile; ragged: a sequence
+ * may begin a tile anywhere. */
+static size_t claimed_bytes(const struct problem *p, const struct row *row)
+{
+    int64_t tile = at_least(row->tile_q, 1), heads = p->q_heads * (p->ragged_q ? 1 : p->batch);
+    int64_t tiles = p->ragged_q ? p->q_tokens / tile + p->batch + 1 : ceil_div(p->q_tokens, tile);
+    return (size_t)(1 + heads * tiles * ceil_div(tile, 64)) * 16;
 }
 
 static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
 {
     const struct attention_args *a = &gp->args;
     const struct row *row = gp->row;
-    if (row->needs & (NEED_COUNTERS | NEED_CLAIMED))
-        gp->bytes[PART_COUNTERS] = (size_t)(p->batch * p->kv_heads * ceil_div(p->q_tokens * p->group, at_least(row->tile_q, 1))) * 8;
+    if (row->needs & NEED_CLAIMED) gp->bytes[PART_COUNTERS] = claimed_bytes(p, row);
+    else if (row->needs & NEED_COUNTERS)
+        gp->bytes[PART_COUNTERS] =
+            (size_t)(p->batch * p->kv_heads *
+                     ceil_div(p->q_tokens * p->group, at_least(row->tile_q, 1))) *
+            8;
     if (row->needs & NEED_PARTIALS) {
         gp->bytes[PART_PARTIAL_OUT] = (size_t)(a->splits * query_rows(p) * p->v_channels) * 4;
         gp->bytes[PART_PARTIAL_LSE] = (size_t)(a->splits * query_rows(p)) * 8;
@@ -218,23 +263,26 @@ static void place_workspace(struct gpu_plan *gp)
     gp->workspace_size = at;
 }
 
-static rapt_status add_step(struct gpu_plan *gp, const struct row *row, const struct code *code, void *function,
-                            const struct grid *grid, int shared)
+static void add_step(struct gpu_plan *gp, const struct row *row, void *function,
+                     const struct grid *grid, int shared)
 {
-    gp->steps[gp->step_count++] = (struct step){code, function, *grid, (uint32_t)row->threads, (uint32_t)shared,
-                                                (row->needs & NEED_MAPS) != 0};
-    return RAPT_OK;
+    gp->steps[gp->step_count++] =
+        (struct step){function, *grid, (uint32_t)row->threads, (uint32_t)shared};
 }
 
 /* The row's main launch; a grid without blocks adds none. */
-static rapt_status add_main(struct gpu_plan *gp, const struct row *row, const struct code *code, int64_t row_total)
+static rapt_status add_main(struct gpu_plan *gp, const struct row *row, const struct code *code,
+                            int64_t row_total)
 {
     struct grid grid;
     struct extent e = extent_of(&gp->args, row_total);
     int blocks = row_grid(row, &e, &grid);
     if (blocks < 0)
-        return fail(RAPT_UNSUPPORTED, "rapt_plan_create: %s would need more than 2^31 - 1 blocks (split the batch)", row->name);
-    return blocks ? add_step(gp, row, code, code->main, &grid, row->shared) : RAPT_OK;
+        return fail(RAPT_UNSUPPORTED,
+                    "rapt_plan_create: %s would need more than 2^31 - 1 blocks (split the batch)",
+                    row->name);
+    if (blocks) add_step(gp, row, code->main, &grid, row->shared);
+    return RAPT_OK;
 }
 
 static uint32_t cut(int64_t blocks)
@@ -242,7 +290,8 @@ static uint32_t cut(int64_t blocks)
     return (uint32_t)(blocks < 65535 ? blocks : 65535);
 }
 
-static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device, const struct problem *p)
+static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
+                             const struct problem *p)
 {
     const struct row *row = gp->row;
     const struct attention_args *a = &gp->args;
@@ -254,13 +303,15 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device, con
     if (row->needs & NEED_MAPS) maps_describe(row, p, a, gp->maps);
     if (row->needs & NEED_PREPARE) {
         int64_t longest = at_least(p->q_tokens, p->kv_tokens);
-        struct grid grid = {(uint32_t)ceil_div(longest, row->tile_kv), cut(p->q_heads + 2 * p->kv_heads), cut(p->batch)};
-        status = add_step(gp, row, code, code->prepare, &grid, 0);
+        struct grid grid = {(uint32_t)ceil_div(longest, row->tile_kv),
+                            cut(p->q_heads + 2 * p->kv_heads), cut(p->batch)};
+        add_step(gp, row, code->prepare, &grid, 0);
     }
     if (!status) status = add_main(gp, row, code, query_rows(p));
     if (!status && (row->needs & NEED_COMBINE)) {
-        struct grid grid = {(uint32_t)p->q_tokens, cut(p->q_heads), cut(p->ragged_q ? 1 : p->batch)};
-        status = add_step(gp, row, code, code->combine, &grid, 0);
+        struct grid grid = {(uint32_t)p->q_tokens, cut(p->q_heads),
+                            cut(p->ragged_q ? 1 : p->batch)};
+        add_step(gp, row, code->combine, &grid, 0);
     }
     return status;
 }
@@ -268,12 +319,13 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device, con
 /* Whether scores need anything between qk and softmax. */
 static int changes_scores(const struct problem *p)
 {
-    return p->window_left != WINDOW_OPEN || p->window_right != WINDOW_OPEN || p->a.softcap != 0 || p->a.bias.dtype ||
-           p->a.mask.dtype || p->a.alibi_slope.dtype || p->a.kv_length.dtype || p->ragged_kv;
+    return p->window_left != WINDOW_OPEN || p->window_right != WINDOW_OPEN || p->a.softcap != 0 ||
+           p->a.bias.dtype || p->a.mask.dtype || p->a.alibi_slope.dtype || p->a.kv_length.dtype ||
+           p->ragged_kv;
 }
 
-static rapt_status build_composed(struct gpu_plan *gp, struct gpu_device *device, const struct gpu_kernel *k,
-                                  const struct problem *p)
+static rapt_status build_composed(struct gpu_plan *gp, struct gpu_device *device,
+                                  const struct gpu_kernel *k, const struct problem *p)
 {
     rapt_status status = fill_scores(gp, p);
     for (int i = 0; i < PIECE_COUNT && !status; i++) {
@@ -292,16 +344,20 @@ static void free_plan(struct gpu_plan *gp)
 }
 
 /* Between enter and leave. */
-static rapt_status build(struct gpu_device *device, int kernel, const struct problem *p, struct gpu_plan **out)
+static rapt_status build(struct gpu_device *device, int kernel, const struct problem *p,
+                         struct gpu_plan **out)
 {
     const struct gpu_kernel *k = &device->kernels[kernel];
     struct gpu_plan *gp = alloc_zeroed(1, sizeof *gp);
     *out = NULL;
-    if (!gp) return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)", sizeof *gp);
+    if (!gp)
+        return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)",
+                    sizeof *gp);
     gp->row = k->row;
     fill_args(&gp->args, p, device);
     rapt_status status = RAPT_OK;
-    if (query_rows(p)) status = k->composed ? build_composed(gp, device, k, p) : build_row(gp, device, p);
+    if (query_rows(p))
+        status = k->composed ? build_composed(gp, device, k, p) : build_row(gp, device, p);
     if (status) {
         free_plan(gp);
         return status;
@@ -311,8 +367,10 @@ static rapt_status build(struct gpu_device *device, int kernel, const struct pro
     return RAPT_OK;
 }
 
-/* A kernel that reads 16 bytes at a time gets a companion for the executes whose addresses are not so aligned. */
-static rapt_status build_unaligned(struct gpu_device *device, int kernel, const struct problem *p, struct gpu_plan **out)
+/* A kernel that reads 16 bytes at a time gets a companion for the executes whose addresses are not
+ * so aligned. */
+static rapt_status build_unaligned(struct gpu_device *device, int kernel, const struct problem *p,
+                                   struct gpu_plan **out)
 {
     char reason[REASON_SIZE];
     for (int i = kernel + 1; i < device->kernel_count; i++)
@@ -338,7 +396,8 @@ rapt_status gpu_plan(rapt_plan *plan)
     }
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    atomic_store(&gp->executes, (uint64_t)(uintptr_t)gp ^ (uint64_t)now.tv_nsec << 32 ^ (uint64_t)now.tv_sec);
+    atomic_store(&gp->executes,
+                 (uint64_t)(uintptr_t)gp ^ (uint64_t)now.tv_nsec << 32 ^ (uint64_t)now.tv_sec);
     plan->state = gp;
     plan->workspace_size = gp->workspace_size;
     if (gp->unaligned && gp->unaligned->workspace_size > plan->workspace_size)
@@ -354,10 +413,13 @@ void gpu_plan_free(rapt_plan *plan)
 
 static int misaligned(const rapt_attention *a)
 {
-    return (((uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data | (uintptr_t)a->out.data) & 15) != 0;
+    return (((uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data |
+             (uintptr_t)a->out.data) &
+            15) != 0;
 }
 
-/* SplitMix64 (Steele, Lea, Flood 2014): a bijection that spreads a counter over all bits. The low half must not be 0. */
+/* SplitMix64 (Steele, Lea, Flood 2014): a bijection that spreads a counter over all bits. The low
+ * half must not be 0. */
 static uint64_t ticket_of(uint64_t x)
 {
     x += 0x9e3779b97f4a7c15u;
@@ -372,11 +434,13 @@ static void *part(const struct gpu_plan *gp, int i, void *workspace)
     return gp->bytes[i] ? (char *)workspace + gp->offset[i] : NULL;
 }
 
-static void place(const struct gpu_plan *gp, const rapt_attention *a, void *workspace, struct attention_args *args)
+static void place(const struct gpu_plan *gp, const rapt_attention *a, void *workspace,
+                  struct attention_args *args)
 {
     for (int i = 0; i < VIEW_COUNT; i++) {
         void *data = ((const rapt_tensor *)((const char *)a + views[i].tensor))->data;
-        if (data) memcpy((char *)args + views[i].view + offsetof(struct view, data), &data, sizeof data);
+        if (data)
+            memcpy((char *)args + views[i].view + offsetof(struct view, data), &data, sizeof data);
     }
     args->counters = part(gp, PART_COUNTERS, workspace);
     args->partial_out = part(gp, PART_PARTIAL_OUT, workspace);
@@ -390,12 +454,14 @@ static void place(const struct gpu_plan *gp, const rapt_attention *a, void *work
         args->v_scale.data = part(gp, PART_SCALE + 2, workspace);
     }
     if (args->scores.dtype) {
-        args->scores.data = gp->bytes[PART_SCORES] ? part(gp, PART_SCORES, workspace) : args->weights.data;
+        args->scores.data =
+            gp->bytes[PART_SCORES] ? part(gp, PART_SCORES, workspace) : args->weights.data;
         if (!args->weights.data) args->weights.data = args->scores.data;
     }
 }
 
-static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp, struct attention_args *args, rapt_stream stream)
+static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp,
+                          struct attention_args *args, rapt_stream stream)
 {
     struct tensor_maps maps;
     void *parameters[] = {args, &maps, NULL};
@@ -405,20 +471,24 @@ static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp, 
         status = device->driver->zero(device, args->counters, gp->bytes[PART_COUNTERS], stream);
     for (int i = 0; i < gp->step_count && !status; i++) {
         const struct step *s = &gp->steps[i];
-        struct driver_launch l = {s->function, {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared, parameters};
+        struct driver_launch l = {
+            s->function, {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared, parameters};
         status = device->driver->launch(device, &l, stream);
     }
     return status;
 }
 
-rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream)
+rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace,
+                        rapt_stream stream)
 {
     struct gpu_device *device = plan->device->state;
     struct gpu_plan *gp = plan->state;
     uint64_t number = atomic_fetch_add_explicit(&gp->executes, 1, memory_order_relaxed);
     if (!(gp->row->can & CAN_UNALIGNED) && misaligned(a)) {
         if (!gp->unaligned)
-            return fail(RAPT_UNSUPPORTED, "rapt_plan_execute: q, k, v or out is not 16-byte aligned (%s needs that, and no other kernel serves)",
+            return fail(RAPT_UNSUPPORTED,
+                        "rapt_plan_execute: q, k, v or out is not 16-byte aligned (%s needs that, "
+                        "and no other kernel serves)",
                         gp->row->name);
         gp = gp->unaligned;
     }

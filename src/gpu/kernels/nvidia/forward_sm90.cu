@@ -17,6 +17,7 @@
  * comes there too. tools/sass checks the order in every object. */
 #include "sm90_load.h"
 #include "sm90_mask.h"
+#include "sm90_repair.h"
 #include "sm90_softmax.h"
 #include "sm90_store.h"
 
@@ -143,6 +144,28 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
     softmax_block<MASKED, FIRST>(s, r, c.scale);
 }
 
+DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
+{
+#pragma unroll
+    for (int i = 0; i < VALUES / 8; i++) {
+        o[4 * i] *= r.decay0;
+        o[4 * i + 1] *= r.decay0;
+        o[4 * i + 2] *= r.decay1;
+        o[4 * i + 3] *= r.decay1;
+    }
+}
+
+/* The tile's output from registers to memory; a NaN in it is noted. */
+DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a, const struct tile &t, const float (&o)[VALUES / 2],
+                        const struct row_state &r)
+{
+    bool bad = store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c));
+    if (REPAIRS && __any_sync(~0u, bad)) {
+        if (lane_now(c) == 0) note_tile(a, t, c.base, c.group);
+        __syncwarp();
+    }
+}
+
 /* One step, see above. FIRST: block opens tile t, so O belongs to the tile `done` before and is finished. */
 template <bool MASKED, bool FIRST>
 DEVICE void step(struct consumer &c, const struct attention_args &a, const struct tile &t, const struct tile &done, int block,
@@ -184,17 +207,11 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     release_stage(c, AT_V_EMPTY + 8 * v_stage);
     pack_weights(s, p);
     if (FIRST) {
-        store_tile(a, done, o, finished, c.scale, row_now(c), lane_now(c));
+        finish_tile(c, a, done, o, finished);
 #pragma unroll
         for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
     } else if (r.rescale) {
-#pragma unroll
-        for (int i = 0; i < VALUES / 8; i++) {
-            o[4 * i] *= r.decay0;
-            o[4 * i + 1] *= r.decay0;
-            o[4 * i + 2] *= r.decay1;
-            o[4 * i + 3] *= r.decay1;
-        }
+        rescale(o, r);
     }
 }
 
@@ -217,7 +234,96 @@ DEVICE int masked_from(const struct attention_args &a, const struct tile &t)
 #endif
 }
 
-DEVICE void consume(const struct attention_args &a, uint32_t base, int group)
+/* Blocks below it are masked on the left. */
+DEVICE int masked_below(const struct attention_args &a, const struct tile &t)
+{
+#if FEATURES
+    return (max_int(0, t.rows * ROWS + ROWS - 1 + query_offset(a, &t) - a.window_left) + KEYS - 1) / KEYS;
+#else
+    return 0;
+#endif
+}
+
+/* Whether a block that some row of the tile sees in part has bad rows of V. Else nothing can be mended: every row sees the bad key. */
+DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_args &a, const struct tensor_maps &maps,
+                             const struct tile &t, uint32_t &phase)
+{
+    int above = masked_from(a, t), below = masked_below(a, t);
+#pragma unroll 1
+    for (int block = t.key_end - 1; block >= key_begin(&t); block--) {
+        if (block < above && block >= below) continue;
+        fetch_block(a, maps, t, c.base, c.group, c.thread, {false, false}, block, phase);
+        if (any_key(clean_values(c.base, c.group, c.thread))) return true;
+    }
+    return false;
+}
+
+/* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. */
+DEVICE void repair_tile(const struct consumer &c, const struct attention_args &a, const struct tensor_maps &maps, const struct tile &t,
+                        uint32_t &phase)
+{
+    struct row_state r = {0, 0, 0, 0, 1, 1, false};
+    float            o[VALUES / 2], s[KEYS / 2];
+    uint32_t         p[KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
+    int              end = t.rows * ROWS + row_now(c) + query_offset(a, &t) + a.window_right + 1;
+    int              begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
+    bool             clean0 = true, clean1 = true;
+#pragma unroll
+    for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
+#pragma unroll 1
+    for (int block = t.key_end - 1; block >= key_begin(&t); block--) {
+        bool first = block == t.key_end - 1;
+        int  key = block * KEYS, keys = kv_tokens(a, &t) - key;
+        fetch_block(a, maps, t, c.base, c.group, c.thread, {first, true}, block, phase);
+        if (first) hold_q(c, held);
+        struct key_bits bad = clean_values(c.base, c.group, c.thread);
+        clean0 = clean0 && !any_key_between(bad, begin - key, min_int(end - key, keys));
+        clean1 = clean1 && !any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
+        issue_qk(c, s, held);
+        wgmma_wait<0>();
+        registers_fence(s);
+        if (first) weigh_block<true, true>(c, a, t, s, r, block);
+        else weigh_block<true, false>(c, a, t, s, r, block);
+        pack_weights(s, p);
+        if (r.rescale) rescale(o, r);
+        registers_fence(o);
+        registers_fence(p);
+        wgmma_fence();
+        issue_pv(c, o, p, 0);
+        wgmma_wait<0>();
+        registers_fence(o);
+    }
+    store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c), clean0, clean1);
+}
+
+/* What the warpgroups have noted, one warpgroup after the other: they share a stage. All loads of the producer have arrived and been
+ * used by now. */
+DEVICE void repair_noted(struct consumer &c, const struct attention_args &a, const struct tensor_maps &maps)
+{
+    int      heads[4];
+    uint32_t phase = 0;
+    named_barrier_sync(BARRIER_REPAIR, 128 * GROUPS);
+    shared_load4(c.base + AT_NOTES, heads[0], heads[1], heads[2], heads[3]);
+    if (!(heads[0] | heads[1] | heads[2] | heads[3])) return;
+    c.stage = c.slot = 0;
+#pragma unroll 1
+    for (int turn = 0; turn < GROUPS; turn++) {
+        uint32_t place = turn == c.group ? __reduce_max_sync(~0u, shared_load(c.base + AT_NOTES + 4 * turn)) : 0;
+#pragma unroll 1
+        while (place) {
+            struct tile t;
+            place = read_note(a, place, &t);
+#if FEATURES
+            c.slope = tile_slope(a, t);
+#endif
+            if (hides_bad_values(c, a, maps, t, phase)) repair_tile(c, a, maps, t, phase);
+        }
+        async_proxy_fence();
+        named_barrier_sync(BARRIER_REPAIR, 128 * GROUPS);
+    }
+}
+
+DEVICE void consume(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base, int group)
 {
     struct consumer c;
     c.base = base;
@@ -257,7 +363,7 @@ DEVICE void consume(const struct attention_args &a, uint32_t base, int group)
         int block = t.key_end - 2;
 #if FEATURES
         int above = masked_from(a, t); /* blocks at and above it are masked on the right, those below `below` on the left */
-        int below = (max_int(0, t.rows * ROWS + ROWS - 1 + query_offset(a, &t) - a.window_left) + KEYS - 1) / KEYS;
+        int below = masked_below(a, t);
         while (block >= t.key_begin) {
 #pragma unroll 1
             for (; block >= t.key_begin && (block >= above || block < below); block--)
@@ -299,7 +405,8 @@ DEVICE void consume(const struct attention_args &a, uint32_t base, int group)
     wgmma_wait<0>();
     registers_fence(o);
     release_stage(c, AT_V_EMPTY + 8 * c.stage);
-    store_tile(a, done, o, r, c.scale, row_now(c), lane_now(c));
+    finish_tile(c, a, done, o, r);
+    if (REPAIRS) repair_noted(c, a, maps);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
@@ -319,6 +426,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
             mbarrier_init(base + AT_Q_FULL + 8 * i, 1);
             mbarrier_init(base + AT_Q_EMPTY + 8 * i, 4);
         }
+        for (int i = 0; i < GROUPS; i++) mbarrier_init(base + AT_REPAIR_FULL + 8 * i, 1);
+        shared_store4(base + AT_NOTES, 0, 0, 0, 0);
         mbarrier_init_fence();
         tensor_map_prefetch(&maps.q);
         tensor_map_prefetch(&maps.k);
@@ -338,7 +447,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         __syncwarp();
     } else {
         registers_claim<CONSUMER_REGISTERS>();
-        consume(a, base, group - 1);
+        consume(a, maps, base, group - 1);
     }
     if (CLUSTER > 1) cluster_sync(); /* no block leaves while the other may still write to it */
 }

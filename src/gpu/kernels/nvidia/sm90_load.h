@@ -32,6 +32,17 @@ DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, 
 #endif
 }
 
+/* Q of the g-th warpgroup. */
+DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to, uint32_t full, const struct tile *t, int g)
+{
+#if FEATURES
+    int token = t->q_start + t->rows * ROWS + 64 * g, batch = a.q_start.data ? 0 : t->batch;
+#else
+    int token = t->rows * ROWS + 64 * g, batch = t->batch;
+#endif
+    load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, L2_EVICT_FIRST);
+}
+
 /* Record and Q of a tile into a slot; rows -1: the record alone, which ends the consumers. */
 DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base, const struct tile *t,
                       uint32_t slot, uint32_t phase)
@@ -46,12 +57,7 @@ DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &
             continue;
         }
         mbarrier_expect(full, Q_BYTES);
-#if FEATURES
-        int token = t->q_start + t->rows * ROWS + 64 * g, batch = a.q_start.data ? 0 : t->batch;
-#else
-        int token = t->rows * ROWS + 64 * g, batch = t->batch;
-#endif
-        load_tile<QK_PANELS>(&maps.q, base + AT_Q + i * Q_BYTES, full, 64, token, t->head, batch, L2_EVICT_FIRST);
+        load_q(a, maps, base + AT_Q + i * Q_BYTES, full, t, g);
     }
 }
 

@@ -187,6 +187,15 @@ DEVICE void tile_blocks(const struct attention_args &a, struct tile *t)
     }
 }
 
+/* The rest of a tile whose rows, head and batch are known. */
+DEVICE void tile_complete(const struct attention_args &a, struct tile *t)
+{
+    t->q_start = a.q_start.data ? index_at(a.q_start, t->batch) : 0;
+    t->q_tokens = a.q_start.data ? index_at(a.q_start, t->batch + 1) - t->q_start : a.q_tokens;
+    t->kv_tokens = sequence_keys(a, t->batch);
+    tile_blocks(a, t);
+}
+
 DEVICE void tile_at(const struct attention_args &a, const char *shared, const struct schedule &s, int index, struct tile *t)
 {
     int row_tile, head;
@@ -201,18 +210,13 @@ DEVICE void tile_at(const struct attention_args &a, const char *shared, const st
         }
         t->batch = ((const uint16_t *)(shared + AT_ORDER))[low];
         t->head = head;
-        t->q_start = index_at(a.q_start, t->batch);
-        t->q_tokens = index_at(a.q_start, t->batch + 1) - t->q_start;
         t->rows = first[low + 1] - 1 - row_tile;
     } else {
         t->batch = head / a.q_heads;
         t->head = head - t->batch * a.q_heads;
-        t->q_start = 0;
-        t->q_tokens = a.q_tokens;
         t->rows = s.tiles - 1 - row_tile;
     }
-    t->kv_tokens = sequence_keys(a, t->batch);
-    tile_blocks(a, t);
+    tile_complete(a, t);
 }
 
 #else
@@ -227,6 +231,14 @@ DEVICE struct schedule schedule_of(const struct attention_args &a, const char *)
     return s;
 }
 
+/* The rest of a tile whose rows, head and batch are known. */
+DEVICE void tile_complete(const struct attention_args &a, struct tile *t)
+{
+    t->key_end = (a.kv_tokens + KEYS - 1) / KEYS;
+    if (CAUSAL) /* the last row sees keys up to rows * ROWS + ROWS - 1 + offset + window_right; one block even if it sees none */
+        t->key_end = max_int(1, min_int(t->key_end, (t->rows * ROWS + ROWS + query_offset(a, t) + a.window_right + KEYS - 1) / KEYS));
+}
+
 DEVICE void tile_at(const struct attention_args &a, const char *, const struct schedule &s, int index, struct tile *t)
 {
     int row_tile, head;
@@ -235,9 +247,7 @@ DEVICE void tile_at(const struct attention_args &a, const char *, const struct s
     t->head = head - t->batch * a.q_heads;
     t->rows = CAUSAL ? s.tiles - 1 - row_tile : row_tile;
     if (CLUSTER > 1) t->rows = t->rows * CLUSTER + (int)cluster_rank();
-    t->key_end = (a.kv_tokens + KEYS - 1) / KEYS;
-    if (CAUSAL) /* the last row sees keys up to rows * ROWS + ROWS - 1 + offset + window_right; one block even if it sees none */
-        t->key_end = max_int(1, min_int(t->key_end, (t->rows * ROWS + ROWS + query_offset(a, t) + a.window_right + KEYS - 1) / KEYS));
+    tile_complete(a, t);
 }
 
 #endif

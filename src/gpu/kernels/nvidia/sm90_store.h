@@ -59,6 +59,20 @@ DEVICE void gather_columns(const float *o, float factor0, float factor1, int lan
     }
 }
 
+/* NaN in a half of x makes sure that the sum's half is NaN; it starts from 0 and else stays 0. (Inf does so too: 0 * Inf.) */
+DEVICE uint32_t poison2(uint32_t x, uint32_t sum)
+{
+    uint32_t y;
+#if DTYPE == DTYPE_bf16
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(x), "r"(0), "r"(sum));
+#else
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(x), "r"(0), "r"(sum));
+#endif
+    return y;
+}
+
+DEVICE bool poisoned2(uint32_t sum) { return (sum & 0x7fff7fff) != 0; }
+
 /* Eight elements at `to`, of which `count` exist. */
 DEVICE void store_columns(uint16_t *to, const uint32_t *x, int count)
 {
@@ -74,6 +88,14 @@ DEVICE void store_columns(uint16_t *to, const uint32_t *x, int count)
 }
 
 #if FEATURES
+DEVICE bool any_nan(const float (&o)[VALUES / 2])
+{
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < VALUES / 2; i++) sum = fmaf(o[i], 0, sum);
+    return sum != sum;
+}
+
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out, int64_t row_stride, bool row0, bool row1,
                       int channel, int channels)
 {
@@ -90,9 +112,10 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
 }
 #endif
 
-/* row: the lane's first row within the tile. scale: log2 units per unit of the references. */
-DEVICE void store_tile(const struct attention_args &a, const struct tile &t, const float (&o)[VALUES / 2], struct row_state r,
-                       float scale, int row, int lane)
+/* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0, keep1: whether the lane's rows are
+ * stored. True if something that was stored is not finite, or rows behind the last one are not. */
+DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, const float (&o)[VALUES / 2], struct row_state r,
+                       float scale, int row, int lane, bool keep0 = true, bool keep1 = true)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
@@ -111,7 +134,7 @@ DEVICE void store_tile(const struct attention_args &a, const struct tile &t, con
     if (a.q_start.data) batch = 0;
 #endif
     int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2], down = 8 * a.out.stride[2];
-    bool    row0 = q < tokens, row1 = q + 8 < tokens;
+    bool    row0 = q < tokens && keep0, row1 = q + 8 < tokens && keep1;
     if (a.lse.data && (lane & 3) == 0) {
         float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] + token * a.lse.stride[2];
         if (row0) *lse = f0.lse;
@@ -120,9 +143,10 @@ DEVICE void store_tile(const struct attention_args &a, const struct tile &t, con
 #if FEATURES
     if (a.out.dtype == DTYPE_f32) {
         store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1, 2 * (lane & 3), a.v_channels);
-        return;
+        return any_nan(o);
     }
 #endif
+    uint32_t  poison0 = 0, poison1 = 0;
     uint16_t *out = (uint16_t *)a.out.data + at + (lane & 3) * 8;
 #pragma unroll
     for (int i = 0; i < (DV + 31) / 32; i++) {
@@ -131,7 +155,13 @@ DEVICE void store_tile(const struct attention_args &a, const struct tile &t, con
         gather_columns(o + 16 * i, f0.factor, f1.factor, lane, x);
         if (row0) store_columns(out + 32 * i, x, count);
         if (row1) store_columns(out + 32 * i + down, x + 4, count);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            poison0 = poison2(x[j], poison0);
+            poison1 = poison2(x[4 + j], poison1);
+        }
     }
+    return (row0 && poisoned2(poison0)) || (row1 && poisoned2(poison1));
 }
 
 #endif

@@ -47,6 +47,7 @@ constexpr int QK_SLICES = (D + 15) / 16, QK_PANELS = (D + 63) / 64;
 constexpr int V_PANELS = (DV + 63) / 64, VALUES = 64 * V_PANELS; /* columns of the output accumulator */
 constexpr bool PING_PONG = GROUPS > 1;                     /* warpgroups take turns at the tensor cores */
 constexpr bool Q_HELD = Q_REGISTERS;
+constexpr bool REPAIRS = CAUSAL || FEATURES;                /* some rows of a tile may not see a key that others see */
 
 static_assert(THREADS == 128 * (GROUPS + 1), "one producer warpgroup and one consumer warpgroup per 64 rows");
 static_assert(CLUSTER == 1 || (CLUSTER == 2 && !CAUSAL && !FEATURES && !PANEL_MAPS && QK_PANELS % 2 == 0 && V_PANELS % 2 == 0),
@@ -70,10 +71,15 @@ constexpr uint32_t AT_V_EMPTY = AT_V_FULL + 8 * STAGES;
 constexpr uint32_t AT_Q_FULL = AT_V_EMPTY + 8 * STAGES;
 constexpr uint32_t AT_Q_EMPTY = AT_Q_FULL + 8 * Q_COUNT;
 constexpr uint32_t AT_BEHIND = (AT_Q_EMPTY + 8 * Q_COUNT + 15) / 16 * 16;  /* the producer's: see sm90_load.h */
-constexpr uint32_t AT_FIRST_TILE = AT_BEHIND + 16;                        /* ragged queries: int[RAGGED_LIMIT + 1] */
+constexpr uint32_t AT_NOTES = AT_BEHIND + 16;                             /* sm90_repair.h: one word for each warpgroup */
+constexpr uint32_t AT_BAD_KEYS = AT_NOTES + 16;                           /* one bit for each key of a block */
+constexpr uint32_t AT_REPAIR_FULL = AT_BAD_KEYS + 16;                     /* mbarriers, one for each warpgroup */
+constexpr uint32_t AT_FIRST_TILE = AT_REPAIR_FULL + 8 * 4;                /* ragged queries: int[RAGGED_LIMIT + 1] */
 constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1);     /* uint16_t[RAGGED_LIMIT] */
 constexpr uint32_t SHARED_END = FEATURES ? AT_ORDER + 2 * RAGGED_LIMIT : AT_FIRST_TILE;
 
+static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
+static_assert(!REPAIRS || (KEYS <= 128 && CLUSTER == 1), "one thread of a warpgroup looks at each key");
 static_assert(K_BYTES % 1024 == 0 && V_BYTES % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
@@ -83,7 +89,8 @@ static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can ha
 constexpr int PRODUCER_REGISTERS = GROUPS == 3 ? 32 : 40;
 constexpr int CONSUMER_REGISTERS = GROUPS == 3 ? 160 : 232;
 
-/* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the threads of each. */
-enum { BARRIER_TURN = 1, BARRIER_GROUP = BARRIER_TURN + 4 };
+/* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the threads of each,
+ * then one for all consumers. */
+enum { BARRIER_TURN = 1, BARRIER_GROUP = BARRIER_TURN + 4, BARRIER_REPAIR = BARRIER_GROUP + 4 };
 
 #endif

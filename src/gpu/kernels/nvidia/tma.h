@@ -123,6 +123,23 @@ DEVICE void shared_store4(uint32_t at, int a, int b, int c, int d)
     asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 
+DEVICE void shared_store(uint32_t at, uint32_t x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x) : "memory"); }
+
+DEVICE uint32_t shared_load(uint32_t at)
+{
+    uint32_t x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+    return x;
+}
+
+/* Returns what was there; it is replaced by x if it was `expected`. */
+DEVICE uint32_t shared_compare_and_swap(uint32_t at, uint32_t expected, uint32_t x)
+{
+    uint32_t old;
+    asm volatile("atom.shared.cas.b32 %0, [%1], %2, %3;" : "=r"(old) : "r"(at), "r"(expected), "r"(x) : "memory");
+    return old;
+}
+
 DEVICE void shared_load4(uint32_t at, int &a, int &b, int &c, int &d)
 {
     asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(at) : "memory");
