@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """commands.t: `rapt` itself, `rapt info`, `rapt bench` and `rapt check`."""
+
 import csv
 import io
 import json
@@ -17,26 +18,60 @@ here = folder()
 
 # The command itself.
 result = rapt("--version")
-tap.ok(result.code == 0 and re.fullmatch(r"rapt \d+\.\d+\.\d+\n", result.out), "--version", result.out, result.error)
+tap.ok(
+    result.code == 0 and re.fullmatch(r"rapt \d+\.\d+\.\d+\n", result.out),
+    "--version",
+    result.out,
+    result.error,
+)
 version = result.out.split()[1]
 with open("include/rapt/rapt.h") as file:
     header = file.read()
-tap.equal(version, ".".join(re.search(rf"RAPT_VERSION_{part} (\d+)", header)[1] for part in ("MAJOR", "MINOR", "PATCH")), "the version is the header's")
+tap.equal(
+    version,
+    ".".join(
+        re.search(rf"RAPT_VERSION_{part} (\d+)", header)[1] for part in ("MAJOR", "MINOR", "PATCH")
+    ),
+    "the version is the header's",
+)
 for arguments in (["--help"], ["-h"], ["help"]):
     result = rapt(*arguments)
-    tap.ok(result.code == 0 and all(c in result.out for c in ("run", "info", "bench", "check", "map")), f"{arguments[0]} lists the commands")
+    tap.ok(
+        result.code == 0 and all(c in result.out for c in ("run", "info", "bench", "check", "map")),
+        f"{arguments[0]} lists the commands",
+    )
 result = rapt()
-tap.ok(result.code == 2 and "Usage" in result.error and not result.out, "no command: the usage, on the error stream")
+tap.ok(
+    result.code == 2 and "Usage" in result.error and not result.out,
+    "no command: the usage, on the error stream",
+)
 result = rapt("runn")
 tap.ok(result.code == 2 and "runn" in result.error, "an unknown command is named")
 for command in ("run", "info", "bench", "check", "map"):
     result = rapt(command, "--help")
-    tap.ok(result.code == 0 and f"rapt {command}" in result.out and "--json" in result.out, f"{command} --help", result.out)
-    tap.ok(max(len(line) for line in result.out.splitlines()) <= 80, f"{command} --help fits 80 columns")
+    tap.ok(
+        result.code == 0 and f"rapt {command}" in result.out and "--json" in result.out,
+        f"{command} --help",
+        result.out,
+    )
+    tap.ok(
+        max(len(line) for line in result.out.splitlines()) <= 80,
+        f"{command} --help fits 80 columns",
+    )
     result = rapt(command, "--no-such-option")
-    tap.ok(result.code == 2 and "no-such-option" in result.error and not result.out, f"{command}: an unknown option")
-done = subprocess.run([RAPT, "info"], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE, text=True)
-tap.ok(done.returncode == 2 and "could not be written" in done.stderr, "a full disk is no success", done.returncode, done.stderr)
+    tap.ok(
+        result.code == 2 and "no-such-option" in result.error and not result.out,
+        f"{command}: an unknown option",
+    )
+done = subprocess.run(
+    [RAPT, "info"], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE, text=True
+)
+tap.ok(
+    done.returncode == 2 and "could not be written" in done.stderr,
+    "a full disk is no success",
+    done.returncode,
+    done.stderr,
+)
 
 # info
 result = rapt("info", "--json")
@@ -44,21 +79,56 @@ document = json.loads(result.out)
 tap.equal(result.code, 0, "info --json: exit code", result.error)
 tap.equal(document["version"], version, "info --json: version")
 devices, kernels = document["devices"], document["kernels"]
-tap.ok(devices and devices[-1]["backend"] == "cpu" and devices[-1]["name"] and devices[-1]["arch"], "info --json: the CPU is the last device", devices)
-tap.ok(devices[-1]["compute_units"] > 0 and devices[-1]["memory_bytes"] > 0, "info --json: threads and memory of the CPU", devices)
-tap.ok(all({"name", "vendor", "arch", "op", "bytes"} <= set(k) for k in kernels), "info --json: members of kernels")
-tap.ok({k["vendor"] for k in kernels} <= {"nvidia", "amd", "cpu"}, "info --json: vendors", {k["vendor"] for k in kernels})
-tap.ok(any(k["vendor"] == "cpu" and k["present"] for k in kernels), "info --json: a kernel for the CPU is present")
-tap.equal([b["name"] for b in document["backends"]], ["cuda", "hip", "cpu"], "info --json: backends")
+tap.ok(
+    devices and devices[-1]["backend"] == "cpu" and devices[-1]["name"] and devices[-1]["arch"],
+    "info --json: the CPU is the last device",
+    devices,
+)
+tap.ok(
+    devices[-1]["compute_units"] > 0 and devices[-1]["memory_bytes"] > 0,
+    "info --json: threads and memory of the CPU",
+    devices,
+)
+tap.ok(
+    all({"name", "vendor", "arch", "op", "bytes"} <= set(k) for k in kernels),
+    "info --json: members of kernels",
+)
+tap.ok(
+    {k["vendor"] for k in kernels} <= {"nvidia", "amd", "cpu"},
+    "info --json: vendors",
+    {k["vendor"] for k in kernels},
+)
+tap.ok(
+    any(k["vendor"] == "cpu" and k["present"] for k in kernels),
+    "info --json: a kernel for the CPU is present",
+)
+tap.equal(
+    [b["name"] for b in document["backends"]], ["cuda", "hip", "cpu"], "info --json: backends"
+)
 for backend in document["backends"]:
     found = any(d["backend"] == backend["name"] for d in devices)
-    tap.ok(found == (backend["note"] is None) and backend["note"] != "", f"info --json: {backend['name']} has a device or a reason", backend)
+    tap.ok(
+        found == (backend["note"] is None) and backend["note"] != "",
+        f"info --json: {backend['name']} has a device or a reason",
+        backend,
+    )
 result = rapt("info")
-tap.ok(result.code == 0 and all(k["name"] in result.out for k in kernels), "info: every kernel is named")
-tap.ok(all((b["note"] or "")[:40] in result.out for b in document["backends"]), "info: reasons are printed")
+tap.ok(
+    result.code == 0 and all(k["name"] in result.out for k in kernels),
+    "info: every kernel is named",
+)
+tap.ok(
+    all((b["note"] or "")[:40] in result.out for b in document["backends"]),
+    "info: reasons are printed",
+)
 replaced = rapt("info", "--json", environment={"SOFTMAX_HSACO": "/no/such/file"})
 rows = [k for k in json.loads(replaced.out)["kernels"] if k["override"]]
-tap.ok(replaced.code == 0 and all(k["override"] == "/no/such/file" and k["op"] == "softmax" for k in rows), "info: an override is shown", rows)
+tap.ok(
+    replaced.code == 0
+    and all(k["override"] == "/no/such/file" and k["op"] == "softmax" for k in rows),
+    "info: an override is shown",
+    rows,
+)
 result = rapt("info", environment={"RAPT_CPU": "scalar"})
 tap.ok(result.code == 0, "info under RAPT_CPU=scalar", result.error)
 result = rapt("info", "file")
@@ -71,55 +141,129 @@ quick = ["--seconds", "0.02", "--device", "cpu"]
 result = rapt("bench", *quick, "--json", LINE, DECODE, "softmax f32 b1 h2 q32 kv32")
 tap.equal(result.code, 0, "bench --json: exit code", result.error)
 rows = [json.loads(line) for line in result.out.splitlines()]
-tap.equal([row["problem"] for row in rows], [LINE, DECODE, "softmax f32 b1 h2 q32 kv32"], "bench --json: one object a line")
+tap.equal(
+    [row["problem"] for row in rows],
+    [LINE, DECODE, "softmax f32 b1 h2 q32 kv32"],
+    "bench --json: one object a line",
+)
 for row in rows:
     name = row["problem"].split()[0]
-    tap.ok({"problem", "device", "kernel", "threads", "time_ms", "gflops", "gbytes_per_s", "ceiling", "percent_of_ceiling"} <= set(row),
-           f"bench --json {name}: members", row)
+    tap.ok(
+        {
+            "problem",
+            "device",
+            "kernel",
+            "threads",
+            "time_ms",
+            "gflops",
+            "gbytes_per_s",
+            "ceiling",
+            "percent_of_ceiling",
+        }
+        <= set(row),
+        f"bench --json {name}: members",
+        row,
+    )
     time = row["time_ms"]
-    tap.ok(0 < time["min"] <= time["median"] <= time["max"], f"bench --json {name}: times in order", time)
-    tap.ok(row["device"] == "cpu" and row["kernel"] and row["threads"] > 0, f"bench --json {name}: where", row)
+    tap.ok(
+        0 < time["min"] <= time["median"] <= time["max"],
+        f"bench --json {name}: times in order",
+        time,
+    )
+    tap.ok(
+        row["device"] == "cpu" and row["kernel"] and row["threads"] > 0,
+        f"bench --json {name}: where",
+        row,
+    )
     rate = row["gflops"] if row["ceiling_unit"] == "GFLOP/s" else row["gbytes_per_s"]
-    tap.near(row["percent_of_ceiling"], 100 * rate / row["ceiling"], 1e-3 * row["percent_of_ceiling"], f"bench --json {name}: percentage of the ceiling")
+    tap.near(
+        row["percent_of_ceiling"],
+        100 * rate / row["ceiling"],
+        1e-3 * row["percent_of_ceiling"],
+        f"bench --json {name}: percentage of the ceiling",
+    )
 pairs = 64 * 65 / 2
-tap.near(rows[0]["gflops"], 4 * pairs * 4 * 32 / rows[0]["time_ms"]["median"] * 1e-6, 1e-4 * rows[0]["gflops"], "bench: visible pairs are counted")
-tap.ok(rows[1]["rotated"] > 1 and rows[0]["rotated"] == 1, "bench: decode takes K and V in turn, prefill does not", rows)
+tap.near(
+    rows[0]["gflops"],
+    4 * pairs * 4 * 32 / rows[0]["time_ms"]["median"] * 1e-6,
+    1e-4 * rows[0]["gflops"],
+    "bench: visible pairs are counted",
+)
+tap.ok(
+    rows[1]["rotated"] > 1 and rows[0]["rotated"] == 1,
+    "bench: decode takes K and V in turn, prefill does not",
+    rows,
+)
 row = json.loads(rapt("bench", *quick, "--json", "--rotate", 1, DECODE).out)
 tap.equal(row["rotated"], 1, "bench --rotate 1")
 row = json.loads(rapt("bench", *quick, "--json", "--threads", 1, LINE).out)
 tap.equal(row["threads"], 1, "bench --threads 1")
 table = list(csv.DictReader(io.StringIO(rapt("bench", *quick, "--csv", LINE, DECODE).out)))
-tap.equal([row["problem"] for row in table], [LINE, DECODE], "bench --csv: a line each, commas quoted")
-tap.ok(all(float(row["time_ms_median"]) > 0 and float(row["percent_of_ceiling"]) > 0 for row in table), "bench --csv: numbers", table)
+tap.equal(
+    [row["problem"] for row in table], [LINE, DECODE], "bench --csv: a line each, commas quoted"
+)
+tap.ok(
+    all(float(row["time_ms_median"]) > 0 and float(row["percent_of_ceiling"]) > 0 for row in table),
+    "bench --csv: numbers",
+    table,
+)
 lines = os.path.join(here, "lines.txt")
 with open(lines, "w") as file:
     file.write(f"# two problems\n\n{LINE}\n  {DECODE}\n")
 result = rapt("bench", *quick, "--json", lines)
-tap.equal(len(result.out.splitlines()), 2, "bench: a file of lines, comments passed over", result.error)
+tap.equal(
+    len(result.out.splitlines()), 2, "bench: a file of lines, comments passed over", result.error
+)
 result = rapt("bench", *quick, "--json", "-", stdin=LINE + "\n")
 tap.equal(len(result.out.splitlines()), 1, "bench: lines of the standard input", result.error)
 result = rapt("bench", *quick, LINE)
-tap.ok(result.code == 0 and all(w in result.out for w in (LINE, "GFLOP/s", "GB/s", "%", "registers")), "bench for people", result.out)
-for arguments, word in [([], "no problem"), (["forwards f32"], "forwards"), (["forward f32 q"], ""), (["forward f32 zebra"], "zebra"),
-                        ([LINE, "--rotate", "0"], "0"), ([LINE, "--seconds", "0"], "0"), ([LINE, "--seconds", "x"], "x"),
-                        (["forward f32 h3/2 q4"], "")]:
+tap.ok(
+    result.code == 0 and all(w in result.out for w in (LINE, "GFLOP/s", "GB/s", "%", "registers")),
+    "bench for people",
+    result.out,
+)
+for arguments, word in [
+    ([], "no problem"),
+    (["forwards f32"], "forwards"),
+    (["forward f32 q"], ""),
+    (["forward f32 zebra"], "zebra"),
+    ([LINE, "--rotate", "0"], "0"),
+    ([LINE, "--seconds", "0"], "0"),
+    ([LINE, "--seconds", "x"], "x"),
+    (["forward f32 h3/2 q4"], ""),
+]:
     refused(tap, rapt("bench", *arguments), f"bench {' '.join(arguments)}", word)
 result = rapt("bench", *quick, "--kernel", "no_such_kernel", LINE)
-tap.ok(result.code in (2, 3) and "no_such_kernel" in result.error, "bench --kernel: an unknown one", result.error)
+tap.ok(
+    result.code in (2, 3) and "no_such_kernel" in result.error,
+    "bench --kernel: an unknown one",
+    result.error,
+)
 
 # check
 result = rapt("check", "--select", "semantics/*")
-tap.ok(result.code == 0 and not result.out and not result.error, "check: silent in a pipe when all is right", result.out, result.error)
-document = json.loads(rapt("check", "--json", "--select", "semantics/*,op/*", "--device", "cpu").out)
+tap.ok(
+    result.code == 0 and not result.out and not result.error,
+    "check: silent in a pipe when all is right",
+    result.out,
+    result.error,
+)
+document = json.loads(
+    rapt("check", "--json", "--select", "semantics/*,op/*", "--device", "cpu").out
+)
 tap.ok(document["right"] > 50 and document["wrong"] == 0, "check --json", document)
-tap.ok(0 < document["worst_fraction_of_bound"] <= 1, "check --json: the nearest to its bound", document)
+tap.ok(
+    0 < document["worst_fraction_of_bound"] <= 1, "check --json: the nearest to its bound", document
+)
 result = rapt("check", "--select", "no-such-group/*")
 tap.equal(result.code, 3, "check: nothing selected is no success")
 result = rapt("check", "--kernel", "no_such_kernel", "--select", "semantics/plain")
 tap.ok(result.code != 0, "check --kernel: an unknown one is no success", result.error)
 
 main, other = pty.openpty()
-done = subprocess.Popen([RAPT, "check", "--select", "semantics/*", "--device", "cpu"], stdout=other, stderr=other)
+done = subprocess.Popen(
+    [RAPT, "check", "--select", "semantics/*", "--device", "cpu"], stdout=other, stderr=other
+)
 os.close(other)
 shown = b""
 try:
@@ -127,5 +271,9 @@ try:
         shown += chunk
 except OSError:
     pass  # the terminal is gone when the program has ended
-tap.ok(done.wait() == 0 and b"semantics/plain" in shown and b"right, 0 wrong" in shown, "check: progress and a summary on a terminal", shown[-300:])
+tap.ok(
+    done.wait() == 0 and b"semantics/plain" in shown and b"right, 0 wrong" in shown,
+    "check: progress and a summary on a terminal",
+    shown[-300:],
+)
 tap.plan()

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """map.t: pictures of `rapt map`: where the weights are, and that row blocks keep every option's meaning."""
+
 import array
 import json
 import os
@@ -29,38 +30,66 @@ class Picture:
             raise ValueError("no PNG")
         at, packed = 8, b""
         while at < len(data):
-            length, kind = struct.unpack(">I4s", data[at:at + 8])
+            length, kind = struct.unpack(">I4s", data[at : at + 8])
             if kind == b"IHDR":
-                self.width, self.height, depth, colour = struct.unpack(">IIBB", data[at + 8:at + 18])
+                self.width, self.height, depth, colour = struct.unpack(
+                    ">IIBB", data[at + 8 : at + 18]
+                )
                 self.channels = {2: 3, 6: 4}[colour]
                 assert depth == 8
             if kind == b"IDAT":
-                packed += data[at + 8:at + 8 + length]
+                packed += data[at + 8 : at + 8 + length]
             at += length + 12
         self.rows = self.unfilter(zlib.decompress(packed))
 
     def unfilter(self, raw):
-        n, step, rows, above = self.channels, self.width * self.channels, [], bytes(self.width * self.channels)
+        n, step, rows, above = (
+            self.channels,
+            self.width * self.channels,
+            [],
+            bytes(self.width * self.channels),
+        )
         for y in range(self.height):
-            kind, row = raw[y * (step + 1)], bytearray(raw[y * (step + 1) + 1:(y + 1) * (step + 1)])
+            kind, row = raw[y * (step + 1)], bytearray(
+                raw[y * (step + 1) + 1 : (y + 1) * (step + 1)]
+            )
             for x in range(step if kind else 0):
-                left, up, corner = (row[x - n] if x >= n else 0), above[x], (above[x - n] if x >= n else 0)
+                left, up, corner = (
+                    (row[x - n] if x >= n else 0),
+                    above[x],
+                    (above[x - n] if x >= n else 0),
+                )
                 if kind == 4:
                     p = left + up - corner
-                    nearest = min((abs(p - left), 0, left), (abs(p - up), 1, up), (abs(p - corner), 2, corner))[2]
-                row[x] = row[x] + {1: left, 2: up, 3: (left + up) // 2, 4: nearest if kind == 4 else 0}[kind] & 255
+                    nearest = min(
+                        (abs(p - left), 0, left), (abs(p - up), 1, up), (abs(p - corner), 2, corner)
+                    )[2]
+                row[x] = (
+                    row[x]
+                    + {1: left, 2: up, 3: (left + up) // 2, 4: nearest if kind == 4 else 0}[kind]
+                    & 255
+                )
             above = bytes(row)
             rows.append(above)
         return rows
 
     def at(self, x, y):
-        return tuple(self.rows[y][x * self.channels:x * self.channels + 3])
+        return tuple(self.rows[y][x * self.channels : x * self.channels + 3])
 
     def plot(self, columns, rows, cell_width, cell_height):
         """The colours of the cells: the plot is the widest block that begins at the first hidden or dark pixel."""
         unit = max(max(columns * cell_width, rows * cell_height) / 900, 0.5)
         left, top = int(104 * unit + 0.5), int(94 * unit + 0.5)
-        return [[self.at(left + c * cell_width + cell_width // 2, top + r * cell_height + cell_height // 2) for c in range(columns)] for r in range(rows)]
+        return [
+            [
+                self.at(
+                    left + c * cell_width + cell_width // 2,
+                    top + r * cell_height + cell_height // 2,
+                )
+                for c in range(columns)
+            ]
+            for r in range(rows)
+        ]
 
 
 def draw(file, *arguments):
@@ -73,7 +102,11 @@ def light(colour):
 
 
 # Small: every weight is a cell. Cells are ordered by brightness as weights are by size.
-tensors = {"q": random_tensor("F32", [2, 6, 4, 8], 1, 2), "k": random_tensor("F32", [2, 9, 2, 8], 2, 2), "v": random_tensor("F32", [2, 9, 2, 8], 3)}
+tensors = {
+    "q": random_tensor("F32", [2, 6, 4, 8], 1, 2),
+    "k": random_tensor("F32", [2, 9, 2, 8], 2, 2),
+    "v": random_tensor("F32", [2, 9, 2, 8], 3),
+}
 small = write_file(path("small.safetensors"), tensors)
 problem = Problem(tensors["q"], tensors["k"], tensors["v"], causal=True)
 for b, h in ((0, 0), (1, 3)):
@@ -81,14 +114,32 @@ for b, h in ((0, 0), (1, 3)):
     if not tap.equal(result.code, 0, f"batch {b}, head {h}: exit code", result.error):
         continue
     document = json.loads(result.out)
-    tap.equal((document["rows"], document["columns"], document["head"], document["batch"]), (6, 9, h, b), "--json", document)
+    tap.equal(
+        (document["rows"], document["columns"], document["head"], document["batch"]),
+        (6, 9, h, b),
+        "--json",
+        document,
+    )
     cells = picture.plot(9, 6, 240 // 9, 160 // 6)
     weights = [problem.row(b, h, i)[1] for i in range(6)]
-    tap.ok(all((cells[i][j] == HIDDEN) == (weights[i][j] == 0) for i in range(6) for j in range(9)), f"batch {b}, head {h}: hidden cells are grey", cells)
-    order = sorted((weights[i][j], light(cells[i][j])) for i in range(6) for j in range(9) if weights[i][j])
-    tap.ok(all(a[1] <= b[1] for a, b in zip(order, order[1:])), f"batch {b}, head {h}: heavier is lighter", order)
+    tap.ok(
+        all((cells[i][j] == HIDDEN) == (weights[i][j] == 0) for i in range(6) for j in range(9)),
+        f"batch {b}, head {h}: hidden cells are grey",
+        cells,
+    )
+    order = sorted(
+        (weights[i][j], light(cells[i][j])) for i in range(6) for j in range(9) if weights[i][j]
+    )
+    tap.ok(
+        all(a[1] <= b[1] for a, b in zip(order, order[1:])),
+        f"batch {b}, head {h}: heavier is lighter",
+        order,
+    )
 result, picture = draw(small, "--causal", "--log")
-tap.ok(result.code == 0 and picture.rows != Picture(path("map.png")).rows or result.code == 0, "--log draws")
+tap.ok(
+    result.code == 0 and picture.rows != Picture(path("map.png")).rows or result.code == 0,
+    "--log draws",
+)
 linear = draw(small, "--causal")[1].rows
 tap.ok(picture.rows != linear, "--log is another picture")
 result, picture = draw(small, "--title", "A title of one's own", "--pool", "mean")
@@ -100,7 +151,11 @@ N = 1300
 
 
 def long_tensors(queries=N, keys=N, heads=1):
-    return {"q": random_tensor("F32", [1, queries, heads, 8], 4), "k": random_tensor("F32", [1, keys, 1, 8], 5), "v": random_tensor("F32", [1, keys, 1, 8], 6)}
+    return {
+        "q": random_tensor("F32", [1, queries, heads, 8], 4),
+        "k": random_tensor("F32", [1, keys, 1, 8], 5),
+        "v": random_tensor("F32", [1, keys, 1, 8], 6),
+    }
 
 
 def difference(first, second):
@@ -132,7 +187,11 @@ def write_raw(name, tensors):
     header, data = {}, b""
     for key, tensor in tensors.items():
         part = tensor.data if isinstance(tensor, Raw) else encode(tensor.dtype, tensor.values)
-        header[key] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [len(data), len(data) + len(part)]}
+        header[key] = {
+            "dtype": tensor.dtype,
+            "shape": tensor.shape,
+            "data_offsets": [len(data), len(data) + len(part)],
+        }
         data += part
     with open(path(name), "wb") as file:
         file.write(file_bytes(header, data))
@@ -141,24 +200,64 @@ def write_raw(name, tensors):
 
 def same(name, tensors, arguments, spelled, spelled_arguments=()):
     first, picture = draw(write_raw("a.safetensors", tensors), "--log", *arguments)
-    second, reference = draw(write_raw("b.safetensors", {**tensors, **spelled}), "--log", *spelled_arguments)
-    if tap.equal((first.code, second.code), (0, 0), f"{name}: exit codes", first.error, second.error):
+    second, reference = draw(
+        write_raw("b.safetensors", {**tensors, **spelled}), "--log", *spelled_arguments
+    )
+    if tap.equal(
+        (first.code, second.code), (0, 0), f"{name}: exit codes", first.error, second.error
+    ):
         share = difference(picture, reference)
-        tap.ok(share < 0.002, f"{name}: the same picture in blocks and spelled out", f"{share:.4f} of the pixels differ")
-        tap.ok(len({bytes(row) for row in picture.rows}) > 50, f"{name}: the picture shows something")
+        tap.ok(
+            share < 0.002,
+            f"{name}: the same picture in blocks and spelled out",
+            f"{share:.4f} of the pixels differ",
+        )
+        tap.ok(
+            len({bytes(row) for row in picture.rows}) > 50, f"{name}: the picture shows something"
+        )
 
 
 square, wide, high = long_tensors(), long_tensors(N, 700), long_tensors(700, N)
 same("causal", square, ["--causal"], {"mask": mask_of(N, N, lambda i: (0, i + 1))})
-same("causal, more queries than keys", wide, ["--causal"], {"mask": mask_of(N, 700, lambda i: (0, i + 1 - 600))})
+same(
+    "causal, more queries than keys",
+    wide,
+    ["--causal"],
+    {"mask": mask_of(N, 700, lambda i: (0, i + 1 - 600))},
+)
 same("causal, more keys", high, ["--causal"], {"mask": mask_of(700, N, lambda i: (0, i + 1 + 600))})
-same("causal, top-left, more queries", wide, ["--causal", "--align", "top-left"], {"mask": mask_of(N, 700, lambda i: (0, i + 1))})
-same("causal, top-left, more keys", high, ["--causal", "--align", "top-left"], {"mask": mask_of(700, N, lambda i: (0, i + 1))})
-same("window 90,40", square, ["--window", "90,40"], {"mask": mask_of(N, N, lambda i: (i - 90, i + 41))})
+same(
+    "causal, top-left, more queries",
+    wide,
+    ["--causal", "--align", "top-left"],
+    {"mask": mask_of(N, 700, lambda i: (0, i + 1))},
+)
+same(
+    "causal, top-left, more keys",
+    high,
+    ["--causal", "--align", "top-left"],
+    {"mask": mask_of(700, N, lambda i: (0, i + 1))},
+)
+same(
+    "window 90,40",
+    square,
+    ["--window", "90,40"],
+    {"mask": mask_of(N, N, lambda i: (i - 90, i + 41))},
+)
 same("window 90,-1", square, ["--window", "90,-1"], {"mask": mask_of(N, N, lambda i: (i - 90, N))})
 same("window -1,0", square, ["--window=-1,0"], {"mask": mask_of(N, N, lambda i: (0, i + 1))})
-same("window 50,20, top-left, more queries", wide, ["--window", "50,20", "--align", "top-left"], {"mask": mask_of(N, 700, lambda i: (i - 50, i + 21))})
-same("window 50,20 and causal", high, ["--window", "50,20", "--causal"], {"mask": mask_of(700, N, lambda i: (i + 550, i + 601))})
+same(
+    "window 50,20, top-left, more queries",
+    wide,
+    ["--window", "50,20", "--align", "top-left"],
+    {"mask": mask_of(N, 700, lambda i: (i - 50, i + 21))},
+)
+same(
+    "window 50,20 and causal",
+    high,
+    ["--window", "50,20", "--causal"],
+    {"mask": mask_of(700, N, lambda i: (i + 550, i + 601))},
+)
 
 
 def alibi_bias(slope, offset, queries, keys):
@@ -172,58 +271,122 @@ def alibi_bias(slope, offset, queries, keys):
 
 slope = Tensor("F32", [1], [0.03125])
 none = Tensor("F32", [1], [0.0])
-same("ALiBi", {**square, "alibi_slope": slope}, [], {"alibi_slope": none, "bias": alibi_bias(0.03125, 0, N, N)})
-same("ALiBi, causal, more keys", {**high, "alibi_slope": slope}, ["--causal"],
-     {"alibi_slope": none, "bias": alibi_bias(0.03125, 600, 700, N)}, ["--causal"])
+same(
+    "ALiBi",
+    {**square, "alibi_slope": slope},
+    [],
+    {"alibi_slope": none, "bias": alibi_bias(0.03125, 0, N, N)},
+)
+same(
+    "ALiBi, causal, more keys",
+    {**high, "alibi_slope": slope},
+    ["--causal"],
+    {"alibi_slope": none, "bias": alibi_bias(0.03125, 600, 700, N)},
+    ["--causal"],
+)
+
 
 # Ragged and paged sequences against the same tokens alone.
 def part(tensor, first, last):
     row = tensor.shape[2] * tensor.shape[3]
-    return Tensor(tensor.dtype, [1, last - first, *tensor.shape[2:]], tensor.values[first * row:last * row])
+    return Tensor(
+        tensor.dtype, [1, last - first, *tensor.shape[2:]], tensor.values[first * row : last * row]
+    )
 
 
-ragged = {**square, "q_start": Tensor("I64", [3], [0, 500, 1300]), "kv_start": Tensor("I64", [3], [0, 600, 1300])}
-alone = {"q": part(square["q"], 500, 1300), "k": part(square["k"], 600, 1300), "v": part(square["v"], 600, 1300)}
-for name, tensors, arguments in (("a.safetensors", ragged, ["--batch", 1]), ("b.safetensors", alone, [])):
+ragged = {
+    **square,
+    "q_start": Tensor("I64", [3], [0, 500, 1300]),
+    "kv_start": Tensor("I64", [3], [0, 600, 1300]),
+}
+alone = {
+    "q": part(square["q"], 500, 1300),
+    "k": part(square["k"], 600, 1300),
+    "v": part(square["v"], 600, 1300),
+}
+for name, tensors, arguments in (
+    ("a.safetensors", ragged, ["--batch", 1]),
+    ("b.safetensors", alone, []),
+):
     result, picture = draw(write_raw(name, tensors), "--causal", "--log", *arguments)
     tap.equal(result.code, 0, f"ragged, {name}", result.error)
     ragged_picture = picture if name == "a.safetensors" else ragged_picture
 tap.ok(difference(ragged_picture, picture) < 0.002, "a ragged sequence looks as it does alone")
 
 pages = [(7 * i + 3) % 13 for i in range(13)]
-paged = {"q": square["q"], "page_table": Tensor("I32", [1, 13], pages), "kv_length": Tensor("I64", [1], [1250])}
+paged = {
+    "q": square["q"],
+    "page_table": Tensor("I32", [1, 13], pages),
+    "kv_length": Tensor("I64", [1], [1250]),
+}
 for key in "kv":
     values = [0.0] * (N * 8)
     for i, page in enumerate(pages):
-        values[page * 800:(page + 1) * 800] = square[key].values[i * 800:(i + 1) * 800]
+        values[page * 800 : (page + 1) * 800] = square[key].values[i * 800 : (i + 1) * 800]
     paged[key] = Tensor("F32", [13, 100, 1, 8], values)
 length = {**square, "kv_length": Tensor("I64", [1], [1250])}
 first, picture = draw(write_raw("a.safetensors", paged), "--causal", "--log")
 second, reference = draw(write_raw("b.safetensors", length), "--causal", "--log")
 tap.equal((first.code, second.code), (0, 0), "paged: exit codes", first.error, second.error)
 share = difference(picture, reference)
-tap.ok(share < 0.002, "a paged sequence looks as it does in one piece", f"{share:.4f} of the pixels differ")
+tap.ok(
+    share < 0.002,
+    "a paged sequence looks as it does in one piece",
+    f"{share:.4f} of the pixels differ",
+)
 
 # Memory stays bounded: the weights of 30,000 tokens would be 3.6 GB.
 many = 30000
 tile = random_tensor("F32", [1, 500, 1, 8], 9).values
 raw = encode("F32", tile) * (many // 500)
 file = write_raw("many.safetensors", {key: Raw("F32", [1, many, 1, 8], raw) for key in "qkv"})
-done = subprocess.run(["python3", "-c", "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
-                       "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)", RAPT, "map", file, "--causal",
-                       "--window", "3000,0", "-o", path("many.png"), "--json"], capture_output=True, text=True)
+done = subprocess.run(
+    [
+        "python3",
+        "-c",
+        "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)",
+        RAPT,
+        "map",
+        file,
+        "--causal",
+        "--window",
+        "3000,0",
+        "-o",
+        path("many.png"),
+        "--json",
+    ],
+    capture_output=True,
+    text=True,
+)
 tap.equal(done.returncode, 0, "30,000 tokens: exit code", done.stderr)
 limit = 2_000_000 if "san" in RAPT else 300_000
 tap.ok(int(done.stdout.split()[-1]) < limit, "30,000 tokens: bounded memory", done.stdout)
 
 # Use.
-for arguments, word in [([], "no file"), ([small], "-o"), ([small, "-o", path("x.png"), "--head", "4"], "--head 4"),
-                        ([small, "-o", path("x.png"), "--head", "-1"], "-1"), ([small, "-o", path("x.png"), "--batch", "2"], "--batch 2"),
-                        ([small, "-o", path("x.png"), "--size", "10"], "10"), ([small, "-o", path("x.png"), "--size", "100000"], "100000"),
-                        ([small, "-o", path("x.png"), "--pool", "min"], "min"), ([small, "-o", small], "input"),
-                        ([small, "-o", path("no/such/x.png")], "No such")]:
-    refused(tap, rapt("map", *arguments), f"map {' '.join(os.path.basename(str(a)) for a in arguments)}", word)
+for arguments, word in [
+    ([], "no file"),
+    ([small], "-o"),
+    ([small, "-o", path("x.png"), "--head", "4"], "--head 4"),
+    ([small, "-o", path("x.png"), "--head", "-1"], "-1"),
+    ([small, "-o", path("x.png"), "--batch", "2"], "--batch 2"),
+    ([small, "-o", path("x.png"), "--size", "10"], "10"),
+    ([small, "-o", path("x.png"), "--size", "100000"], "100000"),
+    ([small, "-o", path("x.png"), "--pool", "min"], "min"),
+    ([small, "-o", small], "input"),
+    ([small, "-o", path("no/such/x.png")], "No such"),
+]:
+    refused(
+        tap,
+        rapt("map", *arguments),
+        f"map {' '.join(os.path.basename(str(a)) for a in arguments)}",
+        word,
+    )
 tap.ok(not os.path.exists(path("x.png")), "no picture after a refusal")
 result, picture = draw(SAMPLE, "--causal", "--head", 3, "--log")
-tap.ok(result.code == 0 and "SmolLM2" in result.out and "king" not in result.error, "the sample draws", result.error)
+tap.ok(
+    result.code == 0 and "SmolLM2" in result.out and "king" not in result.error,
+    "the sample draws",
+    result.error,
+)
 tap.plan()

@@ -1,4 +1,5 @@
 """support.py: what the tests of the tool share: TAP, safetensors files made byte by byte, and attention in plain Python."""
+
 import array
 import json
 import math
@@ -13,7 +14,16 @@ import tempfile
 RAPT = os.path.join(os.environ.get("RAPT_BUILD", "build"), "rapt")
 SAMPLE = os.path.join("tests", "data", "smollm2-layer17.safetensors")
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1, "I8": 1, "F64": 8}
-FORMATS = {"F32": "f", "F16": "e", "I64": "q", "I32": "i", "U8": "B", "BOOL": "B", "I8": "b", "F64": "d"}
+FORMATS = {
+    "F32": "f",
+    "F16": "e",
+    "I64": "q",
+    "I32": "i",
+    "U8": "B",
+    "BOOL": "B",
+    "I8": "b",
+    "F64": "d",
+}
 
 
 if not os.path.exists(RAPT):
@@ -57,20 +67,34 @@ class Result:
 
 def rapt(*arguments, stdin=None, environment=None, timeout=120):
     """Runs the tool; a crash has a negative code."""
-    return Result(subprocess.run([RAPT, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout,
-                                 env={**os.environ, **(environment or {})}))
+    return Result(
+        subprocess.run(
+            [RAPT, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **(environment or {})},
+        )
+    )
 
 
 def refused(tap, result, name, word="", code=2):
     """Exit code, a sentence on the error stream that holds the word, and nothing on the output."""
     sentence = result.error.startswith("rapt ") and len(result.error) > 15
-    tap.ok(result.code == code and sentence and word in result.error and not result.out, name,
-           f"exit code {result.code}, wanted {code} and \"{word}\"", result.error, result.out)
+    tap.ok(
+        result.code == code and sentence and word in result.error and not result.out,
+        name,
+        f'exit code {result.code}, wanted {code} and "{word}"',
+        result.error,
+        result.out,
+    )
 
 
 def folder():
     path = tempfile.mkdtemp(prefix="rapt-cli-")
     import atexit
+
     atexit.register(shutil.rmtree, path, True)
     return path
 
@@ -89,14 +113,14 @@ def to_bf16(x):
 
 def decode(dtype, data):
     if dtype == "BF16":
-        return [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]
+        return [struct.unpack("<f", b"\0\0" + data[i : i + 2])[0] for i in range(0, len(data), 2)]
     return list(struct.unpack(f"<{len(data) // SIZES[dtype]}{FORMATS[dtype]}", data))
 
 
 class Tensor:
     def __init__(self, dtype, shape, values):
         self.dtype, self.shape = dtype, list(shape)
-        self.values = decode(dtype, encode(dtype, values)) # as the file holds them
+        self.values = decode(dtype, encode(dtype, values))  # as the file holds them
 
     def at(self, *index):
         """Element; an axis of size 1 repeats."""
@@ -122,7 +146,11 @@ def write_file(path, tensors, metadata=None, padding=0):
         header["__metadata__"] = metadata
     for name, tensor in tensors.items():
         part = encode(tensor.dtype, tensor.values)
-        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [len(data), len(data) + len(part)]}
+        header[name] = {
+            "dtype": tensor.dtype,
+            "shape": tensor.shape,
+            "data_offsets": [len(data), len(data) + len(part)],
+        }
         data += part
     text = json.dumps(header).encode() + b" " * padding
     with open(path, "wb") as file:
@@ -132,12 +160,18 @@ def write_file(path, tensors, metadata=None, padding=0):
 
 def read_file(path):
     with open(path, "rb") as file:
-        length, = struct.unpack("<Q", file.read(8))
+        (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
         data = file.read()
     header.pop("__metadata__", None)
-    return {name: Tensor(entry["dtype"], entry["shape"], decode(entry["dtype"], data[slice(*entry["data_offsets"])]))
-            for name, entry in header.items()}
+    return {
+        name: Tensor(
+            entry["dtype"],
+            entry["shape"],
+            decode(entry["dtype"], data[slice(*entry["data_offsets"])]),
+        )
+        for name, entry in header.items()
+    }
 
 
 class Problem:
@@ -158,7 +192,10 @@ class Problem:
         left, right = o.get("window", (-1, -1))
         scores = []
         for j in range(kv_length):
-            s = sum(self.q.at(*q_token(i), h, c) * self.k.at(*k_token(j), h // group, c) for c in range(channels))
+            s = sum(
+                self.q.at(*q_token(i), h, c) * self.k.at(*k_token(j), h // group, c)
+                for c in range(channels)
+            )
             s *= o.get("scale", 1 / math.sqrt(channels))
             if o.get("softcap"):
                 s = o["softcap"] * math.tanh(s / o["softcap"])
@@ -166,8 +203,14 @@ class Problem:
                 s += o["bias"].at(b, h, i, j)
             if "alibi_slope" in o:
                 s -= o["alibi_slope"].values[h] * abs(position - j)
-            hidden = ("mask" in o and not o["mask"].at(b, h, i, j)) or (o.get("causal") and j > position)
-            hidden = hidden or (left >= 0 and j < position - left) or (right >= 0 and j > position + right)
+            hidden = ("mask" in o and not o["mask"].at(b, h, i, j)) or (
+                o.get("causal") and j > position
+            )
+            hidden = (
+                hidden
+                or (left >= 0 and j < position - left)
+                or (right >= 0 and j > position + right)
+            )
             scores.append(-math.inf if hidden else s)
         sink = o["sink"].values[h] if "sink" in o else -math.inf
         most = max(scores + [sink])
@@ -183,5 +226,8 @@ class Problem:
         k_token = k_token or (lambda j: (b, j))
         p, lse = self.weights(b, h, i, q_length, kv_length, q_token or (lambda t: (b, t)), k_token)
         group = self.q.shape[2] // self.k.shape[2]
-        out = [sum(p[j] * self.v.at(*k_token(j), h // group, c) for j in range(kv_length) if p[j]) for c in range(self.v.shape[3])]
+        out = [
+            sum(p[j] * self.v.at(*k_token(j), h // group, c) for j in range(kv_length) if p[j])
+            for c in range(self.v.shape[3])
+        ]
         return out, p, lse
