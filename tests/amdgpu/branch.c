@@ -8,7 +8,7 @@ static void need_defined_scalar(struct wave *w, int reg, int count, const char *
 {
     if (!w->worker->launch->options->check_undefined) return;
     for (int k = 0; k < count; k++)
-        if (w->s_undef[reg + k]) fault(w, "branch on %s, which depends on a register that was never written", what);
+        if (w->s_undef[reg + k]) fault_undefined(w, w->s_root[reg + k], what);
 }
 
 enum { BR_ALWAYS, BR_SCC0, BR_SCC1, BR_VCCZ, BR_VCCNZ, BR_EXECZ, BR_EXECNZ };
@@ -16,17 +16,19 @@ enum { BR_ALWAYS, BR_SCC0, BR_SCC1, BR_VCCZ, BR_VCCNZ, BR_EXECZ, BR_EXECNZ };
 static void exec_branch(struct wave *w, const struct inst *in)
 {
     bool take = true;
-    uint64_t vcc;
+    uint64_t vcc, undef;
     switch (in->param) {
     case BR_SCC0:
     case BR_SCC1:
-        need_defined_scalar(w, S_SCC, 1, "scc");
+        need_defined_scalar(w, S_SCC, 1, "branch on scc, which depends on a value that was never written");
         take = w->scc == (in->param == BR_SCC1);
         break;
     case BR_VCCZ:
     case BR_VCCNZ:
-        need_defined_scalar(w, S_VCC, w->n / 32, "vcc");
         vcc = w->s[S_VCC] | (w->n == 64 ? (uint64_t)w->s[S_VCC + 1] << 32 : 0);
+        undef = w->s_undef[S_VCC] | (w->n == 64 ? (uint64_t)w->s_undef[S_VCC + 1] << 32 : 0);
+        if (!(vcc & ~undef)) /* one defined bit that is set decides */
+            need_defined_scalar(w, S_VCC, w->n / 32, "branch on vcc, which depends on a value that was never written");
         take = (vcc == 0) == (in->param == BR_VCCZ);
         break;
     case BR_EXECZ: take = w->exec == 0; break;

@@ -4,8 +4,7 @@
 static void finish_mask(struct wave *w, const struct operand *o, uint64_t mask, uint64_t undef)
 {
     write_lane_mask(w, o, mask & w->exec);
-    if (o->kind == OPK_SGPR)
-        for (int k = 0; k < o->dwords; k++) w->s_undef[o->reg + k] = (undef & w->exec) != 0;
+    mark_lane_mask(w, o, undef & w->exec);
 }
 
 enum { CARRY_SUB = 1, CARRY_REVERSE = 2, CARRY_IN = 4 };
@@ -44,12 +43,14 @@ static void exec_select(struct wave *w, const struct inst *in)
     uint32_t *choose = w->tmp[2], *r = w->tmp[4];
     mask_to_row(mask, choose);
     for (int l = 0; l < w->n; l++) r[l] = choose[l] ? b[l] : a[l];
-    if (condition->kind == OPK_SGPR && w->s_undef[condition->reg]) undef = w->full;
+    undef = undefined_mask(w, condition);
+    if (undef) note_root(w, w->s_root[condition->reg]);
     for (int i = 1; i <= 2; i++) {
         const struct operand *o = &in->op[i];
         uint64_t lanes = 0;
         if (o->kind == OPK_VGPR) lanes = w->undef[o->reg][0] | w->undef[o->reg][1];
         if (o->kind == OPK_SGPR && w->s_undef[o->reg]) lanes = w->full;
+        if (lanes) note_root(w, o->kind == OPK_VGPR ? w->v_root[o->reg] : w->s_root[o->reg]);
         undef |= lanes & (i == 2 ? mask : ~mask);
     }
     set_undefined(w, &in->vwrite[0], w->exec, undef);

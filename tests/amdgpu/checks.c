@@ -99,20 +99,39 @@ void check_pending(struct wave *w, const struct inst *in)
         }
 }
 
+/* Stores of 8 and 16 bits look at the low half of their register alone. */
+static bool is_narrow_store(const struct inst *in)
+{
+    return in->flags & OPF_STORE && !(in->flags & OPF_ATOMIC) && (in->param & 0x1f) < 4;
+}
+
+/* Says also where the value was first used. */
+_Noreturn void fault_undefined(struct wave *w, uint32_t root, const char *what)
+{
+    char error[64];
+    uint64_t pc = w->program->base + root - 1;
+    const struct inst *first = root ? decode_at(w->program, pc, error, sizeof error) : NULL;
+    if (first && first != w->at)
+        fault(w, "%s (first used at code+0x%x by \"%s\")", what, root - 1, first->text);
+    fault(w, "%s", what);
+}
+
 void need_defined(struct wave *w, const struct inst *in, const struct operand *o, uint64_t lanes, const char *use)
 {
+    char what[160];
     if (!w->worker->launch->options->check_undefined) return;
-    (void)in;
-    if (o->kind == OPK_VGPR) {
-        for (int k = 0; k < o->dwords; k++) {
-            uint64_t undef = (w->undef[o->reg + k][0] | w->undef[o->reg + k][1]) & lanes;
-            if (undef)
-                fault(w, "%s v%d holds a value that was never written (register or LDS), lane %d", use, o->reg + k,
-                      __builtin_ctzll(undef));
+    for (int k = 0; k < o->dwords; k++) {
+        if (o->kind == OPK_VGPR) {
+            const uint64_t *u = w->undef[o->reg + k];
+            int halves = o->half == 2 || in->flags & OPF_D16_HI ? 2 : is_narrow_store(in) ? 1 : 3;
+            uint64_t undef = ((halves & 1 ? u[0] : 0) | (halves & 2 ? u[1] : 0)) & lanes;
+            snprintf(what, sizeof what, "%s v%d, a value that was never written to a register or to LDS, lane %d", use,
+                     o->reg + k, undef ? __builtin_ctzll(undef) : 0);
+            if (undef) fault_undefined(w, w->v_root[o->reg], what);
+        } else if (o->kind == OPK_SGPR && w->s_undef[o->reg + k]) {
+            snprintf(what, sizeof what, "%s s%d, a value that was never written", use, o->reg + k);
+            fault_undefined(w, w->s_root[o->reg + k], what);
         }
-    } else if (o->kind == OPK_SGPR) {
-        for (int k = 0; k < o->dwords; k++)
-            if (w->s_undef[o->reg + k]) fault(w, "%s s%d was never written", use, o->reg + k);
     }
 }
 

@@ -89,12 +89,11 @@ static void exec_compare(struct wave *w, const struct inst *in)
     uint64_t result = row_to_mask(w->tmp[4], w->n) & w->exec;
     if (d) {
         write_lane_mask(w, &in->op[0], result);
-        if (in->op[0].kind == OPK_SGPR)
-            for (int k = 0; k < in->op[0].dwords; k++) w->s_undef[in->op[0].reg + k] = undef != 0;
+        mark_lane_mask(w, &in->op[0], undef);
     }
     if (!(in->flags & OPF_WRITES_EXEC)) return;
     if (undef && w->worker->launch->options->check_undefined)
-        fault(w, "EXEC would depend on a register that was never written");
+        fault_undefined(w, w->root, "EXEC depends on a value that was never written");
     set_exec(w, result);
 }
 

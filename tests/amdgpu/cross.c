@@ -18,7 +18,10 @@ static void exec_readlane(struct wave *w, const struct inst *in)
         return;
     }
     write_scalar(w, &in->op[0], vrow(w, o->reg)[lane]);
-    if (in->op[0].kind == OPK_SGPR) w->s_undef[in->op[0].reg] = undefined_at(w, o->reg, lane);
+    if (in->op[0].kind != OPK_SGPR) return;
+    bool undef = undefined_at(w, o->reg, lane);
+    if (undef) note_root(w, w->v_root[o->reg]);
+    mark_scalar(w, in->op[0].reg, undef ? ~0u : 0);
 }
 
 static void exec_writelane(struct wave *w, const struct inst *in)

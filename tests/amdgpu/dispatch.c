@@ -124,9 +124,10 @@ static bool open_worker(struct worker *k, struct launch *l)
         w->v = aligned_zero(VGPR_ROWS * sizeof *w->v);
         w->undef = aligned_zero(VGPR_ROWS * sizeof *w->undef);
         w->vtag = aligned_zero(VGPR_ROWS * sizeof *w->vtag);
+        w->v_root = aligned_zero(VGPR_ROWS * sizeof *w->v_root);
         w->scratch = aligned_zero(scratch + 64);
         w->scratch_written = aligned_zero(scratch + 64);
-        if (!w->v || !w->undef || !w->vtag || !w->scratch || !w->scratch_written) return false;
+        if (!w->v || !w->undef || !w->vtag || !w->v_root || !w->scratch || !w->scratch_written) return false;
         /* garbage that shows: a quiet NaN pattern */
         for (int r = 0; r < VGPR_ROWS; r++)
             for (int lane = 0; lane < ROW; lane++) w->v[r][lane] = 0x7fc0dead;
@@ -140,6 +141,7 @@ static void close_worker(struct worker *k)
         free(k->waves[i].v);
         free(k->waves[i].undef);
         free(k->waves[i].vtag);
+        free(k->waves[i].v_root);
         free(k->waves[i].scratch);
         free(k->waves[i].scratch_written);
     }

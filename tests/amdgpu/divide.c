@@ -78,7 +78,7 @@ static void exec_div_scale(struct wave *w, const struct inst *in)
     set_undefined(w, &in->vwrite[0], w->exec, undef);
     finish_row(w, in, w->tmp[4]);
     write_lane_mask(w, &in->op[1], mask & w->exec);
-    for (int k = 0; k < in->op[1].dwords; k++) w->s_undef[in->op[1].reg + k] = (undef & w->exec) != 0;
+    mark_lane_mask(w, &in->op[1], undef & w->exec);
 }
 
 static void exec_div_fmas(struct wave *w, const struct inst *in)

@@ -203,8 +203,9 @@ struct wave {
     int n; /* lanes: 32 or 64 */
     uint32_t s[SGPR_COUNT];
     uint32_t scc;
-    uint8_t s_undef[SGPR_COUNT];
+    uint32_t s_undef[SGPR_COUNT]; /* per scalar register: the bits that were never given a value */
     uint64_t (*undef)[2];   /* per VGPR and half: lanes never given a value */
+    uint32_t *v_root, s_root[SGPR_COUNT], root; /* code offset where an undefined value was first used, + 1 */
     uint32_t *vtag;         /* per VGPR: outstanding counter and sequence, 0 none */
     uint32_t stag[SGPR_COUNT];
     uint32_t issued[CNT_KINDS], done[CNT_KINDS], last_smem, last_lds_store;
@@ -261,7 +262,9 @@ uint32_t issue(struct wave *, enum counter);
 void wait_for(struct wave *, enum counter, uint32_t left);
 void need_defined(struct wave *, const struct inst *, const struct operand *, uint64_t lanes,
                   const char *use);
-uint64_t undefined_lanes(const struct wave *, const struct inst *);
+uint64_t undefined_lanes(struct wave *, const struct inst *);
+void note_root(struct wave *, uint32_t root);
+_Noreturn void fault_undefined(struct wave *, uint32_t root, const char *what);
 void set_undefined(struct wave *, const struct reg_range *, uint64_t written, uint64_t undef);
 void race_read(struct wave *, uint32_t address, uint32_t bytes, int lane);
 void race_write(struct wave *, uint32_t address, uint32_t bytes, int lane);
@@ -283,6 +286,9 @@ void write_scalar64(struct wave *, const struct operand *, uint64_t);
 void write_lane_mask(struct wave *, const struct operand *, uint64_t);
 uint64_t read_lane_mask(struct wave *, const struct operand *);
 void set_exec(struct wave *, uint64_t);
+void mark_scalar(struct wave *, int reg, uint32_t undef_bits);
+void mark_lane_mask(struct wave *, const struct operand *, uint64_t undef_lanes);
+uint64_t undefined_mask(const struct wave *, const struct operand *);
 /* dispatch.c: applies the denormal field of the mode register to the host. */
 void set_float_mode(const struct wave *);
 

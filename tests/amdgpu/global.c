@@ -152,9 +152,7 @@ void global_access(struct wave *w, const struct inst *in, const struct operand *
     if (w->exec) check_lanes(w, in, at, bytes);
     if (store) {
         uint64_t undef = data_undefined(w, in, data) & w->exec;
-        if (undef && w->worker->launch->options->check_undefined)
-            fault(w, "lane %d stores v%d, which holds a value that was never written (register or LDS)",
-                  __builtin_ctzll(undef), data->reg);
+        if (undef) need_defined(w, in, data, w->exec, "store of");
         store_rows(w, in, data, at, w->exec);
         issue(w, store_counter(w));
         w->worker->stats.global_written += active;

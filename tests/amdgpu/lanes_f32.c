@@ -117,7 +117,7 @@ static void exec_pseudo_scalar(struct wave *w, const struct inst *in)
     memset(w->tmp[3], 0xff, ROW * 4);
     ((lane_fn *)in->row->fn)(r, a, a, a, w->tmp[3], 32);
     write_scalar(w, &in->op[0], r[0]);
-    if (in->op[0].kind == OPK_SGPR) w->s_undef[in->op[0].reg] = undef != 0;
+    if (in->op[0].kind == OPK_SGPR) mark_scalar(w, in->op[0].reg, undef ? ~0u : 0);
 }
 
 #define PSEUDO(name) {"v_s_" #name, exec_pseudo_scalar, (void (*)(void))lane_##name, "F:F", OPF_VALU, 0}

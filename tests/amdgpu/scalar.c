@@ -120,60 +120,117 @@ static uint32_t to_unsigned(float a)
     return a != a || a <= 0 ? 0 : a >= 4294967296.0f ? UINT32_MAX : (uint32_t)a;
 }
 
-static uint8_t scalar_undefined(const struct wave *w, const struct inst *in)
+/* Marks bits of a scalar register as never given a value, or derived from such. */
+void mark_scalar(struct wave *w, int reg, uint32_t undef_bits)
 {
-    uint8_t undef = 0;
+    w->s_undef[reg] = undef_bits;
+    if (undef_bits) w->s_root[reg] = w->root;
+}
+
+void mark_lane_mask(struct wave *w, const struct operand *o, uint64_t undef_lanes)
+{
+    if (o->kind != OPK_SGPR) return;
+    mark_scalar(w, o->reg, (uint32_t)undef_lanes);
+    if (w->n == 64) mark_scalar(w, o->reg + 1, (uint32_t)(undef_lanes >> 32));
+}
+
+/* The undefined bits of a 32 or 64-bit scalar operand. */
+static uint64_t undefined_bits(const struct wave *w, const struct operand *o)
+{
+    if (o->kind != OPK_SGPR) return 0;
+    return w->s_undef[o->reg] | (o->dwords > 1 ? (uint64_t)w->s_undef[o->reg + 1] << 32 : 0);
+}
+
+uint64_t undefined_mask(const struct wave *w, const struct operand *o)
+{
+    return undefined_bits(w, o) & w->full;
+}
+
+static bool scalar_undefined(struct wave *w, const struct inst *in)
+{
+    bool undef = false;
     for (int i = 0; i < in->nsread; i++)
-        for (int k = 0; k < in->sread[i].count; k++) undef |= w->s_undef[in->sread[i].reg + k];
+        for (int k = 0; k < in->sread[i].count; k++)
+            if (w->s_undef[in->sread[i].reg + k]) {
+                undef = true;
+                note_root(w, w->s_root[in->sread[i].reg + k]);
+            }
     return undef;
 }
 
-static void spread_undefined(struct wave *w, const struct inst *in, uint8_t undef, bool sets_scc)
+static void no_undefined_exec(struct wave *w, uint64_t undef)
 {
-    for (int i = 0; i < in->nswrite; i++)
-        for (int k = 0; k < in->swrite[i].count; k++) w->s_undef[in->swrite[i].reg + k] = undef;
-    if (sets_scc) w->s_undef[S_SCC] = undef;
-    if (undef && in->nswrite && in->swrite[0].reg >= S_EXEC && in->swrite[0].reg <= S_EXEC + 1 &&
-        w->worker->launch->options->check_undefined)
-        fault(w, "EXEC would depend on a register that was never written");
+    if (undef & w->full && w->worker->launch->options->check_undefined)
+        fault_undefined(w, w->root, "EXEC depends on a value that was never written");
 }
 
+static void mark_result(struct wave *w, const struct inst *in, uint64_t undef)
+{
+    const struct operand *o = &in->op[0];
+    if (o->kind != OPK_SGPR) return;
+    if (o->reg == S_EXEC || o->reg == S_EXEC + 1) no_undefined_exec(w, o->reg == S_EXEC ? undef : undef << 32);
+    mark_scalar(w, o->reg, (uint32_t)undef);
+    if (o->dwords > 1) mark_scalar(w, o->reg + 1, (uint32_t)(undef >> 32));
+}
+
+#define ADDK_OVERFLOW (((~(old ^ (uint32_t)(int16_t)a) & (old ^ r)) >> 31) != 0)
 #define NONE    w->scc
 #define NONZERO r != 0
-#define ADDK_OVERFLOW (((~(old ^ (uint32_t)(int16_t)a) & (old ^ r)) >> 31) != 0)
-/* the SCC column is compared as text: NONE leaves SCC alone */
-#define SCALAR_BODY(type, read, write, sets, scc_value, expr)                                   \
-    {                                                                                       \
-        type a = in->nops > 1 ? read(w, &in->op[1]) : 0, b = in->nops > 2 ? read(w, &in->op[2]) : 0; \
-        type c = in->nops > 3 ? read(w, &in->op[3]) : 0, old = read(w, &in->op[0]);         \
-        type carry = w->scc;                                                                \
-        uint8_t undef = scalar_undefined(w, in);                                            \
-        (void)b, (void)c, (void)old, (void)carry;                                           \
-        type r = (expr);                                                                    \
-        w->scc = (scc_value) ? 1 : 0;                                                       \
-        write(w, &in->op[0], r);                                                            \
-        spread_undefined(w, in, undef, sets);                                               \
+/* Each operation becomes a pure function of its sources and a handler. When a source has undefined bits the function is
+   evaluated again with those bits 0 and 1 (in both mixtures for two sources); result bits that differ are undefined. The SCC
+   column is compared as text: NONE leaves SCC alone. */
+#define SCALAR(name, type, dtype, read, write, sets, scc_value, expr)                                     \
+    static dtype value_##name(const struct wave *w, type a, type b, type c, type old, uint32_t *scc)       \
+    {                                                                                                     \
+        type carry = w->scc;                                                                              \
+        (void)a, (void)b, (void)c, (void)old, (void)carry;                                                \
+        dtype r = (dtype)(expr);                                                                          \
+        *scc = (scc_value) ? 1 : 0;                                                                       \
+        return r;                                                                                         \
+    }                                                                                                     \
+    static void undefined_##name(struct wave *w, const struct inst *in, type a, type b, type c, type old) \
+    {                                                                                                     \
+        type ua = in->nops > 1 ? (type)undefined_bits(w, &in->op[1]) : 0;                                  \
+        type ub = in->nops > 2 ? (type)undefined_bits(w, &in->op[2]) : 0, differ = 0;                      \
+        uint32_t scc[4];                                                                                  \
+        dtype r[4];                                                                                       \
+        for (int v = 0; v < 4; v++)                                                                       \
+            r[v] = value_##name(w, v & 1 ? a | ua : a & ~ua, v & 2 ? b | ub : b & ~ub, c, old, &scc[v]);   \
+        for (int v = 1; v < 4; v++) differ |= r[v] ^ r[0];                                                \
+        mark_result(w, in, differ);                                                                       \
+        if (sets) mark_scalar(w, S_SCC, scc[0] != scc[1] || scc[0] != scc[2] || scc[0] != scc[3] ? 1 : 0); \
+    }                                                                                                     \
+    static void scalar_##name(struct wave *w, const struct inst *in)                                      \
+    {                                                                                                     \
+        type a = in->nops > 1 ? read(w, &in->op[1]) : 0, b = in->nops > 2 ? read(w, &in->op[2]) : 0;       \
+        type c = in->nops > 3 ? read(w, &in->op[3]) : 0, old = read(w, &in->op[0]);                        \
+        uint32_t scc;                                                                                     \
+        bool undef = scalar_undefined(w, in);                                                             \
+        dtype r = value_##name(w, a, b, c, old, &scc);                                                    \
+        if (undef)                                                                                        \
+            undefined_##name(w, in, a, b, c, old);                                                        \
+        else if (sets)                                                                                    \
+            w->s_undef[S_SCC] = 0;                                                                        \
+        uint32_t keep[2] = {in->op[0].kind == OPK_SGPR ? w->s_undef[in->op[0].reg] : 0,                    \
+                            in->op[0].kind == OPK_SGPR ? w->s_undef[in->op[0].reg + 1] : 0};               \
+        if (sets) w->scc = scc;                                                                           \
+        write(w, &in->op[0], r);                                                                          \
+        if (undef && in->op[0].kind == OPK_SGPR) {                                                        \
+            w->s_undef[in->op[0].reg] = keep[0];                                                          \
+            if (in->op[0].dwords > 1) w->s_undef[in->op[0].reg + 1] = keep[1];                             \
+        }                                                                                                 \
     }
-#define S32(name, count, scc_value, ...)                           \
-    static void scalar_##name(struct wave *w, const struct inst *in) \
-    SCALAR_BODY(uint32_t, read_scalar, write_scalar, __builtin_strcmp(#scc_value, "NONE") != 0, scc_value, \
-                (__VA_ARGS__))
-#define C32(name, scc_value, ...) S32(name, 2, scc_value, __VA_ARGS__)
-#define S64(name, count, scc_value, ...)                           \
-    static void scalar_##name(struct wave *w, const struct inst *in) \
-    SCALAR_BODY(uint64_t, read_scalar64, write_scalar64, __builtin_strcmp(#scc_value, "NONE") != 0, scc_value, \
-                (__VA_ARGS__))
-#define M64(name, scc_value, ...)                                  \
-    static void scalar_##name(struct wave *w, const struct inst *in) \
-    {                                                              \
-        uint64_t a = read_scalar64(w, &in->op[1]);                 \
-        uint8_t undef = scalar_undefined(w, in);                   \
-        uint32_t r = (__VA_ARGS__);                                \
-        w->scc = (scc_value) ? 1 : 0;                              \
-        write_scalar(w, &in->op[0], r);                            \
-        spread_undefined(w, in, undef, __builtin_strcmp(#scc_value, "NONE") != 0); \
-    }
+#define SETS(scc_value) (__builtin_strcmp(#scc_value, "NONE") != 0)
+#define S32(name, count, scc_value, ...) \
+    SCALAR(name, uint32_t, uint32_t, read_scalar, write_scalar, SETS(scc_value), scc_value, (__VA_ARGS__))
+#define C32(name, scc_value, ...) \
+    SCALAR(name, uint32_t, uint32_t, read_scalar, write_scalar, true, scc_value, (__VA_ARGS__))
+#define S64(name, count, scc_value, ...) \
+    SCALAR(name, uint64_t, uint64_t, read_scalar64, write_scalar64, SETS(scc_value), scc_value, (__VA_ARGS__))
+#define M64(name, scc_value, ...) \
+    SCALAR(name, uint64_t, uint32_t, read_scalar64, write_scalar, SETS(scc_value), scc_value, (__VA_ARGS__))
 #include "scalar.def"
+#undef SETS
 #undef S32
 #undef C32
 #undef S64
@@ -184,14 +241,16 @@ static void spread_undefined(struct wave *w, const struct inst *in, uint8_t unde
 static void exec_saveexec(struct wave *w, const struct inst *in)
 {
     uint64_t old = w->exec, s = read_lane_mask(w, &in->op[1]) & w->full, r = 0;
-    uint8_t undef = scalar_undefined(w, in);
-    if (in->param & 1) r |= ~s & ~old;
-    if (in->param & 2) r |= ~s & old;
-    if (in->param & 4) r |= s & ~old;
-    if (in->param & 8) r |= s & old;
-    r &= w->full;
-    if (undef && w->worker->launch->options->check_undefined)
-        fault(w, "EXEC would depend on a register that was never written");
+    uint64_t unknown = undefined_mask(w, &in->op[1]), without_s = 0, with_s = 0;
+    if (in->param & 1) without_s |= ~old;
+    if (in->param & 2) without_s |= old;
+    if (in->param & 4) with_s |= ~old;
+    if (in->param & 8) with_s |= old;
+    r = ((s & with_s) | (~s & without_s)) & w->full;
+    if (unknown) {
+        note_root(w, w->s_root[in->op[1].reg]);
+        no_undefined_exec(w, unknown & (with_s ^ without_s));
+    }
     set_exec(w, r);
     write_lane_mask(w, &in->op[0], in->flags & OPF_NO_DST ? r : old);
     w->scc = r != 0;
@@ -217,7 +276,7 @@ static void exec_compare(struct wave *w, const struct inst *in)
     }
     static const uint8_t truth[] = {0, 2, 5, 4, 6, 1, 3}; /* bit 0 less, 1 equal, 2 greater */
     w->scc = truth[in->param & CMP_MASK] >> (order + 1) & 1;
-    w->s_undef[S_SCC] = scalar_undefined(w, in);
+    mark_scalar(w, S_SCC, scalar_undefined(w, in) ? 1 : 0);
 }
 
 static void exec_compare_float(struct wave *w, const struct inst *in)
@@ -225,7 +284,7 @@ static void exec_compare_float(struct wave *w, const struct inst *in)
     float a = as_float(read_scalar(w, &in->op[0])), b = as_float(read_scalar(w, &in->op[1]));
     uint32_t order = a != a || b != b ? 8 : a < b ? 1 : a > b ? 4 : 2;
     w->scc = (in->param & order) != 0;
-    w->s_undef[S_SCC] = scalar_undefined(w, in);
+    mark_scalar(w, S_SCC, scalar_undefined(w, in) ? 1 : 0);
 }
 
 static void exec_bit_test(struct wave *w, const struct inst *in)
@@ -233,7 +292,7 @@ static void exec_bit_test(struct wave *w, const struct inst *in)
     uint32_t count = read_scalar(w, &in->op[1]);
     uint64_t a = in->param & 2 ? read_scalar64(w, &in->op[0]) : read_scalar(w, &in->op[0]);
     w->scc = (a >> (count & (in->param & 2 ? 63 : 31)) & 1) == (in->param & 1);
-    w->s_undef[S_SCC] = scalar_undefined(w, in);
+    mark_scalar(w, S_SCC, scalar_undefined(w, in) ? 1 : 0);
 }
 
 #define ROW_(name, types) {"s_" #name, scalar_##name, NULL, types, 0, 0},

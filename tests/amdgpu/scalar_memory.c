@@ -7,7 +7,7 @@ static void load_words(struct wave *w, const struct inst *in, uint64_t address)
     if (address & 3) fault(w, "scalar load from 0x%llx: not 4-byte aligned (scalar loads drop the low bits)", (unsigned long long)address);
     const uint8_t *p = global_at(w, in, address, 4 * count, 0);
     memcpy(&w->s[reg], p, (size_t)count * 4);
-    memset(&w->s_undef[reg], 0, count);
+    memset(&w->s_undef[reg], 0, count * sizeof *w->s_undef);
     enum counter c = w->program->target->gen == GEN_RDNA4 ? CNT_KM : CNT_DS;
     w->last_smem = issue(w, c);
     tag_sgprs(w, (int)reg, (int)count, c);

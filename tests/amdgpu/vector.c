@@ -162,12 +162,19 @@ static inline uint64_t range_undefined(const struct wave *w, const struct reg_ra
     return undef;
 }
 
+/* Remembers where the undefined value that is being handed on was first used. */
+void note_root(struct wave *w, uint32_t root)
+{
+    w->root = root ? root : (uint32_t)(w->at->pc - w->program->base) + 1;
+}
+
 /* Lanes whose sources hold something never written (all lanes when a scalar source is). */
-uint64_t undefined_lanes(const struct wave *w, const struct inst *in)
+uint64_t undefined_lanes(struct wave *w, const struct inst *in)
 {
     uint64_t undef = 0;
     for (int i = 0; i < in->nvread; i++) {
         uint64_t lanes = range_undefined(w, &in->vread[i]);
+        if (lanes & w->exec) note_root(w, w->v_root[in->vread[i].reg]);
         if (in->dpp && lanes && i == 0 && in->op[in->ndst].kind == OPK_VGPR) {
             uint64_t moved = 0;
             for (int l = 0; l < w->n; l++) {
@@ -181,12 +188,16 @@ uint64_t undefined_lanes(const struct wave *w, const struct inst *in)
     }
     for (int i = 0; i < in->nsread; i++)
         for (int k = 0; k < in->sread[i].count; k++)
-            if (w->s_undef[in->sread[i].reg + k]) undef = ~UINT64_C(0);
+            if (w->s_undef[in->sread[i].reg + k]) {
+                undef = ~UINT64_C(0);
+                note_root(w, w->s_root[in->sread[i].reg + k]);
+            }
     return undef & w->full;
 }
 
 void set_undefined(struct wave *w, const struct reg_range *r, uint64_t written, uint64_t undef)
 {
+    if (undef & written) w->v_root[r->reg] = w->root;
     for (int k = 0; k < r->count; k++)
         for (int h = 0; h < 2; h++)
             if (r->halves >> h & 1) {

@@ -128,9 +128,11 @@ void setup_wave(struct wave *w, struct group *g, uint32_t index)
     w->last_smem = w->last_lds_store = 0;
     w->outstanding = false;
     memset(w->s, 0xdb, sizeof w->s);
-    memset(w->s_undef, 1, sizeof w->s_undef);
+    memset(w->s_undef, 0xff, sizeof w->s_undef);
     memset(w->stag, 0, sizeof w->stag);
     memset(w->vtag, 0, VGPR_ROWS * sizeof *w->vtag);
+    memset(w->v_root, 0, VGPR_ROWS * sizeof *w->v_root);
+    memset(w->s_root, 0, sizeof w->s_root);
     memset(w->undef, 0xff, VGPR_ROWS * sizeof *w->undef);
     w->s_undef[S_SCC] = 0; /* hardware clears it; compilers rely on nothing */
     for (int r = S_EXEC; r < S_EXEC + 2; r++) w->s_undef[r] = 0;
