@@ -7,15 +7,18 @@
 /* One function pointer of a struct that dynlib_resolve fills. */
 struct dynlib_symbol {
     const char *name;
-    size_t      offset;   /* of the pointer in the struct */
-    int         optional; /* 1: NULL when the library lacks it */
+    size_t offset; /* of the pointer in the struct */
+    int optional;  /* 1: NULL when the library lacks it */
 };
 
-/* Opens the first of paths (ended by NULL) that opens, or NULL with the reason: "libx.so.1: no such file ...". Closed with
- * dynlib_close; its code stays loaded even then, since drivers start threads and register handlers that run at exit. */
+/* Opens the first of paths (ended by NULL) that opens, or NULL with the reason: "libx.so.1: no such
+ * file ...". Closed with dynlib_close; its code stays loaded even then, since drivers start threads
+ * and register handlers that run at exit. */
 void *dynlib_open(const char *const *paths, char *reason, size_t size);
-/* Fills table from count symbols; 0 when a symbol that is not optional is missing, with the reason: "libx.so.1 has no f (...)". */
-int  dynlib_resolve(void *library, const struct dynlib_symbol *symbols, size_t count, void *table, char *reason, size_t size);
+/* Fills table from count symbols; 0 when a symbol that is not optional is missing, with the reason:
+ * "libx.so.1 has no f (...)". */
+int dynlib_resolve(void *library, const struct dynlib_symbol *symbols, size_t count, void *table,
+                   char *reason, size_t size);
 void dynlib_close(void *library);
 
 #endif

@@ -23,7 +23,8 @@ enum {
     MAP_SWIZZLE_128B = 3,
     MAP_PROMOTION_256B = 3,
 };
-/* Cubins and PTX of this library come from CUDA 13, which an older major version of the driver may refuse; 12.0 knows all symbols. */
+/* Cubins and PTX of this library come from CUDA 13, which an older major version of the driver may
+ * refuse; 12.0 knows all symbols. */
 enum { OLDEST_DRIVER = 12000, DEFAULT_SHARED = 48 << 10 };
 
 struct cuda {
@@ -58,8 +59,8 @@ static rapt_status check(const struct gpu_device *device, const char *call, int 
     if (error == CUDA_SUCCESS) return RAPT_OK;
     char text[256];
     describe_error(device->api, error, text, sizeof text);
-    return fail(error == CUDA_ERROR_OUT_OF_MEMORY ? RAPT_NO_MEMORY : RAPT_DRIVER, "%s: failed on %s (%s)", call,
-                device->label, text);
+    return fail(error == CUDA_ERROR_OUT_OF_MEMORY ? RAPT_NO_MEMORY : RAPT_DRIVER,
+                "%s: failed on %s (%s)", call, device->label, text);
 }
 
 #define CALL(device, field, symbol, ...) check(device, #symbol, api_of(device)->field(__VA_ARGS__))
@@ -72,7 +73,8 @@ static int start(struct cuda *cuda, int *devices, char reason[REASON_SIZE])
     const char *call = "cuInit";
     if (!error) call = "cuDriverGetVersion", error = cuda->version(&version);
     if (!error && version < OLDEST_DRIVER) {
-        snprintf(reason, REASON_SIZE, "cuda: the driver supports CUDA %d.%d (12.0 or newer is needed)", version / 1000,
+        snprintf(reason, REASON_SIZE,
+                 "cuda: the driver supports CUDA %d.%d (12.0 or newer is needed)", version / 1000,
                  version % 1000 / 10);
         return 0;
     }
@@ -89,7 +91,8 @@ static int start(struct cuda *cuda, int *devices, char reason[REASON_SIZE])
 static rapt_status cuda_open(void **api, int *devices, char reason[REASON_SIZE])
 {
     const char *chosen = getenv("RAPT_CUDA_LIBRARY");
-    const char *const standard[] = {"libcuda.so.1", "libcuda.so", NULL}, *const only[] = {chosen, NULL};
+    const char *const standard[] = {"libcuda.so.1", "libcuda.so", NULL}, *const only[] = {chosen,
+                                                                                          NULL};
     char text[REASON_SIZE - 80];
     *api = NULL;
     void *library = dynlib_open(chosen && *chosen ? only : standard, text, sizeof text);
@@ -100,10 +103,13 @@ static rapt_status cuda_open(void **api, int *devices, char reason[REASON_SIZE])
     struct cuda *cuda = alloc_zeroed(1, sizeof *cuda);
     if (!cuda) {
         dynlib_close(library);
-        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the CUDA driver's functions (%zu bytes)", sizeof *cuda);
+        return fail(RAPT_NO_MEMORY,
+                    "rapt_open: no memory for the CUDA driver's functions (%zu bytes)",
+                    sizeof *cuda);
     }
     cuda->library = library;
-    if (!dynlib_resolve(library, symbols, sizeof symbols / sizeof *symbols, cuda, text, sizeof text)) {
+    if (!dynlib_resolve(library, symbols, sizeof symbols / sizeof *symbols, cuda, text,
+                        sizeof text)) {
         snprintf(reason, REASON_SIZE, "cuda: %s", text);
     } else if (start(cuda, devices, reason)) {
         *api = cuda;
@@ -126,7 +132,9 @@ static rapt_status cuda_describe(struct gpu_device *device, rapt_device_info *in
     int major = 0, minor = 0;
     size_t bytes = 0;
     rapt_status status = CALL(device, device_get, cuDeviceGet, &device->id, device->ordinal);
-    if (!status) status = CALL(device, device_name, cuDeviceGetName, info->name, sizeof info->name, device->id);
+    if (!status)
+        status =
+            CALL(device, device_name, cuDeviceGetName, info->name, sizeof info->name, device->id);
     if (!status) status = CALL(device, device_memory, cuDeviceTotalMem, &bytes, device->id);
     const struct {
         int *value, attribute;
@@ -135,20 +143,23 @@ static rapt_status cuda_describe(struct gpu_device *device, rapt_device_info *in
                   {&device->units, ATTRIBUTE_MULTIPROCESSORS},
                   {&device->max_shared, ATTRIBUTE_SHARED_OPTIN}};
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !status; i++)
-        status = CALL(device, device_attribute, cuDeviceGetAttribute, wanted[i].value, wanted[i].attribute, device->id);
+        status = CALL(device, device_attribute, cuDeviceGetAttribute, wanted[i].value,
+                      wanted[i].attribute, device->id);
     snprintf(device->arch, sizeof device->arch, "sm_%d%d", major, minor);
     info->memory_bytes = (int64_t)bytes;
     return status;
 }
 
-/* The primary context is retained at first use, so that listing the devices costs no device memory. Two threads may both
- * retain; the loser gives its count back. */
+/* The primary context is retained at first use, so that listing the devices costs no device memory.
+ * Two threads may both retain; the loser gives its count back. */
 static rapt_status retain(struct gpu_device *device, void **out)
 {
     void *context = NULL, *expected = NULL;
-    rapt_status status = CALL(device, context_retain, cuDevicePrimaryCtxRetain, &context, device->id);
+    rapt_status status =
+        CALL(device, context_retain, cuDevicePrimaryCtxRetain, &context, device->id);
     if (status) return status;
-    if (!atomic_compare_exchange_strong(&device->context, &expected, context)) api_of(device)->context_release(device->id);
+    if (!atomic_compare_exchange_strong(&device->context, &expected, context))
+        api_of(device)->context_release(device->id);
     *out = context;
     return RAPT_OK;
 }
@@ -163,14 +174,16 @@ static rapt_status cuda_enter(struct gpu_device *device, struct driver_scope *sc
     void *own = atomic_load_explicit(&device->context, memory_order_acquire);
     rapt_status status = own ? RAPT_OK : retain(device, &own);
     if (!status) status = CALL(device, context_current, cuCtxGetCurrent, &scope->context);
-    if (!status && scope->context != own) status = CALL(device, context_push, cuCtxPushCurrent, own);
+    if (!status && scope->context != own)
+        status = CALL(device, context_push, cuCtxPushCurrent, own);
     return status;
 }
 
 static void cuda_leave(struct gpu_device *device, const struct driver_scope *scope)
 {
     void *popped;
-    if (scope->context != atomic_load_explicit(&device->context, memory_order_relaxed)) api_of(device)->context_pop(&popped);
+    if (scope->context != atomic_load_explicit(&device->context, memory_order_relaxed))
+        api_of(device)->context_pop(&popped);
 }
 
 static rapt_status cuda_module_load(struct gpu_device *device, const void *image, void **module)
@@ -183,18 +196,21 @@ static void cuda_module_unload(struct gpu_device *device, void *module)
     api_of(device)->module_unload(module);
 }
 
-static rapt_status cuda_function(struct gpu_device *device, void *module, const char *name, int shared, void **function)
+static rapt_status cuda_function(struct gpu_device *device, void *module, const char *name,
+                                 int shared, void **function)
 {
     rapt_status status = CALL(device, module_function, cuModuleGetFunction, function, module, name);
     if (!status && shared > DEFAULT_SHARED)
-        status = CALL(device, function_set, cuFuncSetAttribute, *function, FUNCTION_DYNAMIC_SHARED, shared);
+        status = CALL(device, function_set, cuFuncSetAttribute, *function, FUNCTION_DYNAMIC_SHARED,
+                      shared);
     return status;
 }
 
-static rapt_status cuda_launch(struct gpu_device *device, const struct driver_launch *l, rapt_stream stream)
+static rapt_status cuda_launch(struct gpu_device *device, const struct driver_launch *l,
+                               rapt_stream stream)
 {
-    return CALL(device, launch, cuLaunchKernel, l->function, l->grid[0], l->grid[1], l->grid[2], l->threads, 1, 1,
-                l->shared, stream, l->parameters, NULL);
+    return CALL(device, launch, cuLaunchKernel, l->function, l->grid[0], l->grid[1], l->grid[2],
+                l->threads, 1, 1, l->shared, stream, l->parameters, NULL);
 }
 
 static rapt_status cuda_zero(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream)
@@ -202,14 +218,18 @@ static rapt_status cuda_zero(struct gpu_device *device, void *to, size_t bytes, 
     return CALL(device, zero, cuMemsetD32Async, (uint64_t)(uintptr_t)to, 0, bytes / 4, stream);
 }
 
-static rapt_status cuda_encode(struct gpu_device *device, const struct driver_map *map, const void *data,
-                               struct tensor_map *out)
+static rapt_status cuda_encode(struct gpu_device *device, const struct driver_map *map,
+                               const void *data, struct tensor_map *out)
 {
     static const uint32_t every[5] = {1, 1, 1, 1, 1};
     if (!api_of(device)->encode)
-        return fail(RAPT_UNSUPPORTED, "cuTensorMapEncodeTiled: the driver of %s lacks it (CUDA 12 has it)", device->label);
-    return CALL(device, encode, cuTensorMapEncodeTiled, out, map->dtype == DTYPE_f16 ? MAP_FLOAT16 : MAP_BFLOAT16,
-                map->rank, (void *)data, map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_256B, 0);
+        return fail(RAPT_UNSUPPORTED,
+                    "cuTensorMapEncodeTiled: the driver of %s lacks it (CUDA 12 has it)",
+                    device->label);
+    return CALL(device, encode, cuTensorMapEncodeTiled, out,
+                map->dtype == DTYPE_f16 ? MAP_FLOAT16 : MAP_BFLOAT16, map->rank, (void *)data,
+                map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_256B,
+                0);
 }
 
 static rapt_status cuda_alloc(struct gpu_device *device, size_t bytes, void **out)
@@ -228,7 +248,8 @@ static void cuda_free(struct gpu_device *device, void *memory)
 static int on_device(const struct gpu_device *device, const void *pointer)
 {
     unsigned type = 0;
-    return !api_of(device)->pointer_attribute(&type, POINTER_MEMORY_TYPE, (uint64_t)(uintptr_t)pointer) &&
+    return !api_of(device)->pointer_attribute(&type, POINTER_MEMORY_TYPE,
+                                              (uint64_t)(uintptr_t)pointer) &&
            type == MEMORY_DEVICE;
 }
 
@@ -237,11 +258,12 @@ static rapt_status cuda_synchronize(struct gpu_device *device, rapt_stream strea
     return CALL(device, synchronize, cuStreamSynchronize, stream);
 }
 
-static rapt_status cuda_copy(struct gpu_device *device, void *to, const void *from, size_t bytes, rapt_stream stream)
+static rapt_status cuda_copy(struct gpu_device *device, void *to, const void *from, size_t bytes,
+                             rapt_stream stream)
 {
     int wait = !on_device(device, to) || !on_device(device, from);
-    rapt_status status =
-        CALL(device, copy, cuMemcpyAsync, (uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)from, bytes, stream);
+    rapt_status status = CALL(device, copy, cuMemcpyAsync, (uint64_t)(uintptr_t)to,
+                              (uint64_t)(uintptr_t)from, bytes, stream);
     return !status && wait ? cuda_synchronize(device, stream) : status;
 }
 

@@ -1,4 +1,5 @@
-/* driver.h: what gpu.c needs of a GPU driver; implemented for CUDA (cuda.c) and HIP (hip.c). Driver API only, opened at run time. */
+/* driver.h: what gpu.c needs of a GPU driver; implemented for CUDA (cuda.c) and HIP (hip.c). Driver
+ * API only, opened at run time. */
 #ifndef RAPT_GPU_DRIVER_H
 #define RAPT_GPU_DRIVER_H
 
@@ -10,29 +11,30 @@
 /* The driver's own view of one device. */
 struct gpu_device {
     const struct driver *driver;
-    void   *api;                /* of the driver, shared by its devices: struct cuda or struct hip */
-    int     ordinal;
-    int     id;                 /* CUDA: the CUdevice, from describe on; HIP: unused */
-    _Atomic(void *) context;    /* CUDA: the retained primary context, NULL before first use; HIP: unused */
-    int     max_shared;         /* bytes of shared memory that a block may have */
-    int     units;
-    char    arch[32];           /* "sm_90", "gfx942" */
-    char    label[24];          /* "cuda:0", for sentences */
+    void *api; /* of the driver, shared by its devices: struct cuda or struct hip */
+    int ordinal;
+    int id; /* CUDA: the CUdevice, from describe on; HIP: unused */
+    /* CUDA: the retained primary context, NULL before first use; HIP: unused */
+    _Atomic(void *) context;
+    int max_shared; /* bytes of shared memory that a block may have */
+    int units;
+    char arch[32];  /* "sm_90", "gfx942" */
+    char label[24]; /* "cuda:0", for sentences */
     struct gpu_modules *modules;
-    struct gpu_kernel  *kernels; /* attention kernels, best first */
-    int     kernel_count;
+    struct gpu_kernel *kernels; /* attention kernels, best first */
+    int kernel_count;
 };
 
 /* What was current on this thread before gpu enter. */
 struct driver_scope {
     void *context;
-    int   device;
+    int device;
 };
 
 struct driver_launch {
-    void    *function;
+    void *function;
     uint32_t grid[3], threads, shared;
-    void   **parameters;        /* as cuLaunchKernel's kernelParams */
+    void **parameters; /* as cuLaunchKernel's kernelParams */
 };
 
 /* A view for cuTensorMapEncodeTiled: 2-byte elements, 128-byte swizzle. */
@@ -40,19 +42,21 @@ struct driver_map {
     uint32_t rank;               /* 4 or 5 */
     uint64_t size[5], stride[4]; /* elements; bytes, of axes 1 to 4 */
     uint32_t box[5];
-    int64_t  dtype;              /* DTYPE_f16 or DTYPE_bf16 */
+    int64_t dtype; /* DTYPE_f16 or DTYPE_bf16 */
 };
 
 /* Every function that fails leaves a sentence that names the driver's call and the device. */
 struct driver {
-    const char *name;           /* "cuda" */
-    const char *override;       /* "CUBIN": suffix of the variables that replace a code object */
+    const char *name;     /* "cuda" */
+    const char *override; /* "CUBIN": suffix of the variables that replace a code object */
     enum vendor vendor;
 
-    /* Opens the library. RAPT_OK with *api NULL: there is none, or it is too old, or it sees no device; reason says so. */
+    /* Opens the library. RAPT_OK with *api NULL: there is none, or it is too old, or it sees no
+     * device; reason says so. */
     rapt_status (*open)(void **api, int *devices, char reason[REASON_SIZE]);
     void (*close)(void *api);
-    /* Fills arch, max_shared, units and info of device (driver, api, ordinal are set). Holds nothing. */
+    /* Fills arch, max_shared, units and info of device (driver, api, ordinal are set). Holds
+     * nothing. */
     rapt_status (*describe)(struct gpu_device *device, rapt_device_info *info);
     void (*release)(struct gpu_device *device); /* what enter retained */
 
@@ -64,13 +68,18 @@ struct driver {
     rapt_status (*module_load)(struct gpu_device *device, const void *image, void **module);
     void (*module_unload)(struct gpu_device *device, void *module);
     /* shared: dynamic shared memory that launches will ask for. */
-    rapt_status (*function)(struct gpu_device *device, void *module, const char *name, int shared, void **function);
-    rapt_status (*launch)(struct gpu_device *device, const struct driver_launch *launch, rapt_stream stream);
-    rapt_status (*zero)(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream); /* bytes: a multiple of 4 */
-    rapt_status (*encode)(struct gpu_device *device, const struct driver_map *map, const void *data, struct tensor_map *out);
+    rapt_status (*function)(struct gpu_device *device, void *module, const char *name, int shared,
+                            void **function);
+    rapt_status (*launch)(struct gpu_device *device, const struct driver_launch *launch,
+                          rapt_stream stream);
+    /* bytes: a multiple of 4 */
+    rapt_status (*zero)(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream);
+    rapt_status (*encode)(struct gpu_device *device, const struct driver_map *map, const void *data,
+                          struct tensor_map *out);
     rapt_status (*alloc)(struct gpu_device *device, size_t bytes, void **out);
     void (*free)(struct gpu_device *device, void *memory);
-    rapt_status (*copy)(struct gpu_device *device, void *to, const void *from, size_t bytes, rapt_stream stream);
+    rapt_status (*copy)(struct gpu_device *device, void *to, const void *from, size_t bytes,
+                        rapt_stream stream);
     rapt_status (*synchronize)(struct gpu_device *device, rapt_stream stream);
 };
 

@@ -1,4 +1,5 @@
-/* gpu.c: the two GPU backends, cuda and hip: devices, memory, rows; they differ in their driver alone. */
+/* gpu.c: the two GPU backends, cuda and hip: devices, memory, rows; they differ in their driver
+ * alone. */
 #include "gpu/gpu.h"
 #include "base/alloc.h"
 #include "base/error.h"
@@ -24,18 +25,20 @@ static void free_device(struct gpu_device *device)
 static int runs_something(const struct gpu_device *device)
 {
     for (int i = 0; i < kernel_row_count; i++)
-        if (kernel_rows[i].vendor == device->driver->vendor && kernel_rows[i].end > kernel_rows[i].begin &&
-            row_suits(&kernel_rows[i], device->arch))
+        if (kernel_rows[i].vendor == device->driver->vendor &&
+            kernel_rows[i].end > kernel_rows[i].begin && row_suits(&kernel_rows[i], device->arch))
             return 1;
     return 0;
 }
 
-static rapt_status make_device(struct gpu *gpu, int ordinal, rapt_device_info *info, struct gpu_device **out)
+static rapt_status make_device(struct gpu *gpu, int ordinal, rapt_device_info *info,
+                               struct gpu_device **out)
 {
     struct gpu_device *device = alloc_zeroed(1, sizeof *device);
     *out = NULL;
     if (!device)
-        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for device %s:%d", gpu->driver->name, ordinal);
+        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for device %s:%d", gpu->driver->name,
+                    ordinal);
     device->driver = gpu->driver;
     device->api = gpu->api;
     device->ordinal = ordinal;
@@ -56,8 +59,8 @@ static rapt_status make_device(struct gpu *gpu, int ordinal, rapt_device_info *i
 }
 
 /* A device that its driver cannot describe is left out, with the reason. */
-static rapt_status add_device(rapt_context *context, const struct backend *backend, struct gpu *gpu, int ordinal,
-                              char reason[REASON_SIZE])
+static rapt_status add_device(rapt_context *context, const struct backend *backend, struct gpu *gpu,
+                              int ordinal, char reason[REASON_SIZE])
 {
     rapt_device_info info = {.struct_size = sizeof info};
     struct gpu_device *device;
@@ -69,8 +72,8 @@ static rapt_status add_device(rapt_context *context, const struct backend *backe
     if (status) return status;
     if (!runs_something(device)) {
         char sentence[REASON_SIZE];
-        snprintf(sentence, sizeof sentence, "%s: %.64s, %s, has no code object in this library", device->label, info.name,
-                 device->arch);
+        snprintf(sentence, sizeof sentence, "%s: %.64s, %s, has no code object in this library",
+                 device->label, info.name, device->arch);
         append_reason(reason, sentence);
     }
     status = context_add_device(context, backend, &info, device);
@@ -86,8 +89,8 @@ static void gpu_close(void *state)
     free(gpu);
 }
 
-static rapt_status gpu_open(const struct backend *backend, const struct driver *driver, rapt_context *context, void **state,
-                            char reason[REASON_SIZE])
+static rapt_status gpu_open(const struct backend *backend, const struct driver *driver,
+                            rapt_context *context, void **state, char reason[REASON_SIZE])
 {
     void *api;
     int devices = 0;
@@ -103,7 +106,8 @@ static rapt_status gpu_open(const struct backend *backend, const struct driver *
     gpu->api = api;
     *state = gpu; /* from here on the context closes it, after its devices */
     status = overrides_read(&gpu->overrides, driver);
-    for (int i = 0; i < devices && !status; i++) status = add_device(context, backend, gpu, i, reason);
+    for (int i = 0; i < devices && !status; i++)
+        status = add_device(context, backend, gpu, i, reason);
     return status;
 }
 
@@ -131,7 +135,8 @@ static const char *gpu_kernel_name(const rapt_device *device, int kernel)
     return ((const struct gpu_device *)device->state)->kernels[kernel].row->name;
 }
 
-static const char *gpu_kernel_refuses(const rapt_device *device, int kernel, const struct problem *p, char reason[REASON_SIZE])
+static const char *gpu_kernel_refuses(const rapt_device *device, int kernel,
+                                      const struct problem *p, char reason[REASON_SIZE])
 {
     return kernels_refuse(device->state, kernel, p, reason);
 }
@@ -152,7 +157,8 @@ static const struct row *row_at(enum vendor vendor, int index)
 }
 
 /* Whether a device of the context uses this row's code; row NULL: the composed path. */
-static int is_present(const rapt_context *context, const struct driver *driver, const struct row *row)
+static int is_present(const rapt_context *context, const struct driver *driver,
+                      const struct row *row)
 {
     for (int i = 0; i < context->device_count; i++) {
         const struct gpu_device *device = context->devices[i]->state;
@@ -162,12 +168,17 @@ static int is_present(const rapt_context *context, const struct driver *driver, 
     return 0;
 }
 
-static void describe_row(const rapt_context *context, const struct driver *driver, const struct gpu *gpu, int index,
-                         rapt_kernel_info *info)
+static void describe_row(const rapt_context *context, const struct driver *driver,
+                         const struct gpu *gpu, int index, rapt_kernel_info *info)
 {
-    static const char *const op_name[OP_COUNT] = {
-        [OP_forward] = "forward", [OP_qk] = "qk", [OP_pv] = "pv", [OP_softmax] = "softmax", [OP_causal_mask] = "causal_mask",
-        [OP_rope] = "rope", [OP_kv_replicate] = "kv_replicate", [OP_kv_append] = "kv_append"};
+    static const char *const op_name[OP_COUNT] = {[OP_forward] = "forward",
+                                                  [OP_qk] = "qk",
+                                                  [OP_pv] = "pv",
+                                                  [OP_softmax] = "softmax",
+                                                  [OP_causal_mask] = "causal_mask",
+                                                  [OP_rope] = "rope",
+                                                  [OP_kv_replicate] = "kv_replicate",
+                                                  [OP_kv_append] = "kv_append"};
     const struct row *row = row_at(driver->vendor, index);
     if (row) {
         info->name = row->name;
@@ -199,12 +210,14 @@ static void gpu_free(rapt_device *rapt, void *memory)
 {
     struct gpu_device *device = rapt->state;
     struct driver_scope scope;
-    int entered = !device->driver->enter(device, &scope); /* an address says by itself whose it is, so a free may still work */
+    int entered = !device->driver->enter(
+        device, &scope); /* an address says by itself whose it is, so a free may still work */
     device->driver->free(device, memory);
     if (entered) device->driver->leave(device, &scope);
 }
 
-static rapt_status gpu_copy(rapt_device *rapt, void *to, const void *from, size_t bytes, rapt_stream stream)
+static rapt_status gpu_copy(rapt_device *rapt, void *to, const void *from, size_t bytes,
+                            rapt_stream stream)
 {
     struct gpu_device *device = rapt->state;
     struct driver_scope scope;
@@ -228,7 +241,8 @@ static rapt_status gpu_synchronize(rapt_device *rapt, rapt_stream stream)
 
 /* What a vendor's slots need to know is the vendor; everything else is shared. */
 #define VENDOR_SLOTS(vendor)                                                                       \
-    static rapt_status vendor##_open(rapt_context *context, void **state, char reason[REASON_SIZE])                         \
+    static rapt_status vendor##_open(rapt_context *context, void **state,                          \
+                                     char reason[REASON_SIZE])                                     \
     {                                                                                              \
         return gpu_open(&vendor##_backend, &vendor##_driver, context, state, reason);              \
     }                                                                                              \
@@ -236,7 +250,8 @@ static rapt_status gpu_synchronize(rapt_device *rapt, rapt_stream stream)
     {                                                                                              \
         return rows_of(VENDOR_##vendor);                                                           \
     }                                                                                              \
-    static void vendor##_row_describe(const rapt_context *context, void *state, int row, rapt_kernel_info *info)            \
+    static void vendor##_row_describe(const rapt_context *context, void *state, int row,           \
+                                      rapt_kernel_info *info)                                      \
     {                                                                                              \
         describe_row(context, &vendor##_driver, state, row, info);                                 \
     }

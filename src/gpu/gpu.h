@@ -1,4 +1,5 @@
-/* gpu.h: the parts of the GPU backend among themselves: kernels of a device (kernels.c), attention (forward.c), the pieces (ops.c). */
+/* gpu.h: the parts of the GPU backend among themselves: kernels of a device (kernels.c), attention
+ * (forward.c), the pieces (ops.c). */
 #ifndef RAPT_GPU_GPU_H
 #define RAPT_GPU_GPU_H
 
@@ -16,13 +17,14 @@ enum { PIECE_QK, PIECE_MASK, PIECE_SOFTMAX, PIECE_PV, PIECE_COUNT };
 
 /* One way to compute attention on a device. */
 struct gpu_kernel {
-    const struct row *row;               /* composed: own */
+    const struct row *row; /* composed: own */
     int composed;
-    struct row own;                      /* composed: what the pieces can do together */
+    struct row own;                       /* composed: what the pieces can do together */
     const struct row *piece[PIECE_COUNT]; /* composed: NULL where the device has none */
 };
 
-/* kernels.c. Fills kernels and kernel_count, best first, composed last. NO_MEMORY with a sentence. */
+/* kernels.c. Fills kernels and kernel_count, best first, composed last. NO_MEMORY with a sentence.
+ */
 rapt_status kernels_list(struct gpu_device *device);
 /* The row of this name that suits the device best and has code; NULL: none. */
 const struct row *kernels_row(const struct gpu_device *device, const char *name);
@@ -31,12 +33,14 @@ int kernels_composed(const struct gpu_device *device);
 /* The CAN_ bits of that row; 0: none. */
 uint32_t kernels_can(const struct gpu_device *device, const char *name);
 /* As backend.kernel_refuses. */
-const char *kernels_refuse(const struct gpu_device *device, int kernel, const struct problem *p, char reason[REASON_SIZE]);
+const char *kernels_refuse(const struct gpu_device *device, int kernel, const struct problem *p,
+                           char reason[REASON_SIZE]);
 
 /* forward.c: backend.plan, plan_free, execute. */
 rapt_status gpu_plan(rapt_plan *plan);
 void gpu_plan_free(rapt_plan *plan);
-rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream);
+rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace,
+                        rapt_stream stream);
 
 /* A tensor as kernels see it; the counts that grids.def uses. */
 struct view view_of(const rapt_tensor *t);
@@ -47,8 +51,10 @@ rapt_status gpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
 rapt_status gpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream);
 rapt_status gpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream stream);
 rapt_status gpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream stream);
-rapt_status gpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args, rapt_stream stream);
-rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args, rapt_stream stream);
+rapt_status gpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
+                            rapt_stream stream);
+rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
+                             rapt_stream stream);
 rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream);
 
 #endif

@@ -12,7 +12,9 @@
 /* From hip_runtime_api.h; these values are the same in ROCm 5, 6 and 7. */
 enum { HIP_SUCCESS = 0, HIP_ERROR_OUT_OF_MEMORY = 2, HIP_COPY_DEFAULT = 4 };
 enum { ATTRIBUTE_MULTIPROCESSORS = 63, ATTRIBUTE_SHARED = 74 };
-enum { OLDEST_RUNTIME = 50000000 }; /* ROCm 5.0: code object version 5 came with 5.x, HSA ABI v4 before */
+enum {
+    OLDEST_RUNTIME = 50000000
+}; /* ROCm 5.0: code object version 5 came with 5.x, HSA ABI v4 before */
 
 struct hip {
     void *library;
@@ -22,7 +24,8 @@ struct hip {
 };
 
 static const struct dynlib_symbol symbols[] = {
-#define HIP(optional, field, symbol, type, parameters) {#symbol, offsetof(struct hip, field), optional},
+#define HIP(optional, field, symbol, type, parameters)                                             \
+    {#symbol, offsetof(struct hip, field), optional},
 #include "gpu/hip_api.def"
 #undef HIP
 };
@@ -43,8 +46,8 @@ static rapt_status check(const struct gpu_device *device, const char *call, int 
     if (error == HIP_SUCCESS) return RAPT_OK;
     char text[256];
     describe_error(device->api, error, text, sizeof text);
-    return fail(error == HIP_ERROR_OUT_OF_MEMORY ? RAPT_NO_MEMORY : RAPT_DRIVER, "%s: failed on %s (%s)", call,
-                device->label, text);
+    return fail(error == HIP_ERROR_OUT_OF_MEMORY ? RAPT_NO_MEMORY : RAPT_DRIVER,
+                "%s: failed on %s (%s)", call, device->label, text);
 }
 
 #define CALL(device, field, symbol, ...) check(device, #symbol, api_of(device)->field(__VA_ARGS__))
@@ -56,8 +59,8 @@ static int start(struct hip *hip, int *devices, char reason[REASON_SIZE])
     const char *call = "hipInit";
     if (!error) call = "hipRuntimeGetVersion", error = hip->version(&version);
     if (!error && version < OLDEST_RUNTIME) {
-        snprintf(reason, REASON_SIZE, "hip: the runtime is ROCm %d.%d (5.0 or newer is needed)", version / 10000000,
-                 version / 100000 % 100);
+        snprintf(reason, REASON_SIZE, "hip: the runtime is ROCm %d.%d (5.0 or newer is needed)",
+                 version / 10000000, version / 100000 % 100);
         return 0;
     }
     if (!error) call = "hipGetDeviceCount", error = hip->device_count(devices);
@@ -72,10 +75,12 @@ static int start(struct hip *hip, int *devices, char reason[REASON_SIZE])
 
 enum { MAJORS = 3, PATH_SIZE = 512 };
 
-/* The named library alone, or each soname below ROCM_PATH, then by the loader's own search, then in /opt/rocm. */
+/* The named library alone, or each soname below ROCM_PATH, then by the loader's own search, then in
+ * /opt/rocm. */
 static void *open_library(char *reason, size_t size)
 {
-    static const char *const names[MAJORS + 1] = {"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so"};
+    static const char *const names[MAJORS + 1] = {"libamdhip64.so.7", "libamdhip64.so.6",
+                                                  "libamdhip64.so.5", "libamdhip64.so"};
     const char *chosen = getenv("RAPT_HIP_LIBRARY"), *rocm = getenv("ROCM_PATH");
     if (chosen && *chosen) return dynlib_open((const char *const[]){chosen, NULL}, reason, size);
     char below[2 * (MAJORS + 1)][PATH_SIZE];
@@ -106,13 +111,17 @@ static rapt_status hip_open(void **api, int *devices, char reason[REASON_SIZE])
     struct hip *hip = alloc_zeroed(1, sizeof *hip);
     if (!hip) {
         dynlib_close(library);
-        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the HIP runtime's functions (%zu bytes)", sizeof *hip);
+        return fail(RAPT_NO_MEMORY,
+                    "rapt_open: no memory for the HIP runtime's functions (%zu bytes)",
+                    sizeof *hip);
     }
     hip->library = library;
-    if (!dynlib_resolve(library, symbols, sizeof symbols / sizeof *symbols, hip, text, sizeof text)) {
+    if (!dynlib_resolve(library, symbols, sizeof symbols / sizeof *symbols, hip, text,
+                        sizeof text)) {
         snprintf(reason, REASON_SIZE, "hip: %s", text);
     } else if (!hip->properties_6 && !hip->properties) {
-        snprintf(reason, REASON_SIZE, "hip: the library has no hipGetDeviceProperties (it is too old or no driver)");
+        snprintf(reason, REASON_SIZE,
+                 "hip: the library has no hipGetDeviceProperties (it is too old or no driver)");
     } else if (start(hip, devices, reason)) {
         *api = hip;
         return RAPT_OK;
@@ -129,8 +138,9 @@ static void hip_close(void *api)
     free(hip);
 }
 
-/* hipDeviceProp_t differs between releases (name[256] is first in all), so gcnArchName, "gfx90a:sramecc+:xnack-", is found by its
- * form: "gfx", hexadecimal digits, then ':' or the end. */
+/* hipDeviceProp_t differs between releases (name[256] is first in all), so gcnArchName,
+ * "gfx90a:sramecc+:xnack-", is found by its form: "gfx", hexadecimal digits, then ':' or the end.
+ */
 static void find_arch(const unsigned char *properties, size_t size, char *arch, size_t arch_size)
 {
     for (size_t i = 256; i + 16 < size; i++) {
@@ -151,19 +161,24 @@ static rapt_status hip_describe(struct gpu_device *device, rapt_device_info *inf
     const struct hip *hip = api_of(device);
     size_t bytes = 0;
     unsigned char *properties = alloc_zeroed(1, PROPERTIES_SIZE);
-    if (!properties) return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the properties of %s", device->label);
+    if (!properties)
+        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the properties of %s", device->label);
     rapt_status status =
-        hip->properties_6 ? CALL(device, properties_6, hipGetDeviceProperties, properties, device->ordinal)
-                          : CALL(device, properties, hipGetDeviceProperties, properties, device->ordinal);
+        hip->properties_6
+            ? CALL(device, properties_6, hipGetDeviceProperties, properties, device->ordinal)
+            : CALL(device, properties, hipGetDeviceProperties, properties, device->ordinal);
     if (!status) find_arch(properties, PROPERTIES_SIZE, device->arch, sizeof device->arch);
     free(properties);
-    if (!status) status = CALL(device, device_name, hipDeviceGetName, info->name, sizeof info->name, device->ordinal);
+    if (!status)
+        status = CALL(device, device_name, hipDeviceGetName, info->name, sizeof info->name,
+                      device->ordinal);
     if (!status) status = CALL(device, device_memory, hipDeviceTotalMem, &bytes, device->ordinal);
     if (!status)
-        status = CALL(device, device_attribute, hipDeviceGetAttribute, &device->units, ATTRIBUTE_MULTIPROCESSORS,
-                      device->ordinal);
+        status = CALL(device, device_attribute, hipDeviceGetAttribute, &device->units,
+                      ATTRIBUTE_MULTIPROCESSORS, device->ordinal);
     if (!status)
-        status = CALL(device, device_attribute, hipDeviceGetAttribute, &device->max_shared, ATTRIBUTE_SHARED, device->ordinal);
+        status = CALL(device, device_attribute, hipDeviceGetAttribute, &device->max_shared,
+                      ATTRIBUTE_SHARED, device->ordinal);
     info->memory_bytes = (int64_t)bytes;
     return status;
 }
@@ -176,7 +191,8 @@ static void hip_release(struct gpu_device *device)
 static rapt_status hip_enter(struct gpu_device *device, struct driver_scope *scope)
 {
     rapt_status status = CALL(device, get_device, hipGetDevice, &scope->device);
-    if (!status && scope->device != device->ordinal) status = CALL(device, set_device, hipSetDevice, device->ordinal);
+    if (!status && scope->device != device->ordinal)
+        status = CALL(device, set_device, hipSetDevice, device->ordinal);
     return status;
 }
 
@@ -195,16 +211,18 @@ static void hip_module_unload(struct gpu_device *device, void *module)
     api_of(device)->module_unload(module);
 }
 
-static rapt_status hip_function(struct gpu_device *device, void *module, const char *name, int shared, void **function)
+static rapt_status hip_function(struct gpu_device *device, void *module, const char *name,
+                                int shared, void **function)
 {
     (void)shared; /* a launch may ask for all of the LDS */
     return CALL(device, module_function, hipModuleGetFunction, function, module, name);
 }
 
-static rapt_status hip_launch(struct gpu_device *device, const struct driver_launch *l, rapt_stream stream)
+static rapt_status hip_launch(struct gpu_device *device, const struct driver_launch *l,
+                              rapt_stream stream)
 {
-    return CALL(device, launch, hipModuleLaunchKernel, l->function, l->grid[0], l->grid[1], l->grid[2], l->threads, 1, 1,
-                l->shared, stream, l->parameters, NULL);
+    return CALL(device, launch, hipModuleLaunchKernel, l->function, l->grid[0], l->grid[1],
+                l->grid[2], l->threads, 1, 1, l->shared, stream, l->parameters, NULL);
 }
 
 static rapt_status hip_zero(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream)
@@ -212,11 +230,13 @@ static rapt_status hip_zero(struct gpu_device *device, void *to, size_t bytes, r
     return CALL(device, zero, hipMemsetD32Async, to, 0, bytes / 4, stream);
 }
 
-static rapt_status hip_encode(struct gpu_device *device, const struct driver_map *map, const void *data,
-                              struct tensor_map *out)
+static rapt_status hip_encode(struct gpu_device *device, const struct driver_map *map,
+                              const void *data, struct tensor_map *out)
 {
     (void)map, (void)data, (void)out;
-    return fail(RAPT_UNSUPPORTED, "rapt_plan_create: %s has no tensor maps (a row of kernels.def asks for them)", device->label);
+    return fail(RAPT_UNSUPPORTED,
+                "rapt_plan_create: %s has no tensor maps (a row of kernels.def asks for them)",
+                device->label);
 }
 
 static rapt_status hip_alloc(struct gpu_device *device, size_t bytes, void **out)
@@ -234,10 +254,13 @@ static rapt_status hip_synchronize(struct gpu_device *device, rapt_stream stream
     return CALL(device, synchronize, hipStreamSynchronize, stream);
 }
 
-/* Waits even between two places on the device: hipPointerAttribute_t differs between releases, so host memory is not told apart. */
-static rapt_status hip_copy(struct gpu_device *device, void *to, const void *from, size_t bytes, rapt_stream stream)
+/* Waits even between two places on the device: hipPointerAttribute_t differs between releases, so
+ * host memory is not told apart. */
+static rapt_status hip_copy(struct gpu_device *device, void *to, const void *from, size_t bytes,
+                            rapt_stream stream)
 {
-    rapt_status status = CALL(device, copy, hipMemcpyAsync, to, from, bytes, HIP_COPY_DEFAULT, stream);
+    rapt_status status =
+        CALL(device, copy, hipMemcpyAsync, to, from, bytes, HIP_COPY_DEFAULT, stream);
     return status ? status : hip_synchronize(device, stream);
 }
 

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What the composed path can do only if both qk and pv can; all the rest is done by causal_mask and softmax. */
+/* What the composed path can do only if both qk and pv can; all the rest is done by causal_mask and
+ * softmax. */
 enum { CAN_OF_PIECES = CAN_RAGGED_Q | CAN_RAGGED_KV | CAN_PAGED | CAN_I8 | CAN_MIXED };
 
 static int has_code(const struct row *row)
@@ -20,10 +21,12 @@ const struct row *kernels_row(const struct gpu_device *device, const char *name)
     const struct row *best = NULL;
     int best_suits = 0, replaced = modules_replaced(device->modules, name);
     for (int i = 0; i < kernel_row_count; i++) {
-        if (kernel_rows[i].vendor != device->driver->vendor || strcmp(kernel_rows[i].name, name)) continue;
+        if (kernel_rows[i].vendor != device->driver->vendor || strcmp(kernel_rows[i].name, name))
+            continue;
         int suits = row_suits(&kernel_rows[i], device->arch);
         if (replaced) suits++;
-        if (suits > best_suits && (replaced || has_code(&kernel_rows[i]))) best = &kernel_rows[i], best_suits = suits;
+        if (suits > best_suits && (replaced || has_code(&kernel_rows[i])))
+            best = &kernel_rows[i], best_suits = suits;
     }
     return best;
 }
@@ -57,13 +60,16 @@ static void add_composed(struct gpu_device *device)
     k->row = &k->own;
 }
 
-/* Adds each forward row once, in the table's order: those that a file replaces (replaced 1), or the others. A row that this library
- * was built without stays in the list when its arch fits, so that it can say so. */
+/* Adds each forward row once, in the table's order: those that a file replaces (replaced 1), or the
+ * others. A row that this library was built without stays in the list when its arch fits, so that
+ * it can say so. */
 static void add_rows(struct gpu_device *device, int replaced)
 {
     for (int i = 0; i < kernel_row_count; i++) {
         const struct row *row = &kernel_rows[i];
-        if (row->vendor != device->driver->vendor || row->op != OP_forward || listed(device, row->name)) continue;
+        if (row->vendor != device->driver->vendor || row->op != OP_forward ||
+            listed(device, row->name))
+            continue;
         if (modules_replaced(device->modules, row->name) != replaced) continue;
         const struct row *best = kernels_row(device, row->name);
         if (!best && row_suits(row, device->arch)) best = row;
@@ -91,21 +97,26 @@ int kernels_composed(const struct gpu_device *device)
     return 1;
 }
 
-const char *kernels_refuse(const struct gpu_device *device, int kernel, const struct problem *p, char reason[REASON_SIZE])
+const char *kernels_refuse(const struct gpu_device *device, int kernel, const struct problem *p,
+                           char reason[REASON_SIZE])
 {
     const struct gpu_kernel *k = &device->kernels[kernel];
     if (k->composed) {
         if (kernels_composed(device)) return row_refuses(&k->own, p, reason, REASON_SIZE);
-        snprintf(reason, REASON_SIZE, "has no code object of its pieces for %s (this library was built without)", device->arch);
+        snprintf(reason, REASON_SIZE,
+                 "has no code object of its pieces for %s (this library was built without)",
+                 device->arch);
         return reason;
     }
     if (!has_code(k->row) && !modules_replaced(device->modules, k->row->name)) {
-        snprintf(reason, REASON_SIZE, "is not in this library for %s (it was built without that compiler)", k->row->arch);
+        snprintf(reason, REASON_SIZE,
+                 "is not in this library for %s (it was built without that compiler)",
+                 k->row->arch);
         return reason;
     }
     if (k->row->shared > device->max_shared) {
-        snprintf(reason, REASON_SIZE, "needs %d bytes of shared memory (%s has %d)", k->row->shared, device->label,
-                 device->max_shared);
+        snprintf(reason, REASON_SIZE, "needs %d bytes of shared memory (%s has %d)", k->row->shared,
+                 device->label, device->max_shared);
         return reason;
     }
     return row_refuses(k->row, p, reason, REASON_SIZE);

@@ -5,15 +5,16 @@
 
 enum { PANEL = 64 }; /* 2-byte channels of one 128-byte swizzled row */
 
-/* An axis of one element has stride 0 here; the driver wants a multiple of 16 bytes and never steps along it. */
+/* An axis of one element has stride 0 here; the driver wants a multiple of 16 bytes and never steps
+ * along it. */
 static uint64_t bytes(int64_t stride)
 {
     return stride ? (uint64_t)stride * 2 : 16;
 }
 
 /* size and stride: [batch, head, token, channel]. */
-static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4], const int64_t stride[4], int64_t box,
-                     int panels_apart)
+static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4],
+                     const int64_t stride[4], int64_t box, int panels_apart)
 {
     const uint64_t tokens = (uint64_t)size[2], heads = (uint64_t)size[1], batch = (uint64_t)size[0];
     uint32_t box_rows = (uint32_t)(box < 256 ? box : 256);
@@ -24,38 +25,44 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
                                    {PANEL, box_rows, 1, 1},
                                    dtype};
     else
-        *map = (struct driver_map){5,
-                                   {PANEL, tokens, (uint64_t)size[3] / PANEL, heads, batch},
-                                   {bytes(stride[2]), PANEL * 2, bytes(stride[1]), bytes(stride[0])},
-                                   {PANEL, box_rows, (uint32_t)(size[3] / PANEL), 1, 1},
-                                   dtype};
+        *map =
+            (struct driver_map){5,
+                                {PANEL, tokens, (uint64_t)size[3] / PANEL, heads, batch},
+                                {bytes(stride[2]), PANEL * 2, bytes(stride[1]), bytes(stride[0])},
+                                {PANEL, box_rows, (uint32_t)(size[3] / PANEL), 1, 1},
+                                dtype};
 }
 
-void maps_describe(const struct row *row, const struct problem *p, const struct attention_args *halves,
-                   struct driver_map maps[MAP_COUNT])
+void maps_describe(const struct row *row, const struct problem *p,
+                   const struct attention_args *halves, struct driver_map maps[MAP_COUNT])
 {
     const rapt_tensor *tensors[MAP_COUNT] = {&p->a.q, &p->a.k, &p->a.v};
     const struct view *half[MAP_COUNT] = {&halves->q_half, &halves->k_half, &halves->v_half};
-    int64_t kv_rows = p->page_tokens && p->page_tokens < row->tile_kv ? p->page_tokens : row->tile_kv;
+    int64_t kv_rows =
+        p->page_tokens && p->page_tokens < row->tile_kv ? p->page_tokens : row->tile_kv;
     int64_t q_rows = row->tile_q < 64 ? row->tile_q : 64;
     for (int i = 0; i < MAP_COUNT; i++) {
         int64_t size[4];
         memcpy(size, tensors[i]->size, sizeof size);
         int halved = (row->needs & NEED_HALVES) != 0;
         if (halved) size[0] *= 2;
-        describe(&maps[i], halved ? DTYPE_f16 : tensors[i]->dtype, size, halved ? half[i]->stride : tensors[i]->stride,
-                 i == MAP_Q ? q_rows : kv_rows, (row->needs & NEED_PANELS) != 0);
+        describe(&maps[i], halved ? DTYPE_f16 : tensors[i]->dtype, size,
+                 halved ? half[i]->stride : tensors[i]->stride, i == MAP_Q ? q_rows : kv_rows,
+                 (row->needs & NEED_PANELS) != 0);
     }
 }
 
-rapt_status maps_encode(struct gpu_device *device, const struct row *row, const struct driver_map maps[MAP_COUNT],
-                        const struct attention_args *args, struct tensor_maps *out)
+rapt_status maps_encode(struct gpu_device *device, const struct row *row,
+                        const struct driver_map maps[MAP_COUNT], const struct attention_args *args,
+                        struct tensor_maps *out)
 {
     int halves = (row->needs & NEED_HALVES) != 0;
-    const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data, halves ? args->k_half.data : args->k.data,
+    const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data,
+                                   halves ? args->k_half.data : args->k.data,
                                    halves ? args->v_half.data : args->v.data};
     struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v};
     rapt_status status = RAPT_OK;
-    for (int i = 0; i < MAP_COUNT && !status; i++) status = device->driver->encode(device, &maps[i], data[i], to[i]);
+    for (int i = 0; i < MAP_COUNT && !status; i++)
+        status = device->driver->encode(device, &maps[i], data[i], to[i]);
     return status;
 }

@@ -6,11 +6,13 @@
 
 enum { MAP_Q, MAP_K, MAP_V, MAP_COUNT };
 
-/* The maps of a problem for a row; halves: whose views q_half, k_half and v_half take the place of q, k and v (NEED_HALVES). */
-void maps_describe(const struct row *row, const struct problem *p, const struct attention_args *halves,
-                   struct driver_map maps[MAP_COUNT]);
+/* The maps of a problem for a row; halves: whose views q_half, k_half and v_half take the place of
+ * q, k and v (NEED_HALVES). */
+void maps_describe(const struct row *row, const struct problem *p,
+                   const struct attention_args *halves, struct driver_map maps[MAP_COUNT]);
 /* Encodes them over the data of args. Between enter and leave. */
-rapt_status maps_encode(struct gpu_device *device, const struct row *row, const struct driver_map maps[MAP_COUNT],
-                        const struct attention_args *args, struct tensor_maps *out);
+rapt_status maps_encode(struct gpu_device *device, const struct row *row,
+                        const struct driver_map maps[MAP_COUNT], const struct attention_args *args,
+                        struct tensor_maps *out);
 
 #endif

@@ -1,4 +1,5 @@
-/* modules.c: loads code objects, embedded ones or the files that the environment names in their place. */
+/* modules.c: loads code objects, embedded ones or the files that the environment names in their
+ * place. */
 #include "gpu/modules.h"
 #include "base/alloc.h"
 #include "base/error.h"
@@ -19,7 +20,7 @@ static const struct {
 
 struct gpu_modules {
     const struct overrides *overrides;
-    pthread_mutex_t lock;       /* held while loading */
+    pthread_mutex_t lock;         /* held while loading */
     _Atomic(struct code *) *code; /* [kernel_row_count], NULL: not loaded */
 };
 
@@ -73,7 +74,8 @@ struct gpu_modules *modules_create(const struct overrides *overrides)
     if (!m || !m->code || pthread_mutex_init(&m->lock, NULL)) {
         if (m) free(m->code);
         free(m);
-        fail(RAPT_NO_MEMORY, "rapt_open: no memory for a list of %d code objects", kernel_row_count);
+        fail(RAPT_NO_MEMORY, "rapt_open: no memory for a list of %d code objects",
+             kernel_row_count);
         return NULL;
     }
     m->overrides = overrides;
@@ -123,7 +125,8 @@ static void *read_file(const char *path, const char *variable, rapt_status *stat
     if (size > 0 && size <= LARGEST_FILE && !fseek(file, 0, SEEK_SET)) {
         bytes = alloc_bytes((size_t)size + 1);
         if (!bytes) {
-            *status = fail(RAPT_NO_MEMORY, "%s: no memory for %s (%ld bytes)", variable, path, size);
+            *status =
+                fail(RAPT_NO_MEMORY, "%s: no memory for %s (%ld bytes)", variable, path, size);
         } else if (fread(bytes, 1, (size_t)size, file) != (size_t)size) {
             *status = fail(RAPT_SYSTEM, "%s: cannot read %s (%s)", variable, path, strerror(errno));
             free(bytes);
@@ -133,17 +136,21 @@ static void *read_file(const char *path, const char *variable, rapt_status *stat
         }
     } else {
         *status = fail(RAPT_INVALID, "%s: %s is no code object (%s)", variable, path,
-                       !file ? strerror(errno) : size == 0 ? "it is empty" : "it is no file of at most 256 MiB");
+                       !file       ? strerror(errno)
+                       : size == 0 ? "it is empty"
+                                   : "it is no file of at most 256 MiB");
     }
     if (file) fclose(file);
     return bytes;
 }
 
 /* The entry points that the row asks for. */
-static rapt_status find_functions(struct gpu_device *device, const struct row *row, struct code *code)
+static rapt_status find_functions(struct gpu_device *device, const struct row *row,
+                                  struct code *code)
 {
     char name[128];
-    rapt_status status = device->driver->function(device, code->module, row->name, row->shared, &code->main);
+    rapt_status status =
+        device->driver->function(device, code->module, row->name, row->shared, &code->main);
     if (!status && (row->needs & NEED_PREPARE)) {
         snprintf(name, sizeof name, "%s_prepare", row->name);
         status = device->driver->function(device, code->module, name, 0, &code->prepare);
@@ -156,11 +163,13 @@ static rapt_status find_functions(struct gpu_device *device, const struct row *r
 }
 
 /* Loads into code; on failure nothing stays loaded. what: the object in words, for the sentence. */
-static rapt_status load_image(struct gpu_device *device, const struct row *row, const void *image, const char *what,
-                              struct code *code)
+static rapt_status load_image(struct gpu_device *device, const struct row *row, const void *image,
+                              const char *what, struct code *code)
 {
     rapt_status status = device->driver->module_load(device, image, &code->module);
-    if (status) return fail(status, "%s does not load on %s, %s: %s", what, device->label, device->arch, last_error());
+    if (status)
+        return fail(status, "%s does not load on %s, %s: %s", what, device->label, device->arch,
+                    last_error());
     status = find_functions(device, row, code);
     if (!status) return RAPT_OK;
     device->driver->module_unload(device, code->module);
@@ -182,10 +191,8 @@ static rapt_status load(struct gpu_device *device, const struct row *row, struct
     if (!image) return status;
     snprintf(what, sizeof what, "%s: %s", variable, path);
     status = load_image(device, row, image, what, code);
-    if (status)
-        free(image);
-    else
-        code->image = image; /* kept: see modules.h */
+    if (status) free(image);
+    else code->image = image; /* kept: see modules.h */
     return status;
 }
 
@@ -200,7 +207,8 @@ rapt_status modules_get(struct gpu_device *device, const struct row *row, const 
     if (!code) {
         code = alloc_zeroed(1, sizeof *code);
         status = code ? load(device, row, code)
-                      : fail(RAPT_NO_MEMORY, "%s: no memory for a loaded module on %s", row->name, device->label);
+                      : fail(RAPT_NO_MEMORY, "%s: no memory for a loaded module on %s", row->name,
+                             device->label);
         if (status) {
             free(code);
             code = NULL;

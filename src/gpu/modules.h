@@ -1,4 +1,5 @@
-/* modules.h: code objects on a device: embedded or from a file that the environment names, loaded once, at first need. */
+/* modules.h: code objects on a device: embedded or from a file that the environment names, loaded
+ * once, at first need. */
 #ifndef RAPT_GPU_MODULES_H
 #define RAPT_GPU_MODULES_H
 
@@ -25,7 +26,7 @@ const char *overrides_find(const struct overrides *o, const char *row_name);
 /* A row's entry points; prepare and combine NULL unless the row needs them. */
 struct code {
     void *module, *prepare, *main, *combine;
-    void *image;                /* a file's bytes: HIP may read them until the module goes; NULL: embedded */
+    void *image; /* a file's bytes: HIP may read them until the module goes; NULL: embedded */
 };
 
 /* One device's modules; NULL with a sentence when memory is out. */
@@ -37,7 +38,8 @@ void modules_unload(struct gpu_device *device);
 void modules_free(struct gpu_modules *modules);
 /* Whether a file replaces rows of this name. */
 int modules_replaced(const struct gpu_modules *modules, const char *row_name);
-/* The row's code, loaded under a lock the first time; between enter and leave. Lives as long as the device. */
+/* The row's code, loaded under a lock the first time; between enter and leave. Lives as long as the
+ * device. */
 rapt_status modules_get(struct gpu_device *device, const struct row *row, const struct code **out);
 
 #endif

@@ -1,4 +1,5 @@
-/* ops.c: RoPE, softmax, qk, pv, causal mask, KV replication and KV append on a GPU: one row each, launched straight away. */
+/* ops.c: RoPE, softmax, qk, pv, causal mask, KV replication and KV append on a GPU: one row each,
+ * launched straight away. */
 #include "base/error.h"
 #include "gpu/gpu.h"
 
@@ -14,23 +15,27 @@ static rapt_status check_size(const char *function, const char *name, const rapt
 {
     for (int axis = 0; axis < 4; axis++)
         if (t->size[axis] >= (int64_t)1 << 29)
-            return fail(RAPT_UNSUPPORTED, "%s: %s has size %lld on an axis (a GPU kernel takes less than 2^29)", function, name,
-                        (long long)t->size[axis]);
+            return fail(RAPT_UNSUPPORTED,
+                        "%s: %s has size %lld on an axis (a GPU kernel takes less than 2^29)",
+                        function, name, (long long)t->size[axis]);
     return RAPT_OK;
 }
 
-/* Launches the row called name over e with the arguments; function names the caller in sentences. */
-static rapt_status run(rapt_device *rapt, const char *function, const char *name, const struct extent *e, void *args,
-                       rapt_stream stream)
+/* Launches the row called name over e with the arguments; function names the caller in sentences.
+ */
+static rapt_status run(rapt_device *rapt, const char *function, const char *name,
+                       const struct extent *e, void *args, rapt_stream stream)
 {
     struct gpu_device *device = rapt->state;
     const struct row *row = kernels_row(device, name);
     if (!row)
-        return fail(RAPT_UNSUPPORTED, "%s: %s, %s, has no code object of %s (this library was built without)", function,
-                    device->label, device->arch, name);
+        return fail(RAPT_UNSUPPORTED,
+                    "%s: %s, %s, has no code object of %s (this library was built without)",
+                    function, device->label, device->arch, name);
     struct grid grid;
     int blocks = row_grid(row, e, &grid);
-    if (blocks < 0) return fail(RAPT_UNSUPPORTED, "%s: more than 2^31 - 1 blocks (split the call)", function);
+    if (blocks < 0)
+        return fail(RAPT_UNSUPPORTED, "%s: more than 2^31 - 1 blocks (split the call)", function);
     if (!blocks) return RAPT_OK;
     struct driver_scope scope;
     const struct code *code;
@@ -39,26 +44,33 @@ static rapt_status run(rapt_device *rapt, const char *function, const char *name
     status = modules_get(device, row, &code);
     if (!status) {
         void *parameters[] = {args, NULL};
-        struct driver_launch l = {code->main, {grid.x, grid.y, grid.z}, (uint32_t)row->threads, (uint32_t)row->shared, parameters};
+        struct driver_launch l = {code->main,
+                                  {grid.x, grid.y, grid.z},
+                                  (uint32_t)row->threads,
+                                  (uint32_t)row->shared,
+                                  parameters};
         status = device->driver->launch(device, &l, stream);
     }
     device->driver->leave(device, &scope);
     return status;
 }
 
-static rapt_status fill_rope(struct rope_args *a, const char *function, const rapt_rope_args *args, int64_t channels)
+static rapt_status fill_rope(struct rope_args *a, const char *function, const rapt_rope_args *args,
+                             int64_t channels)
 {
     double inverse[1024];
     int64_t pairs = args->rotary_channels / 2;
-    *a = (struct rope_args){.rotary = (int32_t)args->rotary_channels, .interleaved = (int32_t)args->interleaved};
+    *a = (struct rope_args){.rotary = (int32_t)args->rotary_channels,
+                            .interleaved = (int32_t)args->interleaved};
     a->channels = (int32_t)channels;
     a->position = view_of(&args->position);
     a->cos = view_of(&args->cos);
     a->sin = view_of(&args->sin);
     if (args->cos.dtype) return RAPT_OK;
     if (pairs > ROPE_PAIRS_MAX)
-        return fail(RAPT_UNSUPPORTED, "%s: %lld rotary channels (a GPU kernel takes at most %d; give cos and sin)", function,
-                    (long long)args->rotary_channels, 2 * ROPE_PAIRS_MAX);
+        return fail(RAPT_UNSUPPORTED,
+                    "%s: %lld rotary channels (a GPU kernel takes at most %d; give cos and sin)",
+                    function, (long long)args->rotary_channels, 2 * ROPE_PAIRS_MAX);
     rope_frequencies(args, args->rotary_channels, inverse, &a->magnitude);
     memcpy(a->inverse, inverse, (size_t)pairs * sizeof *inverse);
     return RAPT_OK;
@@ -75,13 +87,17 @@ rapt_status gpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
     a.batch = (int32_t)args->x.size[0];
     a.heads = (int32_t)args->x.size[1];
     a.tokens = (int32_t)args->x.size[2];
-    struct extent e = {.batch = a.batch, .q_heads = a.heads, .q_tokens = a.tokens,
-                       .rows = args->x.size[3] ? args->x.size[0] * args->x.size[1] * args->x.size[2] : 0};
+    struct extent e = {.batch = a.batch,
+                       .q_heads = a.heads,
+                       .q_tokens = a.tokens,
+                       .rows = args->x.size[3] ? args->x.size[0] * args->x.size[1] * args->x.size[2]
+                                               : 0};
     return run(device, "rapt_rope", "rope", &e, &a, stream);
 }
 
 /* What qk, pv, softmax and causal_mask share: no window, length or option unless set afterwards. */
-static struct attention_args plain_args(const rapt_device *rapt, const int64_t scores[4], int64_t kv_heads)
+static struct attention_args plain_args(const rapt_device *rapt, const int64_t scores[4],
+                                        int64_t kv_heads)
 {
     const struct gpu_device *device = rapt->state;
     struct attention_args a = {
@@ -104,8 +120,8 @@ static struct attention_args plain_args(const rapt_device *rapt, const int64_t s
     return a;
 }
 
-static rapt_status run_scores(rapt_device *device, const char *function, const char *name, struct attention_args *a,
-                              rapt_stream stream)
+static rapt_status run_scores(rapt_device *device, const char *function, const char *name,
+                              struct attention_args *a, rapt_stream stream)
 {
     struct extent e = extent_of(a, (int64_t)a->batch * a->q_heads * a->q_tokens);
     return run(device, function, name, &e, a, stream);
@@ -128,7 +144,8 @@ rapt_status gpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream st
     if (!status) status = check_size("rapt_qk", "k", &args->k);
     if (status) return status;
     if (args->q.dtype != args->k.dtype && !(kernels_can(device->state, "qk") & CAN_MIXED))
-        return fail(RAPT_UNSUPPORTED, "rapt_qk: q and k differ in dtype (the qk kernel of a GPU takes one)");
+        return fail(RAPT_UNSUPPORTED,
+                    "rapt_qk: q and k differ in dtype (the qk kernel of a GPU takes one)");
     struct attention_args a = plain_args(device, args->out.size, args->k.size[1]);
     a.q = view_of(&args->q);
     a.k = view_of(&args->k);
@@ -153,7 +170,8 @@ rapt_status gpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream st
     return run_scores(device, "rapt_pv", "pv", &a, stream);
 }
 
-rapt_status gpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args, rapt_stream stream)
+rapt_status gpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
+                            rapt_stream stream)
 {
     rapt_status status = check_size("rapt_causal_mask", "x", &args->x);
     if (status) return status;
@@ -164,7 +182,8 @@ rapt_status gpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *ar
     return run_scores(device, "rapt_causal_mask", "causal_mask", &a, stream);
 }
 
-rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args, rapt_stream stream)
+rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
+                             rapt_stream stream)
 {
     rapt_status status = check_size("rapt_kv_replicate", "k_out", &args->k_out);
     if (!status) status = check_size("rapt_kv_replicate", "v_out", &args->v_out);
@@ -180,7 +199,12 @@ rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *
                                   .tokens = (int32_t)k[2],
                                   .channels = (int32_t)k[3],
                                   .v_channels = (int32_t)args->v.size[3]};
-    struct extent e = {.batch = k[0], .q_heads = heads, .kv_heads = k[1], .group = a.group, .q_tokens = k[2], .rows = k[0] * heads * k[2]};
+    struct extent e = {.batch = k[0],
+                       .q_heads = heads,
+                       .kv_heads = k[1],
+                       .group = a.group,
+                       .q_tokens = k[2],
+                       .rows = k[0] * heads * k[2]};
     return run(device, "rapt_kv_replicate", "kv_replicate", &e, &a, stream);
 }
 
@@ -198,19 +222,24 @@ rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
                                .page_table = view_of(&args->page_table)};
     rapt_status status = check_size("rapt_kv_append", "k_new", new);
     if (!status) status = check_size("rapt_kv_append", "k", cache);
-    if (!status && args->rope) status = fill_rope(&a.rope, "rapt_kv_append", args->rope, new->size[3]);
+    if (!status && args->rope)
+        status = fill_rope(&a.rope, "rapt_kv_append", args->rope, new->size[3]);
     if (status) return status;
     int ragged = args->q_start.dtype != 0;
     a.batch = (int32_t)(ragged ? args->q_start.size[0] - 1 : new->size[0]);
-    a.kv_heads = (int32_t)new->size[1];
-    a.tokens = (int32_t)new->size[2];
-    a.channels = (int32_t)new->size[3];
+    a.kv_heads = (int32_t) new->size[1];
+    a.tokens = (int32_t) new->size[2];
+    a.channels = (int32_t) new->size[3];
     a.v_channels = (int32_t)args->v_new.size[3];
     a.page_tokens = args->page_table.dtype ? (int32_t)cache->size[2] : 0;
     a.page_shift = shift_of(a.page_tokens);
     a.k_block = args->k_scale.dtype ? a.channels / (int32_t)args->k_scale.size[3] : 0;
     a.v_block = args->v_scale.dtype ? a.v_channels / (int32_t)args->v_scale.size[3] : 0;
-    struct extent e = {.batch = a.batch, .q_heads = a.kv_heads, .kv_heads = a.kv_heads, .group = 1, .q_tokens = a.tokens,
+    struct extent e = {.batch = a.batch,
+                       .q_heads = a.kv_heads,
+                       .kv_heads = a.kv_heads,
+                       .group = 1,
+                       .q_tokens = a.tokens,
                        .rows = new->size[0] * new->size[1] * new->size[2]};
     return run(device, "rapt_kv_append", "kv_append", &e, &a, stream);
 }

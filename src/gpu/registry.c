@@ -1,4 +1,5 @@
-/* registry.c: kernels.def as C data: the rows, why one refuses a problem, which devices its code runs on, its launch shape. */
+/* registry.c: kernels.def as C data: the rows, why one refuses a problem, which devices its code
+ * runs on, its launch shape. */
 #include "gpu/registry.h"
 #include "base/dtype.h"
 
@@ -17,7 +18,8 @@ static int64_t at_most(int64_t limit, int64_t x)
 }
 
 #define GRID(name, x, y, z)                                                                        \
-    __attribute__((unused)) static void grid_##name(const struct extent *e, const struct row *row, int64_t blocks[3])      \
+    __attribute__((unused)) static void grid_##name(const struct extent *e, const struct row *row, \
+                                                    int64_t blocks[3])                             \
     {                                                                                              \
         (void)row;                                                                                 \
         blocks[0] = (x), blocks[1] = (y), blocks[2] = (z);                                         \
@@ -32,9 +34,25 @@ static int64_t at_most(int64_t limit, int64_t x)
 
 /* Ends in a row of zeros, so that a table without rows is C too. */
 const struct row kernel_rows[] = {
-#define KERNEL(vendor, arch, source, name, op, dtype, d, dv, tile_q, tile_kv, threads, shared, grid, can, needs, flags)     \
-    {VENDOR_##vendor, #arch, #source, #name, OP_##op, DTYPE_##dtype, d, dv, tile_q, tile_kv, threads, shared,               \
-     grid_##grid, can, needs, rapt_code_##name##_##arch, rapt_code_##name##_##arch##_end},
+#define KERNEL(vendor, arch, source, name, op, dtype, d, dv, tile_q, tile_kv, threads, shared,     \
+               grid, can, needs, flags)                                                            \
+    {VENDOR_##vendor,                                                                              \
+     #arch,                                                                                        \
+     #source,                                                                                      \
+     #name,                                                                                        \
+     OP_##op,                                                                                      \
+     DTYPE_##dtype,                                                                                \
+     d,                                                                                            \
+     dv,                                                                                           \
+     tile_q,                                                                                       \
+     tile_kv,                                                                                      \
+     threads,                                                                                      \
+     shared,                                                                                       \
+     grid_##grid,                                                                                  \
+     can,                                                                                          \
+     needs,                                                                                        \
+     rapt_code_##name##_##arch,                                                                    \
+     rapt_code_##name##_##arch##_end},
 #include "gpu/kernels.def"
 #undef KERNEL
     {0},
@@ -55,7 +73,8 @@ int rows_aligned(const struct problem *p)
     return 1;
 }
 
-/* What cuTensorMapEncodeTiled asks: no empty axis, no stride negative or zero (of an axis longer than 1), all below 2^40 bytes. */
+/* What cuTensorMapEncodeTiled asks: no empty axis, no stride negative or zero (of an axis longer
+ * than 1), all below 2^40 bytes. */
 static int mappable(const struct problem *p)
 {
     const rapt_tensor *tensors[] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
@@ -94,19 +113,22 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
 {
     const int64_t longest = ((int64_t)1 << 29) - 1;
     if (row->dtype ? row->dtype != p->a.q.dtype : !dtype_size(p->a.q.dtype)) {
-        snprintf(reason, size, "is for %s (q is %s)", dtype_name(row->dtype), dtype_name(p->a.q.dtype));
+        snprintf(reason, size, "is for %s (q is %s)", dtype_name(row->dtype),
+                 dtype_name(p->a.q.dtype));
         return reason;
     }
     if (!fits(row->d, p->qk_channels) || !fits(row->dv, p->v_channels)) {
-        snprintf(reason, size, "is for heads of %d and %d channels (q has %lld, v has %lld)", row->d, row->dv,
-                 (long long)p->qk_channels, (long long)p->v_channels);
+        snprintf(reason, size, "is for heads of %d and %d channels (q has %lld, v has %lld)",
+                 row->d, row->dv, (long long)p->qk_channels, (long long)p->v_channels);
         return reason;
     }
-    const int64_t sizes[] = {p->q_tokens, p->kv_tokens, p->qk_channels, p->v_channels, p->batch, p->q_heads};
+    const int64_t sizes[] = {p->q_tokens,   p->kv_tokens, p->qk_channels,
+                             p->v_channels, p->batch,     p->q_heads};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i] > longest) return "counts tokens, channels, heads and batch in 29 bits";
     if ((row->needs & NEED_MAPS) && !mappable(p))
-        return "reads through tensor maps (no axis may be empty, no stride 0, negative or over 2^37 elements)";
+        return "reads through tensor maps (no axis may be empty, no stride 0, negative or over "
+               "2^37 elements)";
     return feature_refuses(row, p);
 }
 
@@ -129,6 +151,7 @@ int row_grid(const struct row *row, const struct extent *e, struct grid *grid)
     *grid = (struct grid){0};
     if (blocks[0] < 1 || blocks[1] < 1 || blocks[2] < 1) return 0;
     if (blocks[0] > INT32_MAX) return -1;
-    *grid = (struct grid){(uint32_t)blocks[0], (uint32_t)at_most(65535, blocks[1]), (uint32_t)at_most(65535, blocks[2])};
+    *grid = (struct grid){(uint32_t)blocks[0], (uint32_t)at_most(65535, blocks[1]),
+                          (uint32_t)at_most(65535, blocks[2])};
     return 1;
 }

@@ -7,20 +7,43 @@
 
 enum vendor { VENDOR_cuda, VENDOR_hip };
 
-enum op { OP_forward, OP_qk, OP_pv, OP_softmax, OP_causal_mask, OP_rope, OP_kv_replicate, OP_kv_append, OP_COUNT };
+enum op {
+    OP_forward,
+    OP_qk,
+    OP_pv,
+    OP_softmax,
+    OP_causal_mask,
+    OP_rope,
+    OP_kv_replicate,
+    OP_kv_append,
+    OP_COUNT
+};
 
 /* What the host prepares for a row besides its arguments. */
 enum {
-    NEED_MAPS = 1,      /* second parameter: struct tensor_maps */
-    NEED_COUNTERS = 2,  /* attention_args.counters; the host zeroes them in stream order before every execute (one more node) */
-    NEED_CLAIMED = 64,  /* the same words, not zeroed: they may hold anything; the kernel claims them by attention_args.ticket */
-    NEED_PANELS = 128,  /* with NEED_MAPS: 4-D maps (channels, tokens, heads, batch), one box of 64 channels per panel, for head sizes that
-                           are no multiple of 64 or vary (CAN_NARROW) */
-    NEED_PARTIALS = 4,  /* attention_args.partial_out, partial_lse for `splits` parts; grid split, or any kernel that uses splits */
-    NEED_HALVES = 8,    /* attention_args.q_half ... (f32 as two f16) */
-    NEED_PREPARE = 16,  /* entry point NAME_prepare, launched before with the same arguments and block: x = ceil(max(q_tokens, kv_tokens)
-                           / tile_kv), y = q_heads + 2 * kv_heads, z = batch; no dynamic shared memory */
-    NEED_COMBINE = 32,  /* entry point NAME_combine, launched after, likewise: x = q_tokens, y = q_heads, z = batch (ragged q: 1) */
+    /* second parameter: struct tensor_maps */
+    NEED_MAPS = 1,
+    /* with NEED_MAPS: 4-D maps (channels, tokens, heads, batch), one box of 64 channels per panel,
+     * for head sizes that are no multiple of 64 or vary (CAN_NARROW) */
+    NEED_PANELS = 2,
+    /* attention_args.counters; the host zeroes them in stream order before every execute (one more
+     * node) */
+    NEED_COUNTERS = 4,
+    /* the same field, one word and notes, not zeroed: may hold anything; the
+                          kernel claims the word by
+     * attention_args.ticket */
+    NEED_CLAIMED = 8,
+    /* attention_args.partial_out, partial_lse for `splits` parts; with grid split or any other */
+    NEED_PARTIALS = 16,
+    /* attention_args.q_half ... (f32 as two f16) */
+    NEED_HALVES = 32,
+    /* entry point NAME_prepare, launched before with the same arguments and block and no dynamic
+     * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
+     * z = batch */
+    NEED_PREPARE = 64,
+    /* entry point NAME_combine, launched after, likewise: x = q_tokens, y = q_heads, z = batch
+     * (ragged q: 1) */
+    NEED_COMBINE = 128,
 };
 
 enum feature_index {
@@ -50,27 +73,30 @@ struct grid {
 struct row {
     enum vendor vendor;
     const char *arch, *source, *name;
-    enum op     op;
-    int64_t     dtype;          /* rapt_dtype, or 0: any of f32, f16, bf16 */
-    int32_t     d, dv, tile_q, tile_kv, threads, shared;
-    void      (*grid)(const struct extent *e, const struct row *row, int64_t blocks[3]);
-    uint32_t    can, needs;
-    const unsigned char *begin, *end; /* the embedded code object; both NULL: not built into this library */
+    enum op op;
+    int64_t dtype; /* rapt_dtype, or 0: any of f32, f16, bf16 */
+    int32_t d, dv, tile_q, tile_kv, threads, shared;
+    void (*grid)(const struct extent *e, const struct row *row, int64_t blocks[3]);
+    uint32_t can, needs;
+    /* the embedded code object; the same: not built into this library */
+    const unsigned char *begin, *end;
 };
 
 extern const struct row kernel_rows[];
-extern const int        kernel_row_count;
+extern const int kernel_row_count;
 
-/* Why the row cannot serve a forward problem ("does not do softcap"; perhaps written to reason), or NULL: it can. Pure: asks no
- * device. */
+/* Why the row cannot serve a forward problem ("does not do softcap"; perhaps written to reason), or
+ * NULL: it can. Pure: asks no device. */
 const char *row_refuses(const struct row *row, const struct problem *p, char *reason, size_t size);
 
-/* How well the row's code suits a device of this arch ("sm_90", "gfx942"); 0: it does not run. CUDA: sm_NNa needs exactly NN; a
- * cubin of the same major and at most the device's minor version runs, the nearest best; PTX (compute_NN) runs on NN and newer,
- * less good than any cubin. HIP: the same name. */
+/* How well the row's code suits a device of this arch ("sm_90", "gfx942"); 0: it does not run.
+ * CUDA: sm_NNa needs exactly NN; a cubin of the same major and at most the device's minor version
+ * runs, the nearest best; PTX (compute_NN) runs on NN and newer, less good than any cubin. HIP: the
+ * same name. */
 int row_suits(const struct row *row, const char *arch);
 
-/* Contiguous channels and 16-byte steps on all other axes of q, k, v and out: what rows without CAN_UNALIGNED need. */
+/* Contiguous channels and 16-byte steps on all other axes of q, k, v and out: what rows without
+ * CAN_UNALIGNED need. */
 int rows_aligned(const struct problem *p);
 
 /* The row's launch shape; y and z cut to 65535. 0: no block at all. -1: x exceeds 2^31 - 1. */

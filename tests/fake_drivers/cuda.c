@@ -1,4 +1,5 @@
-/* cuda.c: a stand-in for libcuda.so.1: the functions of cuda_api.def over host memory. See fake.h. */
+/* cuda.c: a stand-in for libcuda.so.1: the functions of cuda_api.def over host memory. See fake.h.
+ */
 #include "fake.h"
 
 #include <stdio.h>
@@ -16,7 +17,15 @@
 #include "gpu/cuda_api.def"
 #undef CUDA
 
-enum { SHARED_OPTIN = 97, MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, INVALID = 1, INVALID_CONTEXT = 201, DEPTH = 8 };
+enum {
+    SHARED_OPTIN = 97,
+    MULTIPROCESSORS = 16,
+    MAJOR = 75,
+    MINOR = 76,
+    INVALID = 1,
+    INVALID_CONTEXT = 201,
+    DEPTH = 8
+};
 
 /* The primary contexts, and each thread's stack of current ones. */
 static struct context {
@@ -79,10 +88,11 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
     ENTER("cuDeviceGetAttribute");
     (void)device;
     int arch = fake_state()->arch[0] ? atoi(fake_state()->arch + 3) : 90;
-    *value = attribute == SHARED_OPTIN ? fake_state()->max_shared : attribute == MULTIPROCESSORS ? 132
-             : attribute == MAJOR      ? arch / 10
-             : attribute == MINOR      ? arch % 10
-                                       : -1;
+    *value = attribute == SHARED_OPTIN      ? fake_state()->max_shared
+             : attribute == MULTIPROCESSORS ? 132
+             : attribute == MAJOR           ? arch / 10
+             : attribute == MINOR           ? arch % 10
+                                            : -1;
     return *value < 0 ? INVALID : 0;
 }
 
@@ -99,7 +109,8 @@ int cuDevicePrimaryCtxRelease_v2(int device)
 {
     (void)device;
     __atomic_sub_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
-    return fake_call("cuDevicePrimaryCtxRelease"); /* released even so: a caller can do nothing about a failure */
+    return fake_call("cuDevicePrimaryCtxRelease"); /* released even so: a caller can do nothing
+                                                      about a failure */
 }
 
 int cuCtxGetCurrent(void **context)
@@ -153,15 +164,16 @@ int cuFuncSetAttribute(void *function, int attribute, int value)
     return 0;
 }
 
-int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                   void *stream, void **parameters, void **extra)
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, void *stream, void **parameters, void **extra)
 {
     ENTER("cuLaunchKernel");
     const struct fake_function *f = function;
     if (extra) fake_misuse("cuLaunchKernel: both kinds of parameters");
-    if (shared > 48 << 10 && f->shared < (int)shared) fake_misuse("%s: %u bytes of shared memory without the attribute", f->name, shared);
-    return fake_launch(current_device("cuLaunchKernel"), function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz}, shared,
-                       stream, parameters);
+    if (shared > 48 << 10 && f->shared < (int)shared)
+        fake_misuse("%s: %u bytes of shared memory without the attribute", f->name, shared);
+    return fake_launch(current_device("cuLaunchKernel"), function, (unsigned[3]){gx, gy, gz},
+                       (unsigned[3]){bx, by, bz}, shared, stream, parameters);
 }
 
 int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
@@ -217,7 +229,8 @@ int cuStreamSynchronize(void *stream)
 /* Error texts are asked while a failure is being reported: not counted. */
 int cuGetErrorName(int error, const char **text)
 {
-    *text = error == FAKE_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == FAKE_NO_BINARY ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
+    *text = error == FAKE_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : error == FAKE_NO_BINARY   ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
             : error == FAKE_NOT_FOUND   ? "CUDA_ERROR_NOT_FOUND"
                                         : "CUDA_ERROR_OTHER";
     return 0;
@@ -230,14 +243,18 @@ int cuGetErrorString(int error, const char **text)
 }
 
 #ifndef WITHOUT_TENSOR_MAPS
-int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const uint64_t *size, const uint64_t *stride,
-                           const uint32_t *box, const uint32_t *step, int interleave, int swizzle, int promotion, int fill)
+int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const uint64_t *size,
+                           const uint64_t *stride, const uint32_t *box, const uint32_t *step,
+                           int interleave, int swizzle, int promotion, int fill)
 {
     ENTER("cuTensorMapEncodeTiled");
     (void)interleave, (void)swizzle, (void)promotion, (void)fill, (void)type;
-    if ((uintptr_t)map % 64 || (uintptr_t)data % 16 || !data || rank < 3 || rank > 5) return INVALID;
+    if ((uintptr_t)map % 64 || (uintptr_t)data % 16 || !data || rank < 3 || rank > 5)
+        return INVALID;
     for (uint32_t i = 0; i < rank; i++) {
-        if (size[i] < 1 || size[i] > (uint64_t)1 << 32 || box[i] < 1 || box[i] > 256 || step[i] != 1) return INVALID;
+        if (size[i] < 1 || size[i] > (uint64_t)1 << 32 || box[i] < 1 || box[i] > 256 ||
+            step[i] != 1)
+            return INVALID;
         if (i + 1 < rank && (stride[i] % 16 || stride[i] >= (uint64_t)1 << 40)) return INVALID;
     }
     memset(map, 0x5a, sizeof(struct tensor_map));

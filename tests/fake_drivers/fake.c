@@ -1,4 +1,5 @@
-/* fake.c: what both stand-in drivers share: counting, failing on demand, modules, memory, the record of launches. */
+/* fake.c: what both stand-in drivers share: counting, failing on demand, modules, memory, the
+ * record of launches. */
 #include "fake.h"
 
 #include <pthread.h>
@@ -9,7 +10,7 @@
 
 struct allocation {
     struct allocation *next;
-    char  *memory;
+    char *memory;
     size_t bytes;
 };
 
@@ -25,7 +26,8 @@ __attribute__((visibility("default"))) struct fake *fake_state(void)
 __attribute__((visibility("default"))) void fake_reset(void)
 {
     pthread_mutex_lock(&lock);
-    state.version = state.devices = state.max_shared = state.fail_at = state.fail_code = state.calls = state.launch_count = 0;
+    state.version = state.devices = state.max_shared = state.fail_at = state.fail_code =
+        state.calls = state.launch_count = 0;
     memset(state.arch, 0, sizeof state.arch);
     memset(state.failed, 0, sizeof state.failed);
     memset(state.misuse, 0, sizeof state.misuse);
@@ -40,7 +42,8 @@ int fake_call(const char *name)
     int code = 0;
     state.calls++;
     for (int i = 0; i < FAKE_CALLS; i++) {
-        if (!state.call[i].name[0]) snprintf(state.call[i].name, sizeof state.call[i].name, "%s", name);
+        if (!state.call[i].name[0])
+            snprintf(state.call[i].name, sizeof state.call[i].name, "%s", name);
         if (strcmp(state.call[i].name, name)) continue;
         state.call[i].count++;
         break;
@@ -90,7 +93,8 @@ int fake_module_load(int device, const void *image, void **module)
     return 0;
 }
 
-/* Functions live in a list of their module's own size class: freed with the process; a driver too keeps them until unload. */
+/* Functions live in a list of their module's own size class: freed with the process; a driver too
+ * keeps them until unload. */
 struct function_list {
     struct function_list *next;
     struct fake_function function;
@@ -142,16 +146,20 @@ static size_t argument_size(const char *name)
     return sizeof(struct attention_args);
 }
 
-int fake_launch(int device, void *function, const unsigned grid[3], const unsigned block[3], unsigned shared, void *stream,
-                void **parameters)
+int fake_launch(int device, void *function, const unsigned grid[3], const unsigned block[3],
+                unsigned shared, void *stream, void **parameters)
 {
     const struct fake_function *f = function;
     uint64_t threads = (uint64_t)block[0] * block[1] * block[2];
-    if (f->module->device != device) fake_misuse("%s of device %d launched on %d", f->name, f->module->device, device);
-    if (!grid[0] || !grid[1] || !grid[2] || grid[0] > INT32_MAX || grid[1] > 65535 || grid[2] > 65535)
+    if (f->module->device != device)
+        fake_misuse("%s of device %d launched on %d", f->name, f->module->device, device);
+    if (!grid[0] || !grid[1] || !grid[2] || grid[0] > INT32_MAX || grid[1] > 65535 ||
+        grid[2] > 65535)
         fake_misuse("%s: grid %u x %u x %u", f->name, grid[0], grid[1], grid[2]);
-    if (threads < 32 || threads > 1024 || threads % 32) fake_misuse("%s: %llu threads", f->name, (unsigned long long)threads);
-    if (shared > (unsigned)state.max_shared) fake_misuse("%s: %u bytes of shared memory", f->name, shared);
+    if (threads < 32 || threads > 1024 || threads % 32)
+        fake_misuse("%s: %llu threads", f->name, (unsigned long long)threads);
+    if (shared > (unsigned)state.max_shared)
+        fake_misuse("%s: %u bytes of shared memory", f->name, shared);
     pthread_mutex_lock(&lock);
     if (state.launch_count < FAKE_LAUNCHES) {
         struct fake_launch *l = &state.launch[state.launch_count];

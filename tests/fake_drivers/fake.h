@@ -1,5 +1,6 @@
-/* fake.h: what a test sets in and reads from a stand-in driver (libcuda.so or libamdhip64.so of this folder). The test opens the library
- * itself and asks for fake_state(); rapt then opens the same one. Kernels do not run: launches are recorded and checked. */
+/* fake.h: what a test sets in and reads from a stand-in driver (libcuda.so or libamdhip64.so of
+ * this folder). The test opens the library itself and asks for fake_state(); rapt then opens the
+ * same one. Kernels do not run: launches are recorded and checked. */
 #ifndef FAKE_H
 #define FAKE_H
 
@@ -10,13 +11,19 @@
 enum { FAKE_DEVICES = 4, FAKE_LAUNCHES = 256, FAKE_CALLS = 64 };
 
 /* Codes that mean the same to both drivers. */
-enum { FAKE_OUT_OF_MEMORY = 2, FAKE_NO_DEVICE = 100, FAKE_NO_BINARY = 209, FAKE_NOT_FOUND = 500, FAKE_LAUNCH_FAILED = 719 };
+enum {
+    FAKE_OUT_OF_MEMORY = 2,
+    FAKE_NO_DEVICE = 100,
+    FAKE_NO_BINARY = 209,
+    FAKE_NOT_FOUND = 500,
+    FAKE_LAUNCH_FAILED = 719
+};
 
 struct fake_launch {
-    int      device;
-    char     name[64];
+    int device;
+    char name[64];
     unsigned grid[3], block[3], shared;
-    void    *stream;
+    void *stream;
     union {
         struct attention_args attention;
         struct rope_args rope;
@@ -27,22 +34,23 @@ struct fake_launch {
 
 struct fake {
     /* Set by the test. */
-    int  version, devices;
-    char arch[32];            /* "sm_90", "gfx942" */
-    int  max_shared;
-    int  fail_at, fail_code;  /* the call of this number from now on, from 1, fails with this code; 0: none */
+    int version, devices;
+    char arch[32]; /* "sm_90", "gfx942" */
+    int max_shared;
+    int fail_at,
+        fail_code; /* the call of this number from now on, from 1, fails with this code; 0: none */
 
     /* Kept by the fake. */
-    int  calls;               /* since fake_reset */
-    char failed[64];          /* the call that was made to fail */
-    int  modules, allocations, contexts, pushed; /* alive */
-    char misuse[256];         /* the first thing a caller did wrong; "": nothing */
-    int  launch_count;
+    int calls;                                  /* since fake_reset */
+    char failed[64];                            /* the call that was made to fail */
+    int modules, allocations, contexts, pushed; /* alive */
+    char misuse[256]; /* the first thing a caller did wrong; "": nothing */
+    int launch_count;
     struct fake_launch launch[FAKE_LAUNCHES];
     struct {
         char name[48];
-        int  count;
-    } call[FAKE_CALLS];       /* how often each function was called since fake_reset */
+        int count;
+    } call[FAKE_CALLS]; /* how often each function was called since fake_reset */
 };
 
 /* One per library. */
@@ -52,28 +60,30 @@ struct fake *fake_state(void);
 typedef void fake_reset_function(void);
 void fake_reset(void);
 
-/* ---- Between the two fakes (fake.c) ----------------------------------------------------------------------------------------- */
+/* ---- Between the two fakes (fake.c)
+ * ----------------------------------------------------------------------------------------- */
 
 /* Counts a call; the code it has to fail with, or 0. */
-int  fake_call(const char *name);
+int fake_call(const char *name);
 void fake_misuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 struct fake_module {
-    int  device;
-    char symbols[512];        /* " softmax flash "; "*": an object of a real compiler, which may have any */
+    int device;
+    char
+        symbols[512]; /* " softmax flash "; "*": an object of a real compiler, which may have any */
 };
 struct fake_function {
     struct fake_module *module;
     char name[64];
-    int  shared;
+    int shared;
 };
 
 /* The image "fake ARCH symbol symbol ...", or a real ELF or PTX. */
 int fake_module_load(int device, const void *image, void **module);
 int fake_module_unload(void *module);
 int fake_module_function(void *module, const char *name, void **function);
-int fake_launch(int device, void *function, const unsigned grid[3], const unsigned block[3], unsigned shared, void *stream,
-                void **parameters);
+int fake_launch(int device, void *function, const unsigned grid[3], const unsigned block[3],
+                unsigned shared, void *stream, void **parameters);
 int fake_alloc(size_t bytes, void **memory);
 int fake_free(void *memory);
 /* Whether the address lies in an allocation. */

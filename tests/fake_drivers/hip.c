@@ -1,4 +1,5 @@
-/* hip.c: a stand-in for libamdhip64.so: the functions of hip_api.def over host memory. See fake.h. */
+/* hip.c: a stand-in for libamdhip64.so: the functions of hip_api.def over host memory. See fake.h.
+ */
 #include "fake.h"
 
 #include <stdio.h>
@@ -59,7 +60,9 @@ int hipDeviceGetAttribute(int *value, int attribute, int device)
 {
     ENTER("hipDeviceGetAttribute");
     (void)device;
-    *value = attribute == MULTIPROCESSORS ? 304 : attribute == SHARED ? fake_state()->max_shared : -1;
+    *value = attribute == MULTIPROCESSORS ? 304
+             : attribute == SHARED        ? fake_state()->max_shared
+                                          : -1;
     return *value < 0 ? INVALID : 0;
 }
 
@@ -68,7 +71,8 @@ static int properties(unsigned char *to, int at)
 {
     memset(to, 0, 1024);
     snprintf((char *)to, 256, "Fake gfx GPU");
-    snprintf((char *)to + at, 256, "%s:sramecc+:xnack-", fake_state()->arch[0] ? fake_state()->arch : "gfx942");
+    snprintf((char *)to + at, 256, "%s:sramecc+:xnack-",
+             fake_state()->arch[0] ? fake_state()->arch : "gfx942");
     return 0;
 }
 
@@ -121,12 +125,14 @@ int hipModuleGetFunction(void **function, void *module, const char *name)
     return fake_module_function(module, name, function);
 }
 
-int hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                          unsigned shared, void *stream, void **parameters, void **extra)
+int hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                          unsigned by, unsigned bz, unsigned shared, void *stream,
+                          void **parameters, void **extra)
 {
     ENTER("hipModuleLaunchKernel");
     if (extra) fake_misuse("hipModuleLaunchKernel: both kinds of parameters");
-    return fake_launch(current, function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz}, shared, stream, parameters);
+    return fake_launch(current, function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz},
+                       shared, stream, parameters);
 }
 
 int hipMemsetD32Async(void *to, int value, size_t words, void *stream)
@@ -168,7 +174,8 @@ int hipStreamSynchronize(void *stream)
 
 const char *hipGetErrorName(int error)
 {
-    return error == FAKE_OUT_OF_MEMORY ? "hipErrorOutOfMemory" : error == FAKE_NO_BINARY ? "hipErrorNoBinaryForGpu"
+    return error == FAKE_OUT_OF_MEMORY ? "hipErrorOutOfMemory"
+           : error == FAKE_NO_BINARY   ? "hipErrorNoBinaryForGpu"
            : error == FAKE_NOT_FOUND   ? "hipErrorNotFound"
                                        : "hipErrorOther";
 }

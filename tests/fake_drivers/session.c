@@ -7,10 +7,11 @@
 
 const struct stand_in vendors[2] = {
     {"cuda", "RAPT_CUDA_LIBRARY", RAPT_BUILD_FOLDER "/tests/fake_drivers/libcuda.so",
-     RAPT_BUILD_FOLDER "/tests/fake_drivers/libcuda_broken.so", "CUBIN", "sm_90", "sm_35", "cuLaunchKernel", "cuCtxGetCurrent", "cuInit", 232448, 11040},
+     RAPT_BUILD_FOLDER "/tests/fake_drivers/libcuda_broken.so", "CUBIN", "sm_90", "sm_35",
+     "cuLaunchKernel", "cuCtxGetCurrent", "cuInit", 232448, 11040},
     {"hip", "RAPT_HIP_LIBRARY", RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64.so",
-     RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_broken.so", "HSACO", "gfx942", "gfx803", "hipModuleLaunchKernel", "hipGetDevice", "hipInit",
-     65536, 40300000},
+     RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_broken.so", "HSACO", "gfx942", "gfx803",
+     "hipModuleLaunchKernel", "hipGetDevice", "hipInit", 65536, 40300000},
 };
 
 static const char *const stems[] = {
@@ -36,7 +37,8 @@ void session_override(const struct stand_in *v, const char *stem, const char *te
         unsetenv(variable);
         return;
     }
-    snprintf(path, sizeof path, RAPT_BUILD_FOLDER "/tests/fake_drivers/%s.%d", variable, (int)getpid());
+    snprintf(path, sizeof path, RAPT_BUILD_FOLDER "/tests/fake_drivers/%s.%d", variable,
+             (int)getpid());
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     fputs(text, file);
@@ -49,7 +51,8 @@ static void remove_files(const struct stand_in *v)
     char variable[64], path[512];
     for (size_t i = 0; i < sizeof stems / sizeof *stems; i++) {
         snprintf(variable, sizeof variable, "%s_%s", stems[i], v->suffix);
-        snprintf(path, sizeof path, RAPT_BUILD_FOLDER "/tests/fake_drivers/%s.%d", variable, (int)getpid());
+        snprintf(path, sizeof path, RAPT_BUILD_FOLDER "/tests/fake_drivers/%s.%d", variable,
+                 (int)getpid());
         remove(path);
         unsetenv(variable);
     }

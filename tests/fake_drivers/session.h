@@ -14,12 +14,14 @@
 #include <cmocka.h>
 
 struct stand_in {
-    const char *name, *library_variable, *library, *broken_library, *suffix, *arch, *old_arch, *launch, *enter, *missing_symbol;
+    const char *name, *library_variable, *library, *broken_library, *suffix, *arch, *old_arch,
+        *launch, *enter, *missing_symbol;
     int max_shared, old_version;
 };
 extern const struct stand_in vendors[2]; /* cuda, hip */
 
-/* The fake behind the vendor's library, reset; the environment names it, and names a file for each of the nine replaceable rows. */
+/* The fake behind the vendor's library, reset; the environment names it, and names a file for each
+ * of the nine replaceable rows. */
 struct fake *session_begin(const struct stand_in *v);
 /* Removes the variables and checks that nothing is alive and that nobody misused the driver. */
 void session_end(const struct stand_in *v);

@@ -1,4 +1,5 @@
-/* test_execute.c: what reaches the driver: arguments, grids, order of launches, devices, streams, threads; and what does not. */
+/* test_execute.c: what reaches the driver: arguments, grids, order of launches, devices, streams,
+ * threads; and what does not. */
 #include "session.h"
 
 #include <pthread.h>
@@ -51,7 +52,8 @@ static void flash_arguments(void **state)
     assert_int_equal(args->k.stride[1], 96 * 64);
     assert_int_equal(args->k.dtype, DTYPE_f16);
     assert_true(args->batch == 2 && args->q_heads == 4 && args->kv_heads == 2 && args->group == 2);
-    assert_true(args->q_tokens == 64 && args->kv_tokens == 96 && args->channels == 64 && args->v_channels == 64);
+    assert_true(args->q_tokens == 64 && args->kv_tokens == 96 && args->channels == 64 &&
+                args->v_channels == 64);
     assert_true(args->window_left == 7 && args->window_right == 0 && args->top_left == 0);
     assert_true(args->scale == 0.125f && args->softcap == 30.0f);
     assert_true(args->scale_log2 > 0.18033f && args->scale_log2 < 0.18034f); /* log2(e) / 8 */
@@ -78,7 +80,8 @@ static void open_windows(void **state)
     session_end(v);
 }
 
-/* qk, mask only where something hides or changes scores, softmax, pv; scores in the workspace or in the caller's f32 weights. */
+/* qk, mask only where something hides or changes scores, softmax, pv; scores in the workspace or in
+ * the caller's f32 weights. */
 static void composed_order(void **state)
 {
     const struct stand_in *v = *state;
@@ -96,7 +99,8 @@ static void composed_order(void **state)
     assert_non_null(args->scores.data);
     assert_ptr_equal(args->scores.data, args->weights.data);
     assert_int_equal(args->scores.dtype, DTYPE_f32);
-    assert_true(args->scores.stride[2] == 96 && args->scores.stride[1] == 64 * 96 && args->columns == 96);
+    assert_true(args->scores.stride[2] == 96 && args->scores.stride[1] == 64 * 96 &&
+                args->columns == 96);
     fake->launch_count = 0;
     a.causal = 1;
     a.weights = rapt_tensor_bhtd(memory + (4 << 18), RAPT_F32, 2, 4, 64, 96);
@@ -138,8 +142,10 @@ static void replaced_rows_first(void **state)
     session_end(v);
 }
 
-/* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each tensor. */
-static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv, int causal)
+/* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each
+ * tensor. */
+static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv,
+                                    int causal)
 {
     char *base = (char *)((uintptr_t)1 << 44);
     rapt_attention a = {.struct_size = sizeof a, .causal = causal};
@@ -150,7 +156,8 @@ static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d,
     return a;
 }
 
-/* 1 when the kernel takes the problem; what it then launches has passed the fake's checks by the end of the session. */
+/* 1 when the kernel takes the problem; what it then launches has passed the fake's checks by the
+ * end of the session. */
 static int try_kernel(struct fake *fake, rapt_device *device, const char *kernel, rapt_attention a)
 {
     rapt_plan *plan = NULL;
@@ -169,13 +176,14 @@ static int try_kernel(struct fake *fake, rapt_device *device, const char *kernel
     return 1;
 }
 
-/* Every forward row that this library holds and the device runs serves some of these problems, and launches within the device's limits,
- * tensor maps included. */
+/* Every forward row that this library holds and the device runs serves some of these problems, and
+ * launches within the device's limits, tensor maps included. */
 static void every_kernel(void **state)
 {
     const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
-    static const int64_t heads[][2] = {{64, 64}, {96, 96}, {128, 128}, {192, 128}, {192, 192}, {256, 256}, {576, 512}};
+    static const int64_t heads[][2] = {{64, 64},   {96, 96},   {128, 128}, {192, 128},
+                                       {192, 192}, {256, 256}, {576, 512}};
     static const int64_t tokens[] = {1, 100, 1024, 16384};
     static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
 #define OVERRIDE(name, stem) session_override(v, #stem, NULL);
@@ -185,12 +193,15 @@ static void every_kernel(void **state)
     rapt_kernel_info info = {.struct_size = sizeof info};
     int launches = 0, kernels = 0;
     for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++) {
-        if (!info.present || !info.bytes || strcmp(info.op, "forward") || strcmp(info.backend, v->name)) continue;
+        if (!info.present || !info.bytes || strcmp(info.op, "forward") ||
+            strcmp(info.backend, v->name))
+            continue;
         int ran = 0;
         kernels++;
         for (int j = 0; j < 7 * 4 * 3 * 2; j++)
             ran += try_kernel(fake, rapt_device_at(context, 0), info.name,
-                              large_problem(dtypes[j / 2 % 3], tokens[j / 6 % 4], heads[j / 24][0], heads[j / 24][1], j % 2));
+                              large_problem(dtypes[j / 2 % 3], tokens[j / 6 % 4], heads[j / 24][0],
+                                            heads[j / 24][1], j % 2));
         if (!ran) print_error("%s serves none of these\n", info.name);
         assert_true(ran > 0);
         launches += ran;
@@ -215,7 +226,8 @@ static void nothing_to_do(void **state)
     session_end(v);
 }
 
-/* A base address that is only element-aligned goes to a kernel that takes it, whatever the plan's own kernel needs. */
+/* A base address that is only element-aligned goes to a kernel that takes it, whatever the plan's
+ * own kernel needs. */
 static void unaligned_addresses(void **state)
 {
     const struct stand_in *v = *state;
@@ -230,7 +242,8 @@ static void unaligned_addresses(void **state)
     session_end(v);
 }
 
-/* Between creation and destruction of the plan: no allocation, module, synchronisation; each execute asks for the same few calls. */
+/* Between creation and destruction of the plan: no allocation, module, synchronisation; each
+ * execute asks for the same few calls. */
 static void execute_is_lean(void **state)
 {
     const struct stand_in *v = *state;
@@ -241,12 +254,14 @@ static void execute_is_lean(void **state)
     rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a);
     memset(fake->call, 0, sizeof fake->call);
     for (int i = 0; i < 10; i++) assert_int_equal(rapt_plan_execute(plan, &a, NULL, NULL), RAPT_OK);
-    static const char *const allowed[] = {"cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuLaunchKernel",
-                                          "hipGetDevice", "hipModuleLaunchKernel"};
+    static const char *const allowed[] = {"cuCtxGetCurrent", "cuCtxPushCurrent",
+                                          "cuCtxPopCurrent", "cuLaunchKernel",
+                                          "hipGetDevice",    "hipModuleLaunchKernel"};
     assert_int_equal(session_calls(fake, v->launch), 10);
     for (int i = 0; i < FAKE_CALLS && fake->call[i].name[0]; i++) {
         int known = 0;
-        for (size_t j = 0; j < sizeof allowed / sizeof *allowed; j++) known |= !strcmp(fake->call[i].name, allowed[j]);
+        for (size_t j = 0; j < sizeof allowed / sizeof *allowed; j++)
+            known |= !strcmp(fake->call[i].name, allowed[j]);
         if (!known) print_error("execute called %s\n", fake->call[i].name);
         assert_true(known);
         assert_int_equal(fake->call[i].count, 10);
@@ -263,7 +278,8 @@ static double now(void)
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
-/* The library's own share of an execute, the fake's included: the best of many short runs, so that a busy machine does not matter. */
+/* The library's own share of an execute, the fake's included: the best of many short runs, so that
+ * a busy machine does not matter. */
 static void execute_is_quick(void **state)
 {
     const struct stand_in *v = *state;
@@ -299,26 +315,36 @@ static void pieces(void **state)
     assert_int_equal(rapt_rope(device, &rope, NULL), RAPT_OK);
     const struct rope_args *r = &fake->launch[0].args.rope;
     assert_string_equal(fake->launch[0].name, "rope");
-    assert_true(r->rotary == 64 && r->channels == 64 && r->heads == 4 && r->tokens == 8 && r->batch == 2);
-    assert_true(r->inverse[0] == 1 && r->inverse[31] > 0 && r->inverse[31] < 1.4e-4 && r->magnitude == 1);
+    assert_true(r->rotary == 64 && r->channels == 64 && r->heads == 4 && r->tokens == 8 &&
+                r->batch == 2);
+    assert_true(r->inverse[0] == 1 && r->inverse[31] > 0 && r->inverse[31] < 1.4e-4 &&
+                r->magnitude == 1);
     y.data = memory + (1 << 18);
     rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = y};
     assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_OK);
     assert_string_equal(fake->launch[1].name, "softmax");
     assert_ptr_equal(fake->launch[1].args.attention.weights.data, y.data);
-    rapt_qk_args qk = {.struct_size = sizeof qk, .q = x, .k = rapt_tensor_bthd(memory + (1 << 18), RAPT_F32, 2, 2, 24, 64),
+    rapt_qk_args qk = {.struct_size = sizeof qk,
+                       .q = x,
+                       .k = rapt_tensor_bthd(memory + (1 << 18), RAPT_F32, 2, 2, 24, 64),
                        .out = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 2, 4, 8, 24)};
     assert_int_equal(rapt_qk(device, &qk, NULL), RAPT_OK);
     assert_int_equal(fake->launch[2].args.attention.group, 2);
     assert_true(fake->launch[2].args.attention.scale == 0.125f);
-    rapt_pv_args pv = {.struct_size = sizeof pv, .weights = qk.out, .v = qk.k, .out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 2, 4, 8, 64)};
+    rapt_pv_args pv = {.struct_size = sizeof pv,
+                       .weights = qk.out,
+                       .v = qk.k,
+                       .out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 2, 4, 8, 64)};
     assert_int_equal(rapt_pv(device, &pv, NULL), RAPT_OK);
     rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = qk.out};
     assert_int_equal(rapt_causal_mask(device, &mask, NULL), RAPT_OK);
     assert_int_equal(fake->launch[4].args.attention.window_right, 0);
-    rapt_kv_replicate_args replicate = {.struct_size = sizeof replicate, .k = qk.k, .v = qk.k,
-                                        .k_out = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 2, 4, 24, 64),
-                                        .v_out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 2, 4, 24, 64)};
+    rapt_kv_replicate_args replicate = {
+        .struct_size = sizeof replicate,
+        .k = qk.k,
+        .v = qk.k,
+        .k_out = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 2, 4, 24, 64),
+        .v_out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 2, 4, 24, 64)};
     assert_int_equal(rapt_kv_replicate(device, &replicate, NULL), RAPT_OK);
     assert_string_equal(fake->launch[5].name, "kv_replicate");
     assert_true(fake->launch[5].args.replicate.group == 2 && fake->launch[5].grid[2] == 2);
@@ -333,7 +359,8 @@ static void rotary_limits(void **state)
     session_begin(v);
     rapt_context *context = session_open(v);
     rapt_tensor x = rapt_tensor_bthd(memory, RAPT_F32, 1, 1, 1, 1024);
-    rapt_rope_args rope = {.struct_size = sizeof rope, .x = x, .out = x, .rotary_channels = 2 * ROPE_PAIRS_MAX + 2};
+    rapt_rope_args rope = {
+        .struct_size = sizeof rope, .x = x, .out = x, .rotary_channels = 2 * ROPE_PAIRS_MAX + 2};
     assert_int_equal(rapt_rope(rapt_device_at(context, 0), &rope, NULL), RAPT_UNSUPPORTED);
     rope.rotary_channels = 2 * ROPE_PAIRS_MAX;
     assert_int_equal(rapt_rope(rapt_device_at(context, 0), &rope, NULL), RAPT_OK);
@@ -358,7 +385,8 @@ static void *work(void *argument)
     for (int i = 0; i < ROUNDS; i++) {
         rapt_plan *plan;
         void *workspace = NULL;
-        w->failures += rapt_plan_execute(w->shared, &a, NULL, (void *)(uintptr_t)(w - (struct work *)0)) != RAPT_OK;
+        w->failures += rapt_plan_execute(w->shared, &a, NULL,
+                                         (void *)(uintptr_t)(w - (struct work *)0)) != RAPT_OK;
         if (rapt_plan_create(&plan, w->device, &mine)) {
             w->failures++;
             continue;
@@ -372,7 +400,8 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Two devices, a plan shared by all threads of a device, plans of their own, modules loaded once for all. */
+/* Two devices, a plan shared by all threads of a device, plans of their own, modules loaded once
+ * for all. */
 static void many_threads(void **state)
 {
     const struct stand_in *v = *state;
@@ -383,7 +412,8 @@ static void many_threads(void **state)
     struct work work_of[WORKERS] = {0};
     rapt_attention a = session_problem(memory);
     a.kernel = "flash";
-    rapt_plan *shared[2] = {plan_of(rapt_device_at(context, 0), &a), plan_of(rapt_device_at(context, 1), &a)};
+    rapt_plan *shared[2] = {plan_of(rapt_device_at(context, 0), &a),
+                            plan_of(rapt_device_at(context, 1), &a)};
     for (int i = 0; i < WORKERS; i++) {
         work_of[i].device = rapt_device_at(context, i % 2);
         work_of[i].shared = shared[i % 2];
@@ -402,14 +432,19 @@ static void many_threads(void **state)
 }
 
 #define BOTH(test)                                                                                 \
-    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]}, {"hip: " #test, test, NULL, NULL, (void *)&vendors[1]}
+    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
+    {                                                                                              \
+        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
+    }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(flash_arguments),     BOTH(open_windows),    BOTH(composed_order),   BOTH(nothing_to_do),
+        BOTH(flash_arguments),     BOTH(open_windows),
+        BOTH(composed_order),      BOTH(nothing_to_do),
         BOTH(replaced_rows_first), BOTH(every_kernel),
-        BOTH(unaligned_addresses), BOTH(execute_is_lean), BOTH(execute_is_quick), BOTH(pieces),
+        BOTH(unaligned_addresses), BOTH(execute_is_lean),
+        BOTH(execute_is_quick),    BOTH(pieces),
         BOTH(rotary_limits),       BOTH(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

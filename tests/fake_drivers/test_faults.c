@@ -1,5 +1,5 @@
-/* test_faults.c: a whole session with every driver call failing once, and with every host allocation failing once: a status and a
- * sentence, nothing leaked, nothing crashed. */
+/* test_faults.c: a whole session with every driver call failing once, and with every host
+ * allocation failing once: a status and a sentence, nothing leaked, nothing crashed. */
 #include "session.h"
 
 #include <stdio.h>
@@ -104,8 +104,10 @@ static struct outcome session(const struct stand_in *v, const struct fake *fake,
 /* These cannot report: what they undo is gone all the same. */
 static int is_cleanup(const char *call)
 {
-    static const char *const names[] = {"cuCtxPopCurrent", "cuDevicePrimaryCtxRelease", "cuModuleUnload", "cuMemFree",
-                                        "hipModuleUnload", "hipFree", "hipSetDevice", "cuPointerGetAttribute"};
+    static const char *const names[] = {"cuCtxPopCurrent", "cuDevicePrimaryCtxRelease",
+                                        "cuModuleUnload",  "cuMemFree",
+                                        "hipModuleUnload", "hipFree",
+                                        "hipSetDevice",    "cuPointerGetAttribute"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(call, names[i])) return 1;
     return 0;
@@ -123,7 +125,8 @@ static void every_call_fails_once(void **state)
     int calls = fake->calls, reported = 0, frees = 0;
     session_end(v);
     assert_true(calls > 50);
-    for (int code = FAKE_OUT_OF_MEMORY; code <= FAKE_LAUNCH_FAILED; code += FAKE_LAUNCH_FAILED - FAKE_OUT_OF_MEMORY)
+    for (int code = FAKE_OUT_OF_MEMORY; code <= FAKE_LAUNCH_FAILED;
+         code += FAKE_LAUNCH_FAILED - FAKE_OUT_OF_MEMORY)
         for (int i = 1; i <= calls; i++) {
             fake = session_begin(v);
             fake->devices = 2;
@@ -133,18 +136,23 @@ static void every_call_fails_once(void **state)
             if (o.status || strstr(note, fake->failed)) {
                 const char *sentence = o.status ? o.sentence : note;
                 reported++;
-                if (!strstr(sentence, fake->failed)) print_error("call %d, %s: %s\n", i, fake->failed, sentence);
+                if (!strstr(sentence, fake->failed))
+                    print_error("call %d, %s: %s\n", i, fake->failed, sentence);
                 assert_non_null(strstr(sentence, fake->failed));
-                if (!strstr(sentence, v->name)) print_error("call %d of %d (%d), %s: %s\n", i, calls, fake->calls, fake->failed, sentence);
+                if (!strstr(sentence, v->name))
+                    print_error("call %d of %d (%d), %s: %s\n", i, calls, fake->calls, fake->failed,
+                                sentence);
                 assert_non_null(strstr(sentence, v->name));
             } else if (!is_cleanup(fake->failed) && i <= calls_before_close) {
                 /* rapt_free reports nothing, but frees all the same: session_end checks that. */
-                assert_true(!strcmp(fake->failed, v->enter) || !strcmp(fake->failed, "cuCtxPushCurrent"));
+                assert_true(!strcmp(fake->failed, v->enter) ||
+                            !strcmp(fake->failed, "cuCtxPushCurrent"));
                 frees++;
             }
             session_end(v);
         }
-    print_message("# %s: %d driver calls, each failed twice; %d failures reported\n", v->name, calls, reported);
+    print_message("# %s: %d driver calls, each failed twice; %d failures reported\n", v->name,
+                  calls, reported);
     assert_true(reported > calls);
     assert_true(frees < 32); /* two codes, at most so many calls of rapt_free */
 }
@@ -167,7 +175,8 @@ static void every_allocation_fails_once(void **state)
         failing_allocation = i;
         struct outcome o = session(v, fake, note);
         failing_allocation = 0;
-        if (o.status != RAPT_NO_MEMORY) print_error("allocation %d: %d %s\n", i, (int)o.status, o.sentence);
+        if (o.status != RAPT_NO_MEMORY)
+            print_error("allocation %d: %d %s\n", i, (int)o.status, o.sentence);
         assert_int_equal(o.status, RAPT_NO_MEMORY);
         session_end(v);
     }
@@ -175,10 +184,14 @@ static void every_allocation_fails_once(void **state)
 }
 
 #define BOTH(test)                                                                                 \
-    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]}, {"hip: " #test, test, NULL, NULL, (void *)&vendors[1]}
+    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
+    {                                                                                              \
+        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
+    }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(every_call_fails_once), BOTH(every_allocation_fails_once)};
+    const struct CMUnitTest tests[] = {BOTH(every_call_fails_once),
+                                       BOTH(every_allocation_fails_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_open.c: what rapt says when there is no driver, an old one, a broken one, no device, a device without code objects or a bad file. */
+/* test_open.c: what rapt says when there is no driver, an old one, a broken one, no device, a
+ * device without code objects or a bad file. */
 #include "session.h"
 
 #include <stdio.h>
@@ -43,7 +44,8 @@ static void no_library_at_all(void **state)
     unsetenv(v->library_variable);
     setenv("ROCM_PATH", "/nonexistent/rocm", 1);
     rapt_context *context = NULL;
-    assert_int_equal(rapt_open(&context, NULL), RAPT_OK); /* a machine without this vendor still has its CPU */
+    assert_int_equal(rapt_open(&context, NULL),
+                     RAPT_OK); /* a machine without this vendor still has its CPU */
     assert_true(rapt_device_count(context) >= 1);
     rapt_close(&context);
     unsetenv("ROCM_PATH");
@@ -74,7 +76,8 @@ static void no_device(void **state)
     struct fake *fake = session_begin(v);
     fake->devices = 0;
     expect_note(v, "sees no device");
-    fake->fail_at = fake->calls + 1; /* the driver's initialisation, as on a machine whose GPU is gone */
+    fake->fail_at =
+        fake->calls + 1; /* the driver's initialisation, as on a machine whose GPU is gone */
     fake->fail_code = FAKE_NO_DEVICE;
     rapt_context *context = NULL;
     rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};
@@ -83,7 +86,8 @@ static void no_device(void **state)
     session_end(v);
 }
 
-/* Without files in their place, the library's own code objects do not fit a device that is too old. */
+/* Without files in their place, the library's own code objects do not fit a device that is too old.
+ */
 static void unknown_arch(void **state)
 {
     const struct stand_in *v = *state;
@@ -130,7 +134,8 @@ static void several_devices(void **state)
     session_end(v);
 }
 
-/* Each bad file is a sentence that names the variable, at plan creation or at the piece's first call. */
+/* Each bad file is a sentence that names the variable, at plan creation or at the piece's first
+ * call. */
 static void bad_files(void **state)
 {
     const struct stand_in *v = *state;
@@ -143,7 +148,9 @@ static void bad_files(void **state)
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char text[128];
         session_begin(v);
-        snprintf(text, sizeof text, strcmp(files[i].text, "fake ARCH something_else") ? "%s" : "fake %s other", strcmp(files[i].text, "fake ARCH something_else") ? files[i].text : v->arch);
+        snprintf(text, sizeof text,
+                 strcmp(files[i].text, "fake ARCH something_else") ? "%s" : "fake %s other",
+                 strcmp(files[i].text, "fake ARCH something_else") ? files[i].text : v->arch);
         session_override(v, "FLASH_ATTENTION", text);
         rapt_context *context = session_open(v);
         rapt_attention a = session_problem(memory);
@@ -175,20 +182,25 @@ static void missing_file(void **state)
     rapt_kernel_info info = {.struct_size = sizeof info};
     int shown = 0;
     for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++)
-        shown += !strcmp(info.name, "softmax") && info.override && !strcmp(info.override, "/nonexistent/softmax");
+        shown += !strcmp(info.name, "softmax") && info.override &&
+                 !strcmp(info.override, "/nonexistent/softmax");
     assert_true(shown > 0);
     rapt_close(&context);
     session_end(v);
 }
 
 #define BOTH(test)                                                                                 \
-    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]}, {"hip: " #test, test, NULL, NULL, (void *)&vendors[1]}
+    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
+    {                                                                                              \
+        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
+    }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(no_driver),    BOTH(no_library_at_all), BOTH(old_driver), BOTH(broken_library), BOTH(no_device),
-        BOTH(unknown_arch), BOTH(several_devices),   BOTH(bad_files),  BOTH(missing_file),
+        BOTH(no_driver),       BOTH(no_library_at_all), BOTH(old_driver),
+        BOTH(broken_library),  BOTH(no_device),         BOTH(unknown_arch),
+        BOTH(several_devices), BOTH(bad_files),         BOTH(missing_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

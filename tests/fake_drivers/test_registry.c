@@ -1,4 +1,5 @@
-/* test_registry.c: the table of code objects: which devices a row runs on, what it refuses, its grids, its tensor maps. */
+/* test_registry.c: the table of code objects: which devices a row runs on, what it refuses, its
+ * grids, its tensor maps. */
 #include "session.h"
 
 #include "gpu/maps.h"
@@ -13,16 +14,20 @@ static void archs(void **state)
         const char *row, *device;
         int runs;
     } cases[] = {
-        {VENDOR_cuda, "sm_80", "sm_80", 1},      {VENDOR_cuda, "sm_80", "sm_86", 1},    {VENDOR_cuda, "sm_80", "sm_89", 1},
-        {VENDOR_cuda, "sm_86", "sm_80", 0},      {VENDOR_cuda, "sm_80", "sm_90", 0},    {VENDOR_cuda, "sm_90a", "sm_90", 1},
-        {VENDOR_cuda, "sm_90a", "sm_100", 0},    {VENDOR_cuda, "sm_100", "sm_103", 1},  {VENDOR_cuda, "sm_100a", "sm_103", 0},
-        {VENDOR_cuda, "sm_100", "sm_120", 0},    {VENDOR_cuda, "sm_120", "sm_121", 1},  {VENDOR_cuda, "compute_80", "sm_75", 0},
-        {VENDOR_cuda, "compute_80", "sm_80", 1}, {VENDOR_cuda, "compute_80", "sm_130", 1}, {VENDOR_hip, "gfx942", "gfx942", 1},
-        {VENDOR_hip, "gfx942", "gfx90a", 0},     {VENDOR_hip, "gfx1100", "gfx1101", 0},
+        {VENDOR_cuda, "sm_80", "sm_80", 1},      {VENDOR_cuda, "sm_80", "sm_86", 1},
+        {VENDOR_cuda, "sm_80", "sm_89", 1},      {VENDOR_cuda, "sm_86", "sm_80", 0},
+        {VENDOR_cuda, "sm_80", "sm_90", 0},      {VENDOR_cuda, "sm_90a", "sm_90", 1},
+        {VENDOR_cuda, "sm_90a", "sm_100", 0},    {VENDOR_cuda, "sm_100", "sm_103", 1},
+        {VENDOR_cuda, "sm_100a", "sm_103", 0},   {VENDOR_cuda, "sm_100", "sm_120", 0},
+        {VENDOR_cuda, "sm_120", "sm_121", 1},    {VENDOR_cuda, "compute_80", "sm_75", 0},
+        {VENDOR_cuda, "compute_80", "sm_80", 1}, {VENDOR_cuda, "compute_80", "sm_130", 1},
+        {VENDOR_hip, "gfx942", "gfx942", 1},     {VENDOR_hip, "gfx942", "gfx90a", 0},
+        {VENDOR_hip, "gfx1100", "gfx1101", 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct row row = {.vendor = cases[i].vendor, .arch = cases[i].row};
-        if ((row_suits(&row, cases[i].device) != 0) != cases[i].runs) print_error("%s on %s\n", cases[i].row, cases[i].device);
+        if ((row_suits(&row, cases[i].device) != 0) != cases[i].runs)
+            print_error("%s on %s\n", cases[i].row, cases[i].device);
         assert_int_equal(row_suits(&row, cases[i].device) != 0, cases[i].runs);
     }
     struct row near = {.arch = "sm_86"}, far = {.arch = "sm_80"}, text = {.arch = "compute_80"};
@@ -46,19 +51,28 @@ static const char *refusal(const struct row *row, const rapt_attention *a)
     return words ? words : "";
 }
 
-/* A row that can do nothing but plain attention names the one thing asked; a row that can, does not mind. */
+/* A row that can do nothing but plain attention names the one thing asked; a row that can, does not
+ * mind. */
 static void refusals(void **state)
 {
     (void)state;
     static char memory[1 << 20];
-    struct row plain = {.name = "plain", .dtype = DTYPE_f16, .d = 64, .dv = 64, .tile_q = 64, .tile_kv = 64, .shared = 1024,
+    struct row plain = {.name = "plain",
+                        .dtype = DTYPE_f16,
+                        .d = 64,
+                        .dv = 64,
+                        .tile_q = 64,
+                        .tile_kv = 64,
+                        .shared = 1024,
                         .can = CAN_MULTI_QUERY},
                able = plain;
     able.can = CAN_ALL;
     const rapt_attention base = session_problem(memory);
     assert_string_equal(refusal(&plain, &base), "");
-    const rapt_tensor per_head = {memory, RAPT_F32, {2, 4, 1, 1}, {4, 1, 0, 0}}, batch1 = {memory, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}},
-                      lengths = {memory, RAPT_I64, {2, 1, 1, 1}, {1, 0, 0, 0}}, pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
+    const rapt_tensor per_head = {memory, RAPT_F32, {2, 4, 1, 1}, {4, 1, 0, 0}},
+                      batch1 = {memory, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}},
+                      lengths = {memory, RAPT_I64, {2, 1, 1, 1}, {1, 0, 0, 0}},
+                      pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
     struct {
         const char *words;
         rapt_attention a;
@@ -80,9 +94,11 @@ static void refusals(void **state)
     CASE("does not do sinks", a.sink = per_head);
     CASE("does not do the log-sum-exp", a.lse = rapt_tensor_bhtd(memory, RAPT_F32, 2, 4, 64, 1));
     CASE("does not do kv_length", a.kv_length = lengths);
-    CASE("does not do writing the weights", a.weights = rapt_tensor_bhtd(memory, RAPT_F32, 2, 4, 64, 96));
+    CASE("does not do writing the weights",
+         a.weights = rapt_tensor_bhtd(memory, RAPT_F32, 2, 4, 64, 96));
     CASE("does not do batch invariance", a.batch_invariant = 1);
-    CASE("does not do an output of another dtype than q", a.out = rapt_tensor_bthd(memory, RAPT_F32, 2, 4, 64, 64));
+    CASE("does not do an output of another dtype than q",
+         a.out = rapt_tensor_bthd(memory, RAPT_F32, 2, 4, 64, 64));
     CASE("does not do a negative scale", a.scale = -1);
     CASE("does not do rows that are not contiguous and 16-byte aligned", a.k.stride[2] = 65);
     CASE("does not do ragged queries", a.q_start = batch1, a.q.size[0] = a.out.size[0] = 1);
@@ -94,9 +110,11 @@ static void refusals(void **state)
     CASE("does not do ragged keys", a.kv_start = batch1, a.k.size[0] = a.v.size[0] = 1);
     CASE("does not do paged K/V", a.page_table = pages);
     CASE("is for f16 (q is bf16)", a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_BF16);
-    CASE("is for heads of 64 and 64 channels (q has 128, v has 64)", a.q.size[3] = a.k.size[3] = 128);
+    CASE("is for heads of 64 and 64 channels (q has 128, v has 64)",
+         a.q.size[3] = a.k.size[3] = 128);
     CASE("does not do fewer channels than its tile", a.q.size[3] = a.k.size[3] = 32);
-    for (int i = 0; i < count; i++) assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
+    for (int i = 0; i < count; i++)
+        assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
 #undef CASE
     plain.needs = NEED_MAPS;
     rapt_attention reversed = base;
@@ -117,8 +135,16 @@ static void grids(void **state)
 {
     (void)state;
     struct row row = {.tile_q = 64, .tile_kv = 32};
-    struct extent e = {.batch = 2, .q_heads = 8, .kv_heads = 2, .group = 4, .q_tokens = 100, .kv_tokens = 50, .columns = 50,
-                       .rows = 1600, .splits = 3, .units = 20};
+    struct extent e = {.batch = 2,
+                       .q_heads = 8,
+                       .kv_heads = 2,
+                       .group = 4,
+                       .q_tokens = 100,
+                       .kv_tokens = 50,
+                       .columns = 50,
+                       .rows = 1600,
+                       .splits = 3,
+                       .units = 20};
     struct grid grid;
 #define EXPECT(function, gx, gy, gz)                                                               \
     do {                                                                                           \
@@ -126,9 +152,9 @@ static void grids(void **state)
         assert_int_equal(row_grid(&row, &e, &grid), 1);                                            \
         assert_true(grid.x == gx && grid.y == gy && grid.z == gz);                                 \
     } while (0)
-    EXPECT(grid_of("flash"), 2, 8, 2);       /* tiles */
-    EXPECT(grid_of("qk"), 2, 2, 16);         /* scores */
-    EXPECT(grid_of("rope"), 25, 1, 1);       /* rows */
+    EXPECT(grid_of("flash"), 2, 8, 2); /* tiles */
+    EXPECT(grid_of("qk"), 2, 2, 16);   /* scores */
+    EXPECT(grid_of("rope"), 25, 1, 1); /* rows */
     e.q_heads = 70000;
     EXPECT(grid_of("flash"), 2, 65535, 2);
     e.batch = 0;
@@ -150,13 +176,17 @@ static void maps(void **state)
     struct row row = {.tile_q = 128, .tile_kv = 112, .needs = NEED_MAPS};
     maps_describe(&row, &p, &none, map);
     const struct driver_map *q = &map[MAP_Q], *k = &map[MAP_K];
-    assert_true(q->rank == 5 && q->size[0] == 64 && q->size[1] == 64 && q->size[2] == 1 && q->size[3] == 4 && q->size[4] == 2);
-    assert_true(q->stride[0] == 4 * 64 * 2 && q->stride[1] == 128 && q->stride[2] == 128 && q->stride[3] == 64 * 4 * 64 * 2);
+    assert_true(q->rank == 5 && q->size[0] == 64 && q->size[1] == 64 && q->size[2] == 1 &&
+                q->size[3] == 4 && q->size[4] == 2);
+    assert_true(q->stride[0] == 4 * 64 * 2 && q->stride[1] == 128 && q->stride[2] == 128 &&
+                q->stride[3] == 64 * 4 * 64 * 2);
     assert_true(q->box[0] == 64 && q->box[1] == 64 && q->box[2] == 1 && q->box[3] == 1);
-    assert_true(k->size[1] == 96 && k->box[1] == 112 && k->stride[0] == 128 && k->stride[2] == 96 * 128 && k->dtype == DTYPE_f16);
+    assert_true(k->size[1] == 96 && k->box[1] == 112 && k->stride[0] == 128 &&
+                k->stride[2] == 96 * 128 && k->dtype == DTYPE_f16);
     row.needs |= NEED_PANELS;
     maps_describe(&row, &p, &none, map);
-    assert_true(k->rank == 4 && k->size[0] == 64 && k->size[1] == 96 && k->size[2] == 2 && k->box[1] == 112 && k->box[2] == 1);
+    assert_true(k->rank == 4 && k->size[0] == 64 && k->size[1] == 96 && k->size[2] == 2 &&
+                k->box[1] == 112 && k->box[2] == 1);
     /* pages of 16 tokens: a box is a page */
     rapt_tensor pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
     a.k = a.v = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F16, 40, 2, 16, 64);
@@ -168,6 +198,7 @@ static void maps(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(archs), cmocka_unit_test(refusals), cmocka_unit_test(grids), cmocka_unit_test(maps)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(archs), cmocka_unit_test(refusals),
+                                       cmocka_unit_test(grids), cmocka_unit_test(maps)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
