@@ -3,6 +3,8 @@
  * (the schedule of FlashAttention-2, Dao 2023). */
 #include "nvidia/mma_forward.h"
 
+enum { SECTION = 16 }; /* heads whose K and V share the L2 cache at a time; see place_of_block */
+
 /* All keys of the tile, last to first: the masked ones come first. careful: values may be NaN or infinite. */
 DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc, int careful)
 {
@@ -39,7 +41,7 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
 {
     struct accumulator acc;
     int careful = 0;
-    load_queries(a, w);
+    if (w->end_key > w->first_key) load_queries(a, w);
 #pragma unroll 1
     do {
         start(a, w, &acc);
@@ -48,27 +50,27 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
     store_results(a, w, &acc);
 }
 
-KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
+KERNEL_ENTRY void LAUNCH(THREADS, 2) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
-    __shared__ struct work work;
+    struct work *work = (struct work *)((char *)shared_memory + SHARED_BYTES - WORK_BYTES);
     const struct attention_args *a = ARGUMENT(attention_args, args);
     if (THREAD == 0) {
         int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
         struct tile_place at = place_of_block(tiles, smaller(a->q_heads, GRID_LIMIT), smaller(a->batch, GRID_LIMIT), SECTION);
-        work = work_of(a, at.z, at.y, at.tile);
+        *work = work_of(a, at.z, at.y, at.tile);
     }
     block_barrier();
 #pragma unroll 1
-    while (work.b < a->batch) { /* more than one round only past the largest grid */
-        if (work.first_query < work.seq.q_length) forward_tile(a, &work);
+    while (work->b < a->batch) { /* more than one round only past the largest grid */
+        if (work->first_query < work->seq.q_length) forward_tile(a, work);
         block_barrier();
         if (THREAD == 0) {
-            int more_heads = work.head + GRID_LIMIT < a->q_heads, tile = work.first_query / TILE_Q;
-            int b = more_heads ? work.b : work.b + GRID_LIMIT, head = more_heads ? work.head + GRID_LIMIT : work.head % GRID_LIMIT;
+            int more_heads = work->head + GRID_LIMIT < a->q_heads, tile = work->first_query / TILE_Q;
+            int b = more_heads ? work->b : work->b + GRID_LIMIT, head = more_heads ? work->head + GRID_LIMIT : work->head % GRID_LIMIT;
             if (b < a->batch)
-                work = work_of(a, b, head, tile);
+                *work = work_of(a, b, head, tile);
             else
-                work.b = b;
+                work->b = b;
         }
         block_barrier();
     }

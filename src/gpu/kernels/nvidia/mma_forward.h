@@ -25,10 +25,11 @@ enum {
     NT = TILE_KV / 8,           /* 8-key tiles */
     CT = D / 8,                 /* 8-channel tiles */
     PIECES = D / 8,             /* 16-byte pieces of a row */
-    PITCH = D * 2 + 16          /* bytes from row to row */
+    PITCH = D * 2 + 16,         /* bytes from row to row */
+    WORK_BYTES = 96
 };
 static_assert(D == DV && D % 32 == 0 && TILE_Q % (16 * WARPS) == 0 && TILE_KV % 16 == 0, "tile sizes");
-static_assert(SHARED_BYTES == (TILE_Q + 2 * TILE_KV) * PITCH, "Q, K and V");
+static_assert(SHARED_BYTES == (TILE_Q + 2 * TILE_KV) * PITCH + WORK_BYTES, "Q, K and V, then struct work");
 
 extern __shared__ uint4 shared_memory[];
 
@@ -42,6 +43,8 @@ struct work {
     float scale_log2;       /* of the products, for exp2 */
     float slope;            /* ALiBi */
 };
+
+static_assert(sizeof(struct work) <= WORK_BYTES, "room behind the tiles");
 
 /* The warp, and within it the lane's place in a fragment; made anew where they are used, to keep no register. */
 struct lane {
@@ -257,19 +260,37 @@ DEVICE void raise_maximum(struct accumulator *acc, const float *m)
     }
 }
 
+/* The multiply-subtract of softmax_step is exact but for one rounding, while m is a rounded product; far from 0 the two part. There the
+ * scores are rounded first and the scale becomes 1. */
+#define FAR 65536.0f
+
+DEVICE float scale_far_scores(const struct accumulator *acc, float (*s)[NT][4], float scale)
+{
+    int far = 0;
+    UNROLL for (int r = 0; r < ROWS; r++) far |= (acc->m[r] > FAR || acc->m[r] < -FAR) && acc->m[r] != -INFINITY;
+    if (!__any_sync(~0u, far)) return scale;
+    UNROLL for (int i = 0; i < RT; i++)
+        UNROLL for (int n = 0; n < NT; n++)
+            UNROLL for (int h = 0; h < 4; h++) s[i][n][h] *= scale;
+    return 1;
+}
+
 /* Scores become weights p = exp2(scale * s - m), rounded to DTYPE and in the layout of a product's first operand, which is that of the
  * scores in pairs; the sums take the unrounded ones. */
 DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*p)[NT / 2][4], float scale)
 {
     float m[ROWS];
-    int exceeds = 0;
+    int unusual = 0;
     UNROLL for (int r = 0; r < ROWS; r++) {
         m[r] = s[r / 2][0][r % 2 * 2];
         UNROLL for (int n = 0; n < NT; n++) m[r] = maximum(maximum(m[r], s[r / 2][n][r % 2 * 2]), s[r / 2][n][r % 2 * 2 + 1]);
         m[r] *= scale;
-        exceeds |= m[r] > acc->m[r] + KEEP;
+        unusual |= m[r] > acc->m[r] + KEEP || m[r] < -FAR || m[r] > FAR;
     }
-    if (__any_sync(~0u, exceeds)) raise_maximum(acc, m);
+    if (__any_sync(~0u, unusual)) {
+        raise_maximum(acc, m);
+        scale = scale_far_scores(acc, s, scale);
+    }
     UNROLL for (int r = 0; r < ROWS; r++) {
         float base = acc->m[r] == -INFINITY ? 0 : acc->m[r];
         UNROLL for (int n = 0; n < NT; n++) {
