@@ -64,8 +64,13 @@ void cpu_name(char *name, size_t size)
 
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 
 /* Bits of the Linux arm64 ABI (arch/arm64/include/uapi/asm/hwcap.h). */
+#ifndef PR_SVE_GET_VL
+#define PR_SVE_GET_VL 51 /* the low 16 bits are the bytes of a vector (prctl(2)) */
+#endif
+enum { SVE_BYTES = 32 }; /* the length that the SVE level is compiled for */
 enum { HWCAP_BIT_ASIMD = 1, HWCAP_BIT_ASIMDDP = 20, HWCAP_BIT_SVE = 22, HWCAP2_BIT_BF16 = 14 };
 
 uint64_t cpu_features(void)
@@ -74,7 +79,8 @@ uint64_t cpu_features(void)
     uint64_t features = 0;
     if (capabilities >> HWCAP_BIT_ASIMD & 1) features |= CPU_NEON;
     if (capabilities >> HWCAP_BIT_ASIMDDP & 1) features |= CPU_NEON_DOT;
-    if (capabilities >> HWCAP_BIT_SVE & 1) features |= CPU_SVE;
+    int sve = capabilities >> HWCAP_BIT_SVE & 1;
+    if (sve && (prctl(PR_SVE_GET_VL) & 0xffff) == SVE_BYTES) features |= CPU_SVE;
     if (more >> HWCAP2_BIT_BF16 & 1) features |= CPU_NEON_BF16;
     return features;
 }

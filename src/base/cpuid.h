@@ -17,7 +17,7 @@ enum {
     CPU_NEON = 1 << 8,
     CPU_NEON_BF16 = 1 << 9,
     CPU_NEON_DOT = 1 << 10,
-    CPU_SVE = 1 << 11,
+    CPU_SVE = 1 << 11,        /* with vectors of 256 bits */
 };
 
 uint64_t cpu_features(void);

@@ -26,6 +26,10 @@ DECODE_PV(avx512_bf16);
 #elif defined(__aarch64__)
 DECODE_QK(neon);
 DECODE_PV(neon);
+DECODE_QK(neon_bf16);
+DECODE_PV(neon_bf16);
+DECODE_QK(sve);
+DECODE_PV(sve);
 #endif
 
 /* What a NULL row stands for, in any dtype. */

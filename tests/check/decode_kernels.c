@@ -27,6 +27,8 @@ static const struct level levels[] = {
     {&cpu_avx512_bf16, CPU_AVX512_BF16},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON},
+    {&cpu_neon_bf16, CPU_NEON_BF16},
+    {&cpu_sve, CPU_SVE},
 #endif
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
