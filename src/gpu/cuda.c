@@ -25,7 +25,7 @@ enum {
 };
 /* Cubins and PTX of this library come from CUDA 13, which an older major version of the driver may
  * refuse; 12.0 knows all symbols. */
-enum { OLDEST_DRIVER = 12000, DEFAULT_SHARED = 48 << 10 };
+enum { OLDEST_DRIVER = 12000 };
 
 struct cuda {
     void *library;
@@ -200,7 +200,9 @@ static rapt_status cuda_function(struct gpu_device *device, void *module, const 
                                  int shared, void **function)
 {
     rapt_status status = CALL(device, module_function, cuModuleGetFunction, function, module, name);
-    if (!status && shared > DEFAULT_SHARED)
+    /* Over 48 KiB together with static shared memory, which the driver counts, a kernel must ask.
+     */
+    if (!status && shared)
         status = CALL(device, function_set, cuFuncSetAttribute, *function, FUNCTION_DYNAMIC_SHARED,
                       shared);
     return status;

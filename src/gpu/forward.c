@@ -278,9 +278,10 @@ static rapt_status add_main(struct gpu_plan *gp, const struct row *row, const st
     struct extent e = extent_of(&gp->args, row_total);
     int blocks = row_grid(row, &e, &grid);
     if (blocks < 0)
-        return fail(RAPT_UNSUPPORTED,
-                    "rapt_plan_create: %s would need more than 2^31 - 1 blocks (split the batch)",
-                    row->name);
+        return fail(
+            RAPT_UNSUPPORTED,
+            "rapt_plan_create: %s would need more blocks than a launch may have (split the batch)",
+            row->name);
     if (blocks) add_step(gp, row, code->main, &grid, row->shared);
     return RAPT_OK;
 }

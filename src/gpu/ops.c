@@ -35,7 +35,8 @@ static rapt_status run(rapt_device *rapt, const char *function, const char *name
     struct grid grid;
     int blocks = row_grid(row, e, &grid);
     if (blocks < 0)
-        return fail(RAPT_UNSUPPORTED, "%s: more than 2^31 - 1 blocks (split the call)", function);
+        return fail(RAPT_UNSUPPORTED, "%s: more blocks than a launch may have (split the call)",
+                    function);
     if (!blocks) return RAPT_OK;
     struct driver_scope scope;
     const struct code *code;

@@ -160,6 +160,12 @@ static void grids(void **state)
     e.batch = 0;
     assert_int_equal(row_grid(&row, &e, &grid), 0);
     e.batch = 1;
+    e.q_tokens = (int64_t)64 << 25;
+    row.threads = 256;
+    assert_int_equal(row_grid(&row, &e, &grid), 1);
+    row.vendor = VENDOR_hip; /* 2^25 blocks of 256 threads are 2^33 threads */
+    assert_int_equal(row_grid(&row, &e, &grid), -1);
+    row.vendor = VENDOR_cuda;
     e.q_tokens = (int64_t)1 << 40;
     assert_int_equal(row_grid(&row, &e, &grid), -1);
 #undef EXPECT
