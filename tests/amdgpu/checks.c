@@ -125,9 +125,10 @@ void need_defined(struct wave *w, const struct inst *in, const struct operand *o
             const uint64_t *u = w->undef[o->reg + k];
             int halves = o->half == 2 || in->flags & OPF_D16_HI ? 2 : is_narrow_store(in) ? 1 : 3;
             uint64_t undef = ((halves & 1 ? u[0] : 0) | (halves & 2 ? u[1] : 0)) & lanes;
+            if (!undef) continue;
             snprintf(what, sizeof what, "%s v%d, a value that was never written to a register or to LDS, lane %d", use,
-                     o->reg + k, undef ? __builtin_ctzll(undef) : 0);
-            if (undef) fault_undefined(w, w->v_root[o->reg], what);
+                     o->reg + k, __builtin_ctzll(undef));
+            fault_undefined(w, w->v_root[o->reg], what);
         } else if (o->kind == OPK_SGPR && w->s_undef[o->reg + k]) {
             snprintf(what, sizeof what, "%s s%d, a value that was never written", use, o->reg + k);
             fault_undefined(w, w->s_root[o->reg + k], what);

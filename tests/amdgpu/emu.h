@@ -104,7 +104,8 @@ struct reg_range {
 };
 
 struct dpp {
-    int8_t from[ROW];   /* source lane, -1: outside, lane is off or reads zero (bound_ctrl) */
+    int32_t from[ROW];  /* source lane, -1: outside, lane is off or reads zero (bound_ctrl) */
+    int closed;         /* 64, 32 or 0: for waves up to this size no source lies outside */
     uint64_t lanes;     /* row_mask and bank_mask */
     uint8_t bound_zero; /* invalid source lanes read zero instead of disabling the write */
     uint8_t fetch_inactive;

@@ -64,21 +64,47 @@ static void count_conflicts(struct wave *w, const uint32_t *address, uint32_t by
     w->worker->stats.lds_sampled++;
 }
 
-/* Reads `bytes` per lane into `count` registers from `reg`; returns the lanes that met unwritten bytes. */
+/* Bounds and alignment of all active lanes at once; the slow way names the lane that is wrong. */
+static void check_places(struct wave *w, const struct inst *in, const uint32_t *address, uint32_t bytes)
+{
+    uint32_t highest = 0, low_bits = 0;
+    for (int l = 0; l < w->n; l++) {
+        uint32_t a = address[l] & w->mask[l];
+        highest = a > highest ? a : highest;
+        low_bits |= a;
+    }
+    if (w->exec && ((uint64_t)highest + bytes > w->group->lds_size || (bytes >= 4 && low_bits & 3)))
+        for (uint64_t e = w->exec; e; e &= e - 1) lds_at(w, in, address[__builtin_ctzll(e)], bytes, __builtin_ctzll(e));
+}
+
+/* Reads `bytes` per lane into registers from `reg`; returns the lanes that met unwritten bytes. */
 static uint64_t read_lanes(struct wave *w, const struct inst *in, const uint32_t *address, int reg, uint32_t bytes)
 {
     uint64_t undef = 0;
     uint32_t *d = vrow(w, reg);
-    bool races = w->worker->launch->options->check_races;
+    const uint8_t *lds = w->worker->lds;
+    check_places(w, in, address, bytes);
+    if (w->worker->launch->options->check_races)
+        for (uint64_t e = w->exec; e; e &= e - 1) {
+            int l = __builtin_ctzll(e);
+            lds_note(w, in, address[l], bytes, l, false, true);
+        }
     for (uint64_t e = w->exec; e; e &= e - 1) {
         int l = __builtin_ctzll(e);
-        const uint8_t *p = lds_at(w, in, address[l], bytes, l);
-        if (races) lds_note(w, in, address[l], bytes, l, false, true);
+        const uint8_t *p = lds + address[l];
         if (!lds_defined(w, address[l], bytes)) undef |= UINT64_C(1) << l;
-        if (bytes < 4)
+        if (bytes == 16) {
+            uint32_t x[4];
+            memcpy(x, p, 16);
+            d[l] = x[0];
+            d[ROW + l] = x[1];
+            d[2 * ROW + l] = x[2];
+            d[3 * ROW + l] = x[3];
+        } else if (bytes < 4) {
             d[l] = narrow_value(in, p, d[l]);
-        else
+        } else {
             for (uint32_t k = 0; k < bytes / 4; k++) memcpy(&d[k * ROW + (uint32_t)l], p + 4 * k, 4);
+        }
     }
     return undef;
 }
@@ -89,17 +115,21 @@ static void write_lanes(struct wave *w, const struct inst *in, const uint32_t *a
     const uint32_t *s = vrow(w, data->reg);
     uint32_t shift = in->flags & OPF_D16_HI || data->half == 2 ? 16 : 0;
     uint64_t undef = 0;
+    check_places(w, in, address, bytes);
     if (bytes < 4)
         undef = w->undef[data->reg][shift != 0];
     else
         for (uint32_t k = 0; k < bytes / 4; k++) undef |= w->undef[data->reg + k][0] | w->undef[data->reg + k][1];
     for (uint64_t e = w->exec; e; e &= e - 1) {
         int l = __builtin_ctzll(e);
-        uint8_t *p = lds_at(w, in, address[l], bytes, l);
+        uint8_t *p = w->worker->lds + address[l];
         lds_note(w, in, address[l], bytes, l, true, !(undef >> l & 1));
         if (bytes < 4) {
             uint32_t value = s[l] >> shift;
-            memcpy(p, &value, bytes);
+            if (bytes == 2)
+                memcpy(p, &value, 2);
+            else
+                *p = (uint8_t)value;
         } else {
             for (uint32_t k = 0; k < bytes / 4; k++) memcpy(p + 4 * k, &s[k * ROW + (uint32_t)l], 4);
         }

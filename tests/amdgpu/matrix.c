@@ -11,6 +11,10 @@
    or lie in lanes (M = 4).
    WMMA gfx11: lanes 0-15 hold row (column) l with all k; D register v: row 2 v + l / 16.
    WMMA gfx12: element e of lane l is k = 8 (e/4 for 16-bit) ...: see wmma_k. D register v: row v + 8 (l / 16). */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "fp8.h"
 #include "lanes.h"
 
@@ -86,17 +90,27 @@ static void unpack(const struct wave *w, const struct inst *in, int op, enum ele
     }
 }
 
-/* count results of one row: d += a * b over k, a broadcast; b[k] points at `count` neighbouring columns. */
-static void row_fma(float *restrict d, const float *a, const float *const *b, int depth, int count)
+/* Eight rows of 16 columns: d[r][j] += a[k][r] * b[k][j] in ascending k; a[k] points at the eight rows' neighbouring elements. */
+static void rows_fma(float *const d[8], const float *const *a, const float *const *b, int depth)
 {
-    if (count == 16) {
-        for (int k = 0; k < depth; k++) {
-            const float *x = b[k];
-            float s = a[k];
-            for (int j = 0; j < 16; j++) d[j] = __builtin_fmaf(s, x[j], d[j]);
-        }
-        return;
+#if defined(__AVX512F__)
+    __m512 sum[8];
+    for (int r = 0; r < 8; r++) sum[r] = _mm512_loadu_ps(d[r]);
+    for (int k = 0; k < depth; k++) {
+        __m512 x = _mm512_loadu_ps(b[k]);
+        for (int r = 0; r < 8; r++) sum[r] = _mm512_fmadd_ps(_mm512_set1_ps(a[k][r]), x, sum[r]);
     }
+    for (int r = 0; r < 8; r++) _mm512_storeu_ps(d[r], sum[r]);
+#else
+    for (int r = 0; r < 8; r++)
+        for (int k = 0; k < depth; k++)
+            for (int j = 0; j < 16; j++) d[r][j] = __builtin_fmaf(a[k][r], b[k][j], d[r][j]);
+#endif
+}
+
+/* One row of any width. */
+static void row_fma(float *d, const float *a, const float *const *b, int depth, int count)
+{
     for (int k = 0; k < depth; k++)
         for (int j = 0; j < count; j++) d[j] = __builtin_fmaf(a[k], b[k][j], d[j]);
 }
@@ -135,6 +149,38 @@ static void result_place(int m, int i, int b, int *v, int *lane)
     }
 }
 
+/* Block b of the result from the unpacked inputs. */
+static void mfma_block(const struct shape *s, int b, int per, uint32_t (*av)[ROW], uint32_t (*bv)[ROW], uint32_t (*result)[ROW])
+{
+    const float *columns[128], *rows[128], *part[128];
+    for (int i = 0; i < s->m; i += s->m < 16 || s->result == 1 ? 1 : 8) {
+        int v, lane;
+        float a[128], *d[8];
+        for (int k = 0; k < s->k; k++) {
+            int g = s->blocks > 1 ? b : k / per, e = k % per;
+            rows[k] = (const float *)&av[e][i + s->m * g];
+            columns[k] = (const float *)&bv[e][s->m * g];
+            a[k] = *rows[k];
+        }
+        result_place(s->m, i, b, &v, &lane);
+        if (s->result == 1) {
+            row_integer(&result[v][lane], (const int32_t *)(const void *)a, (const int32_t *const *)(const void *)columns, s->k,
+                        s->m);
+        } else if (s->m < 16) {
+            row_fma((float *)&result[v][lane], a, columns, s->k, s->m);
+        } else {
+            for (int j = 0; j < s->m; j += 16) {
+                for (int k = 0; k < s->k; k++) part[k] = columns[k] + j;
+                for (int r = 0; r < 8; r++) {
+                    result_place(s->m, i + r, b, &v, &lane);
+                    d[r] = (float *)&result[v][lane + j];
+                }
+                rows_fma(d, rows, part, s->k);
+            }
+        }
+    }
+}
+
 static void exec_mfma(struct wave *w, const struct inst *in)
 {
     static _Thread_local uint32_t av[128][ROW] __attribute__((aligned(64))), bv[128][ROW] __attribute__((aligned(64)));
@@ -148,28 +194,7 @@ static void exec_mfma(struct wave *w, const struct inst *in)
     }
     for (int v = 0; v < rows; v++)
         for (int l = 0; l < 64; l++) result[v][l] = c_value(w, &in->op[3], v, l);
-    for (int b = 0; b < s.blocks; b++)
-        for (int i = 0; i < s.m; i++) {
-            float a[128];
-            const float *columns[128];
-            int v, lane;
-            for (int k = 0; k < s.k; k++) {
-                int g = s.blocks > 1 ? b : k / per, e = k % per;
-                memcpy(&a[k], &av[e][i + s.m * g], 4);
-                columns[k] = (const float *)&bv[e][s.m * g];
-            }
-            result_place(s.m, i, b, &v, &lane);
-            if (s.result == 1) {
-                row_integer(&result[v][lane], (const int32_t *)(const void *)a, (const int32_t *const *)(const void *)columns,
-                            s.k, s.m);
-                continue;
-            }
-            for (int j = 0; j < s.m; j += 16) {
-                const float *part[128];
-                for (int k = 0; k < s.k; k++) part[k] = columns[k] + j;
-                row_fma((float *)&result[v][lane + j], a, part, s.k, s.m < 16 ? s.m : 16);
-            }
-        }
+    for (int b = 0; b < s.blocks; b++) mfma_block(&s, b, per, av, bv, result);
     check_matrix(w, in);
     for (int v = 0; v < rows; v++) memcpy(w->v[in->op[0].reg + v], result[v], sizeof result[v]);
     w->worker->stats.matrix_flops += 2u * (uint64_t)s.m * (uint64_t)s.m * (uint64_t)s.k * (uint64_t)s.blocks;
@@ -194,7 +219,8 @@ static enum element signed_form(enum element e, bool is_signed)
 static void exec_wmma(struct wave *w, const struct inst *in)
 {
     static _Thread_local uint32_t av[32][ROW] __attribute__((aligned(64))), bv[32][ROW] __attribute__((aligned(64)));
-    float b[32][16] __attribute__((aligned(64))), a[16][32], d[16] __attribute__((aligned(64)));
+    const float *rows[32], *columns[32];
+    float *d[16];
     struct shape s = shape_of(in);
     bool gfx12 = w->program->target->gen == GEN_RDNA4;
     int per = gfx12 ? s.k / 2 : s.k, halves = gfx12 ? 2 : 1, lane_groups = w->n / 16;
@@ -207,30 +233,34 @@ static void exec_wmma(struct wave *w, const struct inst *in)
     for (int h = 0; h < halves; h++)
         for (int e = 0; e < per; e++) {
             int k = wmma_k(gfx12, s.a, h, e);
-            memcpy(b[k], &bv[e][16 * h], sizeof b[k]);
-            for (int i = 0; i < 16; i++) memcpy(&a[i][k], &av[e][16 * h + i], 4);
+            rows[k] = (const float *)&av[e][16 * h];
+            columns[k] = (const float *)&bv[e][16 * h];
         }
     bool narrow = s.result >= 2, high = narrow && !gfx12 && in->opsel & 4;
-    uint32_t out[16][ROW];
+    uint32_t out[16][ROW] __attribute__((aligned(64)));
     const struct operand *c = &in->op[3];
     for (int i = 0; i < 16; i++) {
         int v = gfx12 ? i % 8 : i / lane_groups, lane = 16 * (gfx12 ? i / 8 : i % lane_groups);
         int reg = narrow && gfx12 ? v / 2 : v, shift = narrow && (gfx12 ? v & 1 : high) ? 16 : 0;
-        const float *rows[32];
+        d[i] = (float *)&out[v][lane];
         for (int j = 0; j < 16; j++) {
             uint32_t bits = c_value(w, c, reg, lane + j);
             if (narrow && c->kind == OPK_VGPR) bits = bits >> shift & 0xffff;
             if (s.result == 2) bits = as_bits(half_to_float(bits & 0xffff));
             if (s.result == 3) bits = bits << 16;
-            memcpy(&d[j], &bits, 4);
+            out[v][lane + j] = bits;
         }
-        for (int k = 0; k < s.k; k++) rows[k] = b[k];
-        if (s.result == 1)
-            row_integer((uint32_t *)(void *)d, (const int32_t *)(const void *)a[i], (const int32_t *const *)(const void *)rows,
-                        s.k, 16);
-        else
-            row_fma(d, a[i], rows, s.k, 16);
-        memcpy(&out[v][lane], d, sizeof d);
+    }
+    if (s.result == 1) {
+        for (int i = 0; i < 16; i++) {
+            int32_t a[32];
+            for (int k = 0; k < s.k; k++) memcpy(&a[k], rows[k] + i, 4);
+            row_integer((uint32_t *)d[i], a, (const int32_t *const *)(const void *)columns, s.k, 16);
+        }
+    } else {
+        rows_fma(d, rows, columns, s.k);
+        for (int k = 0; k < s.k; k++) rows[k] += 8;
+        rows_fma(d + 8, rows, columns, s.k);
     }
     check_matrix(w, in);
     for (int v = 0; v < 256 / w->n; v++) {

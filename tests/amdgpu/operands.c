@@ -157,7 +157,7 @@ static struct dpp *dpp_of(struct inst *in)
     if (!in->dpp) {
         in->dpp = calloc(1, sizeof *in->dpp);
         if (!in->dpp) abort();
-        for (int l = 0; l < ROW; l++) in->dpp->from[l] = (int8_t)l;
+        for (int l = 0; l < ROW; l++) in->dpp->from[l] = l;
         in->dpp->lanes = ~UINT64_C(0);
     }
     return in->dpp;
@@ -198,7 +198,7 @@ static bool parse_dpp(struct inst *in, const char *key, const char *value)
         }
     }
     if (strcmp(key, "dpp8") == 0) {
-        for (int l = 0; l < ROW; l++) dpp_of(in)->from[l] = (int8_t)((l & ~7) + list[l & 7]);
+        for (int l = 0; l < ROW; l++) dpp_of(in)->from[l] = (l & ~7) + list[l & 7];
         dpp_of(in)->bound_zero = 1;
         return true;
     }
@@ -218,7 +218,7 @@ static bool parse_dpp(struct inst *in, const char *key, const char *value)
         return true;
     }
     if (dpp_source(key, amount, list, 0, 64) == -2) return false;
-    for (int l = 0; l < ROW; l++) dpp_of(in)->from[l] = (int8_t)dpp_source(key, amount, list, l, 64);
+    for (int l = 0; l < ROW; l++) dpp_of(in)->from[l] = dpp_source(key, amount, list, l, 64);
     return true;
 }
 
@@ -318,6 +318,15 @@ static char *next_token(char **at, char separator)
     return start;
 }
 
+static void close_dpp(struct dpp *dpp)
+{
+    dpp->closed = 64;
+    for (int l = 63; l >= 0; l--) {
+        if (dpp->from[l] < 0 || (l < 32 && dpp->from[l] >= 32)) dpp->closed = l < 32 ? 0 : 32;
+        if (dpp->closed == 0) break;
+    }
+}
+
 bool parse_instruction(struct inst *in, const char *text, char *mnemonic, size_t size)
 {
     char copy[512];
@@ -353,5 +362,6 @@ bool parse_instruction(struct inst *in, const char *text, char *mnemonic, size_t
         if (*at) *at++ = 0;
         if (!parse_modifier(in, token)) return false;
     }
+    if (in->dpp) close_dpp(in->dpp);
     return true;
 }

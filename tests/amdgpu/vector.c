@@ -66,6 +66,10 @@ static void splat(uint32_t *row, uint32_t value, int n)
 /* src[from[l]] into out[l]; lanes without a source read 0. The write mask of DPP is handled by dpp_lanes. */
 static void permute_dpp(struct wave *w, const struct dpp *dpp, const uint32_t *src, uint32_t *out)
 {
+    if (w->exec == w->full && w->n <= dpp->closed) { /* every source is there */
+        for (int l = 0; l < w->n; l++) out[l] = src[dpp->from[l]];
+        return;
+    }
     for (int l = 0; l < w->n; l++) {
         int from = dpp->from[l];
         bool valid = from >= 0 && from < w->n && (dpp->fetch_inactive || (w->exec >> from & 1));
@@ -77,7 +81,7 @@ static void permute_dpp(struct wave *w, const struct dpp *dpp, const uint32_t *s
 static uint64_t dpp_lanes(const struct wave *w, const struct dpp *dpp)
 {
     uint64_t lanes = w->exec & dpp->lanes;
-    if (dpp->bound_zero) return lanes;
+    if (dpp->bound_zero || (w->exec == w->full && w->n <= dpp->closed)) return lanes;
     for (int l = 0; l < w->n; l++) {
         int from = dpp->from[l];
         bool valid = from >= 0 && from < w->n && (dpp->fetch_inactive || (w->exec >> from & 1));
