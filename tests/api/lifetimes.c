@@ -228,7 +228,7 @@ static void memory_of_a_device(void **state)
     assert_memory_equal(host, back, 100);
     rapt_free(device, a);
     rapt_free(device, b);
-    assert_int_equal(rapt_alloc(device, SIZE_MAX / 2, &a), RAPT_NO_MEMORY);
+    assert_int_equal(rapt_alloc(device, SIZE_MAX, &a), RAPT_NO_MEMORY);
     assert_null(a);
     assert_non_null(strstr(rapt_last_error(), "rapt_alloc: "));
     rapt_close(&context);

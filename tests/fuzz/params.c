@@ -180,6 +180,7 @@ static bool is_within(const rapt_tensor *t, double *elements)
         else
             high += reach;
     }
+    if (low < -MEMORY || high > MEMORY) return false;
     wide element = (wide)dtype_size(t->dtype), at = (unsigned char *)t->data - memory;
     return at + low * element >= 0 && at + (high + 1) * element <= MEMORY;
 }
