@@ -46,6 +46,13 @@ static int rows_are_plain(const struct cpu_rows *rows, int64_t channels)
     return rows->dtype != RAPT_I8 || rows->scale_channels >= channels || rows->scale_channels % LANES == 0;
 }
 
+/* Loops over rows and vectors of a register tile must vanish, or the tile lives in memory. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define DTYPE_CASES(dtype, CALL)                                                                   \
     switch (dtype) {                                                                               \
     case RAPT_F32: CALL(RAPT_F32); break;                                                          \
@@ -333,26 +340,19 @@ VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float
                   int64_t depth, int accumulate)
 {
     vec sum[ROW_TILE][2];
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int w = 0; w < vectors; w++)
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int w = 0; w < vectors; w++)
             sum[i][w] = accumulate ? v_load(c + i * c_stride + w * LANES, RAPT_F32) : v_zero();
     for (int64_t k = 0; k < depth; k++) {
         vec x[2];
-#pragma GCC unroll 2
-        for (int w = 0; w < vectors; w++) x[w] = v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);
-#pragma GCC unroll 12
-        for (int i = 0; i < rows; i++) {
+        UNROLL for (int w = 0; w < vectors; w++) x[w] = v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);
+        UNROLL for (int i = 0; i < rows; i++) {
             vec y = v_set(a[i * a_stride + k]);
-#pragma GCC unroll 2
-            for (int w = 0; w < vectors; w++) sum[i][w] = TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
+            UNROLL for (int w = 0; w < vectors; w++) sum[i][w] = TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
         }
     }
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int w = 0; w < vectors; w++) v_store(c + i * c_stride + w * LANES, RAPT_F32, sum[i][w]);
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int w = 0; w < vectors; w++) v_store(c + i * c_stride + w * LANES, RAPT_F32, sum[i][w]);
 }
 
 typedef void multiply_fn(float *c, int64_t c_stride, const float *a, int64_t a_stride, const float *b, int64_t depth,
