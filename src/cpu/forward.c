@@ -417,13 +417,14 @@ static void attend_tile(struct forward_item *t, const struct forward_range *rang
     struct forward_tile tile;
     if (!tile_scores(t, range, i, &tile)) return;
     if (t->unusual_count) note_seen(t, &tile);
+    int64_t channels = t->call->problem->v_channels;
     float *o = w->o + tile.r0 * w->o_stride;
     struct cpu_softmax_tile softmax = {
         .s = w->s, .stride = plan->key_block, .rows = tile.rows, .first = tile.first, .last = tile.last,
         .row_first = tile.row_first, .row_last = tile.row_last, .scale = t->exponent_scale,
-        .m = w->m + tile.r0, .l = w->l + tile.r0, .o = o, .o_stride = w->o_stride, .channels = w->o_stride};
+        .m = w->m + tile.r0, .l = w->l + tile.r0, .o = o, .o_stride = w->o_stride, .channels = channels};
     t->kernels->softmax(&softmax);
-    t->kernels->pv(o, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, tile.rows, w->o_stride, tile.first,
+    t->kernels->pv(o, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, tile.rows, channels, tile.first,
                    tile.last, w->tile_low[i] < range->key0);
     if (t->unusual_count) add_unusual(t, &tile);
 }

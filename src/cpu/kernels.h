@@ -54,7 +54,7 @@ struct cpu_softmax_tile {
     float *m, *l;                /* per row: running maximum, in units of s (-inf: no key yet), and sum of unrounded p */
     float *o;                    /* [row][o_stride]: multiplied by 2^(scale * (m_old - m_new)) where m rises; untouched in
                                     rows that had no key before */
-    int64_t o_stride, channels;  /* channels: multiple of column_tile */
+    int64_t o_stride, channels;  /* channels up to the next multiple of column_tile may be multiplied too */
 };
 
 struct cpu_kernels {
@@ -83,8 +83,8 @@ struct cpu_kernels {
     /* Columns [first, last) of one row, in place, as f32. Hidden columns become -inf. */
     void (*score)(float *s, const struct cpu_score_row *r, int64_t first, int64_t last);
     void (*softmax)(const struct cpu_softmax_tile *t);
-    /* o[row][c] = (accumulate ? o[row][c] : 0) + sum of p[row][j] v[j][c] over j in [first, last), for channels (a multiple
-     * of column_tile); p as softmax left it, first even. */
+    /* o[row][c] = (accumulate ? o[row][c] : 0) + sum of p[row][j] v[j][c] over j in [first, last); channels up to the
+     * next multiple of column_tile may be written too; p as softmax left it, first even. */
     void (*pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride, const void *panels, int64_t panel_keys, int64_t rows,
                int64_t channels, int64_t first, int64_t last, int accumulate);
     /* s = 2^(scale * (s - m)) * factor in place, as f32; -inf gives 0. m and factor are finite. */

@@ -398,6 +398,8 @@ static void pv(float *o, int64_t o_stride, const float *p, int64_t p_stride, con
 {
     const float *v = (const float *)panels + first / PAIR * COLUMN_TILE;
     int64_t depth = (last - first + PAIR - 1) / PAIR, panel = panel_keys / PAIR;
-    for (int64_t c = 0; c < channels; c += COLUMN_TILE)
+    int64_t c = 0;
+    for (; c + LANES < channels; c += COLUMN_TILE)
         by_full[rows](o + c, o_stride, p + first / PAIR, p_stride, v + c * panel, depth, accumulate);
+    if (c < channels) by_half[rows](o + c, o_stride, p + first / PAIR, p_stride, v + c * panel, depth, accumulate);
 }

@@ -148,7 +148,7 @@ static void check_pv(const struct setting *t)
         for (int64_t c = 0; c < t->channels && t->accumulate; c++) before[r][c] = o[r * CHANNELS + c] = number();
     }
     assert_int_equal(k->pack_v(panels, &v, first, t->last, t->channels, KEYS), 0);
-    k->pv(o, CHANNELS, s, KEYS, panels, KEYS, t->rows, width, first, t->last, t->accumulate);
+    k->pv(o, CHANNELS, s, KEYS, panels, KEYS, t->rows, t->channels, first, t->last, t->accumulate);
     for (int64_t r = 0; r < ROW_TILE_MAX; r++)
         for (int64_t c = 0; c < CHANNELS; c++) {
             if (r < t->rows && c >= t->channels && c < width) continue;
