@@ -1,29 +1,32 @@
 /* bound.c: error bounds of attention from rounding analysis.
  *
- * Engines. f32 data: f32 arithmetic, one rounding u = 2^-24 per step of a sum in any order, or a split that is no worse. Half
- * data (f16, bf16): products are exact in f32, but matrix units truncate when they align the terms of a group: with k terms
- * in a group an error of at most (k + 1) 2^-23 of the largest term (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of
- * NVIDIA tensor cores", 2021). With k >= 4 that is 1.25 steps of ua = 2^-23 per term; f32 engines: ua = u, 1 step.
- * gamma(n) = n ua / (1 - n ua) bounds n such steps relative to the sum of magnitudes.
+ * Engines. f32 data: f32 arithmetic, one rounding u = 2^-24 per step of a sum in any order, or a
+ * split that is no worse. Half data (f16, bf16): products are exact in f32, but matrix units
+ * truncate when they align the terms of a group: with k terms in a group an error of at most (k +
+ * 1) 2^-23 of the largest term (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA
+ * tensor cores", 2021). With k >= 4 that is 1.25 steps of ua = 2^-23 per term; f32 engines: ua = u,
+ * 1 step. gamma(n) = n ua / (1 - n ua) bounds n such steps relative to the sum of magnitudes.
  *
  * Score of key j, absolute error e_s:
  *     gamma(1.25 D + 2) |scale| sum |q k|       the dot product; 0 when its sums are exact
  *   + 4 u |scale dot|                           scale in f32, its product, log2(e) folded in
- *   + 8 u softcap                               tanh; its slope is at most 1, so the error before it passes through
+ *   + 8 u softcap                               tanh; its slope is at most 1, so the error before
+ * it passes through
  *   + 3 u (|bias| + |alibi|) + 2 u |s|          the added terms and the stored score
  * Weight exp(s - m), relative error expm1(e), e = e_s + 4 u |s - m| + 8 u + 10 u R:
- *     4 u |s - m| the subtraction and the base-2 exponent; 8 u the exponential itself; R rescales by exp(m_old - m_new), whose
- *     exponents add up to at most |s - m|. A rescale needs a new maximum, and the maxima that an engine meets form an increasing
- *     subsequence of the scores in its direction through the keys: R is the longest one, forwards or backwards, + 2 for merges.
- * Denominator, relative error S = sum p_j expm1(e_j) + (the same of the sink) + gamma(1.25 n + R).
- * Numerator of channel d, divided by the total: N_d = sum p_j |v_jd| (expm1(e_j) (1 + up) + up) + gamma(1.25 n + R) A_d with
- *     A_d = sum p_j |v_jd|; up: P is rounded to q's dtype before PV (0 for f32); + floor sum |v_jd| / total, the absolute
- *     error of a small P: half of the smallest f16 number, or a flush below 2^-126.
- * Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype. It never exceeds max |v| + |out|, because
- *     an average of values stays between them.
- * lse = m + log(total): -log(1 - S) + 4 u + 2 u |lse| + 2 u |m|; at most the largest e_j, as lse moves no more than the scores.
- * Weights output: p ((expm1(e_j) + S) / (1 - S) + 2 u |lse|), its rounding and its floor. Hidden keys: exactly 0.
- * Empty rows: exactly 0, and lse exactly -inf. */
+ *     4 u |s - m| the subtraction and the base-2 exponent; 8 u the exponential itself; R rescales
+ * by exp(m_old - m_new), whose exponents add up to at most |s - m|. A rescale needs a new maximum,
+ * and the maxima that an engine meets form an increasing subsequence of the scores in its direction
+ * through the keys: R is the longest one, forwards or backwards, + 2 for merges. Denominator,
+ * relative error S = sum p_j expm1(e_j) + (the same of the sink) + gamma(1.25 n + R). Numerator of
+ * channel d, divided by the total: N_d = sum p_j |v_jd| (expm1(e_j) (1 + up) + up) + gamma(1.25 n +
+ * R) A_d with A_d = sum p_j |v_jd|; up: P is rounded to q's dtype before PV (0 for f32); + floor
+ * sum |v_jd| / total, the absolute error of a small P: half of the smallest f16 number, or a flush
+ * below 2^-126. Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype.
+ * It never exceeds max |v| + |out|, because an average of values stays between them. lse = m +
+ * log(total): -log(1 - S) + 4 u + 2 u |lse| + 2 u |m|; at most the largest e_j, as lse moves no
+ * more than the scores. Weights output: p ((expm1(e_j) + S) / (1 - S) + 2 u |lse|), its rounding
+ * and its floor. Hidden keys: exactly 0. Empty rows: exactly 0, and lse exactly -inf. */
 #include "bound.h"
 #include "base/dtype.h"
 
@@ -83,8 +86,9 @@ void row_bound_close(struct row_bound *bound)
     memset(bound, 0, sizeof *bound);
 }
 
-/* Length of the longest increasing subsequence of the visible scores, forwards (step 1) or backwards (step -1), by patience
- * sorting: pile[i] is the smallest end of a subsequence of length i + 1. */
+/* Length of the longest increasing subsequence of the visible scores, forwards (step 1) or
+ * backwards (step -1), by patience sorting: pile[i] is the smallest end of a subsequence of length
+ * i + 1. */
 static int64_t longest_rise(const struct oracle_row *row, int step, double *pile)
 {
     int64_t length = 0;
@@ -93,10 +97,8 @@ static int64_t longest_rise(const struct oracle_row *row, int step, double *pile
         int64_t low = 0, high = length;
         while (low < high) {
             int64_t middle = (low + high) / 2;
-            if (pile[middle] < row->score[j])
-                low = middle + 1;
-            else
-                high = middle;
+            if (pile[middle] < row->score[j]) low = middle + 1;
+            else high = middle;
         }
         pile[low] = row->score[j];
         if (low == length) length++;
@@ -104,7 +106,8 @@ static int64_t longest_rise(const struct oracle_row *row, int step, double *pile
     return length;
 }
 
-static double score_error(const struct oracle *o, const struct oracle_row *row, const struct rounding *r, int64_t j)
+static double score_error(const struct oracle *o, const struct oracle_row *row,
+                          const struct rounding *r, int64_t j)
 {
     double steps = (double)o->qk_channels + 2, e = 3 * u * row->added[j];
     if (!r->exact) e += gamma_bound(steps, r->accumulate) * row->magnitude[j];
@@ -113,12 +116,16 @@ static double score_error(const struct oracle *o, const struct oracle_row *row, 
     return e + fabs(o->scale) * (double)o->qk_channels * 0x1p-120;
 }
 
-/* Fills bound->error with the relative errors of the weights and returns S. *largest: the largest absolute exponent error. */
-static double weight_errors(const struct oracle *o, const struct oracle_row *row, const struct rounding *r,
-                            struct row_bound *bound, double *sums, double *largest)
+/* Fills bound->error with the relative errors of the weights and returns S. *largest: the largest
+ * absolute exponent error. */
+static double weight_errors(const struct oracle *o, const struct oracle_row *row,
+                            const struct rounding *r, struct row_bound *bound, double *sums,
+                            double *largest)
 {
-    int64_t forwards = longest_rise(row, 1, bound->pile), backwards = longest_rise(row, -1, bound->pile);
-    double rescales = (double)(forwards > backwards ? forwards : backwards) + 2, n = (double)row->visible;
+    int64_t forwards = longest_rise(row, 1, bound->pile),
+            backwards = longest_rise(row, -1, bound->pile);
+    double rescales = (double)(forwards > backwards ? forwards : backwards) + 2,
+           n = (double)row->visible;
     double fixed = 8 * u + 10 * u * rescales, total = 0;
     *sums = gamma_bound(n + rescales, r->accumulate);
     *largest = 0;
@@ -138,8 +145,8 @@ static double weight_errors(const struct oracle *o, const struct oracle_row *row
     return total + *sums + n * smallest_normal / row->total;
 }
 
-static void bound_out(const struct oracle *o, const struct oracle_row *row, const struct rounding *r, double s, double sums,
-                      struct row_bound *bound)
+static void bound_out(const struct oracle *o, const struct oracle_row *row,
+                      const struct rounding *r, double s, double sums, struct row_bound *bound)
 {
     int64_t channels = o->v_channels;
     for (int64_t d = 0; d < channels; d++) {
@@ -147,7 +154,8 @@ static void bound_out(const struct oracle *o, const struct oracle_row *row, cons
         for (int64_t j = 0; j < row->columns; j++) {
             if (!row->seen[j]) continue;
             double v = fabs(row->v[j * channels + d]);
-            if (row->p[j] > 0) numerator += row->p[j] * v * (bound->error[j] * (1 + r->weight) + r->weight);
+            if (row->p[j] > 0)
+                numerator += row->p[j] * v * (bound->error[j] * (1 + r->weight) + r->weight);
             average += row->p[j] * v;
             all += v;
             if (v > most) most = v;
@@ -156,11 +164,13 @@ static void bound_out(const struct oracle *o, const struct oracle_row *row, cons
         numerator += sums * average + r->weight_floor * all / row->total;
         if (s < 0.5) e = (numerator + out * s) / (1 - s) + 3 * u * out;
         if (!(e < most + out)) e = most + out;
-        bound->out[d] = e + r->output * (out + e) + r->output_floor + (2 + (double)row->visible / row->total) * smallest_normal;
+        bound->out[d] = e + r->output * (out + e) + r->output_floor +
+                        (2 + (double)row->visible / row->total) * smallest_normal;
     }
 }
 
-void bound_row(const struct oracle *o, const struct oracle_row *row, const struct rounding *r, struct row_bound *bound)
+void bound_row(const struct oracle *o, const struct oracle_row *row, const struct rounding *r,
+               struct row_bound *bound)
 {
     double sums, largest;
     bool empty = row->maximum == -INFINITY;
@@ -176,14 +186,18 @@ void bound_row(const struct oracle *o, const struct oracle_row *row, const struc
     bound->lse = total_error + u * (4 + 2 * fabs(row->lse) + 2 * fabs(row->maximum));
     bound_out(o, row, r, s, sums, bound);
     for (int64_t j = 0; j < row->columns; j++) {
-        double e = s < 0.5 && row->p[j] > 0 ? (bound->error[j] + s) / (1 - s) + 2 * u * fabs(row->lse) : 1;
+        double e =
+            s < 0.5 && row->p[j] > 0 ? (bound->error[j] + s) / (1 - s) + 2 * u * fabs(row->lse) : 1;
         if (e > 1) e = 1 / (row->p[j] > 0 ? row->p[j] : 1);
-        bound->weights[j] = row->seen[j] ? row->p[j] * (e * (1 + r->weights_output) + r->weights_output) + r->weights_floor : 0;
+        bound->weights[j] =
+            row->seen[j]
+                ? row->p[j] * (e * (1 + r->weights_output) + r->weights_output) + r->weights_floor
+                : 0;
     }
 }
 
-void accuracy_note(struct accuracy *result, double got, double want, double bound, int64_t dtype, const char *name,
-                   const int64_t at[4])
+void accuracy_note(struct accuracy *result, double got, double want, double bound, int64_t dtype,
+                   const char *name, const int64_t at[4])
 {
     double error = fabs(got - want), fraction = error <= 0 ? 0 : error / bound;
     result->elements++;
@@ -191,7 +205,8 @@ void accuracy_note(struct accuracy *result, double got, double want, double boun
     if (isnan(want)) fraction = isfinite(got) ? INFINITY : 0;
     if (isinf(want) && got != want) fraction = isfinite(got) ? INFINITY : 0;
     if (isfinite(want) && !isfinite(got)) {
-        bool overflow = dtype == RAPT_F16 && isinf(got) && fabs(want) + bound >= 65520 && (got > 0) == (want > 0);
+        bool overflow = dtype == RAPT_F16 && isinf(got) && fabs(want) + bound >= 65520 &&
+                        (got > 0) == (want > 0);
         fraction = overflow ? 0 : INFINITY;
     }
     if (!strcmp(name, "out")) {
@@ -204,6 +219,6 @@ void accuracy_note(struct accuracy *result, double got, double want, double boun
     result->got = got;
     result->want = want;
     result->bound = bound;
-    snprintf(result->where, sizeof result->where, "%s[%lld,%lld,%lld,%lld]", name, (long long)at[0], (long long)at[1],
-             (long long)at[2], (long long)at[3]);
+    snprintf(result->where, sizeof result->where, "%s[%lld,%lld,%lld,%lld]", name, (long long)at[0],
+             (long long)at[1], (long long)at[2], (long long)at[3]);
 }

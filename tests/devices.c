@@ -25,7 +25,8 @@ bool test_devices_open(struct test_devices *devices)
     const char *spec = getenv("RAPT_TEST_DEVICE");
     memset(devices, 0, sizeof *devices);
     if (!spec || !*spec) spec = "cpu";
-    rapt_config config = {.struct_size = sizeof config, .backends = strcmp(spec, "cpu") ? NULL : "cpu"};
+    rapt_config config = {.struct_size = sizeof config,
+                          .backends = strcmp(spec, "cpu") ? NULL : "cpu"};
     if (rapt_open(&devices->context, &config)) return false;
     for (int i = 0; i < rapt_device_count(devices->context) && devices->count < TEST_DEVICES; i++) {
         rapt_device_info info = {.struct_size = sizeof info};
@@ -46,7 +47,8 @@ void test_devices_close(struct test_devices *devices)
 bool test_level_missing(const struct test_devices *devices)
 {
     const char *level = getenv("RAPT_CPU");
-    if (!level || !*level || devices->count != 1 || strcmp(devices->info[0].backend, "cpu")) return false;
+    if (!level || !*level || devices->count != 1 || strcmp(devices->info[0].backend, "cpu"))
+        return false;
     return strcmp(devices->info[0].arch, level) != 0;
 }
 

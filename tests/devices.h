@@ -14,10 +14,10 @@
 enum { TEST_DEVICES = 16 };
 
 struct test_devices {
-    rapt_context    *context;
-    rapt_device     *device[TEST_DEVICES];
+    rapt_context *context;
+    rapt_device *device[TEST_DEVICES];
     rapt_device_info info[TEST_DEVICES];
-    int              count; /* 0: none is present; the program should skip */
+    int count; /* 0: none is present; the program should skip */
 };
 
 /* false: the library failed to open; rapt_last_error says why. */

@@ -1,4 +1,5 @@
-/* flawed.c: see flawed.h. One row at a time, blocks of 16 keys, f32, P in q's dtype: what a kernel does, without its speed. */
+/* flawed.c: see flawed.h. One row at a time, blocks of 16 keys, f32, P in q's dtype: what a kernel
+ * does, without its speed. */
 #include "flawed.h"
 #include "base/dtype.h"
 #include "oracle.h"
@@ -12,7 +13,7 @@ enum { BLOCK = 16, CHANNELS = 640 };
 struct flawed {
     const rapt_attention *a;
     enum fault fault;
-    int64_t b, h, g, i;       /* row */
+    int64_t b, h, g, i; /* row */
     int64_t q_length, length, capacity;
     float scale, softcap, sink;
     float out[CHANNELS], maximum, sum;
@@ -44,7 +45,8 @@ static int64_t offset_of(const struct flawed *f)
 static bool is_hidden(const struct flawed *f, int64_t j)
 {
     const rapt_attention *a = f->a;
-    int64_t position = f->i + offset_of(f), reach = position, left = a->window_left - 1, right = a->window_right - 1;
+    int64_t position = f->i + offset_of(f), reach = position, left = a->window_left - 1,
+            right = a->window_right - 1;
     if (f->fault == FAULT_causal_one_more) reach++;
     if (f->fault == FAULT_causal_one_less) reach--;
     if (f->fault == FAULT_window_left_one_more) left++;
@@ -62,7 +64,8 @@ static bool is_hidden(const struct flawed *f, int64_t j)
 
 static float cap(const struct flawed *f, float s)
 {
-    return f->softcap > 0 && f->fault != FAULT_softcap_ignored ? f->softcap * tanhf(s / f->softcap) : s;
+    return f->softcap > 0 && f->fault != FAULT_softcap_ignored ? f->softcap * tanhf(s / f->softcap)
+                                                               : s;
 }
 
 static float score(const struct flawed *f, int64_t j)
@@ -107,10 +110,12 @@ static void block(struct flawed *f, int64_t first, int64_t last)
     const rapt_attention *a = f->a;
     float s[BLOCK], maximum = f->maximum;
     int64_t dv = a->v.size[3], limit = last;
-    if (f->fault == FAULT_unmasked_tail || f->fault == FAULT_zero_tail) limit = first + BLOCK < f->capacity ? first + BLOCK : f->capacity;
+    if (f->fault == FAULT_unmasked_tail || f->fault == FAULT_zero_tail)
+        limit = first + BLOCK < f->capacity ? first + BLOCK : f->capacity;
     for (int64_t j = first; j < limit; j++) {
         bool hidden = is_hidden(f, j);
-        s[j - first] = hidden ? f->fault == FAULT_finite_minus_infinity ? -1e4f : -INFINITY : score(f, j);
+        s[j - first] =
+            hidden ? f->fault == FAULT_finite_minus_infinity ? -1e4f : -INFINITY : score(f, j);
         f->seen += !hidden;
         if (f->fault == FAULT_first_maximum_kept && f->maximum != -INFINITY) continue;
         maximum = fmaxf(maximum, s[j - first]);
@@ -128,7 +133,8 @@ static void block(struct flawed *f, int64_t first, int64_t last)
         if (p == 0 && f->fault != FAULT_hidden_values_used) continue;
         for (int64_t c = 0; c < dv && !zero; c++) {
             f->out[c] += weight_in_product(f, p) * load(&a->v, f->b, f->g, j, c);
-            if (f->fault == FAULT_half_output_sum) f->out[c] = round_to(f->out[c], a->q.dtype == RAPT_F32 ? RAPT_BF16 : a->q.dtype);
+            if (f->fault == FAULT_half_output_sum)
+                f->out[c] = round_to(f->out[c], a->q.dtype == RAPT_F32 ? RAPT_BF16 : a->q.dtype);
         }
     }
 }
@@ -137,7 +143,8 @@ static void add_sink(struct flawed *f)
 {
     float sink = f->fault == FAULT_sink_scaled ? f->sink * f->scale : f->sink;
     if (sink == -INFINITY) return;
-    float maximum = fmaxf(f->maximum, sink), rescale = f->maximum == -INFINITY ? 0 : expf(f->maximum - maximum);
+    float maximum = fmaxf(f->maximum, sink),
+          rescale = f->maximum == -INFINITY ? 0 : expf(f->maximum - maximum);
     f->sum = f->sum * rescale + expf(sink - maximum) * (f->fault == FAULT_sink_twice ? 2 : 1);
     for (int64_t c = 0; c < f->a->v.size[3]; c++) f->out[c] *= rescale;
     f->maximum = maximum;
@@ -150,8 +157,10 @@ static void store(struct flawed *f)
     add_sink(f);
     for (int64_t c = 0; c < a->v.size[3]; c++) {
         float x = f->sum > 0 || isnan(f->sum) ? f->out[c] / f->sum : 0;
-        if (f->fault == FAULT_truncated_output && a->out.dtype == RAPT_BF16) x = float_from_bits(bits_from_float(x) & 0xffff0000u);
-        if (f->fault == FAULT_truncated_output && a->out.dtype == RAPT_F16) x = float_from_bits(bits_from_float(x) & 0xffffe000u);
+        if (f->fault == FAULT_truncated_output && a->out.dtype == RAPT_BF16)
+            x = float_from_bits(bits_from_float(x) & 0xffff0000u);
+        if (f->fault == FAULT_truncated_output && a->out.dtype == RAPT_F16)
+            x = float_from_bits(bits_from_float(x) & 0xffffe000u);
         store_float(a->out.data, a->out.dtype, tensor_offset(&a->out, f->b, f->h, f->i, c), x);
     }
     if (!a->lse.dtype) return;
@@ -184,18 +193,23 @@ static void row(struct flawed *f)
     clear(f);
     for (int64_t j = 0; j < half; j += BLOCK) block(f, j, j + BLOCK);
     if (half) {
-        for (int64_t c = 0; c < f->a->v.size[3]; c++) first[c] = f->sum > 0 ? f->out[c] / f->sum : 0;
+        for (int64_t c = 0; c < f->a->v.size[3]; c++)
+            first[c] = f->sum > 0 ? f->out[c] / f->sum : 0;
         clear(f);
     }
-    for (int64_t j = half; j < f->length; j += BLOCK) block(f, j, j + BLOCK < f->length ? j + BLOCK : f->length);
-    for (int64_t c = 0; c < f->a->v.size[3] && half; c++) f->out[c] = (f->out[c] + first[c] * f->sum) / 2;
+    for (int64_t j = half; j < f->length; j += BLOCK)
+        block(f, j, j + BLOCK < f->length ? j + BLOCK : f->length);
+    for (int64_t c = 0; c < f->a->v.size[3] && half; c++)
+        f->out[c] = (f->out[c] + first[c] * f->sum) / 2;
     if (f->fault == FAULT_empty_row_average && !f->seen) average_all(f);
     store(f);
 }
 
 bool flawed_forward(const rapt_attention *a, enum fault fault)
 {
-    if (a->q_start.dtype || a->kv_start.dtype || a->page_table.dtype || a->k.dtype == RAPT_I8 || a->weights.dtype) return false;
+    if (a->q_start.dtype || a->kv_start.dtype || a->page_table.dtype || a->k.dtype == RAPT_I8 ||
+        a->weights.dtype)
+        return false;
     if (a->q.size[3] > CHANNELS || a->v.size[3] > CHANNELS) return false;
     struct flawed *f = calloc(1, sizeof *f);
     if (!f) return false;
@@ -211,7 +225,8 @@ bool flawed_forward(const rapt_attention *a, enum fault fault)
         for (f->h = 0; f->h < a->q.size[1]; f->h++)
             for (f->i = 0; f->i < a->q.size[2]; f->i++) {
                 f->length = oracle_kv_length(a, f->b);
-                f->g = fault == FAULT_kv_head_modulo ? f->h % a->k.size[1] : f->h / (a->q.size[1] / a->k.size[1]);
+                f->g = fault == FAULT_kv_head_modulo ? f->h % a->k.size[1]
+                                                     : f->h / (a->q.size[1] / a->k.size[1]);
                 f->sink = a->sink.dtype ? load(&a->sink, f->b, f->h, 0, 0) : -INFINITY;
                 row(f);
             }

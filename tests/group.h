@@ -1,13 +1,14 @@
-/* group.h: the end of a test program's main: --list prints the names of its tests (tests/requirements.t reads them), else they
- * run. Include after cmocka.h. */
+/* group.h: the end of a test program's main: --list prints the names of its tests
+ * (tests/requirements.t reads them), else they run. Include after cmocka.h. */
 #ifndef RAPT_TESTS_GROUP_H
 #define RAPT_TESTS_GROUP_H
 
 #include <stdio.h>
 #include <string.h>
 
-static inline int run_group(const char *group, const struct CMUnitTest *tests, size_t count, CMFixtureFunction setup,
-                            CMFixtureFunction teardown, int argc, char **argv)
+static inline int run_group(const char *group, const struct CMUnitTest *tests, size_t count,
+                            CMFixtureFunction setup, CMFixtureFunction teardown, int argc,
+                            char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "--list")) {
         for (size_t i = 0; i < count; i++) printf("%s\n", tests[i].name);

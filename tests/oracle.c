@@ -34,19 +34,22 @@ int64_t oracle_q_length(const rapt_attention *a, int64_t sequence)
 int64_t oracle_kv_length(const rapt_attention *a, int64_t sequence)
 {
     if (a->kv_length.dtype) return index_at(&a->kv_length, sequence, 0);
-    if (a->kv_start.dtype) return index_at(&a->kv_start, sequence + 1, 0) - index_at(&a->kv_start, sequence, 0);
+    if (a->kv_start.dtype)
+        return index_at(&a->kv_start, sequence + 1, 0) - index_at(&a->kv_start, sequence, 0);
     if (a->page_table.dtype) return a->page_table.size[2] * a->k.size[2];
     return a->k.size[2];
 }
 
-int64_t oracle_offset(const rapt_attention *a, const rapt_tensor *t, int64_t sequence, int64_t head, int64_t query, int64_t channel)
+int64_t oracle_offset(const rapt_attention *a, const rapt_tensor *t, int64_t sequence, int64_t head,
+                      int64_t query, int64_t channel)
 {
     if (!a->q_start.dtype) return tensor_offset(t, sequence, head, query, channel);
     return tensor_offset(t, 0, head, index_at(&a->q_start, sequence, 0) + query, channel);
 }
 
 /* Where key `token` of a sequence is stored: axes 0 and 2 of k and v. */
-static void locate_key(const rapt_attention *a, int64_t sequence, int64_t token, int64_t *i0, int64_t *i2)
+static void locate_key(const rapt_attention *a, int64_t sequence, int64_t token, int64_t *i0,
+                       int64_t *i2)
 {
     *i0 = sequence;
     *i2 = token;
@@ -61,7 +64,8 @@ static void locate_key(const rapt_attention *a, int64_t sequence, int64_t token,
 }
 
 /* value = data, or scale * data when the data is I8. */
-static double load_value(const rapt_tensor *t, const rapt_tensor *scale, int64_t i0, int64_t i1, int64_t i2, int64_t c)
+static double load_value(const rapt_tensor *t, const rapt_tensor *scale, int64_t i0, int64_t i1,
+                         int64_t i2, int64_t c)
 {
     int64_t at = tensor_offset(t, i0, i1, i2, c);
     if (t->dtype != RAPT_I8) return load_float(t->data, t->dtype, at);
@@ -129,7 +133,9 @@ bool oracle_row_open(struct oracle_row *row, const struct oracle *o)
     row->product = malloc(sizeof(double) * n);
     row->magnitude = malloc(sizeof(double) * n);
     row->added = malloc(sizeof(double) * n);
-    if (row->out && row->p && row->seen && row->score && row->product && row->magnitude && row->added) return true;
+    if (row->out && row->p && row->seen && row->score && row->product && row->magnitude &&
+        row->added)
+        return true;
     oracle_row_close(row);
     return false;
 }
@@ -155,7 +161,8 @@ static bool is_visible(const struct oracle *o, const struct oracle_row *row, int
     if (a->window_left > 0 && position - key > a->window_left - 1) return false;
     if (a->window_right > 0 && key - position > a->window_right - 1) return false;
     if (!a->mask.dtype) return true;
-    return ((const uint8_t *)a->mask.data)[oracle_offset(a, &a->mask, row->sequence, row->head, row->query, key)] != 0;
+    return ((const uint8_t *)a->mask
+                .data)[oracle_offset(a, &a->mask, row->sequence, row->head, row->query, key)] != 0;
 }
 
 static void score_key(const struct oracle *o, struct oracle_row *row, int64_t key)
@@ -173,13 +180,16 @@ static void score_key(const struct oracle *o, struct oracle_row *row, int64_t ke
     row->added[key] = 0;
     if (a->softcap > 0) s = a->softcap * tanh(s / a->softcap);
     if (a->bias.dtype) {
-        double bias = load_float(a->bias.data, a->bias.dtype, oracle_offset(a, &a->bias, row->sequence, row->head, row->query, key));
+        double bias =
+            load_float(a->bias.data, a->bias.dtype,
+                       oracle_offset(a, &a->bias, row->sequence, row->head, row->query, key));
         s += bias;
         row->added[key] += fabs(bias);
     }
     if (a->alibi_slope.dtype) {
         int64_t offset = a->align == RAPT_TOP_LEFT ? 0 : o->kv_length - o->q_length;
-        double slope = load_float(a->alibi_slope.data, RAPT_F32, tensor_offset(&a->alibi_slope, row->sequence, row->head, 0, 0));
+        double slope = load_float(a->alibi_slope.data, RAPT_F32,
+                                  tensor_offset(&a->alibi_slope, row->sequence, row->head, 0, 0));
         double distance = fabs((double)(row->query + offset - key));
         s -= slope * distance;
         row->added[key] += fabs(slope * distance);
@@ -191,7 +201,8 @@ static void normalise(const struct oracle *o, struct oracle_row *row)
 {
     row->maximum = row->sink;
     for (int64_t j = 0; j < o->kv_length; j++)
-        if (row->seen[j] && (row->score[j] > row->maximum || isnan(row->score[j]))) row->maximum = row->score[j];
+        if (row->seen[j] && (row->score[j] > row->maximum || isnan(row->score[j])))
+            row->maximum = row->score[j];
     bool empty = row->maximum == -INFINITY;
     row->total = row->sink == -INFINITY ? 0 : exp(row->sink - row->maximum);
     for (int64_t j = 0; j < o->kv_length; j++) {
@@ -203,7 +214,8 @@ static void normalise(const struct oracle *o, struct oracle_row *row)
         if (row->seen[j]) row->p[j] /= row->total;
 }
 
-bool oracle_row(struct oracle *o, int64_t sequence, int64_t head, int64_t query, struct oracle_row *row)
+bool oracle_row(struct oracle *o, int64_t sequence, int64_t head, int64_t query,
+                struct oracle_row *row)
 {
     const rapt_attention *a = o->a;
     load_head(o, sequence, head / (o->q_heads / o->kv_heads));
@@ -213,9 +225,13 @@ bool oracle_row(struct oracle *o, int64_t sequence, int64_t head, int64_t query,
     row->columns = o->kv_length;
     row->visible = 0;
     row->v = o->v;
-    row->sink = a->sink.dtype ? load_float(a->sink.data, RAPT_F32, tensor_offset(&a->sink, sequence, head, 0, 0)) : -INFINITY;
-    int64_t i0 = a->q_start.dtype ? 0 : sequence, i2 = a->q_start.dtype ? index_at(&a->q_start, sequence, 0) + query : query;
-    for (int64_t c = 0; c < o->qk_channels; c++) o->q[c] = load_value(&a->q, &a->q_scale, i0, head, i2, c);
+    row->sink = a->sink.dtype ? load_float(a->sink.data, RAPT_F32,
+                                           tensor_offset(&a->sink, sequence, head, 0, 0))
+                              : -INFINITY;
+    int64_t i0 = a->q_start.dtype ? 0 : sequence,
+            i2 = a->q_start.dtype ? index_at(&a->q_start, sequence, 0) + query : query;
+    for (int64_t c = 0; c < o->qk_channels; c++)
+        o->q[c] = load_value(&a->q, &a->q_scale, i0, head, i2, c);
     for (int64_t j = 0; j < o->kv_length; j++) {
         row->seen[j] = (char)is_visible(o, row, j);
         row->score[j] = -INFINITY;

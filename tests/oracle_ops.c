@@ -1,5 +1,6 @@
-/* oracle_ops.c: the separate operations in f64. RoPE's scaling rules follow their papers: linear arXiv:2306.15595, NTK-aware
- * (theta * factor^(d/(d-2))), YaRN arXiv:2309.00071 section 3, Llama 3 as published with Llama 3.1. */
+/* oracle_ops.c: the separate operations in f64. RoPE's scaling rules follow their papers: linear
+ * arXiv:2306.15595, NTK-aware (theta * factor^(d/(d-2))), YaRN arXiv:2309.00071 section 3, Llama 3
+ * as published with Llama 3.1. */
 #include "base/dtype.h"
 #include "oracle.h"
 
@@ -12,12 +13,13 @@ static double or_default(double x, double value)
     return x != 0 ? x : value;
 }
 
-/* YaRN's blend of a pair: 0 keeps the frequency, 1 divides it by factor. The limits are the pairs that make beta turns within
- * the original context, rounded outwards. */
+/* YaRN's blend of a pair: 0 keeps the frequency, 1 divides it by factor. The limits are the pairs
+ * that make beta turns within the original context, rounded outwards. */
 static double yarn_blend(const rapt_rope_args *args, double rotary, double theta, double pair)
 {
     double turns[2] = {or_default(args->beta_fast, 32), or_default(args->beta_slow, 1)}, limit[2];
-    for (int i = 0; i < 2; i++) limit[i] = rotary / 2 * log(args->original_context / (2 * pi * turns[i])) / log(theta);
+    for (int i = 0; i < 2; i++)
+        limit[i] = rotary / 2 * log(args->original_context / (2 * pi * turns[i])) / log(theta);
     double low = fmax(floor(limit[0]), 0), high = fmin(ceil(limit[1]), rotary - 1);
     if (high <= low) high = low + 0.001;
     return fmin(fmax((pair - low) / (high - low), 0), 1);
@@ -26,7 +28,8 @@ static double yarn_blend(const rapt_rope_args *args, double rotary, double theta
 static double frequency(const rapt_rope_args *args, double rotary, double pair)
 {
     double theta = or_default(args->theta, 10000);
-    if (args->scaling == RAPT_ROPE_NTK && rotary > 2) theta *= pow(args->factor, rotary / (rotary - 2));
+    if (args->scaling == RAPT_ROPE_NTK && rotary > 2)
+        theta *= pow(args->factor, rotary / (rotary - 2));
     double plain = exp(-2 * pair / rotary * log(theta));
     if (args->scaling == RAPT_ROPE_LINEAR) return plain / args->factor;
     if (args->scaling == RAPT_ROPE_YARN) {
@@ -35,7 +38,8 @@ static double frequency(const rapt_rope_args *args, double rotary, double pair)
     }
     if (args->scaling == RAPT_ROPE_LLAMA3) {
         double wavelength = 2 * pi / plain, context = args->original_context;
-        double low = or_default(args->low_freq_factor, 1), high = or_default(args->high_freq_factor, 4);
+        double low = or_default(args->low_freq_factor, 1),
+               high = or_default(args->high_freq_factor, 4);
         if (wavelength < context / high) return plain;
         if (wavelength > context / low) return plain / args->factor;
         double smooth = (context / wavelength - low) / (high - low);
@@ -44,26 +48,31 @@ static double frequency(const rapt_rope_args *args, double rotary, double pair)
     return plain;
 }
 
-void oracle_rope_angle(const rapt_rope_args *args, int64_t channels, int64_t position, int64_t pair, double *cosine, double *sine)
+void oracle_rope_angle(const rapt_rope_args *args, int64_t channels, int64_t position, int64_t pair,
+                       double *cosine, double *sine)
 {
-    double rotary = (double)(args->rotary_channels ? args->rotary_channels : channels), magnitude = 1;
+    double rotary = (double)(args->rotary_channels ? args->rotary_channels : channels),
+           magnitude = 1;
     if (args->cos.dtype) {
         *cosine = ((const float *)args->cos.data)[tensor_offset(&args->cos, 0, 0, position, pair)];
         *sine = ((const float *)args->sin.data)[tensor_offset(&args->sin, 0, 0, position, pair)];
         return;
     }
-    if (args->scaling == RAPT_ROPE_YARN) magnitude = or_default(args->attention_factor, 0.1 * log(args->factor) + 1);
+    if (args->scaling == RAPT_ROPE_YARN)
+        magnitude = or_default(args->attention_factor, 0.1 * log(args->factor) + 1);
     double angle = (double)position * frequency(args, rotary, (double)pair);
     *cosine = magnitude * cos(angle);
     *sine = magnitude * sin(angle);
 }
 
-void oracle_rotate(const rapt_rope_args *args, int64_t position, int64_t channels, const double *x, double *out)
+void oracle_rotate(const rapt_rope_args *args, int64_t position, int64_t channels, const double *x,
+                   double *out)
 {
     int64_t rotary = args->rotary_channels ? args->rotary_channels : channels, half = rotary / 2;
     for (int64_t c = rotary; c < channels; c++) out[c] = x[c];
     for (int64_t pair = 0; pair < half; pair++) {
-        int64_t first = args->interleaved ? 2 * pair : pair, second = args->interleaved ? 2 * pair + 1 : pair + half;
+        int64_t first = args->interleaved ? 2 * pair : pair,
+                second = args->interleaved ? 2 * pair + 1 : pair + half;
         double cosine, sine;
         oracle_rope_angle(args, channels, position, pair, &cosine, &sine);
         out[first] = x[first] * cosine - x[second] * sine;
@@ -76,11 +85,13 @@ void oracle_softmax(const double *x, int64_t n, double *out)
     double maximum = -INFINITY, total = 0;
     for (int64_t j = 0; j < n; j++)
         if (x[j] > maximum || isnan(x[j])) maximum = x[j];
-    for (int64_t j = 0; j < n; j++) total += out[j] = maximum == -INFINITY ? 0 : exp(x[j] - maximum);
+    for (int64_t j = 0; j < n; j++)
+        total += out[j] = maximum == -INFINITY ? 0 : exp(x[j] - maximum);
     for (int64_t j = 0; j < n && total != 0; j++) out[j] /= total;
 }
 
 void oracle_load(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, double *out)
 {
-    for (int64_t c = 0; c < t->size[3]; c++) out[c] = load_float(t->data, t->dtype, tensor_offset(t, i0, i1, i2, c));
+    for (int64_t c = 0; c < t->size[3]; c++)
+        out[c] = load_float(t->data, t->dtype, tensor_offset(t, i0, i1, i2, c));
 }

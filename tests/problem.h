@@ -1,30 +1,33 @@
-/* problem.h: one line of text describes a problem for tests, benches and bug reports; here it becomes tensors.
+/* problem.h: one line of text describes a problem for tests, benches and bug reports; here it
+ * becomes tensors.
  *
  *   forward bf16 b1 h32/8 q4096 kv4096 d128 causal
  *
  * First word: forward rope softmax qk pv causal_mask kv_replicate kv_append. Then, in any order:
- *   f32 f16 bf16 i8       type of q (and of all that is not named below); kv-f32 kv-f16 kv-bf16 kv-i8: of k and v
- *   out-f32               out is F32;  i64: index tensors are I64, else I32
- *   bN hN[/N] qN kvN dN[/N]  batch, query[/KV] heads, queries and keys per sequence, channels[/of v]; defaults 1, 1, 16, =q, 64
- *   causal topleft windowL,R (a side may be "inf") softcapX scaleX sink sink-inf alibi lse weights weights-f16 weights-bf16
- *   bias bias=AXES bias-own bias-inf mask mask=AXES   AXES: four of "bhqk", "1" where broadcast, e.g. 1h1k; bias-own: in q's
- *                         type, else F32; bias-inf: some entries and rows are -inf
- *   ragged ragged-q ragged-kv     packed sequences of seeded lengths 0 ... q, 0 ... kv; or qlens=3,0,7 kvlens=5,0,9
- *   kvlen kvlen=5,0,17    lengths of the sequences in use, seeded or given;  pagedP: pages of P tokens, in random order
- *   blockN scales=AXES    channels that share one i8 scale (0: all); axes "bht" of the scales, e.g. 1h1 (default bht)
- *   bthd bhtd             memory order (default bthd)
- *   neg zero huge-stride odd chan2   strides: token and channel backwards; KV heads repeat; over 2^31 elements between batches, heads
- *                         and tokens on untouched memory; odd padding behind each row; every second channel
- *   edge                  the last element ends at an unmapped page (host memory), so that a read past the end faults
- *   normal growing falling peaked cancelling constant tiny huge denormal sincos100 integer minus1e30
- *   nan_q nan_k nan_v inf_q inf_k inf_v minf_k   data (default normal); see problem_values.c
- *   hidden-nan            keys and values that no query sees are NaN
- *   seedN (odd: sink and slopes differ between sequences) batch_invariant kernel=NAME
- *   thetaX rotaryN interleaved positions inplace table linearX ntkX yarnX llama3=X contextN   rope, and rope inside kv_append
+ *   f32 f16 bf16 i8       type of q (and of all that is not named below); kv-f32 kv-f16 kv-bf16
+ * kv-i8: of k and v out-f32               out is F32;  i64: index tensors are I64, else I32 bN
+ * hN[/N] qN kvN dN[/N]  batch, query[/KV] heads, queries and keys per sequence, channels[/of v];
+ * defaults 1, 1, 16, =q, 64 causal topleft windowL,R (a side may be "inf") softcapX scaleX sink
+ * sink-inf alibi lse weights weights-f16 weights-bf16 bias bias=AXES bias-own bias-inf mask
+ * mask=AXES   AXES: four of "bhqk", "1" where broadcast, e.g. 1h1k; bias-own: in q's type, else
+ * F32; bias-inf: some entries and rows are -inf ragged ragged-q ragged-kv     packed sequences of
+ * seeded lengths 0 ... q, 0 ... kv; or qlens=3,0,7 kvlens=5,0,9 kvlen kvlen=5,0,17    lengths of
+ * the sequences in use, seeded or given;  pagedP: pages of P tokens, in random order blockN
+ * scales=AXES    channels that share one i8 scale (0: all); axes "bht" of the scales, e.g. 1h1
+ * (default bht) bthd bhtd             memory order (default bthd) neg zero huge-stride odd chan2
+ * strides: token and channel backwards; KV heads repeat; over 2^31 elements between batches, heads
+ *                         and tokens on untouched memory; odd padding behind each row; every second
+ * channel edge                  the last element ends at an unmapped page (host memory), so that a
+ * read past the end faults normal growing falling peaked cancelling constant tiny huge denormal
+ * sincos100 integer minus1e30 nan_q nan_k nan_v inf_q inf_k inf_v minf_k   data (default normal);
+ * see problem_values.c hidden-nan            keys and values that no query sees are NaN seedN (odd:
+ * sink and slopes differ between sequences) batch_invariant kernel=NAME thetaX rotaryN interleaved
+ * positions inplace table linearX ntkX yarnX llama3=X contextN   rope, and rope inside kv_append
  *   rope                  kv_append rotates k
  *
- * All memory that a kernel must not use is NaN (all bits set): guards around each tensor, padding between elements, keys
- * past a length, unused pages; unused page numbers are -1. So are outputs before the run. */
+ * All memory that a kernel must not use is NaN (all bits set): guards around each tensor, padding
+ * between elements, keys past a length, unused pages; unused page numbers are -1. So are outputs
+ * before the run. */
 #ifndef RAPT_TESTS_PROBLEM_H
 #define RAPT_TESTS_PROBLEM_H
 
@@ -41,11 +44,13 @@ enum problem_op {
 #undef OP_ENUM
 };
 
-/* name, 1: every product sum of q and k is exact in f32, in any order of summation; 2: and so are the scores */
+/* name, 1: every product sum of q and k is exact in f32, in any order of summation; 2: and so are
+ * the scores */
 #define PROBLEM_DATA_LIST(X)                                                                       \
-    X(normal, 0) X(growing, 0) X(falling, 0) X(peaked, 0) X(cancelling, 0) X(constant, 0)          \
-    X(tiny, 0) X(huge, 1) X(denormal, 0) X(sincos100, 0) X(integer, 1) X(minus1e30, 2)             \
-    X(nan_q, 0) X(nan_k, 0) X(nan_v, 0) X(inf_q, 0) X(inf_k, 0) X(inf_v, 0) X(minf_k, 0)
+    X(normal, 0)                                                                                   \
+    X(growing, 0) X(falling, 0) X(peaked, 0) X(cancelling, 0) X(constant, 0) X(tiny, 0) X(huge, 1) \
+        X(denormal, 0) X(sincos100, 0) X(integer, 1) X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0)       \
+            X(nan_v, 0) X(inf_q, 0) X(inf_k, 0) X(inf_v, 0) X(minf_k, 0)
 
 enum problem_data {
 #define DATA_ENUM(name, exact) DATA_##name,
@@ -53,31 +58,42 @@ enum problem_data {
 #undef DATA_ENUM
 };
 
-enum problem_stride { STRIDE_dense, STRIDE_neg, STRIDE_zero, STRIDE_huge, STRIDE_odd, STRIDE_chan2 };
+enum problem_stride {
+    STRIDE_dense,
+    STRIDE_neg,
+    STRIDE_zero,
+    STRIDE_huge,
+    STRIDE_odd,
+    STRIDE_chan2
+};
 
-/* Lengths may differ in the first PROBLEM_SEQUENCES sequences only; a larger batch must be uniform. */
+/* Lengths may differ in the first PROBLEM_SEQUENCES sequences only; a larger batch must be uniform.
+ */
 enum { PROBLEM_LINE = 256, PROBLEM_SEQUENCES = 512, PROBLEM_TENSORS = 24 };
 
-/* A parsed line. Axes sets have bit a for axis a (batch, head, query or token, key); broadcast axes are clear. */
+/* A parsed line. Axes sets have bit a for axis a (batch, head, query or token, key); broadcast axes
+ * are clear. */
 struct problem_line {
-    char     text[PROBLEM_LINE];
-    int      op, data, stride;
-    int64_t  dtype, kv_dtype, out_dtype, weights_dtype, index_dtype;
-    int64_t  batch, q_heads, kv_heads, q_tokens, kv_tokens, qk_channels, v_channels;
-    int64_t  causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
-    double   scale, softcap;
-    bool     sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, mask, kv_length, edge, bhtd, hidden_nan;
+    char text[PROBLEM_LINE];
+    int op, data, stride;
+    int64_t dtype, kv_dtype, out_dtype, weights_dtype, index_dtype;
+    int64_t batch, q_heads, kv_heads, q_tokens, kv_tokens, qk_channels, v_channels;
+    int64_t causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
+    double scale, softcap;
+    bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, mask, kv_length, edge, bhtd,
+        hidden_nan;
     unsigned bias_axes, mask_axes, scale_axes;
-    bool     ragged_q, ragged_kv;
-    int64_t  q_lengths[PROBLEM_SEQUENCES];   /* queries of each sequence; all arrays are always complete */
-    int64_t  kv_capacity[PROBLEM_SEQUENCES]; /* keys that there is room for */
-    int64_t  kv_lengths[PROBLEM_SEQUENCES];  /* keys in use */
-    int64_t  page_tokens, scale_block;
+    bool ragged_q, ragged_kv;
+    int64_t
+        q_lengths[PROBLEM_SEQUENCES]; /* queries of each sequence; all arrays are always complete */
+    int64_t kv_capacity[PROBLEM_SEQUENCES]; /* keys that there is room for */
+    int64_t kv_lengths[PROBLEM_SEQUENCES];  /* keys in use */
+    int64_t page_tokens, scale_block;
     uint64_t seed;
-    char     kernel[48];
-    bool     rope, interleaved, positions, inplace, table;
-    int64_t  rotary, scaling;
-    double   theta, factor, original_context;
+    char kernel[48];
+    bool rope, interleaved, positions, inplace, table;
+    int64_t rotary, scaling;
+    double theta, factor, original_context;
 };
 
 /* false: error holds a sentence that names the word. */
@@ -88,91 +104,113 @@ int64_t problem_q_length(const struct problem_line *line, int64_t sequence);
 int64_t problem_kv_length(const struct problem_line *line, int64_t sequence);
 int64_t problem_kv_capacity(const struct problem_line *line, int64_t sequence);
 /* Keys [*first, *last) that a query sees by causal and window, before masks. */
-void problem_visible(const struct problem_line *line, int64_t sequence, int64_t query, int64_t *first, int64_t *last);
+void problem_visible(const struct problem_line *line, int64_t sequence, int64_t query,
+                     int64_t *first, int64_t *last);
 
 /* The arguments of the call, one member in use by op. */
 struct problem_args {
-    rapt_attention         forward;
-    rapt_rope_args         rope; /* also of kv_append */
-    rapt_softmax_args      softmax;
-    rapt_qk_args           qk;
-    rapt_pv_args           pv;
-    rapt_causal_mask_args  causal_mask;
+    rapt_attention forward;
+    rapt_rope_args rope; /* also of kv_append */
+    rapt_softmax_args softmax;
+    rapt_qk_args qk;
+    rapt_pv_args pv;
+    rapt_causal_mask_args causal_mask;
     rapt_kv_replicate_args kv_replicate;
-    rapt_kv_append_args    kv_append;
+    rapt_kv_append_args kv_append;
 };
 
 /* The memory behind one tensor of the arguments. */
 struct problem_region {
-    rapt_tensor *tensor;  /* in the instance's args */
-    char        *base;    /* a mapping of `bytes`, owned; the tensor with its guards */
-    size_t       bytes;
-    char        *saved;   /* of an operand in place: the mapping before the call, owned; else NULL */
-    uint64_t     hash;    /* of all bytes that the call must not change */
-    bool         output;  /* written by the call */
-    bool         input;   /* holds data before the call */
-    bool         sparse;  /* mostly untouched: handled row by row */
+    rapt_tensor *tensor; /* in the instance's args */
+    char *base;          /* a mapping of `bytes`, owned; the tensor with its guards */
+    size_t bytes;
+    char *saved;   /* of an operand in place: the mapping before the call, owned; else NULL */
+    uint64_t hash; /* of all bytes that the call must not change */
+    bool output;   /* written by the call */
+    bool input;    /* holds data before the call */
+    bool sparse;   /* mostly untouched: handled row by row */
 };
 
 /* A problem in host memory. Not to be copied or moved: args and regions point into it. */
 struct problem_instance {
-    struct problem_line   line;
-    struct problem_args   args;
+    struct problem_line line;
+    struct problem_args args;
     struct problem_region region[PROBLEM_TENSORS];
-    int                   region_count;
+    int region_count;
 };
 
-/* Creates host tensors from the line; equal lines give equal bits everywhere. false: out of memory, or a combination the
- * line cannot mean, with a sentence; the instance then needs no free. */
-bool problem_build(const struct problem_line *line, struct problem_instance *out, char *error, size_t size);
+/* Creates host tensors from the line; equal lines give equal bits everywhere. false: out of memory,
+ * or a combination the line cannot mean, with a sentence; the instance then needs no free. */
+bool problem_build(const struct problem_line *line, struct problem_instance *out, char *error,
+                   size_t size);
 void problem_free(struct problem_instance *instance);
 /* Fills outputs with NaN again, to run the same problem twice. In-place operands are restored. */
 void problem_reset(struct problem_instance *instance);
-/* NULL: the call wrote nothing but elements of its outputs. Else the name of the region that was spoiled. */
+/* NULL: the call wrote nothing but elements of its outputs. Else the name of the region that was
+ * spoiled. */
 const char *problem_spoiled(const struct problem_instance *instance);
 /* The tensor's name within its arguments ("q", "page_table", ...). */
 const char *problem_tensor_name(const struct problem_instance *instance, const rapt_tensor *tensor);
 
 /* The same problem in device memory. On the CPU device the host memory serves itself. */
 struct problem_device {
-    rapt_device        *device;
+    rapt_device *device;
     struct problem_args args;
-    void               *memory[PROBLEM_TENSORS]; /* NULL: the host's */
+    void *memory[PROBLEM_TENSORS]; /* NULL: the host's */
 };
 
-rapt_status problem_upload(const struct problem_instance *instance, rapt_device *device, struct problem_device *out);
+rapt_status problem_upload(const struct problem_instance *instance, rapt_device *device,
+                           struct problem_device *out);
 /* Copies the output regions into the instance. */
 rapt_status problem_download(const struct problem_device *from, struct problem_instance *instance);
-void        problem_device_free(struct problem_device *problem);
+void problem_device_free(struct problem_device *problem);
 /* Makes the call that op names with args. rapt_forward for forward. */
 rapt_status problem_run(const struct problem_device *problem, int op, rapt_stream stream);
 
-/* Counts of the useful work. Visible pairs are counted exactly (causal, window, lengths; masks do not reduce them).
- * flops: 4 * pairs * heads * channels style; bytes: every input element in use and every output element once. */
+/* Counts of the useful work. Visible pairs are counted exactly (causal, window, lengths; masks do
+ * not reduce them). flops: 4 * pairs * heads * channels style; bytes: every input element in use
+ * and every output element once. */
 double problem_flops(const struct problem_line *line);
 double problem_bytes(const struct problem_line *line);
 /* Visible query-key pairs of one head over the batch. */
 double problem_pairs(const struct problem_line *line);
 
-/* Counter-based random numbers: the same on every machine. Uniform in [0, 1) and nearly normal (variance 1, at most 3.47). */
+/* Counter-based random numbers: the same on every machine. Uniform in [0, 1) and nearly normal
+ * (variance 1, at most 3.47). */
 uint64_t problem_random(uint64_t seed, uint64_t stream, uint64_t index);
-double   problem_uniform(uint64_t seed, uint64_t stream, uint64_t index);
-double   problem_normal(uint64_t seed, uint64_t stream, uint64_t index);
+double problem_uniform(uint64_t seed, uint64_t stream, uint64_t index);
+double problem_normal(uint64_t seed, uint64_t stream, uint64_t index);
 
-/* The value that a line's data kind gives one element before conversion to its dtype; which: the tensor. */
-enum problem_value { VALUE_Q, VALUE_K, VALUE_V, VALUE_BIAS, VALUE_MASK, VALUE_SLOPE, VALUE_SINK, VALUE_K_SCALE, VALUE_V_SCALE,
-                     VALUE_Q_SCALE, VALUE_X, VALUE_POSITION, VALUE_WEIGHT };
-double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2, int64_t i3);
+/* The value that a line's data kind gives one element before conversion to its dtype; which: the
+ * tensor. */
+enum problem_value {
+    VALUE_Q,
+    VALUE_K,
+    VALUE_V,
+    VALUE_BIAS,
+    VALUE_MASK,
+    VALUE_SLOPE,
+    VALUE_SINK,
+    VALUE_K_SCALE,
+    VALUE_V_SCALE,
+    VALUE_Q_SCALE,
+    VALUE_X,
+    VALUE_POSITION,
+    VALUE_WEIGHT
+};
+double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2,
+                     int64_t i3);
 /* 1, 2: see PROBLEM_DATA_LIST; 0 otherwise. */
 int problem_exact(const struct problem_line *line);
 
-/* The named problems of problems.def. size: 0 fits a slow emulator (some 1e5 multiply-adds), 1 usual, 2 large, 3 on request. */
+/* The named problems of problems.def. size: 0 fits a slow emulator (some 1e5 multiply-adds), 1
+ * usual, 2 large, 3 on request. */
 struct named_problem {
     const char *name, *line;
-    int         size;
+    int size;
 };
 extern const struct named_problem named_problems[];
-extern const int                  named_problem_count;
+extern const int named_problem_count;
 /* Shell-style * and ? over a comma list of patterns; "" matches all. A pattern after ! excludes. */
 bool problem_selected(const char *name, const char *patterns);
 

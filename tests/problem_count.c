@@ -27,7 +27,8 @@ double problem_pairs(const struct problem_line *line)
 }
 
 /* Tokens of all sequences. */
-static double tokens(const struct problem_line *line, int64_t (*length)(const struct problem_line *, int64_t))
+static double tokens(const struct problem_line *line,
+                     int64_t (*length)(const struct problem_line *, int64_t))
 {
     double sum = 0;
     for (int64_t b = 0; b < line->batch; b++) sum += (double)length(line, b);
@@ -37,15 +38,22 @@ static double tokens(const struct problem_line *line, int64_t (*length)(const st
 double problem_flops(const struct problem_line *line)
 {
     double queries = tokens(line, problem_q_length) * (double)line->q_heads;
-    double scores = (double)line->batch * (double)line->q_heads * (double)line->q_tokens * (double)line->kv_tokens;
+    double scores = (double)line->batch * (double)line->q_heads * (double)line->q_tokens *
+                    (double)line->kv_tokens;
     double d = (double)line->qk_channels, dv = (double)line->v_channels;
     switch (line->op) {
-    case OP_forward: return 2 * problem_pairs(line) * (double)line->q_heads * (d + dv);
-    case OP_qk: return 2 * scores * d;
-    case OP_pv: return 2 * scores * dv;
-    case OP_softmax: return 4 * scores; /* maximum, subtraction with exp, sum, product */
-    case OP_rope: return 3 * queries * d;
-    default: return 0;
+    case OP_forward:
+        return 2 * problem_pairs(line) * (double)line->q_heads * (d + dv);
+    case OP_qk:
+        return 2 * scores * d;
+    case OP_pv:
+        return 2 * scores * dv;
+    case OP_softmax:
+        return 4 * scores; /* maximum, subtraction with exp, sum, product */
+    case OP_rope:
+        return 3 * queries * d;
+    default:
+        return 0;
     }
 }
 
@@ -66,21 +74,26 @@ static double keys_in_use(const struct problem_line *line)
 
 static double axes_bytes(const struct problem_line *line, unsigned axes, double element)
 {
-    double rows = line->ragged_q ? tokens(line, problem_q_length) : (double)(axes & 1 ? line->batch : 1) * (double)line->q_tokens;
+    double rows = line->ragged_q ? tokens(line, problem_q_length)
+                                 : (double)(axes & 1 ? line->batch : 1) * (double)line->q_tokens;
     if (!(axes & 4)) rows = axes & 1 && !line->ragged_q ? (double)line->batch : 1;
-    return rows * (axes & 2 ? (double)line->q_heads : 1) * (axes & 8 ? (double)line->kv_tokens : 1) * element;
+    return rows * (axes & 2 ? (double)line->q_heads : 1) *
+           (axes & 8 ? (double)line->kv_tokens : 1) * element;
 }
 
 static double forward_bytes(const struct problem_line *line)
 {
     double queries = tokens(line, problem_q_length) * (double)line->q_heads;
     double keys = keys_in_use(line) * (double)line->kv_heads;
-    double d = (double)line->qk_channels, dv = (double)line->v_channels, own = (double)dtype_size(line->dtype);
+    double d = (double)line->qk_channels, dv = (double)line->v_channels,
+           own = (double)dtype_size(line->dtype);
     double bytes = queries * (d * own + dv * (double)dtype_size(line->out_dtype)) +
                    keys * (d + dv) * (double)dtype_size(line->kv_dtype);
-    if (line->kv_dtype == RAPT_I8) bytes += keys * 4 * (line->scale_block ? (d + dv) / (double)line->scale_block : 2);
+    if (line->kv_dtype == RAPT_I8)
+        bytes += keys * 4 * (line->scale_block ? (d + dv) / (double)line->scale_block : 2);
     if (line->lse) bytes += queries * 4;
-    if (line->bias || line->bias_own || line->bias_inf) bytes += axes_bytes(line, line->bias_axes, line->bias_own ? own : 4);
+    if (line->bias || line->bias_own || line->bias_inf)
+        bytes += axes_bytes(line, line->bias_axes, line->bias_own ? own : 4);
     if (line->mask) bytes += axes_bytes(line, line->mask_axes, 1);
     if (line->weights) bytes += axes_bytes(line, 15, (double)dtype_size(line->weights_dtype));
     return bytes;
@@ -88,19 +101,29 @@ static double forward_bytes(const struct problem_line *line)
 
 double problem_bytes(const struct problem_line *line)
 {
-    double b = (double)line->batch, h = (double)line->q_heads, g = (double)line->kv_heads, q = (double)line->q_tokens;
-    double kv = (double)line->kv_tokens, d = (double)line->qk_channels, dv = (double)line->v_channels;
+    double b = (double)line->batch, h = (double)line->q_heads, g = (double)line->kv_heads,
+           q = (double)line->q_tokens;
+    double kv = (double)line->kv_tokens, d = (double)line->qk_channels,
+           dv = (double)line->v_channels;
     double own = (double)dtype_size(line->dtype), cache = (double)dtype_size(line->kv_dtype);
     double out = (double)dtype_size(line->out_dtype);
     switch (line->op) {
-    case OP_rope: return b * h * q * d * (own + out);
-    case OP_softmax: return b * h * q * kv * (own + out);
-    case OP_causal_mask: return b * h * q * kv * own;
-    case OP_qk: return b * (h * q * d * own + g * kv * d * cache + h * q * kv * out);
-    case OP_pv: return b * (h * q * kv * own + g * kv * dv * cache + h * q * dv * out);
-    case OP_kv_replicate: return b * kv * (d + dv) * own * (g + h);
-    case OP_kv_append: return tokens(line, problem_q_length) * g * (d + dv) * (own + cache);
-    default: return forward_bytes(line);
+    case OP_rope:
+        return b * h * q * d * (own + out);
+    case OP_softmax:
+        return b * h * q * kv * (own + out);
+    case OP_causal_mask:
+        return b * h * q * kv * own;
+    case OP_qk:
+        return b * (h * q * d * own + g * kv * d * cache + h * q * kv * out);
+    case OP_pv:
+        return b * (h * q * kv * own + g * kv * dv * cache + h * q * dv * out);
+    case OP_kv_replicate:
+        return b * kv * (d + dv) * own * (g + h);
+    case OP_kv_append:
+        return tokens(line, problem_q_length) * g * (d + dv) * (own + cache);
+    default:
+        return forward_bytes(line);
     }
 }
 
@@ -117,7 +140,8 @@ bool problem_selected(const char *name, const char *patterns)
     bool wanted = false, any = false;
     if (!patterns || !*patterns) return true;
     snprintf(copy, sizeof copy, "%s", patterns);
-    for (char *state, *pattern = strtok_r(copy, ",", &state); pattern; pattern = strtok_r(NULL, ",", &state)) {
+    for (char *state, *pattern = strtok_r(copy, ",", &state); pattern;
+         pattern = strtok_r(NULL, ",", &state)) {
         if (*pattern == '!' && !fnmatch(pattern + 1, name, 0)) return false;
         if (*pattern == '!') continue;
         any = true;

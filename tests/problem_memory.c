@@ -1,4 +1,5 @@
-/* problem_memory.c: mappings with guards, strides as the line asks for, and the proof that nothing else was written. */
+/* problem_memory.c: mappings with guards, strides as the line asks for, and the proof that nothing
+ * else was written. */
 #include "problem_memory.h"
 #include "base/dtype.h"
 
@@ -9,22 +10,33 @@
 #include <unistd.h>
 
 enum { GUARD = 256, ROW_GUARD = 64 };
-static const size_t sparse_bytes = (size_t)1 << 30; /* mappings over 1 GiB are touched only where data is */
+static const size_t sparse_bytes = (size_t)1
+                                   << 30; /* mappings over 1 GiB are touched only where data is */
 
 int64_t memory_offset(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, int64_t i3)
 {
-    return (i0 * t->stride[0] + i1 * t->stride[1] + i2 * t->stride[2] + i3 * t->stride[3]) * (int64_t)dtype_size(t->dtype);
+    return (i0 * t->stride[0] + i1 * t->stride[1] + i2 * t->stride[2] + i3 * t->stride[3]) *
+           (int64_t)dtype_size(t->dtype);
 }
 
 void memory_store(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, int64_t i3, double x)
 {
     char *at = (char *)t->data + memory_offset(t, i0, i1, i2, i3);
     switch (t->dtype) {
-    case RAPT_I8: *(int8_t *)at = (int8_t)x; break;
-    case RAPT_U8: *(uint8_t *)at = (uint8_t)x; break;
-    case RAPT_I32: *(int32_t *)at = (int32_t)x; break;
-    case RAPT_I64: *(int64_t *)at = (int64_t)x; break;
-    default: store_float(at, t->dtype, 0, (float)x);
+    case RAPT_I8:
+        *(int8_t *)at = (int8_t)x;
+        break;
+    case RAPT_U8:
+        *(uint8_t *)at = (uint8_t)x;
+        break;
+    case RAPT_I32:
+        *(int32_t *)at = (int32_t)x;
+        break;
+    case RAPT_I64:
+        *(int64_t *)at = (int64_t)x;
+        break;
+    default:
+        store_float(at, t->dtype, 0, (float)x);
     }
 }
 
@@ -34,9 +46,10 @@ void memory_blank_row(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2)
         memset((char *)t->data + memory_offset(t, i0, i1, i2, c), 0xff, dtype_size(t->dtype));
 }
 
-/* Strides from the outermost axis of the memory order inwards. Returns the elements between the lowest and one past the
- * highest, and in *origin where element 0 lies. */
-static int64_t lay_out(rapt_tensor *t, const struct problem_line *line, unsigned role, int64_t *origin)
+/* Strides from the outermost axis of the memory order inwards. Returns the elements between the
+ * lowest and one past the highest, and in *origin where element 0 lies. */
+static int64_t lay_out(rapt_tensor *t, const struct problem_line *line, unsigned role,
+                       int64_t *origin)
 {
     static const int bthd[4] = {0, 2, 1, 3}, bhtd[4] = {0, 1, 2, 3};
     const int *order = (role & ROLE_TOKENS) && !line->bhtd ? bthd : bhtd;
@@ -68,15 +81,18 @@ static int64_t lay_out(rapt_tensor *t, const struct problem_line *line, unsigned
     return t->size[0] && t->size[1] && t->size[2] && t->size[3] ? span : 0;
 }
 
-/* Calls f for the first byte of each row of channels (its lowest address) and the row's length in bytes. */
-static void each_row(const rapt_tensor *t, void (*f)(char *row, size_t bytes, void *cookie), void *cookie)
+/* Calls f for the first byte of each row of channels (its lowest address) and the row's length in
+ * bytes. */
+static void each_row(const rapt_tensor *t, void (*f)(char *row, size_t bytes, void *cookie),
+                     void *cookie)
 {
     size_t element = dtype_size(t->dtype);
     int64_t reach = (t->size[3] - 1) * t->stride[3];
     for (int64_t b = 0; b < t->size[0]; b++)
         for (int64_t h = 0; h < t->size[1]; h++)
             for (int64_t s = 0; s < t->size[2]; s++) {
-                char *row = (char *)t->data + memory_offset(t, b, h, s, 0) + (reach < 0 ? reach * (int64_t)element : 0);
+                char *row = (char *)t->data + memory_offset(t, b, h, s, 0) +
+                            (reach < 0 ? reach * (int64_t)element : 0);
                 f(row, (size_t)(llabs(reach) + 1) * element, cookie);
             }
 }
@@ -87,7 +103,8 @@ static void blank_around(char *row, size_t bytes, void *cookie)
     memset(row - ROW_GUARD, 0xff, bytes + 2 * ROW_GUARD);
 }
 
-bool memory_add(struct problem_instance *instance, rapt_tensor *t, int64_t dtype, const int64_t size[4], unsigned role)
+bool memory_add(struct problem_instance *instance, rapt_tensor *t, int64_t dtype,
+                const int64_t size[4], unsigned role)
 {
     struct problem_region *region = &instance->region[instance->region_count];
     int64_t origin, page = sysconf(_SC_PAGESIZE);
@@ -101,13 +118,15 @@ bool memory_add(struct problem_instance *instance, rapt_tensor *t, int64_t dtype
     if (base == MAP_FAILED) return false;
     if (edge) mprotect(base + bytes, (size_t)page, PROT_NONE);
     t->data = base + (edge ? bytes - span : GUARD) + (size_t)origin * dtype_size(dtype);
-    *region = (struct problem_region){.tensor = t, .base = base, .bytes = bytes, .input = role & ROLE_INPUT,
-                                      .output = role & ROLE_OUTPUT, .sparse = bytes > sparse_bytes};
+    *region = (struct problem_region){.tensor = t,
+                                      .base = base,
+                                      .bytes = bytes,
+                                      .input = role & ROLE_INPUT,
+                                      .output = role & ROLE_OUTPUT,
+                                      .sparse = bytes > sparse_bytes};
     instance->region_count++;
-    if (!region->sparse)
-        memset(base, 0xff, bytes);
-    else if (span)
-        each_row(t, blank_around, NULL);
+    if (!region->sparse) memset(base, 0xff, bytes);
+    else if (span) each_row(t, blank_around, NULL);
     return true;
 }
 
@@ -177,10 +196,8 @@ void problem_reset(struct problem_instance *instance)
 {
     for (int i = 0; i < instance->region_count; i++) {
         struct problem_region *region = &instance->region[i];
-        if (region->output && region->saved)
-            memcpy(region->base, region->saved, region->bytes);
-        else if (region->output)
-            blank_view(region->tensor);
+        if (region->output && region->saved) memcpy(region->base, region->saved, region->bytes);
+        else if (region->output) blank_view(region->tensor);
     }
 }
 

@@ -27,10 +27,10 @@ struct word;
 typedef bool take_function(struct problem_line *line, const struct word *word, const char *rest);
 
 struct word {
-    const char    *name;
+    const char *name;
     take_function *take;
-    size_t         offset; /* of the field in struct problem_line */
-    int64_t        value;
+    size_t offset; /* of the field in struct problem_line */
+    int64_t value;
 };
 
 static void *field(struct problem_line *line, const struct word *word)
@@ -81,7 +81,8 @@ static bool take_real(struct problem_line *line, const struct word *word, const 
 static bool take_window(struct problem_line *line, const struct word *word, const char *rest)
 {
     (void)word;
-    return parse_side(&rest, &line->window_left) && *rest++ == ',' && parse_side(&rest, &line->window_right) && !*rest;
+    return parse_side(&rest, &line->window_left) && *rest++ == ',' &&
+           parse_side(&rest, &line->window_right) && !*rest;
 }
 
 /* Letters of the axes that are full size, 1 for the others; word->value: how many axes. */
@@ -91,10 +92,8 @@ static bool take_axes(struct problem_line *line, const struct word *word, const 
     unsigned axes = 0;
     if (strlen(rest) != (size_t)word->value) return false;
     for (int i = 0; rest[i]; i++) {
-        if (rest[i] == letters[i])
-            axes |= 1u << i;
-        else if (rest[i] != '1')
-            return false;
+        if (rest[i] == letters[i]) axes |= 1u << i;
+        else if (rest[i] != '1') return false;
     }
     *(unsigned *)field(line, word) = axes;
     return true;
@@ -170,8 +169,7 @@ static const struct word words[] = {
 #define OP_WORD(name) {#name, take_enum, AT(op), OP_##name},
     PROBLEM_OP_LIST(OP_WORD)
 #define DATA_WORD(name, exact) {#name, take_enum, AT(data), DATA_##name},
-    PROBLEM_DATA_LIST(DATA_WORD)
-    {"f32", take_choice, AT(dtype), RAPT_F32},
+        PROBLEM_DATA_LIST(DATA_WORD){"f32", take_choice, AT(dtype), RAPT_F32},
     {"f16", take_choice, AT(dtype), RAPT_F16},
     {"bf16", take_choice, AT(dtype), RAPT_BF16},
     {"i8", take_choice, AT(dtype), RAPT_I8},
@@ -263,12 +261,13 @@ static void set_defaults(struct problem_line *line)
     line->bias_axes = line->mask_axes = 15;
     line->scale_axes = 7;
     line->weights_dtype = RAPT_F32;
-    for (int i = 0; i < PROBLEM_SEQUENCES; i++) line->q_lengths[i] = line->kv_capacity[i] = line->kv_lengths[i] = -1;
+    for (int i = 0; i < PROBLEM_SEQUENCES; i++)
+        line->q_lengths[i] = line->kv_capacity[i] = line->kv_lengths[i] = -1;
 }
 
 /* Fills the lengths that the line leaves open: 0 ... most, seeded; or most. Returns the largest. */
-static int64_t complete(int64_t lengths[PROBLEM_SEQUENCES], bool vary, const int64_t *most, int64_t uniform,
-                        uint64_t seed, uint64_t stream)
+static int64_t complete(int64_t lengths[PROBLEM_SEQUENCES], bool vary, const int64_t *most,
+                        int64_t uniform, uint64_t seed, uint64_t stream)
 {
     int64_t largest = 0;
     bool given = lengths[0] >= 0;
@@ -277,7 +276,8 @@ static int64_t complete(int64_t lengths[PROBLEM_SEQUENCES], bool vary, const int
         if (given && lengths[i] < 0) lengths[i] = 0;
         if (!given) lengths[i] = limit;
         if (!given && vary)
-            lengths[i] = (int64_t)(problem_random(seed, stream, (uint64_t)i) % (uint64_t)(limit + 1));
+            lengths[i] =
+                (int64_t)(problem_random(seed, stream, (uint64_t)i) % (uint64_t)(limit + 1));
         if (lengths[i] > largest) largest = lengths[i];
     }
     return largest;
@@ -290,8 +290,10 @@ static const char *check(struct problem_line *line)
     if (!line->kv_dtype) line->kv_dtype = line->dtype;
     if (!line->out_dtype) line->out_dtype = line->dtype == RAPT_I8 ? RAPT_F32 : line->dtype;
     bool vary = line->ragged_q || line->ragged_kv || line->kv_length;
-    if (vary && line->batch > PROBLEM_SEQUENCES) return "lengths may vary over at most 512 sequences";
-    if (line->q_tokens > INT32_MAX || line->kv_tokens > INT32_MAX || line->qk_channels > 65536 || line->v_channels > 65536)
+    if (vary && line->batch > PROBLEM_SEQUENCES)
+        return "lengths may vary over at most 512 sequences";
+    if (line->q_tokens > INT32_MAX || line->kv_tokens > INT32_MAX || line->qk_channels > 65536 ||
+        line->v_channels > 65536)
         return "a size is beyond what these lines describe";
     if (line->kv_heads ? line->q_heads % line->kv_heads : line->q_heads > 0)
         return "the query heads must be a multiple of the KV heads";
@@ -299,9 +301,11 @@ static const char *check(struct problem_line *line)
     if (line->op != OP_kv_append && page && line->kv_tokens % page) line->kv_length = true;
     complete(line->q_lengths, line->ragged_q, NULL, line->q_tokens, line->seed, 101);
     complete(line->kv_capacity, line->ragged_kv, NULL, line->kv_tokens, line->seed, 102);
-    bool partial = line->op != OP_kv_append && page && line->kv_tokens % page && line->kv_lengths[0] < 0;
+    bool partial =
+        line->op != OP_kv_append && page && line->kv_tokens % page && line->kv_lengths[0] < 0;
     bool held = line->op == OP_kv_append; /* room for the new tokens must remain */
-    if (held && line->kv_tokens < line->q_tokens) return "kv is the cache's room and must hold the q new tokens";
+    if (held && line->kv_tokens < line->q_tokens)
+        return "kv is the cache's room and must hold the q new tokens";
     complete(line->kv_lengths, line->kv_length && !partial, held ? NULL : line->kv_capacity,
              held ? (line->kv_length ? line->kv_tokens - line->q_tokens : 0) : 0, line->seed, 103);
     for (int i = 0; i < PROBLEM_SEQUENCES; i++)
@@ -322,7 +326,8 @@ bool problem_parse(const char *text, struct problem_line *out, char *error, size
     }
     strcpy(copy, text);
     strcpy(out->text, text);
-    for (char *state, *word = strtok_r(copy, " \t\n", &state); word; word = strtok_r(NULL, " \t\n", &state)) {
+    for (char *state, *word = strtok_r(copy, " \t\n", &state); word;
+         word = strtok_r(NULL, " \t\n", &state)) {
         if (!take_word(out, word, first)) {
             snprintf(error, size, "problem line: \"%s\" is not %s (see tests/problem.h)", word,
                      first ? "an operation" : "a word of the grammar");
@@ -350,13 +355,17 @@ int64_t problem_kv_capacity(const struct problem_line *line, int64_t sequence)
     return sequence < PROBLEM_SEQUENCES ? line->kv_capacity[sequence] : line->kv_tokens;
 }
 
-void problem_visible(const struct problem_line *line, int64_t sequence, int64_t query, int64_t *first, int64_t *last)
+void problem_visible(const struct problem_line *line, int64_t sequence, int64_t query,
+                     int64_t *first, int64_t *last)
 {
-    int64_t q_length = problem_q_length(line, sequence), kv_length = problem_kv_length(line, sequence);
+    int64_t q_length = problem_q_length(line, sequence),
+            kv_length = problem_kv_length(line, sequence);
     int64_t position = query + (line->align == RAPT_TOP_LEFT ? 0 : kv_length - q_length);
     int64_t low = 0, high = kv_length - 1;
-    if (line->window_left > 0 && position - (line->window_left - 1) > low) low = position - (line->window_left - 1);
-    if (line->window_right > 0 && position + (line->window_right - 1) < high) high = position + (line->window_right - 1);
+    if (line->window_left > 0 && position - (line->window_left - 1) > low)
+        low = position - (line->window_left - 1);
+    if (line->window_right > 0 && position + (line->window_right - 1) < high)
+        high = position + (line->window_right - 1);
     if (line->causal && position < high) high = position;
     *first = low;
     *last = high < low ? low : high + 1;

@@ -6,7 +6,8 @@
 /* SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014) over a counter. */
 uint64_t problem_random(uint64_t seed, uint64_t stream, uint64_t index)
 {
-    uint64_t x = seed * 0x9e3779b97f4a7c15u + stream * 0xd1342543de82ef95u + index * 0xc2b2ae3d27d4eb4fu + 0x632be59bd9b4e019u;
+    uint64_t x = seed * 0x9e3779b97f4a7c15u + stream * 0xd1342543de82ef95u +
+                 index * 0xc2b2ae3d27d4eb4fu + 0x632be59bd9b4e019u;
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
     x = (x ^ x >> 27) * 0x94d049bb133111ebu;
     return x ^ x >> 31;
@@ -21,7 +22,8 @@ double problem_uniform(uint64_t seed, uint64_t stream, uint64_t index)
 double problem_normal(uint64_t seed, uint64_t stream, uint64_t index)
 {
     uint64_t x = problem_random(seed, stream, index);
-    double sum = (double)(x & 0xffff) + (double)(x >> 16 & 0xffff) + (double)(x >> 32 & 0xffff) + (double)(x >> 48);
+    double sum = (double)(x & 0xffff) + (double)(x >> 16 & 0xffff) + (double)(x >> 32 & 0xffff) +
+                 (double)(x >> 48);
     return (sum + 2) * 0x1.bb67ae8584caap+0 * 0x1p-16 - 2 * 0x1.bb67ae8584caap+0;
 }
 
@@ -41,14 +43,18 @@ static double small_integer(uint64_t bits)
     return (double)(bits % 7) - 3;
 }
 
-/* Linear number of an element; sizes do not matter, so a longer problem starts with the same values. */
+/* Linear number of an element; sizes do not matter, so a longer problem starts with the same
+ * values. */
 static uint64_t element(int64_t i0, int64_t i1, int64_t i2, int64_t i3)
 {
-    return (uint64_t)i0 * 0x9e3779b97f4a7c15u + (uint64_t)i1 * 0xc2b2ae3d27d4eb4fu + (uint64_t)i2 * 0x10001u + (uint64_t)i3;
+    return (uint64_t)i0 * 0x9e3779b97f4a7c15u + (uint64_t)i1 * 0xc2b2ae3d27d4eb4fu +
+           (uint64_t)i2 * 0x10001u + (uint64_t)i3;
 }
 
-/* -2^100 for 2^50 * -2^50; halves have no such range, their lowest is -2^28. Every third key is lower by as much again. */
-static double lowest_score(const struct problem_line *line, int which, int64_t token, int64_t channel)
+/* -2^100 for 2^50 * -2^50; halves have no such range, their lowest is -2^28. Every third key is
+ * lower by as much again. */
+static double lowest_score(const struct problem_line *line, int which, int64_t token,
+                           int64_t channel)
 {
     double root = line->dtype == RAPT_F16 ? 0x1p14 : 0x1p50;
     if (channel) return 0;
@@ -56,17 +62,20 @@ static double lowest_score(const struct problem_line *line, int which, int64_t t
 }
 
 /* One entry in the middle of the first sequence and head that is no number. */
-static double with_spoiler(const struct problem_line *line, int which, const int64_t *at, double usual)
+static double with_spoiler(const struct problem_line *line, int which, const int64_t *at,
+                           double usual)
 {
     static const struct {
         int data, which;
         double value;
-    } spoilers[] = {{DATA_nan_q, VALUE_Q, NAN},      {DATA_nan_k, VALUE_K, NAN},      {DATA_nan_v, VALUE_V, NAN},
-                    {DATA_inf_q, VALUE_Q, INFINITY}, {DATA_inf_k, VALUE_K, INFINITY}, {DATA_inf_v, VALUE_V, INFINITY},
+    } spoilers[] = {{DATA_nan_q, VALUE_Q, NAN},       {DATA_nan_k, VALUE_K, NAN},
+                    {DATA_nan_v, VALUE_V, NAN},       {DATA_inf_q, VALUE_Q, INFINITY},
+                    {DATA_inf_k, VALUE_K, INFINITY},  {DATA_inf_v, VALUE_V, INFINITY},
                     {DATA_minf_k, VALUE_K, -INFINITY}};
     for (size_t i = 0; i < sizeof spoilers / sizeof *spoilers; i++) {
         if (line->data != spoilers[i].data || which != spoilers[i].which) continue;
-        int64_t token = (which == VALUE_Q ? problem_q_length(line, 0) : problem_kv_length(line, 0)) / 2;
+        int64_t token =
+            (which == VALUE_Q ? problem_q_length(line, 0) : problem_kv_length(line, 0)) / 2;
         if (!at[0] && !at[1] && at[2] == token && !at[3]) return spoilers[i].value;
     }
     return usual;
@@ -76,13 +85,18 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
     double normal = problem_normal(line->seed, (uint64_t)which, index);
-    double place = (double)at[2] / (double)(line->kv_tokens > 1 ? line->kv_tokens : 1); /* 0 ... 1 along the keys */
+    double place = (double)at[2] /
+                   (double)(line->kv_tokens > 1 ? line->kv_tokens : 1); /* 0 ... 1 along the keys */
     uint64_t bits = problem_random(line->seed, (uint64_t)which + 50, index);
     switch (line->data) {
     case DATA_growing: /* the running maximum rises in every block */
-        return which == VALUE_Q ? fabs(normal) : which == VALUE_K ? 0.5 * normal + 4 * place : normal;
+        return which == VALUE_Q   ? fabs(normal)
+               : which == VALUE_K ? 0.5 * normal + 4 * place
+                                  : normal;
     case DATA_falling: /* the first block holds nearly all weight */
-        return which == VALUE_Q ? fabs(normal) : which == VALUE_K ? 0.5 * normal - 4 * place : normal;
+        return which == VALUE_Q   ? fabs(normal)
+               : which == VALUE_K ? 0.5 * normal - 4 * place
+                                  : normal;
     case DATA_peaked: /* one key outweighs the rest */
         if (which == VALUE_Q) return fabs(normal);
         return which == VALUE_K && at[2] == line->kv_tokens * 2 / 3 ? 6 : normal;
@@ -90,59 +104,79 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
         return which == VALUE_V ? (at[2] % 2 ? -100 : 100) * (1 + normal * 1e-3) : normal;
     case DATA_constant: /* any weights give the same answer */
         return which == VALUE_V ? (double)(at[3] + 1) * 0.125 : normal;
-    case DATA_tiny: return normal * 1e-3;
+    case DATA_tiny:
+        return normal * 1e-3;
     case DATA_huge: /* raw scores to 2.5e5, as seen in real models; integers times a power of two */
         return which == VALUE_V ? normal : small_integer(bits) * (which == VALUE_Q ? 256 : 128);
     case DATA_denormal: /* values below the dtype's smallest normal number */
         return which == VALUE_V ? normal * (line->dtype == RAPT_F16 ? 0x1p-18 : 0x1p-131) : normal;
     case DATA_sincos100: /* smooth, and coherent between q and k: products of 100 */
         index = (uint64_t)(at[2] * 37 + at[3] + at[1]);
-        return which == VALUE_Q ? 10 * sin((double)index) : which == VALUE_K ? 10 * cos((double)index) : sin(3 * (double)index);
-    case DATA_integer: return which == VALUE_V ? (double)(bits % 17) - 8 : small_integer(bits);
-    case DATA_minus1e30: return which == VALUE_V ? normal : lowest_score(line, which, at[2], at[3]);
-    default: return with_spoiler(line, which, at, normal);
+        return which == VALUE_Q   ? 10 * sin((double)index)
+               : which == VALUE_K ? 10 * cos((double)index)
+                                  : sin(3 * (double)index);
+    case DATA_integer:
+        return which == VALUE_V ? (double)(bits % 17) - 8 : small_integer(bits);
+    case DATA_minus1e30:
+        return which == VALUE_V ? normal : lowest_score(line, which, at[2], at[3]);
+    default:
+        return with_spoiler(line, which, at, normal);
     }
 }
 
-/* A mask hides three keys of ten; every eighth query sees nothing. Visible bytes are any value but 0. */
-static double mask_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1, int64_t i2)
+/* A mask hides three keys of ten; every eighth query sees nothing. Visible bytes are any value but
+ * 0. */
+static double mask_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
+                         int64_t i2)
 {
     uint64_t bits = problem_random(line->seed, VALUE_MASK, index);
-    bool blind = (line->mask_axes & 4) && problem_random(line->seed, 60, element(i0, i1, i2, 0)) % 8 == 0;
+    bool blind =
+        (line->mask_axes & 4) && problem_random(line->seed, 60, element(i0, i1, i2, 0)) % 8 == 0;
     return blind || bits % 10 < 3 ? 0 : (double)(1 + (bits >> 8) % 255);
 }
 
-static double bias_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1, int64_t i2)
+static double bias_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
+                         int64_t i2)
 {
     if (line->bias_inf) {
-        bool blind = (line->bias_axes & 4) && problem_random(line->seed, 61, element(i0, i1, i2, 0)) % 8 == 0;
+        bool blind = (line->bias_axes & 4) &&
+                     problem_random(line->seed, 61, element(i0, i1, i2, 0)) % 8 == 0;
         if (blind || problem_random(line->seed, 62, index) % 4 == 0) return -INFINITY;
     }
     return 2 * problem_normal(line->seed, VALUE_BIAS, index);
 }
 
-double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2, int64_t i3)
+double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2,
+                     int64_t i3)
 {
     const int64_t at[] = {i0, i1, i2, i3};
     uint64_t index = element(i0, i1, i2, i3);
     switch (which) {
-    case VALUE_BIAS: return bias_value(line, index, i0, i1, i2);
-    case VALUE_MASK: return mask_value(line, index, i0, i1, i2);
-    case VALUE_SLOPE: /* the usual geometric slopes (Press, Smith, Lewis 2022); odd seeds shift them per sequence */
+    case VALUE_BIAS:
+        return bias_value(line, index, i0, i1, i2);
+    case VALUE_MASK:
+        return mask_value(line, index, i0, i1, i2);
+    case VALUE_SLOPE: /* the usual geometric slopes (Press, Smith, Lewis 2022); odd seeds shift them
+                         per sequence */
         return exp2(-8.0 * (double)(i1 + 1) / (double)line->q_heads - 0.25 * (double)i0);
     case VALUE_SINK:
         if (line->sink_inf && (i1 % 2 == 0)) return -INFINITY;
         return 1 + problem_normal(line->seed, VALUE_SINK, index);
     case VALUE_K_SCALE:
     case VALUE_V_SCALE:
-    case VALUE_Q_SCALE: return (0.5 + problem_uniform(line->seed, (uint64_t)which, index)) / 73;
+    case VALUE_Q_SCALE:
+        return (0.5 + problem_uniform(line->seed, (uint64_t)which, index)) / 73;
     case VALUE_POSITION: /* mostly near, some far */
-        return (double)(problem_random(line->seed, VALUE_POSITION, index) % (i2 % 5 ? 4096 : 131072));
+        return (double)(problem_random(line->seed, VALUE_POSITION, index) %
+                        (i2 % 5 ? 4096 : 131072));
     case VALUE_WEIGHT: /* of the pv operation: about a quarter are 0 */
-        return problem_random(line->seed, 63, index) % 4 ? problem_uniform(line->seed, VALUE_WEIGHT, index) : 0;
+        return problem_random(line->seed, 63, index) % 4
+                   ? problem_uniform(line->seed, VALUE_WEIGHT, index)
+                   : 0;
     case VALUE_X:
         if (line->data == DATA_huge) return 3e4 * problem_normal(line->seed, VALUE_X, index);
         return 3 * problem_normal(line->seed, VALUE_X, index);
-    default: return qkv_value(line, which, at);
+    default:
+        return qkv_value(line, which, at);
     }
 }

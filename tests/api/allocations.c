@@ -1,5 +1,6 @@
-/* allocations.c: linked with --wrap of the allocating functions and of pthread_create (mk/tests.mk). Executing a plan
- * allocates nothing; and whichever allocation fails, the call says so, leaks nothing and leaves the library usable. */
+/* allocations.c: linked with --wrap of the allocating functions and of pthread_create
+ * (mk/tests.mk). Executing a plan allocates nothing; and whichever allocation fails, the call says
+ * so, leaks nothing and leaves the library usable. */
 #include "api.h"
 
 #include <errno.h>
@@ -19,7 +20,8 @@ void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *old, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
 int __real_posix_memalign(void **out, size_t alignment, size_t size);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument);
 void __real_free(void *block);
 
 void *__wrap_malloc(size_t size);
@@ -27,7 +29,8 @@ void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *old, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 int __wrap_posix_memalign(void **out, size_t alignment, size_t size);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument);
 void __wrap_free(void *block);
 
 static void *counted(void *block)
@@ -66,7 +69,8 @@ int __wrap_posix_memalign(void **out, size_t alignment, size_t size)
     return error;
 }
 
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument)
 {
     return must_fail() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
 }
@@ -80,8 +84,14 @@ void __wrap_free(void *block)
 static struct call call;
 
 /* Kinds of call: each takes another way through the engine. */
-static void plain(struct call *c) { c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F32, B, HQ, SQ, 1); }
-static void few_queries(struct call *c) { c->a.q.size[2] = c->a.out.size[2] = 1; }
+static void plain(struct call *c)
+{
+    c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F32, B, HQ, SQ, 1);
+}
+static void few_queries(struct call *c)
+{
+    c->a.q.size[2] = c->a.out.size[2] = 1;
+}
 static void with_everything(struct call *c)
 {
     c->a.bias = rapt_tensor_bhtd(c->bias, RAPT_F32, B, HQ, SQ, SKV);
@@ -107,13 +117,20 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static rapt_status run_pieces(rapt_device *device)
 {
-    rapt_tensor x = rapt_tensor_bhtd(call.q, RAPT_F32, 1, 2, 3, D), y = rapt_tensor_bhtd(call.weights, RAPT_F32, 1, 2, 3, D);
+    rapt_tensor x = rapt_tensor_bhtd(call.q, RAPT_F32, 1, 2, 3, D),
+                y = rapt_tensor_bhtd(call.weights, RAPT_F32, 1, 2, 3, D);
     rapt_rope_args rope = {.struct_size = sizeof rope, .x = x, .out = y};
     rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = y};
-    rapt_qk_args qk = {.struct_size = sizeof qk, .q = x, .k = rapt_tensor_bhtd(call.k, RAPT_F32, 1, 1, D, D), .out = y};
+    rapt_qk_args qk = {.struct_size = sizeof qk,
+                       .q = x,
+                       .k = rapt_tensor_bhtd(call.k, RAPT_F32, 1, 1, D, D),
+                       .out = y};
     rapt_pv_args pv = {.struct_size = sizeof pv, .weights = x, .v = qk.k, .out = y};
     rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = y};
-    rapt_kv_append_args append = {.struct_size = sizeof append, .k_new = x, .v_new = x, .k = y,
+    rapt_kv_append_args append = {.struct_size = sizeof append,
+                                  .k_new = x,
+                                  .v_new = x,
+                                  .k = y,
                                   .v = rapt_tensor_bhtd(call.out, RAPT_F32, 1, 2, 3, D)};
     rapt_status status = rapt_rope(device, &rope, NULL);
     if (!status) status = rapt_softmax(device, &softmax, NULL);
@@ -164,7 +181,8 @@ static void every_allocation_fails_once(void **state)
         if (status != RAPT_OK && status != RAPT_NO_MEMORY && status != RAPT_SYSTEM)
             fail_msg("allocation %ld: %s: %s", k, rapt_status_text(status), rapt_last_error());
         if (status && !*rapt_last_error()) fail_msg("allocation %ld failed without a sentence", k);
-        if (atomic_load(&live) != before) fail_msg("allocation %ld: %ld blocks leak", k, atomic_load(&live) - before);
+        if (atomic_load(&live) != before)
+            fail_msg("allocation %ld: %ld blocks leak", k, atomic_load(&live) - before);
         failures += status != RAPT_OK;
         if (used < k) break; /* the session needs fewer than k */
     }
@@ -183,9 +201,12 @@ static void execute_allocates_nothing(void **state)
         call_reset(&call);
         kinds[i](&call);
         assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &call.a), RAPT_OK);
-        assert_int_equal(rapt_alloc(rapt_device_at(context, 0), rapt_plan_workspace_size(plan) + 64, &workspace), RAPT_OK);
+        assert_int_equal(
+            rapt_alloc(rapt_device_at(context, 0), rapt_plan_workspace_size(plan) + 64, &workspace),
+            RAPT_OK);
         long before = atomic_load(&calls);
-        for (int n = 0; n < 3; n++) assert_int_equal(rapt_plan_execute(plan, &call.a, workspace, NULL), RAPT_OK);
+        for (int n = 0; n < 3; n++)
+            assert_int_equal(rapt_plan_execute(plan, &call.a, workspace, NULL), RAPT_OK);
         assert_int_equal(atomic_load(&calls), before);
         rapt_free(rapt_device_at(context, 0), workspace);
         rapt_plan_destroy(&plan);
@@ -203,7 +224,8 @@ static void forward_allocates_once_per_shape(void **state)
     plain(&call);
     assert_int_equal(rapt_forward(rapt_device_at(context, 0), &call.a, NULL), RAPT_OK);
     long before = atomic_load(&calls);
-    for (int n = 0; n < 5; n++) assert_int_equal(rapt_forward(rapt_device_at(context, 0), &call.a, NULL), RAPT_OK);
+    for (int n = 0; n < 5; n++)
+        assert_int_equal(rapt_forward(rapt_device_at(context, 0), &call.a, NULL), RAPT_OK);
     assert_int_equal(atomic_load(&calls), before);
     rapt_close(&context);
 }
@@ -224,7 +246,9 @@ static void a_refusal_allocates_nothing(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once), cmocka_unit_test(execute_allocates_nothing),
-                                       cmocka_unit_test(forward_allocates_once_per_shape), cmocka_unit_test(a_refusal_allocates_nothing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once),
+                                       cmocka_unit_test(execute_allocates_nothing),
+                                       cmocka_unit_test(forward_allocates_once_per_shape),
+                                       cmocka_unit_test(a_refusal_allocates_nothing)};
     return run_group("allocations", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

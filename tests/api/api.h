@@ -19,10 +19,10 @@ enum { B = 2, HQ = 4, HKV = 2, SQ = 5, SKV = 7, D = 8, DV = 6 };
 
 /* The memory of one call; outputs are all 1 bits. */
 struct call {
-    float   q[B * HQ * SQ * D], k[B * HKV * SKV * D], v[B * HKV * SKV * DV];
-    float   out[B * HQ * SQ * DV], lse[B * HQ * SQ], weights[B * HQ * SQ * SKV];
-    float   bias[B * HQ * SQ * SKV], slope[B * HQ], sink[B * HQ], scale[B * HKV * SKV];
-    int8_t  bytes[B * HKV * SKV * D];
+    float q[B * HQ * SQ * D], k[B * HKV * SKV * D], v[B * HKV * SKV * DV];
+    float out[B * HQ * SQ * DV], lse[B * HQ * SQ], weights[B * HQ * SQ * SKV];
+    float bias[B * HQ * SQ * SKV], slope[B * HQ], sink[B * HQ], scale[B * HKV * SKV];
+    int8_t bytes[B * HKV * SKV * D];
     uint8_t mask[B * HQ * SQ * SKV];
     int32_t starts[B + 2], lengths[B + 1], pages[16];
     rapt_attention a;

@@ -1,4 +1,5 @@
-/* growth.c: structs that begin with struct_size: a newer header's call with an older library, and no read past the size. */
+/* growth.c: structs that begin with struct_size: a newer header's call with an older library, and
+ * no read past the size. */
 #include "api.h"
 
 #include <sys/mman.h>
@@ -7,11 +8,13 @@
 static rapt_context *context;
 static rapt_device *device;
 
-/* The struct at the end of a page behind which nothing is mapped, followed by `tail` bytes that belong to it. */
+/* The struct at the end of a page behind which nothing is mapped, followed by `tail` bytes that
+ * belong to it. */
 static void *at_the_edge(const void *from, size_t size, size_t tail)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = (size + tail + page - 1) / page * page;
-    char *base = mmap(NULL, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *base =
+        mmap(NULL, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(base != MAP_FAILED);
     mprotect(base + bytes, page, PROT_NONE);
     char *to = base + bytes - size - tail;
@@ -31,7 +34,8 @@ static void a_newer_struct_with_zeros_runs(void **state)
     rapt_plan *plan;
     assert_int_equal(rapt_plan_create(&plan, device, a), RAPT_OK);
     rapt_plan_destroy(&plan);
-    rapt_rope_args rope = {.x = call.a.q, .out = rapt_tensor_bthd(call.weights, RAPT_F32, 1, 2, 3, D)};
+    rapt_rope_args rope = {.x = call.a.q,
+                           .out = rapt_tensor_bthd(call.weights, RAPT_F32, 1, 2, 3, D)};
     rope.x.size[0] = 1, rope.x.size[1] = 2, rope.x.size[2] = 3;
     assert_int_equal(rapt_rope(device, at_the_edge(&rope, sizeof rope, 8), NULL), RAPT_OK);
     rapt_config config = {.threads = 1, .backends = "cpu"};
@@ -50,7 +54,8 @@ static void a_newer_field_that_is_set_is_refused(void **state)
         a[sizeof call.a + at] = 1;
         assert_int_equal(rapt_forward(device, (rapt_attention *)a, NULL), RAPT_UNSUPPORTED);
         assert_non_null(strstr(rapt_last_error(), "link a newer library"));
-        for (size_t i = 0; i < sizeof call.out; i++) assert_int_equal(((unsigned char *)call.out)[i], 0xff);
+        for (size_t i = 0; i < sizeof call.out; i++)
+            assert_int_equal(((unsigned char *)call.out)[i], 0xff);
     }
     rapt_config config = {.threads = 1, .backends = "cpu"};
     rapt_context *other;
@@ -78,11 +83,11 @@ static void answers_fill_a_newer_struct(void **state)
     struct {
         rapt_device_info info;
         char tail[16];
-    } *device_info;
+    } * device_info;
     struct {
         rapt_kernel_info info;
         char tail[16];
-    } *kernel_info;
+    } * kernel_info;
     rapt_device_info empty = {0};
     rapt_kernel_info no_kernel = {0};
     (void)state;
@@ -92,7 +97,8 @@ static void answers_fill_a_newer_struct(void **state)
     assert_int_equal(device_info->info.struct_size, sizeof empty + 16);
     for (int i = 0; i < 16; i++) assert_int_equal(device_info->tail[i], 0);
     kernel_info = at_the_edge(&no_kernel, sizeof no_kernel, 16);
-    assert_int_equal(rapt_kernel_at(context, rapt_kernel_count(context) - 1, &kernel_info->info), RAPT_OK);
+    assert_int_equal(rapt_kernel_at(context, rapt_kernel_count(context) - 1, &kernel_info->info),
+                     RAPT_OK);
     assert_int_equal(kernel_info->info.struct_size, sizeof no_kernel + 16);
     empty.struct_size = 8;
     assert_int_equal(rapt_device_describe(device, &empty), RAPT_INVALID);
@@ -112,8 +118,10 @@ static void structs_have_no_padding(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_newer_struct_with_zeros_runs), cmocka_unit_test(a_newer_field_that_is_set_is_refused),
-                                       cmocka_unit_test(a_short_struct_is_refused), cmocka_unit_test(answers_fill_a_newer_struct),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_newer_struct_with_zeros_runs),
+                                       cmocka_unit_test(a_newer_field_that_is_set_is_refused),
+                                       cmocka_unit_test(a_short_struct_is_refused),
+                                       cmocka_unit_test(answers_fill_a_newer_struct),
                                        cmocka_unit_test(structs_have_no_padding)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);

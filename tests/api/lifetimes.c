@@ -42,17 +42,20 @@ static void a_failed_open_leaves_null(void **state)
     static const struct {
         rapt_config config;
         const char *words;
-    } rows[] = {{{.struct_size = sizeof(rapt_config), .backends = "cpu,gpu"}, "there is no backend 'gpu'"},
-                {{.struct_size = sizeof(rapt_config), .backends = ""}, "there is no backend ''"},
-                {{.struct_size = sizeof(rapt_config), .threads = -1, .backends = "cpu"}, "threads is -1"},
-                {{.struct_size = sizeof(rapt_config), .threads = 1000000, .backends = "cpu"}, "threads is 1000000"},
-                {{.struct_size = 4}, "struct_size is 4"}};
+    } rows[] = {
+        {{.struct_size = sizeof(rapt_config), .backends = "cpu,gpu"}, "there is no backend 'gpu'"},
+        {{.struct_size = sizeof(rapt_config), .backends = ""}, "there is no backend ''"},
+        {{.struct_size = sizeof(rapt_config), .threads = -1, .backends = "cpu"}, "threads is -1"},
+        {{.struct_size = sizeof(rapt_config), .threads = 1000000, .backends = "cpu"},
+         "threads is 1000000"},
+        {{.struct_size = 4}, "struct_size is 4"}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         rapt_context *context = (rapt_context *)&rows;
         assert_int_equal(rapt_open(&context, &rows[i].config), RAPT_INVALID);
         assert_null(context);
-        if (!strstr(rapt_last_error(), rows[i].words)) fail_msg("\"%s\" is not in: %s", rows[i].words, rapt_last_error());
+        if (!strstr(rapt_last_error(), rows[i].words))
+            fail_msg("\"%s\" is not in: %s", rows[i].words, rapt_last_error());
     }
     assert_int_equal(rapt_open(NULL, NULL), RAPT_INVALID);
 }
@@ -68,10 +71,8 @@ static void environment_is_checked(void **state)
     setenv("RAPT_CPU", "z80", 1);
     assert_int_equal(rapt_open(&context, NULL), RAPT_INVALID);
     assert_non_null(strstr(rapt_last_error(), "RAPT_CPU is 'z80'"));
-    if (level)
-        setenv("RAPT_CPU", kept, 1);
-    else
-        unsetenv("RAPT_CPU");
+    if (level) setenv("RAPT_CPU", kept, 1);
+    else unsetenv("RAPT_CPU");
     setenv("RAPT_THREADS", "many", 1);
     assert_int_equal(rapt_open(&context, NULL), RAPT_INVALID);
     assert_non_null(strstr(rapt_last_error(), "RAPT_THREADS is 'many'"));
@@ -106,7 +107,8 @@ static void plans_are_destroyed_once(void **state)
     rapt_close(&context);
 }
 
-/* More shapes than the device keeps plans for, each several times: the answers stay those of the shape. */
+/* More shapes than the device keeps plans for, each several times: the answers stay those of the
+ * shape. */
 static void forward_with_many_shapes(void **state)
 {
     static struct call call;
@@ -118,7 +120,8 @@ static void forward_with_many_shapes(void **state)
         for (int i = 0; i < 40; i++) {
             call_reset(&call);
             call.a.scale = 0.1 * (i + 1);
-            if (rapt_forward(rapt_device_at(context, 0), &call.a, NULL)) fail_msg("%s", rapt_last_error());
+            if (rapt_forward(rapt_device_at(context, 0), &call.a, NULL))
+                fail_msg("%s", rapt_last_error());
             if (!round) memcpy(first[i], call.out, sizeof first[i]);
             assert_memory_equal(first[i], call.out, sizeof first[i]);
         }
@@ -152,12 +155,15 @@ static void statuses_and_version(void **state)
 {
     (void)state;
     assert_string_equal(rapt_status_text(RAPT_OK), "success");
-    for (int s = RAPT_OK; s <= RAPT_SYSTEM; s++) assert_string_not_equal(rapt_status_text((rapt_status)s), "unknown status");
+    for (int s = RAPT_OK; s <= RAPT_SYSTEM; s++)
+        assert_string_not_equal(rapt_status_text((rapt_status)s), "unknown status");
     assert_string_equal(rapt_status_text((rapt_status)99), "unknown status");
-    assert_int_equal(rapt_version(), RAPT_VERSION_MAJOR * 10000 + RAPT_VERSION_MINOR * 100 + RAPT_VERSION_PATCH);
+    assert_int_equal(rapt_version(),
+                     RAPT_VERSION_MAJOR * 10000 + RAPT_VERSION_MINOR * 100 + RAPT_VERSION_PATCH);
 }
 
-/* Every row of the library is named, also of hardware that is not here; backends say why they opened nothing. */
+/* Every row of the library is named, also of hardware that is not here; backends say why they
+ * opened nothing. */
 static void rows_and_notes(void **state)
 {
     rapt_context *context;
@@ -236,10 +242,16 @@ static void memory_of_a_device(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(errors_belong_to_their_thread), cmocka_unit_test(open_and_close), cmocka_unit_test(the_cpu_is_last),
-        cmocka_unit_test(a_failed_open_leaves_null), cmocka_unit_test(environment_is_checked), cmocka_unit_test(plans_are_destroyed_once),
-        cmocka_unit_test(forward_with_many_shapes), cmocka_unit_test(statuses_and_version), cmocka_unit_test(rows_and_notes),
-        cmocka_unit_test(kernels_by_name), cmocka_unit_test(memory_of_a_device)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(errors_belong_to_their_thread),
+                                       cmocka_unit_test(open_and_close),
+                                       cmocka_unit_test(the_cpu_is_last),
+                                       cmocka_unit_test(a_failed_open_leaves_null),
+                                       cmocka_unit_test(environment_is_checked),
+                                       cmocka_unit_test(plans_are_destroyed_once),
+                                       cmocka_unit_test(forward_with_many_shapes),
+                                       cmocka_unit_test(statuses_and_version),
+                                       cmocka_unit_test(rows_and_notes),
+                                       cmocka_unit_test(kernels_by_name),
+                                       cmocka_unit_test(memory_of_a_device)};
     return run_group("lifetimes", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -1,5 +1,6 @@
-/* memory.c: attention needs memory for its tensors and no more: the scores of long sequences are never stored. Each case runs
- * in a process of its own and reports its peak. The full 131,072 x 131,072 runs with RAPT_TEST_SIZE=3. */
+/* memory.c: attention needs memory for its tensors and no more: the scores of long sequences are
+ * never stored. Each case runs in a process of its own and reports its peak. The full 131,072 x
+ * 131,072 runs with RAPT_TEST_SIZE=3. */
 #include "devices.h"
 #include "problem.h"
 
@@ -17,7 +18,8 @@
 
 #include "group.h"
 
-/* One forward call on dense tensors, without the guards of problem.c: peak resident kilobytes to the pipe. */
+/* One forward call on dense tensors, without the guards of problem.c: peak resident kilobytes to
+ * the pipe. */
 static void run(const char *text, int to)
 {
     static struct problem_line line;
@@ -33,8 +35,10 @@ static void run(const char *text, int to)
         size_t count = (size_t)(line.q_heads * line.q_tokens * line.qk_channels);
         char *data = malloc(count * element);
         if (!data) _exit(1);
-        for (size_t n = 0; n < count * element; n++) data[n] = (char)(n % 2 ? 0x3c + n % 3 : n % 251); /* all finite */
-        *tensors[i] = rapt_tensor_bhtd(data, (rapt_dtype)line.dtype, 1, line.q_heads, line.q_tokens, line.qk_channels);
+        for (size_t n = 0; n < count * element; n++)
+            data[n] = (char)(n % 2 ? 0x3c + n % 3 : n % 251); /* all finite */
+        *tensors[i] = rapt_tensor_bhtd(data, (rapt_dtype)line.dtype, 1, line.q_heads, line.q_tokens,
+                                       line.qk_channels);
     }
     if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) _exit(1);
     rapt_close(&context);
@@ -60,12 +64,15 @@ static double peak(const char *text)
     return (double)kilobytes / 1024;
 }
 
-/* Scores of 8192 x 8192 would take 256 MiB in f32; the tensors take 2 MiB and the engine's own memory does not grow. */
+/* Scores of 8192 x 8192 would take 256 MiB in f32; the tensors take 2 MiB and the engine's own
+ * memory does not grow. */
 static void peak_does_not_grow_with_the_square(void **state)
 {
     (void)state;
-    double small = peak("forward f32 b1 h1 q256 kv256 d16 causal"), large = peak("forward f32 b1 h1 q8192 kv8192 d16 causal");
-    if (getenv("RAPT_TEST_VERBOSE")) fprintf(stderr, "# peak %.1f MiB of 256 tokens, %.1f MiB of 8192\n", small, large);
+    double small = peak("forward f32 b1 h1 q256 kv256 d16 causal"),
+           large = peak("forward f32 b1 h1 q8192 kv8192 d16 causal");
+    if (getenv("RAPT_TEST_VERBOSE"))
+        fprintf(stderr, "# peak %.1f MiB of 256 tokens, %.1f MiB of 8192\n", small, large);
     assert_true(large - small < 24);
 }
 
@@ -84,7 +91,8 @@ static void tokens_131072_under_one_gigabyte(void **state)
 /* The workspace of a plan, too, is independent of the length. */
 static void workspace_does_not_grow_with_the_length(void **state)
 {
-    static const char *const lines[] = {"forward f32 b1 h8 q%d kv%d d64 causal", "forward bf16 b1 h8/2 q%d kv%d d128",
+    static const char *const lines[] = {"forward f32 b1 h8 q%d kv%d d64 causal",
+                                        "forward bf16 b1 h8/2 q%d kv%d d128",
                                         "forward bf16 b1 h8/2 q1 kv%d d128"};
     rapt_context *context;
     rapt_config config = {.struct_size = sizeof config, .threads = 4, .backends = "cpu"};
@@ -97,11 +105,14 @@ static void workspace_does_not_grow_with_the_length(void **state)
             char text[128], error[256];
             rapt_plan *plan;
             int64_t tokens = n ? 131072 : 4096;
-            snprintf(text, sizeof text, lines[i], (int)tokens, (int)tokens); /* the last line uses one number */
+            snprintf(text, sizeof text, lines[i], (int)tokens,
+                     (int)tokens); /* the last line uses one number */
             assert_true(problem_parse(text, &line, error, sizeof error));
             rapt_attention a = {.struct_size = sizeof a, .causal = line.causal};
-            a.q = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.q_heads, line.q_tokens, line.qk_channels);
-            a.k = a.v = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.kv_heads, line.kv_tokens, line.qk_channels);
+            a.q = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.q_heads, line.q_tokens,
+                                   line.qk_channels);
+            a.k = a.v = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.kv_heads,
+                                         line.kv_tokens, line.qk_channels);
             a.out = a.q;
             assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_OK);
             sizes[n] = rapt_plan_workspace_size(plan);

@@ -1,64 +1,196 @@
-/* refusals.c: every input that a call cannot mean gets its status and its sentence, from plan, forward and explain alike, and
- * leaves the outputs untouched. One row per rule. */
+/* refusals.c: every input that a call cannot mean gets its status and its sentence, from plan,
+ * forward and explain alike, and leaves the outputs untouched. One row per rule. */
 #include "api.h"
 
 static rapt_context *context;
 static rapt_device *device;
 static struct call call;
 
-static void q_absent(struct call *c) { c->a.q.dtype = 0; }
-static void k_absent(struct call *c) { c->a.k.dtype = 0; }
-static void v_absent(struct call *c) { c->a.v.dtype = 0; }
-static void out_absent(struct call *c) { memset(&c->a.out, 0, sizeof c->a.out); }
-static void q_of_bytes(struct call *c) { c->a.q.dtype = RAPT_U8; }
-static void no_dtype(struct call *c) { c->a.k.dtype = 77; }
-static void negative_dtype(struct call *c) { c->a.k.dtype = -1; }
-static void kv_mixed(struct call *c) { c->a.v.dtype = RAPT_F16; }
-static void half_q_f32_k(struct call *c) { c->a.q.dtype = c->a.out.dtype = RAPT_F16; }
-static void out_of_other_half(struct call *c) { c->a.out.dtype = RAPT_BF16; }
-static void heads_not_multiple(struct call *c) { c->a.q.size[1] = c->a.out.size[1] = 3; }
-static void no_kv_heads(struct call *c) { c->a.k.size[1] = c->a.v.size[1] = 0; }
-static void k_of_other_batch(struct call *c) { c->a.k.size[0] = 1; }
-static void v_shorter(struct call *c) { c->a.v.size[2] = SKV - 1; }
-static void v_of_other_heads(struct call *c) { c->a.v.size[1] = 1; }
-static void k_of_other_channels(struct call *c) { c->a.k.size[3] = D - 1; }
-static void out_of_other_channels(struct call *c) { c->a.out.size[3] = DV - 1; }
-static void out_of_other_queries(struct call *c) { c->a.out.size[2] = SQ + 1; }
-static void negative_size(struct call *c) { c->a.q.size[2] = -1; }
-static void no_channels(struct call *c) { c->a.q.size[3] = c->a.k.size[3] = 0; }
-static void out_repeats(struct call *c) { c->a.out.stride[1] = 0; }
-static void extent_overflows(struct call *c) { c->a.k.stride[0] = INT64_MAX; }
+static void q_absent(struct call *c)
+{
+    c->a.q.dtype = 0;
+}
+static void k_absent(struct call *c)
+{
+    c->a.k.dtype = 0;
+}
+static void v_absent(struct call *c)
+{
+    c->a.v.dtype = 0;
+}
+static void out_absent(struct call *c)
+{
+    memset(&c->a.out, 0, sizeof c->a.out);
+}
+static void q_of_bytes(struct call *c)
+{
+    c->a.q.dtype = RAPT_U8;
+}
+static void no_dtype(struct call *c)
+{
+    c->a.k.dtype = 77;
+}
+static void negative_dtype(struct call *c)
+{
+    c->a.k.dtype = -1;
+}
+static void kv_mixed(struct call *c)
+{
+    c->a.v.dtype = RAPT_F16;
+}
+static void half_q_f32_k(struct call *c)
+{
+    c->a.q.dtype = c->a.out.dtype = RAPT_F16;
+}
+static void out_of_other_half(struct call *c)
+{
+    c->a.out.dtype = RAPT_BF16;
+}
+static void heads_not_multiple(struct call *c)
+{
+    c->a.q.size[1] = c->a.out.size[1] = 3;
+}
+static void no_kv_heads(struct call *c)
+{
+    c->a.k.size[1] = c->a.v.size[1] = 0;
+}
+static void k_of_other_batch(struct call *c)
+{
+    c->a.k.size[0] = 1;
+}
+static void v_shorter(struct call *c)
+{
+    c->a.v.size[2] = SKV - 1;
+}
+static void v_of_other_heads(struct call *c)
+{
+    c->a.v.size[1] = 1;
+}
+static void k_of_other_channels(struct call *c)
+{
+    c->a.k.size[3] = D - 1;
+}
+static void out_of_other_channels(struct call *c)
+{
+    c->a.out.size[3] = DV - 1;
+}
+static void out_of_other_queries(struct call *c)
+{
+    c->a.out.size[2] = SQ + 1;
+}
+static void negative_size(struct call *c)
+{
+    c->a.q.size[2] = -1;
+}
+static void no_channels(struct call *c)
+{
+    c->a.q.size[3] = c->a.k.size[3] = 0;
+}
+static void out_repeats(struct call *c)
+{
+    c->a.out.stride[1] = 0;
+}
+static void extent_overflows(struct call *c)
+{
+    c->a.k.stride[0] = INT64_MAX;
+}
 static void lse_f16(struct call *c)
 {
     c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F16, B, HQ, SQ, 1);
 }
-static void lse_too_short(struct call *c) { c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F32, B, HQ, SQ - 1, 1); }
-static void bias_too_narrow(struct call *c) { c->a.bias = rapt_tensor_bhtd(c->bias, RAPT_F32, B, HQ, SQ, SKV - 1); }
-static void bias_other_half(struct call *c) { c->a.bias = rapt_tensor_bhtd(c->bias, RAPT_F16, B, HQ, SQ, SKV); }
-static void mask_of_f32(struct call *c) { c->a.mask = rapt_tensor_bhtd(c->bias, RAPT_F32, B, HQ, SQ, SKV); }
-static void mask_of_two_heads(struct call *c) { c->a.mask = rapt_tensor_bhtd(c->mask, RAPT_U8, B, 2, SQ, SKV); }
-static void slopes_too_few(struct call *c) { c->a.alibi_slope = rapt_tensor_bhtd(c->slope, RAPT_F32, 1, HQ - 1, 1, 1); }
-static void sink_per_query(struct call *c) { c->a.sink = rapt_tensor_bhtd(c->bias, RAPT_F32, 1, HQ, SQ, 1); }
-static void weights_too_wide(struct call *c) { c->a.weights = rapt_tensor_bhtd(c->weights, RAPT_F32, B, HQ, SQ, SKV + 1); }
-static void lengths_of_f32(struct call *c) { c->a.kv_length = rapt_tensor_bhtd(c->bias, RAPT_F32, B, 1, 1, 1); }
-static void lengths_too_many(struct call *c) { c->a.kv_length = rapt_tensor_bhtd(c->lengths, RAPT_I32, B + 1, 1, 1, 1); }
-static void causal_of_two(struct call *c) { c->a.causal = 2; }
-static void causal_negative(struct call *c) { c->a.causal = -1; }
-static void align_unknown(struct call *c) { c->a.align = 2; }
-static void invariant_unknown(struct call *c) { c->a.batch_invariant = 5; }
-static void window_negative(struct call *c) { c->a.window_left = -3; }
-static void window_right_negative(struct call *c) { c->a.window_right = INT64_MIN; }
-static void scale_nan(struct call *c) { c->a.scale = (double)0x1p1023 * 4 - (double)0x1p1023 * 4; }
-static void scale_infinite(struct call *c) { c->a.scale = 1e308 * 10; }
-static void softcap_negative(struct call *c) { c->a.softcap = -1; }
-static void softcap_infinite(struct call *c) { c->a.softcap = 1e308 * 10; }
-static void kernel_unknown(struct call *c) { c->a.kernel = "no_such_kernel"; }
+static void lse_too_short(struct call *c)
+{
+    c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F32, B, HQ, SQ - 1, 1);
+}
+static void bias_too_narrow(struct call *c)
+{
+    c->a.bias = rapt_tensor_bhtd(c->bias, RAPT_F32, B, HQ, SQ, SKV - 1);
+}
+static void bias_other_half(struct call *c)
+{
+    c->a.bias = rapt_tensor_bhtd(c->bias, RAPT_F16, B, HQ, SQ, SKV);
+}
+static void mask_of_f32(struct call *c)
+{
+    c->a.mask = rapt_tensor_bhtd(c->bias, RAPT_F32, B, HQ, SQ, SKV);
+}
+static void mask_of_two_heads(struct call *c)
+{
+    c->a.mask = rapt_tensor_bhtd(c->mask, RAPT_U8, B, 2, SQ, SKV);
+}
+static void slopes_too_few(struct call *c)
+{
+    c->a.alibi_slope = rapt_tensor_bhtd(c->slope, RAPT_F32, 1, HQ - 1, 1, 1);
+}
+static void sink_per_query(struct call *c)
+{
+    c->a.sink = rapt_tensor_bhtd(c->bias, RAPT_F32, 1, HQ, SQ, 1);
+}
+static void weights_too_wide(struct call *c)
+{
+    c->a.weights = rapt_tensor_bhtd(c->weights, RAPT_F32, B, HQ, SQ, SKV + 1);
+}
+static void lengths_of_f32(struct call *c)
+{
+    c->a.kv_length = rapt_tensor_bhtd(c->bias, RAPT_F32, B, 1, 1, 1);
+}
+static void lengths_too_many(struct call *c)
+{
+    c->a.kv_length = rapt_tensor_bhtd(c->lengths, RAPT_I32, B + 1, 1, 1, 1);
+}
+static void causal_of_two(struct call *c)
+{
+    c->a.causal = 2;
+}
+static void causal_negative(struct call *c)
+{
+    c->a.causal = -1;
+}
+static void align_unknown(struct call *c)
+{
+    c->a.align = 2;
+}
+static void invariant_unknown(struct call *c)
+{
+    c->a.batch_invariant = 5;
+}
+static void window_negative(struct call *c)
+{
+    c->a.window_left = -3;
+}
+static void window_right_negative(struct call *c)
+{
+    c->a.window_right = INT64_MIN;
+}
+static void scale_nan(struct call *c)
+{
+    c->a.scale = (double)0x1p1023 * 4 - (double)0x1p1023 * 4;
+}
+static void scale_infinite(struct call *c)
+{
+    c->a.scale = 1e308 * 10;
+}
+static void softcap_negative(struct call *c)
+{
+    c->a.softcap = -1;
+}
+static void softcap_infinite(struct call *c)
+{
+    c->a.softcap = 1e308 * 10;
+}
+static void kernel_unknown(struct call *c)
+{
+    c->a.kernel = "no_such_kernel";
+}
 static void i8_without_scale(struct call *c)
 {
     c->a.k = rapt_tensor_bthd(c->bytes, RAPT_I8, B, HKV, SKV, D);
     c->a.v = rapt_tensor_bthd(c->bytes, RAPT_I8, B, HKV, SKV, DV);
 }
-static void scale_without_i8(struct call *c) { c->a.k_scale = rapt_tensor_bhtd(c->scale, RAPT_F32, B, HKV, SKV, 1); }
+static void scale_without_i8(struct call *c)
+{
+    c->a.k_scale = rapt_tensor_bhtd(c->scale, RAPT_F32, B, HKV, SKV, 1);
+}
 static void scale_blocks_uneven(struct call *c)
 {
     i8_without_scale(c);
@@ -70,25 +202,58 @@ static void pages_and_starts(struct call *c)
     c->a.page_table = rapt_tensor_bhtd(c->pages, RAPT_I32, B, 1, 1, 1);
     c->a.kv_start = rapt_tensor_bhtd(c->starts, RAPT_I32, B + 1, 1, 1, 1);
 }
-static void ragged_with_batch(struct call *c) { c->a.q_start = rapt_tensor_bhtd(c->starts, RAPT_I32, B + 1, 1, 1, 1); }
-static void q_start_empty(struct call *c) { c->a.q_start = rapt_tensor_bhtd(c->starts, RAPT_I32, 0, 1, 1, 1); }
-static void size_zero(struct call *c) { c->a.struct_size = 0; }
-static void size_short(struct call *c) { c->a.struct_size = sizeof c->a - 8; }
-static void size_odd(struct call *c) { c->a.struct_size = sizeof c->a + 3; }
-static void size_absurd(struct call *c) { c->a.struct_size = UINT64_MAX; }
+static void ragged_with_batch(struct call *c)
+{
+    c->a.q_start = rapt_tensor_bhtd(c->starts, RAPT_I32, B + 1, 1, 1, 1);
+}
+static void q_start_empty(struct call *c)
+{
+    c->a.q_start = rapt_tensor_bhtd(c->starts, RAPT_I32, 0, 1, 1, 1);
+}
+static void size_zero(struct call *c)
+{
+    c->a.struct_size = 0;
+}
+static void size_short(struct call *c)
+{
+    c->a.struct_size = sizeof c->a - 8;
+}
+static void size_odd(struct call *c)
+{
+    c->a.struct_size = sizeof c->a + 3;
+}
+static void size_absurd(struct call *c)
+{
+    c->a.struct_size = UINT64_MAX;
+}
 
 /* Only the data pointers or what they point at are wrong: plan_create does not see them. */
-static void q_without_data(struct call *c) { c->a.q.data = NULL; }
-static void out_without_data(struct call *c) { c->a.out.data = NULL; }
-static void q_misaligned(struct call *c) { c->a.q.data = (char *)c->q + 1; }
+static void q_without_data(struct call *c)
+{
+    c->a.q.data = NULL;
+}
+static void out_without_data(struct call *c)
+{
+    c->a.out.data = NULL;
+}
+static void q_misaligned(struct call *c)
+{
+    c->a.q.data = (char *)c->q + 1;
+}
 static void out_is_q(struct call *c)
 {
     c->a.v.size[3] = D;
     c->a.v = c->a.k;
     c->a.out = c->a.q;
 }
-static void out_overlaps_v(struct call *c) { c->a.out.data = c->v; }
-static void lse_overlaps_out(struct call *c) { c->a.lse = rapt_tensor_bhtd(c->out, RAPT_F32, B, HQ, SQ, 1); }
+static void out_overlaps_v(struct call *c)
+{
+    c->a.out.data = c->v;
+}
+static void lse_overlaps_out(struct call *c)
+{
+    c->a.lse = rapt_tensor_bhtd(c->out, RAPT_F32, B, HQ, SQ, 1);
+}
 static void length_too_long(struct call *c)
 {
     c->a.kv_length = rapt_tensor_bhtd(c->lengths, RAPT_I32, B, 1, 1, 1);
@@ -121,7 +286,10 @@ static void start_negative(struct call *c)
     ragged(c);
     c->starts[0] = -1;
 }
-static void paged(struct call *c) { c->a.page_table = rapt_tensor_bhtd(c->pages, RAPT_I32, B, 1, 1, 1); }
+static void paged(struct call *c)
+{
+    c->a.page_table = rapt_tensor_bhtd(c->pages, RAPT_I32, B, 1, 1, 1);
+}
 static void page_beyond(struct call *c)
 {
     paged(c);
@@ -142,7 +310,10 @@ static const struct refusal {
     enum when when;
     const char *words; /* of the sentence */
 } refusals[] = {
-#define ROW(name, status, when, words) {#name, name, RAPT_##status, when, words}
+#define ROW(name, status, when, words)                                                             \
+    {                                                                                              \
+#name, name, RAPT_##status, when, words                                                    \
+    }
     ROW(q_absent, INVALID, AT_PLAN, "q is absent"),
     ROW(k_absent, INVALID, AT_PLAN, "k is absent"),
     ROW(v_absent, INVALID, AT_PLAN, "v is absent"),
@@ -216,15 +387,18 @@ enum { REFUSALS = sizeof refusals / sizeof *refusals };
 static void assert_refused(const struct refusal *r, rapt_status status, const char *function)
 {
     const char *sentence = rapt_last_error();
-    if (status != r->status) fail_msg("%s: %s gives %s: %s", r->name, function, rapt_status_text(status), sentence);
+    if (status != r->status)
+        fail_msg("%s: %s gives %s: %s", r->name, function, rapt_status_text(status), sentence);
     if (strncmp(sentence, function, strlen(function)) && r->when == AT_PLAN)
         fail_msg("%s: the sentence does not name %s: %s", r->name, function, sentence);
-    if (!strstr(sentence, r->words)) fail_msg("%s: \"%s\" is not in: %s", r->name, r->words, sentence);
+    if (!strstr(sentence, r->words))
+        fail_msg("%s: \"%s\" is not in: %s", r->name, r->words, sentence);
 }
 
 static void assert_untouched(const struct refusal *r)
 {
-    const unsigned char *bytes[3] = {(unsigned char *)call.out, (unsigned char *)call.lse, (unsigned char *)call.weights};
+    const unsigned char *bytes[3] = {(unsigned char *)call.out, (unsigned char *)call.lse,
+                                     (unsigned char *)call.weights};
     const size_t sizes[3] = {sizeof call.out, sizeof call.lse, sizeof call.weights};
     for (int n = 0; n < 3; n++)
         for (size_t i = 0; i < sizes[n]; i++)
@@ -245,7 +419,8 @@ static void test_refusal(void **state)
         assert_int_equal(length, strlen(text));
         assert_non_null(strstr(text, r->words));
         assert_int_equal(rapt_explain(device, &call.a, shorter, sizeof shorter), length);
-        assert_true(strlen(shorter) == sizeof shorter - 1 && !memcmp(shorter, text, sizeof shorter - 1));
+        assert_true(strlen(shorter) == sizeof shorter - 1 &&
+                    !memcmp(shorter, text, sizeof shorter - 1));
     } else { /* the plan is fine, its execution is not */
         assert_int_equal(rapt_plan_create(&plan, device, &call.a), RAPT_OK);
         void *workspace = aligned_alloc(64, (rapt_plan_workspace_size(plan) + 127) / 64 * 64);
@@ -258,7 +433,8 @@ static void test_refusal(void **state)
     assert_untouched(r);
 }
 
-/* The call that the rows bend is itself fine, and plan, forward and pointers of another call agree. */
+/* The call that the rows bend is itself fine, and plan, forward and pointers of another call agree.
+ */
 static void the_straight_call_runs(void **state)
 {
     static struct call other;
@@ -277,7 +453,8 @@ static void the_straight_call_runs(void **state)
     if (rapt_plan_workspace_size(plan)) {
         assert_int_equal(rapt_plan_execute(plan, &call.a, NULL, NULL), RAPT_INVALID);
         assert_non_null(strstr(rapt_last_error(), "workspace"));
-        assert_int_equal(rapt_plan_execute(plan, &call.a, (char *)workspace + 8, NULL), RAPT_INVALID);
+        assert_int_equal(rapt_plan_execute(plan, &call.a, (char *)workspace + 8, NULL),
+                         RAPT_INVALID);
     }
     free(workspace);
     rapt_plan_destroy(&plan);
@@ -311,9 +488,11 @@ static void null_objects_are_refused(void **state)
 
 int main(int argc, char **argv)
 {
-    static struct CMUnitTest tests[REFUSALS + 2] = {cmocka_unit_test(the_straight_call_runs), cmocka_unit_test(null_objects_are_refused)};
+    static struct CMUnitTest tests[REFUSALS + 2] = {cmocka_unit_test(the_straight_call_runs),
+                                                    cmocka_unit_test(null_objects_are_refused)};
     for (int i = 0; i < REFUSALS; i++)
-        tests[i + 2] = (struct CMUnitTest){refusals[i].name, test_refusal, NULL, NULL, (void *)&refusals[i]};
+        tests[i + 2] =
+            (struct CMUnitTest){refusals[i].name, test_refusal, NULL, NULL, (void *)&refusals[i]};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("refusals", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

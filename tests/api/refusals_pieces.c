@@ -1,4 +1,5 @@
-/* refusals_pieces.c: what the separate operations refuse, with the sentence, and that nothing is written. */
+/* refusals_pieces.c: what the separate operations refuse, with the sentence, and that nothing is
+ * written. */
 #include "api.h"
 
 static rapt_context *context;
@@ -21,20 +22,29 @@ struct pieces {
 
 static void straighten(struct pieces *p)
 {
-    rapt_tensor a = rapt_tensor_bhtd(x, RAPT_F32, 2, 4, 3, 8), b = rapt_tensor_bhtd(out, RAPT_F32, 2, 4, 3, 8);
-    rapt_tensor k = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 5, 8), scores = rapt_tensor_bhtd(out, RAPT_F32, 2, 4, 3, 5);
+    rapt_tensor a = rapt_tensor_bhtd(x, RAPT_F32, 2, 4, 3, 8),
+                b = rapt_tensor_bhtd(out, RAPT_F32, 2, 4, 3, 8);
+    rapt_tensor k = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 5, 8),
+                scores = rapt_tensor_bhtd(out, RAPT_F32, 2, 4, 3, 5);
     memset(p, 0, sizeof *p);
     memset(out, 0xff, sizeof out);
     memset(more, 0xff, sizeof more);
     p->rope = (rapt_rope_args){.struct_size = sizeof p->rope, .x = a, .out = b};
     p->softmax = (rapt_softmax_args){.struct_size = sizeof p->softmax, .x = a, .out = b};
     p->qk = (rapt_qk_args){.struct_size = sizeof p->qk, .q = a, .k = k, .out = scores};
-    p->pv = (rapt_pv_args){.struct_size = sizeof p->pv, .weights = rapt_tensor_bhtd(x, RAPT_F32, 2, 4, 3, 5), .v = k, .out = b};
+    p->pv = (rapt_pv_args){.struct_size = sizeof p->pv,
+                           .weights = rapt_tensor_bhtd(x, RAPT_F32, 2, 4, 3, 5),
+                           .v = k,
+                           .out = b};
     p->causal_mask = (rapt_causal_mask_args){.struct_size = sizeof p->causal_mask, .x = b};
-    p->kv_replicate = (rapt_kv_replicate_args){.struct_size = sizeof p->kv_replicate, .k = k, .v = rapt_tensor_bhtd(x, RAPT_F32, 2, 2, 5, 8),
-                                               .k_out = rapt_tensor_bhtd(out, RAPT_F32, 2, 4, 5, 8),
-                                               .v_out = rapt_tensor_bhtd(more, RAPT_F32, 2, 4, 5, 8)};
-    p->kv_append = (rapt_kv_append_args){.struct_size = sizeof p->kv_append, .k_new = rapt_tensor_bhtd(x, RAPT_F32, 2, 2, 3, 8),
+    p->kv_replicate =
+        (rapt_kv_replicate_args){.struct_size = sizeof p->kv_replicate,
+                                 .k = k,
+                                 .v = rapt_tensor_bhtd(x, RAPT_F32, 2, 2, 5, 8),
+                                 .k_out = rapt_tensor_bhtd(out, RAPT_F32, 2, 4, 5, 8),
+                                 .v_out = rapt_tensor_bhtd(more, RAPT_F32, 2, 4, 5, 8)};
+    p->kv_append = (rapt_kv_append_args){.struct_size = sizeof p->kv_append,
+                                         .k_new = rapt_tensor_bhtd(x, RAPT_F32, 2, 2, 3, 8),
                                          .v_new = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 3, 8),
                                          .k = rapt_tensor_bhtd(out, RAPT_F32, 2, 2, 9, 8),
                                          .v = rapt_tensor_bhtd(more, RAPT_F32, 2, 2, 9, 8)};
@@ -47,17 +57,28 @@ enum piece { rope, softmax, qk, pv, causal_mask, kv_replicate, kv_append };
 static rapt_status run(enum piece piece, const struct pieces *p, rapt_device *on)
 {
     switch (piece) {
-    case rope: return rapt_rope(on, &p->rope, NULL);
-    case softmax: return rapt_softmax(on, &p->softmax, NULL);
-    case qk: return rapt_qk(on, &p->qk, NULL);
-    case pv: return rapt_pv(on, &p->pv, NULL);
-    case causal_mask: return rapt_causal_mask(on, &p->causal_mask, NULL);
-    case kv_replicate: return rapt_kv_replicate(on, &p->kv_replicate, NULL);
-    default: return rapt_kv_append(on, &p->kv_append, NULL);
+    case rope:
+        return rapt_rope(on, &p->rope, NULL);
+    case softmax:
+        return rapt_softmax(on, &p->softmax, NULL);
+    case qk:
+        return rapt_qk(on, &p->qk, NULL);
+    case pv:
+        return rapt_pv(on, &p->pv, NULL);
+    case causal_mask:
+        return rapt_causal_mask(on, &p->causal_mask, NULL);
+    case kv_replicate:
+        return rapt_kv_replicate(on, &p->kv_replicate, NULL);
+    default:
+        return rapt_kv_append(on, &p->kv_append, NULL);
     }
 }
 
-#define BEND(name, statement) static void name(struct pieces *p) { statement; }
+#define BEND(name, statement)                                                                      \
+    static void name(struct pieces *p)                                                             \
+    {                                                                                              \
+        statement;                                                                                 \
+    }
 BEND(rope_size, p->rope.struct_size = 8)
 BEND(rope_dtype, p->rope.x.dtype = RAPT_I8)
 BEND(rope_shape, p->rope.out.size[2] = 2)
@@ -93,20 +114,26 @@ BEND(replicate_overlap, p->kv_replicate.v_out.data = out)
 BEND(append_heads, p->kv_append.k.size[1] = 1)
 BEND(append_channels, p->kv_append.v.size[3] = 4)
 BEND(append_full, p->kv_append.k.size[2] = p->kv_append.v.size[2] = 2)
-BEND(append_length, indices[0] = 7; p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
-BEND(append_length_negative, indices[1] = -1; p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
-BEND(append_page, indices[1] = 2; p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+BEND(append_length, indices[0] = 7;
+     p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+BEND(append_length_negative, indices[1] = -1;
+     p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+BEND(append_page, indices[1] = 2;
+     p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
 BEND(append_overlap, p->kv_append.v.data = out)
 BEND(append_scales, p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_rope_width, p->append_rope.rotary_channels = 12; p->kv_append.rope = &p->append_rope)
 
 static const struct refusal {
     const char *name;
-    enum piece  piece;
+    enum piece piece;
     void (*bend)(struct pieces *p);
     const char *words;
 } refusals[] = {
-#define ROW(piece, name, words) {#name, piece, name, words}
+#define ROW(piece, name, words)                                                                    \
+    {                                                                                              \
+#name, piece, name, words                                                                  \
+    }
     ROW(rope, rope_size, "struct_size is 8"),
     ROW(rope, rope_dtype, "x has dtype i8"),
     ROW(rope, rope_shape, "out has size 2 on its token axis (must be 3)"),
@@ -151,7 +178,8 @@ static const struct refusal {
 };
 enum { REFUSALS = sizeof refusals / sizeof *refusals };
 
-static const char *const functions[] = {"rapt_rope", "rapt_softmax", "rapt_qk", "rapt_pv", "rapt_causal_mask", "rapt_kv_replicate",
+static const char *const functions[] = {"rapt_rope",     "rapt_softmax",     "rapt_qk",
+                                        "rapt_pv",       "rapt_causal_mask", "rapt_kv_replicate",
                                         "rapt_kv_append"};
 
 static void test_refusal(void **state)
@@ -163,10 +191,13 @@ static void test_refusal(void **state)
     rapt_status status = run(r->piece, &p, device);
     const char *sentence = rapt_last_error();
     if (status != RAPT_INVALID) fail_msg("%s: %s: %s", r->name, rapt_status_text(status), sentence);
-    if (strncmp(sentence, functions[r->piece], strlen(functions[r->piece]))) fail_msg("%s does not name the function: %s", r->name, sentence);
-    if (!strstr(sentence, r->words)) fail_msg("%s: \"%s\" is not in: %s", r->name, r->words, sentence);
+    if (strncmp(sentence, functions[r->piece], strlen(functions[r->piece])))
+        fail_msg("%s does not name the function: %s", r->name, sentence);
+    if (!strstr(sentence, r->words))
+        fail_msg("%s: \"%s\" is not in: %s", r->name, r->words, sentence);
     for (size_t i = 0; i < sizeof out; i++)
-        if (((unsigned char *)out)[i] != 0xff || ((unsigned char *)more)[i] != 0xff) fail_msg("%s: an output was written", r->name);
+        if (((unsigned char *)out)[i] != 0xff || ((unsigned char *)more)[i] != 0xff)
+            fail_msg("%s: an output was written", r->name);
 }
 
 static void the_straight_calls_run(void **state)
@@ -185,10 +216,12 @@ int main(int argc, char **argv)
 {
     static struct CMUnitTest tests[REFUSALS + 1] = {cmocka_unit_test(the_straight_calls_run)};
     for (int i = 0; i < REFUSALS; i++)
-        tests[i + 1] = (struct CMUnitTest){refusals[i].name, test_refusal, NULL, NULL, (void *)&refusals[i]};
+        tests[i + 1] =
+            (struct CMUnitTest){refusals[i].name, test_refusal, NULL, NULL, (void *)&refusals[i]};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
-    int failed = run_group("refusals of the pieces", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
+    int failed = run_group("refusals of the pieces", tests, sizeof tests / sizeof *tests, NULL,
+                           NULL, argc, argv);
     rapt_close(&context);
     return failed;
 }

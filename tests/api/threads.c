@@ -1,4 +1,5 @@
-/* threads.c: one device, one plan and one context used by many threads at once give the bits of a single thread. */
+/* threads.c: one device, one plan and one context used by many threads at once give the bits of a
+ * single thread. */
 #include "bound.h"
 #include "problem.h"
 
@@ -16,9 +17,11 @@
 
 enum { THREADS = 8, ROUNDS = 12, LINES = 4 };
 
-static const char *const lines[LINES] = {"forward f32 b2 h4/2 q33 kv70 d40 causal lse", "forward bf16 b3 h8/2 q1 kv200 d64 kvlen=200,3,0 lse",
-                                         "forward f16 h4/2 q20 kv30 d64 causal lse qlens=20,0,3 kvlens=30,4,9",
-                                         "forward f32 b2 h4 q9 kv40 d64 paged7 softcap3 sink lse"};
+static const char *const lines[LINES] = {
+    "forward f32 b2 h4/2 q33 kv70 d40 causal lse",
+    "forward bf16 b3 h8/2 q1 kv200 d64 kvlen=200,3,0 lse",
+    "forward f16 h4/2 q20 kv30 d64 causal lse qlens=20,0,3 kvlens=30,4,9",
+    "forward f32 b2 h4 q9 kv40 d64 paged7 softcap3 sink lse"};
 
 /* What a single thread gets: copies of out and lse. */
 struct expected {
@@ -51,7 +54,8 @@ struct worker {
 static rapt_status call_once(struct problem_instance *p, int line, int way)
 {
     if (way == BY_PLAN) {
-        void *workspace = aligned_alloc(64, (rapt_plan_workspace_size(plans[line]) + 127) / 64 * 64);
+        void *workspace =
+            aligned_alloc(64, (rapt_plan_workspace_size(plans[line]) + 127) / 64 * 64);
         rapt_status status = rapt_plan_execute(plans[line], &p->args.forward, workspace, NULL);
         free(workspace);
         return status;
@@ -79,7 +83,8 @@ static void *work(void *argument)
         if (call_once(p, line, w->way))
             snprintf(w->fault, sizeof w->fault, "%s", rapt_last_error());
         else if (bits_of(p) != expected[line].bits)
-            snprintf(w->fault, sizeof w->fault, "%s: other bits than a single thread's", lines[line]);
+            snprintf(w->fault, sizeof w->fault, "%s: other bits than a single thread's",
+                     lines[line]);
         problem_free(p);
         free(p);
     }
@@ -133,7 +138,9 @@ static int open_all(void **state)
         struct problem_instance *p = malloc(sizeof *p);
         if (!p || !problem_parse(lines[i], &expected[i].line, error, sizeof error)) return -1;
         if (!problem_build(&expected[i].line, p, error, sizeof error)) return -1;
-        if (rapt_plan_create(&plans[i], device, &p->args.forward) || rapt_forward(device, &p->args.forward, NULL)) return -1;
+        if (rapt_plan_create(&plans[i], device, &p->args.forward) ||
+            rapt_forward(device, &p->args.forward, NULL))
+            return -1;
         expected[i].bits = bits_of(p);
         problem_free(p);
         free(p);
@@ -151,7 +158,9 @@ static int close_all(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forward_from_many_threads), cmocka_unit_test(one_plan_in_many_threads),
-                                       cmocka_unit_test(a_context_per_thread), cmocka_unit_test(all_ways_at_once)};
-    return run_group("threads", tests, sizeof tests / sizeof *tests, open_all, close_all, argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forward_from_many_threads), cmocka_unit_test(one_plan_in_many_threads),
+        cmocka_unit_test(a_context_per_thread), cmocka_unit_test(all_ways_at_once)};
+    return run_group("threads", tests, sizeof tests / sizeof *tests, open_all, close_all, argc,
+                     argv);
 }

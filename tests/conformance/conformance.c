@@ -1,4 +1,5 @@
-/* conformance.c: the named problems on the chosen devices and kernels against the oracle, and one test per problem.
+/* conformance.c: the named problems on the chosen devices and kernels against the oracle, and one
+ * test per problem.
  * --list prints the names. tests/devices.h names the environment variables. */
 #include "bound.h"
 #include "devices.h"
@@ -16,8 +17,8 @@
 struct run {
     const struct named_problem *named;
     rapt_device *device;
-    const char  *kernel; /* NULL: the library's choice */
-    char         name[160];
+    const char *kernel; /* NULL: the library's choice */
+    char name[160];
 };
 
 /* Multiply-adds that the oracle may spend on one problem; beyond, it samples rows. */
@@ -27,13 +28,17 @@ static void check_result(struct problem_instance *problem)
 {
     struct accuracy accuracy;
     const char *spoiled = problem_spoiled(problem);
-    if (spoiled) fail_msg("%s: bytes outside of the outputs were written, around or in %s", problem->line.text, spoiled);
+    if (spoiled)
+        fail_msg("%s: bytes outside of the outputs were written, around or in %s",
+                 problem->line.text, spoiled);
     if (!accuracy_check(problem, budget, &accuracy)) fail_msg("no memory for the oracle");
     if (accuracy.worst > 1)
-        fail_msg("%s: %s is %.9g, should be %.9g; the error is %.3g of the bound %.3g", problem->line.text, accuracy.where,
-                 accuracy.got, accuracy.want, accuracy.worst, accuracy.bound);
+        fail_msg("%s: %s is %.9g, should be %.9g; the error is %.3g of the bound %.3g",
+                 problem->line.text, accuracy.where, accuracy.got, accuracy.want, accuracy.worst,
+                 accuracy.bound);
     if (getenv("RAPT_TEST_VERBOSE"))
-        fprintf(stderr, "# %.4f of the bound at %s, %lld elements\n", accuracy.worst, accuracy.where, (long long)accuracy.elements);
+        fprintf(stderr, "# %.4f of the bound at %s, %lld elements\n", accuracy.worst,
+                accuracy.where, (long long)accuracy.elements);
 }
 
 static void test_problem(void **state)
@@ -81,7 +86,9 @@ static int kernels_of(const struct test_devices *devices, int index, const char 
     int count = 0;
     for (int64_t i = 0; i < rapt_kernel_count(devices->context) && count < most; i++) {
         rapt_kernel_info info = {.struct_size = sizeof info};
-        if (rapt_kernel_at(devices->context, i, &info) || !info.present || strcmp(info.op, "forward")) continue;
+        if (rapt_kernel_at(devices->context, i, &info) || !info.present ||
+            strcmp(info.op, "forward"))
+            continue;
         if (strcmp(info.backend, device->backend)) continue;
         bool known = false;
         for (int k = 0; k < count; k++) known = known || !strcmp(names[k], info.name);
@@ -90,8 +97,9 @@ static int kernels_of(const struct test_devices *devices, int index, const char 
     return count;
 }
 
-static void add_run(struct run *runs, struct CMUnitTest *tests, size_t *count, const struct named_problem *named,
-                    const struct test_devices *devices, int device, const char *kernel)
+static void add_run(struct run *runs, struct CMUnitTest *tests, size_t *count,
+                    const struct named_problem *named, const struct test_devices *devices,
+                    int device, const char *kernel)
 {
     struct run *run = &runs[*count];
     char label[32];
@@ -103,9 +111,10 @@ static void add_run(struct run *runs, struct CMUnitTest *tests, size_t *count, c
     tests[(*count)++] = (struct CMUnitTest){run->name, test_problem, NULL, NULL, run};
 }
 
-/* Which kernels to name: none for the library's choice; all of them; or with RAPT_CPU that level's own, so that a level is
- * not credited with problems that it leaves to a lower one. */
-static int named_kernels(const struct test_devices *devices, int device, const char *names[], int most)
+/* Which kernels to name: none for the library's choice; all of them; or with RAPT_CPU that level's
+ * own, so that a level is not credited with problems that it leaves to a lower one. */
+static int named_kernels(const struct test_devices *devices, int device, const char *names[],
+                         int most)
 {
     const char *mode = getenv("RAPT_TEST_KERNELS");
     int count = kernels_of(devices, device, names, most);
@@ -139,10 +148,13 @@ int main(int argc, char **argv)
     for (int d = 0; d < devices.count && runs && tests; d++) {
         int named = named_kernels(&devices, d, names, KERNELS);
         for (int i = 0; i < named_problem_count; i++) {
-            if (named_problems[i].size > largest || !problem_selected(named_problems[i].name, filter)) continue;
+            if (named_problems[i].size > largest ||
+                !problem_selected(named_problems[i].name, filter))
+                continue;
             if (!named || strncmp(named_problems[i].line, "forward", 7))
                 add_run(runs, tests, &count, &named_problems[i], &devices, d, NULL);
-            for (int k = 0; k < named; k++) add_run(runs, tests, &count, &named_problems[i], &devices, d, names[k]);
+            for (int k = 0; k < named; k++)
+                add_run(runs, tests, &count, &named_problems[i], &devices, d, names[k]);
         }
     }
     int failed = count ? _cmocka_run_group_tests("conformance", tests, count, NULL, NULL) : 0;

@@ -1,4 +1,5 @@
-/* definition.c: the oracle against closed forms, and the problem lines against counts and guards that are known by hand. */
+/* definition.c: the oracle against closed forms, and the problem lines against counts and guards
+ * that are known by hand. */
 #include "base/dtype.h"
 #include "bound.h"
 #include "oracle.h"
@@ -137,11 +138,12 @@ static void visible_keys_by_hand(void **state)
     static const struct {
         int causal, align, left, right, query;
         const char *seen;
-    } cases[] = {{1, RAPT_BOTTOM_RIGHT, -1, -1, 0, "11100"}, {1, RAPT_BOTTOM_RIGHT, -1, -1, 2, "11111"},
-                 {1, RAPT_TOP_LEFT, -1, -1, 0, "10000"},     {1, RAPT_TOP_LEFT, -1, -1, 2, "11100"},
-                 {0, RAPT_BOTTOM_RIGHT, 1, 1, 0, "01110"},   {0, RAPT_BOTTOM_RIGHT, 0, 0, 1, "00010"},
-                 {0, RAPT_TOP_LEFT, 0, 1, 2, "00110"},       {1, RAPT_BOTTOM_RIGHT, 1, 3, 1, "00110"},
-                 {0, RAPT_BOTTOM_RIGHT, -1, 0, 0, "11100"},  {0, RAPT_BOTTOM_RIGHT, 2, -1, 2, "00111"}};
+    } cases[] = {
+        {1, RAPT_BOTTOM_RIGHT, -1, -1, 0, "11100"}, {1, RAPT_BOTTOM_RIGHT, -1, -1, 2, "11111"},
+        {1, RAPT_TOP_LEFT, -1, -1, 0, "10000"},     {1, RAPT_TOP_LEFT, -1, -1, 2, "11100"},
+        {0, RAPT_BOTTOM_RIGHT, 1, 1, 0, "01110"},   {0, RAPT_BOTTOM_RIGHT, 0, 0, 1, "00010"},
+        {0, RAPT_TOP_LEFT, 0, 1, 2, "00110"},       {1, RAPT_BOTTOM_RIGHT, 1, 3, 1, "00110"},
+        {0, RAPT_BOTTOM_RIGHT, -1, 0, 0, "11100"},  {0, RAPT_BOTTOM_RIGHT, 2, -1, 2, "00111"}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct small s;
@@ -171,10 +173,11 @@ static void empty_row(void **state)
 /* Dense, packed and paged storage of the same tokens are the same problem. */
 static void storage_does_not_matter(void **state)
 {
-    static const char *const lines[] = {"forward f32 b3 h4/2 q9 kv40 d16 causal lse kvlen=40,7,21",
-                                        "forward f32 b3 h4/2 q9 kv40 d16 causal lse kvlen=40,7,21 paged7 i64",
-                                        "forward f32 b3 h4/2 q9 kv40 d16 causal lse kvlens=40,7,21 bhtd odd",
-                                        "forward f32 h4/2 q9 kv40 d16 causal lse qlens=9,9,9 kvlens=40,7,21 neg"};
+    static const char *const lines[] = {
+        "forward f32 b3 h4/2 q9 kv40 d16 causal lse kvlen=40,7,21",
+        "forward f32 b3 h4/2 q9 kv40 d16 causal lse kvlen=40,7,21 paged7 i64",
+        "forward f32 b3 h4/2 q9 kv40 d16 causal lse kvlens=40,7,21 bhtd odd",
+        "forward f32 h4/2 q9 kv40 d16 causal lse qlens=9,9,9 kvlens=40,7,21 neg"};
     static struct problem_line line;
     double first[3][4];
     (void)state;
@@ -183,7 +186,8 @@ static void storage_does_not_matter(void **state)
         struct problem_instance *p = malloc(sizeof *p);
         struct oracle o;
         struct oracle_row row;
-        assert_true(problem_parse(lines[n], &line, error, sizeof error) && problem_build(&line, p, error, sizeof error));
+        assert_true(problem_parse(lines[n], &line, error, sizeof error) &&
+                    problem_build(&line, p, error, sizeof error));
         assert_true(oracle_open(&o, &p->args.forward) && oracle_row_open(&row, &o));
         for (int b = 0; b < 3; b++)
             for (int h = 0; h < 4; h++) {
@@ -222,7 +226,8 @@ static void rope_angles(void **state)
     assert_true(fabs(last - linear) < 1e-12);
 }
 
-/* Llama 3.1: 8192 tokens, factor 8, theta 500000, heads of 128. Fast pairs are kept, slow ones divided by 8. */
+/* Llama 3.1: 8192 tokens, factor 8, theta 500000, heads of 128. Fast pairs are kept, slow ones
+ * divided by 8. */
 static void rope_llama3(void **state)
 {
     rapt_rope_args plain = {.struct_size = sizeof plain, .theta = 500000}, scaled = plain;
@@ -241,11 +246,13 @@ static void rope_llama3(void **state)
 
 static void rope_yarn(void **state)
 {
-    rapt_rope_args a = {.struct_size = sizeof a, .scaling = RAPT_ROPE_YARN, .factor = 4, .original_context = 4096};
+    rapt_rope_args a = {
+        .struct_size = sizeof a, .scaling = RAPT_ROPE_YARN, .factor = 4, .original_context = 4096};
     rapt_rope_args plain = {.struct_size = sizeof plain};
     double c, s, c0, s0, m = 0.1 * log(4.0) + 1;
     (void)state;
-    oracle_rope_angle(&a, 128, 3, 0, &c, &s); /* fast pairs keep their frequency; cos and sin are multiplied */
+    oracle_rope_angle(&a, 128, 3, 0, &c,
+                      &s); /* fast pairs keep their frequency; cos and sin are multiplied */
     oracle_rope_angle(&plain, 128, 3, 0, &c0, &s0);
     assert_near(c, m * c0);
     oracle_rope_angle(&a, 128, 400, 63, &c, &s); /* slow ones are interpolated */
@@ -293,18 +300,30 @@ static double flops_of(const char *text)
 static void counts_of_work(void **state)
 {
     (void)state;
-    assert_true(flops_of("forward bf16 b2 h16/4 q1024 kv2048 d128") == 4.0 * 2 * 16 * 1024 * 2048 * 128);
+    assert_true(flops_of("forward bf16 b2 h16/4 q1024 kv2048 d128") ==
+                4.0 * 2 * 16 * 1024 * 2048 * 128);
     assert_true(flops_of("forward bf16 b1 h1 q100 kv100 d64 causal") == 4.0 * 5050 * 64);
     assert_true(flops_of("forward bf16 b1 h1 q10 kv100 d64 causal") == 4.0 * (91 + 100) * 5 * 64);
     assert_true(flops_of("forward bf16 b1 h1 q100 kv100 d64 window0,0") == 4.0 * 100 * 64);
-    assert_true(flops_of("forward bf16 h3 q9 kv9 d64/32 qlens=3,0,2 kvlens=5,9,4") == 2.0 * 3 * (15 + 8) * 96);
+    assert_true(flops_of("forward bf16 h3 q9 kv9 d64/32 qlens=3,0,2 kvlens=5,9,4") ==
+                2.0 * 3 * (15 + 8) * 96);
 }
 
 static void lines_that_mean_nothing(void **state)
 {
-    static const char *const lines[] = {"", "attention f32", "forward f33", "forward b", "forward h7/2", "forward q3 qlens=4",
-                                        "forward window3", "forward kvlen=5 kv4", "forward mask=qq11", "kv_append q9 kv5",
-                                        "forward paged16 ragged", "forward d64/", "forward b1x"};
+    static const char *const lines[] = {"",
+                                        "attention f32",
+                                        "forward f33",
+                                        "forward b",
+                                        "forward h7/2",
+                                        "forward q3 qlens=4",
+                                        "forward window3",
+                                        "forward kvlen=5 kv4",
+                                        "forward mask=qq11",
+                                        "kv_append q9 kv5",
+                                        "forward paged16 ragged",
+                                        "forward d64/",
+                                        "forward b1x"};
     static struct problem_line line;
     (void)state;
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
@@ -314,7 +333,8 @@ static void lines_that_mean_nothing(void **state)
     }
 }
 
-/* A byte outside of the outputs is noticed, inside it is not; a read-only input may not change at all. */
+/* A byte outside of the outputs is noticed, inside it is not; a read-only input may not change at
+ * all. */
 static void guards_notice_stray_writes(void **state)
 {
     static const char *const strides[] = {"", "odd", "neg", "chan2", "bhtd", "edge"};
@@ -324,14 +344,16 @@ static void guards_notice_stray_writes(void **state)
         char text[128], error[256];
         struct problem_instance *p = malloc(sizeof *p);
         snprintf(text, sizeof text, "forward f32 b2 h2 q5 kv9 d7 lse %s", strides[n]);
-        assert_true(problem_parse(text, &line, error, sizeof error) && problem_build(&line, p, error, sizeof error));
+        assert_true(problem_parse(text, &line, error, sizeof error) &&
+                    problem_build(&line, p, error, sizeof error));
         assert_null(problem_spoiled(p));
         float *out = p->args.forward.out.data, *q = p->args.forward.q.data;
         out[tensor_offset(&p->args.forward.out, 1, 1, 4, 6)] = 1;
         assert_null(problem_spoiled(p));
         const rapt_tensor *t = &p->args.forward.out;
         int64_t low = 0;
-        for (int axis = 0; axis < 4; axis++) low += t->stride[axis] < 0 ? (t->size[axis] - 1) * t->stride[axis] : 0;
+        for (int axis = 0; axis < 4; axis++)
+            low += t->stride[axis] < 0 ? (t->size[axis] - 1) * t->stride[axis] : 0;
         out[low - 1] = 1;
         assert_string_equal(problem_spoiled(p), "out");
         problem_free(p);
@@ -353,21 +375,33 @@ static void named_problems_are_sound(void **state)
     for (int i = 0; i < named_problem_count; i++) {
         char error[256] = "";
         const struct named_problem *named = &named_problems[i];
-        if (!problem_parse(named->line, &line, error, sizeof error)) fail_msg("%s: %s", named->name, error);
-        if (problem_flops(&line) / 2 > most[named->size]) fail_msg("%s is larger than size %d", named->name, named->size);
+        if (!problem_parse(named->line, &line, error, sizeof error))
+            fail_msg("%s: %s", named->name, error);
+        if (problem_flops(&line) / 2 > most[named->size])
+            fail_msg("%s is larger than size %d", named->name, named->size);
         for (int j = 0; j < i; j++)
-            if (!strcmp(named_problems[j].name, named->name)) fail_msg("%s is named twice", named->name);
+            if (!strcmp(named_problems[j].name, named->name))
+                fail_msg("%s is named twice", named->name);
     }
 }
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(uniform_scores), cmocka_unit_test(one_key), cmocka_unit_test(two_keys),
-        cmocka_unit_test(softcap_then_bias_then_slope), cmocka_unit_test(sink_takes_its_share),
-        cmocka_unit_test(visible_keys_by_hand), cmocka_unit_test(empty_row), cmocka_unit_test(storage_does_not_matter),
-        cmocka_unit_test(rope_angles), cmocka_unit_test(rope_llama3), cmocka_unit_test(rope_yarn),
-        cmocka_unit_test(rope_is_a_relative_rotation), cmocka_unit_test(counts_of_work), cmocka_unit_test(lines_that_mean_nothing),
-        cmocka_unit_test(guards_notice_stray_writes), cmocka_unit_test(named_problems_are_sound)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(uniform_scores),
+                                       cmocka_unit_test(one_key),
+                                       cmocka_unit_test(two_keys),
+                                       cmocka_unit_test(softcap_then_bias_then_slope),
+                                       cmocka_unit_test(sink_takes_its_share),
+                                       cmocka_unit_test(visible_keys_by_hand),
+                                       cmocka_unit_test(empty_row),
+                                       cmocka_unit_test(storage_does_not_matter),
+                                       cmocka_unit_test(rope_angles),
+                                       cmocka_unit_test(rope_llama3),
+                                       cmocka_unit_test(rope_yarn),
+                                       cmocka_unit_test(rope_is_a_relative_rotation),
+                                       cmocka_unit_test(counts_of_work),
+                                       cmocka_unit_test(lines_that_mean_nothing),
+                                       cmocka_unit_test(guards_notice_stray_writes),
+                                       cmocka_unit_test(named_problems_are_sound)};
     return run_group("definition", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -1,5 +1,6 @@
-/* equivalences.c: calls that must mean the same: an option left at zero, the separate operations joined, copied heads, a cache
- * filled token by token. Each test runs on every chosen device (tests/devices.h). */
+/* equivalences.c: calls that must mean the same: an option left at zero, the separate operations
+ * joined, copied heads, a cache filled token by token. Each test runs on every chosen device
+ * (tests/devices.h). */
 #include "trial.h"
 
 /* ---- Options that mean the same (S09, S12, S15) ---- */
@@ -52,7 +53,8 @@ static void a_zeroed_option_is_the_default(void **state)
 
 static void weights_sum_to_one(void **state)
 {
-    static const char *const lines[] = {"forward f32 b2 h4/2 q33 kv90 d64 causal weights lse", "forward f32 b1 h4 q9 kv50 d64 sink weights lse",
+    static const char *const lines[] = {"forward f32 b2 h4/2 q33 kv90 d64 causal weights lse",
+                                        "forward f32 b1 h4 q9 kv50 d64 sink weights lse",
                                         "forward f16 b2 h4/2 q1 kv90 d64 weights lse"};
     (void)state;
     EACH_DEVICE(device) for (size_t n = 0; n < 3; n++)
@@ -62,10 +64,15 @@ static void weights_sum_to_one(void **state)
         for (int64_t b = 0; b < a->weights.size[0]; b++)
             for (int64_t h = 0; h < a->weights.size[1]; h++)
                 for (int64_t i = 0; i < a->weights.size[2]; i++) {
-                    double sum = 0, lse = load_float(a->lse.data, RAPT_F32, tensor_offset(&a->lse, b, h, i, 0));
+                    double sum = 0, lse = load_float(a->lse.data, RAPT_F32,
+                                                     tensor_offset(&a->lse, b, h, i, 0));
                     for (int64_t j = 0; j < a->weights.size[3]; j++)
-                        sum += load_float(a->weights.data, a->weights.dtype, tensor_offset(&a->weights, b, h, i, j));
-                    if (a->sink.dtype) sum += exp(load_float(a->sink.data, RAPT_F32, tensor_offset(&a->sink, b, h, 0, 0)) - lse);
+                        sum += load_float(a->weights.data, a->weights.dtype,
+                                          tensor_offset(&a->weights, b, h, i, j));
+                    if (a->sink.dtype)
+                        sum += exp(load_float(a->sink.data, RAPT_F32,
+                                              tensor_offset(&a->sink, b, h, 0, 0)) -
+                                   lse);
                     assert_true(fabs(sum - 1) < 1e-4);
                 }
         trial_close(t);
@@ -74,8 +81,9 @@ static void weights_sum_to_one(void **state)
 
 /* ---- The pieces together ---- */
 
-/* softmax(causal_mask(q k^T)) v through the separate operations is attention. The weights are f32, so the bound of the fused
- * call holds. S26 aside, this is how the pieces are meant to be joined. */
+/* softmax(causal_mask(q k^T)) v through the separate operations is attention. The weights are f32,
+ * so the bound of the fused call holds. S26 aside, this is how the pieces are meant to be joined.
+ */
 static void pieces_make_attention(void **state)
 {
     (void)state;
@@ -85,10 +93,12 @@ static void pieces_make_attention(void **state)
         rapt_attention *a = &t->there.args.forward;
         rapt_qk_args qk = {.struct_size = sizeof qk, .q = a->q, .k = a->k, .out = a->weights};
         rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = a->weights};
-        rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a->weights, .out = a->weights};
-        rapt_pv_args pv = {.struct_size = sizeof pv, .weights = a->weights, .v = a->v, .out = a->out};
-        if (rapt_qk(device, &qk, NULL) || rapt_causal_mask(device, &mask, NULL) || rapt_softmax(device, &softmax, NULL) ||
-            rapt_pv(device, &pv, NULL))
+        rapt_softmax_args softmax = {
+            .struct_size = sizeof softmax, .x = a->weights, .out = a->weights};
+        rapt_pv_args pv = {
+            .struct_size = sizeof pv, .weights = a->weights, .v = a->v, .out = a->out};
+        if (rapt_qk(device, &qk, NULL) || rapt_causal_mask(device, &mask, NULL) ||
+            rapt_softmax(device, &softmax, NULL) || rapt_pv(device, &pv, NULL))
             fail_msg("%s", rapt_last_error());
         if (problem_download(&t->there, &t->host)) fail_msg("%s", rapt_last_error());
         assert_accurate(t);
@@ -105,14 +115,21 @@ static void replicated(const char *text, rapt_device *device)
     size_t element = dtype_size(a.k.dtype);
     void *memory[2];
     for (int n = 0; n < 2; n++)
-        assert_int_equal(rapt_alloc(device, (size_t)(b * heads * s * (n ? a.v.size[3] : a.k.size[3])) * element, &memory[n]), RAPT_OK);
-    rapt_kv_replicate_args r = {.struct_size = sizeof r, .k = a.k, .v = a.v,
-                                .k_out = rapt_tensor_bthd(memory[0], (rapt_dtype)a.k.dtype, b, heads, s, a.k.size[3]),
-                                .v_out = rapt_tensor_bthd(memory[1], (rapt_dtype)a.v.dtype, b, heads, s, a.v.size[3])};
+        assert_int_equal(
+            rapt_alloc(device, (size_t)(b * heads * s * (n ? a.v.size[3] : a.k.size[3])) * element,
+                       &memory[n]),
+            RAPT_OK);
+    rapt_kv_replicate_args r = {
+        .struct_size = sizeof r,
+        .k = a.k,
+        .v = a.v,
+        .k_out = rapt_tensor_bthd(memory[0], (rapt_dtype)a.k.dtype, b, heads, s, a.k.size[3]),
+        .v_out = rapt_tensor_bthd(memory[1], (rapt_dtype)a.v.dtype, b, heads, s, a.v.size[3])};
     if (rapt_kv_replicate(device, &r, NULL)) fail_msg("%s", rapt_last_error());
     a.k = r.k_out;
     a.v = r.v_out;
-    if (rapt_forward(device, &a, NULL) || problem_download(&t->there, &t->host)) fail_msg("%s", rapt_last_error());
+    if (rapt_forward(device, &a, NULL) || problem_download(&t->there, &t->host))
+        fail_msg("%s", rapt_last_error());
     assert_accurate(t);
     for (int n = 0; n < 2; n++) rapt_free(device, memory[n]);
     trial_close(t);
@@ -125,7 +142,8 @@ static void replicated_heads_are_grouped_heads(void **state)
     each_type("forward %s b2 h6/2 q20 kv40 d64/32 lse", replicated);
 }
 
-/* A cache filled token by token, with attention after each, gives the rows of one causal call over all. */
+/* A cache filled token by token, with attention after each, gives the rows of one causal call over
+ * all. */
 static void decoding_is_prefill(void **state)
 {
     enum { STEPS = 37 };
@@ -133,14 +151,18 @@ static void decoding_is_prefill(void **state)
     EACH_DEVICE(device) for (size_t n = 0; n < 3; n++)
     {
         char text[PROBLEM_LINE];
-        snprintf(text, sizeof text, "forward %s b2 h4/2 q%d kv%d d64 causal lse", types[n], STEPS, STEPS);
+        snprintf(text, sizeof text, "forward %s b2 h4/2 q%d kv%d d64 causal lse", types[n], STEPS,
+                 STEPS);
         struct trial *t = trial_open(text, device);
         rapt_attention a = t->there.args.forward;
-        for (int64_t i = 0; i < STEPS; i++) { /* query i with keys 0 ... i: views of one token and of i + 1 */
+        for (int64_t i = 0; i < STEPS;
+             i++) { /* query i with keys 0 ... i: views of one token and of i + 1 */
             rapt_attention step = a;
             rapt_tensor *queries[3] = {&step.q, &step.out, &step.lse};
             for (int c = 0; c < 3; c++) {
-                queries[c]->data = (char *)queries[c]->data + i * queries[c]->stride[2] * (int64_t)dtype_size(queries[c]->dtype);
+                queries[c]->data =
+                    (char *)queries[c]->data +
+                    i * queries[c]->stride[2] * (int64_t)dtype_size(queries[c]->dtype);
                 queries[c]->size[2] = 1;
             }
             step.k.size[2] = step.v.size[2] = i + 1;
@@ -154,9 +176,10 @@ static void decoding_is_prefill(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_zeroed_option_is_the_default), cmocka_unit_test(weights_sum_to_one),
-        cmocka_unit_test(pieces_make_attention), cmocka_unit_test(replicated_heads_are_grouped_heads),
-        cmocka_unit_test(decoding_is_prefill)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_zeroed_option_is_the_default),
+                                       cmocka_unit_test(weights_sum_to_one),
+                                       cmocka_unit_test(pieces_make_attention),
+                                       cmocka_unit_test(replicated_heads_are_grouped_heads),
+                                       cmocka_unit_test(decoding_is_prefill)};
     return run_on_devices("equivalences", tests, sizeof tests / sizeof *tests, argc, argv);
 }

@@ -1,33 +1,40 @@
-/* properties.c: what must hold between two calls: same bits, and nothing leaking between rows. Each test runs on every chosen
- * device (tests/devices.h). Lines S.. are of docs/SEMANTICS.md. */
+/* properties.c: what must hold between two calls: same bits, and nothing leaking between rows. Each
+ * test runs on every chosen device (tests/devices.h). Lines S.. are of docs/SEMANTICS.md. */
 #include "trial.h"
 
-static bool same_element(const rapt_tensor *x, const rapt_tensor *y, const int64_t at[4], int64_t y0)
+static bool same_element(const rapt_tensor *x, const rapt_tensor *y, const int64_t at[4],
+                         int64_t y0)
 {
     size_t bytes = dtype_size(x->dtype);
-    int64_t i = tensor_offset(x, at[0], at[1], at[2], at[3]), j = tensor_offset(y, y0, at[1], at[2], at[3]);
-    return !memcmp((char *)x->data + i * (int64_t)bytes, (char *)y->data + j * (int64_t)bytes, bytes);
+    int64_t i = tensor_offset(x, at[0], at[1], at[2], at[3]),
+            j = tensor_offset(y, y0, at[1], at[2], at[3]);
+    return !memcmp((char *)x->data + i * (int64_t)bytes, (char *)y->data + j * (int64_t)bytes,
+                   bytes);
 }
 
 /* Elements of a row that differ in their bits; y0: the batch index in y. */
-static int64_t row_differs(const rapt_tensor *x, const rapt_tensor *y, int64_t b, int64_t h, int64_t i, int64_t y0)
+static int64_t row_differs(const rapt_tensor *x, const rapt_tensor *y, int64_t b, int64_t h,
+                           int64_t i, int64_t y0)
 {
     int64_t count = 0;
-    for (int64_t c = 0; c < x->size[3]; c++) count += !same_element(x, y, (const int64_t[4]){b, h, i, c}, y0);
+    for (int64_t c = 0; c < x->size[3]; c++)
+        count += !same_element(x, y, (const int64_t[4]){b, h, i, c}, y0);
     return count;
 }
 
 static void assert_same_bits(const struct trial *x, const struct trial *y, const char *why)
 {
     const rapt_attention *a = &x->host.args.forward, *b = &y->host.args.forward;
-    const rapt_tensor *pairs[3][2] = {{&a->out, &b->out}, {&a->lse, &b->lse}, {&a->weights, &b->weights}};
+    const rapt_tensor *pairs[3][2] = {
+        {&a->out, &b->out}, {&a->lse, &b->lse}, {&a->weights, &b->weights}};
     for (int n = 0; n < 3; n++) {
         const rapt_tensor *t = pairs[n][0];
         for (int64_t s = 0; s < t->size[0] && t->dtype; s++)
             for (int64_t h = 0; h < t->size[1]; h++)
                 for (int64_t i = 0; i < t->size[2]; i++)
                     if (row_differs(t, pairs[n][1], s, h, i, s))
-                        fail_msg("%s: row %lld,%lld,%lld differs: %s", x->line.text, (long long)s, (long long)h, (long long)i, why);
+                        fail_msg("%s: row %lld,%lld,%lld differs: %s", x->line.text, (long long)s,
+                                 (long long)h, (long long)i, why);
     }
 }
 
@@ -35,9 +42,11 @@ static void assert_same_bits(const struct trial *x, const struct trial *y, const
 
 /* Lines of every kind of schedule: tiles, few queries, many keys, packed, paged. */
 static const char *const schedules[] = {
-    "forward %s b2 h4/2 q100 kv150 d64 causal lse", "forward %s b2 h8/2 q1 kv1000 d64 lse kvlen=1000,333",
+    "forward %s b2 h4/2 q100 kv150 d64 causal lse",
+    "forward %s b2 h8/2 q1 kv1000 d64 lse kvlen=1000,333",
     "forward %s h4/2 q60 kv90 d64 causal lse qlens=3,60,0,17,1 kvlens=3,60,5,90,33",
-    "forward %s b3 h8/2 q2 kv150 d128 causal lse paged16 kvlen=150,3,77", "forward %s b1 h3 q40 kv70 d59 bias mask sink alibi lse weights"};
+    "forward %s b3 h8/2 q2 kv150 d128 causal lse paged16 kvlen=150,3,77",
+    "forward %s b1 h3 q40 kv70 d59 bias mask sink alibi lse weights"};
 enum { SCHEDULES = sizeof schedules / sizeof *schedules };
 
 static void repeat(const char *text, rapt_device *device)
@@ -73,14 +82,13 @@ static void any_number_of_threads_same_bits(void **state)
             snprintf(text, sizeof text, schedules[i], types[n]);
             for (size_t c = 0; c < sizeof threads / sizeof *threads; c++) {
                 rapt_context *context;
-                rapt_config config = {.struct_size = sizeof config, .threads = threads[c], .backends = "cpu"};
+                rapt_config config = {
+                    .struct_size = sizeof config, .threads = threads[c], .backends = "cpu"};
                 assert_int_equal(rapt_open(&context, &config), RAPT_OK);
                 struct trial *t = trial_of(text, rapt_device_at(context, 0));
                 if (first) assert_same_bits(first, t, "another number of threads");
-                if (!first)
-                    first = t;
-                else
-                    trial_close(t);
+                if (!first) first = t;
+                else trial_close(t);
                 if (first == t) t->there.device = NULL;
                 rapt_close(&context);
             }
@@ -89,8 +97,9 @@ static void any_number_of_threads_same_bits(void **state)
         }
 }
 
-/* A sequence alone, in other company and in another place has the bits that it has in the batch. The values of a sequence
- * depend on its index, so its rows are moved from the batch's host memory. */
+/* A sequence alone, in other company and in another place has the bits that it has in the batch.
+ * The values of a sequence depend on its index, so its rows are moved from the batch's host memory.
+ */
 static void copy_sequence(const rapt_tensor *from, int64_t b, const rapt_tensor *to, int64_t place)
 {
     size_t bytes = dtype_size(from->dtype);
@@ -98,10 +107,12 @@ static void copy_sequence(const rapt_tensor *from, int64_t b, const rapt_tensor 
         for (int64_t i = 0; i < from->size[2]; i++)
             for (int64_t c = 0; c < from->size[3]; c++)
                 memcpy((char *)to->data + tensor_offset(to, place, h, i, c) * (int64_t)bytes,
-                       (char *)from->data + tensor_offset(from, b, h, i, c) * (int64_t)bytes, bytes);
+                       (char *)from->data + tensor_offset(from, b, h, i, c) * (int64_t)bytes,
+                       bytes);
 }
 
-static void company(const char *pattern, const char *lengths, const char *other, int64_t b, int64_t place, rapt_device *device)
+static void company(const char *pattern, const char *lengths, const char *other, int64_t b,
+                    int64_t place, rapt_device *device)
 {
     char text[PROBLEM_LINE];
     snprintf(text, sizeof text, pattern, lengths);
@@ -117,18 +128,19 @@ static void company(const char *pattern, const char *lengths, const char *other,
     for (int64_t h = 0; h < x->size[1]; h++)
         for (int64_t i = 0; i < x->size[2]; i++)
             if (row_differs(x, y, b, h, i, place))
-                fail_msg("%s: sequence %lld of kvlen=%s differs at place %lld of kvlen=%s", pattern, (long long)b, lengths,
-                         (long long)place, other);
+                fail_msg("%s: sequence %lld of kvlen=%s differs at place %lld of kvlen=%s", pattern,
+                         (long long)b, lengths, (long long)place, other);
     trial_close(moved);
     trial_close(batch);
 }
 
 static void batch_invariant_same_bits(void **state)
 {
-    static const char *const patterns[] = {"forward f32 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
-                                           "forward bf16 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
-                                           "forward f16 h4/2 q5 kv900 d128 causal batch_invariant kvlen=%s",
-                                           "forward bf16 h4/2 q60 kv900 d64 causal batch_invariant kvlen=%s"};
+    static const char *const patterns[] = {
+        "forward f32 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
+        "forward bf16 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
+        "forward f16 h4/2 q5 kv900 d128 causal batch_invariant kvlen=%s",
+        "forward bf16 h4/2 q60 kv900 d64 causal batch_invariant kvlen=%s"};
     (void)state;
     EACH_DEVICE(device) for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
     {
@@ -140,7 +152,8 @@ static void batch_invariant_same_bits(void **state)
 
 /* ---- Nothing leaks (S18, S19) ---- */
 
-/* What hidden memory holds does not matter: the line with NaN there has the bits of the line with numbers there. */
+/* What hidden memory holds does not matter: the line with NaN there has the bits of the line with
+ * numbers there. */
 static void hidden(const char *text, rapt_device *device)
 {
     char poisoned[PROBLEM_LINE];
@@ -172,7 +185,8 @@ static void fill_unused(const rapt_tensor *t)
             for (int64_t i = 0; i < t->size[2]; i++)
                 for (int64_t c = 0; c < t->size[3]; c++) {
                     int64_t at = tensor_offset(t, b, h, i, c);
-                    if (!memcmp((char *)t->data + at * (int64_t)bytes, ones, bytes)) store_float(t->data, t->dtype, at, 1e4f);
+                    if (!memcmp((char *)t->data + at * (int64_t)bytes, ones, bytes))
+                        store_float(t->data, t->dtype, at, 1e4f);
                 }
 }
 
@@ -209,13 +223,16 @@ static void spread(const char *text, const char *spoiler, rapt_device *device)
     for (int64_t s = 0; s < a->out.size[0]; s++)
         for (int64_t h = 0; h < a->out.size[1]; h++)
             for (int64_t i = 0; i < a->out.size[2]; i++) {
-                int64_t first, last, middle = (in_q ? a->q.size[2] : problem_kv_length(&x->line, 0)) / 2;
+                int64_t first, last,
+                    middle = (in_q ? a->q.size[2] : problem_kv_length(&x->line, 0)) / 2;
                 problem_visible(&x->line, s, i, &first, &last);
-                bool touched = !s && (in_q ? !h && i == middle : h < group && middle >= first && middle < last);
+                bool touched = !s && (in_q ? !h && i == middle
+                                           : h < group && middle >= first && middle < last);
                 int64_t differs = row_differs(&a->out, &b->out, s, h, i, s);
                 differing += differs;
                 if (!touched && differs)
-                    fail_msg("%s: row %lld,%lld,%lld does not see it and changed", spoiled, (long long)s, (long long)h, (long long)i);
+                    fail_msg("%s: row %lld,%lld,%lld does not see it and changed", spoiled,
+                             (long long)s, (long long)h, (long long)i);
             }
     assert_true(differing > 0);
     trial_close(x);
@@ -224,13 +241,16 @@ static void spread(const char *text, const char *spoiler, rapt_device *device)
 
 static void spoilers_stay_in_their_rows(void **state)
 {
-    static const char *const spoilers[] = {"nan_q", "nan_k", "nan_v", "inf_q", "inf_k", "inf_v", "minf_k"};
-    static const char *const lines[] = {"forward f32 b2 h4/2 q70 kv70 d64 causal", "forward bf16 b2 h4/2 q70 kv70 d64 causal",
-                                        "forward f16 b2 h4/2 q70 kv70 d64 window9,9", "forward f32 b2 h8/2 q1 kv300 d64",
-                                        "forward bf16 b2 h8/2 q4 kv300 d128 causal window30,0"};
+    static const char *const spoilers[] = {"nan_q", "nan_k", "nan_v", "inf_q",
+                                           "inf_k", "inf_v", "minf_k"};
+    static const char *const lines[] = {
+        "forward f32 b2 h4/2 q70 kv70 d64 causal", "forward bf16 b2 h4/2 q70 kv70 d64 causal",
+        "forward f16 b2 h4/2 q70 kv70 d64 window9,9", "forward f32 b2 h8/2 q1 kv300 d64",
+        "forward bf16 b2 h8/2 q4 kv300 d128 causal window30,0"};
     (void)state;
-    EACH_DEVICE(device) for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        for (size_t n = 0; n < sizeof spoilers / sizeof *spoilers; n++)
+    EACH_DEVICE(device)
+    for (size_t i = 0; i < sizeof lines / sizeof *lines;
+         i++) for (size_t n = 0; n < sizeof spoilers / sizeof *spoilers; n++)
     {
         if (i == 4 && n != 0 && n != 3) continue; /* the middle key is out of this window */
         spread(lines[i], spoilers[n], device);
@@ -279,11 +299,17 @@ static void empty(const char *text, rapt_device *device)
                 problem_visible(&t->line, b, i, &first, &last);
                 if (first < last) continue;
                 count++;
-                float sink = a->sink.dtype ? load_float(a->sink.data, RAPT_F32, tensor_offset(&a->sink, b, h, 0, 0)) : -INFINITY;
-                float lse = load_float(a->lse.data, RAPT_F32, oracle_offset(a, &a->lse, b, h, i, 0));
-                if (!(lse == sink)) fail_msg("%s: lse of an empty row is %g, should be %g", text, (double)lse, (double)sink);
+                float sink = a->sink.dtype ? load_float(a->sink.data, RAPT_F32,
+                                                        tensor_offset(&a->sink, b, h, 0, 0))
+                                           : -INFINITY;
+                float lse =
+                    load_float(a->lse.data, RAPT_F32, oracle_offset(a, &a->lse, b, h, i, 0));
+                if (!(lse == sink))
+                    fail_msg("%s: lse of an empty row is %g, should be %g", text, (double)lse,
+                             (double)sink);
                 for (int64_t c = 0; c < a->out.size[3]; c++)
-                    if (!(load_float(a->out.data, a->out.dtype, oracle_offset(a, &a->out, b, h, i, c)) == 0))
+                    if (!(load_float(a->out.data, a->out.dtype,
+                                     oracle_offset(a, &a->out, b, h, i, c)) == 0))
                         fail_msg("%s: out of an empty row is not 0", text);
             }
     assert_true(count > 0);
@@ -311,13 +337,15 @@ static void rows_with_a_sink_alone(void **state)
 
 /* ---- Merging by lse (S22) ---- */
 
-/* Attention over the keys [from, to) of a trial: views of the same memory. Results stay in the trial's device memory. */
+/* Attention over the keys [from, to) of a trial: views of the same memory. Results stay in the
+ * trial's device memory. */
 static void run_part(struct trial *t, int64_t from, int64_t to)
 {
     rapt_attention a = t->there.args.forward;
     rapt_tensor *kv[2] = {&a.k, &a.v};
     for (int n = 0; n < 2; n++) {
-        kv[n]->data = (char *)kv[n]->data + from * kv[n]->stride[2] * (int64_t)dtype_size(kv[n]->dtype);
+        kv[n]->data =
+            (char *)kv[n]->data + from * kv[n]->stride[2] * (int64_t)dtype_size(kv[n]->dtype);
         kv[n]->size[2] = to - from;
     }
     if (rapt_forward(t->there.device, &a, NULL)) fail_msg("%s", rapt_last_error());
@@ -329,26 +357,33 @@ static void merge(const char *text, const int64_t cuts[4], rapt_device *device)
     struct trial *t = trial_open(text, device);
     const rapt_attention *a = &t->host.args.forward;
     int64_t rows = a->out.size[1] * a->out.size[2], dv = a->out.size[3];
-    double *sum = calloc((size_t)(rows * dv), sizeof *sum), *lse = malloc((size_t)rows * sizeof *lse);
+    double *sum = calloc((size_t)(rows * dv), sizeof *sum),
+           *lse = malloc((size_t)rows * sizeof *lse);
     for (int64_t r = 0; r < rows; r++) lse[r] = -INFINITY;
     for (int n = 0; n < 3; n++) {
         run_part(t, cuts[n], cuts[n + 1]);
         for (int64_t r = 0; r < rows; r++) {
             int64_t h = r / a->out.size[2], i = r % a->out.size[2];
             double part = load_float(a->lse.data, RAPT_F32, tensor_offset(&a->lse, 0, h, i, 0));
-            double most = fmax(part, lse[r]), all = most == -INFINITY ? most : most + log(exp(part - most) + exp(lse[r] - most));
-            double keep = all == -INFINITY ? 0 : exp(lse[r] - all), add = all == -INFINITY ? 0 : exp(part - all);
+            double most = fmax(part, lse[r]),
+                   all =
+                       most == -INFINITY ? most : most + log(exp(part - most) + exp(lse[r] - most));
+            double keep = all == -INFINITY ? 0 : exp(lse[r] - all),
+                   add = all == -INFINITY ? 0 : exp(part - all);
             for (int64_t c = 0; c < dv; c++)
-                sum[r * dv + c] = keep * sum[r * dv + c] +
-                                  add * load_float(a->out.data, a->out.dtype, tensor_offset(&a->out, 0, h, i, c));
+                sum[r * dv + c] =
+                    keep * sum[r * dv + c] +
+                    add * load_float(a->out.data, a->out.dtype, tensor_offset(&a->out, 0, h, i, c));
             lse[r] = all;
         }
     }
-    for (int64_t r = 0; r < rows; r++) { /* judged by the whole problem's bound, to which a merge in f64 adds nothing */
+    for (int64_t r = 0; r < rows;
+         r++) { /* judged by the whole problem's bound, to which a merge in f64 adds nothing */
         int64_t h = r / a->out.size[2], i = r % a->out.size[2];
         store_float(a->lse.data, RAPT_F32, tensor_offset(&a->lse, 0, h, i, 0), (float)lse[r]);
         for (int64_t c = 0; c < dv; c++)
-            store_float(a->out.data, a->out.dtype, tensor_offset(&a->out, 0, h, i, c), (float)sum[r * dv + c]);
+            store_float(a->out.data, a->out.dtype, tensor_offset(&a->out, 0, h, i, c),
+                        (float)sum[r * dv + c]);
     }
     assert_accurate(t);
     free(sum);
@@ -358,22 +393,30 @@ static void merge(const char *text, const int64_t cuts[4], rapt_device *device)
 
 static void parts_merge_by_lse(void **state)
 {
-    static const char *const lines[] = {"forward f32 b1 h4/2 q20 kv150 d64 lse", "forward bf16 out-f32 b1 h4/2 q20 kv150 d64 lse",
-                                        "forward f16 out-f32 b1 h8/2 q1 kv150 d128 lse", "forward f32 b1 h2 q5 kv150 d64 lse growing",
-                                        "forward f32 b1 h2 q5 kv150 d64 lse huge", "forward f32 b1 h2 q5 kv150 d64 softcap5 lse"};
+    static const char *const lines[] = {"forward f32 b1 h4/2 q20 kv150 d64 lse",
+                                        "forward bf16 out-f32 b1 h4/2 q20 kv150 d64 lse",
+                                        "forward f16 out-f32 b1 h8/2 q1 kv150 d128 lse",
+                                        "forward f32 b1 h2 q5 kv150 d64 lse growing",
+                                        "forward f32 b1 h2 q5 kv150 d64 lse huge",
+                                        "forward f32 b1 h2 q5 kv150 d64 softcap5 lse"};
     static const int64_t cuts[3][4] = {{0, 75, 110, 150}, {0, 0, 1, 150}, {0, 149, 150, 150}};
     (void)state;
-    EACH_DEVICE(device) for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        for (int n = 0; n < 3; n++) merge(lines[i], cuts[n], device);
+    EACH_DEVICE(device)
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) for (int n = 0; n < 3; n++)
+        merge(lines[i], cuts[n], device);
 }
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_call_same_bits), cmocka_unit_test(any_number_of_threads_same_bits),
-        cmocka_unit_test(batch_invariant_same_bits), cmocka_unit_test(hidden_memory_does_not_matter),
-        cmocka_unit_test(unused_memory_does_not_matter), cmocka_unit_test(spoilers_stay_in_their_rows),
-        cmocka_unit_test(the_future_is_hidden), cmocka_unit_test(empty_rows_are_zero),
-        cmocka_unit_test(rows_with_a_sink_alone), cmocka_unit_test(parts_merge_by_lse)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_call_same_bits),
+                                       cmocka_unit_test(any_number_of_threads_same_bits),
+                                       cmocka_unit_test(batch_invariant_same_bits),
+                                       cmocka_unit_test(hidden_memory_does_not_matter),
+                                       cmocka_unit_test(unused_memory_does_not_matter),
+                                       cmocka_unit_test(spoilers_stay_in_their_rows),
+                                       cmocka_unit_test(the_future_is_hidden),
+                                       cmocka_unit_test(empty_rows_are_zero),
+                                       cmocka_unit_test(rows_with_a_sink_alone),
+                                       cmocka_unit_test(parts_merge_by_lse)};
     return run_on_devices("properties", tests, sizeof tests / sizeof *tests, argc, argv);
 }

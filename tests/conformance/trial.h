@@ -1,4 +1,5 @@
-/* trial.h: runs a problem line on a device inside a cmocka test, for the programs of this folder. */
+/* trial.h: runs a problem line on a device inside a cmocka test, for the programs of this folder.
+ */
 #ifndef RAPT_TESTS_TRIAL_H
 #define RAPT_TESTS_TRIAL_H
 
@@ -25,9 +26,9 @@ static struct test_devices devices;
 
 /* A problem in host and device memory; heap memory, as args and regions point into it. */
 struct trial {
-    struct problem_line     line;
+    struct problem_line line;
     struct problem_instance host;
-    struct problem_device   there;
+    struct problem_device there;
 };
 
 static inline struct trial *trial_open(const char *text, rapt_device *device)
@@ -35,7 +36,8 @@ static inline struct trial *trial_open(const char *text, rapt_device *device)
     char error[256];
     struct trial *t = calloc(1, sizeof *t);
     assert_non_null(t);
-    if (!problem_parse(text, &t->line, error, sizeof error) || !problem_build(&t->line, &t->host, error, sizeof error))
+    if (!problem_parse(text, &t->line, error, sizeof error) ||
+        !problem_build(&t->line, &t->host, error, sizeof error))
         fail_msg("%s", error);
     if (problem_upload(&t->host, device, &t->there)) fail_msg("%s", rapt_last_error());
     return t;
@@ -58,7 +60,8 @@ static inline void trial_refresh(struct trial *t)
 
 static inline void trial_run(struct trial *t)
 {
-    if (problem_run(&t->there, t->line.op, NULL)) fail_msg("%s: %s", t->line.text, rapt_last_error());
+    if (problem_run(&t->there, t->line.op, NULL))
+        fail_msg("%s: %s", t->line.text, rapt_last_error());
     if (problem_download(&t->there, &t->host)) fail_msg("%s", rapt_last_error());
 }
 
@@ -74,8 +77,8 @@ static inline void assert_accurate(const struct trial *t)
     struct accuracy accuracy;
     assert_true(accuracy_check(&t->host, 0, &accuracy));
     if (accuracy.worst > 1)
-        fail_msg("%s: %s is %.9g, should be %.9g, %.3g of the bound", t->line.text, accuracy.where, accuracy.got, accuracy.want,
-                 accuracy.worst);
+        fail_msg("%s: %s is %.9g, should be %.9g, %.3g of the bound", t->line.text, accuracy.where,
+                 accuracy.got, accuracy.want, accuracy.worst);
 }
 
 #define EACH_DEVICE(device)                                                                        \
@@ -98,7 +101,8 @@ static inline void each_type(const char *pattern, line_test *test)
 }
 
 /* The main of such a program: the tests on the chosen devices; skips without one. */
-static int run_on_devices(const char *group, const struct CMUnitTest *tests, size_t count, int argc, char **argv)
+static int run_on_devices(const char *group, const struct CMUnitTest *tests, size_t count, int argc,
+                          char **argv)
 {
     if (!test_devices_open(&devices)) {
         fprintf(stderr, "%s\n", rapt_last_error());

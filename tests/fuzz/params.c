@@ -1,7 +1,8 @@
-/* params.c: fuzz target: hostile argument structs through explain, plan, forward and the separate operations. Bytes of the
- * input are instructions that bend a call which is fine; the rest of the input becomes the memory, index tensors included.
- * A call runs only when its views lie within that memory: the library cannot know where memory ends, but it must refuse
- * everything else by itself. Refused calls must leave all memory as it was, accepted ones every input. */
+/* params.c: fuzz target: hostile argument structs through explain, plan, forward and the separate
+ * operations. Bytes of the input are instructions that bend a call which is fine; the rest of the
+ * input becomes the memory, index tensors included. A call runs only when its views lie within that
+ * memory: the library cannot know where memory ends, but it must refuse everything else by itself.
+ * Refused calls must leave all memory as it was, accepted ones every input. */
 #include "base/dtype.h"
 #include "rapt/rapt.h"
 
@@ -31,19 +32,38 @@ static uint8_t take(struct input *in)
 /* Mostly small numbers; some at the edges of what arithmetic bears. */
 static int64_t take_number(struct input *in)
 {
-    static const int64_t edges[] = {0, 1, -1, 2, INT64_MAX, INT64_MIN, (int64_t)1 << 31, (int64_t)1 << 32, (int64_t)1 << 62,
-                                    INT32_MAX, -((int64_t)1 << 33), 65535, 65536, 4611686018427387905, -2, 3037000500,
-                                    0x3ff0000000000000, 0x7ff8000000000000, 0x7ff0000000000000, (int64_t)0xfff0000000000000,
-                                    0x3f90000000000000, 0x40b0000000000000};
+    static const int64_t edges[] = {0,
+                                    1,
+                                    -1,
+                                    2,
+                                    INT64_MAX,
+                                    INT64_MIN,
+                                    (int64_t)1 << 31,
+                                    (int64_t)1 << 32,
+                                    (int64_t)1 << 62,
+                                    INT32_MAX,
+                                    -((int64_t)1 << 33),
+                                    65535,
+                                    65536,
+                                    4611686018427387905,
+                                    -2,
+                                    3037000500,
+                                    0x3ff0000000000000,
+                                    0x7ff8000000000000,
+                                    0x7ff0000000000000,
+                                    (int64_t)0xfff0000000000000,
+                                    0x3f90000000000000,
+                                    0x40b0000000000000};
     uint8_t kind = take(in);
     if (kind & 0x80) return edges[(kind & 0x7f) % (sizeof edges / sizeof *edges)];
     return kind & 0x40 ? (int8_t)take(in) : kind & 0x3f;
 }
 
-/* A call: its struct, how many tensors follow struct_size, how many 64-bit fields follow them, and which tensors are written. */
+/* A call: its struct, how many tensors follow struct_size, how many 64-bit fields follow them, and
+ * which tensors are written. */
 struct form {
-    size_t   size;
-    int      tensors, words;
+    size_t size;
+    int tensors, words;
     unsigned outputs;
     rapt_status (*run)(void *args);
 };
@@ -93,21 +113,25 @@ static rapt_status run_kv_append(void *args)
 }
 
 static const struct form forms[] = {
-    {sizeof(rapt_attention), 17, 7, FIELD(rapt_attention, out) | FIELD(rapt_attention, lse) | FIELD(rapt_attention, weights), run_forward},
+    {sizeof(rapt_attention), 17, 7,
+     FIELD(rapt_attention, out) | FIELD(rapt_attention, lse) | FIELD(rapt_attention, weights),
+     run_forward},
     {sizeof(rapt_rope_args), 5, 11, FIELD(rapt_rope_args, out), run_rope},
     {sizeof(rapt_softmax_args), 2, 0, FIELD(rapt_softmax_args, out), run_softmax},
     {sizeof(rapt_qk_args), 3, 1, FIELD(rapt_qk_args, out), run_qk},
     {sizeof(rapt_pv_args), 3, 0, FIELD(rapt_pv_args, out), run_pv},
     {sizeof(rapt_kv_append_args), 9, 0,
-     FIELD(rapt_kv_append_args, k) | FIELD(rapt_kv_append_args, v) | FIELD(rapt_kv_append_args, k_scale) | FIELD(rapt_kv_append_args, v_scale),
+     FIELD(rapt_kv_append_args, k) | FIELD(rapt_kv_append_args, v) |
+         FIELD(rapt_kv_append_args, k_scale) | FIELD(rapt_kv_append_args, v_scale),
      run_kv_append},
 };
 
-/* A call that is fine: batch 2, heads 4 over 2, 3 queries, 5 keys, 8 channels, each tensor in its slot. */
+/* A call that is fine: batch 2, heads 4 over 2, 3 queries, 5 keys, 8 channels, each tensor in its
+ * slot. */
 static void straighten(int form, unsigned char *args)
 {
     rapt_tensor *t = (rapt_tensor *)(args + 8);
-#define AT(n) (memory + (n) * SLOT)
+#define AT(n) (memory + (n)*SLOT)
     switch (form) {
     case 0: {
         rapt_attention *a = (rapt_attention *)args;
@@ -118,24 +142,35 @@ static void straighten(int form, unsigned char *args)
         a->causal = 1;
         break;
     }
-    case 1: t[0] = rapt_tensor_bthd(AT(0), RAPT_F32, 2, 4, 3, 8), t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 4, 3, 8); break;
-    case 2: t[0] = rapt_tensor_bhtd(AT(0), RAPT_F32, 2, 4, 3, 8), t[1] = rapt_tensor_bhtd(AT(1), RAPT_F32, 2, 4, 3, 8); break;
+    case 1:
+        t[0] = rapt_tensor_bthd(AT(0), RAPT_F32, 2, 4, 3, 8),
+        t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 4, 3, 8);
+        break;
+    case 2:
+        t[0] = rapt_tensor_bhtd(AT(0), RAPT_F32, 2, 4, 3, 8),
+        t[1] = rapt_tensor_bhtd(AT(1), RAPT_F32, 2, 4, 3, 8);
+        break;
     case 3:
-        t[0] = rapt_tensor_bthd(AT(0), RAPT_F32, 2, 4, 3, 8), t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 2, 5, 8);
+        t[0] = rapt_tensor_bthd(AT(0), RAPT_F32, 2, 4, 3, 8),
+        t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 2, 5, 8);
         t[2] = rapt_tensor_bhtd(AT(2), RAPT_F32, 2, 4, 3, 5);
         break;
     case 4:
-        t[0] = rapt_tensor_bhtd(AT(0), RAPT_F32, 2, 4, 3, 5), t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 2, 5, 8);
+        t[0] = rapt_tensor_bhtd(AT(0), RAPT_F32, 2, 4, 3, 5),
+        t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 2, 5, 8);
         t[2] = rapt_tensor_bthd(AT(2), RAPT_F32, 2, 4, 3, 8);
         break;
     default:
-        t[0] = rapt_tensor_bthd(AT(0), RAPT_F32, 2, 2, 3, 8), t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 2, 3, 8);
-        t[2] = rapt_tensor_bthd(AT(2), RAPT_F32, 2, 2, 9, 8), t[3] = rapt_tensor_bthd(AT(3), RAPT_F32, 2, 2, 9, 8);
+        t[0] = rapt_tensor_bthd(AT(0), RAPT_F32, 2, 2, 3, 8),
+        t[1] = rapt_tensor_bthd(AT(1), RAPT_F32, 2, 2, 3, 8);
+        t[2] = rapt_tensor_bthd(AT(2), RAPT_F32, 2, 2, 9, 8),
+        t[3] = rapt_tensor_bthd(AT(3), RAPT_F32, 2, 2, 9, 8);
     }
 #undef AT
 }
 
-/* Instructions: a tensor becomes absent, dense of small sizes in its slot, or has one field set; or a word is set. */
+/* Instructions: a tensor becomes absent, dense of small sizes in its slot, or has one field set; or
+ * a word is set. */
 static void bend(const struct form *form, unsigned char *args, struct input *in)
 {
     rapt_tensor *tensors = (rapt_tensor *)(args + 8);
@@ -153,7 +188,8 @@ static void bend(const struct form *form, unsigned char *args, struct input *in)
             if (field == 1 || field == 2) {
                 int64_t dtype = take(in) % 9, s[4];
                 for (int i = 0; i < 4; i++) s[i] = take(in) % 9;
-                *t = (field == 1 ? rapt_tensor_bhtd : rapt_tensor_bthd)(memory + n * SLOT, (rapt_dtype)dtype, s[0], s[1], s[2], s[3]);
+                *t = (field == 1 ? rapt_tensor_bhtd : rapt_tensor_bthd)(
+                    memory + n * SLOT, (rapt_dtype)dtype, s[0], s[1], s[2], s[3]);
             }
             if (field == 3) t->dtype = take_number(in);
             if (field >= 4 && field < 8) t->size[field - 4] = take_number(in);
@@ -163,7 +199,8 @@ static void bend(const struct form *form, unsigned char *args, struct input *in)
     }
 }
 
-/* Whether every element lies within the memory; absent and empty tensors do. *elements is the product of the sizes, capped. */
+/* Whether every element lies within the memory; absent and empty tensors do. *elements is the
+ * product of the sizes, capped. */
 static bool is_within(const rapt_tensor *t, double *elements)
 {
     __extension__ typedef __int128 wide;
@@ -175,10 +212,8 @@ static bool is_within(const rapt_tensor *t, double *elements)
         *elements *= (double)t->size[axis];
         if (!t->size[axis]) return true;
         wide reach = (wide)(t->size[axis] - 1) * t->stride[axis];
-        if (reach < 0)
-            low += reach;
-        else
-            high += reach;
+        if (reach < 0) low += reach;
+        else high += reach;
     }
     if (low < -MEMORY || high > MEMORY) return false;
     wide element = (wide)dtype_size(t->dtype), at = (unsigned char *)t->data - memory;
@@ -198,7 +233,9 @@ static void check_inputs(const struct form *form, const unsigned char *args)
             for (int64_t h = 0; h < t->size[1]; h++)
                 for (int64_t s = 0; s < t->size[2]; s++)
                     for (int64_t c = 0; c < t->size[3]; c++) {
-                        int64_t o = at + (b * t->stride[0] + h * t->stride[1] + s * t->stride[2] + c * t->stride[3]) * bytes;
+                        int64_t o = at + (b * t->stride[0] + h * t->stride[1] + s * t->stride[2] +
+                                          c * t->stride[3]) *
+                                             bytes;
                         if (memcmp(memory + o, before + o, (size_t)bytes)) abort();
                     }
     }

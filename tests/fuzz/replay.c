@@ -1,5 +1,5 @@
-/* replay.c: runs a fuzz target without a fuzzer: every file of its corpus, and seeded mutations of each. With file names as
- * arguments, those files alone. */
+/* replay.c: runs a fuzz target without a fuzzer: every file of its corpus, and seeded mutations of
+ * each. With file names as arguments, those files alone. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -43,7 +43,8 @@ static size_t mutate(uint8_t *data, size_t size)
             if (size) data[at] ^= (uint8_t)(1u << draw() % 8);
             break;
         case 2:
-            if (size < LARGEST) memmove(data + at + 1, data + at, size++ - at), data[at] = (uint8_t)draw();
+            if (size < LARGEST)
+                memmove(data + at + 1, data + at, size++ - at), data[at] = (uint8_t)draw();
             break;
         case 3:
             if (size) memmove(data + at, data + at + 1, --size - at);
@@ -98,6 +99,7 @@ int main(int argc, char **argv)
         inputs += 1 + MUTATIONS;
     }
     closedir(corpus);
-    printf("1..1\n%s 1 - %s: %ld files, %ld inputs\n", files ? "ok" : "not ok", name, files, inputs);
+    printf("1..1\n%s 1 - %s: %ld files, %ld inputs\n", files ? "ok" : "not ok", name, files,
+           inputs);
     return !files;
 }
