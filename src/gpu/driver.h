@@ -21,7 +21,8 @@ struct gpu_device {
     char arch[32];  /* "sm_90", "gfx942" */
     char label[24]; /* "cuda:0", for sentences */
     struct gpu_modules *modules;
-    struct gpu_kernel *kernels; /* attention kernels, best first */
+    const struct row *op_row[OP_COUNT]; /* of each op but forward; NULL: no code for this device */
+    struct gpu_kernel *kernels;         /* attention kernels, best first */
     int kernel_count;
 };
 

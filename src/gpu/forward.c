@@ -47,8 +47,7 @@ enum {
     PART_PARTIAL_LSE,
     PART_SCORES,
     PART_HALF,
-    PART_SCALE = PART_HALF + 3,
-    PART_COUNT = PART_SCALE + 3
+    PART_COUNT = PART_HALF + 3
 };
 
 enum { MAX_STEPS = 4 };
@@ -170,20 +169,12 @@ static void choose_splits(struct attention_args *args, const struct row *row)
     args->split_keys = (int32_t)keys;
 }
 
-/* Dense [2 * batch, head, token, channel]: high parts, then low parts. */
+/* Dense [HALVES * batch, head, token, channel]: the largest parts of all sequences first. */
 static struct view half_view(const rapt_tensor *t)
 {
     struct view v = {NULL,
                      {t->size[1] * t->size[2] * t->size[3], t->size[2] * t->size[3], t->size[3], 1},
-                     DTYPE_f16};
-    return v;
-}
-
-/* One f32 per `step` tokens. */
-static struct view half_scale_view(const rapt_tensor *t, int64_t step)
-{
-    int64_t tokens = ceil_div(t->size[2], step);
-    struct view v = {NULL, {t->size[1] * tokens, tokens, 1, 0}, DTYPE_f32};
+                     DTYPE_bf16};
     return v;
 }
 
@@ -191,18 +182,11 @@ static void fill_halves(struct gpu_plan *gp, const struct problem *p)
 {
     struct attention_args *a = &gp->args;
     const rapt_tensor *tensors[3] = {&p->a.q, &p->a.k, &p->a.v};
-    struct view *half[3] = {&a->q_half, &a->k_half, &a->v_half},
-                *scale[3] = {&a->q_scale, &a->k_scale, &a->v_scale};
+    struct view *half[3] = {&a->q_half, &a->k_half, &a->v_half};
     for (int i = 0; i < 3; i++) {
-        const rapt_tensor *t = tensors[i];
-        int64_t step = i == 2 ? gp->row->tile_kv : 1;
-        *half[i] = half_view(t);
-        *scale[i] = half_scale_view(t, step);
-        gp->bytes[PART_HALF + i] = (size_t)(t->size[0] * half[i]->stride[0]) * 4;
-        gp->bytes[PART_SCALE + i] = (size_t)(t->size[0] * scale[i]->stride[0]) * 4;
+        *half[i] = half_view(tensors[i]);
+        gp->bytes[PART_HALF + i] = (size_t)(tensors[i]->size[0] * half[i]->stride[0]) * HALVES * 2;
     }
-    a->q_block = a->k_block = a->channels;
-    a->v_block = a->v_channels;
 }
 
 /* Scores are the caller's weights if these are f32, else f32 in the workspace; without weights,
@@ -450,9 +434,6 @@ static void place(const struct gpu_plan *gp, const rapt_attention *a, void *work
         args->q_half.data = part(gp, PART_HALF, workspace);
         args->k_half.data = part(gp, PART_HALF + 1, workspace);
         args->v_half.data = part(gp, PART_HALF + 2, workspace);
-        args->q_scale.data = part(gp, PART_SCALE, workspace);
-        args->k_scale.data = part(gp, PART_SCALE + 1, workspace);
-        args->v_scale.data = part(gp, PART_SCALE + 2, workspace);
     }
     if (args->scores.dtype) {
         args->scores.data =

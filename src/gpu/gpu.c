@@ -171,14 +171,6 @@ static int is_present(const rapt_context *context, const struct driver *driver,
 static void describe_row(const rapt_context *context, const struct driver *driver,
                          const struct gpu *gpu, int index, rapt_kernel_info *info)
 {
-    static const char *const op_name[OP_COUNT] = {[OP_forward] = "forward",
-                                                  [OP_qk] = "qk",
-                                                  [OP_pv] = "pv",
-                                                  [OP_softmax] = "softmax",
-                                                  [OP_causal_mask] = "causal_mask",
-                                                  [OP_rope] = "rope",
-                                                  [OP_kv_replicate] = "kv_replicate",
-                                                  [OP_kv_append] = "kv_append"};
     const struct row *row = row_at(driver->vendor, index);
     if (row) {
         info->name = row->name;

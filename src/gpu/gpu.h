@@ -30,8 +30,6 @@ rapt_status kernels_list(struct gpu_device *device);
 const struct row *kernels_row(const struct gpu_device *device, const char *name);
 /* Whether the composed path has all its pieces. */
 int kernels_composed(const struct gpu_device *device);
-/* The CAN_ bits of that row; 0: none. */
-uint32_t kernels_can(const struct gpu_device *device, const char *name);
 /* As backend.kernel_refuses. */
 const char *kernels_refuse(const struct gpu_device *device, int kernel, const struct problem *p,
                            char reason[REASON_SIZE]);

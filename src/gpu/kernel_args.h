@@ -35,6 +35,9 @@ struct view {
  * them fit 32 bits. Products (offsets) need 64. */
 enum { WINDOW_LIMIT = 1 << 30 };
 
+/* 16-bit parts that an f32 is split into (NEED_HALVES). */
+enum { HALVES = 3 };
+
 /* How the composed path uses it, after a launch of qk (scores), causal_mask (softcap, bias, ALiBi,
  * then -inf where mask, window or length hide), softmax (sink; writes weights, which may be the
  * same memory as scores, and lse) and pv (weights): one struct, all fields filled as for forward.
@@ -62,9 +65,8 @@ struct attention_args {
     struct view kv_length;
     /* i32 or i64 [batch, -, page]: stride[0], stride[2] */
     struct view page_table;
-    /* NEED_HALVES: dense f16 [2 * batch, head, token, channel] in the workspace, high parts at
-     * batch b, low parts at batch + b; the scales above are then workspace f32 too: q and k one per
-     * token, v one per tile_kv tokens (stride[2] steps to the next) */
+    /* NEED_HALVES: dense bf16 [HALVES * batch, head, token, channel] in the workspace, part i of
+     * sequence b at batch i * batch + b; the parts of an element, largest first, sum up to it */
     struct view q_half, k_half, v_half;
     /* NEED_COUNTERS: one per (batch, kv head, tile of q_tokens * group rows), tile fastest.
      * NEED_CLAIMED: one; then from 16 bytes on one 16-byte note per (batch, q head, tile of q_tokens,
@@ -116,7 +118,7 @@ struct tensor_map {
  * views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the end read as
  * zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes.
  * rows is q: min(tile_q, 64), k and v: min(tile_kv, page_tokens). Ragged: batch 1; paged: batch is
- * the page. With NEED_HALVES the maps are of q_half, k_half and v_half (2 * batch). */
+ * the page. With NEED_HALVES the maps are of q_half, k_half and v_half (HALVES * batch). */
 struct tensor_maps {
     struct tensor_map q, k, v;
 };

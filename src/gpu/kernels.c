@@ -31,12 +31,6 @@ const struct row *kernels_row(const struct gpu_device *device, const char *name)
     return best;
 }
 
-uint32_t kernels_can(const struct gpu_device *device, const char *name)
-{
-    const struct row *row = kernels_row(device, name);
-    return row ? row->can : 0;
-}
-
 static int listed(const struct gpu_device *device, const char *name)
 {
     for (int i = 0; i < device->kernel_count; i++)
@@ -46,10 +40,10 @@ static int listed(const struct gpu_device *device, const char *name)
 
 static void add_composed(struct gpu_device *device)
 {
-    static const char *const piece_name[PIECE_COUNT] = {"qk", "causal_mask", "softmax", "pv"};
+    static const enum op ops[PIECE_COUNT] = {OP_qk, OP_causal_mask, OP_softmax, OP_pv};
     struct gpu_kernel *k = &device->kernels[device->kernel_count++];
     k->composed = 1;
-    for (int i = 0; i < PIECE_COUNT; i++) k->piece[i] = kernels_row(device, piece_name[i]);
+    for (int i = 0; i < PIECE_COUNT; i++) k->piece[i] = device->op_row[ops[i]];
     const struct row *qk = k->piece[PIECE_QK], *pv = k->piece[PIECE_PV];
     uint32_t shared = qk && pv ? qk->can & pv->can & CAN_OF_PIECES : 0;
     k->own = (struct row){.vendor = device->driver->vendor,
@@ -85,6 +79,8 @@ rapt_status kernels_list(struct gpu_device *device)
         return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the kernels of %s", device->label);
     add_rows(device, 1);
     add_rows(device, 0);
+    for (int op = 0; op < OP_COUNT; op++)
+        if (op != OP_forward) device->op_row[op] = kernels_row(device, op_name[op]);
     add_composed(device);
     return RAPT_OK;
 }

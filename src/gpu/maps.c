@@ -45,8 +45,8 @@ void maps_describe(const struct row *row, const struct problem *p,
         int64_t size[4];
         memcpy(size, tensors[i]->size, sizeof size);
         int halved = (row->needs & NEED_HALVES) != 0;
-        if (halved) size[0] *= 2;
-        describe(&maps[i], halved ? DTYPE_f16 : tensors[i]->dtype, size,
+        if (halved) size[0] *= HALVES;
+        describe(&maps[i], halved ? DTYPE_bf16 : tensors[i]->dtype, size,
                  halved ? half[i]->stride : tensors[i]->stride, i == MAP_Q ? q_rows : kv_rows,
                  (row->needs & NEED_PANELS) != 0);
     }

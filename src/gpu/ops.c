@@ -21,17 +21,17 @@ static rapt_status check_size(const char *function, const char *name, const rapt
     return RAPT_OK;
 }
 
-/* Launches the row called name over e with the arguments; function names the caller in sentences.
+/* Launches the row of an op over e with the arguments; function names the caller in sentences.
  */
-static rapt_status run(rapt_device *rapt, const char *function, const char *name,
-                       const struct extent *e, void *args, rapt_stream stream)
+static rapt_status run(rapt_device *rapt, const char *function, enum op op, const struct extent *e,
+                       void *args, rapt_stream stream)
 {
     struct gpu_device *device = rapt->state;
-    const struct row *row = kernels_row(device, name);
+    const struct row *row = device->op_row[op];
     if (!row)
         return fail(RAPT_UNSUPPORTED,
                     "%s: %s, %s, has no code object of %s (this library was built without)",
-                    function, device->label, device->arch, name);
+                    function, device->label, device->arch, op_name[op]);
     struct grid grid;
     int blocks = row_grid(row, e, &grid);
     if (blocks < 0)
@@ -93,7 +93,7 @@ rapt_status gpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
                        .q_tokens = a.tokens,
                        .rows = args->x.size[3] ? args->x.size[0] * args->x.size[1] * args->x.size[2]
                                                : 0};
-    return run(device, "rapt_rope", "rope", &e, &a, stream);
+    return run(device, "rapt_rope", OP_rope, &e, &a, stream);
 }
 
 /* What qk, pv, softmax and causal_mask share: no window, length or option unless set afterwards. */
@@ -121,11 +121,11 @@ static struct attention_args plain_args(const rapt_device *rapt, const int64_t s
     return a;
 }
 
-static rapt_status run_scores(rapt_device *device, const char *function, const char *name,
+static rapt_status run_scores(rapt_device *device, const char *function, enum op op,
                               struct attention_args *a, rapt_stream stream)
 {
     struct extent e = extent_of(a, (int64_t)a->batch * a->q_heads * a->q_tokens);
-    return run(device, function, name, &e, a, stream);
+    return run(device, function, op, &e, a, stream);
 }
 
 rapt_status gpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream)
@@ -136,7 +136,14 @@ rapt_status gpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
     struct attention_args a = plain_args(device, args->x.size, args->x.size[1]);
     a.scores = view_of(&args->x);
     a.weights = view_of(&args->out);
-    return run_scores(device, "rapt_softmax", "softmax", &a, stream);
+    return run_scores(device, "rapt_softmax", OP_softmax, &a, stream);
+}
+
+/* Whether the qk kernel takes q and k of different dtypes. */
+static int takes_mixed(const rapt_device *rapt)
+{
+    const struct row *row = ((const struct gpu_device *)rapt->state)->op_row[OP_qk];
+    return !row || (row->can & CAN_MIXED);
 }
 
 rapt_status gpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream stream)
@@ -144,7 +151,7 @@ rapt_status gpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream st
     rapt_status status = check_size("rapt_qk", "q", &args->q);
     if (!status) status = check_size("rapt_qk", "k", &args->k);
     if (status) return status;
-    if (args->q.dtype != args->k.dtype && !(kernels_can(device->state, "qk") & CAN_MIXED))
+    if (args->q.dtype != args->k.dtype && !takes_mixed(device))
         return fail(RAPT_UNSUPPORTED,
                     "rapt_qk: q and k differ in dtype (the qk kernel of a GPU takes one)");
     struct attention_args a = plain_args(device, args->out.size, args->k.size[1]);
@@ -154,7 +161,7 @@ rapt_status gpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream st
     a.channels = (int32_t)args->q.size[3];
     a.scale = (float)args->scale;
     a.scale_log2 = (float)(args->scale * 1.4426950408889634);
-    return run_scores(device, "rapt_qk", "qk", &a, stream);
+    return run_scores(device, "rapt_qk", OP_qk, &a, stream);
 }
 
 rapt_status gpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream stream)
@@ -168,7 +175,7 @@ rapt_status gpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream st
     a.v = view_of(&args->v);
     a.out = view_of(&args->out);
     a.v_channels = (int32_t)args->v.size[3];
-    return run_scores(device, "rapt_pv", "pv", &a, stream);
+    return run_scores(device, "rapt_pv", OP_pv, &a, stream);
 }
 
 rapt_status gpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
@@ -180,7 +187,7 @@ rapt_status gpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *ar
     a.scores = view_of(&args->x);
     a.window_right = 0;
     a.top_left = args->align == RAPT_TOP_LEFT;
-    return run_scores(device, "rapt_causal_mask", "causal_mask", &a, stream);
+    return run_scores(device, "rapt_causal_mask", OP_causal_mask, &a, stream);
 }
 
 rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
@@ -206,7 +213,7 @@ rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *
                        .group = a.group,
                        .q_tokens = k[2],
                        .rows = k[0] * heads * k[2]};
-    return run(device, "rapt_kv_replicate", "kv_replicate", &e, &a, stream);
+    return run(device, "rapt_kv_replicate", OP_kv_replicate, &e, &a, stream);
 }
 
 rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream)
@@ -242,5 +249,5 @@ rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
                        .group = 1,
                        .q_tokens = a.tokens,
                        .rows = new->size[0] * new->size[1] * new->size[2]};
-    return run(device, "rapt_kv_append", "kv_append", &e, &a, stream);
+    return run(device, "rapt_kv_append", OP_kv_append, &e, &a, stream);
 }

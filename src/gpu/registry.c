@@ -32,6 +32,15 @@ static int64_t at_most(int64_t limit, int64_t x)
 #include "gpu/kernels.def"
 #undef KERNEL
 
+const char *const op_name[OP_COUNT] = {[OP_forward] = "forward",
+                                       [OP_qk] = "qk",
+                                       [OP_pv] = "pv",
+                                       [OP_softmax] = "softmax",
+                                       [OP_causal_mask] = "causal_mask",
+                                       [OP_rope] = "rope",
+                                       [OP_kv_replicate] = "kv_replicate",
+                                       [OP_kv_append] = "kv_append"};
+
 /* Ends in a row of zeros, so that a table without rows is C too. */
 const struct row kernel_rows[] = {
 #define KERNEL(vendor, arch, source, name, op, dtype, d, dv, tile_q, tile_kv, threads, shared,     \

@@ -29,13 +29,12 @@ enum {
     /* attention_args.counters; the host zeroes them in stream order before every execute (one more
      * node) */
     NEED_COUNTERS = 4,
-    /* the same field, one word and notes, not zeroed: may hold anything; the
-                          kernel claims the word by
-     * attention_args.ticket */
+    /* the same field, one word and notes, not zeroed: they may hold anything; the kernel claims the
+     * word by attention_args.ticket */
     NEED_CLAIMED = 8,
     /* attention_args.partial_out, partial_lse for `splits` parts; with grid split or any other */
     NEED_PARTIALS = 16,
-    /* attention_args.q_half ... (f32 as two f16) */
+    /* attention_args.q_half ... (f32 as three bf16) */
     NEED_HALVES = 32,
     /* entry point NAME_prepare, launched before with the same arguments and block and no dynamic
      * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
@@ -81,6 +80,9 @@ struct row {
     /* the embedded code object; the same: not built into this library */
     const unsigned char *begin, *end;
 };
+
+/* "forward", "qk", ... */
+extern const char *const op_name[OP_COUNT];
 
 extern const struct row kernel_rows[];
 extern const int kernel_row_count;
