@@ -1,4 +1,4 @@
-/* forward_sm90.cu: fused attention forward for H100 and H200 (sm_90a), f16 and bf16: wgmma fed by TMA, one flat pipeline per block.
+/* forward_sm90.cu: fused attention forward for H100 and H200 (sm_90a), f16, bf16 and f32 in parts: wgmma fed by TMA, one flat pipeline.
  *
  * Warpgroup 0 loads (sm90_load.h). Each other warpgroup owns 64 query rows and repeats one step per key block n, from the last
  * visible one down to the first:
@@ -20,6 +20,12 @@
 #include "sm90_repair.h"
 #include "sm90_softmax.h"
 #include "sm90_store.h"
+#if PARTS > 1
+#define NAME_WITH(name, tail) name##tail
+#define NAME_OF(name, tail) NAME_WITH(name, tail)
+#define PREPARE_NAME NAME_OF(KERNEL_NAME, _prepare)
+#include "sm90_prepare.h"
+#endif
 
 /* What a consumer thread knows besides its tile. */
 struct consumer {
@@ -98,20 +104,58 @@ DEVICE void issue_qk(const struct consumer &c, float (&s)[KEYS / 2], uint32_t (&
     if (Q_HELD) registers_fence(held);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < QK_SLICES; k++) {
-        if (Q_HELD) wgmma_rs(s, held + (Q_HELD ? 4 * k : 0), k_desc + slice_offset(k, KEYS), k > 0);
-        else wgmma_ss(s, q_desc + slice_offset(k, 64), k_desc + slice_offset(k, KEYS), k > 0);
+    for (int i = 0; i < PAIRS; i++) {
+#pragma unroll
+        for (int k = 0; k < QK_SLICES; k++) {
+            uint64_t right = k_desc + slice_offset(k, KEYS) + pair_right(i) * K_PART / 16;
+            if (Q_HELD) wgmma_rs(s, held + (Q_HELD ? 4 * k : 0), right, k > 0);
+            else wgmma_ss(s, q_desc + slice_offset(k, 64) + pair_left(i) * Q_PART / 16, right, i > 0 || k > 0);
+        }
     }
     wgmma_commit();
 }
 
-/* O += P V of a stage. */
-DEVICE void issue_pv(const struct consumer &c, float (&o)[VALUES / 2], const uint32_t (&p)[KEYS / 4], uint32_t stage)
+/* What P V is added to: O itself; with parts a sum of its own that starts from zero, since the multiplies truncate where they add, and
+ * O would gather that over all keys. */
+struct product {
+    float sum[PARTS > 1 ? VALUES / 2 : 1];
+};
+
+/* O, or the product, += P V of a stage. */
+DEVICE void issue_pv(const struct consumer &c, float (&o)[VALUES / 2], struct product &product,
+                     const uint32_t (&p)[PARTS * KEYS / 4], uint32_t stage)
 {
     uint64_t v_desc = matrix_descriptor(c.base + AT_V + stage * V_BYTES, KEYS * 128);
+#if PARTS > 1
+    registers_fence(product.sum);
+#endif
+    wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < KEYS / 16; k++) wgmma_rs_v(o, p + 4 * k, v_desc + row_slice_offset(k), 1);
+    for (int i = 0; i < PAIRS; i++) {
+#pragma unroll
+        for (int k = 0; k < KEYS / 16; k++) {
+            const uint32_t *left = p + pair_left(i) * KEYS / 4 + 4 * k;
+            uint64_t        right = v_desc + row_slice_offset(k) + pair_right(i) * V_PART / 16;
+#if PARTS > 1
+            wgmma_rs_v(product.sum, left, right, i > 0 || k > 0);
+#else
+            wgmma_rs_v(o, left, right, 1);
+#endif
+        }
+    }
     wgmma_commit();
+}
+
+/* When the multiplies are over. */
+DEVICE void add_product(float (&o)[VALUES / 2], struct product &product)
+{
+#if PARTS > 1
+    registers_fence(product.sum);
+#pragma unroll
+    for (int i = 0; i < VALUES / 2; i++) o[i] += product.sum[i];
+#else
+    registers_fence(o);
+#endif
 }
 
 #if FEATURES
@@ -169,9 +213,10 @@ DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a
 /* One step, see above. FIRST: block opens tile t, so O belongs to the tile `done` before and is finished. */
 template <bool MASKED, bool FIRST>
 DEVICE void step(struct consumer &c, const struct attention_args &a, const struct tile &t, const struct tile &done, int block,
-                 float (&o)[VALUES / 2], uint32_t (&p)[KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1], struct row_state &r)
+                 float (&o)[VALUES / 2], uint32_t (&p)[PARTS * KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1], struct row_state &r)
 {
     float            s[KEYS / 2];
+    struct product   product;
     uint32_t         v_stage = c.stage, v_phase = c.phase;
     struct row_state finished = r;
     if (++c.stage == STAGES) c.stage = 0, c.phase ^= 1;
@@ -188,8 +233,7 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     registers_fence(p);
     issue_qk(c, s, held);
     mbarrier_wait(c.base + AT_V_FULL + 8 * v_stage, v_phase);
-    wgmma_fence();
-    issue_pv(c, o, p, v_stage);
+    issue_pv(c, o, product, p, v_stage);
     if (PING_PONG) named_barrier_arrive(BARRIER_TURN + (c.group + 1) % GROUPS, 256); /* issued, not done: the queue never drains */
     wgmma_wait<1>();
     registers_fence(s);
@@ -203,7 +247,7 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
         mbarrier_wait(c.base + AT_K_FULL + 8 * next, parity);
     }
     wgmma_wait<0>();
-    registers_fence(o);
+    add_product(o, product);
     release_stage(c, AT_V_EMPTY + 8 * v_stage);
     pack_weights(s, p);
     if (FIRST) {
@@ -264,7 +308,8 @@ DEVICE void repair_tile(const struct consumer &c, const struct attention_args &a
 {
     struct row_state r = {0, 0, 0, 0, 1, 1, false};
     float            o[VALUES / 2], s[KEYS / 2];
-    uint32_t         p[KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
+    struct product   product;
+    uint32_t         p[PARTS * KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
     int              end = t.rows * ROWS + row_now(c) + query_offset(a, &t) + a.window_right + 1;
     int              begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
     bool             clean0 = true, clean1 = true;
@@ -288,10 +333,9 @@ DEVICE void repair_tile(const struct consumer &c, const struct attention_args &a
         if (r.rescale) rescale(o, r);
         registers_fence(o);
         registers_fence(p);
-        wgmma_fence();
-        issue_pv(c, o, p, 0);
+        issue_pv(c, o, product, p, 0);
         wgmma_wait<0>();
-        registers_fence(o);
+        add_product(o, product);
     }
     store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c), clean0, clean1);
 }
@@ -337,7 +381,7 @@ DEVICE void consume(const struct attention_args &a, const struct tensor_maps &ma
     struct tile      t, done;
     struct row_state r = {0, 0, 0, 0, 1, 1, false};
     float            o[VALUES / 2];
-    uint32_t         p[KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
+    uint32_t         p[PARTS * KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
     if (PING_PONG && group == 0) named_barrier_arrive(BARRIER_TURN, 256); /* the first turn */
@@ -400,10 +444,10 @@ DEVICE void consume(const struct attention_args &a, const struct tensor_maps &ma
     mbarrier_wait(base + AT_V_FULL + 8 * c.stage, c.phase);
     registers_fence(o);
     registers_fence(p);
-    wgmma_fence();
-    issue_pv(c, o, p, c.stage);
+    struct product product;
+    issue_pv(c, o, product, p, c.stage);
     wgmma_wait<0>();
-    registers_fence(o);
+    add_product(o, product);
     release_stage(c, AT_V_EMPTY + 8 * c.stage);
     finish_tile(c, a, done, o, r);
     if (REPAIRS) repair_noted(c, a, maps);

@@ -7,28 +7,30 @@
 
 #include "sm90_schedule.h"
 
-/* One box of `rows` rows and PANELS panels of 64 columns, to `to`. */
+/* One box of `rows` rows and PANELS panels of 64 columns, to `to`; its other parts behind it. apart: from one part to the next on the
+ * batch axis. */
 template <int PANELS>
 DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, int rows, int row, int head, int batch,
-                      uint64_t policy)
+                      int apart, uint64_t policy)
 {
 #if PANEL_MAPS
 #pragma unroll
     for (int p = 0; p < PANELS; p++) tma_load_4d(to + p * rows * 128, map, full, 64 * p, row, head, batch, policy);
 #else
-    tma_load_5d(to, map, full, 0, row, 0, head, batch, policy);
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) tma_load_5d(to + i * PANELS * rows * 128, map, full, 0, row, 0, head, batch + i * apart, policy);
 #endif
 }
 
 /* A block of K or V. In a cluster each block loads its half of the panels and sends it to both. */
 template <int PANELS>
-DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, int row, int head, int batch)
+DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, int row, int head, int batch, int apart)
 {
 #if CLUSTER > 1
     int half = PANELS / CLUSTER, first = half * (int)cluster_rank();
     tma_multicast_5d(to + first * KEYS * 128, map, full, 0, row, first, head, batch, (1 << CLUSTER) - 1, L2_EVICT_LAST);
 #else
-    load_tile<PANELS>(map, to, full, KEYS, row, head, batch, L2_EVICT_LAST);
+    load_tile<PANELS>(map, to, full, KEYS, row, head, batch, apart, L2_EVICT_LAST);
 #endif
 }
 
@@ -40,7 +42,7 @@ DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &map
 #else
     int token = t->rows * ROWS + 64 * g, batch = t->batch;
 #endif
-    load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, L2_EVICT_FIRST);
+    load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, a.batch, L2_EVICT_FIRST);
 }
 
 /* Record and Q of a tile into a slot; rows -1: the record alone, which ends the consumers. */
@@ -64,11 +66,12 @@ DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &
 /* Where the blocks of a tile lie in K and V. */
 struct key_source {
     int token, head, batch; /* token: of key block 0 */
+    int apart;              /* from one part of f32 to the next, on the batch axis */
 };
 
 DEVICE struct key_source key_source_of(const struct attention_args &a, const struct tile *t)
 {
-    struct key_source s = {0, t->head / a.group, t->batch};
+    struct key_source s = {0, t->head / a.group, t->batch, a.batch};
 #if FEATURES
     if (a.kv_start.data) {
         s.token = index_at(a.kv_start, t->batch);
@@ -88,7 +91,8 @@ DEVICE void produce_k(const struct tensor_maps &maps, uint32_t base, const struc
     uint32_t full = base + AT_K_FULL + 8 * r.stage;
     mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
     mbarrier_expect(full, K_BYTES);
-    load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS, from.head, from.batch);
+    load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS, from.head, from.batch,
+                         from.apart);
 }
 
 /* Into the stage before. */
@@ -98,7 +102,7 @@ DEVICE void produce_v(const struct tensor_maps &maps, uint32_t base, const struc
     uint32_t full = base + AT_V_FULL + 8 * stage;
     mbarrier_wait(base + AT_V_EMPTY + 8 * stage, phase);
     mbarrier_expect(full, V_BYTES);
-    load_keys<V_PANELS>(&maps.v, base + AT_V + stage * V_BYTES, full, from.token + block * KEYS, from.head, from.batch);
+    load_keys<V_PANELS>(&maps.v, base + AT_V + stage * V_BYTES, full, from.token + block * KEYS, from.head, from.batch, from.apart);
 }
 
 DEVICE void advance(struct ring &r)
@@ -110,8 +114,7 @@ DEVICE void advance(struct ring &r)
 DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, const struct ring &r)
 {
     struct key_source from;
-    int               unused;
-    shared_load4(base + AT_BEHIND, from.token, from.head, from.batch, unused);
+    shared_load4(base + AT_BEHIND, from.token, from.head, from.batch, from.apart);
     produce_v(maps, base, r, from, 0);
 }
 
@@ -144,7 +147,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
             produce_v(maps, base, keys, from, n + 1);
             advance(keys);
         }
-        shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch, 0);
+        shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch, from.apart);
         if (CLUSTER == 1 && first && schedule_of(a, shared).total > step) { /* only now, behind the first loads: two round trips to L2 */
             counter_claim(a);
             next = step + counter_take(a);

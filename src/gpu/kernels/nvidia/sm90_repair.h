@@ -81,8 +81,8 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
         int               row = from.token + block * KEYS;
         mbarrier_expect(full, V_BYTES + (what.k ? K_BYTES : 0) + (what.q ? Q_BYTES : 0));
         if (what.q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
-        if (what.k) load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch, L2_EVICT_LAST);
-        load_tile<V_PANELS>(&maps.v, base + AT_V, full, KEYS, row, from.head, from.batch, L2_EVICT_LAST);
+        if (what.k) load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch, from.apart, L2_EVICT_LAST);
+        load_tile<V_PANELS>(&maps.v, base + AT_V, full, KEYS, row, from.head, from.batch, from.apart, L2_EVICT_LAST);
     }
     __syncwarp();
     mbarrier_wait(full, phase);
@@ -92,7 +92,7 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
 /* Two elements of V: whether one is NaN or Inf. */
 DEVICE bool not_finite2(uint32_t x)
 {
-    const uint32_t exponent = DTYPE == DTYPE_bf16 ? 0x7f80 : 0x7c00;
+    const uint32_t exponent = DTYPE == DTYPE_f16 ? 0x7c00 : 0x7f80;
     return (x & exponent) == exponent || (x >> 16 & exponent) == exponent;
 }
 
@@ -108,14 +108,14 @@ DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
     bool     bad = false;
     if (thread < KEYS) {
 #pragma unroll 1
-        for (int i = 0; i < 8 * V_PANELS; i++) {
+        for (int i = 0; i < 8 * PARTS * V_PANELS; i++) {
             int x[4];
             shared_load4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, x[0], x[1], x[2], x[3]);
             bad |= not_finite2(x[0]) | not_finite2(x[1]) | not_finite2(x[2]) | not_finite2(x[3]);
         }
         if (bad) {
 #pragma unroll 1
-            for (int i = 0; i < 8 * V_PANELS; i++) shared_store4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, 0, 0, 0, 0);
+            for (int i = 0; i < 8 * PARTS * V_PANELS; i++) shared_store4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, 0, 0, 0, 0);
         }
     }
     uint32_t word = __ballot_sync(~0u, bad);

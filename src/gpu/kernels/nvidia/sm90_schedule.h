@@ -96,7 +96,7 @@ struct schedule {
 /* While all K and V fit a part of the L2 cache, one section holds all heads: the best balance. */
 DEVICE int section_heads(const struct attention_args &a, int heads)
 {
-    int64_t bytes = (int64_t)a.kv_heads * a.kv_tokens * (D + DV) * 2;
+    int64_t bytes = (int64_t)a.kv_heads * a.kv_tokens * (D + DV) * 2 * PARTS;
 #if FEATURES
     if (!a.kv_start.data) bytes *= a.batch;
 #else

@@ -70,15 +70,27 @@ template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 
     }
 }
 
-/* Weights as the A operand of p v: the layouts agree, see wgmma.h. */
-DEVICE void pack_weights(const float (&s)[KEYS / 2], uint32_t (&p)[KEYS / 4])
+/* The upper halves of two floats, which are their bf16 parts of 8 bits, the first in the low half; what remains of each stays. */
+DEVICE uint32_t take_part2(float &low, float &high)
+{
+    uint32_t x = __float_as_uint(low), y = __float_as_uint(high);
+    low -= __uint_as_float(x & 0xffff0000);
+    high -= __uint_as_float(y & 0xffff0000);
+    return __byte_perm(x, y, 0x7632);
+}
+
+/* Weights as the A operand of p v: the layouts agree, see wgmma.h. Register i of a part holds scores 2i and 2i + 1. */
+DEVICE void pack_weights(const float (&s)[KEYS / 2], uint32_t (&p)[PARTS * KEYS / 4])
 {
 #pragma unroll
-    for (int k = 0; k < KEYS / 16; k++) {
-        p[4 * k] = pack2(s[8 * k], s[8 * k + 1]);
-        p[4 * k + 1] = pack2(s[8 * k + 2], s[8 * k + 3]);
-        p[4 * k + 2] = pack2(s[8 * k + 4], s[8 * k + 5]);
-        p[4 * k + 3] = pack2(s[8 * k + 6], s[8 * k + 7]);
+    for (int i = 0; i < KEYS / 4; i++) {
+#if PARTS == 1
+        p[i] = pack2(s[2 * i], s[2 * i + 1]);
+#else
+        float low = s[2 * i], high = s[2 * i + 1];
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) p[part * KEYS / 4 + i] = take_part2(low, high);
+#endif
     }
 }
 

@@ -63,7 +63,7 @@ DEVICE void gather_columns(const float *o, float factor0, float factor1, int lan
 DEVICE uint32_t poison2(uint32_t x, uint32_t sum)
 {
     uint32_t y;
-#if DTYPE == DTYPE_bf16
+#if DTYPE != DTYPE_f16
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(x), "r"(0), "r"(sum));
 #else
     asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(x), "r"(0), "r"(sum));
@@ -87,7 +87,7 @@ DEVICE void store_columns(uint16_t *to, const uint32_t *x, int count)
     *(uint4 *)to = make_uint4(x[0], x[1], x[2], x[3]);
 }
 
-#if FEATURES
+#if FEATURES || DTYPE == DTYPE_f32
 DEVICE bool any_nan(const float (&o)[VALUES / 2])
 {
     float sum = 0;
@@ -104,7 +104,7 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
     for (int i = 0; i < VALUES / 8; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            if (8 * i + channel + e >= channels) continue;
+            if (FEATURES && 8 * i + channel + e >= channels) continue;
             if (row0) out[8 * i + channel + e] = o[4 * i + e] * factor0;
             if (row1) out[8 * row_stride + 8 * i + channel + e] = o[4 * i + 2 + e] * factor1;
         }
@@ -140,8 +140,8 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, con
         if (row0) *lse = f0.lse;
         if (row1) lse[8 * a.lse.stride[2]] = f1.lse;
     }
-#if FEATURES
-    if (a.out.dtype == DTYPE_f32) {
+#if FEATURES || DTYPE == DTYPE_f32
+    if (DTYPE == DTYPE_f32 || a.out.dtype == DTYPE_f32) {
         store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1, 2 * (lane & 3), a.v_channels);
         return any_nan(o);
     }

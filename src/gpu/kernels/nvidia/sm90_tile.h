@@ -8,6 +8,8 @@
  *   Q_REGISTERS  1: Q is an operand in registers, its slot is free at once; pays with 240 registers, D <= 128
  *   CLUSTER      2: two blocks take neighbouring row tiles of a head and share the loads of K and V by multicast
  *   SECTION      heads that are worked on together, so that their K and V stay in the L2 cache
+ *   PARTS        3: f32, each element as the sum of three bf16 parts (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i
+ *                of sequence b at batch i * a.batch + b. 1: 16-bit elements
  *   PANEL_MAPS   1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is a box of its own, so that channels
  *                past the tensor's are zero: head sizes that are no multiple of 64, or smaller than the tile's */
 #ifndef RAPT_NVIDIA_SM90_TILE_H
@@ -37,6 +39,9 @@
 #ifndef SECTION
 #define SECTION (CAUSAL || FEATURES ? 16 : 1) /* measured: bench/notes/hopper.md */
 #endif
+#ifndef PARTS
+#define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
+#endif
 #ifndef PANEL_MAPS
 #define PANEL_MAPS (D % 64 != 0 || DV % 64 != 0)
 #endif
@@ -53,9 +58,15 @@ static_assert(THREADS == 128 * (GROUPS + 1), "one producer warpgroup and one con
 static_assert(CLUSTER == 1 || (CLUSTER == 2 && !CAUSAL && !FEATURES && !PANEL_MAPS && QK_PANELS % 2 == 0 && V_PANELS % 2 == 0),
               "multicast splits the panels of a block between two blocks of the cluster");
 
+/* Products of parts, a of the left operand with b of the right one, the small ones first; the three smallest of the nine are left out. */
+constexpr int PAIRS = PARTS == 1 ? 1 : 6;
+__host__ __device__ constexpr int pair_left(int i) { return PARTS == 1 ? 0 : 0x001102 >> 4 * i & 15; }
+__host__ __device__ constexpr int pair_right(int i) { return PARTS == 1 ? 0 : 0x010120 >> 4 * i & 15; }
+
 /* ---- Shared memory, byte offsets from the 1024-byte aligned base ------------------------------------------------------------ */
 
-constexpr uint32_t Q_BYTES = 64 * QK_PANELS * 128, K_BYTES = KEYS * QK_PANELS * 128, V_BYTES = KEYS * V_PANELS * 128;
+constexpr uint32_t Q_PART = 64 * QK_PANELS * 128, K_PART = KEYS * QK_PANELS * 128, V_PART = KEYS * V_PANELS * 128;
+constexpr uint32_t Q_BYTES = PARTS * Q_PART, K_BYTES = PARTS * K_PART, V_BYTES = PARTS * V_PART; /* the parts one after the other */
 constexpr int      Q_COUNT = Q_SLOTS * GROUPS;             /* one Q slot holds the 64 rows of one warpgroup */
 constexpr int      RAGGED_LIMIT = 256;                     /* sequences of a ragged batch (ragged_refuses in the host's table) */
 constexpr uint32_t RECORD_BYTES = FEATURES ? 32 : 16;      /* struct tile, beside each Q slot */
@@ -80,7 +91,8 @@ constexpr uint32_t SHARED_END = FEATURES ? AT_ORDER + 2 * RAGGED_LIMIT : AT_FIRS
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
 static_assert(!REPAIRS || (KEYS <= 128 && CLUSTER == 1), "one thread of a warpgroup looks at each key");
-static_assert(K_BYTES % 1024 == 0 && V_BYTES % 1024 == 0, "every tile starts a new swizzle pattern");
+static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && CLUSTER == 1 && !Q_HELD), "parts: plain rows");
+static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
 

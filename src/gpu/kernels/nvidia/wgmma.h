@@ -14,12 +14,12 @@
 
 #include "tma.h"
 
-#if DTYPE == DTYPE_bf16
+#if DTYPE == DTYPE_bf16 || DTYPE == DTYPE_f32
 #define WGMMA_TYPE "bf16.bf16"
-#elif DTYPE == DTYPE_f16 || DTYPE == DTYPE_f32
+#elif DTYPE == DTYPE_f16
 #define WGMMA_TYPE "f16.f16"
 #else
-#error "wgmma.h: element type (bf16 or f16; f32 goes in as f16 parts)"
+#error "wgmma.h: element type (bf16 or f16; f32 goes in as bf16 parts)"
 #endif
 
 DEVICE void wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -60,6 +60,7 @@ __host__ __device__ constexpr uint32_t row_slice_offset(int k) { return k * 2048
 /* ---- The instruction -------------------------------------------------------------------------------------------------------- */
 
 /* Names of the accumulator registers in the text, %0 ... %(N/2 - 1), and the operands behind them. */
+#define W_NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define W_NAMES_32                                                                                                                 \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define W_NAMES_40 W_NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39"
@@ -75,6 +76,7 @@ __host__ __device__ constexpr uint32_t row_slice_offset(int k) { return k * 2048
                ",%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define W_8(d, i)                                                                                                                  \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define W_16(d) W_8(d, 0), W_8(d, 8)
 #define W_32(d) W_8(d, 0), W_8(d, 8), W_8(d, 16), W_8(d, 24)
 #define W_40(d) W_32(d), W_8(d, 32)
 #define W_48(d) W_40(d), W_8(d, 40)
@@ -114,6 +116,7 @@ __host__ __device__ constexpr uint32_t row_slice_offset(int k) { return k * 2048
                      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "l"(y), "r"(keep));                                             \
     }
 
+WGMMA(32, 16, 16, 17, 18, 19, 20, 21)
 WGMMA(64, 32, 32, 33, 34, 35, 36, 37)
 WGMMA(80, 40, 40, 41, 42, 43, 44, 45)
 WGMMA(96, 48, 48, 49, 50, 51, 52, 53)
@@ -140,7 +143,7 @@ DEVICE float exp2_approx(float x)
 DEVICE uint32_t pack2(float low, float high)
 {
     uint32_t y;
-#if DTYPE == DTYPE_bf16
+#if DTYPE != DTYPE_f16
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
 #else
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
