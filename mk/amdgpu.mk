@@ -1,8 +1,10 @@
-# The AMD GPU emulator (tests/amdgpu): library, runner, fake libamdhip64.so, unit tests. Needs LLVM 22's library and headers.
+# The AMD GPU emulator (tests/amdgpu): library, runner, fake libamdhip64.so, unit tests. Needs LLVM 22's library and headers;
+# the unit tests' kernels also need clang-22 and lld-22.
 AMDGPU_LLVM_CONFIG ?= $(shell command -v llvm-config-22)
 AMDGPU_CLANG       ?= $(shell command -v clang-22)
 B ?= build
 
+.PHONY: amdgpu amdgpu-check
 ifeq ($(AMDGPU_LLVM_CONFIG),)
 amdgpu amdgpu-check:
 	@echo "amdgpu: left out, needs libllvm-22 (llvm-22-dev)"
@@ -10,13 +12,12 @@ else
 AMDGPU_DIR    := tests/amdgpu
 AMDGPU_OUT    := $(B)/tests/amdgpu
 AMDGPU_CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g -march=native -mprefer-vector-width=512 -fPIC -fno-math-errno \
-                 -fno-trapping-math -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -Wall -Wextra -Wpedantic -Wshadow -Wvla \
-                 -isystem $(shell $(AMDGPU_LLVM_CONFIG) --includedir) -pthread -MMD -MP
+                 -fno-trapping-math -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -Wall -Wextra -Wpedantic \
+                 -Wshadow -Wvla -isystem $(shell $(AMDGPU_LLVM_CONFIG) --includedir) -pthread -MMD -MP
 AMDGPU_LIBS   := -L$(shell $(AMDGPU_LLVM_CONFIG) --libdir) $(shell $(AMDGPU_LLVM_CONFIG) --libs --link-shared) -lm -pthread
-AMDGPU_SRC    := decode operands bind ops targets load notes memory checks vector lanes_f32 lanes_int lanes_f16 lanes_wide \
-                 lanes_convert compare carry divide packed cross matrix scalar scalar_memory branch global atomic lds buffer \
-                 wave dispatch stats
-AMDGPU_OBJ    := $(AMDGPU_SRC:%=$(AMDGPU_OUT)/%.o)
+AMDGPU_SRC    := $(filter-out $(AMDGPU_DIR)/main.c $(AMDGPU_DIR)/hip_%.c,$(wildcard $(AMDGPU_DIR)/*.c))
+AMDGPU_OBJ    := $(AMDGPU_SRC:$(AMDGPU_DIR)/%.c=$(AMDGPU_OUT)/%.o)
+AMDGPU_HIP    := $(B)/tests/libamdhip64.so
 
 $(AMDGPU_OUT)/%.o: $(AMDGPU_DIR)/%.c
 	@mkdir -p $(@D)
@@ -25,13 +26,44 @@ $(AMDGPU_OUT)/%.o: $(AMDGPU_DIR)/%.c
 $(AMDGPU_OUT)/run: $(AMDGPU_OUT)/main.o $(AMDGPU_OBJ)
 	$(CC) -o $@ $^ $(AMDGPU_LIBS)
 
-AMDGPU_HIP := $(B)/tests/libamdhip64.so
-AMDGPU_HIP_OBJ := $(patsubst %,$(AMDGPU_OUT)/%.o,hip_device hip_memory hip_stream hip_module)
-$(AMDGPU_HIP): $(AMDGPU_HIP_OBJ) $(AMDGPU_OBJ)
+$(AMDGPU_HIP): $(patsubst $(AMDGPU_DIR)/%.c,$(AMDGPU_OUT)/%.o,$(wildcard $(AMDGPU_DIR)/hip_*.c)) $(AMDGPU_OBJ)
 	$(CC) -shared -o $@ $^ $(AMDGPU_LIBS)
 
 amdgpu: $(AMDGPU_OUT)/run $(AMDGPU_HIP)
 
--include $(wildcard $(AMDGPU_OUT)/*.d)
+# Unit tests: one program per file of tests/amdgpu/unit, kernels for every target.
+ifneq ($(AMDGPU_CLANG),)
+AMDGPU_TARGETS := gfx90a gfx942 gfx950 gfx1030 gfx1100 gfx1151 gfx1200 gfx1201
+AMDGPU_KERNELS := $(foreach t,$(AMDGPU_TARGETS),$(patsubst $(AMDGPU_DIR)/%.hip,$(AMDGPU_OUT)/%.$(t).co,$(wildcard $(AMDGPU_DIR)/kernels/*.hip))) \
+                  $(foreach t,$(filter-out gfx1030,$(AMDGPU_TARGETS)),$(AMDGPU_OUT)/kernels/planted.$(t).co)
+define amdgpu_target
+$(AMDGPU_OUT)/kernels/%.$1.co: $(AMDGPU_DIR)/kernels/%.hip $(AMDGPU_DIR)/kernels/kernel.h $(wildcard $(AMDGPU_DIR)/kernels/*.def)
+	@mkdir -p $$(@D)
+	$(AMDGPU_CLANG) -x hip --offload-arch=$1 --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -O2 -ffp-contract=off \
+	    -fuse-cuid=none -mcode-object-version=5 $$< -o $$@
+$(AMDGPU_OUT)/kernels/planted.$1.co: $(AMDGPU_DIR)/kernels/planted.S
+	@mkdir -p $$(@D)
+	$(AMDGPU_CLANG) -x assembler-with-cpp --target=amdgcn-amd-amdhsa -mcpu=$1 -mcode-object-version=5 -nogpulib \
+	    $(if $(filter gfx9%,$1),-DGFX9)$(if $(filter gfx12%,$1),-DGFX12) $$< -o $$@
+endef
+$(foreach t,$(AMDGPU_TARGETS),$(eval $(call amdgpu_target,$(t))))
+
+AMDGPU_TESTS := $(patsubst $(AMDGPU_DIR)/%.c,$(AMDGPU_OUT)/%,$(filter-out %/support.c,$(wildcard $(AMDGPU_DIR)/unit/*.c)))
+$(AMDGPU_OUT)/unit/%.o: AMDGPU_CFLAGS := -std=gnu11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -Wall -Wextra -Wshadow -MMD -MP \
+                                         -DAMDGPU_KERNELS='"$(abspath $(AMDGPU_OUT))/kernels"' \
+                                         -DAMDGPU_HIP='"$(abspath $(AMDGPU_HIP))"'
+$(AMDGPU_TESTS): %: %.o $(AMDGPU_OUT)/unit/support.o $(AMDGPU_OBJ)
+	$(CC) -o $@ $^ -lcmocka -ldl $(AMDGPU_LIBS)
+$(AMDGPU_TESTS): | $(AMDGPU_KERNELS) $(AMDGPU_HIP)
+
+amdgpu-check: $(AMDGPU_TESTS)
+	CMOCKA_MESSAGE_OUTPUT=TAP prove --exec '' $(AMDGPU_TESTS)
+CHECKS += $(AMDGPU_TESTS)
+else
+amdgpu-check:
+	@echo "amdgpu: unit tests left out, need clang-22 and lld-22"
 endif
-.PHONY: amdgpu amdgpu-check
+EXTRA_BUILD += amdgpu
+
+-include $(wildcard $(AMDGPU_OUT)/*.d $(AMDGPU_OUT)/unit/*.d)
+endif

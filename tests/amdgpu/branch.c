@@ -194,6 +194,18 @@ static void exec_getreg(struct wave *w, const struct inst *in)
     w->s_undef[to] = 0;
 }
 
+/* Answers of the host to a message (doorbell, time): 0 here. The destination is in the text: s0 or s[0:1]. */
+static void exec_message_return(struct wave *w, const struct inst *in)
+{
+    const char *p = strpbrk(in->text + strlen("s_sendmsg_rtn_bxx"), "0123456789");
+    if (!p) fault(w, "message without a destination");
+    long to = strtol(p, NULL, 10);
+    for (int k = 0; k < (int)in->param; k++) {
+        w->s[to + k] = 0;
+        w->s_undef[to + k] = 0;
+    }
+}
+
 static void exec_trap(struct wave *w, const struct inst *in)
 {
     fault(w, "trap %d reached (a device-side assertion or unreachable code)", (int)in->op[0].imm);
@@ -236,6 +248,8 @@ static const struct op_row rows[] = {
     {"s_getreg_b32", exec_getreg, NULL, "U:", 0, 0},
     {"s_denorm_mode", exec_denorm_mode, NULL, ":U", 0, 0},
     {"s_round_mode", exec_round_mode, NULL, ":U", 0, 0},
+    {"s_sendmsg_rtn_b32", exec_message_return, NULL, "", 0, 1},
+    {"s_sendmsg_rtn_b64", exec_message_return, NULL, "", 0, 2},
     {"s_trap", exec_trap, NULL, ":U", 0, 0},
     {"s_sleep", exec_sleep, NULL, ":U", 0, 0},
     {"s_sleep_var", exec_sleep, NULL, ":U", 0, 0},

@@ -1,4 +1,5 @@
 /* Vector operations across lanes and odd ones: readlane, permlane, mbcnt, moves by index, three-input bit tables. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "lanes.h"
@@ -158,6 +159,58 @@ static void exec_movrel(struct wave *w, const struct inst *in)
     set_undefined(w, &written, w->exec, undef);
 }
 
+/* Adds the index to the register numbers of the operands that the mode names: bit 0 to 2 sources, bit 3 destination. */
+static struct inst shifted(struct wave *w, const struct inst *in, int mode, int index)
+{
+    struct inst copy = *in;
+    copy.nvread = copy.nvwrite = 0;
+    for (int i = 0; i < in->nops; i++) {
+        struct operand *o = &copy.op[i];
+        bool writes = i < in->ndst;
+        if (o->kind != OPK_VGPR) continue;
+        if (mode >> (writes ? 3 : i - in->ndst) & 1) {
+            if (o->reg + index >= 256) fault(w, "register v%d + index %d is out of range", o->reg, index);
+            o->reg = (uint16_t)(o->reg + index);
+        }
+        struct reg_range range = {o->reg, o->dwords, 3};
+        if (writes)
+            copy.vwrite[copy.nvwrite++] = range;
+        else
+            copy.vread[copy.nvread++] = range;
+    }
+    return copy;
+}
+
+/* s_set_gpr_idx_on s4, gpr_idx(SRC0,DST) (gfx9): vector instructions up to s_set_gpr_idx_off address registers relative to the
+   index. The compiler puts nothing but moves between the two. */
+static void exec_index_on(struct wave *w, const struct inst *in)
+{
+    static const char *const names[] = {"SRC0", "SRC1", "SRC2", "DST"};
+    char error[600];
+    const char *source = strchr(in->text, ' ');
+    int mode = 0, index;
+    while (source && *source == ' ') source++;
+    for (int i = 0; i < 4; i++)
+        if (strstr(in->text, names[i])) mode |= 1 << i;
+    if (!source) fault(w, "s_set_gpr_idx_on without an index");
+    if (*source == 'm')
+        index = (int)(w->s[S_M0] & 255);
+    else
+        index = (int)((*source == 's' ? w->s[strtol(source + 1, NULL, 10)] : (uint32_t)strtol(source, NULL, 0)) & 255);
+    for (;;) {
+        const struct inst *next = decode_at(w->program, w->pc, error, sizeof error);
+        if (!next) fault(w, "%s", error);
+        w->at = next;
+        w->pc = next->next_pc;
+        w->worker->counts[next->category]++;
+        if (strcmp(next->row->name, "s_set_gpr_idx_off") == 0) return;
+        if (next->flags & OPF_END_BLOCK) fault(w, "a branch while registers are indexed");
+        struct inst copy = next->flags & OPF_VALU ? shifted(w, next, mode, index) : *next;
+        if (w->outstanding && w->worker->launch->options->check_waits) check_pending(w, &copy);
+        copy.exec(w, &copy);
+    }
+}
+
 static void exec_nothing(struct wave *w, const struct inst *in)
 {
     (void)w;
@@ -181,6 +234,8 @@ static const struct op_row rows[] = {
     {"v_mbcnt_hi_u32_b32", exec_mbcnt, NULL, "U:UU", OPF_VALU, 1},
     {"v_bitop3_b32", exec_bitop3, NULL, "U:UUU", OPF_VALU, 0},
     {"v_bitop3_b16", exec_bitop3, NULL, "S:SSS", OPF_VALU, 0},
+    {"s_set_gpr_idx_on", exec_index_on, NULL, "", 0, 0},
+    {"s_set_gpr_idx_off", exec_nothing, NULL, "", 0, 0},
     {"v_movrels_b32", exec_movrel, NULL, "U:U", OPF_VALU, 1},
     {"v_movreld_b32", exec_movrel, NULL, "U:U", OPF_VALU, 2},
     {"v_movrelsd_b32", exec_movrel, NULL, "U:U", OPF_VALU, 3},

@@ -41,9 +41,9 @@ static double scaled(double s0, double s1, double s2, const struct format *f, bo
     }
     if (subnormal(s1, f)) return ldexp(s0, f->step);
     bool tiny_reciprocal = subnormal(quotient(1.0, s1, f), f), tiny_result = subnormal(quotient(s2, s1, f), f);
-    if (tiny_reciprocal && tiny_result) {
+    if (tiny_reciprocal && tiny_result) { /* the document scales up here, which would overflow; v_div_fmas undoes a scaling down */
         *flag = true;
-        return denominator ? ldexp(s0, f->step) : s0;
+        return denominator ? ldexp(s0, -f->step) : s0;
     }
     if (tiny_reciprocal) return ldexp(s0, -f->step);
     if (tiny_result) {

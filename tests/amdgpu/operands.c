@@ -297,7 +297,7 @@ static bool parse_modifier(struct inst *in, char *token)
 static bool has_free_text(const char *mnemonic)
 {
     static const char *const names[] = {"s_waitcnt", "s_delay_alu", "s_sendmsg", "s_setreg", "s_getreg",
-                                        "s_wait_alu", "s_wait_event", "s_barrier_wait"};
+                                        "s_wait_alu", "s_wait_event", "s_set_gpr_idx_on", "s_barrier_wait"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strncmp(mnemonic, names[i], strlen(names[i])) == 0) return true;
     return false;

@@ -142,7 +142,7 @@ static void exec_pair32(struct wave *w, const struct inst *in)
 }
 
 /* v_fma_mix*: per source, op_sel_hi says f16 and op_sel which half; neg_hi is the absolute value. param: 0 f32 result, 1 low
-   half, 2 high half. */
+   half, 2 high half. Source type X: signs are applied here, after the conversion. */
 static void exec_mix(struct wave *w, const struct inst *in)
 {
     uint32_t *r = w->tmp[4], *values[3] = {w->tmp[0], w->tmp[1], w->tmp[2]};
@@ -153,8 +153,8 @@ static void exec_mix(struct wave *w, const struct inst *in)
         for (int l = 0; l < w->n; l++) {
             uint32_t bits = src[l];
             if (half) bits = as_bits(half_to_float(upper ? bits >> 16 : bits & 0xffff));
-            if ((in->neg_hi >> i & 1) || (half && o->abs)) bits &= 0x7fffffff;
-            if (in->neg_lo >> i & 1) bits ^= 0x80000000u;
+            if (o->abs || in->neg_hi >> i & 1) bits &= 0x7fffffff;
+            if (o->neg ^ (in->neg_lo >> i & 1)) bits ^= 0x80000000u;
             values[i][l] = bits;
         }
     }
@@ -259,12 +259,12 @@ static const struct op_row rows[] = {
     {"v_pk_mul_f32", exec_pair32, NULL, "W:WW", OPF_VALU, PAIR_MUL},
     {"v_pk_fma_f32", exec_pair32, NULL, "W:WWW", OPF_VALU, PAIR_FMA},
     {"v_pk_mov_b32", exec_pair32, NULL, "W:WW", OPF_VALU, PAIR_MOV},
-    {"v_fma_mix_f32", exec_mix, NULL, "F:FFF", OPF_VALU, 0},
-    {"v_fma_mixlo_f16", exec_mix, NULL, "U:FFF", OPF_VALU, 1},
-    {"v_fma_mixhi_f16", exec_mix, NULL, "U:FFF", OPF_VALU, 2},
-    {"v_mad_mix_f32", exec_mix, NULL, "F:FFF", OPF_VALU, 0},
-    {"v_mad_mixlo_f16", exec_mix, NULL, "U:FFF", OPF_VALU, 1},
-    {"v_mad_mixhi_f16", exec_mix, NULL, "U:FFF", OPF_VALU, 2},
+    {"v_fma_mix_f32", exec_mix, NULL, "F:XXX", OPF_VALU, 0},
+    {"v_fma_mixlo_f16", exec_mix, NULL, "U:XXX", OPF_VALU, 1},
+    {"v_fma_mixhi_f16", exec_mix, NULL, "U:XXX", OPF_VALU, 2},
+    {"v_mad_mix_f32", exec_mix, NULL, "F:XXX", OPF_VALU, 0},
+    {"v_mad_mixlo_f16", exec_mix, NULL, "U:XXX", OPF_VALU, 1},
+    {"v_mad_mixhi_f16", exec_mix, NULL, "U:XXX", OPF_VALU, 2},
     DOT(dot2_f32_f16, "F:PPF", 0, DOT2_F32_F16),
     DOT(dot2c_f32_f16, "F:PP", OPF_READS_DST, DOT2_F32_F16),
     DOT(dot2acc_f32_f16, "F:PP", OPF_READS_DST, DOT2_F32_F16),
