@@ -1,4 +1,5 @@
-/* threads.c: the worker pool. Jobs live on their caller's stack; idle workers sleep on one semaphore. */
+/* threads.c: the worker pool. Jobs live on their caller's stack; idle workers sleep on one
+ * semaphore. */
 #include "base/threads.h"
 
 #include "base/alloc.h"
@@ -11,27 +12,26 @@
 struct job {
     void (*run)(void *argument, int64_t slot);
     void *argument;
-    int64_t slots, next_slot;   /* guarded by the pool's mutex, as is the list */
-    int64_t running;            /* workers inside run */
-    int closed;                 /* the caller waits: the last worker out posts finished */
+    int64_t slots, next_slot; /* guarded by the pool's mutex, as is the list */
+    int64_t running;          /* workers inside run */
+    int closed;               /* the caller waits: the last worker out posts finished */
     sem_t finished;
     struct job *next;
 };
 
 struct thread_pool {
-    pthread_mutex_t mutex;      /* held for a few list operations only, never while a job runs */
-    sem_t wake;                 /* counts invitations; a worker that finds no job sleeps again */
+    pthread_mutex_t mutex; /* held for a few list operations only, never while a job runs */
+    sem_t wake;            /* counts invitations; a worker that finds no job sleeps again */
     struct job *jobs;
     int stop;
     int64_t threads;
-    int64_t started;            /* of worker[] */
+    int64_t started; /* of worker[] */
     pthread_t worker[];
 };
 
 static void wait_for(sem_t *semaphore)
 {
-    while (sem_wait(semaphore) && errno == EINTR) {
-    }
+    while (sem_wait(semaphore) && errno == EINTR) {}
 }
 
 /* Takes a slot of the first job that still has one. */
@@ -60,7 +60,9 @@ static void *work(void *argument)
         job->run(job->argument, slot);
         pthread_mutex_lock(&pool->mutex);
         int last = --job->running == 0 && job->closed;
-        if (last) sem_post(&job->finished); /* under the mutex: the job's memory lives until its caller has been here */
+        if (last)
+            sem_post(&job->finished); /* under the mutex: the job's memory lives until its caller
+                                         has been here */
         pthread_mutex_unlock(&pool->mutex);
     }
 }
@@ -140,7 +142,8 @@ void pool_run(struct thread_pool *pool, int64_t slots, void (*run)(void *argumen
     run(argument, 0);
     if (close_job(pool, &job)) {
         wait_for(&job.finished);
-        /* The worker that posted may still hold the mutex and touch the job; wait until it has left. */
+        /* The worker that posted may still hold the mutex and touch the job; wait until it has
+         * left. */
         pthread_mutex_lock(&pool->mutex);
         pthread_mutex_unlock(&pool->mutex);
     }

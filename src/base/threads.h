@@ -6,17 +6,20 @@
 
 struct thread_pool;
 
-/* threads includes the caller of pool_run, so threads - 1 workers are started; at least 1. NULL when the system gives none. */
+/* threads includes the caller of pool_run, so threads - 1 workers are started; at least 1. NULL
+ * when the system gives none. */
 struct thread_pool *pool_open(int64_t threads);
 /* No pool_run may be under way. NULL is fine. */
 void pool_close(struct thread_pool *pool);
 int64_t pool_threads(const struct thread_pool *pool);
 
-/* Calls run(argument, slot) at once on the calling thread (slot 0) and on up to slots - 1 workers (slots 1, 2, ..., each at
- * most once), and returns when all that began have returned. A worker that comes too late never begins, so run must take
- * its work from a shared atomic counter until none is left, and a job is done when the caller's own run returns and the
- * others have. Any number of threads may run jobs at once; they share the workers. Allocates nothing; sleeps, never spins;
+/* Calls run(argument, slot) at once on the calling thread (slot 0) and on up to slots - 1 workers
+ * (slots 1, 2, ..., each at most once), and returns when all that began have returned. A worker
+ * that comes too late never begins, so run must take its work from a shared atomic counter until
+ * none is left, and a job is done when the caller's own run returns and the others have. Any number
+ * of threads may run jobs at once; they share the workers. Allocates nothing; sleeps, never spins;
  * no lock is held while run runs. */
-void pool_run(struct thread_pool *pool, int64_t slots, void (*run)(void *argument, int64_t slot), void *argument);
+void pool_run(struct thread_pool *pool, int64_t slots, void (*run)(void *argument, int64_t slot),
+              void *argument);
 
 #endif

@@ -38,8 +38,8 @@ float head_value(const rapt_tensor *t, int64_t b, int64_t head, float otherwise)
 }
 
 /* Addresses of tokens in a plain or ragged tensor, or in one page: a line of equal steps. */
-static void step_rows(const rapt_tensor *t, int64_t batch, int64_t head, int64_t token, int64_t first,
-                      int64_t last, const void **row)
+static void step_rows(const rapt_tensor *t, int64_t batch, int64_t head, int64_t token,
+                      int64_t first, int64_t last, const void **row)
 {
     int64_t size = (int64_t)dtype_size(t->dtype), step = t->stride[2] * size;
     const char *at = (const char *)t->data +

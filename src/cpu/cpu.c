@@ -1,4 +1,5 @@
-/* cpu.c: the CPU backend: detects the CPU, lists its levels as kernels, plans, checks indices and dispatches. */
+/* cpu.c: the CPU backend: detects the CPU, lists its levels as kernels, plans, checks indices and
+ * dispatches. */
 #include "cpu/cpu.h"
 #include "base/alloc.h"
 #include "base/cpuid.h"
@@ -11,7 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- Levels --------------------------------------------------------------------------------------------------- */
+/* ---- Levels
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static const char *no_bf16(const struct problem *p, const char *name, char reason[REASON_SIZE])
 {
@@ -19,18 +22,20 @@ static const char *no_bf16(const struct problem *p, const char *name, char reaso
     static const char *const names[3] = {"q", "k", "v"};
     for (int i = 0; i < 3; i++)
         if (t[i]->dtype != RAPT_BF16) {
-            snprintf(reason, REASON_SIZE, "%s is %s (%s needs bf16)", names[i], dtype_name(t[i]->dtype), name);
+            snprintf(reason, REASON_SIZE, "%s is %s (%s needs bf16)", names[i],
+                     dtype_name(t[i]->dtype), name);
             return reason;
         }
     return NULL;
 }
 
-/* Worst first: a later row is preferred where the CPU has its features. On each architecture RAPT_CPU=arch cuts the list
- * after that row. */
+/* Worst first: a later row is preferred where the CPU has its features. On each architecture
+ * RAPT_CPU=arch cuts the list after that row. */
 static const struct level {
     const struct cpu_kernels *kernels;
     uint64_t needs;
-    const char *(*refuses)(const struct problem *p, const char *name, char reason[REASON_SIZE]); /* NULL: serves all */
+    const char *(*refuses)(const struct problem *p, const char *name,
+                           char reason[REASON_SIZE]); /* NULL: serves all */
 } levels[] = {
     {&cpu_scalar, 0, NULL},
 #if defined(__x86_64__)
@@ -44,7 +49,8 @@ static const struct level {
 #endif
 };
 enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
-_Static_assert((int)LEVEL_COUNT <= (int)CPU_LEVELS_MAX, "struct cpu_device has room for every level");
+_Static_assert((int)LEVEL_COUNT <= (int)CPU_LEVELS_MAX,
+               "struct cpu_device has room for every level");
 
 static int level_of(const struct cpu_kernels *kernels)
 {
@@ -67,10 +73,13 @@ static void list_level_names(char *text, size_t size)
     size_t length = 0;
     text[0] = 0;
     for (int i = 0; i < LEVEL_COUNT && length < size; i++)
-        length += (size_t)snprintf(text + length, size - length, "%s%s", i ? ", " : "", levels[i].kernels->arch);
+        length += (size_t)snprintf(text + length, size - length, "%s%s", i ? ", " : "",
+                                   levels[i].kernels->arch);
 }
 
-/* ---- Device --------------------------------------------------------------------------------------------------- */
+/* ---- Device
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int64_t memory_bytes(void)
 {
@@ -89,7 +98,9 @@ static rapt_status open_backend(rapt_context *context, void **state, char reason
         return fail(RAPT_INVALID, "rapt_open: RAPT_CPU is '%s' (one of %s)", mask, names);
     }
     struct cpu_device *device = alloc_zeroed(1, sizeof *device);
-    if (!device) return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the CPU device (%zu bytes)", sizeof *device);
+    if (!device)
+        return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the CPU device (%zu bytes)",
+                    sizeof *device);
     device->features = cpu_features();
     device->threads = context->config.threads;
     for (int i = count - 1; i >= 0; i--)
@@ -98,10 +109,13 @@ static rapt_status open_backend(rapt_context *context, void **state, char reason
     device->pool = pool_open(device->threads);
     if (!device->pool) {
         free(device);
-        return fail(RAPT_NO_MEMORY, "rapt_open: the system starts no %" PRId64 " threads (set RAPT_THREADS lower)",
+        return fail(RAPT_NO_MEMORY,
+                    "rapt_open: the system starts no %" PRId64 " threads (set RAPT_THREADS lower)",
                     context->config.threads);
     }
-    rapt_device_info info = {.struct_size = sizeof info, .compute_units = device->threads, .memory_bytes = memory_bytes()};
+    rapt_device_info info = {.struct_size = sizeof info,
+                             .compute_units = device->threads,
+                             .memory_bytes = memory_bytes()};
     cpu_name(info.name, sizeof info.name);
     snprintf(info.backend, sizeof info.backend, "cpu");
     snprintf(info.arch, sizeof info.arch, "%s", device->levels[0]->arch);
@@ -129,7 +143,9 @@ static void close_device(rapt_device *device)
     free(own);
 }
 
-/* ---- Kernels -------------------------------------------------------------------------------------------------- */
+/* ---- Kernels
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static int kernel_count(const rapt_device *device)
 {
@@ -146,7 +162,8 @@ static const char *kernel_name(const rapt_device *device, int kernel)
     return kernel_of(device, kernel)->name;
 }
 
-static const char *kernel_refuses(const rapt_device *device, int kernel, const struct problem *p, char reason[REASON_SIZE])
+static const char *kernel_refuses(const rapt_device *device, int kernel, const struct problem *p,
+                                  char reason[REASON_SIZE])
 {
     const struct cpu_kernels *kernels = kernel_of(device, kernel);
     const struct level *level = &levels[level_of(kernels)];
@@ -174,13 +191,16 @@ static void row_describe(const rapt_context *context, void *state, int row, rapt
         if (device->levels[i] == kernels) info->present = 1;
 }
 
-/* ---- Plan and execute ----------------------------------------------------------------------------------------- */
+/* ---- Plan and execute
+ * ----------------------------------------------------------------------------------------- */
 
 static rapt_status plan_attention(rapt_plan *plan)
 {
     const struct cpu_device *device = plan->device->state;
     struct cpu_plan *own = alloc_zeroed(1, sizeof *own);
-    if (!own) return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)", sizeof *own);
+    if (!own)
+        return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)",
+                    sizeof *own);
     own->kernels = device->levels[plan->kernel];
     own->slots = device->threads;
     size_t decode = decode_plan(&plan->problem, own), forward = forward_plan(&plan->problem, own);
@@ -200,14 +220,16 @@ static int64_t index_at(const rapt_tensor *t, int64_t i0, int64_t i2)
 }
 
 /* Starts of a ragged batch: rising, within the tokens that exist. */
-static rapt_status check_starts(const rapt_tensor *t, const char *name, int64_t tokens, const char *function)
+static rapt_status check_starts(const rapt_tensor *t, const char *name, int64_t tokens,
+                                const char *function)
 {
     int64_t before = 0;
     for (int64_t b = 0; b < t->size[0]; b++) {
         int64_t start = index_at(t, b, 0);
         if (start < before || start > tokens)
-            return fail(RAPT_INVALID, "%s: %s[%" PRId64 "] is %" PRId64 " (%" PRId64 " ... %" PRId64 ")", function, name, b,
-                        start, before, tokens);
+            return fail(RAPT_INVALID,
+                        "%s: %s[%" PRId64 "] is %" PRId64 " (%" PRId64 " ... %" PRId64 ")",
+                        function, name, b, start, before, tokens);
         before = start;
     }
     return RAPT_OK;
@@ -215,54 +237,69 @@ static rapt_status check_starts(const rapt_tensor *t, const char *name, int64_t 
 
 static int64_t capacity_of(const struct problem *p, const rapt_attention *a, int64_t b)
 {
-    return p->ragged_kv ? index_at(&a->kv_start, b + 1, 0) - index_at(&a->kv_start, b, 0) : p->kv_tokens;
+    return p->ragged_kv ? index_at(&a->kv_start, b + 1, 0) - index_at(&a->kv_start, b, 0)
+                        : p->kv_tokens;
 }
 
-static rapt_status check_pages(const struct problem *p, const rapt_attention *a, int64_t b, int64_t length, const char *function)
+static rapt_status check_pages(const struct problem *p, const rapt_attention *a, int64_t b,
+                               int64_t length, const char *function)
 {
     int64_t used = (length + p->page_tokens - 1) / p->page_tokens;
     for (int64_t i = 0; i < used; i++) {
         int64_t page = index_at(&a->page_table, b, i);
         if (page < 0 || page >= a->k.size[0])
-            return fail(RAPT_INVALID, "%s: page_table[%" PRId64 ", %" PRId64 "] is %" PRId64 " (0 ... %" PRId64 ")", function, b,
-                        i, page, a->k.size[0] - 1);
+            return fail(RAPT_INVALID,
+                        "%s: page_table[%" PRId64 ", %" PRId64 "] is %" PRId64 " (0 ... %" PRId64
+                        ")",
+                        function, b, i, page, a->k.size[0] - 1);
     }
     return RAPT_OK;
 }
 
-/* Score-shaped tensors must have a column for every key of the longest sequence, which ragged keys tell only now. */
-static rapt_status check_columns(const rapt_attention *a, int64_t b, int64_t length, const char *function)
+/* Score-shaped tensors must have a column for every key of the longest sequence, which ragged keys
+ * tell only now. */
+static rapt_status check_columns(const rapt_attention *a, int64_t b, int64_t length,
+                                 const char *function)
 {
     const struct {
         const char *name;
         const rapt_tensor *t;
     } rows[] = {{"bias", &a->bias}, {"mask", &a->mask}, {"weights", &a->weights}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].t->dtype && rows[i].t->size[3] < length && (rows[i].t->stride[3] || rows[i].t->size[3] != 1))
-            return fail(RAPT_INVALID, "%s: %s has %" PRId64 " columns (sequence %" PRId64 " has %" PRId64 " keys)", function,
-                        rows[i].name, rows[i].t->size[3], b, length);
+        if (rows[i].t->dtype && rows[i].t->size[3] < length &&
+            (rows[i].t->stride[3] || rows[i].t->size[3] != 1))
+            return fail(RAPT_INVALID,
+                        "%s: %s has %" PRId64 " columns (sequence %" PRId64 " has %" PRId64
+                        " keys)",
+                        function, rows[i].name, rows[i].t->size[3], b, length);
     return RAPT_OK;
 }
 
-static rapt_status check_indices(const struct problem *p, const rapt_attention *a, const char *function)
+static rapt_status check_indices(const struct problem *p, const rapt_attention *a,
+                                 const char *function)
 {
     rapt_status status;
-    if (p->ragged_q && (status = check_starts(&a->q_start, "q_start", p->q_tokens, function))) return status;
-    if (p->ragged_kv && (status = check_starts(&a->kv_start, "kv_start", p->kv_tokens, function))) return status;
+    if (p->ragged_q && (status = check_starts(&a->q_start, "q_start", p->q_tokens, function)))
+        return status;
+    if (p->ragged_kv && (status = check_starts(&a->kv_start, "kv_start", p->kv_tokens, function)))
+        return status;
     if (!p->ragged_kv && !a->kv_length.dtype && !p->page_tokens) return RAPT_OK;
     for (int64_t b = 0; b < p->batch; b++) {
         int64_t capacity = capacity_of(p, a, b), length = capacity;
         if (a->kv_length.dtype) length = index_at(&a->kv_length, b, 0);
         if (length < 0 || length > capacity)
-            return fail(RAPT_INVALID, "%s: kv_length[%" PRId64 "] is %" PRId64 " (0 ... %" PRId64 ")", function, b, length,
-                        capacity);
-        if (p->page_tokens && p->kv_heads && (status = check_pages(p, a, b, length, function))) return status;
+            return fail(RAPT_INVALID,
+                        "%s: kv_length[%" PRId64 "] is %" PRId64 " (0 ... %" PRId64 ")", function,
+                        b, length, capacity);
+        if (p->page_tokens && p->kv_heads && (status = check_pages(p, a, b, length, function)))
+            return status;
         if ((status = check_columns(a, b, length, function))) return status;
     }
     return RAPT_OK;
 }
 
-static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void *workspace, rapt_stream stream)
+static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void *workspace,
+                           rapt_stream stream)
 {
     const struct cpu_plan *own = plan->state;
     const struct cpu_device *device = plan->device->state;
@@ -276,7 +313,9 @@ static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void 
     return RAPT_OK;
 }
 
-/* ---- Memory --------------------------------------------------------------------------------------------------- */
+/* ---- Memory
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static rapt_status allocate(rapt_device *device, size_t bytes, void **out)
 {
@@ -291,7 +330,8 @@ static void release(rapt_device *device, void *memory)
     free(memory);
 }
 
-static rapt_status copy(rapt_device *device, void *to, const void *from, size_t bytes, rapt_stream stream)
+static rapt_status copy(rapt_device *device, void *to, const void *from, size_t bytes,
+                        rapt_stream stream)
 {
     (void)device;
     (void)stream;

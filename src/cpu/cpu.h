@@ -1,4 +1,5 @@
-/* cpu.h: what the files of the CPU backend share: device, plan, call, and where the rows of a call lie in memory. */
+/* cpu.h: what the files of the CPU backend share: device, plan, call, and where the rows of a call
+ * lie in memory. */
 #ifndef RAPT_CPU_CPU_H
 #define RAPT_CPU_CPU_H
 
@@ -11,8 +12,8 @@ enum { CPU_LEVELS_MAX = 8, WORKSPACE_ALIGNMENT = 64 };
 /* rapt_device.state */
 struct cpu_device {
     struct thread_pool *pool;
-    int64_t threads;                                /* the caller's included */
-    uint64_t features;                              /* cpuid.h, under the mask of RAPT_CPU */
+    int64_t threads;   /* the caller's included */
+    uint64_t features; /* cpuid.h, under the mask of RAPT_CPU */
     int level_count;
     const struct cpu_kernels *levels[CPU_LEVELS_MAX]; /* best first; the last is cpu_scalar */
 };
@@ -20,12 +21,12 @@ struct cpu_device {
 /* rapt_plan.state */
 struct cpu_plan {
     const struct cpu_kernels *kernels;
-    int64_t slots;         /* workers that may join, the caller included: scratch exists for so many */
-    int64_t decode_rows;   /* sequences of at most so many packed rows (queries * group) go to decode.c; 0: none */
+    int64_t slots; /* workers that may join, the caller included: scratch exists for so many */
+    int64_t decode_rows; /* sequences of at most so many packed rows go to decode.c; 0: none */
     /* forward.c */
     int64_t row_block, key_block; /* packed rows of an item; keys of a block */
-    int64_t block_count;   /* upper bound on row blocks over all sequences, per KV head */
-    size_t scratch_bytes;  /* per slot */
+    int64_t block_count;          /* upper bound on row blocks over all sequences, per KV head */
+    size_t scratch_bytes;         /* per slot */
     /* decode.c: its own sizes, set by decode_plan */
     int64_t chunk_keys, decode_slots;
     size_t decode_scratch_bytes;
@@ -34,47 +35,52 @@ struct cpu_plan {
 /* One execute. */
 struct cpu_call {
     const struct problem *problem;
-    const rapt_attention *a;   /* complete, with data pointers */
+    const rapt_attention *a; /* complete, with data pointers */
     const struct cpu_plan *plan;
     struct thread_pool *pool;
-    char *workspace;           /* 64-byte aligned, plan->workspace_size bytes; forward and decode use it one after the other */
+    char *workspace; /* 64-byte aligned; forward and decode use it one after the other */
 };
 
 /* One sequence of the batch. */
 struct cpu_sequence {
-    int64_t index;                /* its number b in the batch */
-    int64_t q_first, q_length;    /* tokens of q, out, lse, bias, mask, weights */
-    int64_t kv_first, kv_length;  /* tokens of k, v; paged: kv_first is 0 */
+    int64_t index;               /* its number b in the batch */
+    int64_t q_first, q_length;   /* tokens of q, out, lse, bias, mask, weights */
+    int64_t kv_first, kv_length; /* tokens of k, v; paged: kv_first is 0 */
 };
 
 /* address.c. All indices are within what execute has checked. */
 struct cpu_sequence sequence_at(const struct cpu_call *call, int64_t b);
-/* Address of element [sequence, head, query token, channel 0] of q, out, lse, bias, mask or weights; query counts from the
- * start of the sequence. NULL: the tensor is absent. */
-void *query_row(const struct cpu_call *call, const rapt_tensor *t, const struct cpu_sequence *s, int64_t head, int64_t query);
+/* Address of element [sequence, head, query token, channel 0] of q, out, lse, bias, mask or
+ * weights; query counts from the start of the sequence. NULL: the tensor is absent. */
+void *query_row(const struct cpu_call *call, const rapt_tensor *t, const struct cpu_sequence *s,
+                int64_t head, int64_t query);
 /* Element [b, head, 0, 0] of alibi_slope or sink; otherwise when absent. */
 float head_value(const rapt_tensor *t, int64_t b, int64_t head, float otherwise);
-/* Fills row[first ... last - 1] with the addresses of keys key0 + first ... of k or v (t is &call->a->k or &call->a->v).
- * scale (I8 only, else NULL) is filled alike. */
-void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cpu_sequence *s, int64_t kv_head, int64_t key0,
-              int64_t first, int64_t last, const void **row, const float **scale);
+/* Fills row[first ... last - 1] with the addresses of keys key0 + first ... of k or v (t is
+ * &call->a->k or &call->a->v). scale (I8 only, else NULL) is filled alike. */
+void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cpu_sequence *s,
+              int64_t kv_head, int64_t key0, int64_t first, int64_t last, const void **row,
+              const float **scale);
 
-/* forward.c: any problem. forward_plan fills its part of plan and returns the bytes of workspace. */
+/* forward.c: any problem. forward_plan fills its part of plan and returns bytes of workspace. */
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan);
 void forward_run(const struct cpu_call *call); /* sequences with more than plan->decode_rows rows */
 
-/* decode.c: few query rows against many keys, the keys split over the threads. decode_plan sets decode_rows (0: it does not
- * serve the problem) and its sizes, and returns the bytes of workspace. Work does not depend on the number of threads. */
+/* decode.c: few query rows against many keys, the keys split over the threads. decode_plan sets
+ * decode_rows (0: it does not serve the problem) and its sizes, and returns the bytes of workspace.
+ * Work does not depend on the number of threads. */
 size_t decode_plan(const struct problem *p, struct cpu_plan *plan);
-void decode_run(const struct cpu_call *call);  /* sequences with at most plan->decode_rows rows */
+void decode_run(const struct cpu_call *call); /* sequences with at most plan->decode_rows rows */
 
 /* ops.c: the slots of the vtable. */
 rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream);
 rapt_status cpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream stream);
 rapt_status cpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream stream);
-rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args, rapt_stream stream);
-rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args, rapt_stream stream);
+rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
+                            rapt_stream stream);
+rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
+                             rapt_stream stream);
 rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream);
 
 #endif

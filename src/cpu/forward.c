@@ -1,11 +1,15 @@
-/* forward.c: attention by tiles, for any problem. An item is one block of packed rows of one sequence and KV head: packed row
- * r is query r / group of head kv_head * group + r % group, so that all heads of a group share each packed block of K and V.
- * For each block of keys: pack K and V once into panels, then for each tile of rows q k^T, score options, online softmax, p v
- * (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, Online normalizer calculation for softmax, 2018).
+/* forward.c: attention by tiles, for any problem. An item is one block of packed rows of one
+ * sequence and KV head: packed row r is query r / group of head kv_head * group + r % group, so
+ * that all heads of a group share each packed block of K and V. For each block of keys: pack K and
+ * V once into panels, then for each tile of rows q k^T, score options, online softmax, p v (Dao et
+ * al., FlashAttention, 2022; Milakov and Gimelshein, Online normalizer calculation for softmax,
+ * 2018).
  *
- * A row's arithmetic depends on nothing but its own data and key_block, neither on the rows beside it nor on the thread, so
- * results have the same bits for any number of threads, any row_block and any batch. */
+ * A row's arithmetic depends on nothing but its own data and key_block, neither on the rows beside
+ * it nor on the thread, so results have the same bits for any number of threads, any row_block and
+ * any batch. */
 #include "base/dtype.h"
+#include "cpu/arena.h"
 #include "cpu/forward.h"
 
 #include <math.h>
@@ -17,44 +21,13 @@
 enum {
     PANEL_BYTES = 256 << 10, /* K and V panels of a block together: a quarter of a 1 MiB L2 cache */
     ROW_BYTES = 768 << 10,   /* q and o of an item */
-    ROWS_MAX = 768,          /* K and V of a long sequence come from memory for every item: few items, few times */
+    ROWS_MAX = 768,          /* K and V of a long sequence come from memory once per item */
     KEYS_MIN = 64,
-    KEYS_MAX = 512,          /* s of a tile stays within half of the L1 cache */
+    KEYS_MAX = 512, /* s of a tile stays within half of the L1 cache */
     ITEMS_PER_THREAD = 4,
-    ITEMS_MANY = 12,         /* per thread: then their order matters less to the balance than to the cache */
-    COST_CLASSES = 64,
     ROWS_AHEAD = 16,
     CACHE_LINE = 64,
 };
-
-static int64_t round_up(int64_t x, int64_t step)
-{
-    return (x + step - 1) / step * step;
-}
-
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
-
-static int64_t max64(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
-
-/* Hands out pieces of the workspace; with base NULL it only counts. */
-struct arena {
-    char *base;
-    size_t used;
-};
-
-static void *take(struct arena *arena, int64_t count, size_t size)
-{
-    void *piece = arena->base ? arena->base + arena->used : NULL;
-    size_t bytes = (size_t)count * size;
-    arena->used += (bytes + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
-    return piece;
-}
 
 static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
                             const struct cpu_plan *plan, struct arena *arena)
@@ -62,7 +35,8 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     const struct cpu_kernels *k = plan->kernels;
     int64_t keys = plan->key_block, rows = plan->row_block;
     size_t element = k->pair == 1 ? sizeof(float) : sizeof(uint16_t);
-    int64_t depth = round_up(p->qk_channels, k->pair), width = round_up(p->v_channels, k->column_tile);
+    int64_t depth = round_up(p->qk_channels, k->pair),
+            width = round_up(p->v_channels, k->column_tile);
     w->q_stride = round_up(depth / k->pair, 16);
     w->o_stride = width;
     w->q = take(arena, rows * w->q_stride, 4);
@@ -88,13 +62,6 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->seen = take(arena, k->row_tile * keys, 1);
 }
 
-/* Blocks of packed rows over all sequences; for ragged batches the most that any lengths can make. */
-static int64_t count_blocks(const struct problem *p, int64_t row_block)
-{
-    if (!p->ragged_q) return p->batch * ((p->q_tokens * p->group + row_block - 1) / row_block);
-    return p->q_tokens * p->group / row_block + p->batch;
-}
-
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
 {
     const struct cpu_kernels *k = plan->kernels;
@@ -102,13 +69,16 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
     int64_t key_bytes = (p->qk_channels + round_up(p->v_channels, k->column_tile)) * element;
     int64_t row_bytes = (p->qk_channels + round_up(p->v_channels, k->column_tile)) * 4;
     int64_t keys = PANEL_BYTES / key_bytes / KEYS_MIN * KEYS_MIN;
-    plan->key_block = min64(min64(max64(keys, KEYS_MIN), KEYS_MAX), max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
-    int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes), round_up(p->q_tokens * p->group, k->row_tile));
+    plan->key_block = min64(min64(max64(keys, KEYS_MIN), KEYS_MAX),
+                            max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
+    int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes),
+                         round_up(p->q_tokens * p->group, k->row_tile));
     int64_t tiles = max64(rows / k->row_tile, 1);
-    while (tiles > 4 && count_blocks(p, tiles * k->row_tile) * p->kv_heads < ITEMS_PER_THREAD * plan->slots)
+    while (tiles > 4 && forward_count_blocks(p, tiles * k->row_tile) * p->kv_heads <
+                            ITEMS_PER_THREAD * plan->slots)
         tiles = (tiles + 1) / 2;
     plan->row_block = tiles * k->row_tile;
-    plan->block_count = count_blocks(p, plan->row_block);
+    plan->block_count = forward_count_blocks(p, plan->row_block);
     plan->slots = max64(1, min64(plan->slots, plan->block_count * p->kv_heads));
 
     struct forward_scratch scratch;
@@ -120,82 +90,9 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
     return table.used + (size_t)plan->slots * plan->scratch_bytes;
 }
 
-/* ---- The table of items, longest first ------------------------------------------------------------------------ */
-
-/* Keys that the rows see between them. */
-static int64_t block_cost(const struct problem *p, const struct cpu_sequence *s, int64_t row0, int64_t rows)
-{
-    int64_t low, high, unused;
-    visible_keys(p, row0 / p->group, s->q_length, s->kv_length, &low, &unused);
-    visible_keys(p, (row0 + rows - 1) / p->group, s->q_length, s->kv_length, &unused, &high);
-    return high > low ? high - low : 0;
-}
-
-/* Units are sorted by class of falling cost. A unit is a whole sequence, head by head, so that blocks that share K and V
- * follow each other and find them in the cache; or, where there are few items for each thread, a block of rows, so that the
- * last items to finish are short. */
-struct item_sort {
-    const struct cpu_call *call;
-    struct forward_block *table; /* NULL while counting */
-    int whole_sequences;
-    double cost_max;             /* 0 while it is sought */
-    int64_t start[COST_CLASSES + 1];
-};
-
-static int64_t cost_class(const struct item_sort *sort, double cost)
-{
-    return sort->cost_max > 0 ? COST_CLASSES - 1 - (int64_t)(cost / sort->cost_max * (COST_CLASSES - 1)) : 0;
-}
-
-static void place_unit(struct item_sort *sort, int64_t sequence, int64_t row_first, int64_t row_last, int64_t class)
-{
-    int64_t step = sort->call->plan->row_block, *at = &sort->start[class];
-    int64_t last_block = (row_last - row_first - 1) / step * step + row_first;
-    for (int64_t head = 0; head < sort->call->problem->kv_heads; head++)
-        for (int64_t row0 = last_block; row0 >= row_first; row0 -= step)
-            sort->table[(*at)++] = (struct forward_block){sequence, head, row0};
-}
-
-/* One pass over all units: finds the largest cost, then counts, then places. */
-static void each_unit(struct item_sort *sort, double *cost_max)
-{
-    const struct cpu_call *call = sort->call;
-    const struct problem *p = call->problem;
-    for (int64_t b = 0; b < p->batch; b++) {
-        struct cpu_sequence s = sequence_at(call, b);
-        int64_t rows = s.q_length * p->group, step = call->plan->row_block;
-        if (rows <= call->plan->decode_rows) continue;
-        int64_t unit = sort->whole_sequences ? rows : step;
-        for (int64_t row0 = 0; row0 < rows; row0 += unit) {
-            int64_t count = min64(unit, rows - row0);
-            double cost = (double)count * (double)block_cost(p, &s, row0, count);
-            if (cost_max && cost > *cost_max) *cost_max = cost;
-            int64_t class = cost_class(sort, cost);
-            if (!cost_max && sort->table)
-                place_unit(sort, b, row0, row0 + count, class);
-            else if (!cost_max)
-                sort->start[class + 1] += (count + step - 1) / step * p->kv_heads;
-        }
-    }
-}
-
-/* Fills the table; returns the number of items. */
-static int64_t sort_items(const struct cpu_call *call, struct forward_block *table)
-{
-    struct item_sort sort = {.call = call};
-    double cost_max = 0;
-    sort.whole_sequences = call->plan->block_count * call->problem->kv_heads >= ITEMS_MANY * call->plan->slots;
-    each_unit(&sort, &cost_max);
-    sort.cost_max = cost_max;
-    each_unit(&sort, NULL);
-    for (int64_t i = 0; i < COST_CLASSES; i++) sort.start[i + 1] += sort.start[i];
-    int64_t count = sort.start[COST_CLASSES];
-    sort.table = table;
-    each_unit(&sort, NULL);
-    return count;
-}
-
-/* ---- One item ------------------------------------------------------------------------------------------------- */
+/* ---- One item
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* I8 queries: value = scale * data, in f32. */
 static void scale_row(const rapt_tensor *scales, const float *scale, float *x, int64_t channels)
@@ -212,10 +109,12 @@ static void load_query(struct forward_item *t, int64_t r, const void *row)
     int64_t channels = t->call->problem->qk_channels, dtype = q->dtype, stride = q->stride[3];
     if (dtype == RAPT_I8) {
         t->kernels->load_row(w->row, row, dtype, stride, channels);
-        scale_row(scales, query_row(t->call, scales, &t->sequence, w->head[r], w->query[r]), w->row, channels);
+        scale_row(scales, query_row(t->call, scales, &t->sequence, w->head[r], w->query[r]), w->row,
+                  channels);
         row = w->row, dtype = RAPT_F32, stride = 1;
     }
-    t->kernels->pack_q(w->q + r * w->q_stride, row, dtype, stride, channels, t->call->a->scale < 0 ? -1 : 1);
+    t->kernels->pack_q(w->q + r * w->q_stride, row, dtype, stride, channels,
+                       t->call->a->scale < 0 ? -1 : 1);
 }
 
 /* Packed row r is head (row0 + r) % group of the group, query (row0 + r) / group. */
@@ -223,24 +122,27 @@ static void place_rows(struct forward_item *t)
 {
     const struct problem *p = t->call->problem;
     struct forward_scratch *w = &t->scratch;
-    int64_t head = t->row0 % p->group, query = t->row0 / p->group, first_head = t->kv_head * p->group;
+    int64_t head = t->row0 % p->group, query = t->row0 / p->group,
+            first_head = t->kv_head * p->group;
     for (int64_t r = 0; r < t->rows; r++) {
         w->head[r] = first_head + head;
         w->query[r] = query;
         if (++head == p->group) head = 0, query++;
-        visible_keys(p, w->query[r], t->sequence.q_length, t->sequence.kv_length, &w->first[r], &w->last[r]);
+        visible_keys(p, w->query[r], t->sequence.q_length, t->sequence.kv_length, &w->first[r],
+                     &w->last[r]);
         w->m[r] = -INFINITY;
         w->l[r] = 0;
     }
 }
 
-/* Row r of q or out, asked for a few rows before it is needed: it comes from memory, and only many requests at once hide
- * how long that takes. */
+/* Row r of q or out, asked for a few rows before it is needed: it comes from memory, and only many
+ * requests at once hide how long that takes. */
 static void *row_ahead(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
 {
     const struct forward_scratch *w = &t->scratch;
     if (r + ROWS_AHEAD < t->rows && tensor->stride[3] == 1) {
-        const char *row = query_row(t->call, tensor, &t->sequence, w->head[r + ROWS_AHEAD], w->query[r + ROWS_AHEAD]);
+        const char *row = query_row(t->call, tensor, &t->sequence, w->head[r + ROWS_AHEAD],
+                                    w->query[r + ROWS_AHEAD]);
         int64_t bytes = tensor->size[3] * (int64_t)dtype_size(tensor->dtype);
         for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(row + at);
     }
@@ -279,18 +181,21 @@ static void find_ranges(struct forward_item *t)
     if (!t->high) t->low = 0;
 }
 
-/* The block of keys key0 ... as rows in place; keys outside [first, last) of the block stay NULL from panel start on. */
-static struct cpu_rows block_rows(const struct forward_item *t, const rapt_tensor *tensor, const rapt_tensor *scales,
-                                  const void **row, const float **scale, int64_t key0, int64_t start, int64_t first,
-                                  int64_t last)
+/* The block of keys key0 ... as rows in place; keys outside [first, last) of the block stay NULL
+ * from panel start on. */
+static struct cpu_rows block_rows(const struct forward_item *t, const rapt_tensor *tensor,
+                                  const rapt_tensor *scales, const void **row, const float **scale,
+                                  int64_t key0, int64_t start, int64_t first, int64_t last)
 {
     for (int64_t j = start; j < first; j++) row[j] = NULL;
-    key_rows(t->call, tensor, &t->sequence, t->kv_head, key0, first, last, row, tensor->dtype == RAPT_I8 ? scale : NULL);
+    key_rows(t->call, tensor, &t->sequence, t->kv_head, key0, first, last, row,
+             tensor->dtype == RAPT_I8 ? scale : NULL);
     return (struct cpu_rows){.row = row,
                              .dtype = tensor->dtype,
                              .channel_stride = tensor->stride[3],
                              .scale = scale,
-                             .scale_channels = scales->dtype ? tensor->size[3] / scales->size[3] : 1,
+                             .scale_channels =
+                                 scales->dtype ? tensor->size[3] / scales->size[3] : 1,
                              .scale_stride = scales->stride[3]};
 }
 
@@ -301,37 +206,43 @@ static int row_is_unusual(const struct cpu_rows *rows, int64_t j, int64_t channe
     return 0;
 }
 
-/* Packs V. Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see them: they are packed as zeros
- * and noted in w->unusual for add_unusual. */
+/* Packs V. Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see
+ * them: they are packed as zeros and noted in w->unusual for add_unusual. */
 static void pack_values(struct forward_item *t, const struct forward_range *range)
 {
     struct forward_scratch *w = &t->scratch;
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels, keys = t->call->plan->key_block;
-    t->values = block_rows(t, &a->v, &a->v_scale, w->v_rows, w->v_scales, range->key0, range->start, range->first, range->last);
+    t->values = block_rows(t, &a->v, &a->v_scale, w->v_rows, w->v_scales, range->key0, range->start,
+                           range->first, range->last);
     t->unusual_count = 0;
-    if (!t->kernels->pack_v(w->v_panels, &t->values, range->start, range->last, channels, keys)) return;
+    if (!t->kernels->pack_v(w->v_panels, &t->values, range->start, range->last, channels, keys))
+        return;
     for (int64_t j = range->first; j < range->last; j++)
         if (row_is_unusual(&t->values, j, channels)) w->unusual[t->unusual_count++] = j;
     struct cpu_rows usual = t->values;
     for (int64_t i = 0; i < t->unusual_count; i++) w->v_rows[w->unusual[i]] = NULL;
     t->kernels->pack_v(w->v_panels, &usual, range->start, range->last, channels, keys);
-    key_rows(t->call, &a->v, &t->sequence, t->kv_head, range->key0, range->first, range->last, w->v_rows, NULL);
+    key_rows(t->call, &a->v, &t->sequence, t->kv_head, range->key0, range->first, range->last,
+             w->v_rows, NULL);
 }
 
 static void pack_keys(struct forward_item *t, const struct forward_range *range)
 {
     struct forward_scratch *w = &t->scratch;
     const rapt_attention *a = t->call->a;
-    struct cpu_rows keys = block_rows(t, &a->k, &a->k_scale, w->k_rows, w->k_scales, range->key0, range->start, range->first,
-                                      range->last);
-    t->kernels->pack_k(w->k_panels, &keys, range->start, range->last, t->call->problem->qk_channels);
+    struct cpu_rows keys = block_rows(t, &a->k, &a->k_scale, w->k_rows, w->k_scales, range->key0,
+                                      range->start, range->first, range->last);
+    t->kernels->pack_k(w->k_panels, &keys, range->start, range->last,
+                       t->call->problem->qk_channels);
 }
 
 /* Address of column 0 of the block in a [.., .., query, key] tensor. */
-static const void *score_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r, int64_t key0)
+static const void *score_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r,
+                                 int64_t key0)
 {
-    const char *row = query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+    const char *row =
+        query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
     return row ? row + key0 * tensor->stride[3] * (int64_t)dtype_size(tensor->dtype) : NULL;
 }
 
@@ -351,31 +262,40 @@ static void apply_score_options(const struct forward_item *t, const struct forwa
         row.position = t->scratch.query[r] + offset - tile->key0;
         row.bias = score_operand(t, &a->bias, r, tile->key0);
         row.mask = score_operand(t, &a->mask, r, tile->key0);
-        t->kernels->score(t->scratch.s + i * t->call->plan->key_block, &row, max64(tile->row_first[i], tile->first),
+        t->kernels->score(t->scratch.s + i * t->call->plan->key_block, &row,
+                          max64(tile->row_first[i], tile->first),
                           min64(tile->row_last[i], tile->last));
     }
 }
 
-/* q k^T and score options of one tile against the packed block; false: no row of the tile sees a key of the block. */
-static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t i, struct forward_tile *tile)
+/* q k^T and score options of one tile against the packed block; false: no row of the tile sees a
+ * key of the block. */
+static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t i,
+                       struct forward_tile *tile)
 {
     struct forward_scratch *w = &t->scratch;
-    int64_t low = max64(w->tile_low[i] - range->key0, range->start), high = min64(w->tile_high[i] - range->key0, range->last);
-    int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0, column_tile = t->kernels->column_tile;
+    int64_t low = max64(w->tile_low[i] - range->key0, range->start),
+            high = min64(w->tile_high[i] - range->key0, range->last);
+    int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0,
+            column_tile = t->kernels->column_tile;
     if (high <= low) return 0;
-    *tile = (struct forward_tile){.r0 = r0, .rows = rows, .key0 = range->key0, .first = low / column_tile * column_tile,
+    *tile = (struct forward_tile){.r0 = r0,
+                                  .rows = rows,
+                                  .key0 = range->key0,
+                                  .first = low / column_tile * column_tile,
                                   .last = high};
     for (int64_t r = 0; r < rows; r++) {
         tile->row_first[r] = max64(w->first[r0 + r] - range->key0, 0);
         tile->row_last[r] = max64(w->last[r0 + r] - range->key0, 0);
     }
-    t->kernels->qk(w->s, t->call->plan->key_block, w->q + r0 * w->q_stride, w->q_stride, w->k_panels, rows,
-                   t->call->problem->qk_channels, tile->first, tile->last);
+    t->kernels->qk(w->s, t->call->plan->key_block, w->q + r0 * w->q_stride, w->q_stride,
+                   w->k_panels, rows, t->call->problem->qk_channels, tile->first, tile->last);
     if (t->score_options) apply_score_options(t, tile);
     return 1;
 }
 
-/* Notes which rows of the tile see which unusual value, before softmax turns scores into weights. */
+/* Notes which rows of the tile see which unusual value, before softmax turns scores into weights.
+ */
 static void note_seen(struct forward_item *t, const struct forward_tile *tile)
 {
     struct forward_scratch *w = &t->scratch;
@@ -383,7 +303,8 @@ static void note_seen(struct forward_item *t, const struct forward_tile *tile)
     for (int64_t i = 0; i < tile->rows; i++)
         for (int64_t n = 0; n < t->unusual_count; n++) {
             int64_t j = w->unusual[n];
-            int inside = j >= max64(tile->row_first[i], tile->first) && j < min64(tile->row_last[i], tile->last);
+            int inside = j >= max64(tile->row_first[i], tile->first) &&
+                         j < min64(tile->row_last[i], tile->last);
             w->seen[i * stride + n] = inside && w->s[i * stride + j] != -INFINITY;
         }
 }
@@ -403,13 +324,15 @@ static void add_unusual(struct forward_item *t, const struct forward_tile *tile)
         for (int64_t c = 0; c < channels; c++) w->row[c] = scalar_row_value(&t->values, j, c);
         for (int64_t i = 0; i < tile->rows; i++) {
             if (!w->seen[i * stride + n]) continue;
-            float p = weight_at(t->kernels, w->s + i * stride, j), *o = w->o + (tile->r0 + i) * w->o_stride;
+            float p = weight_at(t->kernels, w->s + i * stride, j),
+                  *o = w->o + (tile->r0 + i) * w->o_stride;
             for (int64_t c = 0; c < channels; c++) o[c] += p * w->row[c];
         }
     }
 }
 
-/* One tile of rows against the packed block. The first block that a tile sees sets o, later ones add to it. */
+/* One tile of rows against the packed block. The first block that a tile sees sets o, later ones
+ * add to it. */
 static void attend_tile(struct forward_item *t, const struct forward_range *range, int64_t i)
 {
     struct forward_scratch *w = &t->scratch;
@@ -419,13 +342,22 @@ static void attend_tile(struct forward_item *t, const struct forward_range *rang
     if (t->unusual_count) note_seen(t, &tile);
     int64_t channels = t->call->problem->v_channels;
     float *o = w->o + tile.r0 * w->o_stride;
-    struct cpu_softmax_tile softmax = {
-        .s = w->s, .stride = plan->key_block, .rows = tile.rows, .first = tile.first, .last = tile.last,
-        .row_first = tile.row_first, .row_last = tile.row_last, .scale = t->exponent_scale,
-        .m = w->m + tile.r0, .l = w->l + tile.r0, .o = o, .o_stride = w->o_stride, .channels = channels};
+    struct cpu_softmax_tile softmax = {.s = w->s,
+                                       .stride = plan->key_block,
+                                       .rows = tile.rows,
+                                       .first = tile.first,
+                                       .last = tile.last,
+                                       .row_first = tile.row_first,
+                                       .row_last = tile.row_last,
+                                       .scale = t->exponent_scale,
+                                       .m = w->m + tile.r0,
+                                       .l = w->l + tile.r0,
+                                       .o = o,
+                                       .o_stride = w->o_stride,
+                                       .channels = channels};
     t->kernels->softmax(&softmax);
-    t->kernels->pv(o, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, tile.rows, channels, tile.first,
-                   tile.last, w->tile_low[i] < range->key0);
+    t->kernels->pv(o, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, tile.rows,
+                   channels, tile.first, tile.last, w->tile_low[i] < range->key0);
     if (t->unusual_count) add_unusual(t, &tile);
 }
 
@@ -433,7 +365,9 @@ static void attend_tile(struct forward_item *t, const struct forward_range *rang
 static struct forward_range block_range(const struct forward_item *t, int64_t key0)
 {
     int64_t first = max64(t->low - key0, 0), column_tile = t->kernels->column_tile;
-    return (struct forward_range){.key0 = key0, .start = first / column_tile * column_tile, .first = first,
+    return (struct forward_range){.key0 = key0,
+                                  .start = first / column_tile * column_tile,
+                                  .first = first,
                                   .last = min64(t->high - key0, t->call->plan->key_block)};
 }
 
@@ -448,12 +382,15 @@ static void attend(struct forward_item *t)
     }
 }
 
-/* From m (in units of s) and l of row r: the factor of its o, and its log-sum-exp. The sink comes in here, once. */
+/* From m (in units of s) and l of row r: the factor of its o, and its log-sum-exp. The sink comes
+ * in here, once. */
 static double finish_row(struct forward_item *t, int64_t r)
 {
     struct forward_scratch *w = &t->scratch;
     const rapt_tensor *sink_tensor = &t->call->a->sink;
-    double l = w->l[r], m = l == 0 || w->m[r] == -INFINITY ? -INFINITY : w->m[r] * (t->score_options ? 1 : fabs(t->call->a->scale));
+    double l = w->l[r], m = l == 0 || w->m[r] == -INFINITY
+                                ? -INFINITY
+                                : w->m[r] * (t->score_options ? 1 : fabs(t->call->a->scale));
     double sink = head_value(sink_tensor, t->sequence.index, w->head[r], -INFINITY);
     if (sink > -INFINITY) {
         double top = m > sink ? m : sink, share = exp(m - top), total = l * share + exp(sink - top);
@@ -473,18 +410,23 @@ static void finish(struct forward_item *t)
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels;
     for (int64_t r = 0; r < t->rows; r++) {
-        float *o = w->o + r * w->o_stride, *lse = query_row(t->call, &a->lse, &t->sequence, w->head[r], w->query[r]);
+        float *o = w->o + r * w->o_stride,
+              *lse = query_row(t->call, &a->lse, &t->sequence, w->head[r], w->query[r]);
         double value = finish_row(t, r);
         if (w->l[r] == 0) memset(o, 0, (size_t)channels * sizeof *o);
-        t->kernels->store_row(row_ahead(t, &a->out, r), a->out.dtype, a->out.stride[3], o, w->factor[r], channels);
+        t->kernels->store_row(row_ahead(t, &a->out, r), a->out.dtype, a->out.stride[3], o,
+                              w->factor[r], channels);
         if (lse) *lse = (float)value;
     }
 }
 
-/* ---- Weights: a second pass with the final m and sum ------------------------------------------------------------ */
+/* ---- Weights: a second pass with the final m and sum
+ * ------------------------------------------------------------ */
 
-/* A row whose sum is NaN: every key it sees has weight NaN, and a key that the mask hides still has 0. */
-static void spoiled_weights(const struct forward_item *t, int64_t r, int64_t key0, float *s, int64_t first, int64_t last)
+/* A row whose sum is NaN: every key it sees has weight NaN, and a key that the mask hides still has
+ * 0. */
+static void spoiled_weights(const struct forward_item *t, int64_t r, int64_t key0, float *s,
+                            int64_t first, int64_t last)
 {
     const unsigned char *mask = score_operand(t, &t->call->a->mask, r, key0);
     int64_t stride = t->call->a->mask.stride[3];
@@ -495,8 +437,10 @@ static void clear_weights(const struct forward_item *t)
 {
     const rapt_tensor *weights = &t->call->a->weights;
     for (int64_t r = 0; r < t->rows; r++) {
-        void *row = query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
-        for (int64_t j = 0; j < weights->size[3]; j++) store_float(row, weights->dtype, j * weights->stride[3], 0);
+        void *row =
+            query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+        for (int64_t j = 0; j < weights->size[3]; j++)
+            store_float(row, weights->dtype, j * weights->stride[3], 0);
     }
 }
 
@@ -512,11 +456,11 @@ static void store_tile_weights(const struct forward_item *t, const struct forwar
         float *s = w->s + i * t->call->plan->key_block, m = w->m[r] == -INFINITY ? 0 : w->m[r];
         if (w->factor[r] == w->factor[r])
             t->kernels->weights(s, first, last, t->exponent_scale, m, w->factor[r]);
-        else
-            spoiled_weights(t, r, tile->key0, s, first, last);
-        char *row = query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
-        t->kernels->store_row(row + (tile->key0 + first) * weights->stride[3] * size, weights->dtype, weights->stride[3],
-                              s + first, 1, last - first);
+        else spoiled_weights(t, r, tile->key0, s, first, last);
+        char *row =
+            query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+        t->kernels->store_row(row + (tile->key0 + first) * weights->stride[3] * size,
+                              weights->dtype, weights->stride[3], s + first, 1, last - first);
     }
 }
 
@@ -533,7 +477,8 @@ static void write_weights(struct forward_item *t)
     }
 }
 
-/* ---- All items over the threads --------------------------------------------------------------------------------- */
+/* ---- All items over the threads
+ * --------------------------------------------------------------------------------- */
 
 struct forward_job {
     const struct cpu_call *call;
@@ -577,9 +522,11 @@ static void work(void *argument, int64_t slot)
 void forward_run(const struct cpu_call *call)
 {
     struct arena arena = {call->workspace, 0};
-    struct forward_block *table = take(&arena, call->plan->block_count * call->problem->kv_heads, sizeof *table);
-    struct forward_job job = {.call = call, .table = table, .scratch = call->workspace + arena.used};
-    job.items = sort_items(call, table);
+    struct forward_block *table =
+        take(&arena, call->plan->block_count * call->problem->kv_heads, sizeof *table);
+    struct forward_job job = {
+        .call = call, .table = table, .scratch = call->workspace + arena.used};
+    job.items = forward_sort_items(call, table);
     atomic_init(&job.next, 0);
     pool_run(call->pool, min64(call->plan->slots, job.items), work, &job);
 }

@@ -12,19 +12,20 @@ struct forward_block {
 
 /* Scratch of one thread, in the caller's workspace. Strides in floats. */
 struct forward_scratch {
-    float *q, *o;             /* [row_block][q_stride], [row_block][o_stride] */
-    float *s;                 /* [row_tile][key_block] */
+    float *q, *o; /* [row_block][q_stride], [row_block][o_stride] */
+    float *s;     /* [row_tile][key_block] */
     void *k_panels, *v_panels;
-    float *m, *l;             /* [row_block], as in struct cpu_softmax_tile */
-    float *factor;            /* [row_block]: out = factor * o */
-    int64_t *first, *last;    /* [row_block]: the keys a row sees, before mask */
-    int64_t *head, *query;    /* [row_block] */
-    int64_t *tile_low, *tile_high; /* [tiles of row_block]: an interval that holds the keys its rows see */
-    float *row;               /* one row of q or v in f32 */
-    const void **k_rows, **v_rows;   /* [key_block] */
+    float *m, *l;          /* [row_block], as in struct cpu_softmax_tile */
+    float *factor;         /* [row_block]: out = factor * o */
+    int64_t *first, *last; /* [row_block]: the keys a row sees, before mask */
+    int64_t *head, *query; /* [row_block] */
+    int64_t *tile_low,
+        *tile_high; /* [tiles of row_block]: an interval that holds the keys its rows see */
+    float *row;     /* one row of q or v in f32 */
+    const void **k_rows, **v_rows; /* [key_block] */
     const float **k_scales, **v_scales;
-    int64_t *unusual;         /* [key_block]: keys of the block whose value holds NaN or infinity */
-    unsigned char *seen;      /* [row_tile][key_block]: row sees unusual[n] */
+    int64_t *unusual;    /* [key_block]: keys of the block whose value holds NaN or infinity */
+    unsigned char *seen; /* [row_tile][key_block]: row sees unusual[n] */
     int64_t q_stride, o_stride;
 };
 
@@ -34,14 +35,16 @@ struct forward_item {
     struct forward_scratch scratch;
     struct cpu_sequence sequence;
     int64_t kv_head, row0, rows, tiles;
-    int64_t low, high;        /* an interval that holds the keys its rows see */
-    int score_options;        /* softcap, bias, ALiBi or mask: s is a logit; else s is q k^T, not yet scaled */
-    float exponent_scale;     /* log2(e), times |scale| if s is not yet scaled */
-    struct cpu_rows values;   /* of the current block */
+    int64_t low, high;      /* an interval that holds the keys its rows see */
+    int score_options;      /* softcap, bias, ALiBi or mask: s is a logit; else s is q k^T, not yet
+                               scaled */
+    float exponent_scale;   /* log2(e), times |scale| if s is not yet scaled */
+    struct cpu_rows values; /* of the current block */
     int64_t unusual_count;
 };
 
-/* Keys key0 + first ... key0 + last - 1 are packed; panels begin at start, first rounded down to column_tile. */
+/* Keys key0 + first ... key0 + last - 1 are packed; panels begin at start, first rounded down to
+ * column_tile. */
 struct forward_range {
     int64_t key0, start, first, last;
 };
@@ -51,5 +54,12 @@ struct forward_tile {
     int64_t r0, rows, key0, first, last;
     int64_t row_first[ROW_TILE_MAX], row_last[ROW_TILE_MAX];
 };
+
+/* forward_items.c. Blocks of row_block packed rows over all sequences; for ragged batches the most
+ * that any lengths make. */
+int64_t forward_count_blocks(const struct problem *p, int64_t row_block);
+/* Fills the table of plan->block_count * kv_heads entries, longest first; returns the number of
+ * items. */
+int64_t forward_sort_items(const struct cpu_call *call, struct forward_block *table);
 
 #endif

@@ -1,18 +1,21 @@
-/* kernels.h: what an instruction set offers the CPU engine: functions and their tile sizes, together.
+/* kernels.h: what an instruction set offers the CPU engine: functions and their tile sizes.
  *
- * One table per level (scalar, AVX2, AVX-512, ...). A level starts from the table below it and replaces what it does better.
- * Every function here is pure: no allocation, no global state, any pointer alignment of the caller's tensors; scratch (q,
- * panels, s, o) is 64-byte aligned. The levels compute the same function within rounding; tests/check compares each with
- * scalar.
+ * One table per level (scalar, AVX2, AVX-512, ...). A level starts from the table below it and
+ * replaces what it does better. Every function here is pure: no allocation, no global state, any
+ * pointer alignment of the caller's tensors; scratch (q, panels, s, o) is 64-byte aligned. The
+ * levels compute the same function within rounding; tests/check compares each with scalar.
  *
  * The formats of packed q, of the panels and of p are private to a level, but their sizes are not:
- *   pair = 1: f32 elements. q [row][channel], K panels [panel][channel][column_tile], V panels [panel][key][column_tile],
- *             p f32 in place of s.
- *   pair = 2: bf16 pairs, two neighbours of the summed axis side by side. q [row][channel / 2][2], K panels
- *             [panel][channel / 2][column_tile][2], V panels [panel][key / 2][column_tile][2], p bf16 at the start of each
- *             row of s. An odd channel or key count is padded by a zero.
- * A K panel is column_tile keys; a V panel is column_tile channels. Strides of q and s are in 4-byte units.
- */
+ *
+ * - pair = 1: f32 elements. q [row][channel], K panels [panel][channel][column_tile], V panels
+ *   [panel][key][column_tile], p f32 in place of s.
+ *
+ * - pair = 2: bf16 pairs, two neighbours of the summed axis side by side. q [row][channel / 2][2],
+ *   K panels [panel][channel / 2][column_tile][2], V panels [panel][key / 2][column_tile][2], p
+ *   bf16 at the start of each row of s. An odd channel or key count is padded by a zero.
+ *
+ * A K panel is column_tile keys; a V panel is column_tile channels. Strides of q and s are in
+ * 4-byte units. */
 #ifndef RAPT_CPU_KERNELS_H
 #define RAPT_CPU_KERNELS_H
 
@@ -23,82 +26,99 @@ enum { ROW_TILE_MAX = 16, COLUMN_TILE_MAX = 64 };
 
 /* Rows of K or V, read in place. Only rows [first, last) of a call are looked at. */
 struct cpu_rows {
-    const void *const *row;      /* one pointer per key, to its channel 0; NULL: a row of zeros */
-    int64_t dtype;               /* rapt_dtype: F32, F16, BF16 or I8 */
-    int64_t channel_stride;      /* elements */
-    const float *const *scale;   /* I8: one pointer per key, to the scale of its first channels; else unused */
-    int64_t scale_channels;      /* I8: channels that share a scale */
-    int64_t scale_stride;        /* I8: from one scale of a key to the next, in floats */
+    const void *const *row;    /* one pointer per key, to its channel 0; NULL: a row of zeros */
+    int64_t dtype;             /* rapt_dtype: F32, F16, BF16 or I8 */
+    int64_t channel_stride;    /* elements */
+    const float *const *scale; /* I8: one pointer per key, to the scale of its first channels */
+    int64_t scale_channels;    /* I8: channels that share a scale */
+    int64_t scale_stride;      /* I8: from one scale of a key to the next, in floats */
 };
 
-/* One row of scores on its way from q k to what softmax takes; every field but scale may say "none". */
+/* One row of scores on its way from q k to what softmax takes; every field but scale may say
+ * "none". */
 struct cpu_score_row {
-    float scale;                 /* s = scale * s */
-    float softcap;               /* 0: none */
-    float slope;                 /* ALiBi; 0: none */
-    int64_t position;            /* query position minus the key of column 0: column j is at distance |position - j| */
-    const void *bias;            /* of column 0; NULL: none */
+    float scale;      /* s = scale * s */
+    float softcap;    /* 0: none */
+    float slope;      /* ALiBi; 0: none */
+    int64_t position; /* query position minus the key of column 0: j is at |position - j| */
+    const void *bias; /* of column 0; NULL: none */
     int64_t bias_dtype, bias_stride;
-    const unsigned char *mask;   /* of column 0; NULL: none; 0 hides */
+    const unsigned char *mask; /* of column 0; NULL: none; 0 hides */
     int64_t mask_stride;
 };
 
-/* One step of online softmax over a tile of rows. Columns outside a row's [row_first, row_last) are hidden, whatever s holds
- * there (also NaN). first is a multiple of column_tile; s is owned up to last rounded up to column_tile. */
+/* One step of online softmax over a tile of rows. Columns outside a row's [row_first, row_last) are
+ * hidden, whatever s holds there (also NaN). first is a multiple of column_tile; s is owned up to
+ * last rounded up to column_tile. */
 struct cpu_softmax_tile {
-    float *s;                    /* in: scores; out: p in the level's format in columns [first, last rounded up to pair),
-                                    exactly 0 where hidden */
+    /* In: scores. Out: p in the level's format, in columns [first, last rounded up to pair),
+     * exactly 0 where hidden. */
+    float *s;
     int64_t stride, rows, first, last;
     const int64_t *row_first, *row_last;
-    float scale;                 /* p = 2^(scale * (s - m)): log2(e), times the attention scale if s is not yet scaled */
-    float *m, *l;                /* per row: running maximum, in units of s (-inf: no key yet), and sum of unrounded p */
-    float *o;                    /* [row][o_stride]: multiplied by 2^(scale * (m_old - m_new)) where m rises; untouched in
-                                    rows that had no key before */
-    int64_t o_stride, channels;  /* channels up to the next multiple of column_tile may be multiplied too */
+    /* p = 2^(scale * (s - m)): log2(e), times the attention scale if s is not yet scaled. */
+    float scale;
+    /* Per row: running maximum, in units of s (-inf: no key yet), and sum of unrounded p. */
+    float *m, *l;
+    /* [row][o_stride]: multiplied by 2^(scale * (m_old - m_new)) where m rises; untouched in rows
+     * that had no key before. Channels up to the next multiple of column_tile may be multiplied. */
+    float *o;
+    int64_t o_stride, channels;
 };
 
 struct cpu_kernels {
-    const char *name;            /* "cpu_avx512" */
-    const char *arch;            /* "avx512" */
-    int64_t row_tile;            /* most rows of one call of qk, softmax, pv; at most ROW_TILE_MAX */
-    int64_t column_tile;         /* width of a panel; at most COLUMN_TILE_MAX */
-    int64_t pair;                /* 1: f32 arithmetic; 2: bf16 pairs (q, k and v must be BF16) */
+    const char *name;    /* "cpu_avx512" */
+    const char *arch;    /* "avx512" */
+    int64_t row_tile;    /* most rows of one call of qk, softmax, pv; at most ROW_TILE_MAX */
+    int64_t column_tile; /* width of a panel; at most COLUMN_TILE_MAX */
+    int64_t pair;        /* 1: f32 arithmetic; 2: bf16 pairs (q, k and v must be BF16) */
 
     /* One row of F32, F16 or BF16 as floats, and back: row = factor * x. */
-    void (*load_row)(float *x, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels);
-    void (*store_row)(void *row, int64_t dtype, int64_t channel_stride, const float *x, float factor, int64_t channels);
+    void (*load_row)(float *x, const void *row, int64_t dtype, int64_t channel_stride,
+                     int64_t channels);
+    void (*store_row)(void *row, int64_t dtype, int64_t channel_stride, const float *x,
+                      float factor, int64_t channels);
     /* One query row into the level's format; sign is 1 or -1 (a negative scale lives in q). */
-    void (*pack_q)(void *q, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels, float sign);
-    /* Keys [first, last) into panels; first is a multiple of column_tile. What the last panel holds past last is unspecified:
-     * its columns are hidden from every row. */
-    void (*pack_k)(void *panels, const struct cpu_rows *k, int64_t first, int64_t last, int64_t channels);
-    /* Keys [first, last) into panels of panel_keys keys each; first and panel_keys are even; channels up to a multiple of
-     * column_tile and an odd last key are filled with 0. Returns 1 if some value is NaN or infinite, else 0. */
-    int (*pack_v)(void *panels, const struct cpu_rows *v, int64_t first, int64_t last, int64_t channels, int64_t panel_keys);
+    void (*pack_q)(void *q, const void *row, int64_t dtype, int64_t channel_stride,
+                   int64_t channels, float sign);
+    /* Keys [first, last) into panels; first is a multiple of column_tile. What the last panel holds
+     * past last is unspecified: its columns are hidden from every row. */
+    void (*pack_k)(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                   int64_t channels);
+    /* Keys [first, last) into panels of panel_keys keys each; first and panel_keys are even;
+     * channels up to a multiple of column_tile and an odd last key are filled with 0. Returns 1 if
+     * some value is NaN or infinite, else 0. */
+    int (*pack_v)(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                  int64_t channels, int64_t panel_keys);
 
-    /* s[row][j] = dot(q[row], k[j]) for j in [first, last); first is a multiple of column_tile. Columns up to the next
-     * multiple of column_tile may be written too. rows is 1 ... row_tile. */
-    void (*qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride, const void *panels, int64_t rows, int64_t channels,
-               int64_t first, int64_t last);
+    /* s[row][j] = dot(q[row], k[j]) for j in [first, last); first is a multiple of column_tile.
+     * Columns up to the next multiple of column_tile may be written too. rows is 1 ... row_tile. */
+    void (*qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride, const void *panels,
+               int64_t rows, int64_t channels, int64_t first, int64_t last);
     /* Columns [first, last) of one row, in place, as f32. Hidden columns become -inf. */
     void (*score)(float *s, const struct cpu_score_row *r, int64_t first, int64_t last);
     void (*softmax)(const struct cpu_softmax_tile *t);
-    /* o[row][c] = (accumulate ? o[row][c] : 0) + sum of p[row][j] v[j][c] over j in [first, last); channels up to the
-     * next multiple of column_tile may be written too; p as softmax left it, first even. */
-    void (*pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride, const void *panels, int64_t panel_keys, int64_t rows,
-               int64_t channels, int64_t first, int64_t last, int accumulate);
+    /* o[row][c] = (accumulate ? o[row][c] : 0) + sum of p[row][j] v[j][c] over j in [first, last);
+     * channels up to the next multiple of column_tile may be written too; p as softmax left it,
+     * first even. */
+    void (*pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride, const void *panels,
+               int64_t panel_keys, int64_t rows, int64_t channels, int64_t first, int64_t last,
+               int accumulate);
     /* s = 2^(scale * (s - m)) * factor in place, as f32; -inf gives 0. m and factor are finite. */
     void (*weights)(float *s, int64_t first, int64_t last, float scale, float m, float factor);
 
-    /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are filled by decode_*.c of each
-     * folder; q as pack_q left it, p as softmax left it. next: rows that the following call will read, to be prefetched;
-     * NULL: none. Columns are keys [first, last).
-     *   decode_qk: s[row][j] = dot(q[row], k[j]);   decode_pv: o[row][c] += sum of p[row][j] v[j][c], where v[j] is not
-     *   touched if p[row][j] is 0 for every row. NULL slots: the level below serves (it must have the same pair). */
-    void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride, const struct cpu_rows *k, int64_t rows,
-                      int64_t channels, int64_t first, int64_t last, const void *const *next);
-    void (*decode_pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride, const struct cpu_rows *v, int64_t rows,
-                      int64_t channels, int64_t first, int64_t last, const void *const *next);
+    /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are
+     * filled by decode_*.c of each folder; q as pack_q left it, p as softmax left it. next: rows
+     * that the following call will read, to be prefetched; NULL: none. Columns are keys [first,
+     * last). decode_qk: s[row][j] = dot(q[row], k[j]);   decode_pv: o[row][c] += sum of p[row][j]
+     * v[j][c], where v[j] is not touched if p[row][j] is 0 for every row. NULL slots: the level
+     * below serves (it must have the same pair). */
+    void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
+                      const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
+                      int64_t last, const void *const *next);
+    void (*decode_pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                      const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
+                      int64_t last, const void *const *next);
 };
 
 /* The levels, each in its own file; those of another architecture are not compiled. */

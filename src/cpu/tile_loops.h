@@ -1,9 +1,11 @@
-/* tile_loops.h: the slots of struct cpu_kernels that need no register tile, over a vector vocabulary; included once per
- * instruction set after vec_*.h. The including file defines COLUMN_TILE, TILE_HIDE(s, mask, n): -inf in the lanes whose
- * mask byte is 0 (n bytes may be read), TILE_I8(p, n): n signed bytes as floats, TILE_EXP2: 2^x, TILE_STORE(s, j, p0, p1): p of
- * columns j ... in the level's format, and TILE_CLEAR(s, first, last): the same for zeros, ROW_TILE, TILE_ROWS(X): X(1) ... X(ROW_TILE),
- * TILE_PAIR: 1 or 2, as pair of struct cpu_kernels, and TILE_MULTIPLY_ADD(a, b, c): a b + c by lanes, or the sum of both
- * products of a pair. With TILE_PAIR 1 it defines transpose(vec x[LANES]); with 2 it packs q, K and V itself. */
+/* tile_loops.h: the slots of struct cpu_kernels that need no register tile, over a vector
+ * vocabulary; included once per instruction set after vec_*.h. The including file defines
+ * COLUMN_TILE, TILE_HIDE(s, mask, n): -inf in the lanes whose mask byte is 0 (n bytes may be read),
+ * TILE_I8(p, n): n signed bytes as floats, TILE_EXP2: 2^x, TILE_STORE(s, j, p0, p1): p of columns j
+ * ... in the level's format, and TILE_CLEAR(s, first, last): the same for zeros, ROW_TILE,
+ * TILE_ROWS(X): X(1) ... X(ROW_TILE), TILE_PAIR: 1 or 2, as pair of struct cpu_kernels, and
+ * TILE_MULTIPLY_ADD(a, b, c): a b + c by lanes, or the sum of both products of a pair. With
+ * TILE_PAIR 1 it defines transpose(vec x[LANES]); with 2 it packs q, K and V itself. */
 #include "cpu/scalar/scalar.h"
 #include "cpu/vec_math.h"
 
@@ -19,31 +21,36 @@ VEC const char *element_at(const void *p, int dtype, int64_t i)
 }
 
 /* Lanes of channels c ... of key j, 0 past channels and in NULL rows. */
-VEC vec load_channels(const struct cpu_rows *rows, int64_t j, int64_t c, int64_t channels, int dtype)
+VEC vec load_channels(const struct cpu_rows *rows, int64_t j, int64_t c, int64_t channels,
+                      int dtype)
 {
     const void *row = rows->row[j];
     if (!row) return v_zero();
     const char *p = element_at(row, dtype, c);
     int64_t n = channels - c < LANES ? channels - c : LANES;
     if (dtype == RAPT_I8)
-        return v_mul(TILE_I8(p, n), v_set(rows->scale[j][c / rows->scale_channels * rows->scale_stride]));
+        return v_mul(TILE_I8(p, n),
+                     v_set(rows->scale[j][c / rows->scale_channels * rows->scale_stride]));
     return n == LANES ? v_load(p, dtype) : v_load_part(p, dtype, n);
 }
 
-/* Asks for the cache lines of channels first ... last - 1 of key j, which come from memory: only many requests at once hide
- * how long that takes. A line is asked for by its first element. */
-VEC void prefetch_channels(const struct cpu_rows *rows, int64_t j, int64_t first, int64_t last, int dtype)
+/* Asks for the cache lines of channels first ... last - 1 of key j, which come from memory: only
+ * many requests at once hide how long that takes. A line is asked for by its first element. */
+VEC void prefetch_channels(const struct cpu_rows *rows, int64_t j, int64_t first, int64_t last,
+                           int dtype)
 {
     int64_t line = CACHE_LINE / (dtype == RAPT_F32 ? 4 : dtype == RAPT_I8 ? 1 : 2);
     if (first % line) return;
-    for (int64_t c = first; rows->row[j] && c < last; c += line) __builtin_prefetch(element_at(rows->row[j], dtype, c));
+    for (int64_t c = first; rows->row[j] && c < last; c += line)
+        __builtin_prefetch(element_at(rows->row[j], dtype, c));
 }
 
 /* Whether load_channels can serve: neighbours in memory, and one scale for a vector of I8. */
 static int rows_are_plain(const struct cpu_rows *rows, int64_t channels)
 {
     if (rows->channel_stride != 1 && channels > 1) return 0;
-    return rows->dtype != RAPT_I8 || rows->scale_channels >= channels || rows->scale_channels % LANES == 0;
+    return rows->dtype != RAPT_I8 || rows->scale_channels >= channels ||
+           rows->scale_channels % LANES == 0;
 }
 
 /* Loops over rows and vectors of a register tile must vanish, or the tile lives in memory. */
@@ -55,30 +62,38 @@ static int rows_are_plain(const struct cpu_rows *rows, int64_t channels)
 
 #define DTYPE_CASES(dtype, CALL)                                                                   \
     switch (dtype) {                                                                               \
-    case RAPT_F32: CALL(RAPT_F32); break;                                                          \
-    case RAPT_F16: CALL(RAPT_F16); break;                                                          \
-    case RAPT_I8: CALL(RAPT_I8); break;                                                            \
-    default: CALL(RAPT_BF16); break;                                                               \
+    case RAPT_F32:                                                                                 \
+        CALL(RAPT_F32);                                                                            \
+        break;                                                                                     \
+    case RAPT_F16:                                                                                 \
+        CALL(RAPT_F16);                                                                            \
+        break;                                                                                     \
+    case RAPT_I8:                                                                                  \
+        CALL(RAPT_I8);                                                                             \
+        break;                                                                                     \
+    default:                                                                                       \
+        CALL(RAPT_BF16);                                                                           \
+        break;                                                                                     \
     }
 
 VEC void load_row_as(float *x, const void *row, int64_t channels, int dtype)
 {
     int64_t c = 0;
-    for (; c + LANES <= channels; c += LANES) v_store(x + c, RAPT_F32, v_load(element_at(row, dtype, c), dtype));
+    for (; c + LANES <= channels; c += LANES)
+        v_store(x + c, RAPT_F32, v_load(element_at(row, dtype, c), dtype));
     if (c < channels)
-        v_store_part(x + c, RAPT_F32, v_load_part(element_at(row, dtype, c), dtype, channels - c), channels - c);
+        v_store_part(x + c, RAPT_F32, v_load_part(element_at(row, dtype, c), dtype, channels - c),
+                     channels - c);
 }
 
-static void load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels)
+static void load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride,
+                     int64_t channels)
 {
     if (channel_stride != 1 || dtype == RAPT_I8)
         scalar_load_row(x, row, dtype, channel_stride, channels);
-    else if (dtype == RAPT_F32)
-        load_row_as(x, row, channels, RAPT_F32);
-    else if (dtype == RAPT_F16)
-        load_row_as(x, row, channels, RAPT_F16);
-    else
-        load_row_as(x, row, channels, RAPT_BF16);
+    else if (dtype == RAPT_F32) load_row_as(x, row, channels, RAPT_F32);
+    else if (dtype == RAPT_F16) load_row_as(x, row, channels, RAPT_F16);
+    else load_row_as(x, row, channels, RAPT_BF16);
 }
 
 VEC void store_row_as(void *row, const float *x, float factor, int64_t channels, int dtype)
@@ -92,20 +107,18 @@ VEC void store_row_as(void *row, const float *x, float factor, int64_t channels,
                      v_mul(f, v_load_part(x + c, RAPT_F32, channels - c)), channels - c);
 }
 
-static void store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x, float factor, int64_t channels)
+static void store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x,
+                      float factor, int64_t channels)
 {
-    if (channel_stride != 1)
-        scalar_store_row(row, dtype, channel_stride, x, factor, channels);
-    else if (dtype == RAPT_F32)
-        store_row_as(row, x, factor, channels, RAPT_F32);
-    else if (dtype == RAPT_F16)
-        store_row_as(row, x, factor, channels, RAPT_F16);
-    else
-        store_row_as(row, x, factor, channels, RAPT_BF16);
+    if (channel_stride != 1) scalar_store_row(row, dtype, channel_stride, x, factor, channels);
+    else if (dtype == RAPT_F32) store_row_as(row, x, factor, channels, RAPT_F32);
+    else if (dtype == RAPT_F16) store_row_as(row, x, factor, channels, RAPT_F16);
+    else store_row_as(row, x, factor, channels, RAPT_BF16);
 }
 
 #if TILE_PAIR == 1
-static void pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels, float sign)
+static void pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stride,
+                   int64_t channels, float sign)
 {
     float *x = q;
     load_row(x, row, dtype, channel_stride, channels);
@@ -114,8 +127,8 @@ static void pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stri
 }
 
 /* x * 0 is NaN for NaN and infinity alone, and the sum keeps it. */
-VEC int pack_v_as(float *panels, const struct cpu_rows *v, int64_t first, int64_t last, int64_t channels,
-                  int64_t panel_keys, int dtype)
+VEC int pack_v_as(float *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                  int64_t channels, int64_t panel_keys, int dtype)
 {
     vec probe[2] = {v_zero(), v_zero()};
     for (int64_t j = first; j < last; j++) {
@@ -131,8 +144,8 @@ VEC int pack_v_as(float *panels, const struct cpu_rows *v, int64_t first, int64_
     return v_any_nan(v_add(probe[0], probe[1]));
 }
 
-static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t last, int64_t channels,
-                  int64_t panel_keys)
+static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                  int64_t channels, int64_t panel_keys)
 {
     int unusual = 0;
     if (!rows_are_plain(v, channels))
@@ -144,14 +157,17 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
 }
 #endif
 
-/* ---- Scores --------------------------------------------------------------------------------------------------- */
+/* ---- Scores
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 VEC vec score_vector(vec x, const struct cpu_score_row *r, int64_t j, int64_t n, int bias_dtype)
 {
     x = v_mul(x, v_set(r->scale));
     if (r->softcap != 0) x = v_mul(v_set(r->softcap), v_tanh(v_mul(x, v_set(1 / r->softcap))));
     if (r->bias && r->bias_stride == 0)
-        x = v_add(x, v_set(bias_dtype == RAPT_F32 ? *(const float *)r->bias : load_float(r->bias, bias_dtype, 0)));
+        x = v_add(x, v_set(bias_dtype == RAPT_F32 ? *(const float *)r->bias
+                                                  : load_float(r->bias, bias_dtype, 0)));
     else if (r->bias) {
         const char *p = element_at(r->bias, bias_dtype, j);
         x = v_add(x, n == LANES ? v_load(p, bias_dtype) : v_load_part(p, bias_dtype, n));
@@ -163,20 +179,24 @@ VEC vec score_vector(vec x, const struct cpu_score_row *r, int64_t j, int64_t n,
     return r->mask ? TILE_HIDE(x, r->mask + j, n) : x;
 }
 
-VEC void score_as(float *s, const struct cpu_score_row *r, int64_t first, int64_t last, int bias_dtype)
+VEC void score_as(float *s, const struct cpu_score_row *r, int64_t first, int64_t last,
+                  int bias_dtype)
 {
     int64_t j = first;
     for (; j + LANES <= last; j += LANES)
         v_store(s + j, RAPT_F32, score_vector(v_load(s + j, RAPT_F32), r, j, LANES, bias_dtype));
     if (j < last)
-        v_store_part(s + j, RAPT_F32,
-                     score_vector(v_load_part(s + j, RAPT_F32, last - j), r, j, last - j, bias_dtype), last - j);
+        v_store_part(
+            s + j, RAPT_F32,
+            score_vector(v_load_part(s + j, RAPT_F32, last - j), r, j, last - j, bias_dtype),
+            last - j);
 }
 
 static void score(float *s, const struct cpu_score_row *given, int64_t first, int64_t last)
 {
     struct cpu_score_row r = *given;
-    int exact = r.slope == 0 || (r.position - first < EXACT_INTEGERS && r.position - last > -EXACT_INTEGERS);
+    int exact = r.slope == 0 ||
+                (r.position - first < EXACT_INTEGERS && r.position - last > -EXACT_INTEGERS);
     if (last <= first) return;
     if (!exact || (r.mask && r.mask_stride > 1) || (r.mask && r.mask_stride < 0) ||
         (r.bias && r.bias_stride != 1 && r.bias_stride != 0)) {
@@ -189,12 +209,9 @@ static void score(float *s, const struct cpu_score_row *given, int64_t first, in
         if (!r.mask[0]) return;
         r.mask = NULL;
     }
-    if (r.bias_dtype == RAPT_F16)
-        score_as(s, &r, first, last, RAPT_F16);
-    else if (r.bias_dtype == RAPT_BF16)
-        score_as(s, &r, first, last, RAPT_BF16);
-    else
-        score_as(s, &r, first, last, RAPT_F32);
+    if (r.bias_dtype == RAPT_F16) score_as(s, &r, first, last, RAPT_F16);
+    else if (r.bias_dtype == RAPT_BF16) score_as(s, &r, first, last, RAPT_BF16);
+    else score_as(s, &r, first, last, RAPT_F32);
 }
 
 static void weights(float *s, int64_t first, int64_t last, float scale, float m, float factor)
@@ -204,23 +221,29 @@ static void weights(float *s, int64_t first, int64_t last, float scale, float m,
     for (; j + LANES <= last; j += LANES)
         v_store(s + j, RAPT_F32, v_mul(f, v_exp2(v_mul(v_sub(v_load(s + j, RAPT_F32), top), c))));
     if (j < last)
-        v_store_part(s + j, RAPT_F32, v_mul(f, v_exp2(v_mul(v_sub(v_load_part(s + j, RAPT_F32, last - j), top), c))), last - j);
+        v_store_part(s + j, RAPT_F32,
+                     v_mul(f, v_exp2(v_mul(v_sub(v_load_part(s + j, RAPT_F32, last - j), top), c))),
+                     last - j);
 }
 
-/* ---- Online softmax ------------------------------------------------------------------------------------------- */
+/* ---- Online softmax
+ * ------------------------------------------------------------------------------------------- */
 
 enum { SOFTMAX_STEP = 2 * LANES }; /* two accumulators each for the maximum and the sum */
 _Static_assert(COLUMN_TILE % SOFTMAX_STEP == 0, "steps do not leave the columns that a tile owns");
 
-/* -inf in the columns of [low, high) that lie outside [first, last); low and high are multiples of SOFTMAX_STEP, and both
- * ends of the interval lie in the outermost steps. */
+/* -inf in the columns of [low, high) that lie outside [first, last); low and high are multiples of
+ * SOFTMAX_STEP, and both ends of the interval lie in the outermost steps. */
 VEC void hide_ends(float *s, int64_t low, int64_t high, int64_t first, int64_t last)
 {
     vec hidden = v_set(-INFINITY);
     for (int64_t j = low; j < low + SOFTMAX_STEP; j += LANES)
-        if (first > j) v_store(s + j, RAPT_F32, v_keep(v_load(s + j, RAPT_F32), (int)(first - j), LANES, hidden));
+        if (first > j)
+            v_store(s + j, RAPT_F32,
+                    v_keep(v_load(s + j, RAPT_F32), (int)(first - j), LANES, hidden));
     for (int64_t j = high - SOFTMAX_STEP; j < high; j += LANES)
-        if (last < j + LANES) v_store(s + j, RAPT_F32, v_keep(v_load(s + j, RAPT_F32), 0, (int)(last - j), hidden));
+        if (last < j + LANES)
+            v_store(s + j, RAPT_F32, v_keep(v_load(s + j, RAPT_F32), 0, (int)(last - j), hidden));
 }
 
 VEC float row_maximum(const float *s, int64_t low, int64_t high)
@@ -237,11 +260,13 @@ VEC void rescale(const struct cpu_softmax_tile *t, int64_t row, float m)
 {
     float shrink = exp2f((t->m[row] - m) * t->scale), *o = t->o + row * t->o_stride;
     vec f = v_set(shrink);
-    for (int64_t c = 0; c < t->channels; c += LANES) v_store(o + c, RAPT_F32, v_mul(f, v_load(o + c, RAPT_F32)));
+    for (int64_t c = 0; c < t->channels; c += LANES)
+        v_store(o + c, RAPT_F32, v_mul(f, v_load(o + c, RAPT_F32)));
     t->l[row] *= shrink;
 }
 
-/* The columns of a row that hold visible keys, and the steps around them; empty where last <= first. */
+/* The columns of a row that hold visible keys, and the steps around them; empty where last <=
+ * first. */
 struct row_span {
     int64_t first, last, low, high;
 };
@@ -255,8 +280,9 @@ VEC struct row_span span_of(const struct cpu_softmax_tile *t, int64_t row)
     return x;
 }
 
-/* p of one row and its sum. s - m comes before the factor, so that the largest score gives exactly 1 however large it is.
- * While a row has seen no key, m is -inf and 0 stands in for it: -inf - m must stay -inf. */
+/* p of one row and its sum. s - m comes before the factor, so that the largest score gives exactly
+ * 1 however large it is. While a row has seen no key, m is -inf and 0 stands in for it: -inf - m
+ * must stay -inf. */
 VEC float row_weights(float *s, const struct row_span *x, float m, float scale)
 {
     vec top = v_set(m == -INFINITY ? 0 : m), c = v_set(scale), sum0 = v_zero(), sum1 = v_zero();
@@ -301,9 +327,12 @@ static void softmax(const struct cpu_softmax_tile *t)
 
 #if TILE_PAIR == 1
 
-/* ---- K panels ------------------------------------------------------------------------------------------------- */
+/* ---- K panels
+ * -------------------------------------------------------------------------------------------------
+ */
 
-VEC void pack_k_as(float *panels, const struct cpu_rows *k, int64_t first, int64_t last, int64_t channels, int dtype)
+VEC void pack_k_as(float *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                   int64_t channels, int dtype)
 {
     for (int64_t j0 = first; j0 < last; j0 += COLUMN_TILE)
         for (int64_t half = 0; half < COLUMN_TILE && j0 + half < last; half += LANES)
@@ -316,11 +345,13 @@ VEC void pack_k_as(float *panels, const struct cpu_rows *k, int64_t first, int64
                     x[i] = j < last ? load_channels(k, j, c, channels, dtype) : v_zero();
                 }
                 transpose(x);
-                for (int i = 0; i < LANES && c + i < channels; i++) v_store(to + i * COLUMN_TILE, RAPT_F32, x[i]);
+                for (int i = 0; i < LANES && c + i < channels; i++)
+                    v_store(to + i * COLUMN_TILE, RAPT_F32, x[i]);
             }
 }
 
-static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last, int64_t channels)
+static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                   int64_t channels)
 {
     if (!rows_are_plain(k, channels)) {
         scalar_pack_k_panels(panels, k, first, last, channels, COLUMN_TILE, 1);
@@ -332,31 +363,34 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
 }
 #endif
 
-/* ---- Register tiles ------------------------------------------------------------------------------------------- */
+/* ---- Register tiles
+ * ------------------------------------------------------------------------------------------- */
 
-/* c[rows][vectors] (+)= a[rows][depth] b[depth][COLUMN_TILE] over lanes of 32 bits: f32, or a pair of bf16. rows and vectors
- * are constants after inlining, so that c stays in registers. */
-VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float *a, int64_t a_stride, const float *b,
-                  int64_t depth, int accumulate)
+/* c[rows][vectors] (+)= a[rows][depth] b[depth][COLUMN_TILE] over lanes of 32 bits: f32, or a pair
+ * of bf16. rows and vectors are constants after inlining, so that c stays in registers. */
+VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float *a,
+                  int64_t a_stride, const float *b, int64_t depth, int accumulate)
 {
     vec sum[ROW_TILE][2];
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int w = 0; w < vectors; w++)
-            sum[i][w] = accumulate ? v_load(c + i * c_stride + w * LANES, RAPT_F32) : v_zero();
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int w = 0; w < vectors; w++) sum[i][w] =
+        accumulate ? v_load(c + i * c_stride + w * LANES, RAPT_F32) : v_zero();
     for (int64_t k = 0; k < depth; k++) {
         vec x[2];
-        UNROLL for (int w = 0; w < vectors; w++) x[w] = v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);
-        UNROLL for (int i = 0; i < rows; i++) {
+        UNROLL for (int w = 0; w < vectors; w++) x[w] =
+            v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);
+        UNROLL for (int i = 0; i < rows; i++)
+        {
             vec y = v_set(a[i * a_stride + k]);
-            UNROLL for (int w = 0; w < vectors; w++) sum[i][w] = TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
+            UNROLL for (int w = 0; w < vectors; w++) sum[i][w] =
+                TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
         }
     }
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int w = 0; w < vectors; w++) v_store(c + i * c_stride + w * LANES, RAPT_F32, sum[i][w]);
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int w = 0; w < vectors; w++)
+        v_store(c + i * c_stride + w * LANES, RAPT_F32, sum[i][w]);
 }
 
-typedef void multiply_fn(float *c, int64_t c_stride, const float *a, int64_t a_stride, const float *b, int64_t depth,
-                         int accumulate);
+typedef void multiply_fn(float *c, int64_t c_stride, const float *a, int64_t a_stride,
+                         const float *b, int64_t depth, int accumulate);
 
 #define DEFINE(rows)                                                                               \
     static void half_##rows(float *c, int64_t c_stride, const float *a, int64_t a_stride,          \
@@ -384,22 +418,27 @@ static multiply_fn *const by_full[ROW_TILE + 1] = {
 #undef ENTRY
 };
 
-static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, const void *panels, int64_t rows,
-               int64_t channels, int64_t first, int64_t last)
+static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, const void *panels,
+               int64_t rows, int64_t channels, int64_t first, int64_t last)
 {
     int64_t depth = (channels + PAIR - 1) / PAIR, j = first;
     const float *k = panels;
-    for (; j + LANES < last; j += COLUMN_TILE) by_full[rows](s + j, s_stride, q, q_stride, k + j * depth, depth, 0);
+    for (; j + LANES < last; j += COLUMN_TILE)
+        by_full[rows](s + j, s_stride, q, q_stride, k + j * depth, depth, 0);
     if (j < last) by_half[rows](s + j, s_stride, q, q_stride, k + j * depth, depth, 0);
 }
 
-static void pv(float *o, int64_t o_stride, const float *p, int64_t p_stride, const void *panels, int64_t panel_keys,
-               int64_t rows, int64_t channels, int64_t first, int64_t last, int accumulate)
+static void pv(float *o, int64_t o_stride, const float *p, int64_t p_stride, const void *panels,
+               int64_t panel_keys, int64_t rows, int64_t channels, int64_t first, int64_t last,
+               int accumulate)
 {
     const float *v = (const float *)panels + first / PAIR * COLUMN_TILE;
     int64_t depth = (last - first + PAIR - 1) / PAIR, panel = panel_keys / PAIR;
     int64_t c = 0;
     for (; c + LANES < channels; c += COLUMN_TILE)
-        by_full[rows](o + c, o_stride, p + first / PAIR, p_stride, v + c * panel, depth, accumulate);
-    if (c < channels) by_half[rows](o + c, o_stride, p + first / PAIR, p_stride, v + c * panel, depth, accumulate);
+        by_full[rows](o + c, o_stride, p + first / PAIR, p_stride, v + c * panel, depth,
+                      accumulate);
+    if (c < channels)
+        by_half[rows](o + c, o_stride, p + first / PAIR, p_stride, v + c * panel, depth,
+                      accumulate);
 }

@@ -1,6 +1,6 @@
-/* tile_kernels.c: packing, products, score options, softmax and weights of every instruction set against f64, for every
- * number of rows, dtype, channel count and range of keys. Memory that a call may not read is NaN; memory that it may not write
- * holds a mark. */
+/* tile_kernels.c: packing, products, score options, softmax and weights of every instruction set
+ * against f64, for every number of rows, dtype, channel count and range of keys. Memory that a call
+ * may not read is NaN; memory that it may not write holds a mark. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/kernels.h"
@@ -51,9 +51,11 @@ static float number(void)
 
 static _Alignas(64) unsigned char data[KEYS * (2 * CHANNELS + 3) * 4];
 static _Alignas(64) unsigned char panels[KEYS * (CHANNELS + COLUMN_TILE_MAX) * 4];
-static _Alignas(64) float q[ROW_TILE_MAX * CHANNELS], s[ROW_TILE_MAX * KEYS], o[ROW_TILE_MAX * CHANNELS];
+static _Alignas(64) float q[ROW_TILE_MAX * CHANNELS], s[ROW_TILE_MAX * KEYS],
+    o[ROW_TILE_MAX * CHANNELS];
 static unsigned char q_data[2 * CHANNELS * 4];
-static double values[KEYS][CHANNELS], left[ROW_TILE_MAX][KEYS + CHANNELS], before[ROW_TILE_MAX][CHANNELS];
+static double values[KEYS][CHANNELS], left[ROW_TILE_MAX][KEYS + CHANNELS],
+    before[ROW_TILE_MAX][CHANNELS];
 static const void *pointers[KEYS];
 
 static int64_t round_up(int64_t x, int64_t step)
@@ -61,7 +63,8 @@ static int64_t round_up(int64_t x, int64_t step)
     return (x + step - 1) / step * step;
 }
 
-/* Rows 2 * CHANNELS + 3 elements apart, so that none is aligned; rows outside [first, last) are NaN, some inside are NULL. */
+/* Rows 2 * CHANNELS + 3 elements apart, so that none is aligned; rows outside [first, last) are
+ * NaN, some inside are NULL. */
 static struct cpu_rows make_rows(const struct setting *t)
 {
     memset(data, 0xff, sizeof data);
@@ -79,15 +82,18 @@ static struct cpu_rows make_rows(const struct setting *t)
     return (struct cpu_rows){.row = pointers, .dtype = t->dtype, .channel_stride = t->stride};
 }
 
-/* |got - sum of products| within n + 2 roundings to f32 of the sum of magnitudes, in any order of summation. */
-static void expect(const struct setting *t, const char *what, int64_t row, int64_t at, double got, double sum, double magnitude,
-                   int64_t n)
+/* |got - sum of products| within n + 2 roundings to f32 of the sum of magnitudes, in any order of
+ * summation. */
+static void expect(const struct setting *t, const char *what, int64_t row, int64_t at, double got,
+                   double sum, double magnitude, int64_t n)
 {
     double bound = (double)(n + 2) * 0x1p-24 * magnitude;
     if (!(fabs(got - sum) <= bound))
-        fail_msg("%s %s: %s rows %lld channels %lld stride %lld keys %lld...%lld: [%lld][%lld] is %.9g, not %.9g +- %.2g",
-                 t->kernels->name, what, dtype_name(t->dtype), (long long)t->rows, (long long)t->channels,
-                 (long long)t->stride, (long long)t->first, (long long)t->last, (long long)row, (long long)at, got, sum, bound);
+        fail_msg("%s %s: %s rows %lld channels %lld stride %lld keys %lld...%lld: [%lld][%lld] is "
+                 "%.9g, not %.9g +- %.2g",
+                 t->kernels->name, what, dtype_name(t->dtype), (long long)t->rows,
+                 (long long)t->channels, (long long)t->stride, (long long)t->first,
+                 (long long)t->last, (long long)row, (long long)at, got, sum, bound);
 }
 
 static void check_qk(const struct setting *t)
@@ -103,7 +109,8 @@ static void check_qk(const struct setting *t)
         }
         k->pack_q(q + r * CHANNELS, q_data, t->dtype, t->stride, t->channels, t->sign);
     }
-    int64_t start = t->first / k->column_tile * k->column_tile, end = round_up(t->last, k->column_tile);
+    int64_t start = t->first / k->column_tile * k->column_tile,
+            end = round_up(t->last, k->column_tile);
     for (int64_t j = start; j < t->first; j++) pointers[j] = NULL;
     for (int64_t i = 0; i < ROW_TILE_MAX * KEYS; i++) s[i] = MARK;
     k->pack_k(panels, &keys, start, t->last, t->channels);
@@ -137,15 +144,18 @@ static void check_pv(const struct setting *t)
 {
     const struct cpu_kernels *k = t->kernels;
     struct cpu_rows v = make_rows(t);
-    int64_t first = t->first / k->column_tile * k->column_tile, width = round_up(t->channels, k->column_tile);
+    int64_t first = t->first / k->column_tile * k->column_tile,
+            width = round_up(t->channels, k->column_tile);
     for (int64_t j = first; j < t->first; j++) pointers[j] = NULL;
     memset(panels, 0xff, sizeof panels);
     memset(s, 0xff, sizeof s);
     for (int64_t i = 0; i < ROW_TILE_MAX * CHANNELS; i++) o[i] = MARK;
     for (int64_t r = 0; r < t->rows; r++) {
         for (int64_t j = first; j < round_up(t->last, k->pair); j++)
-            left[r][j] = put_p(k, s + r * KEYS, j, j < t->first || j >= t->last ? 0 : fabsf(number()));
-        for (int64_t c = 0; c < t->channels && t->accumulate; c++) before[r][c] = o[r * CHANNELS + c] = number();
+            left[r][j] =
+                put_p(k, s + r * KEYS, j, j < t->first || j >= t->last ? 0 : fabsf(number()));
+        for (int64_t c = 0; c < t->channels && t->accumulate; c++)
+            before[r][c] = o[r * CHANNELS + c] = number();
     }
     assert_int_equal(k->pack_v(panels, &v, first, t->last, t->channels, KEYS), 0);
     k->pv(o, CHANNELS, s, KEYS, panels, KEYS, t->rows, t->channels, first, t->last, t->accumulate);
@@ -173,14 +183,24 @@ static int takes(const struct cpu_kernels *k, int64_t dtype)
 static void products(void **state)
 {
     const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
-    static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16}, channels[] = {1, 3, 16, 31, 64, 80, 96};
-    static const int64_t ranges[][2] = {{0, 1}, {0, 33}, {0, 64}, {5, 17}, {64, 96}, {70, 127}, {0, KEYS}};
+    static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16},
+                         channels[] = {1, 3, 16, 31, 64, 80, 96};
+    static const int64_t ranges[][2] = {{0, 1},   {0, 33},   {0, 64},  {5, 17},
+                                        {64, 96}, {70, 127}, {0, KEYS}};
     for (size_t d = 0; d < 3; d++)
         for (int64_t rows = 1; rows <= k->row_tile && takes(k, dtypes[d]); rows++)
             for (size_t c = 0; c < sizeof channels / sizeof *channels; c++) {
                 const int64_t *range = ranges[(rows + (int64_t)c) % 7];
-                struct setting t = {k, dtypes[d], rows, channels[c], 1 + (rows + (int64_t)c) % 5 / 4, range[0], range[1],
-                                    rows % 2 ? 1 : -1, (int)c % 2, rows % 3 == 0};
+                struct setting t = {k,
+                                    dtypes[d],
+                                    rows,
+                                    channels[c],
+                                    1 + (rows + (int64_t)c) % 5 / 4,
+                                    range[0],
+                                    range[1],
+                                    rows % 2 ? 1 : -1,
+                                    (int)c % 2,
+                                    rows % 3 == 0};
                 check_qk(&t);
                 check_pv(&t);
             }
@@ -194,20 +214,30 @@ static void unusual_values(void **state)
     static const float unusual[] = {NAN, INFINITY, -INFINITY};
     for (size_t d = 0; d < 3; d++)
         for (int64_t channel = 0; channel < 37 && takes(k, dtypes[d]); channel++) {
-            struct setting t = {.kernels = k, .dtype = dtypes[d], .rows = 1, .channels = 37, .stride = 1, .first = 0, .last = 35};
+            struct setting t = {.kernels = k,
+                                .dtype = dtypes[d],
+                                .rows = 1,
+                                .channels = 37,
+                                .stride = 1,
+                                .first = 0,
+                                .last = 35};
             struct cpu_rows v = make_rows(&t);
-            store_float((void *)pointers[0], t.dtype, channel, dtypes[d] == RAPT_F16 ? 65504 : 3e38f);
+            store_float((void *)pointers[0], t.dtype, channel,
+                        dtypes[d] == RAPT_F16 ? 65504 : 3e38f);
             assert_int_equal(k->pack_v(panels, &v, 0, 35, 37, KEYS), 0);
-            store_float((void *)pointers[(channel * 11) % 35], t.dtype, channel, unusual[channel % 3]);
+            store_float((void *)pointers[(channel * 11) % 35], t.dtype, channel,
+                        unusual[channel % 3]);
             if (k->pack_v(panels, &v, 0, 35, 37, KEYS) != 1)
-                fail_msg("%s: pack_v missed %g in channel %lld of %s", k->name, (double)unusual[channel % 3], (long long)channel,
-                         dtype_name(t.dtype));
+                fail_msg("%s: pack_v missed %g in channel %lld of %s", k->name,
+                         (double)unusual[channel % 3], (long long)channel, dtype_name(t.dtype));
         }
 }
 
-/* ---- Score options -------------------------------------------------------------------------------------------- */
+/* ---- Score options
+ * -------------------------------------------------------------------------------------------- */
 
-static void check_score(const struct cpu_kernels *k, const struct cpu_score_row *r, int64_t first, int64_t last)
+static void check_score(const struct cpu_kernels *k, const struct cpu_score_row *r, int64_t first,
+                        int64_t last)
 {
     double x[KEYS];
     for (int64_t j = 0; j < KEYS; j++) x[j] = s[j] = j < first || j >= last ? MARK : 20 * number();
@@ -228,11 +258,14 @@ static void check_score(const struct cpu_kernels *k, const struct cpu_score_row 
             if (r->mask && !r->mask[j * r->mask_stride]) y = -INFINITY;
         }
         /* scale and softcap: six roundings; each addition one of everything so far. */
-        double bound = isinf(y) ? 0 : j < first || j >= last ? 0 : 0x1p-24 * (8 * product + 4 * added);
+        double bound = isinf(y)                 ? 0
+                       : j < first || j >= last ? 0
+                                                : 0x1p-24 * (8 * product + 4 * added);
         if (!(s[j] == y || fabs(s[j] - y) <= bound))
-            fail_msg("%s score: scale %g softcap %g slope %g position %lld: [%lld] is %.9g, not %.9g +- %.2g", k->name,
-                     (double)r->scale, (double)r->softcap, (double)r->slope, (long long)r->position, (long long)j, (double)s[j],
-                     y, bound);
+            fail_msg("%s score: scale %g softcap %g slope %g position %lld: [%lld] is %.9g, not "
+                     "%.9g +- %.2g",
+                     k->name, (double)r->scale, (double)r->softcap, (double)r->slope,
+                     (long long)r->position, (long long)j, (double)s[j], y, bound);
     }
 }
 
@@ -247,11 +280,17 @@ static void score_options(void **state)
         mask[i] = number() < 0 ? 0 : (unsigned char)(1 + i % 255);
     }
     for (int n = 0; n < 512; n++) {
-        int64_t dtype = n % 3 == 0 ? RAPT_F32 : n % 3 == 1 ? RAPT_F16 : RAPT_BF16, first = n % 37, last = first + 1 + n * 7 % 150;
+        int64_t dtype = n % 3 == 0   ? RAPT_F32
+                        : n % 3 == 1 ? RAPT_F16
+                                     : RAPT_BF16,
+                first = n % 37, last = first + 1 + n * 7 % 150;
         for (int i = 0; i < 2 * KEYS; i++) store_float(half, RAPT_F16 + n % 3 / 2, i, bias[i]);
         struct cpu_score_row r = {.scale = n % 2 ? 0.125f : 1, .bias_dtype = dtype};
         if (n & 4) r.softcap = n % 5 ? 3 : 50;
-        if (n & 8) r.slope = 0.0625f * (float)(1 + n % 9), r.position = n & 16 ? n - 100 : n % 5 ? 1000000 : INT64_C(1) << 40;
+        if (n & 8)
+            r.slope = 0.0625f * (float)(1 + n % 9), r.position = n & 16  ? n - 100
+                                                                 : n % 5 ? 1000000
+                                                                         : INT64_C(1) << 40;
         if (n & 32) r.bias = dtype == RAPT_F32 ? (void *)bias : (void *)half;
         if (n & 64) r.mask = mask;
         r.bias_stride = n % 11 == 0 ? 0 : 1 + (n % 13 == 0);
@@ -260,26 +299,31 @@ static void score_options(void **state)
     }
 }
 
-/* ---- Softmax -------------------------------------------------------------------------------------------------- */
+/* ---- Softmax
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static double get_p(const struct cpu_kernels *k, const float *row, int64_t j)
 {
     return k->pair == 1 ? row[j] : float_from_bf16(((const uint16_t *)row)[j]);
 }
 
-/* Relative error of p: the exponent's two roundings, the polynomial (bf16 pairs: a shorter one), and bf16 itself. */
+/* Relative error of p: the exponent's two roundings, the polynomial (bf16 pairs: a shorter one),
+ * and bf16 itself. */
 static double p_error(const struct cpu_kernels *k, double exponent)
 {
     return fabs(exponent) * 0x1p-23 + (k->pair == 1 ? 4e-7 : 4e-6 + 0x1p-8);
 }
 
-/* Two blocks of keys over the same rows: the second may raise the maximum, and then o and l shrink. */
+/* Two blocks of keys over the same rows: the second may raise the maximum, and then o and l shrink.
+ */
 static void check_softmax(const struct cpu_kernels *k, int64_t first, int64_t last, float spread)
 {
     float m[ROW_TILE_MAX], l[ROW_TILE_MAX], scale = 0.7f;
     double m_true[ROW_TILE_MAX], l_true[ROW_TILE_MAX], o_true[ROW_TILE_MAX];
     int64_t row_first[ROW_TILE_MAX], row_last[ROW_TILE_MAX], width = k->column_tile;
-    for (int64_t r = 0; r < k->row_tile; r++) m[r] = -INFINITY, l[r] = 0, m_true[r] = -INFINITY, l_true[r] = 0, o_true[r] = NAN;
+    for (int64_t r = 0; r < k->row_tile; r++)
+        m[r] = -INFINITY, l[r] = 0, m_true[r] = -INFINITY, l_true[r] = 0, o_true[r] = NAN;
     for (int block = 0; block < 2; block++) {
         static double x[ROW_TILE_MAX][KEYS];
         for (int64_t r = 0; r < k->row_tile; r++) {
@@ -289,34 +333,41 @@ static void check_softmax(const struct cpu_kernels *k, int64_t first, int64_t la
             for (int64_t j = first; j < last; j++)
                 if (r == 1 || j % 9 == 4) x[r][j] = s[r * KEYS + j] = -INFINITY;
             for (int64_t j = first; j < round_up(last, k->column_tile); j++)
-                if (j < row_first[r] || j >= row_last[r]) x[r][j] = -INFINITY, s[r * KEYS + j] = NAN;
+                if (j < row_first[r] || j >= row_last[r])
+                    x[r][j] = -INFINITY, s[r * KEYS + j] = NAN;
             for (int64_t c = 0; c < width; c++) o[r * CHANNELS + c] = l[r] > 0 ? 1 : NAN;
             if (l[r] > 0) o_true[r] = 1;
         }
-        struct cpu_softmax_tile t = {s, KEYS, k->row_tile, first, last, row_first, row_last, scale, m, l, o, CHANNELS, width};
+        struct cpu_softmax_tile t = {s,     KEYS, k->row_tile, first, last,     row_first, row_last,
+                                     scale, m,    l,           o,     CHANNELS, width};
         k->softmax(&t);
         for (int64_t r = 0; r < k->row_tile; r++) {
             double top = m_true[r], sum = 0;
             for (int64_t j = first; j < last; j++) top = x[r][j] > top ? x[r][j] : top;
-            double shrink = top > m_true[r] && m_true[r] > -INFINITY ? exp2(scale * (m_true[r] - top)) : 1;
+            double shrink =
+                top > m_true[r] && m_true[r] > -INFINITY ? exp2(scale * (m_true[r] - top)) : 1;
             for (int64_t j = first; j < round_up(last, k->pair); j++) {
-                double p = j < last && x[r][j] > -INFINITY ? exp2(scale * (x[r][j] - top)) : 0, got = get_p(k, s + r * KEYS, j);
-                double bound = p * p_error(k, scale * (x[r][j] - top)) + (k->pair == 1 ? 0x1p-149 : 0x1p-126);
+                double p = j < last && x[r][j] > -INFINITY ? exp2(scale * (x[r][j] - top)) : 0,
+                       got = get_p(k, s + r * KEYS, j);
+                double bound =
+                    p * p_error(k, scale * (x[r][j] - top)) + (k->pair == 1 ? 0x1p-149 : 0x1p-126);
                 sum += p;
                 if (p == 0 ? got != 0 : !(fabs(got - p) <= bound))
-                    fail_msg("%s softmax: p[%lld][%lld] is %.9g, not %.9g +- %.2g", k->name, (long long)r, (long long)j, got, p,
-                             bound);
+                    fail_msg("%s softmax: p[%lld][%lld] is %.9g, not %.9g +- %.2g", k->name,
+                             (long long)r, (long long)j, got, p, bound);
             }
             l_true[r] = l_true[r] * shrink + sum;
             m_true[r] = top;
             o_true[r] *= shrink;
             if (m[r] != (float)top || !(fabs(l[r] - l_true[r]) <= 1e-5 * (1 + spread) * l_true[r]))
-                fail_msg("%s softmax: row %lld: m %.9g l %.9g, not %.9g %.9g", k->name, (long long)r, (double)m[r], (double)l[r],
-                         top, l_true[r]);
+                fail_msg("%s softmax: row %lld: m %.9g l %.9g, not %.9g %.9g", k->name,
+                         (long long)r, (double)m[r], (double)l[r], top, l_true[r]);
             for (int64_t c = 0; c < width; c++)
-                if (!(isnan(o_true[r]) ? isnan(o[r * CHANNELS + c]) : fabs(o[r * CHANNELS + c] - o_true[r]) <= 1e-5 * (1 + spread)))
-                    fail_msg("%s softmax: o[%lld][%lld] is %.9g, not %.9g", k->name, (long long)r, (long long)c,
-                             (double)o[r * CHANNELS + c], o_true[r]);
+                if (!(isnan(o_true[r])
+                          ? isnan(o[r * CHANNELS + c])
+                          : fabs(o[r * CHANNELS + c] - o_true[r]) <= 1e-5 * (1 + spread)))
+                    fail_msg("%s softmax: o[%lld][%lld] is %.9g, not %.9g", k->name, (long long)r,
+                             (long long)c, (double)o[r * CHANNELS + c], o_true[r]);
         }
     }
 }
@@ -326,7 +377,8 @@ static void softmax(void **state)
     const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
     for (int64_t first = 0; first <= 64; first += 64)
         for (int64_t last = first + 31; last <= KEYS; last += 3)
-            for (int n = 0; n < 3; n++) check_softmax(k, first, last, n == 0 ? 1 : n == 1 ? 30 : 1e30f);
+            for (int n = 0; n < 3; n++)
+                check_softmax(k, first, last, n == 0 ? 1 : n == 1 ? 30 : 1e30f);
 }
 
 static void weights(void **state)
@@ -339,14 +391,17 @@ static void weights(void **state)
             k->weights(s, first, last, 1.25f, 20, 0.375f);
             for (int64_t j = 0; j < KEYS; j++) {
                 int inside = j >= first && j < last;
-                double p = inside ? 0.375 * exp2(1.25 * (x[j] - 20)) : x[j], bound = inside ? p * (4e-7 + 64 * 0x1p-23) : 0;
+                double p = inside ? 0.375 * exp2(1.25 * (x[j] - 20)) : x[j],
+                       bound = inside ? p * (4e-7 + 64 * 0x1p-23) : 0;
                 if (!(s[j] == p || fabs(s[j] - p) <= bound))
-                    fail_msg("%s weights: [%lld] is %.9g, not %.9g", k->name, (long long)j, (double)s[j], p);
+                    fail_msg("%s weights: [%lld] is %.9g, not %.9g", k->name, (long long)j,
+                             (double)s[j], p);
             }
         }
 }
 
-/* Rows to f32 are exact; back they are rounded once, to nearest even, and nothing beside them is touched. */
+/* Rows to f32 are exact; back they are rounded once, to nearest even, and nothing beside them is
+ * touched. */
 static void rows_to_floats(void **state)
 {
     const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
@@ -356,16 +411,19 @@ static void rows_to_floats(void **state)
             for (int64_t stride = 1; stride <= 2; stride++) {
                 unsigned char *row = data + dtype_size(dtypes[d]);
                 memset(data, 0x5a, sizeof data);
-                for (int64_t c = 0; c < channels; c++) store_float(row, dtypes[d], c * stride, number());
+                for (int64_t c = 0; c < channels; c++)
+                    store_float(row, dtypes[d], c * stride, number());
                 for (int64_t c = 0; c <= channels; c++) o[c] = MARK;
                 k->load_row(o, row, dtypes[d], stride, channels);
-                for (int64_t c = 0; c < channels; c++) assert_true(o[c] == load_float(row, dtypes[d], c * stride));
+                for (int64_t c = 0; c < channels; c++)
+                    assert_true(o[c] == load_float(row, dtypes[d], c * stride));
                 assert_true(o[channels] == MARK);
                 for (int64_t c = 0; c < channels; c++) o[c] = number();
                 k->store_row(row, dtypes[d], stride, o, 3, channels);
                 for (int64_t c = 0; c < channels; c++) {
                     store_float(q_data, dtypes[d], 0, o[c] * 3);
-                    assert_true(load_float(q_data, dtypes[d], 0) == load_float(row, dtypes[d], c * stride));
+                    assert_true(load_float(q_data, dtypes[d], 0) ==
+                                load_float(row, dtypes[d], c * stride));
                 }
                 assert_int_equal(data[dtype_size(dtypes[d]) - 1], 0x5a);
                 assert_int_equal(row[(size_t)(channels * stride) * dtype_size(dtypes[d])], 0x5a);
@@ -377,8 +435,12 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void **state);
-    } groups[] = {{"products", products},   {"unusual values", unusual_values}, {"score options", score_options},
-                  {"softmax", softmax},     {"weights", weights},               {"rows", rows_to_floats}};
+    } groups[] = {{"products", products},
+                  {"unusual values", unusual_values},
+                  {"score options", score_options},
+                  {"softmax", softmax},
+                  {"weights", weights},
+                  {"rows", rows_to_floats}};
     enum { GROUPS = sizeof groups / sizeof *groups };
     static struct CMUnitTest tests[GROUPS * LEVELS];
     static char names[GROUPS * LEVELS][64];
@@ -386,8 +448,10 @@ int main(int argc, char **argv)
     for (int i = 0; i < LEVELS; i++)
         for (size_t g = 0; g < GROUPS; g++) {
             if ((cpu_features() & levels[i].needs) != levels[i].needs) continue;
-            snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name, groups[g].name);
-            tests[count] = (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
+            snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name,
+                     groups[g].name);
+            tests[count] =
+                (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
             count++;
         }
     return run_group("tile kernels", tests, count, NULL, NULL, argc, argv);

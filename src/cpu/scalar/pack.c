@@ -2,7 +2,8 @@
 #include "base/dtype.h"
 #include "cpu/scalar/scalar.h"
 
-void scalar_load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels)
+void scalar_load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride,
+                     int64_t channels)
 {
     if (dtype == RAPT_I8)
         for (int64_t c = 0; c < channels; c++) x[c] = ((const int8_t *)row)[c * channel_stride];
@@ -10,10 +11,11 @@ void scalar_load_row(float *x, const void *row, int64_t dtype, int64_t channel_s
         for (int64_t c = 0; c < channels; c++) x[c] = load_float(row, dtype, c * channel_stride);
 }
 
-void scalar_store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x, float factor,
-                      int64_t channels)
+void scalar_store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x,
+                      float factor, int64_t channels)
 {
-    for (int64_t c = 0; c < channels; c++) store_float(row, dtype, c * channel_stride, x[c] * factor);
+    for (int64_t c = 0; c < channels; c++)
+        store_float(row, dtype, c * channel_stride, x[c] * factor);
 }
 
 void scalar_pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stride,
@@ -53,10 +55,8 @@ void scalar_pack_k_panels(void *panels, const struct cpu_rows *k, int64_t first,
             for (int64_t j = j0; j < j0 + column_tile; j++) {
                 float x = j < last && c < channels ? scalar_row_value(k, j, c) : 0;
                 int64_t at = j0 * depth + (c / pair * column_tile + j - j0) * pair + c % pair;
-                if (pair == 1)
-                    ((float *)panels)[at] = x;
-                else
-                    ((uint16_t *)panels)[at] = bf16_from_float(x);
+                if (pair == 1) ((float *)panels)[at] = x;
+                else ((uint16_t *)panels)[at] = bf16_from_float(x);
             }
 }
 
@@ -72,10 +72,8 @@ int scalar_pack_v_panels(void *panels, const struct cpu_rows *v, int64_t first, 
             if ((bits_from_float(x) & 0x7f800000u) == 0x7f800000u) unusual = 1;
             int64_t at = c / column_tile * panel_keys * column_tile +
                          (j / pair * column_tile + c % column_tile) * pair + j % pair;
-            if (pair == 1)
-                ((float *)panels)[at] = x;
-            else
-                ((uint16_t *)panels)[at] = bf16_from_float(x);
+            if (pair == 1) ((float *)panels)[at] = x;
+            else ((uint16_t *)panels)[at] = bf16_from_float(x);
         }
     return unusual;
 }

@@ -7,7 +7,8 @@
 
 enum { ROW_TILE = 4, COLUMN_TILE = 16 };
 
-static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last, int64_t channels)
+static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                   int64_t channels)
 {
     scalar_pack_k_panels(panels, k, first, last, channels, COLUMN_TILE, 1);
 }
@@ -64,7 +65,8 @@ void scalar_score(float *s, const struct cpu_score_row *r, int64_t first, int64_
     }
 }
 
-/* One row of a tile. A row without any key so far keeps m = -inf; 0 then stands in for m, so that -inf - m is -inf. */
+/* One row of a tile. A row without any key so far keeps m = -inf; 0 then stands in for m, so that
+ * -inf - m is -inf. */
 static void softmax_row(const struct cpu_softmax_tile *t, int64_t row)
 {
     float *s = t->s + row * t->stride;

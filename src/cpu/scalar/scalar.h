@@ -5,9 +5,10 @@
 #include "cpu/kernels.h"
 
 /* As the slots of struct cpu_kernels, for any tile. */
-void scalar_load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels);
-void scalar_store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x, float factor,
-                      int64_t channels);
+void scalar_load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride,
+                     int64_t channels);
+void scalar_store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x,
+                      float factor, int64_t channels);
 void scalar_pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stride,
                    int64_t channels, float sign);
 void scalar_pack_q_pairs(void *q, const void *row, int64_t dtype, int64_t channel_stride,

@@ -1,4 +1,5 @@
-/* tiles_avx512.c: the AVX-512 level: 12 x 32 register tiles of f32, K transposed 16 x 16 in registers. */
+/* tiles_avx512.c: the AVX-512 level: 12 x 32 register tiles of f32, K transposed 16 x 16 in
+ * registers. */
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx512.h"
@@ -14,7 +15,8 @@ VEC vec hide_lanes(vec s, const unsigned char *mask, int64_t n)
 
 VEC vec load_i8(const void *p, int64_t n)
 {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p)));
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p)));
 }
 
 VEC void store_p(float *s, int64_t j, vec p0, vec p1)

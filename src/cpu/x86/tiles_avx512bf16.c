@@ -1,5 +1,6 @@
-/* tiles_avx512bf16.c: the AVX-512 BF16 level: 12 x 32 register tiles of dot products of bf16 pairs, summed in f32. vdpbf16ps
- * flushes subnormal inputs and rounds each step to nearest even (Intel SDM, VDPBF16PS). */
+/* tiles_avx512bf16.c: the AVX-512 BF16 level: 12 x 32 register tiles of dot products of bf16 pairs,
+ * summed in f32. vdpbf16ps flushes subnormal inputs and rounds each step to nearest even (Intel
+ * SDM, VDPBF16PS). */
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx512.h"
@@ -13,7 +14,8 @@ VEC vec hide_lanes(vec s, const unsigned char *mask, int64_t n)
     return _mm512_mask_blend_ps(_mm_test_epi8_mask(bytes, bytes), v_set(-__builtin_inff()), s);
 }
 
-/* p of columns j ... j + 31 as bf16 at the start of the row: behind what is still to be read, since 2 j <= 4 j. */
+/* p of columns j ... j + 31 as bf16 at the start of the row: behind what is still to be read, since
+ * 2 j <= 4 j. */
 VEC void store_p(float *s, int64_t j, vec p0, vec p1)
 {
     _mm512_store_si512((uint16_t *)s + j, (__m512i)_mm512_cvtne2ps_pbh(p1, p0));
@@ -21,10 +23,12 @@ VEC void store_p(float *s, int64_t j, vec p0, vec p1)
 
 VEC void clear_p(float *s, int64_t first, int64_t last)
 {
-    for (int64_t j = first; j < last; j += COLUMN_TILE) _mm512_store_si512((uint16_t *)s + j, _mm512_setzero_si512());
+    for (int64_t j = first; j < last; j += COLUMN_TILE)
+        _mm512_store_si512((uint16_t *)s + j, _mm512_setzero_si512());
 }
 
-/* 2^x to 2.9e-6, far within bf16's 2e-3: minimax of degree 4 on [-1/2, 1/2] (Lawson's algorithm, constant term 1). */
+/* 2^x to 2.9e-6, far within bf16's 2e-3: minimax of degree 4 on [-1/2, 1/2] (Lawson's algorithm,
+ * constant term 1). */
 VEC vec exp2_short(vec x)
 {
     vec n = v_round(x), u = v_sub(x, n);
@@ -50,9 +54,12 @@ VEC vec add_products(vec a, vec b, vec c)
 #include "cpu/x86/transpose_avx512.h"
 #include "cpu/tile_loops.h"
 
-/* ---- Packing -------------------------------------------------------------------------------------------------- */
+/* ---- Packing
+ * --------------------------------------------------------------------------------------------------
+ */
 
-static void pack_q_pairs(void *q, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels, float sign)
+static void pack_q_pairs(void *q, const void *row, int64_t dtype, int64_t channel_stride,
+                         int64_t channels, float sign)
 {
     if (channel_stride != 1 || dtype != RAPT_BF16) {
         scalar_pack_q_pairs(q, row, dtype, channel_stride, channels, sign);
@@ -65,7 +72,8 @@ static void pack_q_pairs(void *q, const void *row, int64_t dtype, int64_t channe
 }
 
 /* 32 channels of a row as bits, 0 past the last and in NULL rows. */
-VEC __m512i load_bits(const struct cpu_rows *rows, int64_t j, int64_t last, int64_t c, int64_t channels)
+VEC __m512i load_bits(const struct cpu_rows *rows, int64_t j, int64_t last, int64_t c,
+                      int64_t channels)
 {
     if (j >= last || !rows->row[j]) return _mm512_setzero_si512();
     int64_t n = channels - c < 2 * LANES ? channels - c : 2 * LANES;
@@ -75,7 +83,8 @@ VEC __m512i load_bits(const struct cpu_rows *rows, int64_t j, int64_t last, int6
 }
 
 /* A pair of channels is one lane of 32 bits, so the transposition is that of f32. */
-static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, int64_t last, int64_t channels)
+static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                         int64_t channels)
 {
     if (!rows_are_plain(k, channels)) {
         scalar_pack_k_panels(panels, k, first, last, channels, COLUMN_TILE, 2);
@@ -89,29 +98,34 @@ static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, 
                 vec x[LANES];
                 for (int i = 0; i < LANES; i++) {
                     int64_t j = j0 + half + i;
-                    if (j + LANES < last) prefetch_channels(k, j + LANES, 2 * c, 2 * (c + LANES), RAPT_BF16);
+                    if (j + LANES < last)
+                        prefetch_channels(k, j + LANES, 2 * c, 2 * (c + LANES), RAPT_BF16);
                     x[i] = _mm512_castsi512_ps(load_bits(k, j, last, 2 * c, channels));
                 }
                 transpose(x);
-                for (int i = 0; i < LANES && c + i < pairs; i++) _mm512_store_ps(to + i * COLUMN_TILE, x[i]);
+                for (int i = 0; i < LANES && c + i < pairs; i++)
+                    _mm512_store_ps(to + i * COLUMN_TILE, x[i]);
             }
 }
 
 /* Two keys are interleaved; an exponent of all ones is NaN or infinity. */
-static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, int64_t last, int64_t channels,
-                        int64_t panel_keys)
+static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                        int64_t channels, int64_t panel_keys)
 {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
-                                         36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16)), exponent = _mm512_set1_epi16(0x7f80);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16)),
+                  exponent = _mm512_set1_epi16(0x7f80);
     __mmask32 unusual = 0;
     if (!rows_are_plain(v, channels))
         return scalar_pack_v_panels(panels, v, first, last, channels, panel_keys, COLUMN_TILE, 2);
     for (int64_t j = first; j < last; j += 2) {
-        for (int64_t i = j + KEYS_AHEAD; i < j + KEYS_AHEAD + 2 && i < last; i++) prefetch_channels(v, i, 0, channels, RAPT_BF16);
+        for (int64_t i = j + KEYS_AHEAD; i < j + KEYS_AHEAD + 2 && i < last; i++)
+            prefetch_channels(v, i, 0, channels, RAPT_BF16);
         uint16_t *to = (uint16_t *)panels + j * COLUMN_TILE;
         for (int64_t c = 0; c < channels; c += COLUMN_TILE, to += panel_keys * COLUMN_TILE) {
-            __m512i a = load_bits(v, j, last, c, channels), b = load_bits(v, j + 1, last, c, channels);
+            __m512i a = load_bits(v, j, last, c, channels),
+                    b = load_bits(v, j + 1, last, c, channels);
             unusual |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(a, exponent), exponent);
             unusual |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(b, exponent), exponent);
             _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
