@@ -134,6 +134,14 @@ static __device__ __forceinline__ uint16_t f32_to_bf16(float x) /* nearest even;
     uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
     return (uint16_t)(x != x ? 0x7fff : rounded);
 }
+static __device__ __forceinline__ uint32_t pack_f16(float low, float high)
+{
+    return f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16;
+}
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
+{
+    return f32_to_bf16(low) | (uint32_t)f32_to_bf16(high) << 16;
+}
 static __device__ __forceinline__ float4 float4_of(float x, float y, float z, float w)
 {
     float4 v = {x, y, z, w};
@@ -251,6 +259,18 @@ static __device__ __forceinline__ uint16_t f32_to_bf16(float x)
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(x));
     return h;
 }
+static __device__ __forceinline__ uint32_t pack_f16(float low, float high)
+{
+    uint32_t x;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
+    return x;
+}
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
+{
+    uint32_t x;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
+    return x;
+}
 static __device__ __forceinline__ float4 float4_of(float x, float y, float z, float w)
 {
     return make_float4(x, y, z, w);
@@ -287,6 +307,12 @@ DEVICE float max_of_wave(float x)
 DEVICE int smaller(int a, int b)
 {
     return a < b ? a : b;
+}
+
+/* a / b for a of 0 and more; most numbers of rows fit 32 bits, where a division costs a third. */
+DEVICE int64_t quotient(int64_t a, int32_t b)
+{
+    return a >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
 }
 
 DEVICE int larger(int a, int b)
@@ -382,8 +408,7 @@ DEVICE float4 unpack_four(uint2 h, int64_t dtype)
 
 DEVICE uint32_t pack_two(float low, float high, int64_t dtype)
 {
-    return dtype == DTYPE_f16 ? f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16
-                              : f32_to_bf16(low) | (uint32_t)f32_to_bf16(high) << 16;
+    return dtype == DTYPE_f16 ? pack_f16(low, high) : pack_bf16(low, high);
 }
 
 DEVICE void store_four(void *base, int64_t dtype, float4 x)

@@ -1,9 +1,17 @@
 /* rope.cu: rotary position embedding, half-split or interleaved, of part or all of a head's channels; out may be x. Portable.
- * Rows are numbered [batch][token][head]: a thread keeps its pairs through neighbouring rows, so that the angles of a token are
- * computed once for several heads. */
+ * Rows are numbered [batch][token][head]: the heads of a token are neighbours, and the block computes the angles of its tokens once, in
+ * shared memory, for all of them. */
 #include "rope.h"
 
-enum { AT_ONCE = 2 }; /* rows whose loads are in flight together */
+enum {
+    AT_ONCE = 2,  /* rows whose loads are in flight together */
+    ANGLES = 2048 /* pairs of as many tokens as fit: at least 7 tokens */
+};
+
+/* The angles of tokens first_place ... of all sequences in a row (place = batch * tokens + token). */
+struct angle_table {
+    float cosine[ANGLES], sine[ANGLES];
+};
 
 struct rope_row {
     int b, token, head;
@@ -12,9 +20,9 @@ struct rope_row {
 DEVICE struct rope_row rope_row_of(const struct rope_args *a, int64_t row)
 {
     struct rope_row r;
-    int64_t place = row / a->heads;
+    int64_t place = quotient(row, a->heads);
     r.head = (int)(row - place * a->heads);
-    r.b = (int)(place / a->tokens);
+    r.b = (int)quotient(place, a->tokens);
     r.token = (int)(place - (int64_t)r.b * a->tokens);
     return r;
 }
@@ -33,11 +41,22 @@ DEVICE int64_t position_of(const struct rope_args *a, const struct rope_row *r)
     return a->position.data ? load_index(&a->position, r->b, r->token) : r->token;
 }
 
-/* Rows first ... end - 1, one item of each. */
-DEVICE void turn_rows(const struct rope_args *a, const struct rope_cut *cut, int item, int64_t first, int64_t end)
+/* The angles of `count` tokens from first_place on. */
+DEVICE void fill_angles(const struct rope_args *a, int64_t first_place, int count, struct angle_table *table)
 {
-    float cosine[RUN_MAX], sine[RUN_MAX];
-    int last_token = -1, last_b = -1;
+    int pairs = a->rotary / 2;
+    for (int i = THREAD; i < count * pairs; i += THREADS) {
+        int64_t place = first_place + i / pairs;
+        struct rope_row r = {(int)quotient(place, a->tokens), 0, 0};
+        r.token = (int)(place - (int64_t)r.b * a->tokens);
+        pair_angle(a, i % pairs, position_of(a, &r), &table->cosine[i], &table->sine[i]);
+    }
+}
+
+/* Rows first ... end - 1, one item of each; their tokens are in the table from first_place on. */
+DEVICE void turn_rows(const struct rope_args *a, const struct rope_cut *cut, int item, int64_t first, int64_t end,
+                      int64_t first_place, const struct angle_table *table)
+{
     struct rope_row at = rope_row_of(a, first);
     for (int64_t row = first; row < end; row += AT_ONCE) {
         struct rope_values values[AT_ONCE];
@@ -51,40 +70,55 @@ DEVICE void turn_rows(const struct rope_args *a, const struct rope_cut *cut, int
             if (row + i >= end) break;
             const struct rope_row *r = &place[i];
             if (item < cut->pair_items) {
-                if (r->token != last_token || r->b != last_b) item_angles(a, cut, item, position_of(a, r), cosine, sine);
-                last_token = r->token;
-                last_b = r->b;
-                turn_item(&values[i], cut, cosine, sine);
+                int token = (int)((int64_t)r->b * a->tokens + r->token - first_place), angle = token * cut->pairs + item * cut->run;
+                turn_item(&values[i], cut, table->cosine + angle, table->sine + angle);
             }
             store_item(&values[i], element_at(&a->out, r->b, r->head, r->token, 0), &a->out, cut, item);
         }
     }
 }
 
-DEVICE void rope_block(const struct rope_args *a, const struct rope_cut *cut)
+/* Rows first ... end - 1 of the block, in as many groups of neighbours as there are threads for. */
+DEVICE void turn_groups(const struct rope_args *a, const struct rope_cut *cut, int64_t first, int64_t end, int64_t first_place,
+                        const struct angle_table *table)
+{
+    int rows = (int)(end - first), groups = larger(1, THREADS / cut->items), group = THREAD / cut->items;
+    int each = (rows + groups - 1) / groups, start = group * each;
+    if (cut->items > THREADS) {
+        for (int item = THREAD; item < cut->items; item += THREADS) turn_rows(a, cut, item, first, end, first_place, table);
+    } else if (group < groups && start < rows) {
+        turn_rows(a, cut, THREAD - group * cut->items, first + start, first + smaller(rows, start + each), first_place, table);
+    }
+}
+
+DEVICE void rope_block(const struct rope_args *a, const struct rope_cut *cut, struct angle_table *table)
 {
     int64_t rows = (int64_t)a->batch * a->heads * a->tokens, start = (int64_t)BLOCK_X * TILE_Q;
-    int end = (int)(rows - start < TILE_Q ? rows - start : TILE_Q);
-    int groups = larger(1, THREADS / cut->items), group = THREAD / cut->items, each = (TILE_Q + groups - 1) / groups;
-    if (cut->items > THREADS) {
-        for (int item = THREAD; item < cut->items; item += THREADS) turn_rows(a, cut, item, start, start + end);
-    } else if (group < groups && group * each < end) {
-        turn_rows(a, cut, THREAD - group * cut->items, start + group * each, start + smaller(end, (group + 1) * each));
+    int64_t end = rows - start < TILE_Q ? rows : start + TILE_Q;
+    int64_t place = quotient(start, a->heads), last = quotient(end - 1, a->heads);
+    int most = cut->pairs ? ANGLES / cut->pairs : TILE_Q;
+    for (; place <= last; place += most) {
+        int64_t after = place + most <= last ? place + most : last + 1, first_row = place * a->heads, last_row = after * a->heads;
+        block_barrier();
+        fill_angles(a, place, (int)(after - place), table);
+        block_barrier();
+        turn_groups(a, cut, first_row > start ? first_row : start, last_row < end ? last_row : end, place, table);
     }
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct rope_args args)
 {
+    __shared__ struct angle_table table;
     const struct rope_args *a = ARGUMENT(rope_args, args);
     struct rope_cut cut = rope_cut_of(&a->x, &a->out, a->channels, a->rotary, a->interleaved);
     if (cut.run == 8) {
         cut.run = 8; /* constants, so that each copy is unrolled for its run */
-        rope_block(a, &cut);
+        rope_block(a, &cut, &table);
     } else if (cut.run == 4) {
         cut.run = 4;
-        rope_block(a, &cut);
+        rope_block(a, &cut, &table);
     } else {
         cut.run = 1;
-        rope_block(a, &cut);
+        rope_block(a, &cut, &table);
     }
 }

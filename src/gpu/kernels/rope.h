@@ -72,21 +72,24 @@ DEVICE void store_item(const struct rope_values *r, char *row, const struct view
     if (pairs) store_piece(row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run, r->y);
 }
 
-/* cos and sin of the pairs of an item at a position. */
+/* cos and sin of one pair at a position. */
+DEVICE void pair_angle(const struct rope_args *a, int pair, int64_t position, float *cosine, float *sine)
+{
+    if (a->cos.data) {
+        *cosine = LOAD(float, (const float *)a->cos.data + position * a->cos.stride[2] + pair * a->cos.stride[3]);
+        *sine = LOAD(float, (const float *)a->sin.data + position * a->sin.stride[2] + pair * a->sin.stride[3]);
+        return;
+    }
+    sincos_f64((double)position * a->inverse[pair], sine, cosine);
+    *cosine *= (float)a->magnitude;
+    *sine *= (float)a->magnitude;
+}
+
+/* The same of the pairs of an item. */
 DEVICE void item_angles(const struct rope_args *a, const struct rope_cut *cut, int item, int64_t position, float *cosine, float *sine)
 {
-    UNROLL for (int i = 0; i < RUN_MAX; i++) {
-        int pair = item * cut->run + i;
-        if (i >= cut->run) break;
-        if (a->cos.data) {
-            cosine[i] = LOAD(float, (const float *)a->cos.data + position * a->cos.stride[2] + pair * a->cos.stride[3]);
-            sine[i] = LOAD(float, (const float *)a->sin.data + position * a->sin.stride[2] + pair * a->sin.stride[3]);
-        } else {
-            sincos_f64((double)position * a->inverse[pair], &sine[i], &cosine[i]);
-            cosine[i] *= (float)a->magnitude;
-            sine[i] *= (float)a->magnitude;
-        }
-    }
+    UNROLL for (int i = 0; i < RUN_MAX; i++)
+        if (i < cut->run) pair_angle(a, item * cut->run + i, position, &cosine[i], &sine[i]);
 }
 
 DEVICE void turn(float *x, float *y, float cosine, float sine)

@@ -31,10 +31,10 @@ DEVICE int sequence_of_token(const struct view *q_start, int batch, int64_t toke
 DEVICE struct score_row score_row_of(const struct attention_args *a, int64_t row)
 {
     struct score_row r;
-    int64_t pair = row / a->q_tokens;
+    int64_t pair = quotient(row, a->q_tokens);
     int token = (int)(row - pair * a->q_tokens);
-    r.head = (int)(pair % a->q_heads);
-    r.b = (int)(pair / a->q_heads);
+    r.b = (int)quotient(pair, a->q_heads);
+    r.head = (int)(pair - (int64_t)r.b * a->q_heads);
     if (a->q_start.data) r.b = sequence_of_token(&a->q_start, a->batch, token);
     r.seq = sequence_of(a, r.b);
     r.query = token - r.seq.q_start;

@@ -49,16 +49,18 @@ DEVICE float finish_row(const struct attention_args *a, const struct score_row *
     return own.l == 0 ? 0 : change / own.l;
 }
 
-/* lanes: how many threads share the row (a wave or the block), lane: this one's number. */
-DEVICE void kept_row(const struct attention_args *a, const struct score_row *r, const char *from, char *to, int run, int lanes,
-                     int lane, float sink, float *shared)
+/* lanes: how many threads share the row (a wave or the block), lane: this one's number. dtype: of both tensors where the caller knows it, a
+ * constant, else 0. */
+DEVICE void kept_row(const struct attention_args *a, const struct score_row *r, const char *from, char *to, int run, int64_t dtype,
+                     int lanes, int lane, float sink, float *shared)
 {
     float x[KEPT / 4][8], m = -INFINITY, l = 0;
     int n = a->columns;
-    int64_t bytes = dtype_bytes(a->scores.dtype), out_bytes = dtype_bytes(a->weights.dtype);
+    int64_t in = dtype ? dtype : a->scores.dtype, out = dtype ? dtype : a->weights.dtype;
+    int64_t bytes = dtype_bytes(in), out_bytes = dtype_bytes(out);
     UNROLL for (int k = 0; k < KEPT / run; k++) {
         int at = (lane + k * lanes) * run;
-        load_run(x[k], from + at * bytes, a->scores.dtype, run, n - at, -INFINITY);
+        load_run(x[k], from + at * bytes, in, run, n - at, -INFINITY);
     }
     UNROLL for (int k = 0; k < KEPT / run; k++)
         UNROLL for (int i = 0; i < run; i++) m = maximum(m, x[k][i]);
@@ -71,7 +73,7 @@ DEVICE void kept_row(const struct attention_args *a, const struct score_row *r, 
     UNROLL for (int k = 0; k < KEPT / run; k++) {
         int at = (lane + k * lanes) * run;
         UNROLL for (int i = 0; i < run; i++) x[k][i] *= factor;
-        if (at < n) store_run(to + at * out_bytes, a->weights.dtype, run, n - at, x[k]);
+        if (at < n) store_run(to + at * out_bytes, out, run, n - at, x[k]);
     }
 }
 
@@ -103,7 +105,7 @@ DEVICE void long_row(const struct attention_args *a, const struct score_row *r, 
     }
 }
 
-DEVICE void one_row(const struct attention_args *a, int64_t row, int run, int lanes, int lane, float *shared)
+DEVICE void one_row(const struct attention_args *a, int64_t row, int run, int64_t dtype, int lanes, int lane, float *shared)
 {
     struct score_row r = score_row_of(a, row);
     int token = r.seq.q_start + r.query;
@@ -113,19 +115,19 @@ DEVICE void one_row(const struct attention_args *a, int64_t row, int run, int la
     if (run == 1 || a->columns > lanes * KEPT)
         long_row(a, &r, from, to, run, lanes, lane, sink, shared);
     else
-        kept_row(a, &r, from, to, run, lanes, lane, sink, shared);
+        kept_row(a, &r, from, to, run, dtype, lanes, lane, sink, shared);
 }
 
-DEVICE void rows_of_block(const struct attention_args *a, int run, float *shared)
+DEVICE void rows_of_block(const struct attention_args *a, int run, int64_t dtype, float *shared)
 {
     if (a->columns > SHORT_ROW) {
-        one_row(a, BLOCK_X, run, THREADS, THREAD, shared);
+        one_row(a, BLOCK_X, run, dtype, THREADS, THREAD, shared);
         return;
     }
     int64_t rows = score_row_count(a);
     for (int i = THREAD / WAVE; i < TILE_Q; i += WAVES) {
         int64_t row = (int64_t)BLOCK_X * TILE_Q + i;
-        if (row < rows) one_row(a, row, run, WAVE, THREAD % WAVE, shared);
+        if (row < rows) one_row(a, row, run, dtype, WAVE, THREAD % WAVE, shared);
     }
 }
 
@@ -133,11 +135,15 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
 {
     __shared__ float shared[WAVES];
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    int wide = a->scores.dtype == DTYPE_f32 && a->weights.dtype == DTYPE_f32;
-    if (wide && runs_aligned(&a->scores, 4) && runs_aligned(&a->weights, 4))
-        rows_of_block(a, 4, shared);
-    else if (!wide && runs_aligned(&a->scores, 8) && runs_aligned(&a->weights, 8))
-        rows_of_block(a, 8, shared);
+    int same = a->scores.dtype == a->weights.dtype, run = same && a->scores.dtype == DTYPE_f32 ? 4 : 8;
+    if (!runs_aligned(&a->scores, run) || !runs_aligned(&a->weights, run))
+        rows_of_block(a, 1, 0, shared);
+    else if (run == 4)
+        rows_of_block(a, 4, DTYPE_f32, shared);
+    else if (!same)
+        rows_of_block(a, 8, 0, shared);
+    else if (a->scores.dtype == DTYPE_f16)
+        rows_of_block(a, 8, DTYPE_f16, shared);
     else
-        rows_of_block(a, 1, shared);
+        rows_of_block(a, 8, DTYPE_bf16, shared);
 }
