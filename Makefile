@@ -120,10 +120,6 @@ check: all $(CHECKS) $(EXAMPLES)
 	$(PROVE) $(CHECKS)
 check-build: all $(CHECKS) $(EXAMPLES)
 
-# The same problems and the end-to-end tests on every GPU present; a machine without one skips with one line.
-check-gpu: all $(TESTS)
-	RAPT_TEST_DEVICE=gpu $(PROVE) $(filter $(B)/tests/conformance/% $(B)/tests/e2e/%,$(TESTS))
-
 # ---- Benchmarks, lint, packaging ----------------------------------------------------------------------------------
 bench: tool
 	$(B)/rapt bench bench/standard.txt
@@ -164,4 +160,4 @@ help:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all library tool extra examples check check-build check-gpu bench lint format install clean help
+.PHONY: all library tool extra examples check check-build bench lint format install clean help

@@ -1,0 +1,18 @@
+# check_gpu.mk: the tests that need a GPU; on a machine without one they skip with one line.
+#   make check-gpu            problems.def with every kernel that serves, end-to-end tests, graphs, streams and threads
+#   make check-gpu-sanitize   compute-sanitizer's memcheck and racecheck over the subset below
+GPU_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/conformance/*.c tests/e2e/*.c))
+check-gpu: all $(GPU_TESTS)
+	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all $(PROVE) $(GPU_TESTS)
+
+# One problem of each kind that a kernel handles by code of its own. API errors are not reported: asking the driver whether a
+# pointer is the host's is answered by one.
+SANITIZED := semantics/causal-bf16,semantics/gqa-*,semantics/window-bf16,semantics/everything*,tile/causal-129*,ragged/*bf16,$\
+             paged/*bf16,op/*-bf16,op/*-f32
+RACES := semantics/causal-bf16,semantics/gqa-bf16,semantics/everything-bf16,tile/causal-129*
+SANITIZER := compute-sanitizer --report-api-errors no --error-exitcode 1
+check-gpu-sanitize: $(B)/tests/conformance/conformance
+	@command -v compute-sanitizer > /dev/null || { echo "check-gpu-sanitize: compute-sanitizer is not installed (part of CUDA)"; exit 1; }
+	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all RAPT_TEST_FILTER='$(SANITIZED)' $(SANITIZER) --tool memcheck $<
+	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all RAPT_TEST_FILTER='$(RACES)' $(SANITIZER) --tool racecheck $<
+.PHONY: check-gpu check-gpu-sanitize
