@@ -48,16 +48,20 @@ DEVICE uint32_t word(uint4 x, int i)
     return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
 }
 
-DEVICE void scores_of(const struct fragments *f, float (*s)[4])
+/* Two sums per tile of keys, so that a product waits for the one before the last; tiles without a key cost nothing. */
+DEVICE void scores_of(const struct fragments *f, int keys, float (*s)[4])
 {
     UNROLL for (int n = 0; n < KEY_TILES; n++) {
+        float odd[4] = {0, 0, 0, 0};
         s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
+        if (8 * n >= keys) continue;
         UNROLL for (int i = 0; i < PIECES; i++)
             UNROLL for (int half = 0; half < 2; half++) {
                 const uint32_t q[4] = {word(f->q[0][i], 2 * half), word(f->q[1][i], 2 * half), word(f->q[0][i], 2 * half + 1),
                                        word(f->q[1][i], 2 * half + 1)};
-                multiply_add(s[n], q, word(f->k[n][i], 2 * half), word(f->k[n][i], 2 * half + 1));
+                multiply_add(half ? odd : s[n], q, word(f->k[n][i], 2 * half), word(f->k[n][i], 2 * half + 1));
             }
+        UNROLL for (int e = 0; e < 4; e++) s[n][e] += odd[e];
     }
 }
 
@@ -93,7 +97,7 @@ DEVICE int has_special(uint2 x)
 
 /* 0 * NaN is NaN: a value that is not finite must not meet the weight 0 of a row that does not see its key. Each such value is added to
  * the rows that do, and becomes 0 in its fragment. Slow; taken when a warp holds one. */
-DEVICE void take_special_values(struct fragments *f, const struct visible *seen, int g, int t, float (*o)[4])
+DEVICE void take_special_values(struct fragments *f, const struct visible *seen, int t, float (*o)[4])
 {
     UNROLL for (int s = 0; s < STEPS; s++)
         UNROLL for (int i = 0; i < 4; i++)
@@ -113,13 +117,13 @@ DEVICE void take_special_values(struct fragments *f, const struct visible *seen,
                     }
                 }
             }
-    (void)g;
 }
 
 /* o += p v; o[j][2r + e] is row r's channel 8t + 4e + j of the warp's 32. */
-DEVICE void add_values(const struct fragments *f, float (*s)[4], float (*o)[4])
+DEVICE void add_values(const struct fragments *f, int keys, float (*s)[4], float (*o)[4])
 {
     UNROLL for (int step = 0; step < STEPS; step++) {
+        if (16 * step >= keys) break;
         const float *low = s[2 * step], *high = s[2 * step + 1];
         const uint32_t p[4] = {pack(low[0], low[1]), pack(low[2], low[3]), pack(high[0], high[1]), pack(high[2], high[3])};
         const uint2 *v = f->v[step];
@@ -141,12 +145,12 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
         float s[KEY_TILES][4], o[4][4] = {}, m[2], l[2];
         load_fragments(a, b, head, query, g, t, channel, &f);
         const struct visible seen[2] = {visible_of(a, query), visible_of(a, query + 8)};
-        scores_of(&f, s);
+        scores_of(&f, a->kv_tokens, s);
         weights_of(s, seen, t, a->scale_log2, m, l);
         int special = 0;
         UNROLL for (int i = 0; i < 4 * STEPS; i++) special |= has_special(f.v[i / 4][i % 4]);
-        if (__any_sync(~0u, special)) take_special_values(&f, seen, g, t, o);
-        add_values(&f, s, o);
+        if (__any_sync(~0u, special)) take_special_values(&f, seen, t, o);
+        add_values(&f, a->kv_tokens, s, o);
         UNROLL for (int r = 0; r < 2; r++) {
             if (query + 8 * r >= a->q_tokens) continue;
             float factor = l[r] == 0 ? 0 : 1 / l[r];
