@@ -22,10 +22,27 @@ enum {
     MAP_BFLOAT16 = 9,
     MAP_SWIZZLE_128B = 3,
     MAP_PROMOTION_256B = 3,
+    LAUNCH_PROGRAMMATIC = 6, /* programmatic stream serialization */
 };
 /* Cubins and PTX of this library come from CUDA 13, which an older major version of the driver may
  * refuse; 12.0 knows all symbols. */
 enum { OLDEST_DRIVER = 12000 };
+
+/* CUlaunchConfig, CUlaunchAttribute. */
+struct launch_attribute {
+    int id, padding;
+    union {
+        int flag;
+        char bytes[64];
+    } value;
+};
+
+struct launch_config {
+    unsigned grid[3], block[3], shared;
+    void *stream;
+    const struct launch_attribute *attributes;
+    unsigned attribute_count;
+};
 
 struct cuda {
     void *library;
@@ -211,8 +228,13 @@ static rapt_status cuda_function(struct gpu_device *device, void *module, const 
 static rapt_status cuda_launch(struct gpu_device *device, const struct driver_launch *l,
                                rapt_stream stream)
 {
-    return CALL(device, launch, cuLaunchKernel, l->function, l->grid[0], l->grid[1], l->grid[2],
-                l->threads, 1, 1, l->shared, stream, l->parameters, NULL);
+    if (!l->early || !api_of(device)->launch_with)
+        return CALL(device, launch, cuLaunchKernel, l->function, l->grid[0], l->grid[1], l->grid[2],
+                    l->threads, 1, 1, l->shared, stream, l->parameters, NULL);
+    struct launch_attribute early = {.id = LAUNCH_PROGRAMMATIC, .value.flag = 1};
+    struct launch_config config = {{l->grid[0], l->grid[1], l->grid[2]}, {l->threads, 1, 1},
+                                   l->shared, stream, &early, 1};
+    return CALL(device, launch_with, cuLaunchKernelEx, &config, l->function, l->parameters, NULL);
 }
 
 static rapt_status cuda_zero(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream)

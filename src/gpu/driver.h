@@ -36,6 +36,7 @@ struct driver_launch {
     void *function;
     uint32_t grid[3], threads, shared;
     void **parameters; /* as cuLaunchKernel's kernelParams */
+    int early;         /* may start before earlier work of the stream ends (NEED_EARLY) */
 };
 
 /* A view for cuTensorMapEncodeTiled: 2-byte elements, 128-byte swizzle. */

@@ -454,7 +454,8 @@ static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp,
     for (int i = 0; i < gp->step_count && !status; i++) {
         const struct step *s = &gp->steps[i];
         struct driver_launch l = {
-            s->function, {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared, parameters};
+            s->function, {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared, parameters,
+            gp->row->needs & NEED_EARLY};
         status = device->driver->launch(device, &l, stream);
     }
     return status;

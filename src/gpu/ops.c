@@ -49,7 +49,8 @@ static rapt_status run(rapt_device *rapt, const char *function, enum op op, cons
                                   {grid.x, grid.y, grid.z},
                                   (uint32_t)row->threads,
                                   (uint32_t)row->shared,
-                                  parameters};
+                                  parameters,
+                                  0};
         status = device->driver->launch(device, &l, stream);
     }
     device->driver->leave(device, &scope);

@@ -43,6 +43,9 @@ enum {
     /* entry point NAME_combine, launched after, likewise: x = q_tokens, y = q_heads, z = batch
      * (ragged q: 1) */
     NEED_COMBINE = 128,
+    /* may be launched before earlier work of the stream has ended, since the kernel itself waits
+     * for that (griddepcontrol) before it touches memory */
+    NEED_EARLY = 256,
 };
 
 enum feature_index {

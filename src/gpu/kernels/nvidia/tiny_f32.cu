@@ -50,6 +50,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
     __shared__ float4 queries[TILE_Q][PIECES];
     const struct attention_args *a = ARGUMENT(attention_args, args);
     int warp = THREAD / 32, lane = THREAD % 32, query = BLOCK_X * TILE_Q + warp;
+    wait_for_predecessors();
     FOR_EACH_HEAD(a, head, b)
     {
         float4 zero = float4_of(0, 0, 0, 0);

@@ -139,6 +139,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
     int lane = THREAD % 32, g = lane / 4, t = lane % 4, channel = THREAD / 32 * 32, query = BLOCK_X * TILE_Q + g;
+    wait_for_predecessors();
     FOR_EACH_HEAD(a, head, b)
     {
         struct fragments f;
