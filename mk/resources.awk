@@ -1,6 +1,6 @@
 # resources.awk: checks what the device compilers report per entry point against the hardware's budgets.
 # Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one line per entry point; exit 1 when one
-# spills, uses scratch on AMD, or asks for more registers or shared memory than a block can have.
+# spills, uses scratch on AMD (over 16 bytes: LLVM reserves a slot for scalars on gfx12 that no instruction touches), or asks for more registers or shared memory than a block can have.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
     # work-group, from the LLVM AMDGPU processor table.
@@ -37,7 +37,7 @@ function report(name, registers, shared, spills, scratch, too_many,   limit, tot
     total = shared + (name ~ /_(prepare|combine)$/ ? 0 : dynamic[key])
     printf "%-40s %9d %6d %6d %6d %7d %7d\n", name " " arch[key], registers, total, spills, scalar, scratch, threads[key]
     if (spills)        failed = failed "\n" key ": " name " spills " spills " (no kernel may spill)"
-    if (scratch)       failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
+    if (scratch > 16)  failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
     if (too_many)      failed = failed "\n" key ": " name " needs more registers than a block of " threads[key] " threads has"
     if (total > limit) failed = failed "\n" key ": " name " needs " total " bytes of shared memory (" arch[key] " has " limit ")"
 }
