@@ -17,9 +17,10 @@
 
 enum {
     DECODE_ROWS_MAX = 16,   /* past this, reading K and V again for each tile of rows costs more than packing them */
-    BLOCK = 32,             /* keys of one pass of scores, softmax, values: with what is asked for ahead, 32 KiB of 16-bit K
-                               and V at 128 channels, within the first cache */
-    CHUNK_MIN = 512,        /* keys of an item: 16 blocks, against one partial result written and merged */
+    BLOCK = 64,             /* keys of one softmax */
+    ROW_SLOTS = 2 * BLOCK,  /* of a block: what is asked for ahead may run past its end, into NULL rows */
+    STEP_BYTES = 8192,      /* of K or V rows in one kernel call: with the 8 KiB that it asks for ahead, within the first cache */
+    CHUNK_MIN = 512,        /* keys of an item: 8 blocks, against one partial result written and merged */
     RUN_MAX = 8,            /* chunks that a thread takes at a time: neighbours, so that it asks ahead past a chunk's end */
     RUNS_PER_THREAD = 4,
     CHUNK_COUNT_MAX = 128,  /* longer sequences get longer chunks, so that partial results stay small */
@@ -53,7 +54,7 @@ struct decode_sequence {
 struct decode_scratch {
     void *q;
     float *s;                                /* [DECODE_ROWS_MAX][BLOCK] */
-    const void **k_rows[2], **v_rows;        /* [BLOCK + 1]: this block's and the next one's keys */
+    const void **k_rows[2], **v_rows;        /* [ROW_SLOTS]: this block's and the next one's keys */
     const float **k_scales[2], **v_scales;
     int64_t *first, *last;                   /* [DECODE_ROWS_MAX]: the keys a row sees */
 };
@@ -66,6 +67,7 @@ struct decode_job {
     char *scratch;
     int64_t items, run;                      /* a thread takes run items at a time */
     int64_t width;                           /* channels of o, padded */
+    int64_t step;                            /* keys of one kernel call */
     int score_options;
     float exponent_scale;                    /* p = 2^(exponent_scale * (s - m)) */
     _Atomic int64_t next;
@@ -107,11 +109,11 @@ static void lay_out_scratch(struct decode_scratch *w, const struct problem *p, c
     w->q = take(arena, DECODE_ROWS_MAX * q_stride(p, plan->kernels), 4);
     w->s = take(arena, DECODE_ROWS_MAX * BLOCK, sizeof(float));
     for (int i = 0; i < 2; i++) {
-        w->k_rows[i] = take(arena, BLOCK + 1, sizeof(void *));
-        w->k_scales[i] = take(arena, BLOCK + 1, sizeof(void *));
+        w->k_rows[i] = take(arena, ROW_SLOTS, sizeof(void *));
+        w->k_scales[i] = take(arena, BLOCK, sizeof(void *));
     }
-    w->v_rows = take(arena, BLOCK + 1, sizeof(void *));
-    w->v_scales = take(arena, BLOCK + 1, sizeof(void *));
+    w->v_rows = take(arena, ROW_SLOTS, sizeof(void *));
+    w->v_scales = take(arena, BLOCK, sizeof(void *));
     w->first = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
     w->last = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
 }
@@ -133,6 +135,14 @@ static void count_chunks(const struct problem *p, const struct cpu_plan *plan, i
     if (p->ragged_kv) *chunks = min64(*chunks, p->kv_tokens / plan->chunk_keys + p->batch);
     *row_chunks = *chunks * (p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group);
     if (p->ragged_q) *row_chunks = min64(*row_chunks, p->q_tokens * p->group * each);
+}
+
+/* A power of two, so that steps divide blocks and are even. */
+static int64_t step_keys(const struct problem *p)
+{
+    int64_t bytes = max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype), keys = BLOCK;
+    while (keys > 16 && keys * bytes > STEP_BYTES) keys /= 2;
+    return keys;
 }
 
 static void lay_out(struct decode_job *job, const struct problem *p, const struct cpu_plan *plan, struct arena *arena)
@@ -224,7 +234,7 @@ static void load_queries(struct decode_item *t)
 static struct cpu_rows rows_of(const struct decode_item *t, const rapt_tensor *tensor, const rapt_tensor *scales,
                                const void **row, const float **scale, const struct decode_block *b)
 {
-    memset(row, 0, (BLOCK + 1) * sizeof *row);
+    memset(row, 0, ROW_SLOTS * sizeof *row);
     key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, row, tensor->dtype == RAPT_I8 ? scale : NULL);
     return (struct cpu_rows){.row = row,
                              .dtype = tensor->dtype,
@@ -286,18 +296,32 @@ static void add_values_by_query(const struct decode_item *t, const struct decode
     }
 }
 
+/* Keys [*first, return value) of the next kernel call: a step, cut at the block's end. */
+static int64_t step_end(const struct decode_item *t, const struct decode_block *b, int64_t first)
+{
+    return min64(first / t->job->step * t->job->step + t->job->step, b->last);
+}
+
+/* Scores, softmax, values. Each call asks for the rows of the one after it; next_k: of the following block. */
 static void attend_block(const struct decode_item *t, const struct decode_block *b, const void *const *next_k)
 {
     const struct problem *p = t->call->problem;
-    t->kernels->decode_qk(t->scratch.s, BLOCK, t->scratch.q, q_stride(p, t->kernels), &b->k, t->rows, p->qk_channels, b->first,
-                          b->last, t->scratch.v_rows);
+    for (int64_t first = b->first, last; first < b->last; first = last) {
+        last = step_end(t, b, first);
+        t->kernels->decode_qk(t->scratch.s, BLOCK, t->scratch.q, q_stride(p, t->kernels), &b->k, t->rows, p->qk_channels, first,
+                              last, last < b->last ? b->k.row + last : b->v.row + b->first);
+    }
     if (t->job->score_options) apply_score_options(t, b);
     softmax_rows(t, b);
-    if (b->uniform)
-        t->kernels->decode_pv(t->o, t->job->width, t->scratch.s, BLOCK, &b->v, t->rows, p->v_channels,
-                              b->first & ~(int64_t)1, b->last, next_k);
-    else
+    if (!b->uniform) {
         add_values_by_query(t, b);
+        return;
+    }
+    for (int64_t first = b->first & ~(int64_t)1, last; first < b->last; first = last) {
+        last = step_end(t, b, first);
+        t->kernels->decode_pv(t->o, t->job->width, t->scratch.s, BLOCK, &b->v, t->rows, p->v_channels, first, last,
+                              last < b->last ? b->v.row + last : next_k);
+    }
 }
 
 static struct decode_block block_at(const struct decode_item *t, int64_t key0, int64_t low, int64_t high)
@@ -351,7 +375,10 @@ static void merge_row(const struct decode_item *t, int64_t r)
         double m = part[s->rows * width + r], l = part[s->rows * width + s->rows + r];
         float weight = m == -INFINITY ? 0 : (float)exp(m * unit - top);
         total += m == -INFINITY ? l : weight * l; /* without a key l is 0, or NaN from NaN scores */
-        for (int64_t i = 0; i < channels; i++) sum[i] = c ? sum[i] + weight * o[i] : weight * o[i];
+        if (c == 0)
+            for (int64_t i = 0; i < channels; i++) sum[i] *= weight;
+        else
+            for (int64_t i = 0; i < channels; i++) sum[i] += weight * o[i];
     }
     float factor = total == 0 ? 0 : (float)(1 / total);
     void *out = query_row(t->call, &a->out, &t->sequence, head, r / t->call->problem->group);
@@ -455,6 +482,7 @@ void decode_run(const struct cpu_call *call)
     lay_out(&job, call->problem, call->plan, &arena);
     job.score_options = a->softcap != 0 || a->alibi_slope.dtype;
     job.exponent_scale = (float)((job.score_options ? 1 : fabs(a->scale)) * LOG2_E);
+    job.step = step_keys(call->problem);
     job.items = number_items(&job);
     atomic_init(&job.next, 0);
     job.run = max64(1, min64(RUN_MAX, job.items / (call->plan->decode_slots * RUNS_PER_THREAD)));

@@ -35,26 +35,34 @@ DECODE_PV(sve);
 /* What a NULL row stands for, in any dtype. */
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
-/* Walks over rows that a later call will read, in the order of memory, which is what makes the hardware's own prefetchers
- * run ahead, and asks for their cache lines. */
+/* Walks over rows that the following call will read, in the order of memory, which is what makes the
+ * hardware's own prefetchers run ahead: a whole row in each `every` steps. */
 struct prefetch {
-    const void *const *row; /* NULL: nothing to ask for */
-    int64_t rows, bytes;    /* bytes of a row */
-    int64_t at, step;       /* within the row; bytes of one step */
+    const void *const *row, *const *end; /* equal: nothing is left */
+    int64_t bytes;                       /* of a row */
+    int64_t every, wait;
 };
+
+static inline __attribute__((always_inline)) struct prefetch prefetch_of(const void *const *next, int64_t rows,
+                                                                         int64_t bytes, int64_t every)
+{
+    return (struct prefetch){next, next ? next + rows : next, bytes, every, every};
+}
 
 static inline __attribute__((always_inline)) void prefetch_step(struct prefetch *p)
 {
-    if (!p->row || p->rows <= 0) return;
-    const char *row = *p->row;
-    int64_t end = p->at + p->step;
-    for (int64_t i = p->at; row && i < end; i += 64) __builtin_prefetch(row + i, 0, 3);
-    p->at = end;
-    if (end >= p->bytes) {
-        p->at = 0;
-        p->row++;
-        p->rows--;
+    if (--p->wait) return;
+    p->wait = p->every;
+    if (p->row == p->end) return;
+    const char *row = *p->row++;
+    int64_t i = row ? 0 : p->bytes;
+    for (; i + 256 <= p->bytes; i += 256) {
+        __builtin_prefetch(row + i);
+        __builtin_prefetch(row + i + 64);
+        __builtin_prefetch(row + i + 128);
+        __builtin_prefetch(row + i + 192);
     }
+    for (; i < p->bytes; i += 64) __builtin_prefetch(row + i);
 }
 
 #endif

@@ -73,12 +73,12 @@ struct qk_call {
     const float *q;
     int64_t s_stride, q_stride, channels;
     const void *const *row; /* of the tile's first key, as are the scales */
-    int64_t wanted;         /* keys of the tile that are stored */
     struct row_scales scales;
 };
 
-/* All but t are constants; the last keys of a tile may be rows of zeros. blocks: rows have several scales. */
-VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks)
+/* wanted: keys of the tile that exist; all but t and, in the last tile, wanted are constants. blocks: rows have several
+ * scales. */
+VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks, int64_t wanted)
 {
     enum { SUMS = 16 + LANES };
     vec sum[SUMS];
@@ -88,7 +88,7 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
 #pragma GCC unroll 32
     for (int i = 0; i < row_count * key_count; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
-    for (int j = 0; j < key_count; j++) k[j] = j < t->wanted && t->row[j] ? t->row[j] : decode_zeros;
+    for (int j = 0; j < key_count; j++) k[j] = j < wanted && t->row[j] ? t->row[j] : decode_zeros;
     for (; c + LANES <= t->channels; c += LANES) {
         vec key[8];
 #pragma GCC unroll 8
@@ -120,10 +120,10 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
     for (int i = 0; i < row_count * key_count; i += LANES) v_store(dots + i, RAPT_F32, v_sums(sum + i));
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
-        if (t->wanted >= key_count)
+        if (wanted >= key_count)
             memcpy(t->s + r * t->s_stride, dots + r * key_count, (size_t)key_count * sizeof(float));
         else
-            for (int64_t j = 0; j < t->wanted; j++) t->s[r * t->s_stride + j] = dots[r * key_count + j];
+            for (int64_t j = 0; j < wanted; j++) t->s[r * t->s_stride + j] = dots[r * key_count + j];
 }
 
 /* Keys of a tile for so many rows: accumulators fill the registers, and there are enough of them to hide an FMA's latency. */
@@ -132,13 +132,18 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
 VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t keys, const void *const *next)
 {
     const int key_count = QK_KEYS(row_count);
-    int64_t bytes = t.channels * element_size(dtype);
-    struct prefetch ahead = {.row = next, .rows = keys, .bytes = bytes, .step = bytes};
-    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count, t.scales.row += blocks ? key_count : 0) {
-        t.wanted = keys - j;
+    int64_t bytes = t.channels * element_size(dtype), j = 0;
+    struct prefetch ahead = prefetch_of(next, keys, bytes, 1);
+    for (; j + key_count <= keys; j += key_count) {
         for (int n = 0; n < key_count; n++) prefetch_step(&ahead);
-        qk_tile(&t, dtype, row_count, key_count, blocks);
+        qk_tile(&t, dtype, row_count, key_count, blocks, key_count);
+        t.row += key_count;
+        t.s += key_count;
+        if (blocks) t.scales.row += key_count;
     }
+    if (j == keys) return;
+    while (ahead.row != ahead.end) prefetch_step(&ahead);
+    qk_tile(&t, dtype, row_count, key_count, blocks, keys - j);
 }
 
 #define QK_ROWS(count)                                                                             \
@@ -196,7 +201,6 @@ DECODE_QK_OF(DECODE_ISA)
 {
     struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = q_stride, .channels = channels,
                         .row = k->row + first, .scales = block_scales(k, first, channels)};
-    if (next) next += first;
     if (!gathered(k, channels)) {
         qk_all_rows(t, k->dtype, rows, last - first, next);
         if (has_row_scales(k, channels)) scale_scores(s, s_stride, k, rows, first, last);
@@ -275,7 +279,7 @@ VEC void pv_rows(struct pv_call *t, int dtype, int row_count, int blocks)
     const int vectors = PV_VECTORS(row_count);
     int64_t c = 0, width = LANES * vectors, passes = t->channels / width + (t->channels % width + LANES - 1) / LANES;
     t->ahead.bytes = t->channels * element_size(dtype);
-    t->ahead.step = (t->ahead.bytes / passes + 63) & ~(int64_t)63;
+    t->ahead.every = t->ahead.wait = passes;
     for (; c + LANES * vectors <= t->channels; c += LANES * vectors) pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
     for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, blocks, c, 0);
     if (c < t->channels) pv_tile(t, dtype, row_count, 1, blocks, c, t->channels - c);
@@ -312,7 +316,7 @@ static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
 #endif
         default: break;
         }
-        t.ahead.row = 0;
+        t.ahead.row = t.ahead.end;
     }
 }
 
@@ -341,7 +345,7 @@ static void pv_scaled(struct pv_call t, const struct cpu_rows *v, const float *p
             scale_weights(weights, p + r * p_stride, p_stride, tile, v, first, t.keys);
             pv_all_rows(t, RAPT_I8, tile);
             if (r) continue;
-            if (t.ahead.row) t.ahead.row += t.keys, t.ahead.rows -= t.keys;
+            t.ahead.row = t.ahead.end;
         }
         t.o = o;
     }
@@ -351,7 +355,7 @@ DECODE_PV_OF(DECODE_ISA)
 {
     struct pv_call t = {.o = o, .p = p + first, .o_stride = o_stride, .p_stride = p_stride, .row = v->row + first,
                         .keys = last - first, .channels = channels,
-                        .ahead = {.row = next ? next + first : 0, .rows = last - first},
+                        .ahead = prefetch_of(next, last - first, 0, 1),
                         .scales = block_scales(v, first, channels)};
     if (has_row_scales(v, channels) && v->channel_stride == 1) {
         pv_scaled(t, v, p, rows, first, last);
@@ -365,7 +369,7 @@ DECODE_PV_OF(DECODE_ISA)
     _Alignas(64) float x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.ahead.row = 0;
+    t.ahead.row = t.ahead.end;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {

@@ -66,7 +66,7 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
 
 VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const void *const *next)
 {
-    struct prefetch ahead = {.row = next, .rows = keys, .bytes = 2 * t.channels, .step = 2 * t.channels};
+    struct prefetch ahead = prefetch_of(next, keys, 2 * t.channels, 1);
     for (int64_t j = 0; j < keys; j += KEYS, t.row += KEYS, t.s += KEYS) {
         for (int n = 0; n < KEYS; n++) prefetch_step(&ahead);
         qk_tile(&t, row_count, keys - j);
@@ -91,7 +91,7 @@ DECODE_QK(neon_bf16)
     struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = 2 * q_stride, .channels = channels,
                         .row = k->row + first};
     if (k->channel_stride == 1) {
-        qk_all_rows(t, rows, last - first, next ? next + first : NULL);
+        qk_all_rows(t, rows, last - first, next);
         return;
     }
     uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
@@ -171,7 +171,7 @@ VEC void pv_rows(struct pv_call *t, int row_count)
 {
     int64_t c = 0, width = LANES * WIDTH, passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
     t->ahead.bytes = 2 * t->channels;
-    t->ahead.step = (t->ahead.bytes / passes + 63) & ~(int64_t)63;
+    t->ahead.every = t->ahead.wait = passes;
     for (; c + width <= t->channels; c += width) pv_tile(t, row_count, WIDTH, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 2, c, 0);
     if (c < t->channels) pv_tile(t, row_count, 2, c, t->channels - c);
@@ -186,7 +186,7 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
         case 3: pv_rows(&t, 3); break;
         default: pv_rows(&t, 4); break;
         }
-        t.ahead.row = NULL;
+        t.ahead.row = t.ahead.end;
     }
 }
 
@@ -194,7 +194,7 @@ DECODE_PV(neon_bf16)
 {
     struct pv_call t = {.o = o, .p = (const uint16_t *)p + first, .o_stride = o_stride, .p_stride = 2 * p_stride,
                         .row = v->row + first, .keys = last - first, .channels = channels,
-                        .ahead = {.row = next ? next + first : NULL, .rows = last - first}};
+                        .ahead = prefetch_of(next, last - first, 0, 1)};
     if (v->channel_stride == 1) {
         pv_all_rows(t, rows);
         return;
@@ -202,7 +202,7 @@ DECODE_PV(neon_bf16)
     uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.ahead.row = NULL;
+    t.ahead.row = t.ahead.end;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {

@@ -28,10 +28,9 @@ struct qk_call {
     const uint16_t *q;
     int64_t s_stride, q_stride, channels; /* q_stride in elements */
     const void *const *row;
-    int64_t wanted;
 };
 
-VEC void qk_tile(const struct qk_call *t, int row_count, int key_count)
+VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t wanted)
 {
     vec sum[LANES];
     const uint16_t *k[8];
@@ -41,7 +40,7 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count)
     for (int i = 0; i < LANES; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
     for (int j = 0; j < key_count; j++)
-        k[j] = (const uint16_t *)(j < t->wanted && t->row[j] ? t->row[j] : decode_zeros);
+        k[j] = (const uint16_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
     for (; c + STEP <= t->channels; c += STEP) {
         __m512bh key[8];
 #pragma GCC unroll 8
@@ -65,10 +64,10 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count)
     v_store(dots, RAPT_F32, v_sums(sum));
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
-        if (t->wanted >= key_count)
+        if (wanted >= key_count)
             memcpy(t->s + r * t->s_stride, dots + r * key_count, (size_t)key_count * sizeof(float));
         else
-            for (int64_t j = 0; j < t->wanted; j++) t->s[r * t->s_stride + j] = dots[r * key_count + j];
+            for (int64_t j = 0; j < wanted; j++) t->s[r * t->s_stride + j] = dots[r * key_count + j];
 }
 
 #define QK_KEYS(rows) ((rows) == 1 ? 8 : (rows) <= 4 ? 4 : 2)
@@ -76,12 +75,15 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count)
 VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const void *const *next)
 {
     const int key_count = QK_KEYS(row_count);
-    struct prefetch ahead = {.row = next, .rows = keys, .bytes = 2 * t.channels, .step = 2 * t.channels};
-    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
-        t.wanted = keys - j;
+    int64_t j = 0;
+    struct prefetch ahead = prefetch_of(next, keys, 2 * t.channels, 1);
+    for (; j + key_count <= keys; j += key_count, t.row += key_count, t.s += key_count) {
         for (int n = 0; n < key_count; n++) prefetch_step(&ahead);
-        qk_tile(&t, row_count, key_count);
+        qk_tile(&t, row_count, key_count, key_count);
     }
+    if (j == keys) return;
+    while (ahead.row != ahead.end) prefetch_step(&ahead);
+    qk_tile(&t, row_count, key_count, keys - j);
 }
 
 static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const void *const *next)
@@ -106,7 +108,7 @@ DECODE_QK(avx512_bf16)
     struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = 2 * q_stride, .channels = channels,
                         .row = k->row + first};
     if (k->channel_stride == 1) {
-        qk_all_rows(t, rows, last - first, next ? next + first : NULL);
+        qk_all_rows(t, rows, last - first, next);
         return;
     }
     _Alignas(64) uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
@@ -193,7 +195,7 @@ VEC void pv_rows(struct pv_call *t, int row_count)
     const int doubles = PV_DOUBLES(row_count);
     int64_t c = 0, width = STEP * doubles, passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
     t->ahead.bytes = 2 * t->channels;
-    t->ahead.step = (t->ahead.bytes / passes + 63) & ~(int64_t)63;
+    t->ahead.every = t->ahead.wait = passes;
     for (; c + STEP * doubles <= t->channels; c += STEP * doubles) pv_tile(t, row_count, doubles, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 1, c, 0);
     if (c < t->channels) pv_tile(t, row_count, 1, c, t->channels - c);
@@ -212,7 +214,7 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
         case 7: pv_rows(&t, 7); break;
         default: pv_rows(&t, 8); break;
         }
-        t.ahead.row = NULL;
+        t.ahead.row = t.ahead.end;
     }
 }
 
@@ -220,7 +222,7 @@ DECODE_PV(avx512_bf16)
 {
     struct pv_call t = {.o = o, .p = (const uint16_t *)p + first, .o_stride = o_stride, .p_stride = 2 * p_stride,
                         .row = v->row + first, .keys = last - first, .channels = channels,
-                        .ahead = {.row = next ? next + first : NULL, .rows = last - first}};
+                        .ahead = prefetch_of(next, last - first, 0, 1)};
     if (v->channel_stride == 1) {
         pv_all_rows(t, rows);
         return;
@@ -228,7 +230,7 @@ DECODE_PV(avx512_bf16)
     _Alignas(64) uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.ahead.row = NULL;
+    t.ahead.row = t.ahead.end;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {
