@@ -1,6 +1,8 @@
 # resources.awk: checks what the device compilers report per entry point against the hardware's budgets.
-# Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one line per entry point; exit 1 when one
-# spills, uses scratch on AMD (over 16 bytes: LLVM reserves a slot for scalars on gfx12 that no instruction touches), or asks for more registers or shared memory than a block can have.
+# Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one
+# line per entry point; exit 1 when one spills, uses scratch on AMD (over 16 bytes: LLVM reserves a
+# slot for scalars on gfx12 that no instruction touches), or asks for more registers or shared memory
+# than a block can have.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
     # work-group, from the LLVM AMDGPU processor table.
