@@ -16,14 +16,14 @@
  * ---------------------------------------------------------------------------------------------------
  */
 
-static const char *no_bf16(const struct problem *p, const char *name, char reason[REASON_SIZE])
+static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
 {
     const rapt_tensor *t[3] = {&p->a.q, &p->a.k, &p->a.v};
     static const char *const names[3] = {"q", "k", "v"};
     for (int i = 0; i < 3; i++)
         if (t[i]->dtype != RAPT_BF16) {
-            snprintf(reason, REASON_SIZE, "%s is %s (%s needs bf16)", names[i],
-                     dtype_name(t[i]->dtype), name);
+            snprintf(reason, REASON_SIZE, "%s is %s (needs bf16)", names[i],
+                     dtype_name(t[i]->dtype));
             return reason;
         }
     return NULL;
@@ -34,7 +34,7 @@ static const char *no_bf16(const struct problem *p, const char *name, char reaso
 static const struct level {
     const struct cpu_kernels *kernels;
     uint64_t needs;
-    const char *(*refuses)(const struct problem *p, const char *name,
+    const char *(*refuses)(const struct problem *p,
                            char reason[REASON_SIZE]); /* NULL: serves all */
 } levels[] = {
     {&cpu_scalar, 0, NULL},
@@ -167,7 +167,7 @@ static const char *kernel_refuses(const rapt_device *device, int kernel, const s
 {
     const struct cpu_kernels *kernels = kernel_of(device, kernel);
     const struct level *level = &levels[level_of(kernels)];
-    return level->refuses ? level->refuses(p, kernels->name, reason) : NULL;
+    return level->refuses ? level->refuses(p, reason) : NULL;
 }
 
 static int row_count(void)
