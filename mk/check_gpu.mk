@@ -16,3 +16,10 @@ check-gpu-sanitize: $(B)/tests/conformance/conformance
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all RAPT_TEST_FILTER='$(SANITIZED)' $(SANITIZER) --tool memcheck $<
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all RAPT_TEST_FILTER='$(RACES)' $(SANITIZER) --tool racecheck $<
 .PHONY: check-gpu check-gpu-sanitize
+
+# The CPU time of one execute on each GPU.
+bench-launch: $(B)/bench/launch_cost
+	$<
+$(B)/bench/launch_cost: $(B)/bench/launch_cost.o $(B)/librapt.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+.PHONY: bench-launch

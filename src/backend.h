@@ -29,6 +29,7 @@ struct rapt_plan {
     rapt_device *device;
     int kernel; /* index into the backend's kernels for this device, best first */
     struct problem problem;
+    int named; /* 1: the caller asked for this kernel and no other */
     size_t workspace_size; /* bytes; set by backend->plan */
     void *state;           /* the backend's own; NULL: none */
 };

@@ -62,6 +62,7 @@ rapt_status plan_build(rapt_device *device, const struct problem *p, const char 
     plan->kernel = chosen;
     plan->problem = *p;
     plan->problem.kernel = NULL;
+    plan->named = kernel != NULL;
     rapt_status status = device->backend->plan(plan);
     if (status) {
         free(plan);

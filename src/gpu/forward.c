@@ -372,7 +372,7 @@ rapt_status gpu_plan(rapt_plan *plan)
     rapt_status status = device->driver->enter(device, &scope);
     if (status) return status;
     status = build(device, plan->kernel, &plan->problem, &gp);
-    if (!status && !(gp->row->can & CAN_UNALIGNED))
+    if (!status && !plan->named && !(gp->row->can & CAN_UNALIGNED))
         status = build_unaligned(device, plan->kernel, &plan->problem, &gp->unaligned);
     device->driver->leave(device, &scope);
     if (status) {
@@ -471,7 +471,7 @@ rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *wo
         if (!gp->unaligned)
             return fail(RAPT_UNSUPPORTED,
                         "rapt_plan_execute: q, k, v or out is not 16-byte aligned (%s needs that, "
-                        "and no other kernel serves)",
+                        "and no other kernel was allowed or serves)",
                         gp->row->name);
         gp = gp->unaligned;
     }

@@ -1,11 +1,9 @@
 /* streams.c: rapt on the streams, graphs and memory of a program that uses CUDA or HIP itself:
- * captured in a graph and replayed, on several streams and threads at once, and what one execute
- * costs the CPU. */
+ * captured in a graph and replayed, and on several streams and threads at once. */
 #include "devices.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
-#include <time.h>
 
 enum { BATCH = 2, HEADS = 8, KV_HEADS = 2, QUERIES = 64, KEYS = 160, CHANNELS = 64 };
 enum {
@@ -266,42 +264,8 @@ static void threads(void **state)
     }
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
-
-/* The best of many bursts that are far shorter than a launch queue, so that neither other processes
- * nor a full queue count. */
-static void cost(void **state)
-{
-    (void)state;
-    for_each_device(device)
-    {
-        if (!is_gpu(device) || is_emulated(device)) continue;
-        struct work w;
-        double best = 1e9;
-        work_begin(&w, device, NULL);
-        for (int burst = 0; burst < 100; burst++) {
-            double begin = now();
-            for (int i = 0; i < 32; i++)
-                expect_ok(rapt_plan_execute(w.plan, &w.a, w.workspace, NULL), device, "execute");
-            double each = (now() - begin) / 32;
-            if (each < best) best = each;
-            expect_ok(rapt_synchronize(device, NULL), device, "synchronize");
-        }
-        print_message("# %s:%d: %.2f us of CPU time per execute of %s\n", info_of(device).backend,
-                      (int)info_of(device).index, best, rapt_plan_kernel(w.plan));
-        assert_true(best < 3); /* microseconds: what a launch may cost a decoding step */
-        work_end(&w);
-    }
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads),
-                                       cmocka_unit_test(cost)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads)};
     return cmocka_run_group_tests_name("streams", tests, open_devices, close_devices);
 }
