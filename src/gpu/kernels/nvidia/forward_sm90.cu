@@ -152,7 +152,7 @@ DEVICE void add_product(float (&o)[VALUES / 2], struct product &product)
 #if PARTS > 1
     registers_fence(product.sum);
 #pragma unroll
-    for (int i = 0; i < VALUES / 2; i++) o[i] += product.sum[i];
+    for (int i = 0; i < VALUES / 2; i++) o[i] = __fadd_rn(o[i], product.sum[i]);
 #else
     registers_fence(o);
 #endif
@@ -192,10 +192,10 @@ DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
 {
 #pragma unroll
     for (int i = 0; i < VALUES / 8; i++) {
-        o[4 * i] *= r.decay0;
-        o[4 * i + 1] *= r.decay0;
-        o[4 * i + 2] *= r.decay1;
-        o[4 * i + 3] *= r.decay1;
+        o[4 * i] = __fmul_rn(o[4 * i], r.decay0);
+        o[4 * i + 1] = __fmul_rn(o[4 * i + 1], r.decay0);
+        o[4 * i + 2] = __fmul_rn(o[4 * i + 2], r.decay1);
+        o[4 * i + 3] = __fmul_rn(o[4 * i + 3], r.decay1);
     }
 }
 

@@ -54,10 +54,11 @@ DEVICE bool scores_change(const struct attention_args &a)
     return a.softcap != 0 || a.alibi.data || a.scale < 0;
 }
 
-/* tanh x = 1 - 2 / (1 + e^2x); tanh.approx would leave 2^-11, times the cap a percent of the weight. */
+/* tanh x = 1 - 2 / (1 + e^2x); tanh.approx would leave 2^-11, times the cap a percent of the weight. Roundings are written out here
+ * as in sm90_softmax.h. */
 DEVICE float tanh_exp2(float x) /* of x / (2 log2 e) */
 {
-    return 1 - __fdividef(2, 1 + exp2_approx(x));
+    return __fmaf_rn(-2, reciprocal_approx(__fadd_rn(1, exp2_approx(x))), 1);
 }
 
 /* Scores times log2(e): scaled, capped, and less the ALiBi distance. slope: times log2(e). */
@@ -67,10 +68,10 @@ DEVICE void change_scores(const struct attention_args &a, const struct tile &t, 
     if (a.softcap != 0) {
         float in = 2 * a.scale_log2 / a.softcap, out = a.softcap * 1.4426950408889634f;
 #pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) s[i] = out * tanh_exp2(in * s[i]);
+        for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(out, tanh_exp2(__fmul_rn(in, s[i])));
     } else {
 #pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) s[i] *= a.scale_log2;
+        for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], a.scale_log2);
     }
     if (a.alibi.data) {
         float distance = (float)(block * KEYS + column - (t.rows * ROWS + row + query_offset(a, &t)));
@@ -78,8 +79,8 @@ DEVICE void change_scores(const struct attention_args &a, const struct tile &t, 
         for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                s[4 * i + e] -= slope * fabsf(distance + (8 * i + e));
-                s[4 * i + 2 + e] -= slope * fabsf(distance + (8 * i + e - 8));
+                s[4 * i + e] = __fmaf_rn(-slope, fabsf(distance + (8 * i + e)), s[4 * i + e]);
+                s[4 * i + 2 + e] = __fmaf_rn(-slope, fabsf(distance + (8 * i + e - 8)), s[4 * i + 2 + e]);
             }
         }
     }

@@ -15,7 +15,12 @@ struct row_state {
     bool  rescale;
 };
 
-/* s becomes exp2(scale * (s - reference)). FIRST: the tile's first block, r has no reference yet. CHECKED: rows may have nothing visible
+/* A row must have the same bits whichever copy of this code works on it: masked or not, in the pipeline or in a repair (sm90_repair.h).
+ * The compiler may fuse a product and a sum in one copy and not in another, so every rounding is written out: __fmul_rn,
+ * __fadd_rn and __fmaf_rn are never fused. And whether a warp raises its references makes no difference to a row that keeps
+ * its own: it is then multiplied by exp2(0) = 1.
+ *
+ * s becomes exp2(scale * (s - reference)). FIRST: the tile's first block, r has no reference yet. CHECKED: rows may have nothing visible
  * in this block or before. scale: log2 units per unit of s, positive. */
 template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale)
 {
@@ -46,10 +51,10 @@ template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 
             from1 = x1 == -INFINITY ? 0.f : x1;
         }
         if (!FIRST) {
-            r.decay0 = exp2_approx((r.reference0 - from0) * scale);
-            r.decay1 = exp2_approx((r.reference1 - from1) * scale);
-            r.sum0 *= r.decay0;
-            r.sum1 *= r.decay1;
+            r.decay0 = exp2_approx(__fmul_rn(r.reference0 - from0, scale));
+            r.decay1 = exp2_approx(__fmul_rn(r.reference1 - from1, scale));
+            r.sum0 = __fmul_rn(r.sum0, r.decay0);
+            r.sum1 = __fmul_rn(r.sum1, r.decay1);
             r.rescale = true;
         } else {
             r.sum0 = 0;
@@ -58,15 +63,15 @@ template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 
         r.reference0 = x0;
         r.reference1 = x1;
     }
-    float shift0 = from0 * scale, shift1 = from1 * scale;
+    float shift0 = __fmul_rn(from0, scale), shift1 = __fmul_rn(from1, scale);
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
-        s[4 * i] = exp2_approx(s[4 * i] * scale - shift0);
-        s[4 * i + 1] = exp2_approx(s[4 * i + 1] * scale - shift0);
-        s[4 * i + 2] = exp2_approx(s[4 * i + 2] * scale - shift1);
-        s[4 * i + 3] = exp2_approx(s[4 * i + 3] * scale - shift1);
-        r.sum0 += s[4 * i] + s[4 * i + 1];
-        r.sum1 += s[4 * i + 2] + s[4 * i + 3];
+        s[4 * i] = exp2_approx(__fmaf_rn(s[4 * i], scale, -shift0));
+        s[4 * i + 1] = exp2_approx(__fmaf_rn(s[4 * i + 1], scale, -shift0));
+        s[4 * i + 2] = exp2_approx(__fmaf_rn(s[4 * i + 2], scale, -shift1));
+        s[4 * i + 3] = exp2_approx(__fmaf_rn(s[4 * i + 3], scale, -shift1));
+        r.sum0 = __fadd_rn(r.sum0, __fadd_rn(s[4 * i], s[4 * i + 1]));
+        r.sum1 = __fadd_rn(r.sum1, __fadd_rn(s[4 * i + 2], s[4 * i + 3]));
     }
 }
 

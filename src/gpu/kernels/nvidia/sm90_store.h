@@ -16,7 +16,7 @@ DEVICE struct row_result finish_row(float sum, float reference)
 {
     struct row_result f;
     f.factor = sum == 0 ? 0.f : __fdividef(1.f, sum); /* NaN stays NaN */
-    f.lse = sum == 0 ? -INFINITY : (reference + __log2f(sum)) * LN2;
+    f.lse = sum == 0 ? -INFINITY : __fmul_rn(__fadd_rn(reference, __log2f(sum)), LN2);
     return f;
 }
 
@@ -25,10 +25,10 @@ DEVICE struct row_result finish_row_sink(float sum, float reference, float sink)
 {
     float top = fmaxf(reference, sink);
     if (top == -INFINITY) return finish_row(sum, reference);
-    float decay = exp2_approx(reference - top), total = sum * decay + exp2_approx(sink - top);
+    float decay = exp2_approx(reference - top), total = __fmaf_rn(sum, decay, exp2_approx(sink - top));
     struct row_result f;
     f.factor = __fdividef(decay, total);
-    f.lse = (top + __log2f(total)) * LN2;
+    f.lse = __fmul_rn(__fadd_rn(top, __log2f(total)), LN2);
     return f;
 }
 
@@ -121,14 +121,15 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, con
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 1);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 1);
-    struct row_result f0 = finish_row(r.sum0, r.reference0 * scale), f1 = finish_row(r.sum1, r.reference1 * scale);
+    float top0 = __fmul_rn(r.reference0, scale), top1 = __fmul_rn(r.reference1, scale);
+    struct row_result f0 = finish_row(r.sum0, top0), f1 = finish_row(r.sum1, top1);
     int     q = t.rows * ROWS + row, tokens = q_tokens(a, &t), batch = t.batch;
     int64_t token = q;
 #if FEATURES
     if (a.sink.data) {
         float sink = ((const float *)a.sink.data)[t.batch * a.sink.stride[0] + t.head * a.sink.stride[1]] * LOG2E;
-        f0 = finish_row_sink(r.sum0, r.reference0 * scale, sink);
-        f1 = finish_row_sink(r.sum1, r.reference1 * scale, sink);
+        f0 = finish_row_sink(r.sum0, top0, sink);
+        f1 = finish_row_sink(r.sum1, top1, sink);
     }
     token += t.q_start;
     if (a.q_start.data) batch = 0;

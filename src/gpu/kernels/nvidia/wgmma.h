@@ -139,6 +139,13 @@ DEVICE float exp2_approx(float x)
     return y;
 }
 
+DEVICE float reciprocal_approx(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Two floats rounded to the element type, the first in the low half. */
 DEVICE uint32_t pack2(float low, float high)
 {
