@@ -12,9 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- Levels
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Levels ---- */
 
 static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
 {
@@ -77,9 +75,7 @@ static void list_level_names(char *text, size_t size)
                                    levels[i].kernels->arch);
 }
 
-/* ---- Device
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Device ---- */
 
 static int64_t memory_bytes(void)
 {
@@ -143,9 +139,7 @@ static void close_device(rapt_device *device)
     free(own);
 }
 
-/* ---- Kernels
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- Kernels ---- */
 
 static int kernel_count(const rapt_device *device)
 {
@@ -191,8 +185,7 @@ static void row_describe(const rapt_context *context, void *state, int row, rapt
         if (device->levels[i] == kernels) info->present = 1;
 }
 
-/* ---- Plan and execute
- * ----------------------------------------------------------------------------------------- */
+/* ---- Plan and execute ---- */
 
 static rapt_status plan_attention(rapt_plan *plan)
 {
@@ -313,9 +306,7 @@ static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void 
     return RAPT_OK;
 }
 
-/* ---- Memory
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- Memory ---- */
 
 static rapt_status allocate(rapt_device *device, size_t bytes, void **out)
 {

@@ -90,9 +90,7 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
     return table.used + (size_t)plan->slots * plan->scratch_bytes;
 }
 
-/* ---- One item
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- One item ---- */
 
 /* I8 queries: value = scale * data, in f32. */
 static void scale_row(const rapt_tensor *scales, const float *scale, float *x, int64_t channels)
@@ -420,8 +418,7 @@ static void finish(struct forward_item *t)
     }
 }
 
-/* ---- Weights: a second pass with the final m and sum
- * ------------------------------------------------------------ */
+/* ---- Weights: a second pass with the final m and sum ---- */
 
 /* A row whose sum is NaN: every key it sees has weight NaN, and a key that the mask hides still has
  * 0. */
@@ -477,8 +474,7 @@ static void write_weights(struct forward_item *t)
     }
 }
 
-/* ---- All items over the threads
- * --------------------------------------------------------------------------------- */
+/* ---- All items over the threads ---- */
 
 struct forward_job {
     const struct cpu_call *call;

@@ -233,8 +233,7 @@ static void unusual_values(void **state)
         }
 }
 
-/* ---- Score options
- * -------------------------------------------------------------------------------------------- */
+/* ---- Score options ---- */
 
 static void check_score(const struct cpu_kernels *k, const struct cpu_score_row *r, int64_t first,
                         int64_t last)
@@ -299,9 +298,7 @@ static void score_options(void **state)
     }
 }
 
-/* ---- Softmax
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- Softmax ---- */
 
 static double get_p(const struct cpu_kernels *k, const float *row, int64_t j)
 {

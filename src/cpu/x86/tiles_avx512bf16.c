@@ -54,9 +54,7 @@ VEC vec add_products(vec a, vec b, vec c)
 #include "cpu/x86/transpose_avx512.h"
 #include "cpu/tile_loops.h"
 
-/* ---- Packing
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- Packing ---- */
 
 static void pack_q_pairs(void *q, const void *row, int64_t dtype, int64_t channel_stride,
                          int64_t channels, float sign)
