@@ -9,6 +9,8 @@
 
 static const double u = 0x1p-24;
 
+enum { LEAST_ROWS = 24 }; /* of a sample, whatever they cost */
+
 static double read(const rapt_tensor *t, int64_t offset)
 {
     return load_float(t->data, t->dtype, offset);
@@ -57,7 +59,8 @@ static bool check_rows(struct oracle *o, const struct rounding *r, double budget
     double rows = (double)a->q.size[0] * (double)a->q.size[1] * (double)a->q.size[2];
     double cost = (double)o->capacity * (double)(2 * o->qk_channels + 3 * o->v_channels),
            chance = 1;
-    if (budget > 0 && rows * cost > budget) chance = budget / (rows * cost);
+    if (budget > 0 && rows * cost > budget)
+        chance = fmax(budget / (rows * cost), LEAST_ROWS / rows);
     uint64_t count = 0;
     for (int64_t b = 0; b < o->sequences; b++)
         for (int64_t h = 0; h < o->q_heads; h++)

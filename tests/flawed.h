@@ -40,6 +40,7 @@
     X(scale_absolute, all) /* the sign of a negative scale is lost */                              \
     X(last_channel_dropped, all)                                                                   \
     X(last_key_dropped, all)                                                                       \
+    X(late_block_dropped, all)      /* 64 of 4200 keys, in sum and output alike */                 \
     X(halves_averaged, all)    /* two halves of the keys merged without their lse */               \
     X(first_maximum_kept, all) /* no running maximum: scores overflow */                           \
     X(fused_exponent, all)     /* s log2(e) - round(m log2(e)) in one step */                      \

@@ -18,12 +18,12 @@
  * strides: token and channel backwards; KV heads repeat; over 2^31 elements between batches, heads
  *                         and tokens on untouched memory; odd padding behind each row; every second
  * channel edge                  the last element ends at an unmapped page (host memory), so that a
- * read past the end faults normal growing falling peaked cancelling constant tiny huge denormal
- * sincos100 integer minus1e30 nan_q nan_k nan_v inf_q inf_k inf_v minf_k   data (default normal);
- * see problem_values.c hidden-nan            keys and values that no query sees are NaN seedN (odd:
- * sink and slopes differ between sequences) batch_invariant kernel=NAME thetaX rotaryN interleaved
- * positions inplace table linearX ntkX yarnX llama3=X contextN   rope, and rope inside kv_append
- *   rope                  kv_append rotates k
+ * read past the end faults normal needles growing falling peaked cancelling constant tiny huge
+ * denormal sincos100 integer minus1e30 nan_q nan_k nan_v inf_q inf_k inf_v minf_k   data (default
+ * normal); see problem_values.c hidden-nan            keys and values that no query sees are NaN
+ * seedN (odd: sink and slopes differ between sequences) batch_invariant kernel=NAME thetaX rotaryN
+ * interleaved positions inplace table linearX ntkX yarnX llama3=X contextN   rope, and rope inside
+ * kv_append rope                  kv_append rotates k
  *
  * All memory that a kernel must not use is NaN (all bits set): guards around each tensor, padding
  * between elements, keys past a length, unused pages; unused page numbers are -1. So are outputs
@@ -48,6 +48,7 @@ enum problem_op {
  * the scores */
 #define PROBLEM_DATA_LIST(X)                                                                       \
     X(normal, 0)                                                                                   \
+    X(needles, 0)                                                                                  \
     X(growing, 0) X(falling, 0) X(peaked, 0) X(cancelling, 0) X(constant, 0) X(tiny, 0) X(huge, 1) \
         X(denormal, 0) X(sincos100, 0) X(integer, 1) X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0)       \
             X(nan_v, 0) X(inf_q, 0) X(inf_k, 0) X(inf_v, 0) X(minf_k, 0)

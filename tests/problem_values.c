@@ -81,6 +81,20 @@ static double with_spoiler(const struct problem_line *line, int which, const int
     return usual;
 }
 
+/* One key in 64 is a needle: large in one channel, which each query looks for in its own. A query's
+ * needles share its weight alone, so that even among 100,000 keys a block that is dropped is far
+ * beyond the bound of some query. */
+static double needle(const struct problem_line *line, int which, const int64_t *at, double normal)
+{
+    int64_t channels = line->qk_channels,
+            place = (int64_t)(problem_random(line->seed, 65, (uint64_t)(at[2] / 64)) % 64);
+    int64_t sought = (at[2] * 5 + at[1] * 17) % channels, marked = at[2] / 64 % channels;
+    double large = sqrt(14 * sqrt((double)channels));
+    if (which == VALUE_Q) return at[3] == sought ? large : 0.5 * normal;
+    if (which == VALUE_K && at[2] % 64 == place && at[3] == marked) return large;
+    return which == VALUE_K ? 0.5 * normal : normal;
+}
+
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
@@ -89,6 +103,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
                    (double)(line->kv_tokens > 1 ? line->kv_tokens : 1); /* 0 ... 1 along the keys */
     uint64_t bits = problem_random(line->seed, (uint64_t)which + 50, index);
     switch (line->data) {
+    case DATA_needles:
+        return needle(line, which, at, normal);
     case DATA_growing: /* the running maximum rises in every block */
         return which == VALUE_Q   ? fabs(normal)
                : which == VALUE_K ? 0.5 * normal + 4 * place

@@ -21,8 +21,12 @@ struct run {
     char name[160];
 };
 
-/* Multiply-adds that the oracle may spend on one problem; beyond, it samples rows. */
-static const double budget = 6e7;
+/* Multiply-adds that the oracle may spend on one problem; beyond, it samples rows.
+ * RAPT_TEST_BUDGET: in millions. */
+static double budget(void)
+{
+    return 1e6 * (double)test_environment("RAPT_TEST_BUDGET", 60);
+}
 
 static void check_result(struct problem_instance *problem)
 {
@@ -31,7 +35,7 @@ static void check_result(struct problem_instance *problem)
     if (spoiled)
         fail_msg("%s: bytes outside of the outputs were written, around or in %s",
                  problem->line.text, spoiled);
-    if (!accuracy_check(problem, budget, &accuracy)) fail_msg("no memory for the oracle");
+    if (!accuracy_check(problem, budget(), &accuracy)) fail_msg("no memory for the oracle");
     if (accuracy.worst > 1)
         fail_msg("%s: %s is %.9g, should be %.9g; the error is %.3g of the bound %.3g",
                  problem->line.text, accuracy.where, accuracy.got, accuracy.want, accuracy.worst,

@@ -38,7 +38,7 @@ static struct fault_test tests[] = {
 /* What the problems with these names are about decides every fault; NaN and Inf problems only tell
  * that NaN spreads. */
 static const char *const standard =
-    "semantics/*,extreme/*,!*nan-in*,!*inf-in*,!*00-causal*,!extreme/*70000";
+    "semantics/*,extreme/*,long/needles-4200-*,!*nan-in*,!*inf-in*,!*00-causal*,!extreme/*70000";
 
 /* The fraction of the bound on one problem; -1: not served. */
 static double fraction(const char *text, enum fault fault, int64_t dtype, char *where, size_t size)
@@ -52,7 +52,7 @@ static double fraction(const char *text, enum fault fault, int64_t dtype, char *
     assert_non_null(problem);
     if (!problem_build(&line, problem, error, sizeof error)) fail_msg("%s", error);
     if (flawed_forward(&problem->args.forward, fault))
-        assert_true(accuracy_check(problem, 2e6, &accuracy));
+        assert_true(accuracy_check(problem, line.kv_tokens > 4096 ? 0 : 2e6, &accuracy));
     snprintf(where, size, "%s: %s is %.9g, should be %.9g within %.3g", text, accuracy.where,
              accuracy.got, accuracy.want, accuracy.bound);
     problem_free(problem);
