@@ -1,7 +1,8 @@
-/* decode.c: attention of few query rows against many keys, the keys split over the threads. An item is one chunk of keys, at
- * absolute positions, of one sequence and KV head, with all query rows of the group together, so that K and V are read once,
- * in place. Each item leaves a partial result (o, m, l); the item that finishes last for its sequence and head merges them
- * in the order of the chunks (Dao et al., "Flash-Decoding", 2023). Chunks depend on the problem's sizes alone: the same
+/* decode.c: attention of few query rows against many keys, the keys split over the threads. An item
+ * is one chunk of keys, at absolute positions, of one sequence and KV head, with all query rows of
+ * the group together, so that K and V are read once, in place. Each item leaves a partial result
+ * (o, m, l); the item that finishes last for its sequence and head merges them in the order of the
+ * chunks (Dao et al., "Flash-Decoding", 2023). Chunks depend on the problem's sizes alone: the same
  * sequence has the same bits alone, in any batch and with any number of threads.
  *
  * Packed row r is query r / group of head kv_head * group + r % group, as in forward.c. */
@@ -16,14 +17,18 @@
 #define LOG2_E 1.44269504088896340736
 
 enum {
-    DECODE_ROWS_MAX = 16,   /* past this, reading K and V again for each tile of rows costs more than packing them */
-    BLOCK = 64,             /* keys of one softmax */
-    ROW_SLOTS = 2 * BLOCK,  /* of a block: what is asked for ahead may run past its end, into NULL rows */
-    STEP_BYTES = 8192,      /* of K or V rows in one kernel call: with the 8 KiB that it asks for ahead, within the first cache */
-    CHUNK_MIN = 512,        /* keys of an item: 8 blocks, against one partial result written and merged */
-    RUN_MAX = 8,            /* chunks that a thread takes at a time: neighbours, so that it asks ahead past a chunk's end */
+    /* Past this, reading K and V again for each tile of rows costs more than packing them. */
+    DECODE_ROWS_MAX = 16,
+    BLOCK = 64, /* keys of one softmax */
+    /* Pointers of a block: what is asked for ahead may run past its end, into NULL rows. */
+    ROW_SLOTS = 2 * BLOCK,
+    /* K or V rows of one kernel call: with as much that it asks for ahead, within the first cache.
+     */
+    STEP_BYTES = 8192,
+    CHUNK_MIN = 512, /* keys of an item: 8 blocks, against one partial result written and merged */
+    CHUNK_COUNT_MAX = 128, /* longer sequences get longer chunks: partial results stay small */
+    RUN_MAX = 8, /* neighbouring chunks that a thread takes: it asks ahead past a chunk's end */
     RUNS_PER_THREAD = 4,
-    CHUNK_COUNT_MAX = 128,  /* longer sequences get longer chunks, so that partial results stay small */
 };
 
 static int64_t round_up(int64_t x, int64_t step)
@@ -43,37 +48,37 @@ static int64_t max64(int64_t x, int64_t y)
 
 /* One sequence as the items see it. */
 struct decode_sequence {
-    int64_t item0;         /* number of its first item */
-    int64_t low, high;     /* keys that some query sees; low is not reduced to a chunk's start */
+    int64_t item0;          /* number of its first item */
+    int64_t low, high;      /* keys that some query sees; low is not reduced to a chunk's start */
     int64_t chunk0, chunks; /* at least one chunk, even without a key, so that out is written */
-    int64_t rows;          /* 0: forward.c serves it */
-    int64_t partial0;      /* in floats, within the partial results */
+    int64_t rows;           /* 0: forward.c serves it */
+    int64_t partial0;       /* in floats, within the partial results */
 };
 
 /* Scratch of one thread. */
 struct decode_scratch {
     void *q;
-    float *s;                                /* [DECODE_ROWS_MAX][BLOCK] */
-    const void **k_rows[2], **v_rows;        /* [ROW_SLOTS]: this block's and the next one's keys */
+    float *s;                         /* [DECODE_ROWS_MAX][BLOCK] */
+    const void **k_rows[2], **v_rows; /* [ROW_SLOTS]: this block's and the next one's keys */
     const float **k_scales[2], **v_scales;
-    int64_t *first, *last;                   /* [DECODE_ROWS_MAX]: the keys a row sees */
+    int64_t *first, *last; /* [DECODE_ROWS_MAX]: the keys a row sees */
 };
 
 struct decode_job {
     const struct cpu_call *call;
     struct decode_sequence *sequences;
-    _Atomic int64_t *unfinished;             /* [batch][kv_heads]: chunks */
+    _Atomic int64_t *unfinished; /* [batch][kv_heads]: chunks */
     float *partials;
     char *scratch;
-    int64_t items, run;                      /* a thread takes run items at a time */
-    int64_t width;                           /* channels of o, padded */
-    int64_t step;                            /* keys of one kernel call */
+    int64_t items, run; /* a thread takes run items at a time */
+    int64_t width;      /* channels of o, padded */
+    int64_t step;       /* keys of one kernel call */
     int score_options;
-    float exponent_scale;                    /* p = 2^(exponent_scale * (s - m)) */
+    float exponent_scale; /* p = 2^(exponent_scale * (s - m)) */
     _Atomic int64_t next;
 };
 
-/* ---- Sizes ------------------------------------------------------------------------------------------------------ */
+/* ---- Sizes ----------------------------------------------------------------------------------- */
 
 struct arena {
     char *base;
@@ -83,7 +88,8 @@ struct arena {
 static void *take(struct arena *arena, int64_t count, size_t size)
 {
     void *piece = arena->base ? arena->base + arena->used : NULL;
-    arena->used += ((size_t)count * size + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
+    arena->used += ((size_t)count * size + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT *
+                   WORKSPACE_ALIGNMENT;
     return piece;
 }
 
@@ -104,7 +110,8 @@ static int64_t partial_floats(int64_t rows, int64_t width)
     return rows * width + round_up(2 * rows, 16);
 }
 
-static void lay_out_scratch(struct decode_scratch *w, const struct problem *p, const struct cpu_plan *plan, struct arena *arena)
+static void lay_out_scratch(struct decode_scratch *w, const struct problem *p,
+                            const struct cpu_plan *plan, struct arena *arena)
 {
     w->q = take(arena, DECODE_ROWS_MAX * q_stride(p, plan->kernels), 4);
     w->s = take(arena, DECODE_ROWS_MAX * BLOCK, sizeof(float));
@@ -128,7 +135,8 @@ static int64_t sequence_chunks(const struct problem *p, int64_t chunk)
 }
 
 /* Upper bound on rows * chunks over all sequences, per KV head, and on chunks. */
-static void count_chunks(const struct problem *p, const struct cpu_plan *plan, int64_t *row_chunks, int64_t *chunks)
+static void count_chunks(const struct problem *p, const struct cpu_plan *plan, int64_t *row_chunks,
+                         int64_t *chunks)
 {
     int64_t each = sequence_chunks(p, plan->chunk_keys);
     *chunks = p->batch * each;
@@ -140,12 +148,14 @@ static void count_chunks(const struct problem *p, const struct cpu_plan *plan, i
 /* A power of two, so that steps divide blocks and are even. */
 static int64_t step_keys(const struct problem *p)
 {
-    int64_t bytes = max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype), keys = BLOCK;
+    int64_t bytes = max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype),
+            keys = BLOCK;
     while (keys > 16 && keys * bytes > STEP_BYTES) keys /= 2;
     return keys;
 }
 
-static void lay_out(struct decode_job *job, const struct problem *p, const struct cpu_plan *plan, struct arena *arena)
+static void lay_out(struct decode_job *job, const struct problem *p, const struct cpu_plan *plan,
+                    struct arena *arena)
 {
     int64_t row_chunks, chunks;
     count_chunks(p, plan, &row_chunks, &chunks);
@@ -153,7 +163,9 @@ static void lay_out(struct decode_job *job, const struct problem *p, const struc
     job->sequences = take(arena, p->batch, sizeof *job->sequences);
     job->unfinished = take(arena, p->batch * p->kv_heads, sizeof *job->unfinished);
     job->scratch = take(arena, plan->decode_slots, plan->decode_scratch_bytes);
-    job->partials = take(arena, p->kv_heads * (row_chunks * job->width + chunks * 16 + row_chunks * 2), sizeof(float));
+    job->partials =
+        take(arena, p->kv_heads * (row_chunks * job->width + chunks * 16 + row_chunks * 2),
+             sizeof(float));
 }
 
 static int serves(const struct problem *p, const struct cpu_kernels *k)
@@ -184,7 +196,7 @@ size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
     return all.used;
 }
 
-/* ---- One item --------------------------------------------------------------------------------------------------- */
+/* ---- One item -------------------------------------------------------------------------------- */
 
 struct decode_item {
     struct decode_job *job;
@@ -194,13 +206,13 @@ struct decode_item {
     struct cpu_sequence sequence;
     const struct decode_sequence *table;
     int64_t kv_head, rows;
-    float *o, *m, *l;      /* of this item's partial result */
+    float *o, *m, *l; /* of this item's partial result */
 };
 
 /* One pass: keys key0 + first ... key0 + last - 1. */
 struct decode_block {
     int64_t key0, first, last;
-    int uniform;           /* every row sees all of them */
+    int uniform; /* every row sees all of them */
     struct cpu_rows k, v;
 };
 
@@ -209,9 +221,11 @@ static int64_t head_of(const struct decode_item *t, int64_t r)
     return t->kv_head * t->call->problem->group + r % t->call->problem->group;
 }
 
-static float *partial_of(const struct decode_job *job, const struct decode_sequence *s, int64_t kv_head, int64_t chunk)
+static float *partial_of(const struct decode_job *job, const struct decode_sequence *s,
+                         int64_t kv_head, int64_t chunk)
 {
-    return job->partials + s->partial0 + (kv_head * s->chunks + chunk) * partial_floats(s->rows, job->width);
+    return job->partials + s->partial0 +
+           (kv_head * s->chunks + chunk) * partial_floats(s->rows, job->width);
 }
 
 static void load_queries(struct decode_item *t)
@@ -222,25 +236,29 @@ static void load_queries(struct decode_item *t)
     for (int64_t r = 0; r < t->rows; r++) {
         int64_t query = r / p->group;
         const void *row = query_row(t->call, &a->q, &t->sequence, head_of(t, r), query);
-        t->kernels->pack_q((char *)t->scratch.q + r * stride * 4, row, a->q.dtype, a->q.stride[3], p->qk_channels,
-                           a->scale < 0 ? -1 : 1);
-        visible_keys(p, query, t->sequence.q_length, t->sequence.kv_length, &t->scratch.first[r], &t->scratch.last[r]);
+        t->kernels->pack_q((char *)t->scratch.q + r * stride * 4, row, a->q.dtype, a->q.stride[3],
+                           p->qk_channels, a->scale < 0 ? -1 : 1);
+        visible_keys(p, query, t->sequence.q_length, t->sequence.kv_length, &t->scratch.first[r],
+                     &t->scratch.last[r]);
         t->m[r] = -INFINITY;
         t->l[r] = 0;
     }
     memset(t->o, 0, (size_t)(t->rows * t->job->width) * sizeof *t->o);
 }
 
-static struct cpu_rows rows_of(const struct decode_item *t, const rapt_tensor *tensor, const rapt_tensor *scales,
-                               const void **row, const float **scale, const struct decode_block *b)
+static struct cpu_rows rows_of(const struct decode_item *t, const rapt_tensor *tensor,
+                               const rapt_tensor *scales, const void **row, const float **scale,
+                               const struct decode_block *b)
 {
     memset(row, 0, ROW_SLOTS * sizeof *row);
-    key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, row, tensor->dtype == RAPT_I8 ? scale : NULL);
+    key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, row,
+             tensor->dtype == RAPT_I8 ? scale : NULL);
     return (struct cpu_rows){.row = row,
                              .dtype = tensor->dtype,
                              .channel_stride = tensor->stride[3],
                              .scale = scale,
-                             .scale_channels = scales->dtype ? tensor->size[3] / scales->size[3] : 1,
+                             .scale_channels =
+                                 scales->dtype ? tensor->size[3] / scales->size[3] : 1,
                              .scale_stride = scales->stride[3]};
 }
 
@@ -267,30 +285,40 @@ static void softmax_rows(const struct decode_item *t, const struct decode_block 
             row_last[i] = max64(min64(t->scratch.last[r0 + i] - b->key0, b->last), row_first[i]);
         }
         struct cpu_softmax_tile softmax = {
-            .s = t->scratch.s + r0 * BLOCK, .stride = BLOCK, .rows = rows,
-            .first = b->first / t->kernels->column_tile * t->kernels->column_tile, .last = b->last,
-            .row_first = row_first, .row_last = row_last, .scale = t->job->exponent_scale,
-            .m = t->m + r0, .l = t->l + r0, .o = t->o + r0 * t->job->width, .o_stride = t->job->width,
+            .s = t->scratch.s + r0 * BLOCK,
+            .stride = BLOCK,
+            .rows = rows,
+            .first = b->first / t->kernels->column_tile * t->kernels->column_tile,
+            .last = b->last,
+            .row_first = row_first,
+            .row_last = row_last,
+            .scale = t->job->exponent_scale,
+            .m = t->m + r0,
+            .l = t->l + r0,
+            .o = t->o + r0 * t->job->width,
+            .o_stride = t->job->width,
             .channels = round_up(t->call->problem->v_channels, t->kernels->column_tile)};
         t->kernels->softmax(&softmax);
     }
 }
 
-/* Queries that see different parts of a block take their own keys alone: a hidden value must not be touched, and 0 * NaN
- * would be. The neighbours that an even start or end takes in are set aside. */
+/* Queries that see different parts of a block take their own keys alone: a hidden value must not be
+ * touched, and 0 * NaN would be. The neighbours that an even start or end takes in are set aside.
+ */
 static void add_values_by_query(const struct decode_item *t, const struct decode_block *b)
 {
     int64_t group = t->call->problem->group;
     const void **row = t->scratch.v_rows;
     for (int64_t r = 0; r < t->rows; r += group) {
-        int64_t first = max64(t->scratch.first[r] - b->key0, b->first), last = min64(t->scratch.last[r] - b->key0, b->last);
+        int64_t first = max64(t->scratch.first[r] - b->key0, b->first),
+                last = min64(t->scratch.last[r] - b->key0, b->last);
         if (last <= first) continue;
         int64_t even = first & ~(int64_t)1;
         const void *before = row[even], *after = row[last];
         if (even < first) row[even] = NULL;
         row[last] = NULL;
-        t->kernels->decode_pv(t->o + r * t->job->width, t->job->width, t->scratch.s + r * BLOCK, BLOCK, &b->v, group,
-                              t->call->problem->v_channels, even, last, NULL);
+        t->kernels->decode_pv(t->o + r * t->job->width, t->job->width, t->scratch.s + r * BLOCK,
+                              BLOCK, &b->v, group, t->call->problem->v_channels, even, last, NULL);
         row[even] = before;
         row[last] = after;
     }
@@ -302,14 +330,17 @@ static int64_t step_end(const struct decode_item *t, const struct decode_block *
     return min64(first / t->job->step * t->job->step + t->job->step, b->last);
 }
 
-/* Scores, softmax, values. Each call asks for the rows of the one after it; next_k: of the following block. */
-static void attend_block(const struct decode_item *t, const struct decode_block *b, const void *const *next_k)
+/* Scores, softmax, values. Each call asks for the rows of the one after it; next_k: of the
+ * following block. */
+static void attend_block(const struct decode_item *t, const struct decode_block *b,
+                         const void *const *next_k)
 {
     const struct problem *p = t->call->problem;
     for (int64_t first = b->first, last; first < b->last; first = last) {
         last = step_end(t, b, first);
-        t->kernels->decode_qk(t->scratch.s, BLOCK, t->scratch.q, q_stride(p, t->kernels), &b->k, t->rows, p->qk_channels, first,
-                              last, last < b->last ? b->k.row + last : b->v.row + b->first);
+        t->kernels->decode_qk(t->scratch.s, BLOCK, t->scratch.q, q_stride(p, t->kernels), &b->k,
+                              t->rows, p->qk_channels, first, last,
+                              last < b->last ? b->k.row + last : b->v.row + b->first);
     }
     if (t->job->score_options) apply_score_options(t, b);
     softmax_rows(t, b);
@@ -319,20 +350,27 @@ static void attend_block(const struct decode_item *t, const struct decode_block 
     }
     for (int64_t first = b->first & ~(int64_t)1, last; first < b->last; first = last) {
         last = step_end(t, b, first);
-        t->kernels->decode_pv(t->o, t->job->width, t->scratch.s, BLOCK, &b->v, t->rows, p->v_channels, first, last,
+        t->kernels->decode_pv(t->o, t->job->width, t->scratch.s, BLOCK, &b->v, t->rows,
+                              p->v_channels, first, last,
                               last < b->last ? b->v.row + last : next_k);
     }
 }
 
-static struct decode_block block_at(const struct decode_item *t, int64_t key0, int64_t low, int64_t high)
+static struct decode_block block_at(const struct decode_item *t, int64_t key0, int64_t low,
+                                    int64_t high)
 {
-    struct decode_block b = {.key0 = key0, .first = max64(low - key0, 0), .last = min64(high - key0, BLOCK), .uniform = 1};
+    struct decode_block b = {.key0 = key0,
+                             .first = max64(low - key0, 0),
+                             .last = min64(high - key0, BLOCK),
+                             .uniform = 1};
     for (int64_t r = 0; r < t->rows; r++)
-        if (t->scratch.first[r] > key0 + b.first || t->scratch.last[r] < key0 + b.last) b.uniform = 0;
+        if (t->scratch.first[r] > key0 + b.first || t->scratch.last[r] < key0 + b.last)
+            b.uniform = 0;
     return b;
 }
 
-/* Keys [low, high), which lie within one chunk. Keys from high up to ahead are this thread's next: their K is asked for. */
+/* Keys [low, high), which lie within one chunk. Keys from high up to ahead are this thread's next:
+ * their K is asked for. */
 static void attend(struct decode_item *t, int64_t low, int64_t high, int64_t ahead)
 {
     const rapt_attention *a = t->call->a;
@@ -346,16 +384,18 @@ static void attend(struct decode_item *t, int64_t low, int64_t high, int64_t ahe
         int more = b.key0 + BLOCK < high;
         struct decode_block after = block_at(t, b.key0 + BLOCK, low, more ? high : ahead);
         b.v = rows_of(t, &a->v, &a->v_scale, w->v_rows, w->v_scales, &b);
-        if (after.last > 0) after.k = rows_of(t, &a->k, &a->k_scale, w->k_rows[!turn], w->k_scales[!turn], &after);
+        if (after.last > 0)
+            after.k = rows_of(t, &a->k, &a->k_scale, w->k_rows[!turn], w->k_scales[!turn], &after);
         attend_block(t, &b, after.last > 0 ? after.k.row : NULL);
         if (!more) return;
         b = after;
     }
 }
 
-/* ---- Merging ---------------------------------------------------------------------------------------------------- */
+/* ---- Merging --------------------------------------------------------------------------------- */
 
-/* Writes out and lse of row r from the partial results of all chunks; the sum gathers in the first of them. */
+/* Writes out and lse of row r from the partial results of all chunks; the sum gathers in the first
+ * of them. */
 static void merge_row(const struct decode_item *t, int64_t r)
 {
     const struct decode_sequence *s = t->table;
@@ -388,7 +428,8 @@ static void merge_row(const struct decode_item *t, int64_t r)
 }
 
 /* more: the thread goes on with the next chunk. */
-static void run_item(struct decode_item *t, const struct decode_sequence *s, int64_t b, int64_t kv_head, int64_t chunk, int more)
+static void run_item(struct decode_item *t, const struct decode_sequence *s, int64_t b,
+                     int64_t kv_head, int64_t chunk, int more)
 {
     struct decode_job *job = t->job;
     int64_t keys = t->call->plan->chunk_keys, start = (s->chunk0 + chunk) * keys;
@@ -407,7 +448,7 @@ static void run_item(struct decode_item *t, const struct decode_sequence *s, int
     for (int64_t r = 0; r < s->rows; r++) merge_row(t, r);
 }
 
-/* ---- All items over the threads --------------------------------------------------------------------------------- */
+/* ---- All items over the threads -------------------------------------------------------------- */
 
 /* The sequence whose items include number i. */
 static int64_t sequence_of(const struct decode_job *job, int64_t i)
@@ -415,10 +456,8 @@ static int64_t sequence_of(const struct decode_job *job, int64_t i)
     int64_t low = 0, high = job->call->problem->batch;
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
-        if (job->sequences[middle].item0 <= i)
-            low = middle;
-        else
-            high = middle;
+        if (job->sequences[middle].item0 <= i) low = middle;
+        else high = middle;
     }
     return low;
 }
@@ -431,13 +470,15 @@ static void work(void *argument, int64_t slot)
     struct arena arena = {job->scratch + (size_t)slot * call->plan->decode_scratch_bytes, 0};
     lay_out_scratch(&item.scratch, call->problem, call->plan, &arena);
     int64_t first;
-    while ((first = atomic_fetch_add_explicit(&job->next, job->run, memory_order_relaxed)) < job->items) {
+    while ((first = atomic_fetch_add_explicit(&job->next, job->run, memory_order_relaxed)) <
+           job->items) {
         int64_t last = min64(first + job->run, job->items);
         for (int64_t i = first; i < last; i++) {
             int64_t b = sequence_of(job, i);
             const struct decode_sequence *s = &job->sequences[b];
             int64_t chunk = (i - s->item0) % s->chunks;
-            run_item(&item, s, b, (i - s->item0) / s->chunks, chunk, i + 1 < last && chunk + 1 < s->chunks);
+            run_item(&item, s, b, (i - s->item0) / s->chunks, chunk,
+                     i + 1 < last && chunk + 1 < s->chunks);
         }
     }
 }
@@ -450,7 +491,8 @@ static int64_t number_items(struct decode_job *job)
     for (int64_t b = 0; b < p->batch; b++) {
         struct cpu_sequence sequence = sequence_at(job->call, b);
         struct decode_sequence *s = &job->sequences[b];
-        *s = (struct decode_sequence){.item0 = items, .partial0 = partial, .chunks = 1, .low = INT64_MAX};
+        *s = (struct decode_sequence){
+            .item0 = items, .partial0 = partial, .chunks = 1, .low = INT64_MAX};
         int64_t rows = sequence.q_length * p->group;
         if (rows <= job->call->plan->decode_rows) s->rows = rows;
         for (int64_t query = 0; query < sequence.q_length && s->rows; query++) {

@@ -1,5 +1,5 @@
-/* decode_kernels.h: the decode slots of struct cpu_kernels (kernels.h), one pair of functions per instruction set, and what
- * their files share. */
+/* decode_kernels.h: the decode slots of struct cpu_kernels (kernels.h), one pair of functions per
+ * instruction set, and what their files share. */
 #ifndef RAPT_CPU_DECODE_KERNELS_H
 #define RAPT_CPU_DECODE_KERNELS_H
 
@@ -8,11 +8,13 @@
 enum { DECODE_CHANNELS_MAX = 1024 }; /* of a row; the buffers below are sized by it */
 
 #define DECODE_QK(isa)                                                                             \
-    void decode_qk_##isa(float *s, int64_t s_stride, const void *q, int64_t q_stride, const struct cpu_rows *k, int64_t rows, \
-                         int64_t channels, int64_t first, int64_t last, const void *const *next)
+    void decode_qk_##isa(float *s, int64_t s_stride, const void *q, int64_t q_stride,              \
+                         const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,  \
+                         int64_t last, const void *const *next)
 #define DECODE_PV(isa)                                                                             \
-    void decode_pv_##isa(float *o, int64_t o_stride, const float *p, int64_t p_stride, const struct cpu_rows *v, int64_t rows, \
-                         int64_t channels, int64_t first, int64_t last, const void *const *next)
+    void decode_pv_##isa(float *o, int64_t o_stride, const float *p, int64_t p_stride,             \
+                         const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,  \
+                         int64_t last, const void *const *next)
 
 DECODE_QK(scalar);
 DECODE_PV(scalar);
@@ -35,16 +37,16 @@ DECODE_PV(sve);
 /* What a NULL row stands for, in any dtype. */
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
-/* Walks over rows that the following call will read, in the order of memory, which is what makes the
- * hardware's own prefetchers run ahead: a whole row in each `every` steps. */
+/* Walks over rows that the following call will read, in the order of memory, which is what makes
+ * the hardware's own prefetchers run ahead: a whole row in each `every` steps. */
 struct prefetch {
     const void *const *row, *const *end; /* equal: nothing is left */
     int64_t bytes;                       /* of a row */
     int64_t every, wait;
 };
 
-static inline __attribute__((always_inline)) struct prefetch prefetch_of(const void *const *next, int64_t rows,
-                                                                         int64_t bytes, int64_t every)
+static inline __attribute__((always_inline)) struct prefetch
+prefetch_of(const void *const *next, int64_t rows, int64_t bytes, int64_t every)
 {
     return (struct prefetch){next, next ? next + rows : next, bytes, every, every};
 }

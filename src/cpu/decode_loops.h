@@ -1,9 +1,11 @@
-/* decode_loops.h: decode_qk and decode_pv in f32 arithmetic over a vector vocabulary; included once per instruction set
- * after vec_*.h. The including file defines DECODE_ISA (the suffix) and DECODE_ROWS (most rows of a tile, 4 or 8).
+/* decode_loops.h: decode_qk and decode_pv in f32 arithmetic over a vector vocabulary; included once
+ * per instruction set after vec_*.h. The including file defines DECODE_ISA (the suffix) and
+ * DECODE_ROWS (most rows of a tile, 4 or 8).
  *
- * QK is a dot product per key and row: a tile keeps rows x keys accumulators and reads each key once. PV keeps rows x
- * columns accumulators over all keys of the call. The scales of I8 rows enter once per dot product and once per weight where a
- * row has one scale, else with each vector. Rows whose channels do not lie side by side are copied to floats first. */
+ * QK is a dot product per key and row: a tile keeps rows x keys accumulators and reads each key
+ * once. PV keeps rows x columns accumulators over all keys of the call. The scales of I8 rows enter
+ * once per dot product and once per weight where a row has one scale, else with each vector. Rows
+ * whose channels do not lie side by side are copied to floats first. */
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
 
@@ -15,19 +17,20 @@ static void gather_row(float *x, const struct cpu_rows *rows, int64_t j, int64_t
     const void *row = rows->row[j];
     int64_t step = rows->channel_stride;
     for (int64_t c = 0; c < channels; c++)
-        if (!row)
-            x[c] = 0;
+        if (!row) x[c] = 0;
         else if (rows->dtype == RAPT_I8)
-            x[c] = rows->scale[j][c / rows->scale_channels * rows->scale_stride] * ((const int8_t *)row)[c * step];
-        else
-            x[c] = load_float(row, rows->dtype, c * step);
+            x[c] = rows->scale[j][c / rows->scale_channels * rows->scale_stride] *
+                   ((const int8_t *)row)[c * step];
+        else x[c] = load_float(row, rows->dtype, c * step);
 }
 
-/* Rows that the loops below cannot read in place: strided, or with scales that change within a vector. */
+/* Rows that the loops below cannot read in place: strided, or with scales that change within a
+ * vector. */
 static int gathered(const struct cpu_rows *rows, int64_t channels)
 {
     return rows->channel_stride != 1 ||
-           (rows->dtype == RAPT_I8 && rows->scale_channels < channels && rows->scale_channels % LANES);
+           (rows->dtype == RAPT_I8 && rows->scale_channels < channels &&
+            rows->scale_channels % LANES);
 }
 
 VEC int64_t element_size(int dtype)
@@ -44,7 +47,8 @@ struct row_scales {
 /* The scales of up to SCALED_KEYS rows with one scale each; 0 for NULL rows. */
 static void gather_scales(float *scale, const struct cpu_rows *rows, int64_t first, int64_t keys)
 {
-    for (int64_t j = 0; j < keys; j++) scale[j] = rows->row[first + j] ? *rows->scale[first + j] : 0;
+    for (int64_t j = 0; j < keys; j++)
+        scale[j] = rows->row[first + j] ? *rows->scale[first + j] : 0;
 }
 
 /* Scales of more than one block per row. */
@@ -76,9 +80,10 @@ struct qk_call {
     struct row_scales scales;
 };
 
-/* wanted: keys of the tile that exist; all but t and, in the last tile, wanted are constants. blocks: rows have several
- * scales. */
-VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks, int64_t wanted)
+/* wanted: keys of the tile that exist; all but t and, in the last tile, wanted are constants.
+ * blocks: rows have several scales. */
+VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks,
+                 int64_t wanted)
 {
     enum { SUMS = 16 + LANES };
     vec sum[SUMS];
@@ -100,7 +105,8 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
         for (int r = 0; r < row_count; r++) {
             vec x = v_load(t->q + r * t->q_stride + c, RAPT_F32);
 #pragma GCC unroll 8
-            for (int j = 0; j < key_count; j++) sum[r * key_count + j] = v_fma(key[j], x, sum[r * key_count + j]);
+            for (int j = 0; j < key_count; j++)
+                sum[r * key_count + j] = v_fma(key[j], x, sum[r * key_count + j]);
         }
     }
     if (c < t->channels)
@@ -117,19 +123,23 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
 #pragma GCC unroll 32
     for (int i = row_count * key_count; i % LANES; i++) sum[i] = v_zero();
 #pragma GCC unroll 32
-    for (int i = 0; i < row_count * key_count; i += LANES) v_store(dots + i, RAPT_F32, v_sums(sum + i));
+    for (int i = 0; i < row_count * key_count; i += LANES)
+        v_store(dots + i, RAPT_F32, v_sums(sum + i));
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
         if (wanted >= key_count)
             memcpy(t->s + r * t->s_stride, dots + r * key_count, (size_t)key_count * sizeof(float));
         else
-            for (int64_t j = 0; j < wanted; j++) t->s[r * t->s_stride + j] = dots[r * key_count + j];
+            for (int64_t j = 0; j < wanted; j++)
+                t->s[r * t->s_stride + j] = dots[r * key_count + j];
 }
 
-/* Keys of a tile for so many rows: accumulators fill the registers, and there are enough of them to hide an FMA's latency. */
+/* Keys of a tile for so many rows: accumulators fill the registers, and there are enough of them to
+ * hide an FMA's latency. */
 #define QK_KEYS(rows) ((rows) == 1 ? 8 : (rows) == 2 || ACCUMULATORS / (rows) >= 4 ? 4 : 2)
 
-VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t keys, const void *const *next)
+VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t keys,
+                 const void *const *next)
 {
     const int key_count = QK_KEYS(row_count);
     int64_t bytes = t.channels * element_size(dtype), j = 0;
@@ -149,22 +159,28 @@ VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t
 #define QK_ROWS(count)                                                                             \
     case count:                                                                                    \
         switch (dtype) {                                                                           \
-        case RAPT_F32: qk_rows(t, RAPT_F32, count, 0, keys, next); break;                          \
-        case RAPT_F16: qk_rows(t, RAPT_F16, count, 0, keys, next); break;                          \
-        case RAPT_BF16: qk_rows(t, RAPT_BF16, count, 0, keys, next); break;                        \
+        case RAPT_F32:                                                                             \
+            qk_rows(t, RAPT_F32, count, 0, keys, next);                                            \
+            break;                                                                                 \
+        case RAPT_F16:                                                                             \
+            qk_rows(t, RAPT_F16, count, 0, keys, next);                                            \
+            break;                                                                                 \
+        case RAPT_BF16:                                                                            \
+            qk_rows(t, RAPT_BF16, count, 0, keys, next);                                           \
+            break;                                                                                 \
         default:                                                                                   \
-            if (t.scales.row)                                                                      \
-                qk_rows(t, RAPT_I8, count, 1, keys, next);                                         \
-            else                                                                                   \
-                qk_rows(t, RAPT_I8, count, 0, keys, next);                                         \
+            if (t.scales.row) qk_rows(t, RAPT_I8, count, 1, keys, next);                           \
+            else qk_rows(t, RAPT_I8, count, 0, keys, next);                                        \
             break;                                                                                 \
         }                                                                                          \
         break;
 
 /* Any number of rows, in tiles; the keys of the call stay in the first cache meanwhile. */
-static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t keys, const void *const *next)
+static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t keys,
+                        const void *const *next)
 {
-    for (int64_t r = 0; r < rows; r += DECODE_ROWS, t.q += DECODE_ROWS * t.q_stride, t.s += DECODE_ROWS * t.s_stride) {
+    for (int64_t r = 0; r < rows;
+         r += DECODE_ROWS, t.q += DECODE_ROWS * t.q_stride, t.s += DECODE_ROWS * t.s_stride) {
         switch (rows - r < DECODE_ROWS ? rows - r : DECODE_ROWS) {
             QK_ROWS(1)
             QK_ROWS(2)
@@ -176,7 +192,8 @@ static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t k
             QK_ROWS(7)
             QK_ROWS(8)
 #endif
-        default: break;
+        default:
+            break;
         }
         next = 0;
     }
@@ -186,7 +203,8 @@ static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t k
 #define DECODE_PV_OF(isa) DECODE_PV(isa)
 
 /* I8 rows with one scale each: the scale of a dot product. */
-static void scale_scores(float *s, int64_t s_stride, const struct cpu_rows *k, int64_t rows, int64_t first, int64_t last)
+static void scale_scores(float *s, int64_t s_stride, const struct cpu_rows *k, int64_t rows,
+                         int64_t first, int64_t last)
 {
     float scale[SCALED_KEYS];
     for (; first < last; first += SCALED_KEYS) {
@@ -199,8 +217,13 @@ static void scale_scores(float *s, int64_t s_stride, const struct cpu_rows *k, i
 
 DECODE_QK_OF(DECODE_ISA)
 {
-    struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = q_stride, .channels = channels,
-                        .row = k->row + first, .scales = block_scales(k, first, channels)};
+    struct qk_call t = {.s = s + first,
+                        .q = q,
+                        .s_stride = s_stride,
+                        .q_stride = q_stride,
+                        .channels = channels,
+                        .row = k->row + first,
+                        .scales = block_scales(k, first, channels)};
     if (!gathered(k, channels)) {
         qk_all_rows(t, k->dtype, rows, last - first, next);
         if (has_row_scales(k, channels)) scale_scores(s, s_stride, k, rows, first, last);
@@ -225,12 +248,14 @@ struct pv_call {
     int64_t o_stride, p_stride;
     const void *const *row;
     int64_t keys, channels;
-    struct prefetch ahead;  /* the rows of the following call */
+    struct prefetch ahead; /* the rows of the following call */
     struct row_scales scales;
 };
 
-/* Columns channel ... channel + LANES * vectors - 1; part: how many of a single vector, 0 for all. */
-VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int blocks, int64_t channel, int64_t part)
+/* Columns channel ... channel + LANES * vectors - 1; part: how many of a single vector, 0 for all.
+ */
+VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int blocks,
+                 int64_t channel, int64_t part)
 {
     vec sum[8][8];
     int64_t size = element_size(dtype), at = channel * size;
@@ -249,7 +274,8 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
         if (!row) continue;
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; i++) {
-            value[i] = part ? v_load_part(row + at, dtype, part) : v_load(row + at + i * LANES * size, dtype);
+            value[i] = part ? v_load_part(row + at, dtype, part)
+                            : v_load(row + at + i * LANES * size, dtype);
             if (blocks) value[i] = scaled(value[i], &t->scales, j, channel + i * LANES);
         }
 #pragma GCC unroll 8
@@ -265,10 +291,8 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; i++) {
             float *o = t->o + r * t->o_stride + channel + i * LANES;
-            if (part)
-                v_store_part(o, RAPT_F32, sum[r][i], part);
-            else
-                v_store(o, RAPT_F32, sum[r][i]);
+            if (part) v_store_part(o, RAPT_F32, sum[r][i], part);
+            else v_store(o, RAPT_F32, sum[r][i]);
         }
 }
 
@@ -277,10 +301,12 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
 VEC void pv_rows(struct pv_call *t, int dtype, int row_count, int blocks)
 {
     const int vectors = PV_VECTORS(row_count);
-    int64_t c = 0, width = LANES * vectors, passes = t->channels / width + (t->channels % width + LANES - 1) / LANES;
+    int64_t c = 0, width = LANES * vectors,
+            passes = t->channels / width + (t->channels % width + LANES - 1) / LANES;
     t->ahead.bytes = t->channels * element_size(dtype);
     t->ahead.every = t->ahead.wait = passes;
-    for (; c + LANES * vectors <= t->channels; c += LANES * vectors) pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
+    for (; c + LANES * vectors <= t->channels; c += LANES * vectors)
+        pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
     for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, blocks, c, 0);
     if (c < t->channels) pv_tile(t, dtype, row_count, 1, blocks, c, t->channels - c);
 }
@@ -288,21 +314,26 @@ VEC void pv_rows(struct pv_call *t, int dtype, int row_count, int blocks)
 #define PV_ROWS(count)                                                                             \
     case count:                                                                                    \
         switch (dtype) {                                                                           \
-        case RAPT_F32: pv_rows(&t, RAPT_F32, count, 0); break;                                     \
-        case RAPT_F16: pv_rows(&t, RAPT_F16, count, 0); break;                                     \
-        case RAPT_BF16: pv_rows(&t, RAPT_BF16, count, 0); break;                                   \
+        case RAPT_F32:                                                                             \
+            pv_rows(&t, RAPT_F32, count, 0);                                                       \
+            break;                                                                                 \
+        case RAPT_F16:                                                                             \
+            pv_rows(&t, RAPT_F16, count, 0);                                                       \
+            break;                                                                                 \
+        case RAPT_BF16:                                                                            \
+            pv_rows(&t, RAPT_BF16, count, 0);                                                      \
+            break;                                                                                 \
         default:                                                                                   \
-            if (t.scales.row)                                                                      \
-                pv_rows(&t, RAPT_I8, count, 1);                                                    \
-            else                                                                                   \
-                pv_rows(&t, RAPT_I8, count, 0);                                                    \
+            if (t.scales.row) pv_rows(&t, RAPT_I8, count, 1);                                      \
+            else pv_rows(&t, RAPT_I8, count, 0);                                                   \
             break;                                                                                 \
         }                                                                                          \
         break;
 
 static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
 {
-    for (int64_t r = 0; r < rows; r += DECODE_ROWS, t.o += DECODE_ROWS * t.o_stride, t.p += DECODE_ROWS * t.p_stride) {
+    for (int64_t r = 0; r < rows;
+         r += DECODE_ROWS, t.o += DECODE_ROWS * t.o_stride, t.p += DECODE_ROWS * t.p_stride) {
         switch (rows - r < DECODE_ROWS ? rows - r : DECODE_ROWS) {
             PV_ROWS(1)
             PV_ROWS(2)
@@ -314,24 +345,28 @@ static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
             PV_ROWS(7)
             PV_ROWS(8)
 #endif
-        default: break;
+        default:
+            break;
         }
         t.ahead.row = t.ahead.end;
     }
 }
 
-/* Weights of up to SCALED_KEYS keys times the scale of each, so that values stay as they lie in memory. */
-static void scale_weights(float *to, const float *p, int64_t p_stride, int64_t rows, const struct cpu_rows *v, int64_t first,
-                          int64_t keys)
+/* Weights of up to SCALED_KEYS keys times the scale of each, so that values stay as they lie in
+ * memory. */
+static void scale_weights(float *to, const float *p, int64_t p_stride, int64_t rows,
+                          const struct cpu_rows *v, int64_t first, int64_t keys)
 {
     float scale[SCALED_KEYS];
     gather_scales(scale, v, first, keys);
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = 0; j < keys; j++) to[r * SCALED_KEYS + j] = p[r * p_stride + first + j] * scale[j];
+        for (int64_t j = 0; j < keys; j++)
+            to[r * SCALED_KEYS + j] = p[r * p_stride + first + j] * scale[j];
 }
 
 /* I8 rows with one scale each. */
-static void pv_scaled(struct pv_call t, const struct cpu_rows *v, const float *p, int64_t rows, int64_t first, int64_t last)
+static void pv_scaled(struct pv_call t, const struct cpu_rows *v, const float *p, int64_t rows,
+                      int64_t first, int64_t last)
 {
     float weights[DECODE_ROWS * SCALED_KEYS];
     int64_t p_stride = t.p_stride;
@@ -353,8 +388,13 @@ static void pv_scaled(struct pv_call t, const struct cpu_rows *v, const float *p
 
 DECODE_PV_OF(DECODE_ISA)
 {
-    struct pv_call t = {.o = o, .p = p + first, .o_stride = o_stride, .p_stride = p_stride, .row = v->row + first,
-                        .keys = last - first, .channels = channels,
+    struct pv_call t = {.o = o,
+                        .p = p + first,
+                        .o_stride = o_stride,
+                        .p_stride = p_stride,
+                        .row = v->row + first,
+                        .keys = last - first,
+                        .channels = channels,
                         .ahead = prefetch_of(next, last - first, 0, 1),
                         .scales = block_scales(v, first, channels)};
     if (has_row_scales(v, channels) && v->channel_stride == 1) {

@@ -1,4 +1,5 @@
-/* ops.c: what the CPU's separate operations share: the row kernels of a device and a loop over its threads. */
+/* ops.c: what the CPU's separate operations share: the row kernels of a device and a loop over its
+ * threads. */
 #include "cpu/ops.h"
 
 #include "base/cpuid.h"
@@ -44,8 +45,8 @@ static void run_items(void *argument, int64_t slot)
     }
 }
 
-void ops_parallel(const rapt_device *device, int64_t items, double bytes, void (*item)(const void *argument, int64_t index),
-                  const void *argument)
+void ops_parallel(const rapt_device *device, int64_t items, double bytes,
+                  void (*item)(const void *argument, int64_t index), const void *argument)
 {
     const struct cpu_device *cpu = ops_device(device);
     struct loop loop = {.item = item, .argument = argument, .items = items};

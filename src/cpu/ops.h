@@ -1,30 +1,38 @@
-/* ops.h: what the files of the CPU's separate operations share: row kernels per instruction set, and a loop over threads. */
+/* ops.h: what the files of the CPU's separate operations share: row kernels per instruction set,
+ * and a loop over threads. */
 #ifndef RAPT_CPU_OPS_H
 #define RAPT_CPU_OPS_H
 
 #include "cpu/cpu.h"
 
 enum {
-    ROPE_PAIRS_MAX = 1024,       /* of rope_frequencies */
-    SOFTMAX_SCRATCH = 4096,      /* floats: rows up to so many columns are read once */
+    ROPE_PAIRS_MAX = 1024,  /* of rope_frequencies */
+    SOFTMAX_SCRATCH = 4096, /* floats: rows up to so many columns are read once */
 };
 
 /* Rows are contiguous in their channels and aligned to their elements. */
 struct row_kernels {
     const char *name;
-    /* to = softmax(from) over n elements; -inf everywhere gives zeros, NaN anywhere gives NaN everywhere. scratch has
-     * SOFTMAX_SCRATCH floats. from may be to. */
-    void (*softmax)(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n, float *scratch);
+    /* to = softmax(from) over n elements; -inf everywhere gives zeros, NaN anywhere gives NaN
+     * everywhere. scratch has SOFTMAX_SCRATCH floats. from may be to. */
+    void (*softmax)(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
+                    float *scratch);
     /* Rotates pairs of one row; from may be to. half: (c, c + pairs), else (2c, 2c + 1). */
-    void (*rotate_half)(void *to, const void *from, int64_t dtype, const float *cos, const float *sin, int64_t pairs);
-    void (*rotate_pairs)(void *to, const void *from, int64_t dtype, const float *cos, const float *sin, int64_t pairs);
-    /* cos and sin of position * inverse[i], in f64, times magnitude, rounded to f32. |position * inverse| < ANGLE_MAX. */
-    void (*angles)(float *cos, float *sin, double position, const double *inverse, double magnitude, int64_t pairs);
-    /* Copies bytes; stream: past the caches where the destination's lines allow it (NULL: memcpy serves). */
+    void (*rotate_half)(void *to, const void *from, int64_t dtype, const float *cos,
+                        const float *sin, int64_t pairs);
+    void (*rotate_pairs)(void *to, const void *from, int64_t dtype, const float *cos,
+                         const float *sin, int64_t pairs);
+    /* cos and sin of position * inverse[i], in f64, times magnitude, rounded to f32. |position *
+     * inverse| < ANGLE_MAX. */
+    void (*angles)(float *cos, float *sin, double position, const double *inverse, double magnitude,
+                   int64_t pairs);
+    /* Copies bytes; stream: past the caches where the destination's lines allow it (NULL: memcpy
+     * serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);
 };
 
-/* Up to here the two-part reduction of angles() is exact in f64 (the multiple of pi/2 has at most 20 bits). */
+/* Up to here the two-part reduction of angles() is exact in f64 (the multiple of pi/2 has at most
+ * 20 bits). */
 #define ANGLE_MAX 1.6e6
 
 extern const struct row_kernels rows_scalar;
@@ -36,13 +44,16 @@ extern const struct row_kernels rows_neon;
 
 const struct cpu_device *ops_device(const rapt_device *device);
 const struct row_kernels *ops_rows(const rapt_device *device);
-/* Runs item(argument, i) for i in 0 ... items - 1, on several threads when about so many bytes are worth it. */
-void ops_parallel(const rapt_device *device, int64_t items, double bytes, void (*item)(const void *argument, int64_t index),
-                  const void *argument);
+/* Runs item(argument, i) for i in 0 ... items - 1, on several threads when about so many bytes are
+ * worth it. */
+void ops_parallel(const rapt_device *device, int64_t items, double bytes,
+                  void (*item)(const void *argument, int64_t index), const void *argument);
 /* Address of element [i0, i1, i2, 0]. */
-static inline void *ops_row(const rapt_tensor *t, size_t element, int64_t i0, int64_t i1, int64_t i2)
+static inline void *ops_row(const rapt_tensor *t, size_t element, int64_t i0, int64_t i1,
+                            int64_t i2)
 {
-    return (char *)t->data + (i0 * t->stride[0] + i1 * t->stride[1] + i2 * t->stride[2]) * (int64_t)element;
+    return (char *)t->data +
+           (i0 * t->stride[0] + i1 * t->stride[1] + i2 * t->stride[2]) * (int64_t)element;
 }
 static inline int64_t ceil_div(int64_t x, int64_t y)
 {
@@ -58,14 +69,16 @@ struct rotation {
 };
 
 /* channels: of the rows to rotate. UNSUPPORTED past ROPE_PAIRS_MAX pairs. */
-rapt_status rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_rope_args *args, int64_t channels,
-                             const char *function);
+rapt_status rotation_prepare(struct rotation *r, const rapt_device *device,
+                             const rapt_rope_args *args, int64_t channels, const char *function);
 /* INVALID when the caller's table has no row for position. */
 rapt_status rotation_check(const struct rotation *r, int64_t position, const char *function);
 /* cos and sin [pairs] of one position. */
 void rotation_angles(const struct rotation *r, int64_t position, float *cos, float *sin);
-/* One row of channels elements, rotated in its first 2 * pairs and copied in the rest; from may be to with equal stride. */
-void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride, const void *from,
-                  int64_t from_dtype, int64_t from_stride, int64_t channels, const float *cos, const float *sin);
+/* One row of channels elements, rotated in its first 2 * pairs and copied in the rest; from may be
+ * to with equal stride. */
+void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,
+                  const void *from, int64_t from_dtype, int64_t from_stride, int64_t channels,
+                  const float *cos, const float *sin);
 
 #endif

@@ -1,4 +1,5 @@
-/* ops_append.c: new keys and values behind those of a plain or paged cache, rotated, converted and quantised on the way. */
+/* ops_append.c: new keys and values behind those of a plain or paged cache, rotated, converted and
+ * quantised on the way. */
 #include "base/dtype.h"
 #include "base/error.h"
 #include "cpu/ops.h"
@@ -6,15 +7,18 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROW_CHANNELS_MAX = 8192 }; /* of a row that is rotated or converted: it passes through a buffer of floats */
+enum {
+    ROW_CHANNELS_MAX = 8192
+}; /* of a row that is rotated or converted: it passes through a buffer of floats */
 
 struct append_job {
     const rapt_kv_append_args *args;
-    const struct rotation *rotation; /* NULL: none */
+    const struct rotation *rotation;      /* NULL: none */
     int64_t batch, kv_heads, page_tokens; /* page_tokens 0: not paged */
 };
 
-/* New tokens of sequence b: [first, first + count) of k_new and v_new, and how many tokens the cache holds before them. */
+/* New tokens of sequence b: [first, first + count) of k_new and v_new, and how many tokens the
+ * cache holds before them. */
 struct append_sequence {
     int64_t b, first, count, held;
 };
@@ -25,20 +29,25 @@ static struct append_sequence append_sequence(const struct append_job *job, int6
     struct append_sequence s = {.b = b, .count = args->k_new.size[2]};
     if (args->q_start.dtype) {
         s.first = load_index(args->q_start.data, args->q_start.dtype, b * args->q_start.stride[0]);
-        s.count = load_index(args->q_start.data, args->q_start.dtype, (b + 1) * args->q_start.stride[0]) - s.first;
+        s.count =
+            load_index(args->q_start.data, args->q_start.dtype, (b + 1) * args->q_start.stride[0]) -
+            s.first;
     }
     if (args->kv_length.dtype)
-        s.held = load_index(args->kv_length.data, args->kv_length.dtype, b * args->kv_length.stride[0]);
+        s.held =
+            load_index(args->kv_length.data, args->kv_length.dtype, b * args->kv_length.stride[0]);
     return s;
 }
 
 static int64_t page_of(const struct append_job *job, int64_t b, int64_t token)
 {
     const rapt_tensor *table = &job->args->page_table;
-    return load_index(table->data, table->dtype, b * table->stride[0] + token / job->page_tokens * table->stride[2]);
+    return load_index(table->data, table->dtype,
+                      b * table->stride[0] + token / job->page_tokens * table->stride[2]);
 }
 
-static int64_t new_position(const struct append_job *job, const struct append_sequence *s, int64_t token)
+static int64_t new_position(const struct append_job *job, const struct append_sequence *s,
+                            int64_t token)
 {
     const rapt_tensor *position = &job->args->rope->position;
     if (!position->dtype) return s->held + token;
@@ -54,8 +63,9 @@ static rapt_status check_pages(const struct append_job *job, const struct append
     for (int64_t token = s->held; token < s->held + s->count;) {
         int64_t page = page_of(job, s->b, token);
         if (page < 0 || page >= job->args->k.size[0] || page >= job->args->v.size[0])
-            return fail(RAPT_INVALID, "rapt_kv_append: page_table[%lld, %lld] is %lld (0 ... %lld)", (long long)s->b,
-                        (long long)(token / job->page_tokens), (long long)page, (long long)job->args->k.size[0] - 1);
+            return fail(RAPT_INVALID, "rapt_kv_append: page_table[%lld, %lld] is %lld (0 ... %lld)",
+                        (long long)s->b, (long long)(token / job->page_tokens), (long long)page,
+                        (long long)job->args->k.size[0] - 1);
         token += job->page_tokens - token % job->page_tokens;
     }
     return RAPT_OK;
@@ -66,13 +76,20 @@ static rapt_status check_sequence(const struct append_job *job, int64_t b)
     const rapt_kv_append_args *args = job->args;
     struct append_sequence s = append_sequence(job, b);
     int64_t total = args->k_new.size[2], capacity = args->k.size[2];
-    if (job->page_tokens && __builtin_mul_overflow(args->page_table.size[2], job->page_tokens, &capacity))
-        return fail(RAPT_INVALID, "rapt_kv_append: pages times tokens of a page overflow (63 bits)");
+    if (job->page_tokens &&
+        __builtin_mul_overflow(args->page_table.size[2], job->page_tokens, &capacity))
+        return fail(RAPT_INVALID,
+                    "rapt_kv_append: pages times tokens of a page overflow (63 bits)");
     if (s.first < 0 || s.count < 0 || s.first > total || s.count > total - s.first)
-        return fail(RAPT_INVALID, "rapt_kv_append: q_start[%lld] is %lld and q_start[%lld] is %lld (rising, 0 ... %lld)",
-                    (long long)b, (long long)s.first, (long long)b + 1, (long long)(s.first + s.count), (long long)total);
+        return fail(
+            RAPT_INVALID,
+            "rapt_kv_append: q_start[%lld] is %lld and q_start[%lld] is %lld (rising, 0 ... %lld)",
+            (long long)b, (long long)s.first, (long long)b + 1, (long long)(s.first + s.count),
+            (long long)total);
     if (s.held < 0 || s.held > capacity || s.count > capacity - s.held)
-        return fail(RAPT_INVALID, "rapt_kv_append: sequence %lld holds %lld tokens and gets %lld (the cache has room for %lld)",
+        return fail(RAPT_INVALID,
+                    "rapt_kv_append: sequence %lld holds %lld tokens and gets %lld (the cache has "
+                    "room for %lld)",
                     (long long)b, (long long)s.held, (long long)s.count, (long long)capacity);
     rapt_status status = job->page_tokens ? check_pages(job, &s) : RAPT_OK;
     for (int64_t t = 0; t < s.count && !status && job->rotation && args->rope->cos.dtype; t++)
@@ -87,12 +104,16 @@ static rapt_status check_scale(const rapt_tensor *scale, const rapt_tensor *cach
     if (!scale->dtype)
         return fail(RAPT_INVALID, "rapt_kv_append: %s is absent (an i8 cache needs it)", name);
     if (scale->size[3] < 1 || cache->size[3] % scale->size[3])
-        return fail(RAPT_INVALID, "rapt_kv_append: %s has %lld blocks for %lld channels (blocks must divide channels)", name,
-                    (long long)scale->size[3], (long long)cache->size[3]);
+        return fail(
+            RAPT_INVALID,
+            "rapt_kv_append: %s has %lld blocks for %lld channels (blocks must divide channels)",
+            name, (long long)scale->size[3], (long long)cache->size[3]);
     for (int axis = 0; axis < 4; axis++)
         if (scale->size[axis] > 1 && scale->stride[axis] == 0)
-            return fail(RAPT_UNSUPPORTED, "rapt_kv_append: %s repeats on axis %d (each token and head gets its own scale)",
-                        name, axis);
+            return fail(
+                RAPT_UNSUPPORTED,
+                "rapt_kv_append: %s repeats on axis %d (each token and head gets its own scale)",
+                name, axis);
     return RAPT_OK;
 }
 
@@ -100,15 +121,17 @@ static rapt_status check_rows(const rapt_tensor *from, const rapt_tensor *cache,
 {
     int converted = from->dtype != cache->dtype || rotated;
     if (!converted || from->size[3] <= ROW_CHANNELS_MAX) return RAPT_OK;
-    return fail(RAPT_UNSUPPORTED, "rapt_kv_append: %lld channels are to be rotated or converted (at most %d)",
+    return fail(RAPT_UNSUPPORTED,
+                "rapt_kv_append: %lld channels are to be rotated or converted (at most %d)",
                 (long long)from->size[3], ROW_CHANNELS_MAX);
 }
 
 /* ---- one row ---- */
 
-/* Symmetric: scale = max |x| / 127 per block; NaN or infinity makes the block's scale NaN, so that it stays visible. */
-static void quantise_row(int8_t *to, int64_t to_stride, float *scale, int64_t scale_stride, int64_t blocks, const float *x,
-                         int64_t channels)
+/* Symmetric: scale = max |x| / 127 per block; NaN or infinity makes the block's scale NaN, so that
+ * it stays visible. */
+static void quantise_row(int8_t *to, int64_t to_stride, float *scale, int64_t scale_stride,
+                         int64_t blocks, const float *x, int64_t channels)
 {
     int64_t width = channels / blocks;
     for (int64_t block = 0; block < blocks; block++, x += width, to += width * to_stride) {
@@ -132,44 +155,51 @@ struct append_target {
     const struct rotation *rotation;
 };
 
-static void append_row(const struct append_target *t, void *to, float *scale, const void *from, const float *cosine,
-                       const float *sine)
+static void append_row(const struct append_target *t, void *to, float *scale, const void *from,
+                       const float *cosine, const float *sine)
 {
     int64_t channels = t->from->size[3], step = t->from->stride[3];
     if (t->cache->dtype == t->from->dtype) {
         size_t size = dtype_size(t->from->dtype);
         if (t->rotation)
-            rotation_row(t->rotation, to, t->cache->dtype, t->cache->stride[3], from, t->from->dtype, step, channels, cosine,
-                         sine);
+            rotation_row(t->rotation, to, t->cache->dtype, t->cache->stride[3], from,
+                         t->from->dtype, step, channels, cosine, sine);
         else if (channels == 1 || (step == 1 && t->cache->stride[3] == 1))
             memcpy(to, from, (size_t)channels * size);
         else
             for (int64_t c = 0; c < channels; c++)
-                memcpy((char *)to + c * t->cache->stride[3] * (int64_t)size, (const char *)from + c * step * (int64_t)size,
-                       size);
+                memcpy((char *)to + c * t->cache->stride[3] * (int64_t)size,
+                       (const char *)from + c * step * (int64_t)size, size);
         return;
     }
     float row[ROW_CHANNELS_MAX];
     if (t->rotation)
-        rotation_row(t->rotation, row, RAPT_F32, 1, from, t->from->dtype, step, channels, cosine, sine);
+        rotation_row(t->rotation, row, RAPT_F32, 1, from, t->from->dtype, step, channels, cosine,
+                     sine);
     else
         for (int64_t c = 0; c < channels; c++) row[c] = load_float(from, t->from->dtype, c * step);
     if (t->cache->dtype == RAPT_I8)
-        quantise_row(to, t->cache->stride[3], scale, t->scale->stride[3], t->scale->size[3], row, channels);
+        quantise_row(to, t->cache->stride[3], scale, t->scale->stride[3], t->scale->size[3], row,
+                     channels);
     else
-        for (int64_t c = 0; c < channels; c++) store_float(to, t->cache->dtype, c * t->cache->stride[3], row[c]);
+        for (int64_t c = 0; c < channels; c++)
+            store_float(to, t->cache->dtype, c * t->cache->stride[3], row[c]);
 }
 
-static void append_token(const struct append_job *job, const struct append_target *t, const struct append_sequence *s,
-                         int64_t token, const float *cosine, const float *sine)
+static void append_token(const struct append_job *job, const struct append_target *t,
+                         const struct append_sequence *s, int64_t token, const float *cosine,
+                         const float *sine)
 {
     int64_t at = s->held + token, outer = job->page_tokens ? page_of(job, s->b, at) : s->b;
     int64_t inner = job->page_tokens ? at % job->page_tokens : at;
     int64_t batch = job->args->q_start.dtype ? 0 : s->b;
     for (int64_t head = 0; head < job->kv_heads; head++) {
-        float *scale = t->cache->dtype == RAPT_I8 ? ops_row(t->scale, sizeof(float), outer, head, inner) : NULL;
+        float *scale = t->cache->dtype == RAPT_I8
+                           ? ops_row(t->scale, sizeof(float), outer, head, inner)
+                           : NULL;
         append_row(t, ops_row(t->cache, dtype_size(t->cache->dtype), outer, head, inner), scale,
-                   ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token), cosine, sine);
+                   ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token),
+                   cosine, sine);
     }
 }
 
@@ -187,7 +217,8 @@ static void append_block(const void *argument, int64_t index)
     float cosine[ROPE_PAIRS_MAX], sine[ROPE_PAIRS_MAX];
     int64_t blocks = ceil_div(args->k_new.size[2], BLOCK_TOKENS), b = index / blocks;
     struct append_sequence s = append_sequence(job, b);
-    int64_t first = index % blocks * BLOCK_TOKENS, last = first + BLOCK_TOKENS < s.count ? first + BLOCK_TOKENS : s.count;
+    int64_t first = index % blocks * BLOCK_TOKENS,
+            last = first + BLOCK_TOKENS < s.count ? first + BLOCK_TOKENS : s.count;
     for (int64_t t = first; t < last; t++) {
         if (job->rotation) rotation_angles(job->rotation, new_position(job, &s, t), cosine, sine);
         append_token(job, &k, &s, t, cosine, sine);
@@ -204,7 +235,9 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     job.page_tokens = args->page_table.dtype ? args->k.size[2] : 0;
     rapt_status status;
     if (args->rope) {
-        if ((status = rotation_prepare(&rotation, device, args->rope, args->k_new.size[3], "rapt_kv_append"))) return status;
+        if ((status = rotation_prepare(&rotation, device, args->rope, args->k_new.size[3],
+                                       "rapt_kv_append")))
+            return status;
         job.rotation = &rotation;
     }
     if ((status = check_scale(&args->k_scale, &args->k, "k_scale")) ||
@@ -215,7 +248,9 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     for (int64_t b = 0; b < job.batch; b++)
         if ((status = check_sequence(&job, b))) return status;
     double bytes = (double)job.batch * (double)args->k_new.size[1] * (double)args->k_new.size[2] *
-                   (double)(args->k_new.size[3] + args->v_new.size[3]) * (double)dtype_size(args->k_new.dtype);
-    ops_parallel(device, job.batch * ceil_div(args->k_new.size[2], BLOCK_TOKENS), bytes, append_block, &job);
+                   (double)(args->k_new.size[3] + args->v_new.size[3]) *
+                   (double)dtype_size(args->k_new.dtype);
+    ops_parallel(device, job.batch * ceil_div(args->k_new.size[2], BLOCK_TOKENS), bytes,
+                 append_block, &job);
     return RAPT_OK;
 }

@@ -1,5 +1,5 @@
-/* ops_matmul.c: scores (scale * q k^T) and weighted values (weights v) on a CPU, by the decode kernels in place: no panels,
- * no workspace. */
+/* ops_matmul.c: scores (scale * q k^T) and weighted values (weights v) on a CPU, by the decode
+ * kernels in place: no panels, no workspace. */
 #include "base/dtype.h"
 #include "cpu/ops.h"
 
@@ -7,10 +7,11 @@
 #include <string.h>
 
 enum {
-    TILE_ROWS = 8,      /* of one kernel call */
-    BLOCK_KEYS = 64,    /* of one kernel call: a block of f32 keys of 128 channels fits the first cache */
+    TILE_ROWS = 8, /* of one kernel call */
+    BLOCK_KEYS =
+        64, /* of one kernel call: a block of f32 keys of 128 channels fits the first cache */
     PART_CHANNELS = 256, /* wider rows are summed in parts */
-    ITEM_ROWS = 32,     /* query rows of one work item */
+    ITEM_ROWS = 32,      /* query rows of one work item */
     ITEM_KEYS = 512,
 };
 
@@ -19,7 +20,9 @@ static const struct cpu_kernels *float_level(const rapt_device *device)
 {
     const struct cpu_device *cpu = ops_device(device);
     int level = 0;
-    while (level < cpu->level_count - 1 && (cpu->levels[level]->pair != 1 || !cpu->levels[level]->decode_qk)) level++;
+    while (level < cpu->level_count - 1 &&
+           (cpu->levels[level]->pair != 1 || !cpu->levels[level]->decode_qk))
+        level++;
     return cpu->levels[level];
 }
 
@@ -32,44 +35,51 @@ struct matmul_job {
 
 /* ---- scores ---- */
 
-static void score_tile(const struct matmul_job *job, int64_t batch, int64_t head, int64_t row0, int64_t rows, int64_t key0,
-                       int64_t keys)
+static void score_tile(const struct matmul_job *job, int64_t batch, int64_t head, int64_t row0,
+                       int64_t rows, int64_t key0, int64_t keys)
 {
     const rapt_tensor *q = job->a, *k = job->b, *out = job->out;
     size_t q_size = dtype_size(q->dtype), k_size = dtype_size(k->dtype);
-    _Alignas(64) float x[TILE_ROWS][PART_CHANNELS], s[TILE_ROWS][BLOCK_KEYS], sum[TILE_ROWS][BLOCK_KEYS];
+    _Alignas(64) float x[TILE_ROWS][PART_CHANNELS], s[TILE_ROWS][BLOCK_KEYS],
+        sum[TILE_ROWS][BLOCK_KEYS];
     const void *row[BLOCK_KEYS];
     for (int64_t c = 0; c == 0 || c < q->size[3]; c += PART_CHANNELS) {
         int64_t width = q->size[3] - c < PART_CHANNELS ? q->size[3] - c : PART_CHANNELS;
         for (int64_t r = 0; r < rows; r++)
-            job->kernels->load_row(x[r], (char *)ops_row(q, q_size, batch, head, row0 + r) + c * q->stride[3] * (int64_t)q_size,
+            job->kernels->load_row(x[r],
+                                   (char *)ops_row(q, q_size, batch, head, row0 + r) +
+                                       c * q->stride[3] * (int64_t)q_size,
                                    q->dtype, q->stride[3], width);
         for (int64_t j = 0; j < keys; j++)
-            row[j] = (char *)ops_row(k, k_size, batch, head / job->group, key0 + j) + c * k->stride[3] * (int64_t)k_size;
+            row[j] = (char *)ops_row(k, k_size, batch, head / job->group, key0 + j) +
+                     c * k->stride[3] * (int64_t)k_size;
         struct cpu_rows k_rows = {.row = row, .dtype = k->dtype, .channel_stride = k->stride[3]};
-        job->kernels->decode_qk(c ? s[0] : sum[0], BLOCK_KEYS, x, PART_CHANNELS, &k_rows, rows, width, 0, keys, NULL);
+        job->kernels->decode_qk(c ? s[0] : sum[0], BLOCK_KEYS, x, PART_CHANNELS, &k_rows, rows,
+                                width, 0, keys, NULL);
         for (int64_t r = 0; r < rows && c; r++)
             for (int64_t j = 0; j < keys; j++) sum[r][j] += s[r][j];
     }
     for (int64_t r = 0; r < rows; r++) {
         char *to = ops_row(out, dtype_size(out->dtype), batch, head, row0 + r);
-        job->kernels->store_row(to + key0 * out->stride[3] * (int64_t)dtype_size(out->dtype), out->dtype, out->stride[3],
-                                sum[r], job->scale, keys);
+        job->kernels->store_row(to + key0 * out->stride[3] * (int64_t)dtype_size(out->dtype),
+                                out->dtype, out->stride[3], sum[r], job->scale, keys);
     }
 }
 
-/* Item: ITEM_KEYS keys of one KV head against all query rows of its group; a block of keys stays in the first cache while
- * the rows pass. */
+/* Item: ITEM_KEYS keys of one KV head against all query rows of its group; a block of keys stays in
+ * the first cache while the rows pass. */
 static void score_block(const void *argument, int64_t index)
 {
     const struct matmul_job *job = argument;
     int64_t block = index % job->key_blocks, kv_head = index / job->key_blocks % job->b->size[1];
-    int64_t batch = index / job->key_blocks / job->b->size[1], tokens = job->a->size[2], keys = job->b->size[2];
+    int64_t batch = index / job->key_blocks / job->b->size[1], tokens = job->a->size[2],
+            keys = job->b->size[2];
     int64_t last = (block + 1) * ITEM_KEYS < keys ? (block + 1) * ITEM_KEYS : keys;
     for (int64_t key = block * ITEM_KEYS; key < last; key += BLOCK_KEYS)
         for (int64_t head = kv_head * job->group; head < (kv_head + 1) * job->group; head++)
             for (int64_t row = 0; row < tokens; row += TILE_ROWS)
-                score_tile(job, batch, head, row, tokens - row < TILE_ROWS ? tokens - row : TILE_ROWS, key,
+                score_tile(job, batch, head, row,
+                           tokens - row < TILE_ROWS ? tokens - row : TILE_ROWS, key,
                            last - key < BLOCK_KEYS ? last - key : BLOCK_KEYS);
 }
 
@@ -98,18 +108,19 @@ static int row_is_finite(const struct matmul_job *job, const char *row, int64_t 
 }
 
 /* Adds one key to the rows whose weight is not 0. */
-static void add_key(const struct matmul_job *job, float (*o)[PART_CHANNELS], float (*p)[BLOCK_KEYS], int64_t rows, int64_t j,
-                    const char *row, int64_t channels)
+static void add_key(const struct matmul_job *job, float (*o)[PART_CHANNELS], float (*p)[BLOCK_KEYS],
+                    int64_t rows, int64_t j, const char *row, int64_t channels)
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < channels && p[r][j] != 0; c++)
             o[r][c] += p[r][j] * load_float(row, job->b->dtype, c * job->b->stride[3]);
 }
 
-/* A weight of 0 must not touch its value, which may be NaN or infinite: keys that no row wants are skipped, and where only
- * some rows want a value that is not finite, it is added to those alone. */
-static void sort_keys(const struct matmul_job *job, float (*o)[PART_CHANNELS], float (*p)[BLOCK_KEYS], int64_t rows,
-                      int64_t keys, const void **row, int64_t channels)
+/* A weight of 0 must not touch its value, which may be NaN or infinite: keys that no row wants are
+ * skipped, and where only some rows want a value that is not finite, it is added to those alone. */
+static void sort_keys(const struct matmul_job *job, float (*o)[PART_CHANNELS],
+                      float (*p)[BLOCK_KEYS], int64_t rows, int64_t keys, const void **row,
+                      int64_t channels)
 {
     for (int64_t j = 0; j < keys; j++) {
         int64_t zeros = 0;
@@ -124,27 +135,33 @@ static void sort_keys(const struct matmul_job *job, float (*o)[PART_CHANNELS], f
     }
 }
 
-static void value_tile(const struct matmul_job *job, int64_t batch, int64_t head, int64_t row0, int64_t rows, int64_t channel,
-                       int64_t width)
+static void value_tile(const struct matmul_job *job, int64_t batch, int64_t head, int64_t row0,
+                       int64_t rows, int64_t channel, int64_t width)
 {
     const rapt_tensor *w = job->a, *v = job->b, *out = job->out;
-    size_t w_size = dtype_size(w->dtype), v_size = dtype_size(v->dtype), out_size = dtype_size(out->dtype);
+    size_t w_size = dtype_size(w->dtype), v_size = dtype_size(v->dtype),
+           out_size = dtype_size(out->dtype);
     _Alignas(64) float p[ITEM_ROWS][BLOCK_KEYS], o[ITEM_ROWS][PART_CHANNELS];
     const void *row[BLOCK_KEYS], *wanted[BLOCK_KEYS];
     memset(o, 0, sizeof o);
     for (int64_t key = 0; key < v->size[2]; key += BLOCK_KEYS) {
         int64_t keys = v->size[2] - key < BLOCK_KEYS ? v->size[2] - key : BLOCK_KEYS;
         for (int64_t j = 0; j < keys; j++)
-            row[j] = (char *)ops_row(v, v_size, batch, head / job->group, key + j) + channel * v->stride[3] * (int64_t)v_size;
+            row[j] = (char *)ops_row(v, v_size, batch, head / job->group, key + j) +
+                     channel * v->stride[3] * (int64_t)v_size;
         for (int64_t r = 0; r < rows; r++)
-            job->kernels->load_row(p[r], (char *)ops_row(w, w_size, batch, head, row0 + r) +
-                                             key * w->stride[3] * (int64_t)w_size, w->dtype, w->stride[3], keys);
+            job->kernels->load_row(p[r],
+                                   (char *)ops_row(w, w_size, batch, head, row0 + r) +
+                                       key * w->stride[3] * (int64_t)w_size,
+                                   w->dtype, w->stride[3], keys);
         for (int64_t r = 0; r < rows; r += TILE_ROWS) {
             int64_t tile = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
             memcpy(wanted, row, (size_t)keys * sizeof *row);
             sort_keys(job, o + r, p + r, tile, keys, wanted, width);
-            struct cpu_rows v_rows = {.row = wanted, .dtype = v->dtype, .channel_stride = v->stride[3]};
-            job->kernels->decode_pv(o[r], PART_CHANNELS, p[r], BLOCK_KEYS, &v_rows, tile, width, 0, keys, NULL);
+            struct cpu_rows v_rows = {
+                .row = wanted, .dtype = v->dtype, .channel_stride = v->stride[3]};
+            job->kernels->decode_pv(o[r], PART_CHANNELS, p[r], BLOCK_KEYS, &v_rows, tile, width, 0,
+                                    keys, NULL);
         }
     }
     for (int64_t r = 0; r < rows; r++)
@@ -161,8 +178,8 @@ static void value_block(const void *argument, int64_t index)
     int64_t first = index % job->row_blocks * ITEM_ROWS, head = index / job->row_blocks % heads;
     int64_t batch = index / job->row_blocks / heads;
     for (int64_t c = 0; c < channels; c += PART_CHANNELS)
-        value_tile(job, batch, head, first, tokens - first < ITEM_ROWS ? tokens - first : ITEM_ROWS, c,
-                   channels - c < PART_CHANNELS ? channels - c : PART_CHANNELS);
+        value_tile(job, batch, head, first, tokens - first < ITEM_ROWS ? tokens - first : ITEM_ROWS,
+                   c, channels - c < PART_CHANNELS ? channels - c : PART_CHANNELS);
 }
 
 rapt_status cpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream stream)

@@ -1,20 +1,22 @@
-/* ops_rope.c: rotary position embedding on a CPU (Su et al., "RoFormer", arXiv:2104.09864), half-split and interleaved. */
+/* ops_rope.c: rotary position embedding on a CPU (Su et al., "RoFormer", arXiv:2104.09864),
+ * half-split and interleaved. */
 #include "base/dtype.h"
 #include "base/error.h"
 #include "cpu/ops.h"
 
 #include <math.h>
 
-rapt_status rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_rope_args *args, int64_t channels,
-                             const char *function)
+rapt_status rotation_prepare(struct rotation *r, const rapt_device *device,
+                             const rapt_rope_args *args, int64_t channels, const char *function)
 {
     int64_t rotary = args->rotary_channels ? args->rotary_channels : channels;
     if (rotary < 0 || rotary > channels || rotary % 2)
-        return fail(RAPT_INVALID, "%s: rotary_channels is %lld for %lld channels (even, at most the channels)", function,
-                    (long long)rotary, (long long)channels);
+        return fail(RAPT_INVALID,
+                    "%s: rotary_channels is %lld for %lld channels (even, at most the channels)",
+                    function, (long long)rotary, (long long)channels);
     if (rotary / 2 > ROPE_PAIRS_MAX)
-        return fail(RAPT_UNSUPPORTED, "%s: %lld channels are to be rotated (at most %d)", function, (long long)rotary,
-                    2 * ROPE_PAIRS_MAX);
+        return fail(RAPT_UNSUPPORTED, "%s: %lld channels are to be rotated (at most %d)", function,
+                    (long long)rotary, 2 * ROPE_PAIRS_MAX);
     r->args = args;
     r->pairs = rotary / 2;
     r->rows = ops_rows(device);
@@ -29,8 +31,8 @@ rapt_status rotation_check(const struct rotation *r, int64_t position, const cha
     if (!args->cos.dtype) return RAPT_OK;
     int64_t rows = args->cos.size[2] < args->sin.size[2] ? args->cos.size[2] : args->sin.size[2];
     if (position >= 0 && position < rows) return RAPT_OK;
-    return fail(RAPT_INVALID, "%s: a position is %lld (cos and sin have rows 0 ... %lld)", function, (long long)position,
-                (long long)rows - 1);
+    return fail(RAPT_INVALID, "%s: a position is %lld (cos and sin have rows 0 ... %lld)", function,
+                (long long)position, (long long)rows - 1);
 }
 
 static void table_row(float *to, const rapt_tensor *table, int64_t position, int64_t pairs)
@@ -50,29 +52,33 @@ void rotation_angles(const struct rotation *r, int64_t position, float *cosine, 
     for (int64_t i = 0; i < r->pairs; i++) largest = fmax(largest, fabs(r->inverse[i]));
     if (fabs((double)position) * largest < ANGLE_MAX)
         r->rows->angles(cosine, sine, (double)position, r->inverse, r->magnitude, r->pairs);
-    else
-        rows_scalar.angles(cosine, sine, (double)position, r->inverse, r->magnitude, r->pairs);
+    else rows_scalar.angles(cosine, sine, (double)position, r->inverse, r->magnitude, r->pairs);
 }
 
-static void rotate_strided(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride, const void *from,
-                           int64_t from_dtype, int64_t from_stride, const float *cosine, const float *sine)
+static void rotate_strided(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,
+                           const void *from, int64_t from_dtype, int64_t from_stride,
+                           const float *cosine, const float *sine)
 {
     int64_t step = r->args->interleaved ? 2 : 1, second = r->args->interleaved ? 1 : r->pairs;
     for (int64_t i = 0; i < r->pairs; i++) {
         int64_t low = i * step, high = low + second;
-        float x = load_float(from, from_dtype, low * from_stride), y = load_float(from, from_dtype, high * from_stride);
+        float x = load_float(from, from_dtype, low * from_stride),
+              y = load_float(from, from_dtype, high * from_stride);
         store_float(to, to_dtype, low * to_stride, x * cosine[i] - y * sine[i]);
         store_float(to, to_dtype, high * to_stride, y * cosine[i] + x * sine[i]);
     }
 }
 
-void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride, const void *from,
-                  int64_t from_dtype, int64_t from_stride, int64_t channels, const float *cosine, const float *sine)
+void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,
+                  const void *from, int64_t from_dtype, int64_t from_stride, int64_t channels,
+                  const float *cosine, const float *sine)
 {
     if (to_dtype == from_dtype && to_stride == 1 && from_stride == 1) {
-        (r->args->interleaved ? r->rows->rotate_pairs : r->rows->rotate_half)(to, from, to_dtype, cosine, sine, r->pairs);
+        (r->args->interleaved ? r->rows->rotate_pairs
+                              : r->rows->rotate_half)(to, from, to_dtype, cosine, sine, r->pairs);
         size_t size = dtype_size(to_dtype), done = 2 * (size_t)r->pairs * size;
-        if (to != from) memcpy((char *)to + done, (const char *)from + done, (size_t)channels * size - done);
+        if (to != from)
+            memcpy((char *)to + done, (const char *)from + done, (size_t)channels * size - done);
         return;
     }
     rotate_strided(r, to, to_dtype, to_stride, from, from_dtype, from_stride, cosine, sine);
@@ -82,7 +88,9 @@ void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t 
 
 /* ---- the operation ---- */
 
-enum { TABLE_FLOATS = 4096 }; /* of cos and of sin: a block of tokens, so that heads reuse it from the first cache */
+enum {
+    TABLE_FLOATS = 4096
+}; /* of cos and of sin: a block of tokens, so that heads reuse it from the first cache */
 
 struct rope_job {
     const rapt_rope_args *args;
@@ -93,7 +101,8 @@ struct rope_job {
 static int64_t token_position(const rapt_tensor *position, int64_t b, int64_t token)
 {
     if (!position->dtype) return token;
-    return load_index(position->data, position->dtype, b * position->stride[0] + token * position->stride[2]);
+    return load_index(position->data, position->dtype,
+                      b * position->stride[0] + token * position->stride[2]);
 }
 
 /* Tokens block_tokens * index ... of one sequence, all heads. */
@@ -106,14 +115,14 @@ static void rope_block(const void *argument, int64_t index)
     int64_t last = first + job->block_tokens < x->size[2] ? first + job->block_tokens : x->size[2];
     float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
     for (int64_t t = first; t < last; t++)
-        rotation_angles(r, token_position(&job->args->position, b, t), cosine + (t - first) * r->pairs,
-                        sine + (t - first) * r->pairs);
+        rotation_angles(r, token_position(&job->args->position, b, t),
+                        cosine + (t - first) * r->pairs, sine + (t - first) * r->pairs);
     size_t x_size = dtype_size(x->dtype), out_size = dtype_size(out->dtype);
     for (int64_t h = 0; h < x->size[1]; h++)
         for (int64_t t = first; t < last; t++)
-            rotation_row(r, ops_row(out, out_size, b, h, t), out->dtype, out->stride[3], ops_row(x, x_size, b, h, t),
-                         x->dtype, x->stride[3], x->size[3], cosine + (t - first) * r->pairs,
-                         sine + (t - first) * r->pairs);
+            rotation_row(r, ops_row(out, out_size, b, h, t), out->dtype, out->stride[3],
+                         ops_row(x, x_size, b, h, t), x->dtype, x->stride[3], x->size[3],
+                         cosine + (t - first) * r->pairs, sine + (t - first) * r->pairs);
 }
 
 rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream)
@@ -126,13 +135,15 @@ rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
     if (args->cos.dtype)
         for (int64_t b = 0; b < x->size[0]; b++)
             for (int64_t t = 0; t < x->size[2]; t++)
-                if ((status = rotation_check(&rotation, token_position(&args->position, b, t), "rapt_rope")))
+                if ((status = rotation_check(&rotation, token_position(&args->position, b, t),
+                                             "rapt_rope")))
                     return status;
     struct rope_job job = {.args = args, .rotation = &rotation};
     int64_t fitting = rotation.pairs ? TABLE_FLOATS / rotation.pairs : TABLE_FLOATS;
     job.block_tokens = fitting < 64 ? fitting : 64;
     job.blocks = ceil_div(x->size[2], job.block_tokens);
-    double elements = (double)x->size[0] * (double)x->size[1] * (double)x->size[2] * (double)x->size[3];
+    double elements =
+        (double)x->size[0] * (double)x->size[1] * (double)x->size[2] * (double)x->size[3];
     ops_parallel(device, x->size[0] * job.blocks, elements * 8, rope_block, &job);
     return RAPT_OK;
 }

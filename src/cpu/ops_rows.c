@@ -1,4 +1,5 @@
-/* ops_rows.c: softmax, causal mask and KV head replication on a CPU: operations that work row by row. */
+/* ops_rows.c: softmax, causal mask and KV head replication on a CPU: operations that work row by
+ * row. */
 #include "base/dtype.h"
 #include "cpu/ops.h"
 
@@ -24,7 +25,8 @@ struct row_job {
     int64_t block_rows, offset;
 };
 
-static struct row_job row_job(const rapt_device *device, const rapt_tensor *x, const rapt_tensor *out)
+static struct row_job row_job(const rapt_device *device, const rapt_tensor *x,
+                              const rapt_tensor *out)
 {
     struct row_job job = {.x = x, .out = out, .rows = ops_rows(device)};
     int64_t channels = x->size[3] ? x->size[3] : 1;
@@ -35,14 +37,16 @@ static struct row_job row_job(const rapt_device *device, const rapt_tensor *x, c
 /* Row number r of a tensor, counted over its first three axes. */
 static void *numbered_row(const rapt_tensor *t, int64_t r)
 {
-    int64_t token = r % t->size[2], head = r / t->size[2] % t->size[1], batch = r / t->size[2] / t->size[1];
+    int64_t token = r % t->size[2], head = r / t->size[2] % t->size[1],
+            batch = r / t->size[2] / t->size[1];
     return ops_row(t, dtype_size(t->dtype), batch, head, token);
 }
 
 /* ---- softmax ---- */
 
 /* A row whose elements do not lie side by side: three passes in plain C. */
-static void softmax_strided(const rapt_tensor *x, const rapt_tensor *out, const void *from, void *to)
+static void softmax_strided(const rapt_tensor *x, const rapt_tensor *out, const void *from,
+                            void *to)
 {
     int64_t n = x->size[3], step = x->stride[3];
     float m = -INFINITY, sum = 0;
@@ -52,9 +56,12 @@ static void softmax_strided(const rapt_tensor *x, const rapt_tensor *out, const 
         nan |= value != value;
         if (value > m) m = value;
     }
-    for (int64_t i = 0; i < n && m != -INFINITY; i++) sum += expf(load_float(from, x->dtype, i * step) - m);
+    for (int64_t i = 0; i < n && m != -INFINITY; i++)
+        sum += expf(load_float(from, x->dtype, i * step) - m);
     for (int64_t i = 0; i < n; i++) {
-        float p = nan ? NAN : m == -INFINITY ? 0 : expf(load_float(from, x->dtype, i * step) - m) / sum;
+        float p = nan              ? NAN
+                  : m == -INFINITY ? 0
+                                   : expf(load_float(from, x->dtype, i * step) - m) / sum;
         store_float(to, out->dtype, i * out->stride[3], p);
     }
 }
@@ -70,10 +77,8 @@ static void softmax_block(const void *argument, int64_t index)
     for (int64_t r = first; r < last; r++) {
         const void *from = numbered_row(x, r);
         void *to = numbered_row(out, r);
-        if (contiguous)
-            job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], scratch);
-        else
-            softmax_strided(x, out, from, to);
+        if (contiguous) job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], scratch);
+        else softmax_strided(x, out, from, to);
     }
 }
 
@@ -82,7 +87,8 @@ rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->out);
     if (args->x.size[3] == 0) return RAPT_OK;
-    ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 8, softmax_block, &job);
+    ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 8,
+                 softmax_block, &job);
     return RAPT_OK;
 }
 
@@ -110,22 +116,26 @@ static void mask_block(const void *argument, int64_t index)
     for (int64_t r = first; r < last; r++) {
         int64_t visible = r % x->size[2] + job->offset + 1;
         if (visible < 0) visible = 0;
-        if (visible < x->size[3]) fill_hidden(numbered_row(x, r), x->dtype, x->stride[3], visible, x->size[3]);
+        if (visible < x->size[3])
+            fill_hidden(numbered_row(x, r), x->dtype, x->stride[3], visible, x->size[3]);
     }
 }
 
-rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args, rapt_stream stream)
+rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
+                            rapt_stream stream)
 {
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->x);
     job.offset = args->align == RAPT_TOP_LEFT ? 0 : args->x.size[3] - args->x.size[2];
-    ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 2, mask_block, &job);
+    ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 2,
+                 mask_block, &job);
     return RAPT_OK;
 }
 
 /* ---- KV head replication ---- */
 
-/* Replicas of more bytes than this leave the caches anyway, so they bypass them: no read before each write. */
+/* Replicas of more bytes than this leave the caches anyway, so they bypass them: no read before
+ * each write. */
 #define STREAM_BYTES 16e6
 
 struct replicate_job {
@@ -136,19 +146,19 @@ struct replicate_job {
     int stream;
 };
 
-static void copy_row(const struct replicate_job *job, const rapt_tensor *from, const rapt_tensor *to, void *out,
-                     const void *in, int64_t count)
+static void copy_row(const struct replicate_job *job, const rapt_tensor *from,
+                     const rapt_tensor *to, void *out, const void *in, int64_t count)
 {
     size_t size = dtype_size(from->dtype);
     if (from->dtype == to->dtype && (count == 1 || (from->stride[3] == 1 && to->stride[3] == 1))) {
         if (job->stream && job->rows->copy_stream)
             job->rows->copy_stream(out, in, (size_t)count * size);
-        else
-            memcpy(out, in, (size_t)count * size);
+        else memcpy(out, in, (size_t)count * size);
         return;
     }
     for (int64_t c = 0; c < count; c++)
-        store_float(out, to->dtype, c * to->stride[3], load_float(in, from->dtype, c * from->stride[3]));
+        store_float(out, to->dtype, c * to->stride[3],
+                    load_float(in, from->dtype, c * from->stride[3]));
 }
 
 /* A block of tokens of one KV head of k (even items) or v (odd items) to all heads of its group. */
@@ -158,7 +168,8 @@ static void replicate_block(const void *argument, int64_t index)
     const rapt_tensor *from = job->from[index % 2], *to = job->to[index % 2];
     int64_t block = index / 2 % job->blocks, head = index / 2 / job->blocks % from->size[1];
     int64_t batch = index / 2 / job->blocks / from->size[1], group = to->size[1] / from->size[1];
-    int64_t first = block * job->block_tokens, last = first + job->block_tokens, channels = from->size[3];
+    int64_t first = block * job->block_tokens, last = first + job->block_tokens,
+            channels = from->size[3];
     if (last > from->size[2]) last = from->size[2];
     int dense = from->dtype == to->dtype && from->stride[3] == 1 && to->stride[3] == 1 &&
                 from->stride[2] == channels && to->stride[2] == channels;
@@ -169,16 +180,19 @@ static void replicate_block(const void *argument, int64_t index)
                      ops_row(from, dtype_size(from->dtype), batch, head, t), step * channels);
 }
 
-rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args, rapt_stream stream)
+rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
+                             rapt_stream stream)
 {
     (void)stream;
-    struct replicate_job job = {.from = {&args->k, &args->v}, .to = {&args->k_out, &args->v_out}, .rows = ops_rows(device)};
+    struct replicate_job job = {
+        .from = {&args->k, &args->v}, .to = {&args->k_out, &args->v_out}, .rows = ops_rows(device)};
     if (rows_of(&args->k) == 0) return RAPT_OK;
     double bytes = elements_of(&args->k_out) * (double)dtype_size(args->k.dtype) +
                    elements_of(&args->v_out) * (double)dtype_size(args->v.dtype);
     job.stream = bytes > STREAM_BYTES;
     job.block_tokens = 32;
     job.blocks = ceil_div(args->k.size[2], job.block_tokens);
-    ops_parallel(device, 2 * args->k.size[0] * args->k.size[1] * job.blocks, bytes, replicate_block, &job);
+    ops_parallel(device, 2 * args->k.size[0] * args->k.size[1] * job.blocks, bytes, replicate_block,
+                 &job);
     return RAPT_OK;
 }

@@ -1,5 +1,5 @@
-/* rows_loops.h: the row kernels of ops.h over a vector vocabulary; included once per instruction set after vec_*.h.
- * The including file defines ROWS_NAME (the table) and ROWS_TEXT (its name). */
+/* rows_loops.h: the row kernels of ops.h over a vector vocabulary; included once per instruction
+ * set after vec_*.h. The including file defines ROWS_NAME (the table) and ROWS_TEXT (its name). */
 #include "cpu/ops.h"
 #include "cpu/vec_math.h"
 
@@ -8,9 +8,15 @@
 
 #define ROWS_CASES(dtype, CALL)                                                                    \
     switch (dtype) {                                                                               \
-    case RAPT_F32: CALL(RAPT_F32); break;                                                          \
-    case RAPT_F16: CALL(RAPT_F16); break;                                                          \
-    default: CALL(RAPT_BF16); break;                                                               \
+    case RAPT_F32:                                                                                 \
+        CALL(RAPT_F32);                                                                            \
+        break;                                                                                     \
+    case RAPT_F16:                                                                                 \
+        CALL(RAPT_F16);                                                                            \
+        break;                                                                                     \
+    default:                                                                                       \
+        CALL(RAPT_BF16);                                                                           \
+        break;                                                                                     \
     }
 
 VEC const char *at(const void *p, int dtype, int64_t i)
@@ -20,16 +26,15 @@ VEC const char *at(const void *p, int dtype, int64_t i)
 
 VEC vec load_row_part(const void *p, int dtype, int64_t i, int64_t n)
 {
-    return n - i >= LANES ? v_load(at(p, dtype, i), dtype) : v_load_part(at(p, dtype, i), dtype, n - i);
+    return n - i >= LANES ? v_load(at(p, dtype, i), dtype)
+                          : v_load_part(at(p, dtype, i), dtype, n - i);
 }
 
 VEC void store_row_part(void *p, int dtype, vec x, int64_t i, int64_t n)
 {
     char *to = (char *)p + (at(p, dtype, i) - (const char *)p);
-    if (n - i >= LANES)
-        v_store(to, dtype, x);
-    else
-        v_store_part(to, dtype, x, n - i);
+    if (n - i >= LANES) v_store(to, dtype, x);
+    else v_store_part(to, dtype, x, n - i);
 }
 
 /* ---- softmax ---- */
@@ -78,9 +83,11 @@ VEC void row_scale(void *to, int dtype, const float *x, int64_t n, float factor)
     vec f = v_set(factor);
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        v_store((char *)to + (at(to, dtype, i) - (const char *)to), dtype, v_mul(v_load(x + i, RAPT_F32), f));
-    if (i < n) v_store_part((char *)to + (at(to, dtype, i) - (const char *)to), dtype,
-                            v_mul(v_load_part(x + i, RAPT_F32, n - i), f), n - i);
+        v_store((char *)to + (at(to, dtype, i) - (const char *)to), dtype,
+                v_mul(v_load(x + i, RAPT_F32), f));
+    if (i < n)
+        v_store_part((char *)to + (at(to, dtype, i) - (const char *)to), dtype,
+                     v_mul(v_load_part(x + i, RAPT_F32, n - i), f), n - i);
 }
 
 VEC void row_fill(void *to, int dtype, int64_t n, float value)
@@ -131,7 +138,8 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
     return found;
 }
 
-static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n, float *scratch)
+static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
+                        float *scratch)
 {
     float *kept = n <= SOFTMAX_SCRATCH ? scratch : NULL;
     float m = row_largest_of(from, from_dtype, n, kept);
@@ -155,7 +163,8 @@ static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t fr
 
 /* ---- rotary embedding ---- */
 
-VEC void rotate_half_typed(void *to, const void *from, int dtype, const float *cos, const float *sin, int64_t pairs)
+VEC void rotate_half_typed(void *to, const void *from, int dtype, const float *cos,
+                           const float *sin, int64_t pairs)
 {
     char *high_to = (char *)to + pairs * (dtype == RAPT_F32 ? 4 : 2);
     const char *high = at(from, dtype, pairs);
@@ -167,14 +176,15 @@ VEC void rotate_half_typed(void *to, const void *from, int dtype, const float *c
     }
 }
 
-static void rotate_half_row(void *to, const void *from, int64_t dtype, const float *cos, const float *sin, int64_t pairs)
-{
+static void rotate_half_row(void *to, const void *from, int64_t dtype, const float *cos,
+                            const float *sin, int64_t pairs){
 #define CALL(type) rotate_half_typed(to, from, type, cos, sin, pairs)
     ROWS_CASES(dtype, CALL)
 #undef CALL
 }
 
-VEC void rotate_pairs_typed(void *to, const void *from, int dtype, const float *cos, const float *sin, int64_t pairs)
+VEC void rotate_pairs_typed(void *to, const void *from, int dtype, const float *cos,
+                            const float *sin, int64_t pairs)
 {
     int64_t i = 0;
     int size = dtype == RAPT_F32 ? 4 : 2;
@@ -193,7 +203,8 @@ VEC void rotate_pairs_typed(void *to, const void *from, int dtype, const float *
     }
 }
 
-static void rotate_pairs_row(void *to, const void *from, int64_t dtype, const float *cos, const float *sin, int64_t pairs)
+static void rotate_pairs_row(void *to, const void *from, int64_t dtype, const float *cos,
+                             const float *sin, int64_t pairs)
 {
 #define CALL(type) rotate_pairs_typed(to, from, type, cos, sin, pairs)
     ROWS_CASES(dtype, CALL)
@@ -201,7 +212,8 @@ static void rotate_pairs_row(void *to, const void *from, int64_t dtype, const fl
 }
 
 #ifdef ROWS_LIBM_ANGLES
-static void angles_row(float *cosine, float *sine, double position, const double *inverse, double magnitude, int64_t pairs)
+static void angles_row(float *cosine, float *sine, double position, const double *inverse,
+                       double magnitude, int64_t pairs)
 {
     for (int64_t i = 0; i < pairs; i++) {
         cosine[i] = (float)(cos(position * inverse[i]) * magnitude);
@@ -209,8 +221,9 @@ static void angles_row(float *cosine, float *sine, double position, const double
     }
 }
 #else
-/* LANES / 2 angles at once. x = n pi/2 + r: pi/2 in two parts of which the first has 33 bits, so that n times it is exact for
- * |n| < 2^20; Taylor series of sine and cosine to r^17, whose remainder on |r| <= pi/4 is below 2^-53. */
+/* LANES / 2 angles at once. x = n pi/2 + r: pi/2 in two parts of which the first has 33 bits, so
+ * that n times it is exact for |n| < 2^20; Taylor series of sine and cosine to r^17, whose
+ * remainder on |r| <= pi/4 is below 2^-53. */
 enum { ANGLES = LANES / 2 };
 typedef double angles __attribute__((vector_size(ANGLES * 8)));
 typedef int64_t angle_bits __attribute__((vector_size(ANGLES * 8)));
@@ -245,19 +258,22 @@ VEC void angles_of(angles x, angles *cosine, angles *sine)
     c = c * z - 0.5;
     c = 1 + z * c;
     angle_bits quadrant = (angle_bits)shifted & 3, odd = -(quadrant & 1);
-    angle_bits sign_of_sine = (quadrant >> 1) << 63, sign_of_cosine = ((quadrant + 1) >> 1 & 1) << 63;
+    angle_bits sign_of_sine = (quadrant >> 1) << 63, sign_of_cosine = ((quadrant + 1) >> 1 & 1)
+                                                                      << 63;
     *sine = (angles)((angle_bits)angle_select(odd, c, s) ^ sign_of_sine);
     *cosine = (angles)((angle_bits)angle_select(odd, s, c) ^ sign_of_cosine);
 }
 
-static void angles_row(float *cosine, float *sine, double position, const double *inverse, double magnitude, int64_t pairs)
+static void angles_row(float *cosine, float *sine, double position, const double *inverse,
+                       double magnitude, int64_t pairs)
 {
     for (int64_t i = 0; i < pairs; i += ANGLES) {
         int64_t part = pairs - i < ANGLES ? pairs - i : ANGLES;
         angles frequency = {0}, c, s;
         memcpy(&frequency, inverse + i, (size_t)part * sizeof(double));
         angles_of(frequency * position, &c, &s);
-        angle_floats c32 = __builtin_convertvector(c * magnitude, angle_floats), s32 = __builtin_convertvector(s * magnitude, angle_floats);
+        angle_floats c32 = __builtin_convertvector(c * magnitude, angle_floats),
+                     s32 = __builtin_convertvector(s * magnitude, angle_floats);
         memcpy(cosine + i, &c32, (size_t)part * sizeof(float));
         memcpy(sine + i, &s32, (size_t)part * sizeof(float));
     }

@@ -1,5 +1,6 @@
 /* vec_math.h: exponentials and tanh over a vector vocabulary (vec_*.h, included before this file).
- * The polynomial is 2^u on [-1/2, 1/2], minimax in relative error (Lawson's algorithm, constant term 1): 7.9e-8. */
+ * The polynomial is 2^u on [-1/2, 1/2], minimax in relative error (Lawson's algorithm, constant
+ * term 1): 7.9e-8. */
 #ifndef RAPT_CPU_VEC_MATH_H
 #define RAPT_CPU_VEC_MATH_H
 

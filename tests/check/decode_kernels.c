@@ -1,5 +1,6 @@
-/* decode_kernels.c: decode_qk and decode_pv of every instruction set against f64, for every tile of rows, dtype, channel count
- * and range of keys. All memory outside the rows that a call may read is NaN, and outside what it may write a mark. */
+/* decode_kernels.c: decode_qk and decode_pv of every instruction set against f64, for every tile of
+ * rows, dtype, channel count and range of keys. All memory outside the rows that a call may read is
+ * NaN, and outside what it may write a mark. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
@@ -49,13 +50,15 @@ static float number(void)
     return (float)(seed >> 8) * 0x1p-23f - 1;
 }
 
-/* Memory of one case. Rows of keys are CHANNELS * 2 + GAP elements apart, so that none is aligned. */
+/* Memory of one case. Rows of keys are CHANNELS * 2 + GAP elements apart, so that none is aligned.
+ */
 static _Alignas(64) unsigned char data[KEYS * (CHANNELS * 2 + GAP) * 4];
 static const void *rows[KEYS], *next_rows[KEYS];
 static float scales[KEYS][CHANNELS];
 static const float *scale_rows[KEYS];
 static double values[KEYS][CHANNELS];
-static _Alignas(64) float q[ROWS * CHANNELS], s[ROWS * KEYS + 64], o[ROWS * CHANNELS], p[ROWS * KEYS + 64];
+static _Alignas(64) float q[ROWS * CHANNELS], s[ROWS * KEYS + 64], o[ROWS * CHANNELS],
+    p[ROWS * KEYS + 64];
 static double q_values[ROWS][CHANNELS], p_values[ROWS][KEYS], o_values[ROWS][CHANNELS];
 
 static void poison(void *memory, size_t bytes)
@@ -103,15 +106,18 @@ static double put(const struct setting *t, float *row, int64_t i, float x)
     return float_from_bf16(((uint16_t *)row)[i]);
 }
 
-static void explain(const struct setting *t, const char *what, int64_t row, int64_t at, double got, double expected, double bound)
+static void explain(const struct setting *t, const char *what, int64_t row, int64_t at, double got,
+                    double expected, double bound)
 {
-    fail_msg("%s %s: %s rows %lld channels %lld stride %lld keys %lld...%lld null %d: [%lld][%lld] is %.9g, not %.9g +- %.2g",
-             t->kernels->name, what, dtype_name(t->dtype), (long long)t->rows, (long long)t->channels, (long long)t->stride,
-             (long long)t->first, (long long)t->last, t->null_row, (long long)row, (long long)at, got, expected, bound);
+    fail_msg("%s %s: %s rows %lld channels %lld stride %lld keys %lld...%lld null %d: [%lld][%lld] "
+             "is %.9g, not %.9g +- %.2g",
+             t->kernels->name, what, dtype_name(t->dtype), (long long)t->rows,
+             (long long)t->channels, (long long)t->stride, (long long)t->first, (long long)t->last,
+             t->null_row, (long long)row, (long long)at, got, expected, bound);
 }
 
-/* Sums of n products in any order, each rounded to f32: n + 2 roundings of the sum of magnitudes. bf16 pairs flush products
- * below 2^-126, which the numbers here do not reach. */
+/* Sums of n products in any order, each rounded to f32: n + 2 roundings of the sum of magnitudes.
+ * bf16 pairs flush products below 2^-126, which the numbers here do not reach. */
 static double rounding(int64_t n, double magnitude)
 {
     return (double)(n + 2) * 0x1p-24 * magnitude;
@@ -122,9 +128,11 @@ static void check_scores(const struct setting *t)
     struct cpu_rows k = make_rows(t);
     poison(q, sizeof q);
     for (int64_t r = 0; r < t->rows; r++)
-        for (int64_t c = 0; c < t->channels; c++) q_values[r][c] = put(t, q + r * CHANNELS, c, number());
+        for (int64_t c = 0; c < t->channels; c++)
+            q_values[r][c] = put(t, q + r * CHANNELS, c, number());
     for (size_t i = 0; i < sizeof s / sizeof *s; i++) s[i] = MARK;
-    t->kernels->decode_qk(s, KEYS, q, CHANNELS, &k, t->rows, t->channels, t->first, t->last, t->next ? next_rows : NULL);
+    t->kernels->decode_qk(s, KEYS, q, CHANNELS, &k, t->rows, t->channels, t->first, t->last,
+                          t->next ? next_rows : NULL);
     for (int64_t r = 0; r < ROWS; r++)
         for (int64_t j = 0; j < KEYS; j++) {
             double expected = 0, magnitude = 0;
@@ -135,7 +143,8 @@ static void check_scores(const struct setting *t)
             int written = r < t->rows && j >= t->first && j < t->last;
             double bound = written ? rounding(t->channels, magnitude) : 0;
             if (!written) expected = MARK;
-            if (!(fabs(s[r * KEYS + j] - expected) <= bound)) explain(t, "qk", r, j, s[r * KEYS + j], expected, bound);
+            if (!(fabs(s[r * KEYS + j] - expected) <= bound))
+                explain(t, "qk", r, j, s[r * KEYS + j], expected, bound);
         }
 }
 
@@ -145,11 +154,14 @@ static void check_values(const struct setting *t)
     poison(p, sizeof p);
     for (size_t i = 0; i < sizeof o / sizeof *o; i++) o[i] = MARK;
     for (int64_t r = 0; r < t->rows; r++) {
-        for (int64_t j = t->first; j < t->last; j++) p_values[r][j] = put(t, p + r * KEYS, j, rows[j] ? fabsf(number()) : 0);
-        if (t->last % 2 && t->last < KEYS) put(t, p + r * KEYS, t->last, 0); /* the partner of an odd last key */
+        for (int64_t j = t->first; j < t->last; j++)
+            p_values[r][j] = put(t, p + r * KEYS, j, rows[j] ? fabsf(number()) : 0);
+        if (t->last % 2 && t->last < KEYS)
+            put(t, p + r * KEYS, t->last, 0); /* the partner of an odd last key */
         for (int64_t c = 0; c < t->channels; c++) o_values[r][c] = o[r * CHANNELS + c] = number();
     }
-    t->kernels->decode_pv(o, CHANNELS, p, KEYS, &v, t->rows, t->channels, t->first, t->last, t->next ? next_rows : NULL);
+    t->kernels->decode_pv(o, CHANNELS, p, KEYS, &v, t->rows, t->channels, t->first, t->last,
+                          t->next ? next_rows : NULL);
     for (int64_t r = 0; r < ROWS; r++)
         for (int64_t c = 0; c < CHANNELS; c++) {
             int written = r < t->rows && c < t->channels;
@@ -159,7 +171,8 @@ static void check_values(const struct setting *t)
                 magnitude += fabs(p_values[r][j] * values[j][c]);
             }
             double bound = written ? rounding(t->last - t->first + 2, magnitude) : 0;
-            if (!(fabs(o[r * CHANNELS + c] - expected) <= bound)) explain(t, "pv", r, c, o[r * CHANNELS + c], expected, bound);
+            if (!(fabs(o[r * CHANNELS + c] - expected) <= bound))
+                explain(t, "pv", r, c, o[r * CHANNELS + c], expected, bound);
         }
 }
 
@@ -175,12 +188,14 @@ static void check_both(struct setting t)
 static void every_tile(void **state)
 {
     const struct level *level = *state;
-    static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16}, channels[] = {1, 7, 16, 31, 32, 33, 64, 80, 128, 200, 264};
+    static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16},
+                         channels[] = {1, 7, 16, 31, 32, 33, 64, 80, 128, 200, 264};
     for (size_t d = 0; d < 3; d++)
         for (int64_t n = 1; n <= ROWS; n++)
             for (size_t c = 0; c < sizeof channels / sizeof *channels; c++) {
                 if (level->kernels->pair == 2 && dtypes[d] != RAPT_BF16) continue;
-                check_both((struct setting){level->kernels, dtypes[d], n, channels[c], 1, 0, 32, 1, 0, (int)(c % 2)});
+                check_both((struct setting){level->kernels, dtypes[d], n, channels[c], 1, 0, 32, 1,
+                                            0, (int)(c % 2)});
             }
 }
 
@@ -190,7 +205,8 @@ static void every_range(void **state)
     for (int64_t first = 0; first < KEYS; first += 3)
         for (int64_t last = first + 1; last <= KEYS; last += 2)
             for (int null_row = 0; null_row < 2; null_row++)
-                check_both((struct setting){level->kernels, RAPT_BF16, 4, 72, 1, first, last, 1, null_row, 1});
+                check_both((struct setting){level->kernels, RAPT_BF16, 4, 72, 1, first, last, 1,
+                                            null_row, 1});
 }
 
 static void strided_rows(void **state)
@@ -198,7 +214,8 @@ static void strided_rows(void **state)
     const struct level *level = *state;
     for (int64_t n = 1; n <= 9; n += 4)
         for (int null_row = 0; null_row < 2; null_row++)
-            check_both((struct setting){level->kernels, RAPT_BF16, n, 50, 2, 4, 37, 1, null_row, 1});
+            check_both(
+                (struct setting){level->kernels, RAPT_BF16, n, 50, 2, 4, 37, 1, null_row, 1});
 }
 
 static void quantised_rows(void **state)
@@ -209,8 +226,8 @@ static void quantised_rows(void **state)
     for (int64_t n = 1; n <= ROWS; n += 3)
         for (size_t c = 0; c < 5; c++)
             for (size_t b = 0; b < 3; b++)
-                check_both((struct setting){level->kernels, RAPT_I8, n, channels[c], 1, 0, 33, channels[c] / blocks[b],
-                                            (int)b % 2, 1});
+                check_both((struct setting){level->kernels, RAPT_I8, n, channels[c], 1, 0, 33,
+                                            channels[c] / blocks[b], (int)b % 2, 1});
     check_both((struct setting){level->kernels, RAPT_I8, 4, 63, 2, 3, 32, 21, 0, 0});
 }
 
@@ -221,13 +238,18 @@ int main(void)
     static const struct {
         const char *name;
         void (*run)(void **state);
-    } groups[] = {{"tiles", every_tile}, {"ranges", every_range}, {"strides", strided_rows}, {"i8", quantised_rows}};
+    } groups[] = {{"tiles", every_tile},
+                  {"ranges", every_range},
+                  {"strides", strided_rows},
+                  {"i8", quantised_rows}};
     size_t count = 0;
     for (int i = 0; i < LEVELS; i++)
         for (size_t g = 0; g < 4; g++) {
             if ((cpu_features() & levels[i].needs) != levels[i].needs) continue;
-            snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name, groups[g].name);
-            tests[count] = (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
+            snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name,
+                     groups[g].name);
+            tests[count] =
+                (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
             count++;
         }
     return _cmocka_run_group_tests("decode kernels", tests, count, NULL, NULL);

@@ -1,5 +1,5 @@
-/* ops_rows.c: the row kernels (softmax, rotations, angles, copies) of every instruction set against f64. Memory around a row is
- * NaN, and what a kernel may not write is compared afterwards. */
+/* ops_rows.c: the row kernels (softmax, rotations, angles, copies) of every instruction set against
+ * f64. Memory around a row is NaN, and what a kernel may not write is compared afterwards. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/ops.h"
@@ -36,7 +36,8 @@ static float number(void)
 }
 
 /* A row between poisoned edges. */
-static _Alignas(64) unsigned char from_memory[(LONGEST + 2 * EDGE) * 4], to_memory[(LONGEST + 2 * EDGE) * 4];
+static _Alignas(64) unsigned char from_memory[(LONGEST + 2 * EDGE) * 4],
+    to_memory[(LONGEST + 2 * EDGE) * 4];
 static double expected[LONGEST];
 
 static void *row_of(unsigned char *memory, int64_t dtype)
@@ -45,11 +46,13 @@ static void *row_of(unsigned char *memory, int64_t dtype)
     return memory + EDGE * dtype_size(dtype);
 }
 
-/* The unit in the last place of x in a dtype, subnormals included, times a half: what storing rounds by. */
+/* The unit in the last place of x in a dtype, subnormals included, times a half: what storing
+ * rounds by. */
 static double half_ulp(int64_t dtype, double x)
 {
     static const int digits[] = {[RAPT_F32] = 24, [RAPT_F16] = 11, [RAPT_BF16] = 8};
-    static const double smallest[] = {[RAPT_F32] = 0x1p-150, [RAPT_F16] = 0x1p-25, [RAPT_BF16] = 0x1p-134};
+    static const double smallest[] = {
+        [RAPT_F32] = 0x1p-150, [RAPT_F16] = 0x1p-25, [RAPT_BF16] = 0x1p-134};
     return fmax(ldexp(fabs(x), -digits[dtype]), smallest[dtype]);
 }
 
@@ -57,24 +60,29 @@ static void assert_edges(const unsigned char *memory, int64_t dtype, int64_t n, 
 {
     size_t size = dtype_size(dtype), end = (size_t)(EDGE + n) * size;
     for (size_t i = 0; i < EDGE * size; i++)
-        if (memory[i] != 0xff || memory[end + i] != 0xff) fail_msg("%s wrote outside its row of %lld", what, (long long)n);
+        if (memory[i] != 0xff || memory[end + i] != 0xff)
+            fail_msg("%s wrote outside its row of %lld", what, (long long)n);
 }
 
 /* ---- softmax ---- */
 
-/* e^(x - m): the difference is rounded to f32, which moves the power by |x - m| 2^-24; the power itself is good to 3e-7
- * (vec_math.h); sums of n terms in at least 16 parts are good to n 2^-24 / 16 (scalar: errors of both signs). */
-static void compare_softmax(const struct level *level, int64_t dtype, int64_t n, const void *from, const void *to)
+/* e^(x - m): the difference is rounded to f32, which moves the power by |x - m| 2^-24; the power
+ * itself is good to 3e-7 (vec_math.h); sums of n terms in at least 16 parts are good to n 2^-24 /
+ * 16 (scalar: errors of both signs). */
+static void compare_softmax(const struct level *level, int64_t dtype, int64_t n, const void *from,
+                            const void *to)
 {
     double largest = -INFINITY, sum = 0;
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, load_float(from, dtype, i));
     for (int64_t i = 0; i < n; i++) sum += expected[i] = exp(load_float(from, dtype, i) - largest);
     for (int64_t i = 0; i < n; i++) {
-        double p = expected[i] / sum, got = load_float(to, dtype, i), fall = largest - load_float(from, dtype, i);
-        double bound = p * (6e-7 + fmin(fall, 200) * 0x1p-24 + (double)n * 0x1p-24 / 16) + half_ulp(dtype, p) + 0x1p-126;
+        double p = expected[i] / sum, got = load_float(to, dtype, i),
+               fall = largest - load_float(from, dtype, i);
+        double bound = p * (6e-7 + fmin(fall, 200) * 0x1p-24 + (double)n * 0x1p-24 / 16) +
+                       half_ulp(dtype, p) + 0x1p-126;
         if (!(fabs(got - p) <= bound))
-            fail_msg("%s softmax %s n %lld [%lld]: %.9g, not %.9g +- %.2g", level->rows->name, dtype_name(dtype), (long long)n,
-                     (long long)i, got, p, bound);
+            fail_msg("%s softmax %s n %lld [%lld]: %.9g, not %.9g +- %.2g", level->rows->name,
+                     dtype_name(dtype), (long long)n, (long long)i, got, p, bound);
     }
 }
 
@@ -89,8 +97,10 @@ static void softmax_rows(void **state)
         for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
             for (int s = 0; s < 4; s++) {
                 void *from = row_of(from_memory, dtypes[d]), *to = row_of(to_memory, dtypes[d]);
-                for (int64_t i = 0; i < lengths[l]; i++) store_float(from, dtypes[d], i, spreads[s] * number());
-                if (s == 1 && lengths[l] > 1) store_float(from, dtypes[d], lengths[l] / 2, -INFINITY);
+                for (int64_t i = 0; i < lengths[l]; i++)
+                    store_float(from, dtypes[d], i, spreads[s] * number());
+                if (s == 1 && lengths[l] > 1)
+                    store_float(from, dtypes[d], lengths[l] / 2, -INFINITY);
                 level->rows->softmax(to, dtypes[d], from, dtypes[d], lengths[l], scratch);
                 compare_softmax(level, dtypes[d], lengths[l], from, to);
                 assert_edges(to_memory, dtypes[d], lengths[l], "softmax");
@@ -106,12 +116,15 @@ static void softmax_special(void **state)
             for (int nan = 0; nan < 3; nan++) {
                 int64_t n = lengths[l], at = n / 3;
                 void *from = row_of(from_memory, dtypes[d]), *to = row_of(to_memory, dtypes[d]);
-                for (int64_t i = 0; i < n; i++) store_float(from, dtypes[d], i, nan == 1 ? number() : -INFINITY);
+                for (int64_t i = 0; i < n; i++)
+                    store_float(from, dtypes[d], i, nan == 1 ? number() : -INFINITY);
                 if (nan) store_float(from, dtypes[d], at, NAN);
                 level->rows->softmax(to, dtypes[d], from, dtypes[d], n, scratch);
                 for (int64_t i = 0; i < n; i++) {
                     float got = load_float(to, dtypes[d], i);
-                    if (nan ? !isnan(got) : got != 0) fail_msg("%s softmax n %lld [%lld]: %g", level->rows->name, (long long)n, (long long)i, got);
+                    if (nan ? !isnan(got) : got != 0)
+                        fail_msg("%s softmax n %lld [%lld]: %g", level->rows->name, (long long)n,
+                                 (long long)i, got);
                 }
             }
 }
@@ -120,28 +133,34 @@ static void softmax_special(void **state)
 
 static float cosine[ROPE_PAIRS_MAX], sine[ROPE_PAIRS_MAX];
 
-static void compare_rotation(const struct level *level, int64_t dtype, int64_t pairs, int interleaved)
+static void compare_rotation(const struct level *level, int64_t dtype, int64_t pairs,
+                             int interleaved)
 {
     void *from = row_of(from_memory, dtype), *to = row_of(to_memory, dtype);
     int64_t step = interleaved ? 2 : 1, other = interleaved ? 1 : pairs;
     for (int64_t i = 0; i < 2 * pairs; i++) store_float(from, dtype, i, number());
     for (int64_t i = 0; i < pairs; i++) {
-        double angle = 3 * number(), x = load_float(from, dtype, i * step), y = load_float(from, dtype, i * step + other);
+        double angle = 3 * number(), x = load_float(from, dtype, i * step),
+               y = load_float(from, dtype, i * step + other);
         cosine[i] = (float)cos(angle);
         sine[i] = (float)sin(angle);
         expected[i * step] = x * cosine[i] - y * sine[i];
         expected[i * step + other] = y * cosine[i] + x * sine[i];
     }
-    (interleaved ? level->rows->rotate_pairs : level->rows->rotate_half)(to, from, dtype, cosine, sine, pairs);
+    (interleaved ? level->rows->rotate_pairs : level->rows->rotate_half)(to, from, dtype, cosine,
+                                                                         sine, pairs);
     assert_edges(to_memory, dtype, 2 * pairs, "rotation");
     for (int64_t i = 0; i < 2 * pairs; i++) {
         double got = load_float(to, dtype, i), bound = 4 * 0x1p-24 + half_ulp(dtype, expected[i]);
         if (!(fabs(got - expected[i]) <= bound))
-            fail_msg("%s rotation %s pairs %lld interleaved %d [%lld]: %.9g, not %.9g", level->rows->name, dtype_name(dtype),
-                     (long long)pairs, interleaved, (long long)i, got, expected[i]);
+            fail_msg("%s rotation %s pairs %lld interleaved %d [%lld]: %.9g, not %.9g",
+                     level->rows->name, dtype_name(dtype), (long long)pairs, interleaved,
+                     (long long)i, got, expected[i]);
     }
-    (interleaved ? level->rows->rotate_pairs : level->rows->rotate_half)(from, from, dtype, cosine, sine, pairs);
-    assert_memory_equal(from, to, (size_t)(2 * pairs) * dtype_size(dtype)); /* in place: the same bits */
+    (interleaved ? level->rows->rotate_pairs : level->rows->rotate_half)(from, from, dtype, cosine,
+                                                                         sine, pairs);
+    assert_memory_equal(from, to,
+                        (size_t)(2 * pairs) * dtype_size(dtype)); /* in place: the same bits */
 }
 
 static void rotations(void **state)
@@ -149,10 +168,12 @@ static void rotations(void **state)
     static const int64_t pairs[] = {1, 3, 4, 7, 8, 9, 16, 20, 32, 33, 64, 128};
     for (int d = 0; d < 3; d++)
         for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
-            for (int interleaved = 0; interleaved < 2; interleaved++) compare_rotation(*state, dtypes[d], pairs[i], interleaved);
+            for (int interleaved = 0; interleaved < 2; interleaved++)
+                compare_rotation(*state, dtypes[d], pairs[i], interleaved);
 }
 
-/* The angle itself is rounded once in f64, by up to 1.2e-10 at ANGLE_MAX; the result once to f32. */
+/* The angle itself is rounded once in f64, by up to 1.2e-10 at ANGLE_MAX; the result once to f32.
+ */
 static void angles(void **state)
 {
     const struct level *level = *state;
@@ -164,8 +185,10 @@ static void angles(void **state)
             level->rows->angles(cosine, sine, positions[n], inverse, 1.25, pairs);
             for (int64_t i = 0; i < pairs; i++) {
                 double angle = positions[n] * inverse[i];
-                if (fabs(cosine[i] - 1.25 * cos(angle)) > 1.3e-7 || fabs(sine[i] - 1.25 * sin(angle)) > 1.3e-7)
-                    fail_msg("%s angles of %g * %g: %.9g %.9g", level->rows->name, positions[n], inverse[i], cosine[i], sine[i]);
+                if (fabs(cosine[i] - 1.25 * cos(angle)) > 1.3e-7 ||
+                    fabs(sine[i] - 1.25 * sin(angle)) > 1.3e-7)
+                    fail_msg("%s angles of %g * %g: %.9g %.9g", level->rows->name, positions[n],
+                             inverse[i], cosine[i], sine[i]);
             }
         }
 }
@@ -192,8 +215,11 @@ int main(void)
     static const struct {
         const char *name;
         void (*run)(void **state);
-    } groups[] = {{"softmax", softmax_rows}, {"softmax of nothing and NaN", softmax_special}, {"rotations", rotations},
-                  {"angles", angles}, {"copies", copies}};
+    } groups[] = {{"softmax", softmax_rows},
+                  {"softmax of nothing and NaN", softmax_special},
+                  {"rotations", rotations},
+                  {"angles", angles},
+                  {"copies", copies}};
     enum { GROUPS = sizeof groups / sizeof *groups };
     struct CMUnitTest tests[GROUPS * LEVELS];
     static char names[GROUPS * LEVELS][64];
@@ -201,8 +227,10 @@ int main(void)
     for (int i = 0; i < LEVELS; i++)
         for (int g = 0; g < GROUPS; g++) {
             if ((cpu_features() & levels[i].needs) != levels[i].needs) continue;
-            snprintf(names[count], sizeof names[count], "%s %s", levels[i].rows->name, groups[g].name);
-            tests[count] = (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
+            snprintf(names[count], sizeof names[count], "%s %s", levels[i].rows->name,
+                     groups[g].name);
+            tests[count] =
+                (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
             count++;
         }
     return _cmocka_run_group_tests("row kernels", tests, count, NULL, NULL);

@@ -1,13 +1,23 @@
-/* decode_neonbf16.c: the decode kernels for NEON BF16: dot products of bf16 pairs (BFDOT), summed in f32. A K row is a row of
- * pairs as it lies in memory; V rows are taken two by two and interleaved in registers. q and p are bf16 (pair = 2 of
- * kernels.h). Rows whose channels do not lie side by side are copied first. */
+/* decode_neonbf16.c: the decode kernels for NEON BF16: dot products of bf16 pairs (BFDOT), summed
+ * in f32. A K row is a row of pairs as it lies in memory; V rows are taken two by two and
+ * interleaved in registers. q and p are bf16 (pair = 2 of kernels.h). Rows whose channels do not
+ * lie side by side are copied first. */
 #include "base/dtype.h"
 #include "cpu/arm/vec_neon.h"
 #include "cpu/decode_kernels.h"
 
-enum { GATHER_KEYS = 4, STEP = 8, ROWS = 4, KEYS = 4, WIDTH = 4 }; /* WIDTH: vectors of 4 columns of a tile of values */
+enum {
+    GATHER_KEYS = 4,
+    STEP = 8,
+    ROWS = 4,
+    KEYS = 4,
+    WIDTH = 4
+}; /* WIDTH: vectors of 4 columns of a tile of values */
 
-VEC bfloat16x8_t load_pairs(const uint16_t *p) { return vreinterpretq_bf16_u16(vld1q_u16(p)); }
+VEC bfloat16x8_t load_pairs(const uint16_t *p)
+{
+    return vreinterpretq_bf16_u16(vld1q_u16(p));
+}
 VEC bfloat16x8_t load_pairs_part(const uint16_t *p, int64_t n)
 {
     uint16_t part[STEP] = {0};
@@ -36,7 +46,8 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
     const uint16_t *k[KEYS];
     int64_t c = 0;
 #pragma GCC unroll 4
-    for (int j = 0; j < KEYS; j++) k[j] = (const uint16_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
+    for (int j = 0; j < KEYS; j++)
+        k[j] = (const uint16_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 4
@@ -45,7 +56,8 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
         int64_t n = t->channels - c;
         bfloat16x8_t key[KEYS];
 #pragma GCC unroll 4
-        for (int j = 0; j < KEYS; j++) key[j] = n >= STEP ? load_pairs(k[j] + c) : load_pairs_part(k[j] + c, n);
+        for (int j = 0; j < KEYS; j++)
+            key[j] = n >= STEP ? load_pairs(k[j] + c) : load_pairs_part(k[j] + c, n);
 #pragma GCC unroll 4
         for (int r = 0; r < row_count; r++) {
             const uint16_t *p = t->q + r * t->q_stride + c;
@@ -57,10 +69,8 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++) {
         vec dots = v_sums(sum[r]);
-        if (wanted >= KEYS)
-            v_store(t->s + r * t->s_stride, RAPT_F32, dots);
-        else
-            v_store_part(t->s + r * t->s_stride, RAPT_F32, dots, wanted);
+        if (wanted >= KEYS) v_store(t->s + r * t->s_stride, RAPT_F32, dots);
+        else v_store_part(t->s + r * t->s_stride, RAPT_F32, dots, wanted);
     }
 }
 
@@ -77,10 +87,18 @@ static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const void
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
-        case 1: qk_rows(t, 1, keys, next); break;
-        case 2: qk_rows(t, 2, keys, next); break;
-        case 3: qk_rows(t, 3, keys, next); break;
-        default: qk_rows(t, 4, keys, next); break;
+        case 1:
+            qk_rows(t, 1, keys, next);
+            break;
+        case 2:
+            qk_rows(t, 2, keys, next);
+            break;
+        case 3:
+            qk_rows(t, 3, keys, next);
+            break;
+        default:
+            qk_rows(t, 4, keys, next);
+            break;
         }
         next = NULL;
     }
@@ -88,7 +106,11 @@ static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const void
 
 DECODE_QK(neon_bf16)
 {
-    struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = 2 * q_stride, .channels = channels,
+    struct qk_call t = {.s = s + first,
+                        .q = q,
+                        .s_stride = s_stride,
+                        .q_stride = 2 * q_stride,
+                        .channels = channels,
                         .row = k->row + first};
     if (k->channel_stride == 1) {
         qk_all_rows(t, rows, last - first, next);
@@ -112,7 +134,7 @@ struct pv_call {
     int64_t o_stride, p_stride; /* p_stride in elements */
     const void *const *row;
     int64_t keys, channels;
-    struct prefetch ahead;      /* the rows of the following call */
+    struct prefetch ahead; /* the rows of the following call */
 };
 
 /* Columns channel ... channel + 4 * vectors - 1; part: how many of two vectors, 0 for all. */
@@ -169,7 +191,8 @@ VEC void pv_tile(struct pv_call *t, int row_count, int vectors, int64_t channel,
 
 VEC void pv_rows(struct pv_call *t, int row_count)
 {
-    int64_t c = 0, width = LANES * WIDTH, passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
+    int64_t c = 0, width = LANES * WIDTH,
+            passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
     t->ahead.bytes = 2 * t->channels;
     t->ahead.every = t->ahead.wait = passes;
     for (; c + width <= t->channels; c += width) pv_tile(t, row_count, WIDTH, c, 0);
@@ -181,10 +204,18 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.o += ROWS * t.o_stride, t.p += ROWS * t.p_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
-        case 1: pv_rows(&t, 1); break;
-        case 2: pv_rows(&t, 2); break;
-        case 3: pv_rows(&t, 3); break;
-        default: pv_rows(&t, 4); break;
+        case 1:
+            pv_rows(&t, 1);
+            break;
+        case 2:
+            pv_rows(&t, 2);
+            break;
+        case 3:
+            pv_rows(&t, 3);
+            break;
+        default:
+            pv_rows(&t, 4);
+            break;
         }
         t.ahead.row = t.ahead.end;
     }
@@ -192,8 +223,13 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
 
 DECODE_PV(neon_bf16)
 {
-    struct pv_call t = {.o = o, .p = (const uint16_t *)p + first, .o_stride = o_stride, .p_stride = 2 * p_stride,
-                        .row = v->row + first, .keys = last - first, .channels = channels,
+    struct pv_call t = {.o = o,
+                        .p = (const uint16_t *)p + first,
+                        .o_stride = o_stride,
+                        .p_stride = 2 * p_stride,
+                        .row = v->row + first,
+                        .keys = last - first,
+                        .channels = channels,
                         .ahead = prefetch_of(next, last - first, 0, 1)};
     if (v->channel_stride == 1) {
         pv_all_rows(t, rows);

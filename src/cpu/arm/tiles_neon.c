@@ -1,4 +1,5 @@
-/* tiles_neon.c: the NEON level: 12 x 8 register tiles of f32 (24 of 32 registers are sums), K transposed 4 x 4 in registers. */
+/* tiles_neon.c: the NEON level: 12 x 8 register tiles of f32 (24 of 32 registers are sums), K
+ * transposed 4 x 4 in registers. */
 #include "base/dtype.h"
 #include "cpu/arm/vec_neon.h"
 #include "cpu/decode_kernels.h"

@@ -1,5 +1,5 @@
-/* tiles_sve.c: the level of SVE with 256 bits: 12 x 16 register tiles of f32 (24 of 32 registers are sums), K transposed 8 x 8
- * in registers. */
+/* tiles_sve.c: the level of SVE with 256 bits: 12 x 16 register tiles of f32 (24 of 32 registers
+ * are sums), K transposed 8 x 8 in registers. */
 #include "base/dtype.h"
 #include "cpu/arm/vec_sve.h"
 #include "cpu/decode_kernels.h"

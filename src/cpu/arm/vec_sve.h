@@ -1,6 +1,6 @@
-/* vec_sve.h: the vector vocabulary of SVE with vectors of 256 bits, a length fixed at compile time; shared loops are compiled
- * once per vocabulary. dtype arguments are compile-time constants (F32, F16, BF16, for loads also I8); parts count lanes,
- * 1 ... LANES - 1. */
+/* vec_sve.h: the vector vocabulary of SVE with vectors of 256 bits, a length fixed at compile time;
+ * shared loops are compiled once per vocabulary. dtype arguments are compile-time constants (F32,
+ * F16, BF16, for loads also I8); parts count lanes, 1 ... LANES - 1. */
 #ifndef RAPT_CPU_ARM_VEC_SVE_H
 #define RAPT_CPU_ARM_VEC_SVE_H
 
@@ -16,25 +16,65 @@ enum { LANES = 8, ACCUMULATORS = 16 };
 #define V_ALL     svptrue_b32()
 #define V_PART(n) svwhilelt_b32_s64(0, n)
 
-VEC vec v_zero(void) { return svdup_f32(0); }
-VEC vec v_set(float x) { return svdup_f32(x); }
-VEC vec v_add(vec a, vec b) { return svadd_f32_x(V_ALL, a, b); }
-VEC vec v_sub(vec a, vec b) { return svsub_f32_x(V_ALL, a, b); }
-VEC vec v_mul(vec a, vec b) { return svmul_f32_x(V_ALL, a, b); }
-VEC vec v_div(vec a, vec b) { return svdiv_f32_x(V_ALL, a, b); }
-VEC vec v_fma(vec a, vec b, vec c) { return svmla_f32_x(V_ALL, c, a, b); }  /* a b + c */
-VEC vec v_fnma(vec a, vec b, vec c) { return svmls_f32_x(V_ALL, c, a, b); } /* c - a b */
-VEC vec v_max(vec a, vec b) { return svsel_f32(svcmpgt_f32(V_ALL, a, b), a, b); } /* b when one is NaN */
-VEC vec v_min(vec a, vec b) { return svsel_f32(svcmplt_f32(V_ALL, a, b), a, b); } /* b when one is NaN */
-VEC vec v_abs(vec a) { return svabs_f32_x(V_ALL, a); }
-VEC vec v_round(vec a) { return svrintn_f32_x(V_ALL, a); }
+/* clang-format off: one verb, one line */
+VEC vec v_zero(void)
+{
+    return svdup_f32(0);
+}
+VEC vec v_set(float x)
+{
+    return svdup_f32(x);
+}
+VEC vec v_add(vec a, vec b)
+{
+    return svadd_f32_x(V_ALL, a, b);
+}
+VEC vec v_sub(vec a, vec b)
+{
+    return svsub_f32_x(V_ALL, a, b);
+}
+VEC vec v_mul(vec a, vec b)
+{
+    return svmul_f32_x(V_ALL, a, b);
+}
+VEC vec v_div(vec a, vec b)
+{
+    return svdiv_f32_x(V_ALL, a, b);
+}
+VEC vec v_fma(vec a, vec b, vec c)
+{
+    return svmla_f32_x(V_ALL, c, a, b);
+} /* a b + c */
+VEC vec v_fnma(vec a, vec b, vec c)
+{
+    return svmls_f32_x(V_ALL, c, a, b);
+} /* c - a b */
+VEC vec v_max(vec a, vec b)
+{
+    return svsel_f32(svcmpgt_f32(V_ALL, a, b), a, b);
+} /* b when one is NaN */
+VEC vec v_min(vec a, vec b)
+{
+    return svsel_f32(svcmplt_f32(V_ALL, a, b), a, b);
+} /* b when one is NaN */
+VEC vec v_abs(vec a)
+{
+    return svabs_f32_x(V_ALL, a);
+}
+VEC vec v_round(vec a)
+{
+    return svrintn_f32_x(V_ALL, a);
+}
 VEC vec v_copysign(vec magnitude, vec sign)
 {
     svuint32_t bit = svand_n_u32_x(V_ALL, svreinterpret_u32_f32(sign), 0x80000000u);
     svuint32_t rest = svand_n_u32_x(V_ALL, svreinterpret_u32_f32(magnitude), 0x7fffffffu);
     return svreinterpret_f32_u32(svorr_u32_x(V_ALL, bit, rest));
 }
-VEC vec v_iota(void) { return svcvt_f32_s32_x(V_ALL, svindex_s32(0, 1)); }
+VEC vec v_iota(void)
+{
+    return svcvt_f32_s32_x(V_ALL, svindex_s32(0, 1));
+}
 /* a 2^n for integral n; 0 for n = -inf whatever a is. */
 VEC vec v_scale2(vec a, vec n)
 {
@@ -47,9 +87,20 @@ VEC vec v_keep(vec a, int first, int last, vec b)
     svint32_t i = svindex_s32(0, 1);
     return svsel_f32(svcmplt_n_s32(svcmpge_n_s32(V_ALL, i, first), i, last), a, b);
 }
-VEC float v_sum(vec a) { return svaddv_f32(V_ALL, a); }
-VEC float v_largest(vec a) { return svmaxnmv_f32(V_ALL, a); }
-VEC int v_any_nan(vec a) { return svptest_any(V_ALL, svcmpuo_f32(V_ALL, a, a)); }
+VEC float v_sum(vec a)
+{
+    return svaddv_f32(V_ALL, a);
+}
+VEC float v_largest(vec a)
+{
+    return svmaxnmv_f32(V_ALL, a);
+}
+VEC int v_any_nan(vec a)
+{
+    return svptest_any(V_ALL, svcmpuo_f32(V_ALL, a, a));
+}
+
+/* clang-format on */
 
 VEC vec v_load_lanes(svbool_t lanes, const void *p, int dtype)
 {
@@ -71,20 +122,39 @@ VEC void v_store_lanes(svbool_t lanes, void *p, int dtype, vec a)
         svst1h_u32(lanes, p, svreinterpret_u32_f16(svcvt_f16_f32_x(V_ALL, a)));
         return;
     }
-    svuint32_t bits = svreinterpret_u32_f32(a), odd = svand_n_u32_x(V_ALL, svlsr_n_u32_x(V_ALL, bits, 16), 1);
+    svuint32_t bits = svreinterpret_u32_f32(a),
+               odd = svand_n_u32_x(V_ALL, svlsr_n_u32_x(V_ALL, bits, 16), 1);
     svuint32_t rounded = svadd_u32_x(V_ALL, svadd_n_u32_x(V_ALL, bits, 0x7fff), odd);
     rounded = svsel_u32(svcmpuo_f32(V_ALL, a, a), svorr_n_u32_x(V_ALL, bits, 0x400000), rounded);
     svst1h_u32(lanes, p, svlsr_n_u32_x(V_ALL, rounded, 16));
 }
 
-VEC vec v_load(const void *p, int dtype) { return v_load_lanes(V_ALL, p, dtype); }
+/* clang-format off: one verb, one line */
+VEC vec v_load(const void *p, int dtype)
+{
+    return v_load_lanes(V_ALL, p, dtype);
+}
 /* n lanes, 0 in the others; memory past them is not read. */
-VEC vec v_load_part(const void *p, int dtype, int64_t n) { return v_load_lanes(V_PART(n), p, dtype); }
-VEC void v_store(void *p, int dtype, vec a) { v_store_lanes(V_ALL, p, dtype, a); }
-VEC void v_store_part(void *p, int dtype, vec a, int64_t n) { v_store_lanes(V_PART(n), p, dtype, a); }
+VEC vec v_load_part(const void *p, int dtype, int64_t n)
+{
+    return v_load_lanes(V_PART(n), p, dtype);
+}
+VEC void v_store(void *p, int dtype, vec a)
+{
+    v_store_lanes(V_ALL, p, dtype, a);
+}
+VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
+{
+    v_store_lanes(V_PART(n), p, dtype, a);
+}
+
+/* clang-format on */
 
 /* Sums of neighbours, those of a before those of b. */
-VEC vec v_add_pairs(vec a, vec b) { return v_add(svuzp1_f32(a, b), svuzp2_f32(a, b)); }
+VEC vec v_add_pairs(vec a, vec b)
+{
+    return v_add(svuzp1_f32(a, b), svuzp2_f32(a, b));
+}
 /* Lane i: the sum of a[i]'s lanes. */
 VEC vec v_sums(const vec a[LANES])
 {

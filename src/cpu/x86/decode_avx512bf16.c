@@ -1,6 +1,7 @@
-/* decode_avx512bf16.c: the decode kernels for AVX-512 BF16: dot products of bf16 pairs, summed in f32. A K row is a row of
- * pairs as it lies in memory; V rows are taken two by two and interleaved in registers. q and p are bf16 (pair = 2 of
- * kernels.h). Rows whose channels do not lie side by side are copied first. */
+/* decode_avx512bf16.c: the decode kernels for AVX-512 BF16: dot products of bf16 pairs, summed in
+ * f32. A K row is a row of pairs as it lies in memory; V rows are taken two by two and interleaved
+ * in registers. q and p are bf16 (pair = 2 of kernels.h). Rows whose channels do not lie side by
+ * side are copied first. */
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx512.h"
@@ -9,7 +10,10 @@
 
 enum { GATHER_KEYS = 4, STEP = 32, ROWS = 8 };
 
-VEC __m512bh load_pairs(const void *p) { return (__m512bh)_mm512_loadu_si512(p); }
+VEC __m512bh load_pairs(const void *p)
+{
+    return (__m512bh)_mm512_loadu_si512(p);
+}
 VEC __m512bh load_pairs_part(const void *p, int64_t n)
 {
     return (__m512bh)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
@@ -49,7 +53,8 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
         for (int r = 0; r < row_count; r++) {
             __m512bh x = load_pairs(t->q + r * t->q_stride + c);
 #pragma GCC unroll 8
-            for (int j = 0; j < key_count; j++) sum[r * key_count + j] = _mm512_dpbf16_ps(sum[r * key_count + j], key[j], x);
+            for (int j = 0; j < key_count; j++)
+                sum[r * key_count + j] = _mm512_dpbf16_ps(sum[r * key_count + j], key[j], x);
         }
     }
     if (c < t->channels)
@@ -58,8 +63,8 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
             __m512bh x = load_pairs_part(t->q + r * t->q_stride + c, t->channels - c);
 #pragma GCC unroll 8
             for (int j = 0; j < key_count; j++)
-                sum[r * key_count + j] =
-                    _mm512_dpbf16_ps(sum[r * key_count + j], load_pairs_part(k[j] + c, t->channels - c), x);
+                sum[r * key_count + j] = _mm512_dpbf16_ps(
+                    sum[r * key_count + j], load_pairs_part(k[j] + c, t->channels - c), x);
         }
     v_store(dots, RAPT_F32, v_sums(sum));
 #pragma GCC unroll 8
@@ -67,7 +72,8 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
         if (wanted >= key_count)
             memcpy(t->s + r * t->s_stride, dots + r * key_count, (size_t)key_count * sizeof(float));
         else
-            for (int64_t j = 0; j < wanted; j++) t->s[r * t->s_stride + j] = dots[r * key_count + j];
+            for (int64_t j = 0; j < wanted; j++)
+                t->s[r * t->s_stride + j] = dots[r * key_count + j];
 }
 
 #define QK_KEYS(rows) ((rows) == 1 ? 8 : (rows) <= 4 ? 4 : 2)
@@ -90,14 +96,30 @@ static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const void
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
-        case 1: qk_rows(t, 1, keys, next); break;
-        case 2: qk_rows(t, 2, keys, next); break;
-        case 3: qk_rows(t, 3, keys, next); break;
-        case 4: qk_rows(t, 4, keys, next); break;
-        case 5: qk_rows(t, 5, keys, next); break;
-        case 6: qk_rows(t, 6, keys, next); break;
-        case 7: qk_rows(t, 7, keys, next); break;
-        default: qk_rows(t, 8, keys, next); break;
+        case 1:
+            qk_rows(t, 1, keys, next);
+            break;
+        case 2:
+            qk_rows(t, 2, keys, next);
+            break;
+        case 3:
+            qk_rows(t, 3, keys, next);
+            break;
+        case 4:
+            qk_rows(t, 4, keys, next);
+            break;
+        case 5:
+            qk_rows(t, 5, keys, next);
+            break;
+        case 6:
+            qk_rows(t, 6, keys, next);
+            break;
+        case 7:
+            qk_rows(t, 7, keys, next);
+            break;
+        default:
+            qk_rows(t, 8, keys, next);
+            break;
         }
         next = NULL;
     }
@@ -105,7 +127,11 @@ static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const void
 
 DECODE_QK(avx512_bf16)
 {
-    struct qk_call t = {.s = s + first, .q = q, .s_stride = s_stride, .q_stride = 2 * q_stride, .channels = channels,
+    struct qk_call t = {.s = s + first,
+                        .q = q,
+                        .s_stride = s_stride,
+                        .q_stride = 2 * q_stride,
+                        .channels = channels,
                         .row = k->row + first};
     if (k->channel_stride == 1) {
         qk_all_rows(t, rows, last - first, next);
@@ -129,14 +155,14 @@ struct pv_call {
     int64_t o_stride, p_stride; /* p_stride in elements */
     const void *const *row;
     int64_t keys, channels;
-    struct prefetch ahead;  /* the rows of the following call */
+    struct prefetch ahead; /* the rows of the following call */
 };
 
 /* Columns channel ... channel + 32 * doubles - 1; part: how many of a single double, 0 for all. */
 VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel, int64_t part)
 {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4,
-                                         35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     __mmask32 wanted = part ? (__mmask32)((1ull << part) - 1) : ~(__mmask32)0;
     vec sum[8][8];
@@ -145,7 +171,8 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
 #pragma GCC unroll 8
         for (int i = 0; i < 2 * doubles; i++) {
             const float *o = t->o + r * t->o_stride + channel + i * LANES;
-            sum[r][i] = part ? _mm512_maskz_loadu_ps((__mmask16)(wanted >> i * 16), o) : v_load(o, RAPT_F32);
+            sum[r][i] = part ? _mm512_maskz_loadu_ps((__mmask16)(wanted >> i * 16), o)
+                             : v_load(o, RAPT_F32);
         }
     struct prefetch ahead = t->ahead; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
@@ -158,7 +185,8 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
         __m512bh value[8];
 #pragma GCC unroll 4
         for (int i = 0; i < doubles; i++) {
-            __m512i a = (__m512i)load_pairs_part(row + channel, part), b = (__m512i)load_pairs_part(second + channel, part);
+            __m512i a = (__m512i)load_pairs_part(row + channel, part),
+                    b = (__m512i)load_pairs_part(second + channel, part);
             if (!part) {
                 a = _mm512_loadu_si512(row + channel + i * STEP);
                 b = _mm512_loadu_si512(second + channel + i * STEP);
@@ -172,7 +200,8 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
             memcpy(&pair, t->p + r * t->p_stride + j, sizeof pair);
             __m512bh p = (__m512bh)_mm512_set1_epi32((int)pair);
 #pragma GCC unroll 8
-            for (int i = 0; i < 2 * doubles; i++) sum[r][i] = _mm512_dpbf16_ps(sum[r][i], p, value[i]);
+            for (int i = 0; i < 2 * doubles; i++)
+                sum[r][i] = _mm512_dpbf16_ps(sum[r][i], p, value[i]);
         }
     }
     t->ahead = ahead;
@@ -181,10 +210,8 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
 #pragma GCC unroll 8
         for (int i = 0; i < 2 * doubles; i++) {
             float *o = t->o + r * t->o_stride + channel + i * LANES;
-            if (part)
-                _mm512_mask_storeu_ps(o, (__mmask16)(wanted >> i * 16), sum[r][i]);
-            else
-                v_store(o, RAPT_F32, sum[r][i]);
+            if (part) _mm512_mask_storeu_ps(o, (__mmask16)(wanted >> i * 16), sum[r][i]);
+            else v_store(o, RAPT_F32, sum[r][i]);
         }
 }
 
@@ -193,10 +220,12 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
 VEC void pv_rows(struct pv_call *t, int row_count)
 {
     const int doubles = PV_DOUBLES(row_count);
-    int64_t c = 0, width = STEP * doubles, passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
+    int64_t c = 0, width = STEP * doubles,
+            passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
     t->ahead.bytes = 2 * t->channels;
     t->ahead.every = t->ahead.wait = passes;
-    for (; c + STEP * doubles <= t->channels; c += STEP * doubles) pv_tile(t, row_count, doubles, c, 0);
+    for (; c + STEP * doubles <= t->channels; c += STEP * doubles)
+        pv_tile(t, row_count, doubles, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 1, c, 0);
     if (c < t->channels) pv_tile(t, row_count, 1, c, t->channels - c);
 }
@@ -205,14 +234,30 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.o += ROWS * t.o_stride, t.p += ROWS * t.p_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
-        case 1: pv_rows(&t, 1); break;
-        case 2: pv_rows(&t, 2); break;
-        case 3: pv_rows(&t, 3); break;
-        case 4: pv_rows(&t, 4); break;
-        case 5: pv_rows(&t, 5); break;
-        case 6: pv_rows(&t, 6); break;
-        case 7: pv_rows(&t, 7); break;
-        default: pv_rows(&t, 8); break;
+        case 1:
+            pv_rows(&t, 1);
+            break;
+        case 2:
+            pv_rows(&t, 2);
+            break;
+        case 3:
+            pv_rows(&t, 3);
+            break;
+        case 4:
+            pv_rows(&t, 4);
+            break;
+        case 5:
+            pv_rows(&t, 5);
+            break;
+        case 6:
+            pv_rows(&t, 6);
+            break;
+        case 7:
+            pv_rows(&t, 7);
+            break;
+        default:
+            pv_rows(&t, 8);
+            break;
         }
         t.ahead.row = t.ahead.end;
     }
@@ -220,8 +265,13 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
 
 DECODE_PV(avx512_bf16)
 {
-    struct pv_call t = {.o = o, .p = (const uint16_t *)p + first, .o_stride = o_stride, .p_stride = 2 * p_stride,
-                        .row = v->row + first, .keys = last - first, .channels = channels,
+    struct pv_call t = {.o = o,
+                        .p = (const uint16_t *)p + first,
+                        .o_stride = o_stride,
+                        .p_stride = 2 * p_stride,
+                        .row = v->row + first,
+                        .keys = last - first,
+                        .channels = channels,
                         .ahead = prefetch_of(next, last - first, 0, 1)};
     if (v->channel_stride == 1) {
         pv_all_rows(t, rows);

@@ -1,5 +1,6 @@
-/* vec_avx512.h: the vector vocabulary of AVX-512 (F, BW, VL, DQ); shared loops are compiled once per vocabulary.
- * dtype arguments are compile-time constants (F32, F16, BF16, for loads also I8); parts count lanes, 1 ... LANES - 1. */
+/* vec_avx512.h: the vector vocabulary of AVX-512 (F, BW, VL, DQ); shared loops are compiled once
+ * per vocabulary. dtype arguments are compile-time constants (F32, F16, BF16, for loads also I8);
+ * parts count lanes, 1 ... LANES - 1. */
 #ifndef RAPT_CPU_X86_VEC_AVX512_H
 #define RAPT_CPU_X86_VEC_AVX512_H
 
@@ -12,25 +13,68 @@
 typedef __m512 vec;
 enum { LANES = 16, ACCUMULATORS = 16 };
 
-VEC vec v_zero(void) { return _mm512_setzero_ps(); }
-VEC vec v_set(float x) { return _mm512_set1_ps(x); }
-VEC vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
-VEC vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
-VEC vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
-VEC vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
-VEC vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }  /* a b + c */
-VEC vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
-VEC vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); } /* b when one is NaN */
-VEC vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); } /* b when one is NaN */
-VEC vec v_abs(vec a) { return _mm512_abs_ps(a); }
-VEC vec v_round(vec a) { return _mm512_roundscale_ps(a, 8); }
+/* clang-format off: one verb, one line */
+VEC vec v_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+VEC vec v_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+VEC vec v_add(vec a, vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+VEC vec v_sub(vec a, vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+VEC vec v_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+VEC vec v_div(vec a, vec b)
+{
+    return _mm512_div_ps(a, b);
+}
+VEC vec v_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+} /* a b + c */
+VEC vec v_fnma(vec a, vec b, vec c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+} /* c - a b */
+VEC vec v_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+} /* b when one is NaN */
+VEC vec v_min(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+} /* b when one is NaN */
+VEC vec v_abs(vec a)
+{
+    return _mm512_abs_ps(a);
+}
+VEC vec v_round(vec a)
+{
+    return _mm512_roundscale_ps(a, 8);
+}
 /* a 2^n for integral n; 0 for n = -inf whatever a is. */
-VEC vec v_scale2(vec a, vec n) { return _mm512_scalef_ps(a, n); }
+VEC vec v_scale2(vec a, vec n)
+{
+    return _mm512_scalef_ps(a, n);
+}
 VEC vec v_copysign(vec magnitude, vec sign)
 {
     return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
 }
-VEC vec v_iota(void) { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+VEC vec v_iota(void)
+{
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 /* lanes first <= i < last of a, the others of b */
 VEC vec v_keep(vec a, int first, int last, vec b)
 {
@@ -39,19 +83,36 @@ VEC vec v_keep(vec a, int first, int last, vec b)
                      _mm512_cmp_ps_mask(i, _mm512_set1_ps((float)last), _CMP_LT_OQ);
     return _mm512_mask_blend_ps(keep, b, a);
 }
-VEC float v_sum(vec a) { return _mm512_reduce_add_ps(a); }
-VEC float v_largest(vec a) { return _mm512_reduce_max_ps(a); }
-VEC int v_any_nan(vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0; }
+VEC float v_sum(vec a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+VEC float v_largest(vec a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+VEC int v_any_nan(vec a)
+{
+    return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0;
+}
 /* (a1, a0, a3, a2, ...) */
-VEC vec v_swap_pairs(vec a) { return _mm512_permute_ps(a, 0xb1); }
+VEC vec v_swap_pairs(vec a)
+{
+    return _mm512_permute_ps(a, 0xb1);
+}
 /* a b - c in even lanes, a b + c in odd lanes */
-VEC vec v_fmaddsub(vec a, vec b, vec c) { return _mm512_fmaddsub_ps(a, b, c); }
+VEC vec v_fmaddsub(vec a, vec b, vec c)
+{
+    return _mm512_fmaddsub_ps(a, b, c);
+}
 /* LANES / 2 floats, each twice */
 VEC vec v_load_twice(const float *p)
 {
     const __m512i at = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     return _mm512_permutexvar_ps(at, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
 }
+
+/* clang-format on */
 
 VEC vec v_widen(__m256i bits, int dtype)
 {
@@ -63,9 +124,11 @@ VEC vec v_widen(__m256i bits, int dtype)
 VEC __m256i v_narrow(vec a, int dtype)
 {
     if (dtype == RAPT_F16) return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512i bits = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i bits = _mm512_castps_si512(a),
+            odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-    rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
+    rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), bits,
+                                   _mm512_set1_epi32(0x400000));
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
 }
 
@@ -80,45 +143,52 @@ VEC vec v_load(const void *p, int dtype)
 VEC vec v_load_part(const void *p, int dtype, int64_t n)
 {
     __mmask16 lanes = (__mmask16)((1u << n) - 1);
-    if (dtype == RAPT_I8) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, p)));
+    if (dtype == RAPT_I8)
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, p)));
     if (dtype == RAPT_F32) return _mm512_maskz_loadu_ps(lanes, p);
     return v_widen(_mm256_maskz_loadu_epi16(lanes, p), dtype);
 }
 
 VEC void v_store(void *p, int dtype, vec a)
 {
-    if (dtype == RAPT_F32)
-        _mm512_storeu_ps(p, a);
-    else
-        _mm256_storeu_si256(p, v_narrow(a, dtype));
+    if (dtype == RAPT_F32) _mm512_storeu_ps(p, a);
+    else _mm256_storeu_si256(p, v_narrow(a, dtype));
 }
 
 VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
 {
     __mmask16 lanes = (__mmask16)((1u << n) - 1);
-    if (dtype == RAPT_F32)
-        _mm512_mask_storeu_ps(p, lanes, a);
-    else
-        _mm256_mask_storeu_epi16(p, lanes, v_narrow(a, dtype));
+    if (dtype == RAPT_F32) _mm512_mask_storeu_ps(p, lanes, a);
+    else _mm256_mask_storeu_epi16(p, lanes, v_narrow(a, dtype));
 }
 
-/* Lane i: the sum of a[i]'s lanes. A transposition by halves: 4 steps of 8, 4, 2, 1 additions of two shuffles each. */
+/* Lane i: the sum of a[i]'s lanes. A transposition by halves: 4 steps of 8, 4, 2, 1 additions of
+ * two shuffles each. */
 VEC vec v_sums(const vec a[LANES])
 {
     vec t[8], u[4], w[2];
     for (int i = 0; i < 8; i++)
-        t[i] = v_add(_mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]), _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]));
+        t[i] = v_add(_mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]),
+                     _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]));
     for (int i = 0; i < 4; i++) {
         __m512d x = _mm512_castps_pd(t[2 * i]), y = _mm512_castps_pd(t[2 * i + 1]);
-        u[i] = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+        u[i] = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                     _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
     }
     for (int i = 0; i < 2; i++)
-        w[i] = v_add(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88), _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xdd));
+        w[i] = v_add(_mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0x88),
+                     _mm512_shuffle_f32x4(u[2 * i], u[2 * i + 1], 0xdd));
     return v_add(_mm512_shuffle_f32x4(w[0], w[1], 0x88), _mm512_shuffle_f32x4(w[0], w[1], 0xdd));
 }
 
 /* One cache line past the caches. p is 64-byte aligned. */
-VEC void v_stream_line(void *p, const void *from) { _mm512_stream_si512(p, _mm512_loadu_si512(from)); }
-VEC void v_stream_end(void) { _mm_sfence(); }
+VEC void v_stream_line(void *p, const void *from)
+{
+    _mm512_stream_si512(p, _mm512_loadu_si512(from));
+}
+VEC void v_stream_end(void)
+{
+    _mm_sfence();
+}
 
 #endif
