@@ -19,6 +19,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
         load_values(a, w, key);
         scores(s);
         if (FEATURES) change_scores(s, a, w, key);
+        if (FEATURES && a->mask.data) mask_by_tensor(s, a, w, key);
         if (has_hidden(a, w, key)) mask_scores(s, a, w, key);
         copies_wait();
         block_barrier();

@@ -5,7 +5,7 @@
  * an ldmatrix fall into different banks at every head size.
  *
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
- *   FEATURES  1: windows, softcap, ALiBi, sinks and pages too (implies CAUSAL) */
+ *   FEATURES  1: windows, softcap, bias, mask, ALiBi, sinks and pages too (implies CAUSAL) */
 #ifndef RAPT_MMA_FORWARD_H
 #define RAPT_MMA_FORWARD_H
 
@@ -73,6 +73,12 @@ DEVICE uint32_t v_tile(void)
     return k_tile() + TILE_KV * PITCH;
 }
 
+/* Whether change_scores has work; it leaves natural scores. A negative scale would turn the maximum of the products around. */
+DEVICE int changes_scores(const struct attention_args *a)
+{
+    return a->softcap > 0 || a->bias.data || a->alibi.data || a->scale < 0;
+}
+
 DEVICE struct work work_of(const struct attention_args *a, int b, int head, int tile)
 {
     struct work w = {};
@@ -88,7 +94,7 @@ DEVICE struct work work_of(const struct attention_args *a, int b, int head, int 
     w.k = element_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
     w.v = element_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
     w.scale_log2 = a->scale_log2;
-    if (FEATURES && (a->softcap > 0 || a->alibi.data)) w.scale_log2 = LOG2_E;
+    if (FEATURES && changes_scores(a)) w.scale_log2 = LOG2_E;
     if (FEATURES && a->alibi.data) w.slope = load_element(element_at(&a->alibi, b, head, 0, 0), 0, DTYPE_f32);
     return w;
 }
@@ -188,6 +194,8 @@ DEVICE int is_hidden(const struct attention_args *a, const struct work *w, int q
     int position = query + w->seq.offset, hidden = key >= w->seq.kv_length;
     if (CAUSAL || FEATURES) hidden |= key > position + a->window_right;
     if (FEATURES) hidden |= key < position - a->window_left;
+    if (FEATURES && a->mask.data && !hidden && query < w->seq.q_length)
+        hidden = !LOAD(uint8_t, element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, key));
     return hidden;
 }
 
@@ -216,22 +224,41 @@ DEVICE void mask_scores(float (*s)[NT][4], const struct attention_args *a, const
     }
 }
 
-/* softcap and ALiBi; the scores are then natural ones. */
+/* Scale, softcap, bias and ALiBi, in the order that SEMANTICS gives; the scores are then natural ones. */
 DEVICE void change_scores(float (*s)[NT][4], const struct attention_args *a, const struct work *w, int key)
 {
-    if (!(a->softcap > 0) && !a->alibi.data) return;
+    if (!changes_scores(a)) return;
     float inverse = a->softcap > 0 ? a->scale / a->softcap : 0;
     struct lane lane = lane_here();
+    int64_t step = a->bias.stride[3] * dtype_bytes(a->bias.dtype);
     UNROLL for (int r = 0; r < ROWS; r++) {
-        int position = query_of(w, &lane, r) + w->seq.offset - key - 2 * lane.t;
+        int query = query_of(w, &lane, r), first = key + 2 * lane.t, position = query + w->seq.offset - first;
+        int end = a->bias.data && query < w->seq.q_length ? w->seq.kv_length - first : 0;
+        const char *bias = element_at(&a->bias, w->seq.q_batch, w->head, w->seq.q_start + query, first);
         UNROLL for (int n = 0; n < NT; n++) {
             UNROLL for (int i = 0; i < 2; i++) {
                 float *x = &s[r / 2][n][r % 2 * 2 + i];
                 int distance = position - 8 * n - i;
                 *x = a->softcap > 0 ? a->softcap * tanh_f32(*x * inverse) : *x * a->scale;
+                if (8 * n + i < end) *x += load_element(bias + (8 * n + i) * step, 0, a->bias.dtype);
                 *x -= w->slope * (float)(distance < 0 ? -distance : distance);
             }
         }
+    }
+}
+
+/* The mask tensor: 0 hides. */
+DEVICE void mask_by_tensor(float (*s)[NT][4], const struct attention_args *a, const struct work *w, int key)
+{
+    struct lane lane = lane_here();
+    UNROLL for (int r = 0; r < ROWS; r++) {
+        int query = query_of(w, &lane, r), first = key + 2 * lane.t;
+        int end = query < w->seq.q_length ? w->seq.kv_length - first : 0;
+        const char *mask = element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, first);
+        UNROLL for (int n = 0; n < NT; n++)
+            UNROLL for (int i = 0; i < 2; i++)
+                if (8 * n + i < end && !LOAD(uint8_t, mask + (8 * n + i) * a->mask.stride[3]))
+                    s[r / 2][n][r % 2 * 2 + i] = -INFINITY;
     }
 }
 
