@@ -69,8 +69,10 @@ DEVICE void release_stage(const struct consumer &c, uint32_t at)
 #endif
 }
 
+/* Of the slot and of the tile's record in it; the barrier orders the reads of the other lanes before the arrival of one. */
 DEVICE void release_q(const struct consumer &c)
 {
+    __syncwarp();
     if (lane_now(c) == 0) mbarrier_arrive(c.base + AT_Q_EMPTY + 8 * (c.slot * GROUPS + c.group));
 }
 
@@ -91,7 +93,6 @@ DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SL
     for (int k = 0; k < QK_SLICES; k++)
         ldmatrix4(at + (k >> 2) * 64 * 128 + ((((k & 3) * 2 + (thread >> 4 & 1)) ^ (row & 7)) << 4), held + (Q_HELD ? 4 * k : 0));
     registers_fence(held);
-    __syncwarp();
     release_q(c);
 }
 

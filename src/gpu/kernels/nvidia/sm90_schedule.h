@@ -102,7 +102,9 @@ DEVICE int section_heads(const struct attention_args &a, int heads)
 #else
     bytes *= a.batch;
 #endif
-    return bytes <= (16 << 20) ? heads : min_int(SECTION, heads);
+    if (bytes <= (16 << 20)) return heads;
+    bool fit = SECTION_SHORT != SECTION && bytes * SECTION_SHORT <= (int64_t)heads * (32 << 20);
+    return min_int(fit ? SECTION_SHORT : SECTION, heads);
 }
 
 /* index / per_section and so on: one thread does this once per tile. */

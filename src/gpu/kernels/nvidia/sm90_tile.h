@@ -8,6 +8,7 @@
  *   Q_REGISTERS  1: Q is an operand in registers, its slot is free at once; pays with 240 registers, D <= 128
  *   CLUSTER      2: two blocks take neighbouring row tiles of a head and share the loads of K and V by multicast
  *   SECTION      heads that are worked on together, so that their K and V stay in the L2 cache
+ *   SECTION_SHORT  heads in a section while the K and V of so many take no more than 32 MB
  *   PARTS        3: f32, each element as the sum of three bf16 parts (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i
  *                of sequence b at batch i * a.batch + b. 1: 16-bit elements
  *   PANEL_MAPS   1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is a box of its own, so that channels
@@ -38,6 +39,9 @@
 #endif
 #ifndef SECTION
 #define SECTION (CAUSAL || FEATURES ? 16 : 1) /* measured: bench/notes/hopper.md */
+#endif
+#ifndef SECTION_SHORT
+#define SECTION_SHORT SECTION
 #endif
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
