@@ -1,32 +1,40 @@
-/* bound.c: error bounds of attention from rounding analysis.
- *
- * Engines. f32 data: f32 arithmetic, one rounding u = 2^-24 per step of a sum in any order, or a
- * split that is no worse. Half data (f16, bf16): products are exact in f32, but matrix units
- * truncate when they align the terms of a group: with k terms in a group an error of at most (k +
- * 1) 2^-23 of the largest term (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA
- * tensor cores", 2021). With k >= 4 that is 1.25 steps of ua = 2^-23 per term; f32 engines: ua = u,
+/* bound.c: error bounds of attention from rounding analysis. */
+/* clang-format off */
+/* Engines. f32 data: f32 arithmetic, one rounding u = 2^-24 per step of a sum in any order, or a split that is no worse.
+ * Half data (f16, bf16): products are exact in f32, but matrix units truncate when they align the terms of a group: with
+ * k terms in a group an error of at most (k + 1) 2^-23 of the largest term (Fasi, Higham, Mikaitis, Pranesh, "Numerical
+ * behavior of NVIDIA tensor cores", 2021). With k >= 4 that is 1.25 steps of ua = 2^-23 per term; f32 engines: ua = u,
  * 1 step. gamma(n) = n ua / (1 - n ua) bounds n such steps relative to the sum of magnitudes.
  *
  * Score of key j, absolute error e_s:
- *     gamma(1.25 D + 2) |scale| sum |q k|       the dot product; 0 when its sums are exact
- *   + 4 u |scale dot|                           scale in f32, its product, log2(e) folded in
- *   + 8 u softcap                               tanh; its slope is at most 1, so the error before
- * it passes through
- *   + 3 u (|bias| + |alibi|) + 2 u |s|          the added terms and the stored score
+ *     gamma(1.25 D + 2) |scale| sum |q k|     the dot product; 0 when its sums are exact
+ *   + 4 u |scale dot|                         scale in f32, its product, log2(e) folded in
+ *   + 8 u softcap                             tanh; its slope is at most 1, so the error before it passes through
+ *   + 3 u (|bias| + |alibi|) + 2 u |s|        the added terms and the stored score
+ *
  * Weight exp(s - m), relative error expm1(e), e = e_s + 4 u |s - m| + 8 u + 10 u R:
- *     4 u |s - m| the subtraction and the base-2 exponent; 8 u the exponential itself; R rescales
- * by exp(m_old - m_new), whose exponents add up to at most |s - m|. A rescale needs a new maximum,
- * and the maxima that an engine meets form an increasing subsequence of the scores in its direction
- * through the keys: R is the longest one, forwards or backwards, + 2 for merges. Denominator,
- * relative error S = sum p_j expm1(e_j) + (the same of the sink) + gamma(1.25 n + R). Numerator of
- * channel d, divided by the total: N_d = sum p_j |v_jd| (expm1(e_j) (1 + up) + up) + gamma(1.25 n +
- * R) A_d with A_d = sum p_j |v_jd|; up: P is rounded to q's dtype before PV (0 for f32); + floor
- * sum |v_jd| / total, the absolute error of a small P: half of the smallest f16 number, or a flush
- * below 2^-126. Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype.
- * It never exceeds max |v| + |out|, because an average of values stays between them. lse = m +
- * log(total): -log(1 - S) + 4 u + 2 u |lse| + 2 u |m|; at most the largest e_j, as lse moves no
- * more than the scores. Weights output: p ((expm1(e_j) + S) / (1 - S) + 2 u |lse|), its rounding
- * and its floor. Hidden keys: exactly 0. Empty rows: exactly 0, and lse exactly -inf. */
+ *     4 u |s - m|   the subtraction and the base-2 exponent
+ *     8 u           the exponential itself
+ *     10 u R        R rescales by exp(m_old - m_new), whose exponents add up to at most |s - m|. A rescale needs a new
+ *                   maximum, and the maxima that an engine meets form an increasing subsequence of the scores in its
+ *                   direction through the keys: R is the longest one, forwards or backwards, + 2 for merges.
+ *
+ * Denominator, relative error S = sum p_j expm1(e_j) + (the same of the sink) + gamma(1.25 n + R).
+ *
+ * Numerator of channel d, divided by the total, with A_d = sum p_j |v_jd|:
+ *     N_d = sum p_j |v_jd| (expm1(e_j) (1 + up) + up) + gamma(1.25 n + R) A_d + floor sum |v_jd| / total
+ *     up: P is rounded to q's dtype before PV (0 for f32); floor: the absolute error of a small P, half of the smallest
+ *     f16 number, or a flush below 2^-126.
+ *
+ * Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype. It never exceeds max |v| + |out|,
+ * because an average of values stays between them.
+ *
+ * lse = m + log(total): -log(1 - S) + 4 u + 2 u |lse| + 2 u |m|; at most the largest e_j, as lse moves no more than the
+ * scores do.
+ *
+ * Weights output: p ((expm1(e_j) + S) / (1 - S) + 2 u |lse|), its rounding and its floor; of hidden keys exactly 0.
+ * Empty rows: exactly 0, and lse exactly -inf. */
+/* clang-format on */
 #include "bound.h"
 #include "base/dtype.h"
 

@@ -1,33 +1,44 @@
 /* problem.h: one line of text describes a problem for tests, benches and bug reports; here it
- * becomes tensors.
- *
- *   forward bf16 b1 h32/8 q4096 kv4096 d128 causal
+ * becomes tensors. */
+/* clang-format off */
+/*   forward bf16 b1 h32/8 q4096 kv4096 d128 causal
  *
  * First word: forward rope softmax qk pv causal_mask kv_replicate kv_append. Then, in any order:
- *   f32 f16 bf16 i8       type of q (and of all that is not named below); kv-f32 kv-f16 kv-bf16
- * kv-i8: of k and v out-f32               out is F32;  i64: index tensors are I64, else I32 bN
- * hN[/N] qN kvN dN[/N]  batch, query[/KV] heads, queries and keys per sequence, channels[/of v];
- * defaults 1, 1, 16, =q, 64 causal topleft windowL,R (a side may be "inf") softcapX scaleX sink
- * sink-inf alibi lse weights weights-f16 weights-bf16 bias bias=AXES bias-own bias-inf mask
- * mask=AXES   AXES: four of "bhqk", "1" where broadcast, e.g. 1h1k; bias-own: in q's type, else
- * F32; bias-inf: some entries and rows are -inf ragged ragged-q ragged-kv     packed sequences of
- * seeded lengths 0 ... q, 0 ... kv; or qlens=3,0,7 kvlens=5,0,9 kvlen kvlen=5,0,17    lengths of
- * the sequences in use, seeded or given;  pagedP: pages of P tokens, in random order blockN
- * scales=AXES    channels that share one i8 scale (0: all); axes "bht" of the scales, e.g. 1h1
- * (default bht) bthd bhtd             memory order (default bthd) neg zero huge-stride odd chan2
- * strides: token and channel backwards; KV heads repeat; over 2^31 elements between batches, heads
- *                         and tokens on untouched memory; odd padding behind each row; every second
- * channel edge                  the last element ends at an unmapped page (host memory), so that a
- * read past the end faults normal needles growing falling peaked cancelling constant tiny huge
- * denormal sincos100 integer minus1e30 nan_q nan_k nan_v inf_q inf_k inf_v minf_k   data (default
- * normal); see problem_values.c hidden-nan            keys and values that no query sees are NaN
- * seedN (odd: sink and slopes differ between sequences) batch_invariant kernel=NAME thetaX rotaryN
- * interleaved positions inplace table linearX ntkX yarnX llama3=X contextN   rope, and rope inside
- * kv_append rope                  kv_append rotates k
+ *
+ *   f32 f16 bf16 i8       type of q, and of all that is not named: kv-f32 kv-f16 kv-bf16 kv-i8 out-f32
+ *   i64                   index tensors are I64, else I32
+ *   bN hN[/N] qN kvN      sequences, query[/KV] heads, queries and keys of a sequence (1, 1, 16, as q)
+ *   dN[/N]                channels[/of v] (64)
+ *   causal topleft        causal; align is RAPT_TOP_LEFT
+ *   windowL,R             neighbours to the left and right; a side may be "inf"
+ *   softcapX scaleX sink sink-inf alibi lse weights weights-f16 weights-bf16
+ *   bias bias=AXES        AXES: four of "bhqk", "1" where it is broadcast, e.g. 1h1k; F32
+ *   bias-own bias-inf     bias in q's type; some entries and rows of it are -inf
+ *   mask mask=AXES        hides three keys of ten, and every key of some rows
+ *   ragged ragged-q ragged-kv qlens=3,0,7 kvlens=5,0,9
+ *                         packed sequences of seeded lengths 0 ... q, 0 ... kv, or the given ones
+ *   kvlen kvlen=5,0,17    keys in use of each sequence, seeded or given
+ *   pagedP                pages of P tokens, in scattered order
+ *   blockN scales=AXES    channels that share an i8 scale (0: all); axes "bht" of the scales (bht)
+ *   bthd bhtd             memory order (bthd)
+ *   neg zero odd chan2    strides: tokens and channels backwards; KV heads repeat; odd padding behind
+ *                         each row; every second channel
+ *   huge-stride           elements beyond 2^31, on memory that is touched at the data alone
+ *   edge                  tensors end at an unmapped page (host), so that a read past the end faults
+ *   normal needles growing falling peaked cancelling constant tiny huge denormal sincos100 integer
+ *   minus1e30 nan_q nan_k nan_v inf_q inf_k inf_v minf_k
+ *                         data (normal); problem_values.c says what they are for
+ *   hidden-nan            keys and values that no query sees are NaN
+ *   seedN                 odd: sinks, slopes and positions differ between sequences
+ *   batch_invariant kernel=NAME
+ *   thetaX rotaryN interleaved positions far inplace table linearX ntkX yarnX llama3=X contextN
+ *                         rope, and rope inside kv_append; far: positions beyond 2^31
+ *   rope                  kv_append rotates k
  *
  * All memory that a kernel must not use is NaN (all bits set): guards around each tensor, padding
  * between elements, keys past a length, unused pages; unused page numbers are -1. So are outputs
  * before the run. */
+/* clang-format on */
 #ifndef RAPT_TESTS_PROBLEM_H
 #define RAPT_TESTS_PROBLEM_H
 
@@ -46,12 +57,13 @@ enum problem_op {
 
 /* name, 1: every product sum of q and k is exact in f32, in any order of summation; 2: and so are
  * the scores */
-#define PROBLEM_DATA_LIST(X)                                                                       \
-    X(normal, 0)                                                                                   \
-    X(needles, 0)                                                                                  \
-    X(growing, 0) X(falling, 0) X(peaked, 0) X(cancelling, 0) X(constant, 0) X(tiny, 0) X(huge, 1) \
-        X(denormal, 0) X(sincos100, 0) X(integer, 1) X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0)       \
-            X(nan_v, 0) X(inf_q, 0) X(inf_k, 0) X(inf_v, 0) X(minf_k, 0)
+/* clang-format off */
+#define PROBLEM_DATA_LIST(X) \
+    X(normal, 0) X(needles, 0) X(growing, 0) X(falling, 0) X(peaked, 0) X(cancelling, 0) \
+    X(constant, 0) X(tiny, 0) X(huge, 1) X(denormal, 0) X(sincos100, 0) X(integer, 1) \
+    X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0) X(nan_v, 0) X(inf_q, 0) X(inf_k, 0) \
+    X(inf_v, 0) X(minf_k, 0)
+/* clang-format on */
 
 enum problem_data {
 #define DATA_ENUM(name, exact) DATA_##name,
@@ -92,7 +104,7 @@ struct problem_line {
     int64_t page_tokens, scale_block;
     uint64_t seed;
     char kernel[48];
-    bool rope, interleaved, positions, inplace, table;
+    bool rope, interleaved, positions, far, inplace, table;
     int64_t rotary, scaling;
     double theta, factor, original_context;
 };

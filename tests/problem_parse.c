@@ -227,6 +227,7 @@ static const struct word words[] = {
     {"rotary", take_count, AT(rotary), 1},
     {"interleaved", take_flag, AT(interleaved), 0},
     {"positions", take_flag, AT(positions), 0},
+    {"far", take_flag, AT(far), 0},
     {"inplace", take_flag, AT(inplace), 0},
     {"table", take_flag, AT(table), 0},
     {"linear", take_scaling, 0, RAPT_ROPE_LINEAR},

@@ -301,6 +301,36 @@ static void page_negative(struct call *c)
     c->pages[0] = -1;
 }
 
+static void ragged_keys(struct call *c)
+{
+    c->a.k = rapt_tensor_bthd(c->k, RAPT_F32, 1, HKV, B * SKV, D);
+    c->a.v = rapt_tensor_bthd(c->v, RAPT_F32, 1, HKV, B * SKV, DV);
+    c->a.kv_start = rapt_tensor_bhtd(c->starts, RAPT_I32, B + 1, 1, 1, 1);
+    c->starts[1] = SKV;
+    c->starts[2] = B * SKV;
+}
+static void kv_starts_falling(struct call *c)
+{
+    ragged_keys(c);
+    c->starts[2] = SKV - 2;
+}
+static void kv_starts_beyond(struct call *c)
+{
+    ragged_keys(c);
+    c->starts[2] = B * SKV + 1;
+}
+static void mask_short_of_ragged_keys(struct call *c)
+{
+    ragged_keys(c);
+    c->a.mask = rapt_tensor_bhtd(c->mask, RAPT_U8, B, HQ, SQ, SKV - 1);
+}
+static void length_beyond_ragged_keys(struct call *c)
+{
+    ragged_keys(c);
+    c->a.kv_length = rapt_tensor_bhtd(c->lengths, RAPT_I32, B, 1, 1, 1);
+    c->lengths[1] = SKV + 1;
+}
+
 enum when { AT_PLAN, AT_EXECUTE };
 
 static const struct refusal {
@@ -379,6 +409,10 @@ static const struct refusal {
     ROW(starts_falling, INVALID, AT_EXECUTE, "q_start[2] is 5"),
     ROW(starts_beyond, INVALID, AT_EXECUTE, "q_start[2] is 11"),
     ROW(start_negative, INVALID, AT_EXECUTE, "q_start[0] is -1"),
+    ROW(kv_starts_falling, INVALID, AT_EXECUTE, "kv_start[2] is 5"),
+    ROW(kv_starts_beyond, INVALID, AT_EXECUTE, "kv_start[2] is 15"),
+    ROW(mask_short_of_ragged_keys, INVALID, AT_EXECUTE, "mask has 6 columns"),
+    ROW(length_beyond_ragged_keys, INVALID, AT_EXECUTE, "kv_length[1] is 8 (0 ... 7)"),
     ROW(page_beyond, INVALID, AT_EXECUTE, "page_table[1, 0] is 2 (0 ... 1)"),
     ROW(page_negative, INVALID, AT_EXECUTE, "page_table[0, 0] is -1"),
 };
