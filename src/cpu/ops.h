@@ -29,6 +29,8 @@ struct row_kernels {
     /* Copies bytes; stream: past the caches where the destination's lines allow it (NULL: memcpy
      * serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);
+    /* Repeats a line of 64 bytes, which consists of equal elements, in the same way. */
+    void (*fill_stream)(void *to, const void *line, size_t bytes);
 };
 
 /* Up to here the two-part reduction of angles() is exact in f64 (the multiple of pi/2 has at most

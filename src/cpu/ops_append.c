@@ -5,6 +5,7 @@
 #include "cpu/ops.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -15,6 +16,7 @@ struct append_job {
     const rapt_kv_append_args *args;
     const struct rotation *rotation;      /* NULL: none */
     int64_t batch, kv_heads, page_tokens; /* page_tokens 0: not paged */
+    int64_t block_tokens;                 /* of an item */
 };
 
 /* New tokens of sequence b: [first, first + count) of k_new and v_new, and how many tokens the
@@ -186,26 +188,38 @@ static void append_row(const struct append_target *t, void *to, float *scale, co
             store_float(to, t->cache->dtype, c * t->cache->stride[3], row[c]);
 }
 
-static void append_token(const struct append_job *job, const struct append_target *t,
-                         const struct append_sequence *s, int64_t token, const float *cosine,
-                         const float *sine)
+/* Token and head of a sequence into the cache. */
+static void append_head(const struct append_job *job, const struct append_target *t,
+                        const struct append_sequence *s, int64_t token, int64_t head,
+                        const float *cosine, const float *sine)
 {
     int64_t at = s->held + token, outer = job->page_tokens ? page_of(job, s->b, at) : s->b;
     int64_t inner = job->page_tokens ? at % job->page_tokens : at;
     int64_t batch = job->args->q_start.dtype ? 0 : s->b;
-    for (int64_t head = 0; head < job->kv_heads; head++) {
-        float *scale = t->cache->dtype == RAPT_I8
-                           ? ops_row(t->scale, sizeof(float), outer, head, inner)
-                           : NULL;
-        append_row(t, ops_row(t->cache, dtype_size(t->cache->dtype), outer, head, inner), scale,
-                   ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token),
-                   cosine, sine);
+    float *scale =
+        t->cache->dtype == RAPT_I8 ? ops_row(t->scale, sizeof(float), outer, head, inner) : NULL;
+    append_row(t, ops_row(t->cache, dtype_size(t->cache->dtype), outer, head, inner), scale,
+               ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token), cosine,
+               sine);
+}
+
+/* Tokens first ... last - 1 in the order of the cache's memory. */
+static void append_tokens(const struct append_job *job, const struct append_target *t,
+                          const struct append_sequence *s, int64_t first, int64_t last,
+                          const float *cosine, const float *sine)
+{
+    int64_t tokens = last - first, pairs = t->rotation ? t->rotation->pairs : 0;
+    int token_first = llabs(t->cache->stride[2]) > llabs(t->cache->stride[1]);
+    for (int64_t i = 0; i < tokens * job->kv_heads; i++) {
+        int64_t head = token_first ? i % job->kv_heads : i / tokens;
+        int64_t token = token_first ? i / job->kv_heads : i % tokens;
+        append_head(job, t, s, first + token, head, cosine + token * pairs, sine + token * pairs);
     }
 }
 
 /* ---- the operation ---- */
 
-enum { BLOCK_TOKENS = 16 };
+enum { BLOCK_TOKENS = 32, TABLE_FLOATS = 2 * ROPE_PAIRS_MAX }; /* of an item; of cos and of sin */
 
 /* Item: a block of token numbers of all sequences, so that any mix of lengths is shared out. */
 static void append_block(const void *argument, int64_t index)
@@ -214,16 +228,17 @@ static void append_block(const void *argument, int64_t index)
     const rapt_kv_append_args *args = job->args;
     struct append_target k = {&args->k_new, &args->k, &args->k_scale, job->rotation};
     struct append_target v = {&args->v_new, &args->v, &args->v_scale, NULL};
-    float cosine[ROPE_PAIRS_MAX], sine[ROPE_PAIRS_MAX];
-    int64_t blocks = ceil_div(args->k_new.size[2], BLOCK_TOKENS), b = index / blocks;
+    float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
+    int64_t blocks = ceil_div(args->k_new.size[2], job->block_tokens), b = index / blocks;
     struct append_sequence s = append_sequence(job, b);
-    int64_t first = index % blocks * BLOCK_TOKENS,
-            last = first + BLOCK_TOKENS < s.count ? first + BLOCK_TOKENS : s.count;
-    for (int64_t t = first; t < last; t++) {
-        if (job->rotation) rotation_angles(job->rotation, new_position(job, &s, t), cosine, sine);
-        append_token(job, &k, &s, t, cosine, sine);
-        append_token(job, &v, &s, t, NULL, NULL);
-    }
+    int64_t first = index % blocks * job->block_tokens;
+    int64_t last = first + job->block_tokens < s.count ? first + job->block_tokens : s.count;
+    for (int64_t i = first; i < last && job->rotation; i++)
+        rotation_angles(job->rotation, new_position(job, &s, i),
+                        cosine + (i - first) * job->rotation->pairs,
+                        sine + (i - first) * job->rotation->pairs);
+    append_tokens(job, &k, &s, first, last, cosine, sine);
+    append_tokens(job, &v, &s, first, last, cosine, sine);
 }
 
 rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream)
@@ -233,12 +248,15 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     struct append_job job = {.args = args, .kv_heads = args->k_new.size[1]};
     job.batch = args->q_start.dtype ? args->q_start.size[0] - 1 : args->k_new.size[0];
     job.page_tokens = args->page_table.dtype ? args->k.size[2] : 0;
+    job.block_tokens = BLOCK_TOKENS;
     rapt_status status;
     if (args->rope) {
         if ((status = rotation_prepare(&rotation, device, args->rope, args->k_new.size[3],
                                        "rapt_kv_append")))
             return status;
         job.rotation = &rotation;
+        while (job.block_tokens > 1 && job.block_tokens * rotation.pairs > TABLE_FLOATS)
+            job.block_tokens /= 2;
     }
     if ((status = check_scale(&args->k_scale, &args->k, "k_scale")) ||
         (status = check_scale(&args->v_scale, &args->v, "v_scale")) ||
@@ -250,7 +268,7 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     double bytes = (double)job.batch * (double)args->k_new.size[1] * (double)args->k_new.size[2] *
                    (double)(args->k_new.size[3] + args->v_new.size[3]) *
                    (double)dtype_size(args->k_new.dtype);
-    ops_parallel(device, job.batch * ceil_div(args->k_new.size[2], BLOCK_TOKENS), bytes,
+    ops_parallel(device, job.batch * ceil_div(args->k_new.size[2], job.block_tokens), bytes,
                  append_block, &job);
     return RAPT_OK;
 }

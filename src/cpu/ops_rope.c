@@ -5,6 +5,8 @@
 #include "cpu/ops.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 rapt_status rotation_prepare(struct rotation *r, const rapt_device *device,
                              const rapt_rope_args *args, int64_t channels, const char *function)
@@ -117,12 +119,14 @@ static void rope_block(const void *argument, int64_t index)
     for (int64_t t = first; t < last; t++)
         rotation_angles(r, token_position(&job->args->position, b, t),
                         cosine + (t - first) * r->pairs, sine + (t - first) * r->pairs);
-    size_t x_size = dtype_size(x->dtype), out_size = dtype_size(out->dtype);
-    for (int64_t h = 0; h < x->size[1]; h++)
-        for (int64_t t = first; t < last; t++)
-            rotation_row(r, ops_row(out, out_size, b, h, t), out->dtype, out->stride[3],
-                         ops_row(x, x_size, b, h, t), x->dtype, x->stride[3], x->size[3],
-                         cosine + (t - first) * r->pairs, sine + (t - first) * r->pairs);
+    int64_t heads = x->size[1], tokens = last - first;
+    int token_first = llabs(x->stride[2]) > llabs(x->stride[1]); /* the order of memory */
+    for (int64_t i = 0; i < heads * tokens; i++) {
+        int64_t h = token_first ? i % heads : i / tokens, t = token_first ? i / heads : i % tokens;
+        rotation_row(r, ops_row(out, dtype_size(out->dtype), b, h, first + t), out->dtype,
+                     out->stride[3], ops_row(x, dtype_size(x->dtype), b, h, first + t), x->dtype,
+                     x->stride[3], x->size[3], cosine + t * r->pairs, sine + t * r->pairs);
+    }
 }
 
 rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream)

@@ -16,6 +16,11 @@ static int64_t rows_of(const rapt_tensor *t)
     return t->size[0] * t->size[1] * t->size[2];
 }
 
+/* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
+ * write. Short rows do not: the fence behind each costs more. */
+#define STREAM_BYTES 16e6
+enum { STREAM_ROW = 1024, LINE = 64 };
+
 /* Rows go to threads in blocks of about so many elements. */
 enum { BLOCK_ELEMENTS = 16384 };
 
@@ -23,6 +28,7 @@ struct row_job {
     const rapt_tensor *x, *out;
     const struct row_kernels *rows;
     int64_t block_rows, offset;
+    int stream; /* past the caches, which the tensor would not fit anyway */
 };
 
 static struct row_job row_job(const rapt_device *device, const rapt_tensor *x,
@@ -94,16 +100,21 @@ rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
 
 /* ---- causal mask ---- */
 
-static void fill_hidden(void *row, int64_t dtype, int64_t stride, int64_t first, int64_t last)
+/* -inf in elements first ... last - 1 of a row; line: 64 bytes of -inf. */
+static void fill_hidden(const struct row_job *job, void *row, const void *line, int64_t first,
+                        int64_t last)
 {
-    if (stride != 1) {
+    int64_t dtype = job->x->dtype, stride = job->x->stride[3];
+    size_t size = dtype_size(dtype), bytes = (size_t)(last - first) * size;
+    char *to = (char *)row + first * (int64_t)size;
+    if (stride != 1)
         for (int64_t j = first; j < last; j++) store_float(row, dtype, j * stride, -INFINITY);
-    } else if (dtype == RAPT_F32) {
-        float *to = row;
-        for (int64_t j = first; j < last; j++) to[j] = -INFINITY;
-    } else {
-        uint16_t *to = row, hidden = dtype == RAPT_F16 ? 0xfc00 : 0xff80;
-        for (int64_t j = first; j < last; j++) to[j] = hidden;
+    else if (job->stream && job->rows->fill_stream && bytes >= STREAM_ROW)
+        job->rows->fill_stream(to, line, bytes);
+    else {
+        size_t i = 0;
+        for (; i + LINE <= bytes; i += LINE) memcpy(to + i, line, LINE);
+        memcpy(to + i, line, bytes - i);
     }
 }
 
@@ -113,11 +124,13 @@ static void mask_block(const void *argument, int64_t index)
     const rapt_tensor *x = job->x;
     int64_t first = index * job->block_rows, last = first + job->block_rows;
     if (last > rows_of(x)) last = rows_of(x);
+    char line[LINE];
+    for (size_t i = 0; i < LINE / dtype_size(x->dtype); i++)
+        store_float(line, x->dtype, (int64_t)i, -INFINITY);
     for (int64_t r = first; r < last; r++) {
         int64_t visible = r % x->size[2] + job->offset + 1;
         if (visible < 0) visible = 0;
-        if (visible < x->size[3])
-            fill_hidden(numbered_row(x, r), x->dtype, x->stride[3], visible, x->size[3]);
+        if (visible < x->size[3]) fill_hidden(job, numbered_row(x, r), line, visible, x->size[3]);
     }
 }
 
@@ -126,6 +139,7 @@ rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *ar
 {
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->x);
+    job.stream = elements_of(&args->x) * (double)dtype_size(args->x.dtype) > STREAM_BYTES;
     job.offset = args->align == RAPT_TOP_LEFT ? 0 : args->x.size[3] - args->x.size[2];
     ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 2,
                  mask_block, &job);
@@ -133,10 +147,6 @@ rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *ar
 }
 
 /* ---- KV head replication ---- */
-
-/* Replicas of more bytes than this leave the caches anyway, so they bypass them: no read before
- * each write. */
-#define STREAM_BYTES 16e6
 
 struct replicate_job {
     const rapt_tensor *from[2];
@@ -190,7 +200,7 @@ rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *
     double bytes = elements_of(&args->k_out) * (double)dtype_size(args->k.dtype) +
                    elements_of(&args->v_out) * (double)dtype_size(args->v.dtype);
     job.stream = bytes > STREAM_BYTES;
-    job.block_tokens = 32;
+    job.block_tokens = 256;
     job.blocks = ceil_div(args->k.size[2], job.block_tokens);
     ops_parallel(device, 2 * args->k.size[0] * args->k.size[1] * job.blocks, bytes, replicate_block,
                  &job);

@@ -141,7 +141,7 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
 static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
                         float *scratch)
 {
-    float *kept = n <= SOFTMAX_SCRATCH ? scratch : NULL;
+    float *kept = n <= SOFTMAX_SCRATCH ? scratch : to_dtype == RAPT_F32 ? to : NULL;
     float m = row_largest_of(from, from_dtype, n, kept);
     if (m == -INFINITY) {
         row_fill_to(to, to_dtype, n, row_has_nan(from, from_dtype, n) ? NAN : 0);
@@ -293,6 +293,19 @@ static void copy_stream_row(void *to, const void *from, size_t bytes)
 }
 #endif
 
+#ifndef ROWS_WITHOUT_STREAM
+static void fill_stream_row(void *to, const void *line, size_t bytes)
+{
+    size_t head = -(uintptr_t)to & 63;
+    if (head > bytes) head = bytes;
+    memcpy(to, line, head);
+    size_t i = head;
+    for (; i + 64 <= bytes; i += 64) v_stream_line((char *)to + i, line);
+    memcpy((char *)to + i, line, bytes - i);
+    v_stream_end();
+}
+#endif
+
 const struct row_kernels ROWS_NAME = {
     .name = ROWS_TEXT,
     .softmax = softmax_row,
@@ -301,5 +314,6 @@ const struct row_kernels ROWS_NAME = {
     .angles = angles_row,
 #ifndef ROWS_WITHOUT_STREAM
     .copy_stream = copy_stream_row,
+    .fill_stream = fill_stream_row,
 #endif
 };

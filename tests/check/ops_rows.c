@@ -195,19 +195,26 @@ static void angles(void **state)
 
 /* ---- copies ---- */
 
+/* A copy and a fill at every kind of alignment: the bytes themselves and nothing around them. */
 static void copies(void **state)
 {
     const struct level *level = *state;
+    unsigned char line[64];
+    memset(line, 0x5a, sizeof line);
     if (!level->rows->copy_stream) return;
     for (size_t offset = 0; offset < 130; offset += 13)
-        for (size_t bytes = 0; bytes < 1000; bytes += 37) {
-            memset(to_memory, 0xff, sizeof to_memory);
-            for (size_t i = 0; i < bytes; i++) from_memory[i + 5] = (unsigned char)(i * 7);
-            level->rows->copy_stream(to_memory + offset, from_memory + 5, bytes);
-            assert_memory_equal(to_memory + offset, from_memory + 5, bytes);
-            for (size_t i = 0; i < offset; i++) assert_int_equal(to_memory[i], 0xff);
-            for (size_t i = 0; i < 64; i++) assert_int_equal(to_memory[offset + bytes + i], 0xff);
-        }
+        for (size_t bytes = 0; bytes < 1000; bytes += 37)
+            for (int fill = 0; fill < 2; fill++) {
+                memset(to_memory, 0xff, sizeof to_memory);
+                for (size_t i = 0; i < bytes; i++)
+                    from_memory[i + 5] = fill ? 0x5a : (unsigned char)(i * 7);
+                if (fill) level->rows->fill_stream(to_memory + offset, line, bytes);
+                else level->rows->copy_stream(to_memory + offset, from_memory + 5, bytes);
+                assert_memory_equal(to_memory + offset, from_memory + 5, bytes);
+                for (size_t i = 0; i < offset; i++) assert_int_equal(to_memory[i], 0xff);
+                for (size_t i = 0; i < 64; i++)
+                    assert_int_equal(to_memory[offset + bytes + i], 0xff);
+            }
 }
 
 int main(void)
