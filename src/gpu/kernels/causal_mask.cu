@@ -1,16 +1,21 @@
-/* causal_mask.cu: scores = -inf in place where a key is hidden: right of the diagonal; with the composed path's options also by window,
- * length and mask, after softcap, bias and ALiBi. Portable. Hidden runs are written without being read. */
+/* causal_mask.cu: scores = -inf in place where a key is hidden: right of the diagonal; with the
+ * composed path's options also by window, length and mask, after softcap, bias and ALiBi. Portable.
+ * Hidden runs are written without being read. */
 #include "rows.h"
 
 enum { WAVES = THREADS / WAVE };
 
 /* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
-DEVICE float changed_score(const struct attention_args *a, const struct score_row *r, float s, int key)
+DEVICE float changed_score(const struct attention_args *a, const struct score_row *r, float s,
+                           int key)
 {
     int token = r->seq.q_start + r->query;
-    if (a->mask.data && !LOAD(uint8_t, element_at(&a->mask, r->seq.q_batch, r->head, token, key))) return -INFINITY;
+    if (a->mask.data && !LOAD(uint8_t, element_at(&a->mask, r->seq.q_batch, r->head, token, key)))
+        return -INFINITY;
     if (a->softcap > 0) s = a->softcap * tanh_f32(s / a->softcap);
-    if (a->bias.data) s += load_element(element_at(&a->bias, r->seq.q_batch, r->head, token, key), 0, a->bias.dtype);
+    if (a->bias.data)
+        s += load_element(element_at(&a->bias, r->seq.q_batch, r->head, token, key), 0,
+                          a->bias.dtype);
     if (a->alibi.data) {
         int distance = r->query + r->seq.offset - key;
         float slope = load_element(element_at(&a->alibi, r->b, r->head, 0, 0), 0, DTYPE_f32);
@@ -23,13 +28,16 @@ DEVICE float changed_score(const struct attention_args *a, const struct score_ro
 DEVICE void hide_elements(const struct view *v, char *row, int first, int end, int lanes, int lane)
 {
     int64_t step = v->stride[3] * dtype_bytes(v->dtype);
-    for (int at = first + lane; at < end; at += lanes) store_element(row + at * step, 0, v->dtype, -INFINITY);
+    for (int at = first + lane; at < end; at += lanes)
+        store_element(row + at * step, 0, v->dtype, -INFINITY);
 }
 
 /* Columns [first, end), in runs of 16 bytes where they are aligned (run elements; 1: nowhere). */
 DEVICE void hide(const struct view *v, char *row, int first, int end, int run, int lanes, int lane)
 {
-    uint32_t pair = v->dtype == DTYPE_f32 ? 0xff800000u : v->dtype == DTYPE_f16 ? 0xfc00fc00u : 0xff80ff80u;
+    uint32_t pair = v->dtype == DTYPE_f32   ? 0xff800000u
+                    : v->dtype == DTYPE_f16 ? 0xfc00fc00u
+                                            : 0xff80ff80u;
     int from = (first + run - 1) / run * run, to = end / run * run;
     if (run == 1 || from >= to) {
         hide_elements(v, row, first, end, lanes, lane);
@@ -37,7 +45,8 @@ DEVICE void hide(const struct view *v, char *row, int first, int end, int run, i
     }
     uint4 all = {pair, pair, pair, pair};
     hide_elements(v, row, first, from, lanes, lane);
-    for (int at = from + lane * run; at < to; at += lanes * run) STORE(uint4, row + at * (16 / run), all);
+    for (int at = from + lane * run; at < to; at += lanes * run)
+        STORE(uint4, row + at * (16 / run), all);
     hide_elements(v, row, to, end, lanes, lane);
 }
 
@@ -52,7 +61,8 @@ DEVICE void one_row(const struct attention_args *a, int64_t row, int lanes, int 
     char *to = element_at(&a->scores, r.seq.q_batch, r.head, r.seq.q_start + r.query, 0);
     int64_t step = a->scores.stride[3] * dtype_bytes(a->scores.dtype);
     int position = r.query + r.seq.offset, run = a->scores.dtype == DTYPE_f32 ? 4 : 8;
-    int end = larger(0, smaller(smaller(r.seq.kv_length, a->columns), position + a->window_right + 1));
+    int end =
+        larger(0, smaller(smaller(r.seq.kv_length, a->columns), position + a->window_right + 1));
     int first = larger(0, smaller(end, position - a->window_left));
     if (!runs_aligned(&a->scores, run)) run = 1;
     hide(&a->scores, to, 0, first, run, lanes, lane);

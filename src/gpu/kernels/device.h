@@ -1,5 +1,6 @@
-/* device.h: the one header that knows both device languages, CUDA (nvcc) and HIP (clang without ROCm): ids, barriers, shuffles, conversions,
- * the few elementary functions that attention needs, and access to elements of a view. Everything else is one plain source. */
+/* device.h: the one header that knows both device languages, CUDA (nvcc) and HIP (clang without
+ * ROCm): ids, barriers, shuffles, conversions, the few elementary functions that attention needs,
+ * and access to elements of a view. Everything else is one plain source. */
 #ifndef RAPT_DEVICE_H
 #define RAPT_DEVICE_H
 
@@ -7,15 +8,16 @@
 #include <stddef.h>
 
 #if defined(__HIP__)
-/* ---- HIP ------------------------------------------------------------------------------------------------------------------- */
-#define __global__ __attribute__((global))
-#define __device__ __attribute__((device))
-#define __shared__ __attribute__((shared))
+/* ---- HIP ------------------------------------------------------------------------------------- */
+#define __global__      __attribute__((global))
+#define __device__      __attribute__((device))
+#define __shared__      __attribute__((shared))
 #define __forceinline__ inline __attribute__((always_inline))
-#define LAUNCH(threads, blocks_per_unit) __attribute__((amdgpu_flat_work_group_size(threads, threads)))
+#define LAUNCH(threads, blocks_per_unit)                                                           \
+    __attribute__((amdgpu_flat_work_group_size(threads, threads)))
 #define BY_VALUE /* CUDA: __grid_constant__ */
-typedef float    float4 __attribute__((ext_vector_type(4)));
-typedef float    float2 __attribute__((ext_vector_type(2)));
+typedef float float4 __attribute__((ext_vector_type(4)));
+typedef float float2 __attribute__((ext_vector_type(2)));
 typedef uint32_t uint4 __attribute__((ext_vector_type(4)));
 typedef uint32_t uint2 __attribute__((ext_vector_type(2)));
 #define INFINITY __builtin_inff()
@@ -29,10 +31,11 @@ typedef uint32_t uint2 __attribute__((ext_vector_type(2)));
 #else
 #define WAVE 32
 #endif
-/* The kernel's first parameter, where the hardware keeps it: a by-value struct whose address is taken, or whose arrays are indexed at
- * run time, would be copied to scratch. */
+/* The kernel's first parameter, where the hardware keeps it: a by-value struct whose address is
+ * taken, or whose arrays are indexed at run time, would be copied to scratch. */
 #define ARGUMENT(type, name)                                                                       \
-    ((void)name, (const struct type *)(const __attribute__((address_space(4))) struct type *)__builtin_amdgcn_kernarg_segment_ptr())
+    ((void)name, (const struct type *)(const __attribute__((                                       \
+                     address_space(4))) struct type *)__builtin_amdgcn_kernarg_segment_ptr())
 
 static __device__ __forceinline__ uint32_t bits_of(float x)
 {
@@ -42,7 +45,8 @@ static __device__ __forceinline__ float float_of(uint32_t x)
 {
     return __builtin_bit_cast(float, x);
 }
-/* The fence names LDS alone: a fence of all memory would invalidate caches at every barrier (gfx11, gfx12). */
+/* The fence names LDS alone: a fence of all memory would invalidate caches at every barrier (gfx11,
+ * gfx12). */
 static __device__ __forceinline__ void block_barrier(void)
 {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup", "local");
@@ -58,14 +62,17 @@ static __device__ __forceinline__ void wave_barrier(void)
 }
 static __device__ __forceinline__ float lane_xor(float x, int mask)
 {
-    return float_of(__builtin_amdgcn_ds_bpermute(((THREAD ^ mask) & (WAVE - 1)) << 2, (int)bits_of(x)));
+    return float_of(
+        __builtin_amdgcn_ds_bpermute(((THREAD ^ mask) & (WAVE - 1)) << 2, (int)bits_of(x)));
 }
-/* Within 16 lanes: swaps of 1, of 2, then mirrors of 8 and of 16, which after the former act as swaps of 4 and of 8. */
+/* Within 16 lanes: swaps of 1, of 2, then mirrors of 8 and of 16, which after the former act as
+ * swaps of 4 and of 8. */
 #define DPP_SWAP_1    0xB1
 #define DPP_SWAP_2    0x4E
 #define DPP_MIRROR_8  0x141
 #define DPP_MIRROR_16 0x140
-#define DPP(x, control) float_of(__builtin_amdgcn_update_dpp(0, (int)bits_of(x), control, 0xf, 0xf, true))
+#define DPP(x, control)                                                                            \
+    float_of(__builtin_amdgcn_update_dpp(0, (int)bits_of(x), control, 0xf, 0xf, true))
 static __device__ __forceinline__ float sum_of_16(float x)
 {
     x += DPP(x, DPP_SWAP_1);
@@ -80,7 +87,8 @@ static __device__ __forceinline__ float max_of_16(float x)
     x = __builtin_fmaxf(x, DPP(x, DPP_MIRROR_8));
     return __builtin_fmaxf(x, DPP(x, DPP_MIRROR_16));
 }
-/* The same number, but new to the compiler: addresses made from it are not kept in registers across a loop. */
+/* The same number, but new to the compiler: addresses made from it are not kept in registers across
+ * a loop. */
 static __device__ __forceinline__ int fresh(int x)
 {
     asm volatile("" : "+v"(x));
@@ -88,7 +96,8 @@ static __device__ __forceinline__ int fresh(int x)
 }
 #define LOAD(type, address)         (*(const __attribute__((address_space(1))) type *)(address))
 #define STORE(type, address, value) (*(__attribute__((address_space(1))) type *)(address) = (value))
-static __device__ __forceinline__ float exp2_fast(float x) /* 1 ulp; -inf gives 0; results below 2^-126 give 0 */
+static __device__ __forceinline__ float
+exp2_fast(float x) /* 1 ulp; -inf gives 0; results below 2^-126 give 0 */
 {
     return __builtin_amdgcn_exp2f(x);
 }
@@ -96,7 +105,8 @@ static __device__ __forceinline__ float log2_fast(float x)
 {
     return __builtin_amdgcn_logf(x);
 }
-static __device__ __forceinline__ float maximum(float a, float b) /* the other one when one is NaN */
+static __device__ __forceinline__ float maximum(float a,
+                                                float b) /* the other one when one is NaN */
 {
     return __builtin_fmaxf(a, b);
 }
@@ -149,18 +159,18 @@ static __device__ __forceinline__ float4 float4_of(float x, float y, float z, fl
 }
 
 #else
-/* ---- CUDA ------------------------------------------------------------------------------------------------------------------ */
+/* ---- CUDA ------------------------------------------------------------------------------------ */
 #define LAUNCH(threads, blocks_per_unit) __launch_bounds__(threads, blocks_per_unit)
 #define BY_VALUE                         __grid_constant__
 #ifndef INFINITY
 #define INFINITY __int_as_float(0x7f800000)
 #endif
-#define THREAD  ((int)threadIdx.x)
-#define BLOCK_X ((int)blockIdx.x)
-#define BLOCK_Y ((int)blockIdx.y)
-#define BLOCK_Z ((int)blockIdx.z)
-#define WAVE    32
-#define ARGUMENT(type, name) (&(name))
+#define THREAD                      ((int)threadIdx.x)
+#define BLOCK_X                     ((int)blockIdx.x)
+#define BLOCK_Y                     ((int)blockIdx.y)
+#define BLOCK_Z                     ((int)blockIdx.z)
+#define WAVE                        32
+#define ARGUMENT(type, name)        (&(name))
 
 static __device__ __forceinline__ uint32_t bits_of(float x)
 {
@@ -196,7 +206,8 @@ static __device__ __forceinline__ float max_of_16(float x)
     x = fmaxf(x, lane_xor(x, 4));
     return fmaxf(x, lane_xor(x, 8));
 }
-/* The same number, but new to the compiler: addresses made from it are not kept in registers across a loop. */
+/* The same number, but new to the compiler: addresses made from it are not kept in registers across
+ * a loop. */
 static __device__ __forceinline__ int fresh(int x)
 {
     asm volatile("" : "+r"(x));
@@ -205,7 +216,8 @@ static __device__ __forceinline__ int fresh(int x)
 /* Global memory that this launch does not write before it reads; and a store to it. */
 #define LOAD(type, address)         __ldg((const type *)(address))
 #define STORE(type, address, value) (*(type *)(address) = (value))
-static __device__ __forceinline__ float exp2_fast(float x) /* 2 ulp; -inf gives 0; results below 2^-126 give 0 */
+static __device__ __forceinline__ float
+exp2_fast(float x) /* 2 ulp; -inf gives 0; results below 2^-126 give 0 */
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -217,7 +229,8 @@ static __device__ __forceinline__ float log2_fast(float x)
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-static __device__ __forceinline__ float maximum(float a, float b) /* the other one when one is NaN */
+static __device__ __forceinline__ float maximum(float a,
+                                                float b) /* the other one when one is NaN */
 {
     return fmaxf(a, b);
 }
@@ -277,9 +290,9 @@ static __device__ __forceinline__ float4 float4_of(float x, float y, float z, fl
 }
 #endif
 
-/* ---- Both ------------------------------------------------------------------------------------------------------------------ */
-#define DEVICE static __device__ __forceinline__
-#define UNROLL _Pragma("unroll")
+/* ---- Both ------------------------------------------------------------------------------------ */
+#define DEVICE       static __device__ __forceinline__
+#define UNROLL       _Pragma("unroll")
 #define KERNEL_ENTRY extern "C" __global__
 
 #define LOG2_E 1.4426950408889634f
@@ -325,7 +338,8 @@ DEVICE int is_finite(float x)
     return (bits_of(x) & 0x7f800000u) != 0x7f800000u;
 }
 
-/* tanh: Lambert's continued fraction to 9 below 0.7 (relative error 1e-8), else 1 - 2 / (e^2x + 1). */
+/* tanh: Lambert's continued fraction to 9 below 0.7 (relative error 1e-8), else 1 - 2 / (e^2x + 1).
+ */
 DEVICE float tanh_f32(float x)
 {
     float a = x < 0 ? -x : x, xx = x * x;
@@ -334,11 +348,12 @@ DEVICE float tanh_f32(float x)
     return x < 0 ? -y : x != x ? x : y;
 }
 
-/* sin and cos of an angle of any size, in radians. x is reduced to [-pi/4, pi/4] in f64 with pi/2 in two parts; Taylor series
- * on that range err by less than 2e-9, far below f32. */
+/* sin and cos of an angle of any size, in radians. x is reduced to [-pi/4, pi/4] in f64 with pi/2
+ * in two parts; Taylor series on that range err by less than 2e-9, far below f32. */
 DEVICE void sincos_f64(double x, float *sine, float *cosine)
 {
-    const double two_over_pi = 0.63661977236758138, half_pi = 1.5707963267948966, half_pi_rest = 6.123233995736766e-17;
+    const double two_over_pi = 0.63661977236758138, half_pi = 1.5707963267948966,
+                 half_pi_rest = 6.123233995736766e-17;
     double turns = nearest_f64(x * two_over_pi);
     double r = fused_f64(-turns, half_pi_rest, fused_f64(-turns, half_pi, x));
     if (r > 0.8 || r < -0.8) { /* above 2^52 turns is off by some: take the rest away */
@@ -348,18 +363,24 @@ DEVICE void sincos_f64(double x, float *sine, float *cosine)
     }
     int quarter = (int)(turns - 4 * floor_f64(turns * 0.25)) & 3;
     float f = (float)r, ff = f * f;
-    float s = f + f * ff * (-1 / 6.0f + ff * (1 / 120.0f + ff * (-1 / 5040.0f + ff * (1 / 362880.0f))));
-    float c = 1 + ff * (-0.5f + ff * (1 / 24.0f + ff * (-1 / 720.0f + ff * (1 / 40320.0f + ff * (-1 / 3628800.0f)))));
+    float s =
+        f + f * ff * (-1 / 6.0f + ff * (1 / 120.0f + ff * (-1 / 5040.0f + ff * (1 / 362880.0f))));
+    float c =
+        1 + ff * (-0.5f + ff * (1 / 24.0f +
+                                ff * (-1 / 720.0f + ff * (1 / 40320.0f + ff * (-1 / 3628800.0f)))));
     float first = quarter & 1 ? c : s, second = quarter & 1 ? s : c;
     *sine = quarter & 2 ? -first : first;
     *cosine = (quarter + 1) & 2 ? -second : second;
 }
 
-/* ---- Elements of views ----------------------------------------------------------------------------------------------------- */
+/* ---- Elements of views ----------------------------------------------------------------------- */
 
 DEVICE int dtype_bytes(int64_t dtype)
 {
-    return dtype == DTYPE_f32 || dtype == DTYPE_i32 ? 4 : dtype == DTYPE_f16 || dtype == DTYPE_bf16 ? 2 : dtype == DTYPE_i64 ? 8 : 1;
+    return dtype == DTYPE_f32 || dtype == DTYPE_i32    ? 4
+           : dtype == DTYPE_f16 || dtype == DTYPE_bf16 ? 2
+           : dtype == DTYPE_i64                        ? 8
+                                                       : 1;
 }
 
 DEVICE float load_element(const void *base, int64_t index, int64_t dtype)
@@ -372,24 +393,28 @@ DEVICE float load_element(const void *base, int64_t index, int64_t dtype)
 
 DEVICE void store_element(void *base, int64_t index, int64_t dtype, float x)
 {
-    if (dtype == DTYPE_f32)
-        STORE(float, (float *)base + index, x);
+    if (dtype == DTYPE_f32) STORE(float, (float *)base + index, x);
     else
-        STORE(uint16_t, (uint16_t *)base + index, dtype == DTYPE_f16 ? f32_to_f16(x) : f32_to_bf16(x));
+        STORE(uint16_t, (uint16_t *)base + index,
+              dtype == DTYPE_f16 ? f32_to_f16(x) : f32_to_bf16(x));
 }
 
 DEVICE int64_t load_index(const struct view *v, int64_t i0, int64_t i2)
 {
     int64_t at = i0 * v->stride[0] + i2 * v->stride[2];
-    return v->dtype == DTYPE_i64 ? LOAD(int64_t, (const int64_t *)v->data + at) : LOAD(int32_t, (const int32_t *)v->data + at);
+    return v->dtype == DTYPE_i64 ? LOAD(int64_t, (const int64_t *)v->data + at)
+                                 : LOAD(int32_t, (const int32_t *)v->data + at);
 }
 
 DEVICE char *element_at(const struct view *v, int64_t i0, int64_t i1, int64_t i2, int64_t i3)
 {
-    return (char *)v->data + (i0 * v->stride[0] + i1 * v->stride[1] + i2 * v->stride[2] + i3 * v->stride[3]) * dtype_bytes(v->dtype);
+    return (char *)v->data +
+           (i0 * v->stride[0] + i1 * v->stride[1] + i2 * v->stride[2] + i3 * v->stride[3]) *
+               dtype_bytes(v->dtype);
 }
 
-/* Whether runs of `elements` channels that start at a multiple of it are contiguous and aligned to their size in every row. */
+/* Whether runs of `elements` channels that start at a multiple of it are contiguous and aligned to
+ * their size in every row. */
 DEVICE int runs_aligned(const struct view *v, int elements)
 {
     int64_t strides = v->stride[0] | v->stride[1] | v->stride[2];
@@ -401,9 +426,10 @@ DEVICE int runs_aligned(const struct view *v, int elements)
 DEVICE float4 unpack_four(uint2 h, int64_t dtype)
 {
     if (dtype == DTYPE_bf16)
-        return float4_of(float_of(h.x << 16), float_of(h.x & 0xffff0000u), float_of(h.y << 16), float_of(h.y & 0xffff0000u));
-    return float4_of(f16_to_f32((uint16_t)h.x), f16_to_f32((uint16_t)(h.x >> 16)), f16_to_f32((uint16_t)h.y),
-                     f16_to_f32((uint16_t)(h.y >> 16)));
+        return float4_of(float_of(h.x << 16), float_of(h.x & 0xffff0000u), float_of(h.y << 16),
+                         float_of(h.y & 0xffff0000u));
+    return float4_of(f16_to_f32((uint16_t)h.x), f16_to_f32((uint16_t)(h.x >> 16)),
+                     f16_to_f32((uint16_t)h.y), f16_to_f32((uint16_t)(h.y >> 16)));
 }
 
 DEVICE uint32_t pack_two(float low, float high, int64_t dtype)
@@ -434,9 +460,11 @@ DEVICE void load_eight(const void *base, int64_t dtype, float *x)
     }
     uint4 h = LOAD(uint4, base);
     uint32_t w[4] = {h.x, h.y, h.z, h.w};
-    UNROLL for (int i = 0; i < 4; i++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
         x[2 * i] = dtype == DTYPE_f16 ? f16_to_f32((uint16_t)w[i]) : float_of(w[i] << 16);
-        x[2 * i + 1] = dtype == DTYPE_f16 ? f16_to_f32((uint16_t)(w[i] >> 16)) : float_of(w[i] & 0xffff0000u);
+        x[2 * i + 1] =
+            dtype == DTYPE_f16 ? f16_to_f32((uint16_t)(w[i] >> 16)) : float_of(w[i] & 0xffff0000u);
     }
 }
 
@@ -455,7 +483,7 @@ DEVICE void store_eight(void *base, int64_t dtype, const float *x)
     STORE(uint4, base, h);
 }
 
-/* ---- Sequences ------------------------------------------------------------------------------------------------------------- */
+/* ---- Sequences ------------------------------------------------------------------------------- */
 
 /* Where the tokens of a sequence lie: ragged tensors have batch 0 and start at `start`. */
 struct sequence {
@@ -482,8 +510,9 @@ DEVICE struct sequence sequence_of(const struct attention_args *a, int b)
     return s;
 }
 
-/* The block of a grid of (tile, head, batch), renumbered: sections of `section` (head, batch) pairs follow each other, so that their
- * keys share the cache, and within one the tiles come in falling order, heads fastest: causal work is longest first. */
+/* The block of a grid of (tile, head, batch), renumbered: sections of `section` (head, batch) pairs
+ * follow each other, so that their keys share the cache, and within one the tiles come in falling
+ * order, heads fastest: causal work is longest first. */
 enum { GRID_LIMIT = 65535 }; /* blocks on the y and z axes of a grid */
 
 struct tile_place {

@@ -1,12 +1,14 @@
-/* flash.h: the portable fused forward, f32 arithmetic, one block per (query tile, head, sequence); online softmax over tiles of TILE_KV keys
- * (Milakov and Gimelshein 2018; Dao et al. 2022). The three flash_attention sources include it with
+/* flash.h: the portable fused forward, f32 arithmetic, one block per (query tile, head, sequence);
+ * online softmax over tiles of TILE_KV keys (Milakov and Gimelshein 2018; Dao et al. 2022). The
+ * three flash_attention sources include it with
  *
- *   FLASH_CAUSAL    1: window_right is 0, and whole tiles to the right are skipped; 0: every key in use is visible
- *   FLASH_GENERAL   1: everything rapt_attention can ask (implies windows): softcap, bias, mask, ALiBi, sink, pages, i8
- *   FLASH_AT_ONCE   1: a tile of K and of V lies in shared memory complete: least latency, for few queries; 0: in parts
+ *   FLASH_CAUSAL    1: window_right is 0, and whole tiles to the right are skipped; 0: every key in
+ * use is visible FLASH_GENERAL   1: everything rapt_attention can ask (implies windows): softcap,
+ * bias, mask, ALiBi, sink, pages, i8 FLASH_AT_ONCE   1: a tile of K and of V lies in shared memory
+ * complete: least latency, for few queries; 0: in parts
  *
- * D and DV are multiples of 64, the most channels the row serves; fewer are padded by zeros. Shared memory, in float4:
- * Q [TILE_Q][D / 4], stage (K part, then V part), P [TILE_Q][TILE_KV / 4]. */
+ * D and DV are multiples of 64, the most channels the row serves; fewer are padded by zeros. Shared
+ * memory, in float4: Q [TILE_Q][D / 4], stage (K part, then V part), P [TILE_Q][TILE_KV / 4]. */
 #ifndef RAPT_FLASH_H
 #define RAPT_FLASH_H
 
@@ -17,32 +19,39 @@
 #endif
 
 enum {
-    PART = FLASH_AT_ONCE ? D : 64,                                      /* channels of K staged at a time */
-    V_KEYS = FLASH_AT_ONCE || DV <= 64 ? TILE_KV : DV <= 128 ? TILE_KV / 2 : DV <= 256 ? TILE_KV / 4 : TILE_KV / 8,
+    PART = FLASH_AT_ONCE ? D : 64, /* channels of K staged at a time */
+    V_KEYS = FLASH_AT_ONCE || DV <= 64 ? TILE_KV
+             : DV <= 128               ? TILE_KV / 2
+             : DV <= 256               ? TILE_KV / 4
+                                       : TILE_KV / 8,
     Q_FLOAT4 = TILE_Q * D / 4,
     K_FLOAT4 = TILE_KV * PART / 4,
     V_FLOAT4 = V_KEYS * DV / 4,
-    STAGE_FLOAT4 = FLASH_AT_ONCE ? K_FLOAT4 + V_FLOAT4 : K_FLOAT4 > V_FLOAT4 ? K_FLOAT4 : V_FLOAT4,
+    STAGE_FLOAT4 = FLASH_AT_ONCE         ? K_FLOAT4 + V_FLOAT4
+                   : K_FLOAT4 > V_FLOAT4 ? K_FLOAT4
+                                         : V_FLOAT4,
     P_FLOAT4 = TILE_Q * TILE_KV / 4
 };
 static_assert(DV <= D, "the output is staged where Q was");
-static_assert(SHARED_BYTES == 16 * (Q_FLOAT4 + STAGE_FLOAT4 + P_FLOAT4), "the row's shared memory is what the tiles need");
+static_assert(SHARED_BYTES == 16 * (Q_FLOAT4 + STAGE_FLOAT4 + P_FLOAT4),
+              "the row's shared memory is what the tiles need");
 
 extern __shared__ float4 shared_memory[];
 
-/* Weight of a hidden key: a negative zero, which exp2 never gives, so that its value can be left alone. */
+/* Weight of a hidden key: a negative zero, which exp2 never gives, so that its value can be left
+ * alone. */
 #define HIDDEN_BITS 0x80000000u
 
 struct accumulator {
     float4 o[RM][NC];
-    float  m[RM], l[RM]; /* maximum of the scores so far; this lane's part of the sum */
+    float m[RM], l[RM]; /* maximum of the scores so far; this lane's part of the sum */
 };
 
 /* What this block works on. */
 struct work {
     struct sequence seq;
     int b, head, kv_head;
-    int first_query;      /* of the tile, within the sequence */
+    int first_query;        /* of the tile, within the sequence */
     int first_key, end_key; /* keys that some row of the tile can see */
     struct rows k, v;
 };
@@ -57,8 +66,10 @@ DEVICE struct work work_of(const struct attention_args *a, int b, int head, int 
     w.first_query = tile * TILE_Q;
     int last_query = smaller(w.first_query + TILE_Q, w.seq.q_length) - 1;
     w.end_key = w.seq.kv_length;
-    if (FLASH_CAUSAL || FLASH_GENERAL) w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
-    if (FLASH_GENERAL) w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
+    if (FLASH_CAUSAL || FLASH_GENERAL)
+        w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
+    if (FLASH_GENERAL)
+        w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
     w.k = rows_of(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->channels);
     w.v = rows_of(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->v_channels);
     if (FLASH_GENERAL) {
@@ -86,11 +97,14 @@ DEVICE int tile_has_hidden(const struct attention_args *a, const struct work *w,
 }
 
 /* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
-DEVICE float changed_score(const struct attention_args *a, const struct work *w, float s, int query, int key)
+DEVICE float changed_score(const struct attention_args *a, const struct work *w, float s, int query,
+                           int key)
 {
     if (a->softcap > 0) s = a->softcap * tanh_f32(s / a->softcap);
     if (a->bias.data)
-        s += load_element(element_at(&a->bias, w->seq.q_batch, w->head, w->seq.q_start + query, key), 0, a->bias.dtype);
+        s +=
+            load_element(element_at(&a->bias, w->seq.q_batch, w->head, w->seq.q_start + query, key),
+                         0, a->bias.dtype);
     if (a->alibi.data) {
         int distance = query + w->seq.offset - key;
         float slope = load_element(element_at(&a->alibi, w->b, w->head, 0, 0), 0, DTYPE_f32);
@@ -99,8 +113,8 @@ DEVICE float changed_score(const struct attention_args *a, const struct work *w,
     return s;
 }
 
-/* Where a thread's first key lies against the limits of its first row; positive or zero: hidden. Written so that the tests of all its
- * rows and keys compare these three numbers with constants. */
+/* Where a thread's first key lies against the limits of its first row; positive or zero: hidden.
+ * Written so that the tests of all its rows and keys compare these three numbers with constants. */
 struct limits {
     int past_length, past_right, before_left;
 };
@@ -108,7 +122,8 @@ struct limits {
 DEVICE struct limits limits_of(const struct attention_args *a, const struct work *w, int key)
 {
     int first = key + THREAD % LANES * RN, position = query_of(w, 0) + w->seq.offset;
-    struct limits l = {first - w->seq.kv_length, first - position - a->window_right - 1, position - a->window_left - first - 1};
+    struct limits l = {first - w->seq.kv_length, first - position - a->window_right - 1,
+                       position - a->window_left - first - 1};
     return l;
 }
 
@@ -122,52 +137,61 @@ DEVICE int is_hidden(const struct limits *l, int i, int n)
 
 DEVICE int is_masked(const struct attention_args *a, const struct work *w, int query, int key)
 {
-    return !LOAD(uint8_t, element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, key));
+    return !LOAD(uint8_t,
+                 element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, key));
 }
 
 /* Products to scores of one row; returns which of its keys are hidden, as bits. */
-DEVICE int finish_scores(const struct attention_args *a, const struct work *w, float *s, int i, int key, int some_hidden, const struct limits *limits)
+DEVICE int finish_scores(const struct attention_args *a, const struct work *w, float *s, int i,
+                         int key, int some_hidden, const struct limits *limits)
 {
     int hidden = 0;
-    UNROLL for (int n = 0; n < RN; n++) {
+#pragma unroll
+    for (int n = 0; n < RN; n++) {
         s[n] *= a->scale;
         if (some_hidden && is_hidden(limits, i, n)) hidden |= 1 << n;
     }
     if (FLASH_GENERAL && (a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0)) {
         int query = query_of(w, i), first = key + THREAD % LANES * RN;
-        UNROLL for (int n = 0; n < RN; n++) {
-            if ((hidden >> n & 1) || query >= w->seq.q_length || first + n >= w->seq.kv_length) continue;
-            if (a->mask.data && is_masked(a, w, query, first + n))
-                hidden |= 1 << n;
-            else
-                s[n] = changed_score(a, w, s[n], query, first + n);
+#pragma unroll
+        for (int n = 0; n < RN; n++) {
+            if ((hidden >> n & 1) || query >= w->seq.q_length || first + n >= w->seq.kv_length)
+                continue;
+            if (a->mask.data && is_masked(a, w, query, first + n)) hidden |= 1 << n;
+            else s[n] = changed_score(a, w, s[n], query, first + n);
         }
     }
-    UNROLL for (int n = 0; n < RN; n++)
+#pragma unroll
+    for (int n = 0; n < RN; n++)
         if (hidden >> n & 1) s[n] = -INFINITY;
     return hidden;
 }
 
 /* One step of the online softmax for all rows; leaves the weights in p. */
-DEVICE void softmax_step(const struct attention_args *a, const struct work *w, struct accumulator *acc, float (*s)[RN], float4 *p,
-                         int key, int some_hidden)
+DEVICE void softmax_step(const struct attention_args *a, const struct work *w,
+                         struct accumulator *acc, float (*s)[RN], float4 *p, int key,
+                         int some_hidden)
 {
     struct limits limits = limits_of(a, w, fresh(key));
-    UNROLL for (int i = 0; i < RM; i++) {
+#pragma unroll
+    for (int i = 0; i < RM; i++) {
         int hidden = finish_scores(a, w, s[i], i, key, some_hidden, &limits);
         float m = s[i][0];
-        UNROLL for (int n = 1; n < RN; n++) m = maximum(m, s[i][n]);
+#pragma unroll
+        for (int n = 1; n < RN; n++) m = maximum(m, s[i][n]);
         m = maximum(acc->m[i], max_of_16(m));
         float base = m == -INFINITY ? 0 : m, sum = 0; /* -inf - -inf must not reach exp2 */
         float keep = exp2_fast((acc->m[i] - base) * LOG2_E);
-        UNROLL for (int n = 0; n < RN; n++) {
+#pragma unroll
+        for (int n = 0; n < RN; n++) {
             float e = exp2_fast((s[i][n] - base) * LOG2_E);
             sum += e;
             s[i][n] = some_hidden && (hidden >> n & 1) ? float_of(HIDDEN_BITS) : e;
         }
         acc->m[i] = m;
         acc->l[i] = acc->l[i] * keep + sum;
-        UNROLL for (int j = 0; j < NC; j++) {
+#pragma unroll
+        for (int j = 0; j < NC; j++) {
             acc->o[i][j].x *= keep;
             acc->o[i][j].y *= keep;
             acc->o[i][j].z *= keep;
@@ -177,37 +201,44 @@ DEVICE void softmax_step(const struct attention_args *a, const struct work *w, s
     }
 }
 
-/* A sink is a logit without a value: it starts the maximum and the sum. Lane 0 of a row carries its part of the sum. */
+/* A sink is a logit without a value: it starts the maximum and the sum. Lane 0 of a row carries its
+ * part of the sum. */
 DEVICE void start(const struct attention_args *a, const struct work *w, struct accumulator *acc)
 {
     float sink = -INFINITY;
-    if (FLASH_GENERAL && a->sink.data) sink = load_element(element_at(&a->sink, w->b, w->head, 0, 0), 0, DTYPE_f32);
-    UNROLL for (int i = 0; i < RM; i++) {
+    if (FLASH_GENERAL && a->sink.data)
+        sink = load_element(element_at(&a->sink, w->b, w->head, 0, 0), 0, DTYPE_f32);
+#pragma unroll
+    for (int i = 0; i < RM; i++) {
         acc->m[i] = sink;
         acc->l[i] = sink != -INFINITY && THREAD % LANES == 0 ? 1 : 0;
-        UNROLL for (int j = 0; j < NC; j++) acc->o[i][j] = float4_of(0, 0, 0, 0);
+#pragma unroll
+        for (int j = 0; j < NC; j++) acc->o[i][j] = float4_of(0, 0, 0, 0);
     }
 }
 
 /* Through the memory of the Q tile, so that the stores are of whole rows. */
-DEVICE void store_results(const struct attention_args *a, const struct work *w, const struct accumulator *acc)
+DEVICE void store_results(const struct attention_args *a, const struct work *w,
+                          const struct accumulator *acc)
 {
     block_barrier();
-    UNROLL for (int i = 0; i < RM; i++) {
+#pragma unroll
+    for (int i = 0; i < RM; i++) {
         float l = sum_of_16(acc->l[i]);
         int query = query_of(w, i);
         stage_row(shared_memory, i, acc->o[i], l == 0 ? 0 : 1 / l);
         if (a->lse.data && THREAD % LANES == 0 && query < w->seq.q_length)
-            store_element(element_at(&a->lse, w->seq.q_batch, w->head, w->seq.q_start + query, 0), 0, DTYPE_f32,
-                          acc->m[i] + log2_fast(l) * LN_2);
+            store_element(element_at(&a->lse, w->seq.q_batch, w->head, w->seq.q_start + query, 0),
+                          0, DTYPE_f32, acc->m[i] + log2_fast(l) * LN_2);
     }
     block_barrier();
-    store_tile(shared_memory, smaller(TILE_Q, w->seq.q_length - w->first_query), &a->out, w->seq.q_batch, w->head,
-               w->seq.q_start + w->first_query, a->v_channels);
+    store_tile(shared_memory, smaller(TILE_Q, w->seq.q_length - w->first_query), &a->out,
+               w->seq.q_batch, w->head, w->seq.q_start + w->first_query, a->v_channels);
 }
 
 /* One tile of keys, staged in parts. */
-DEVICE void key_tile(const struct attention_args *a, const struct work *w, struct accumulator *acc, int key)
+DEVICE void key_tile(const struct attention_args *a, const struct work *w, struct accumulator *acc,
+                     int key)
 {
     float4 *q = shared_memory, *stage = q + Q_FLOAT4, *p = stage + STAGE_FLOAT4;
     float s[RM][RN] = {};
@@ -226,15 +257,14 @@ DEVICE void key_tile(const struct attention_args *a, const struct work *w, struc
         block_barrier();
         load_tile(stage, V_KEYS, DV / 4, SWIZZLE_NONE, &w->v, key + part, w->seq.kv_length, 0);
         block_barrier();
-        if (some_hidden)
-            add_values(acc->o, p, part, stage, V_KEYS, 1, HIDDEN_BITS, ~0u);
-        else
-            add_values(acc->o, p, part, stage, V_KEYS, 0, 0, 0);
+        if (some_hidden) add_values(acc->o, p, part, stage, V_KEYS, 1, HIDDEN_BITS, ~0u);
+        else add_values(acc->o, p, part, stage, V_KEYS, 0, 0, 0);
     }
 }
 
 /* The same with K and V requested together. */
-DEVICE void key_tile_at_once(const struct attention_args *a, const struct work *w, struct accumulator *acc, int key)
+DEVICE void key_tile_at_once(const struct attention_args *a, const struct work *w,
+                             struct accumulator *acc, int key)
 {
     float4 *q = shared_memory, *k = q + Q_FLOAT4, *v = k + K_FLOAT4, *p = k + STAGE_FLOAT4;
     float s[RM][RN] = {};
@@ -255,21 +285,21 @@ DEVICE void flash_block(const struct attention_args *a, int b, int head, int til
     struct work w = work_of(a, b, head, tile);
     if (w.first_query >= w.seq.q_length) return;
     struct rows q = rows_of(&a->q, w.seq.q_batch, head, w.seq.q_start, a->channels);
-    if (FLASH_GENERAL) rows_add_scale(&q, &a->q_scale, a->q_block, w.seq.q_batch, head, w.seq.q_start);
+    if (FLASH_GENERAL)
+        rows_add_scale(&q, &a->q_scale, a->q_block, w.seq.q_batch, head, w.seq.q_start);
     block_barrier(); /* a block may do several heads */
     load_tile(shared_memory, TILE_Q, D / 4, SWIZZLE_ROW, &q, w.first_query, w.seq.q_length, 0);
     struct accumulator acc;
     start(a, &w, &acc);
     for (int key = w.first_key; key < w.end_key; key += TILE_KV) {
-        if (FLASH_AT_ONCE)
-            key_tile_at_once(a, &w, &acc, key);
-        else
-            key_tile(a, &w, &acc, key);
+        if (FLASH_AT_ONCE) key_tile_at_once(a, &w, &acc, key);
+        else key_tile(a, &w, &acc, key);
     }
     store_results(a, &w, &acc);
 }
 
-/* Heads whose keys are walked at the same time: 16 keep their K and V in an L2 cache of 32 MB and more at usual lengths. */
+/* Heads whose keys are walked at the same time: 16 keep their K and V in an L2 cache of 32 MB and
+ * more at usual lengths. */
 enum { SECTION = 16 };
 
 DEVICE void flash_grid(const struct attention_args *a)

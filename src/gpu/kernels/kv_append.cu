@@ -1,5 +1,6 @@
-/* kv_append.cu: new keys and values behind those that a plain or paged cache holds; keys rotated, both converted or quantised to i8 on the
- * way. Portable. Rows are numbered [batch][token][head] (ragged: [total token][head]); 16 lanes share a row. */
+/* kv_append.cu: new keys and values behind those that a plain or paged cache holds; keys rotated,
+ * both converted or quantised to i8 on the way. Portable. Rows are numbered [batch][token][head]
+ * (ragged: [total token][head]); 16 lanes share a row. */
 #include "rope.h"
 
 enum { LANES = 16, ROWS_AT_ONCE = THREADS / LANES };
@@ -23,7 +24,8 @@ DEVICE struct append_row append_row_of(const struct kv_append_args *a, int64_t r
         sequence = sequence_of_token(&a->q_start, a->batch, r.token);
         first = (int)load_index(&a->q_start, sequence, 0);
     }
-    int64_t held = a->kv_length.data ? load_index(&a->kv_length, sequence, 0) : 0, at = held + r.token - first;
+    int64_t held = a->kv_length.data ? load_index(&a->kv_length, sequence, 0) : 0,
+            at = held + r.token - first;
     r.outer = sequence;
     r.inner = at;
     if (a->page_table.data) {
@@ -36,12 +38,14 @@ DEVICE struct append_row append_row_of(const struct kv_append_args *a, int64_t r
 }
 
 /* One channel of the row after rotation. */
-DEVICE float new_value(const struct kv_append_args *a, const struct view *v, const char *row, int channel, int rotary, int64_t position)
+DEVICE float new_value(const struct kv_append_args *a, const struct view *v, const char *row,
+                       int channel, int rotary, int64_t position)
 {
     float x = load_element(row, channel * v->stride[3], v->dtype);
     if (channel >= rotary) return x;
     int interleaved = a->rope.interleaved, pairs = rotary / 2;
-    int pair = interleaved ? channel / 2 : channel % pairs, second = interleaved ? channel & 1 : channel >= pairs;
+    int pair = interleaved ? channel / 2 : channel % pairs,
+        second = interleaved ? channel & 1 : channel >= pairs;
     int other = interleaved ? channel ^ 1 : second ? channel - pairs : channel + pairs;
     float y = load_element(row, other * v->stride[3], v->dtype), cosine, sine;
     struct rope_cut cut = {1, pairs, pairs, pairs, 0};
@@ -49,10 +53,11 @@ DEVICE float new_value(const struct kv_append_args *a, const struct view *v, con
     return second ? y * sine + x * cosine : x * cosine - y * sine;
 }
 
-/* Symmetric i8: scale = largest magnitude / 127 per block of channels; a block with NaN or infinity gets the scale NaN, so that it stays
- * visible. Values are those of the CPU's kv_append. */
-DEVICE void quantise_row(const struct kv_append_args *a, const struct view *from, const char *row, const struct view *to, char *cache,
-                         const struct view *scale, char *scales, int channels, int block, int rotary, int64_t position)
+/* Symmetric i8: scale = largest magnitude / 127 per block of channels; a block with NaN or infinity
+ * gets the scale NaN, so that it stays visible. Values are those of the CPU's kv_append. */
+DEVICE void quantise_row(const struct kv_append_args *a, const struct view *from, const char *row,
+                         const struct view *to, char *cache, const struct view *scale, char *scales,
+                         int channels, int block, int rotary, int64_t position)
 {
     int lane = THREAD % LANES;
     for (int start = 0; start < channels; start += block, scales += scale->stride[3] * 4) {
@@ -75,8 +80,9 @@ DEVICE void quantise_row(const struct kv_append_args *a, const struct view *from
 }
 
 /* The row's items over the 16 lanes; rotary 0 copies. */
-DEVICE void append_items(const struct kv_append_args *a, const struct view *from, const char *row, const struct view *to, char *cache,
-                         const struct rope_cut *cut, int64_t position)
+DEVICE void append_items(const struct kv_append_args *a, const struct view *from, const char *row,
+                         const struct view *to, char *cache, const struct rope_cut *cut,
+                         int64_t position)
 {
     for (int item = THREAD % LANES; item < cut->items; item += LANES) {
         struct rope_values values;
@@ -90,13 +96,15 @@ DEVICE void append_items(const struct kv_append_args *a, const struct view *from
     }
 }
 
-DEVICE void append_one(const struct kv_append_args *a, const struct append_row *r, const struct view *from, const struct view *to,
-                       const struct view *scale, int channels, int block, int rotary)
+DEVICE void append_one(const struct kv_append_args *a, const struct append_row *r,
+                       const struct view *from, const struct view *to, const struct view *scale,
+                       int channels, int block, int rotary)
 {
     const char *row = element_at(from, r->b, r->head, r->token, 0);
     char *cache = element_at(to, r->outer, r->head, r->inner, 0);
     if (to->dtype == DTYPE_i8) {
-        quantise_row(a, from, row, to, cache, scale, element_at(scale, r->outer, r->head, r->inner, 0), channels, block, rotary,
+        quantise_row(a, from, row, to, cache, scale,
+                     element_at(scale, r->outer, r->head, r->inner, 0), channels, block, rotary,
                      r->position);
         return;
     }

@@ -1,16 +1,14 @@
-/* mqa_kv_replicate.cu: KV head g becomes heads g * group ... g * group + group - 1, K and V in one launch (blockIdx.z). Portable; copies bits.
- * Rows are numbered [batch][kv head][token]; each is read once and written `group` times. */
+/* mqa_kv_replicate.cu: KV head g becomes heads g * group ... g * group + group - 1, K and V in one
+ * launch (blockIdx.z). Portable; copies bits. Rows are numbered [batch][kv head][token]; each is
+ * read once and written `group` times. */
 #include "device.h"
 
 /* Elements are copied as integers of their own size; runs as 16 bytes. */
 DEVICE void copy_element(char *to, const char *from, int bytes)
 {
-    if (bytes == 4)
-        STORE(uint32_t, to, LOAD(uint32_t, from));
-    else if (bytes == 2)
-        STORE(uint16_t, to, LOAD(uint16_t, from));
-    else
-        STORE(uint8_t, to, LOAD(uint8_t, from));
+    if (bytes == 4) STORE(uint32_t, to, LOAD(uint32_t, from));
+    else if (bytes == 2) STORE(uint16_t, to, LOAD(uint16_t, from));
+    else STORE(uint8_t, to, LOAD(uint8_t, from));
 }
 
 struct copy {
@@ -18,15 +16,18 @@ struct copy {
     int channels, run; /* elements of 16 bytes, or 1 */
 };
 
-DEVICE void copy_piece(const struct kv_replicate_args *a, const struct copy *c, int64_t row, int channel)
+DEVICE void copy_piece(const struct kv_replicate_args *a, const struct copy *c, int64_t row,
+                       int channel)
 {
     int64_t pair = row / a->tokens;
-    int token = (int)(row - pair * a->tokens), b = (int)(pair / a->kv_heads), kv_head = (int)(pair - (int64_t)b * a->kv_heads);
+    int token = (int)(row - pair * a->tokens), b = (int)(pair / a->kv_heads),
+        kv_head = (int)(pair - (int64_t)b * a->kv_heads);
     const char *from = element_at(c->from, b, kv_head, token, channel);
     char *to = element_at(c->to, b, kv_head * a->group, token, channel);
     int64_t step = c->to->stride[1] * dtype_bytes(c->to->dtype);
     if (c->run == 1) {
-        for (int i = 0; i < a->group; i++) copy_element(to + i * step, from, dtype_bytes(c->from->dtype));
+        for (int i = 0; i < a->group; i++)
+            copy_element(to + i * step, from, dtype_bytes(c->from->dtype));
         return;
     }
     uint4 x = LOAD(uint4, from);
@@ -37,7 +38,8 @@ DEVICE void copy_piece(const struct kv_replicate_args *a, const struct copy *c, 
 KERNEL_ENTRY void LAUNCH(THREADS, 6) KERNEL_NAME(const BY_VALUE struct kv_replicate_args args)
 {
     const struct kv_replicate_args *a = ARGUMENT(kv_replicate_args, args);
-    struct copy c = {BLOCK_Z ? &a->v : &a->k, BLOCK_Z ? &a->v_out : &a->k_out, BLOCK_Z ? a->v_channels : a->channels, 1};
+    struct copy c = {BLOCK_Z ? &a->v : &a->k, BLOCK_Z ? &a->v_out : &a->k_out,
+                     BLOCK_Z ? a->v_channels : a->channels, 1};
     int run = 16 / dtype_bytes(c.from->dtype);
     if (runs_aligned(c.from, run) && runs_aligned(c.to, run) && c.channels % run == 0) c.run = run;
     int64_t rows = (int64_t)a->batch * a->kv_heads * a->tokens, start = (int64_t)BLOCK_X * TILE_Q;

@@ -1,5 +1,5 @@
-/* qkt_matmul.cu: scores = scale * Q K^T, one block per tile of TILE_Q queries and TILE_KV keys; portable, f32 arithmetic.
- * Keys past their sequence's length are not read; their scores are 0. */
+/* qkt_matmul.cu: scores = scale * Q K^T, one block per tile of TILE_Q queries and TILE_KV keys;
+ * portable, f32 arithmetic. Keys past their sequence's length are not read; their scores are 0. */
 #include "tile.h"
 
 enum { PART = 64 }; /* channels staged at a time */
@@ -8,15 +8,16 @@ static_assert(SHARED_BYTES == (TILE_Q + TILE_KV) * PART * 4, "one part of Q and 
 extern __shared__ float4 shared_memory[];
 
 /* This thread's RN neighbouring scores of one row. */
-DEVICE void store_scores(const struct attention_args *a, const struct sequence *seq, int head, int query, int key, const float *s,
-                         int aligned)
+DEVICE void store_scores(const struct attention_args *a, const struct sequence *seq, int head,
+                         int query, int key, const float *s, int aligned)
 {
     char *to = element_at(&a->scores, seq->q_batch, head, seq->q_start + query, key);
     if (aligned && key + RN <= a->columns) {
         store_four(to, a->scores.dtype, float4_of(s[0], s[1], s[2], s[3]));
         return;
     }
-    UNROLL for (int n = 0; n < RN; n++)
+#pragma unroll
+    for (int n = 0; n < RN; n++)
         if (key + n < a->columns) store_element(to, n * a->scores.stride[3], a->scores.dtype, s[n]);
 }
 
@@ -42,9 +43,12 @@ DEVICE void score_tile(const struct attention_args *a, int b, int head)
         add_scores(s, q_tile, PART / 4, 0, k_tile, PART / 4, PART / 4);
     }
     int aligned = runs_aligned(&a->scores, RN);
-    UNROLL for (int i = 0; i < RM; i++) {
-        int query = first_query + THREAD / LANES + ROW_LANES * i, key = first_key + THREAD % LANES * RN;
-        UNROLL for (int n = 0; n < RN; n++) s[i][n] *= a->scale;
+#pragma unroll
+    for (int i = 0; i < RM; i++) {
+        int query = first_query + THREAD / LANES + ROW_LANES * i,
+            key = first_key + THREAD % LANES * RN;
+#pragma unroll
+        for (int n = 0; n < RN; n++) s[i][n] *= a->scale;
         if (query < seq.q_length) store_scores(a, &seq, head, query, key, s[i], aligned);
     }
 }

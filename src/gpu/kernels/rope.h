@@ -1,4 +1,5 @@
-/* rope.h: rotary position embedding of one row (Su et al. 2021), in runs of neighbouring pairs; for rope and kv_append. */
+/* rope.h: rotary position embedding of one row (Su et al. 2021), in runs of neighbouring pairs; for
+ * rope and kv_append. */
 #ifndef RAPT_ROPE_H
 #define RAPT_ROPE_H
 
@@ -6,24 +7,28 @@
 
 enum { RUN_MAX = 8 };
 
-/* How rows are cut: every item is a run of `run` pairs, or of `run` channels that are only copied. */
+/* How rows are cut: every item is a run of `run` pairs, or of `run` channels that are only copied.
+ */
 struct rope_cut {
     int run, pair_items, items;
     int pairs, interleaved;
 };
 
 /* run is 1 unless every piece of a row is whole and aligned in both views. */
-DEVICE struct rope_cut rope_cut_of(const struct view *from, const struct view *to, int channels, int rotary, int interleaved)
+DEVICE struct rope_cut rope_cut_of(const struct view *from, const struct view *to, int channels,
+                                   int rotary, int interleaved)
 {
     int wide = from->dtype == DTYPE_f32, run = wide ? 4 : 8;
-    if (wide != (to->dtype == DTYPE_f32) || to->dtype == DTYPE_i8 || !runs_aligned(from, run) || !runs_aligned(to, run) ||
-        channels % run || rotary % (2 * run))
+    if (wide != (to->dtype == DTYPE_f32) || to->dtype == DTYPE_i8 || !runs_aligned(from, run) ||
+        !runs_aligned(to, run) || channels % run || rotary % (2 * run))
         run = 1;
-    struct rope_cut cut = {run, rotary / 2 / run, rotary / 2 / run + (channels - rotary) / run, rotary / 2, interleaved};
+    struct rope_cut cut = {run, rotary / 2 / run, rotary / 2 / run + (channels - rotary) / run,
+                           rotary / 2, interleaved};
     return cut;
 }
 
-/* The values of an item: of pairs, x and y are the first and the second ones; of copied channels, x. */
+/* The values of an item: of pairs, x and y are the first and the second ones; of copied channels,
+ * x. */
 struct rope_values {
     float x[RUN_MAX], y[RUN_MAX];
 };
@@ -32,23 +37,17 @@ struct rope_values {
 DEVICE void load_piece(float *x, const char *row, const struct view *v, int channel, int run)
 {
     const char *from = row + channel * v->stride[3] * dtype_bytes(v->dtype);
-    if (run == 1)
-        x[0] = load_element(from, 0, v->dtype);
-    else if (v->dtype == DTYPE_f32)
-        load_run(x, from, DTYPE_f32, 4, 4, 0);
-    else
-        load_eight(from, v->dtype, x);
+    if (run == 1) x[0] = load_element(from, 0, v->dtype);
+    else if (v->dtype == DTYPE_f32) load_run(x, from, DTYPE_f32, 4, 4, 0);
+    else load_eight(from, v->dtype, x);
 }
 
 DEVICE void store_piece(char *row, const struct view *v, int channel, int run, const float *x)
 {
     char *to = row + channel * v->stride[3] * dtype_bytes(v->dtype);
-    if (run == 1)
-        store_element(to, 0, v->dtype, x[0]);
-    else if (v->dtype == DTYPE_f32)
-        store_run(to, DTYPE_f32, 4, 4, x);
-    else
-        store_eight(to, v->dtype, x);
+    if (run == 1) store_element(to, 0, v->dtype, x[0]);
+    else if (v->dtype == DTYPE_f32) store_run(to, DTYPE_f32, 4, 4, x);
+    else store_eight(to, v->dtype, x);
 }
 
 /* Channel of the first element of an item. */
@@ -58,26 +57,33 @@ DEVICE int item_channel(const struct rope_cut *cut, int item)
     return item * cut->run * (cut->interleaved ? 2 : 1);
 }
 
-DEVICE void load_item(struct rope_values *r, const char *row, const struct view *v, const struct rope_cut *cut, int item)
+DEVICE void load_item(struct rope_values *r, const char *row, const struct view *v,
+                      const struct rope_cut *cut, int item)
 {
     int channel = item_channel(cut, item), pairs = item < cut->pair_items;
     load_piece(r->x, row, v, channel, cut->run);
-    if (pairs) load_piece(r->y, row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run);
+    if (pairs)
+        load_piece(r->y, row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run);
 }
 
-DEVICE void store_item(const struct rope_values *r, char *row, const struct view *v, const struct rope_cut *cut, int item)
+DEVICE void store_item(const struct rope_values *r, char *row, const struct view *v,
+                       const struct rope_cut *cut, int item)
 {
     int channel = item_channel(cut, item), pairs = item < cut->pair_items;
     store_piece(row, v, channel, cut->run, r->x);
-    if (pairs) store_piece(row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run, r->y);
+    if (pairs)
+        store_piece(row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run, r->y);
 }
 
 /* cos and sin of one pair at a position. */
-DEVICE void pair_angle(const struct rope_args *a, int pair, int64_t position, float *cosine, float *sine)
+DEVICE void pair_angle(const struct rope_args *a, int pair, int64_t position, float *cosine,
+                       float *sine)
 {
     if (a->cos.data) {
-        *cosine = LOAD(float, (const float *)a->cos.data + position * a->cos.stride[2] + pair * a->cos.stride[3]);
-        *sine = LOAD(float, (const float *)a->sin.data + position * a->sin.stride[2] + pair * a->sin.stride[3]);
+        *cosine = LOAD(float, (const float *)a->cos.data + position * a->cos.stride[2] +
+                                  pair * a->cos.stride[3]);
+        *sine = LOAD(float, (const float *)a->sin.data + position * a->sin.stride[2] +
+                                pair * a->sin.stride[3]);
         return;
     }
     sincos_f64((double)position * a->inverse[pair], sine, cosine);
@@ -86,9 +92,11 @@ DEVICE void pair_angle(const struct rope_args *a, int pair, int64_t position, fl
 }
 
 /* The same of the pairs of an item. */
-DEVICE void item_angles(const struct rope_args *a, const struct rope_cut *cut, int item, int64_t position, float *cosine, float *sine)
+DEVICE void item_angles(const struct rope_args *a, const struct rope_cut *cut, int item,
+                        int64_t position, float *cosine, float *sine)
 {
-    UNROLL for (int i = 0; i < RUN_MAX; i++)
+#pragma unroll
+    for (int i = 0; i < RUN_MAX; i++)
         if (i < cut->run) pair_angle(a, item * cut->run + i, position, &cosine[i], &sine[i]);
 }
 
@@ -100,14 +108,17 @@ DEVICE void turn(float *x, float *y, float cosine, float sine)
 }
 
 /* Interleaved runs hold pairs (x[0], x[1]), (x[2], x[3]), ... and go on in y. */
-DEVICE void turn_item(struct rope_values *r, const struct rope_cut *cut, const float *cosine, const float *sine)
+DEVICE void turn_item(struct rope_values *r, const struct rope_cut *cut, const float *cosine,
+                      const float *sine)
 {
     if (!cut->interleaved || cut->run == 1) {
-        UNROLL for (int i = 0; i < RUN_MAX; i++)
+#pragma unroll
+        for (int i = 0; i < RUN_MAX; i++)
             if (i < cut->run) turn(&r->x[i], &r->y[i], cosine[i], sine[i]);
         return;
     }
-    UNROLL for (int i = 0; i < RUN_MAX / 2; i++) {
+#pragma unroll
+    for (int i = 0; i < RUN_MAX / 2; i++) {
         if (cut->run == 8) {
             turn(&r->x[2 * i], &r->x[2 * i + 1], cosine[i], sine[i]);
             turn(&r->y[2 * i], &r->y[2 * i + 1], cosine[4 + i], sine[4 + i]);

@@ -1,10 +1,12 @@
-/* rows.h: what the row-wise kernels (softmax, causal mask) share: which query a row is, and rows in groups of neighbours. */
+/* rows.h: what the row-wise kernels (softmax, causal mask) share: which query a row is, and rows in
+ * groups of neighbours. */
 #ifndef RAPT_ROWS_H
 #define RAPT_ROWS_H
 
 #include "device.h"
 
-/* Rows up to this many keys are one wave's work, TILE_Q of them a block's; longer ones are a whole block's (GRID row_groups). */
+/* Rows up to this many keys are one wave's work, TILE_Q of them a block's; longer ones are a whole
+ * block's (GRID row_groups). */
 #define SHORT_ROW TILE_KV
 
 /* One row of scores: (batch, head, query), with the sequence that it belongs to. */
@@ -13,16 +15,15 @@ struct score_row {
     int b, head, query; /* query within the sequence */
 };
 
-/* The sequence of token number `token` of a ragged batch: the last one that starts at or before it and is not empty. */
+/* The sequence of token number `token` of a ragged batch: the last one that starts at or before it
+ * and is not empty. */
 DEVICE int sequence_of_token(const struct view *q_start, int batch, int64_t token)
 {
     int low = 0, high = batch;
     while (high - low > 1) {
         int middle = low + (high - low) / 2;
-        if (load_index(q_start, middle, 0) <= token)
-            low = middle;
-        else
-            high = middle;
+        if (load_index(q_start, middle, 0) <= token) low = middle;
+        else high = middle;
     }
     return low;
 }
@@ -55,7 +56,8 @@ DEVICE void load_run(float *x, const char *from, int64_t dtype, int run, int cou
         float4 v = LOAD(float4, from);
         x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
     } else {
-        UNROLL for (int i = 0; i < run; i++) x[i] = i < count ? load_element(from, i, dtype) : fill;
+#pragma unroll
+        for (int i = 0; i < run; i++) x[i] = i < count ? load_element(from, i, dtype) : fill;
     }
 }
 
@@ -66,7 +68,8 @@ DEVICE void store_run(char *to, int64_t dtype, int run, int count, const float *
     } else if (run == 4 && count >= 4) {
         STORE(float4, to, float4_of(x[0], x[1], x[2], x[3]));
     } else {
-        UNROLL for (int i = 0; i < run; i++)
+#pragma unroll
+        for (int i = 0; i < run; i++)
             if (i < count) store_element(to, i, dtype, x[i]);
     }
 }

@@ -1,5 +1,5 @@
-/* weighted_matmul.cu: out = weights V, one block per tile of TILE_Q queries and DV channels at a time; portable, f32 arithmetic.
- * A weight of 0 does not touch its value, which may be NaN. */
+/* weighted_matmul.cu: out = weights V, one block per tile of TILE_Q queries and DV channels at a
+ * time; portable, f32 arithmetic. A weight of 0 does not touch its value, which may be NaN. */
 #include "tile.h"
 
 enum { V_KEYS = TILE_KV / 2 }; /* values staged at a time */
@@ -7,13 +7,16 @@ static_assert(SHARED_BYTES == (TILE_Q * TILE_KV + V_KEYS * DV) * 4, "weights and
 
 extern __shared__ float4 shared_memory[];
 
-DEVICE void weigh_channels(const struct attention_args *a, const struct sequence *seq, int head, const struct rows *weights,
-                           const struct rows *v, int first_query, int first_channel, int limit)
+DEVICE void weigh_channels(const struct attention_args *a, const struct sequence *seq, int head,
+                           const struct rows *weights, const struct rows *v, int first_query,
+                           int first_channel, int limit)
 {
     float4 *p = shared_memory, *stage = p + TILE_Q * TILE_KV / 4;
     float4 o[RM][NC];
-    UNROLL for (int i = 0; i < RM; i++)
-        UNROLL for (int j = 0; j < NC; j++) o[i][j] = float4_of(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < RM; i++)
+#pragma unroll
+        for (int j = 0; j < NC; j++) o[i][j] = float4_of(0, 0, 0, 0);
 #pragma unroll 1
     for (int key = 0; key < limit; key += TILE_KV) {
         block_barrier();
@@ -26,12 +29,15 @@ DEVICE void weigh_channels(const struct attention_args *a, const struct sequence
             add_values(o, p, part, stage, V_KEYS, 1, 0, 0x7fffffffu);
         }
     }
-    int rows = smaller(TILE_Q, seq->q_length - first_query), channels = a->v_channels - first_channel;
+    int rows = smaller(TILE_Q, seq->q_length - first_query),
+        channels = a->v_channels - first_channel;
     /* The result goes out through the stage, as many rows at a time as it holds. */
-    UNROLL for (int i = 0; i < RM; i++) {
+#pragma unroll
+    for (int i = 0; i < RM; i++) {
         block_barrier();
         int x = THREAD % LANES, y = THREAD / LANES;
-        UNROLL for (int j = 0; j < NC; j++) stage[y * (DV / 4) + x + LANES * j] = o[i][j];
+#pragma unroll
+        for (int j = 0; j < NC; j++) stage[y * (DV / 4) + x + LANES * j] = o[i][j];
         block_barrier();
         struct view out = a->out;
         out.data = element_at(&a->out, 0, 0, 0, first_channel);
@@ -52,7 +58,8 @@ DEVICE void weigh_tile(const struct attention_args *a, int b, int head)
     rows_add_pages(&v, a, &a->v, b, kv_head);
     rows_add_scale(&v, &a->v_scale, a->v_block, seq.kv_batch, kv_head, seq.kv_start);
 #pragma unroll 1
-    for (int c = 0; c < a->v_channels; c += DV) weigh_channels(a, &seq, head, &weights, &v, first_query, c, limit);
+    for (int c = 0; c < a->v_channels; c += DV)
+        weigh_channels(a, &seq, head, &weights, &v, first_query, c, limit);
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)

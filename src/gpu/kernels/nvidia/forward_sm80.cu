@@ -1,12 +1,15 @@
-/* forward_sm80.cu: fused forward for f16 and bf16 on every NVIDIA GPU from sm_80 on: mma.sync m16n8k16, K and V through cp.async. One block
- * per (query tile, head, sequence). While a tile of K is multiplied, V is on its way; while P V runs, the next K is
- * (the schedule of FlashAttention-2, Dao 2023). */
+/* forward_sm80.cu: fused forward for f16 and bf16 on every NVIDIA GPU from sm_80 on: mma.sync
+ * m16n8k16, K and V through cp.async. One block per (query tile, head, sequence). While a tile of K
+ * is multiplied, V is on its way; while P V runs, the next K is (the schedule of FlashAttention-2,
+ * Dao 2023). */
 #include "nvidia/mma_forward.h"
 
 enum { SECTION = 16 }; /* heads whose K and V share the L2 cache at a time; see place_of_block */
 
-/* All keys of the tile, last to first: the masked ones come first. careful: values may be NaN or infinite. */
-DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc, int careful)
+/* All keys of the tile, last to first: the masked ones come first. careful: values may be NaN or
+ * infinite. */
+DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc,
+                      int careful)
 {
     int key = (w->end_key - 1) / TILE_KV * TILE_KV;
     load_keys(a, w, key);
@@ -33,11 +36,12 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
 
 DEVICE void load_queries(const struct attention_args *a, const struct work *w)
 {
-    load_rows(q_tile(), TILE_Q, element_at(&a->q, w->seq.q_batch, w->head, w->seq.q_start, 0), a->q.stride[2] * 2, w->first_query,
-              w->seq.q_length, a->channels);
+    load_rows(q_tile(), TILE_Q, element_at(&a->q, w->seq.q_batch, w->head, w->seq.q_start, 0),
+              a->q.stride[2] * 2, w->first_query, w->seq.q_length, a->channels);
 }
 
-/* One tile of one head. The result of a pass that is not finite is computed once more, with care. */
+/* One tile of one head. The result of a pass that is not finite is computed once more, with care.
+ */
 DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
 {
     struct accumulator acc;
@@ -57,7 +61,8 @@ KERNEL_ENTRY void LAUNCH(THREADS, 2) KERNEL_NAME(const BY_VALUE struct attention
     const struct attention_args *a = ARGUMENT(attention_args, args);
     if (THREAD == 0) {
         int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
-        struct tile_place at = place_of_block(tiles, smaller(a->q_heads, GRID_LIMIT), smaller(a->batch, GRID_LIMIT), SECTION);
+        struct tile_place at = place_of_block(tiles, smaller(a->q_heads, GRID_LIMIT),
+                                              smaller(a->batch, GRID_LIMIT), SECTION);
         *work = work_of(a, at.z, at.y, at.tile);
     }
     block_barrier();
@@ -66,12 +71,12 @@ KERNEL_ENTRY void LAUNCH(THREADS, 2) KERNEL_NAME(const BY_VALUE struct attention
         if (work->first_query < work->seq.q_length) forward_tile(a, work);
         block_barrier();
         if (THREAD == 0) {
-            int more_heads = work->head + GRID_LIMIT < a->q_heads, tile = work->first_query / TILE_Q;
-            int b = more_heads ? work->b : work->b + GRID_LIMIT, head = more_heads ? work->head + GRID_LIMIT : work->head % GRID_LIMIT;
-            if (b < a->batch)
-                *work = work_of(a, b, head, tile);
-            else
-                work->b = b;
+            int more_heads = work->head + GRID_LIMIT < a->q_heads,
+                tile = work->first_query / TILE_Q;
+            int b = more_heads ? work->b : work->b + GRID_LIMIT,
+                head = more_heads ? work->head + GRID_LIMIT : work->head % GRID_LIMIT;
+            if (b < a->batch) *work = work_of(a, b, head, tile);
+            else work->b = b;
         }
         block_barrier();
     }

@@ -1,8 +1,8 @@
-/* mma.h: the sm_80 verbs: asynchronous 16-byte copies to shared memory, ldmatrix, m16n8k16 products with f32 sums, packing of two.
- * Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16". With g = lane / 4, t = lane % 4:
- *   A  16x16  a[0] (g, 2t..), a[1] (g + 8, 2t..), a[2] (g, 8 + 2t..), a[3] (g + 8, 8 + 2t..)
- *   B  16x8   b[0] (k 2t.., n g), b[1] (k 8 + 2t.., n g)
- *   C  16x8   c[0..1] (g, 2t..), c[2..3] (g + 8, 2t..) */
+/* mma.h: the sm_80 verbs: asynchronous 16-byte copies to shared memory, ldmatrix, m16n8k16 products
+ * with f32 sums, packing of two. Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16".
+ * With g = lane / 4, t = lane % 4: A  16x16  a[0] (g, 2t..), a[1] (g + 8, 2t..), a[2] (g, 8 +
+ * 2t..), a[3] (g + 8, 8 + 2t..) B  16x8   b[0] (k 2t.., n g), b[1] (k 8 + 2t.., n g) C  16x8
+ * c[0..1] (g, 2t..), c[2..3] (g + 8, 2t..) */
 #ifndef RAPT_MMA_H
 #define RAPT_MMA_H
 
@@ -16,7 +16,8 @@ DEVICE uint32_t shared_address(const void *p)
 /* 16 bytes of which the first `bytes` are read and the rest are zero. */
 DEVICE void copy_async(uint32_t to, const void *from, int bytes)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
+                 : "memory");
 }
 
 DEVICE void copies_commit(void)
@@ -58,7 +59,8 @@ DEVICE void load_matrices_transposed(uint32_t *r, uint32_t address)
 /* c += a b */
 DEVICE void multiply_add(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." MMA_TYPES ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." MMA_TYPES
+                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
