@@ -374,26 +374,29 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
 
 /* c[rows][vectors] (+)= a[rows][depth] b[depth][COLUMN_TILE] over lanes of 32 bits: f32, or a pair
  * of bf16. rows and vectors are constants after inlining, so that c stays in registers. */
+/* clang-format off */
 VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float *a,
                   int64_t a_stride, const float *b, int64_t depth, int accumulate)
 {
     vec sum[ROW_TILE][2];
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int w = 0; w < vectors; w++) sum[i][w] =
-        accumulate ? v_load(c + i * c_stride + w * LANES, RAPT_F32) : v_zero();
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int w = 0; w < vectors; w++)
+            sum[i][w] = accumulate ? v_load(c + i * c_stride + w * LANES, RAPT_F32) : v_zero();
     for (int64_t k = 0; k < depth; k++) {
         vec x[2];
-        UNROLL for (int w = 0; w < vectors; w++) x[w] =
-            v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);
-        UNROLL for (int i = 0; i < rows; i++)
-        {
+        UNROLL for (int w = 0; w < vectors; w++)
+            x[w] = v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);
+        UNROLL for (int i = 0; i < rows; i++) {
             vec y = v_set(a[i * a_stride + k]);
-            UNROLL for (int w = 0; w < vectors; w++) sum[i][w] =
-                TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
+            UNROLL for (int w = 0; w < vectors; w++)
+                sum[i][w] = TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
         }
     }
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int w = 0; w < vectors; w++)
-        v_store(c + i * c_stride + w * LANES, RAPT_F32, sum[i][w]);
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int w = 0; w < vectors; w++)
+            v_store(c + i * c_stride + w * LANES, RAPT_F32, sum[i][w]);
 }
+/* clang-format on */
 
 typedef void multiply_fn(float *c, int64_t c_stride, const float *a, int64_t a_stride,
                          const float *b, int64_t depth, int accumulate);
