@@ -95,9 +95,14 @@ DEVICE void pair_angle(const struct rope_args *a, int pair, int64_t position, fl
 DEVICE void item_angles(const struct rope_args *a, const struct rope_cut *cut, int item,
                         int64_t position, float *cosine, float *sine)
 {
-#pragma unroll
-    for (int i = 0; i < RUN_MAX; i++)
-        if (i < cut->run) pair_angle(a, item * cut->run + i, position, &cosine[i], &sine[i]);
+    UNROLL for (int i = 0; i < RUN_MAX; i++)
+    {
+        float c, s;
+        if (i >= cut->run) break;
+        pair_angle(a, item * cut->run + i, position, &c, &s);
+        cosine[i] = c;
+        sine[i] = s;
+    }
 }
 
 DEVICE void turn(float *x, float *y, float cosine, float sine)
