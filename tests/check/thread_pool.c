@@ -1,0 +1,111 @@
+/* thread_pool.c: the worker pool does every piece of work once, gives each slot to one thread, and
+ * returns only when all that began have ended, also for many callers at once. */
+#include "base/threads.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "group.h"
+
+enum { PIECES = 200, SLOTS = 6, CALLERS = 4 };
+
+struct job {
+    atomic_int next, inside;
+    atomic_int done[PIECES], entered[SLOTS];
+    int64_t slots;
+    atomic_int wrong_slot;
+};
+
+static void work(void *argument, int64_t slot)
+{
+    struct job *job = argument;
+    atomic_fetch_add(&job->inside, 1);
+    if (slot < 0 || slot >= job->slots || atomic_fetch_add(&job->entered[slot], 1))
+        atomic_fetch_add(&job->wrong_slot, 1);
+    for (int i; (i = atomic_fetch_add(&job->next, 1)) < PIECES;) atomic_fetch_add(&job->done[i], 1);
+    atomic_fetch_sub(&job->inside, 1);
+}
+
+/* Runs one job; the number of things that are wrong with it afterwards. */
+static int faults_of_a_job(struct thread_pool *pool, int64_t slots)
+{
+    struct job job;
+    memset(&job, 0, sizeof job);
+    job.slots = slots;
+    pool_run(pool, slots, work, &job);
+    int faults = atomic_load(&job.wrong_slot) + (atomic_load(&job.inside) != 0) +
+                 (atomic_load(&job.entered[0]) != 1);
+    for (int i = 0; i < PIECES; i++) faults += atomic_load(&job.done[i]) != 1;
+    return faults;
+}
+
+static void one_caller(void **state)
+{
+    (void)state;
+    for (int64_t threads = 1; threads <= 5; threads += 2) {
+        struct thread_pool *pool = pool_open(threads);
+        assert_non_null(pool);
+        assert_int_equal(pool_threads(pool), threads);
+        for (int n = 0; n < 600; n++) assert_int_equal(faults_of_a_job(pool, 1 + n % SLOTS), 0);
+        pool_close(pool);
+    }
+}
+
+struct caller {
+    struct thread_pool *pool;
+    int faults;
+};
+
+static void *call(void *argument)
+{
+    struct caller *caller = argument;
+    for (int n = 0; n < 300; n++) caller->faults += faults_of_a_job(caller->pool, 1 + n % SLOTS);
+    return NULL;
+}
+
+static void many_callers(void **state)
+{
+    (void)state;
+    struct thread_pool *pool = pool_open(3);
+    assert_non_null(pool);
+    pthread_t threads[CALLERS];
+    struct caller callers[CALLERS];
+    for (int i = 0; i < CALLERS; i++) {
+        callers[i] = (struct caller){pool, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, call, &callers[i]), 0);
+    }
+    for (int i = 0; i < CALLERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(callers[i].faults, 0);
+    }
+    pool_close(pool);
+}
+
+static void closing(void **state)
+{
+    (void)state;
+    pool_close(NULL);
+    for (int n = 0; n < 50; n++) {
+        struct thread_pool *pool = pool_open(4);
+        assert_non_null(pool);
+        if (n % 2) assert_int_equal(faults_of_a_job(pool, 4), 0);
+        pool_close(pool);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_caller),
+        cmocka_unit_test(many_callers),
+        cmocka_unit_test(closing),
+    };
+    return run_group("thread pool", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
+}
