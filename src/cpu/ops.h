@@ -31,6 +31,8 @@ struct row_kernels {
     void (*copy_stream)(void *to, const void *from, size_t bytes);
     /* Repeats a line of 64 bytes, which consists of equal elements, in the same way. */
     void (*fill_stream)(void *to, const void *line, size_t bytes);
+    /* After the last of them on a thread: other threads see the bytes from here on. */
+    void (*stream_end)(void);
 };
 
 /* Up to here the two-part reduction of angles() is exact in f64 (the multiple of pi/2 has at most

@@ -17,9 +17,9 @@ static int64_t rows_of(const rapt_tensor *t)
 }
 
 /* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
- * write. Short rows do not: the fence behind each costs more. */
+ * write. Short rows do not: they would fill no lines. */
 #define STREAM_BYTES 16e6
-enum { STREAM_ROW = 1024, LINE = 64 };
+enum { STREAM_ROW = 256, LINE = 64 };
 
 /* Rows go to threads in blocks of about so many elements. */
 enum { BLOCK_ELEMENTS = 16384 };
@@ -132,6 +132,7 @@ static void mask_block(const void *argument, int64_t index)
         if (visible < 0) visible = 0;
         if (visible < x->size[3]) fill_hidden(job, numbered_row(x, r), line, visible, x->size[3]);
     }
+    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
@@ -188,6 +189,7 @@ static void replicate_block(const void *argument, int64_t index)
         for (int64_t t = first; t < last; t += step)
             copy_row(job, from, to, ops_row(to, dtype_size(to->dtype), batch, head * group + g, t),
                      ops_row(from, dtype_size(from->dtype), batch, head, t), step * channels);
+    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,

@@ -289,11 +289,15 @@ static void copy_stream_row(void *to, const void *from, size_t bytes)
     size_t i = head;
     for (; i + 64 <= bytes; i += 64) v_stream_line((char *)to + i, (const char *)from + i);
     memcpy((char *)to + i, (const char *)from + i, bytes - i);
-    v_stream_end();
 }
 #endif
 
 #ifndef ROWS_WITHOUT_STREAM
+static void stream_end_rows(void)
+{
+    v_stream_end();
+}
+
 static void fill_stream_row(void *to, const void *line, size_t bytes)
 {
     size_t head = -(uintptr_t)to & 63;
@@ -302,7 +306,6 @@ static void fill_stream_row(void *to, const void *line, size_t bytes)
     size_t i = head;
     for (; i + 64 <= bytes; i += 64) v_stream_line((char *)to + i, line);
     memcpy((char *)to + i, line, bytes - i);
-    v_stream_end();
 }
 #endif
 
@@ -315,5 +318,6 @@ const struct row_kernels ROWS_NAME = {
 #ifndef ROWS_WITHOUT_STREAM
     .copy_stream = copy_stream_row,
     .fill_stream = fill_stream_row,
+    .stream_end = stream_end_rows,
 #endif
 };
