@@ -8,10 +8,13 @@ B ?= build
 ifeq ($(AMDGPU_LLVM_CONFIG),)
 amdgpu amdgpu-check:
 	@echo "amdgpu: left out, needs libllvm-22 (llvm-22-dev)"
+EXTRA_BUILD += amdgpu
 else
 AMDGPU_DIR    := tests/amdgpu
 AMDGPU_OUT    := $(B)/tests/amdgpu
-AMDGPU_CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g -march=native -mprefer-vector-width=512 -fPIC -fno-math-errno \
+# The emulator runs where it is built: every vector instruction of this CPU may be used.
+AMDGPU_NATIVE := -march=native $(if $(filter x86_64,$(shell uname -m)),-mprefer-vector-width=512)
+AMDGPU_CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g $(AMDGPU_NATIVE) -fPIC -fno-math-errno \
                  -fno-trapping-math -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -Wall -Wextra -Wpedantic \
                  -Wshadow -Wvla -isystem $(shell $(AMDGPU_LLVM_CONFIG) --includedir) -pthread -MMD -MP
 AMDGPU_LIBS   := -L$(shell $(AMDGPU_LLVM_CONFIG) --libdir) $(shell $(AMDGPU_LLVM_CONFIG) --libs --link-shared) -lm -pthread
@@ -59,11 +62,30 @@ $(AMDGPU_TESTS): | $(AMDGPU_KERNELS) $(AMDGPU_HIP)
 amdgpu-check: $(AMDGPU_TESTS)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove --exec '' $(AMDGPU_TESTS)
 CHECKS += $(AMDGPU_TESTS)
+
+# The product on emulated GPUs: the conformance problems and the mission's tests, waves in a shuffled order, every check on.
+AMDGPU_CONFORMANCE ?= gfx942 gfx1030 gfx1100 gfx1201
+AMDGPU_MISSION     ?= gfx942 gfx1100
+AMDGPU_PRODUCT := $(foreach t,$(AMDGPU_CONFORMANCE),$(AMDGPU_OUT)/conformance.$(t).t) \
+                  $(foreach t,$(AMDGPU_MISSION),$(AMDGPU_OUT)/mission.$(t).t $(AMDGPU_OUT)/pipeline.$(t).t)
+define amdgpu_product
+$(AMDGPU_OUT)/$1.%.t: $(B)/tests/$2/$1 $(AMDGPU_HIP)
+	@mkdir -p $$(@D)
+	printf '#!/bin/sh\nexport RAPT_EMULATE=%s RAPT_EMULATE_ORDER=shuffled:1 RAPT_EMULATE_CHECKS=all RAPT_TEST_SIZE=0\nRAPT_HIP_LIBRARY=%s RAPT_TEST_DEVICE=hip:0 exec %s\n' \
+	    $$* $(abspath $(AMDGPU_HIP)) $$(abspath $$<) > $$@
+	chmod +x $$@
+endef
+$(eval $(call amdgpu_product,conformance,conformance))
+$(eval $(call amdgpu_product,mission,e2e))
+$(eval $(call amdgpu_product,pipeline,e2e))
+CHECKS += $(AMDGPU_PRODUCT)
+amdgpu-product: $(AMDGPU_PRODUCT)
+	prove --exec '' $(AMDGPU_PRODUCT)
+.PHONY: amdgpu-product
 else
 amdgpu-check:
 	@echo "amdgpu: unit tests left out, need clang-22 and lld-22"
 endif
-EXTRA_BUILD += amdgpu
 
 -include $(wildcard $(AMDGPU_OUT)/*.d $(AMDGPU_OUT)/unit/*.d)
 endif

@@ -1,4 +1,5 @@
-/* Public interface of the AMD GPU emulator: load a code object, register memory, launch kernels, read statistics. */
+/* Public interface of the AMD GPU emulator: load a code object, register memory, launch kernels,
+ * read statistics. */
 #ifndef AMDGPU_H
 #define AMDGPU_H
 
@@ -37,12 +38,13 @@ struct amdgpu_kernel {
 enum amdgpu_order { AMDGPU_FORWARD, AMDGPU_BACKWARD, AMDGPU_SHUFFLED };
 
 struct amdgpu_options {
-    int threads;             /* 0: one per core */
-    enum amdgpu_order order; /* in which order the waves of a workgroup run between barriers */
-    uint32_t seed;           /* of the shuffled order */
-    bool check_races;        /* LDS words touched by two waves without a barrier between */
-    bool check_undefined;    /* values that were never written must not reach memory, addresses or branches */
-    bool check_waits;        /* outstanding results must be waited for */
+    int threads;               /* 0: one per core */
+    enum amdgpu_order order;   /* in which order the waves of a workgroup run between barriers */
+    uint32_t seed;             /* of the shuffled order */
+    bool check_races;          /* LDS words touched by two waves without a barrier between */
+    bool check_undefined;      /* values that were never written must not reach memory, addresses or
+                                  branches */
+    bool check_waits;          /* outstanding results must be waited for */
     uint64_t max_instructions; /* per wave; 0: no limit */
 };
 
@@ -51,7 +53,8 @@ struct amdgpu_stats {
     uint64_t instructions, valu, salu, matrix, lds, vmem, smem;
     uint64_t matrix_flops;
     uint64_t global_read, global_written, lds_read, lds_written; /* bytes of active lanes */
-    uint64_t lds_conflict_cycles, lds_sampled; /* extra bank cycles, and LDS instructions they were counted on */
+    uint64_t lds_conflict_cycles,
+        lds_sampled; /* extra bank cycles, and LDS instructions they were counted on */
     uint64_t barriers, groups, waves;
 };
 
@@ -61,12 +64,14 @@ struct amdgpu_occupancy {
 
 struct amdgpu_memory *amdgpu_memory_open(void);
 void amdgpu_memory_close(struct amdgpu_memory **);
-/* Registers [base, base + size) as accessible; `what` must outlive the registration. False when out of memory. */
+/* Registers [base, base + size) as accessible; `what` must outlive the registration. False when out
+ * of memory. */
 bool amdgpu_memory_add(struct amdgpu_memory *, const void *base, size_t size, const char *what);
 bool amdgpu_memory_remove(struct amdgpu_memory *, const void *base);
 
-/* Loads a code object (bare ELF or a clang offload bundle with one AMD entry). NULL with a sentence on failure. The module
-   owns its image; `data` may be freed. `gfx` NULL accepts every supported target. */
+/* Loads a code object (bare ELF or a clang offload bundle with one AMD entry). NULL with a sentence
+   on failure. The module owns its image; `data` may be freed. `gfx` NULL accepts every supported
+   target. */
 struct amdgpu_module *amdgpu_module_load(const void *data, size_t size, const char *gfx,
                                          struct amdgpu_memory *, char *error, size_t error_size);
 void amdgpu_module_close(struct amdgpu_module **);
@@ -77,9 +82,10 @@ const struct amdgpu_kernel *amdgpu_module_kernel(const struct amdgpu_module *, c
 bool amdgpu_module_symbol(const struct amdgpu_module *, const char *name, uint64_t *address,
                           uint64_t *size);
 
-/* Decodes all of the code. Calls `unknown` with the text and offset of each instruction that is not emulated; returns how many
-   instructions were decoded. */
-uint64_t amdgpu_module_decode(const struct amdgpu_module *, void (*unknown)(void *context, const char *what), void *context);
+/* Decodes all of the code. Calls `unknown` with the text and offset of each instruction that is not
+   emulated; returns how many instructions were decoded. */
+uint64_t amdgpu_module_decode(const struct amdgpu_module *,
+                              void (*unknown)(void *context, const char *what), void *context);
 
 struct amdgpu_dispatch {
     const struct amdgpu_module *module;
@@ -92,7 +98,8 @@ struct amdgpu_dispatch {
     size_t args_size;
 };
 
-/* Runs the kernel to its end. False with a sentence naming kernel, instruction and address on any fault. */
+/* Runs the kernel to its end. False with a sentence naming kernel, instruction and address on any
+ * fault. */
 bool amdgpu_launch(const struct amdgpu_dispatch *, const struct amdgpu_options *,
                    struct amdgpu_stats *, char *error, size_t error_size);
 struct amdgpu_options amdgpu_default_options(void);

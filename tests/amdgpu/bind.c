@@ -1,4 +1,5 @@
-/* Connects a parsed instruction to its operation: operand types, constants, and which registers it reads and writes. */
+/* Connects a parsed instruction to its operation: operand types, constants, and which registers it
+ * reads and writes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,13 +25,15 @@ static uint32_t bits_of_float(float x)
     return u;
 }
 
-/* The bits an immediate has for an operand of this type. Inline fractions are encoded in the operand's own format; a
-   32-bit literal of an f64 operand is its upper half (ISA documents, "Literal constants"). */
+/* The bits an immediate has for an operand of this type. Inline fractions are encoded in the
+   operand's own format; a 32-bit literal of an f64 operand is its upper half (ISA documents,
+   "Literal constants"). */
 static uint64_t encode_immediate(const struct operand *o, int type)
 {
     if (o->is_float) {
         if (type == 'D' || type == 'Q' || type == 'L') return bits_of_double(o->real);
-        if (type == 'H' || type == 'P' || type == 'S' || type == 'T') return f32_to_f16_bits((float)o->real);
+        if (type == 'H' || type == 'P' || type == 'S' || type == 'T')
+            return f32_to_f16_bits((float)o->real);
         if (type == 'B') return bits_of_float((float)o->real) >> 16;
         uint64_t f = bits_of_float((float)o->real);
         return type == 'W' ? f | f << 32 : f;
@@ -60,13 +63,15 @@ static bool splat_immediate(struct operand *o, int type)
 static void add_read(struct inst *in, int reg, int count, int halves)
 {
     if (in->nvread < MAX_RANGES)
-        in->vread[in->nvread++] = (struct reg_range){(uint16_t)reg, (uint8_t)count, (uint8_t)halves};
+        in->vread[in->nvread++] =
+            (struct reg_range){(uint16_t)reg, (uint8_t)count, (uint8_t)halves};
 }
 
 static void add_write(struct inst *in, int reg, int count, int halves)
 {
     if (in->nvwrite < 2)
-        in->vwrite[in->nvwrite++] = (struct reg_range){(uint16_t)reg, (uint8_t)count, (uint8_t)halves};
+        in->vwrite[in->nvwrite++] =
+            (struct reg_range){(uint16_t)reg, (uint8_t)count, (uint8_t)halves};
 }
 
 static void add_scalar(struct reg_range *list, uint8_t *count, int limit, int reg, int n)
@@ -110,7 +115,8 @@ static void collect_ranges(struct inst *in, int wave)
     if (in->flags & OPF_READS_VCC) add_scalar(in->sread, &in->nsread, MAX_RANGES, S_VCC, wave / 32);
 }
 
-/* A 32-bit operand type on a 64-bit register text means the instruction takes a pair anyway (addresses, masks). */
+/* A 32-bit operand type on a 64-bit register text means the instruction takes a pair anyway
+ * (addresses, masks). */
 static bool set_types(struct inst *in)
 {
     const char *types = in->row->types;
@@ -149,12 +155,12 @@ static void set_fetch(struct inst *in)
     const struct operand *d = &in->op[0];
     bool dst_short = in->ndst && is_short(d->type);
     in->dst_high = dst_short && (d->half == 2 || (!d->half && (in->opsel >> in->nsrc & 1)));
-    in->direct_dst = in->ndst && d->kind == OPK_VGPR && !dst_short && !in->clamp && !in->omod && !in->dpp &&
-                     !(in->sdwa && in->sdwa_dst != 6);
+    in->direct_dst = in->ndst && d->kind == OPK_VGPR && !dst_short && !in->clamp && !in->omod &&
+                     !in->dpp && !(in->sdwa && in->sdwa_dst != 6);
 }
 
-/* gfx9 clears the upper half for most 16-bit results; later generations and the fma family keep it (LLVM,
-   SITargetLowering "zeroesHigh16BitsOfDest"). */
+/* gfx9 clears the upper half for most 16-bit results; later generations and the fma family keep it
+   (LLVM, SITargetLowering "zeroesHigh16BitsOfDest"). */
 static void set_zero_high(const struct program *program, struct inst *in)
 {
     if (!program->target->zero_high16) in->flags &= ~(uint32_t)OPF_ZERO_HIGH;
@@ -185,23 +191,26 @@ static const struct op_row *lookup(const char *mnemonic)
     return NULL;
 }
 
-/* "vmcnt(0) lgkmcnt(1)", "null, 0x0" or "0x203": the counts that a wait instruction lets stay outstanding, -1 for no wait. Before
-   gfx12 one counter serves LDS and scalar loads; here it is CNT_DS. */
+/* "vmcnt(0) lgkmcnt(1)", "null, 0x0" or "0x203": the counts that a wait instruction lets stay
+   outstanding, -1 for no wait. Before gfx12 one counter serves LDS and scalar loads; here it is
+   CNT_DS. */
 static bool bind_wait(struct inst *in, const char *mnemonic)
 {
     static const struct {
         const char *name;
         uint8_t high, low; /* counters in bits 13:8 and 5:0, CNT_KINDS: unused */
-    } split[] = {{"s_wait_loadcnt", CNT_KINDS, CNT_VM},   {"s_wait_storecnt", CNT_KINDS, CNT_VS},
-                 {"s_wait_dscnt", CNT_KINDS, CNT_DS},     {"s_wait_kmcnt", CNT_KINDS, CNT_KM},
-                 {"s_wait_expcnt", CNT_KINDS, CNT_EXP},   {"s_wait_loadcnt_dscnt", CNT_VM, CNT_DS},
-                 {"s_wait_storecnt_dscnt", CNT_VS, CNT_DS}, {"s_waitcnt_vscnt", CNT_KINDS, CNT_VS},
-                 {"s_waitcnt_vmcnt", CNT_KINDS, CNT_VM},  {"s_waitcnt_lgkmcnt", CNT_KINDS, CNT_DS},
-                 {"s_waitcnt_expcnt", CNT_KINDS, CNT_EXP}};
+    } split[] = {
+        {"s_wait_loadcnt", CNT_KINDS, CNT_VM},     {"s_wait_storecnt", CNT_KINDS, CNT_VS},
+        {"s_wait_dscnt", CNT_KINDS, CNT_DS},       {"s_wait_kmcnt", CNT_KINDS, CNT_KM},
+        {"s_wait_expcnt", CNT_KINDS, CNT_EXP},     {"s_wait_loadcnt_dscnt", CNT_VM, CNT_DS},
+        {"s_wait_storecnt_dscnt", CNT_VS, CNT_DS}, {"s_waitcnt_vscnt", CNT_KINDS, CNT_VS},
+        {"s_waitcnt_vmcnt", CNT_KINDS, CNT_VM},    {"s_waitcnt_lgkmcnt", CNT_KINDS, CNT_DS},
+        {"s_waitcnt_expcnt", CNT_KINDS, CNT_EXP}};
     static const struct {
         const char *name;
         uint8_t counter;
-    } named[] = {{"vmcnt(", CNT_VM}, {"lgkmcnt(", CNT_DS}, {"expcnt(", CNT_EXP}, {"vscnt(", CNT_VS}};
+    } named[] = {
+        {"vmcnt(", CNT_VM}, {"lgkmcnt(", CNT_DS}, {"expcnt(", CNT_EXP}, {"vscnt(", CNT_VS}};
     for (int i = 0; i < CNT_KINDS; i++) in->wait[i] = -1;
     const char *rest = in->text + strlen(mnemonic);
     if (strcmp(mnemonic, "s_waitcnt") == 0) {

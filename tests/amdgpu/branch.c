@@ -20,7 +20,8 @@ static void exec_branch(struct wave *w, const struct inst *in)
     switch (in->param) {
     case BR_SCC0:
     case BR_SCC1:
-        need_defined_scalar(w, S_SCC, 1, "branch on scc, which depends on a value that was never written");
+        need_defined_scalar(w, S_SCC, 1,
+                            "branch on scc, which depends on a value that was never written");
         take = w->scc == (in->param == BR_SCC1);
         break;
     case BR_VCCZ:
@@ -28,12 +29,18 @@ static void exec_branch(struct wave *w, const struct inst *in)
         vcc = w->s[S_VCC] | (w->n == 64 ? (uint64_t)w->s[S_VCC + 1] << 32 : 0);
         undef = w->s_undef[S_VCC] | (w->n == 64 ? (uint64_t)w->s_undef[S_VCC + 1] << 32 : 0);
         if (!(vcc & ~undef)) /* one defined bit that is set decides */
-            need_defined_scalar(w, S_VCC, w->n / 32, "branch on vcc, which depends on a value that was never written");
+            need_defined_scalar(w, S_VCC, w->n / 32,
+                                "branch on vcc, which depends on a value that was never written");
         take = (vcc == 0) == (in->param == BR_VCCZ);
         break;
-    case BR_EXECZ: take = w->exec == 0; break;
-    case BR_EXECNZ: take = w->exec != 0; break;
-    default: break;
+    case BR_EXECZ:
+        take = w->exec == 0;
+        break;
+    case BR_EXECNZ:
+        take = w->exec != 0;
+        break;
+    default:
+        break;
     }
     if (take) w->pc = in->target;
 }
@@ -86,7 +93,8 @@ static void exec_barrier(struct wave *w, const struct inst *in)
 
 static void exec_barrier_signal(struct wave *w, const struct inst *in)
 {
-    if (in->op[0].kind == OPK_IMM && (int32_t)in->op[0].imm != -1) fault(w, "only barrier -1 (the workgroup's) is known");
+    if (in->op[0].kind == OPK_IMM && (int32_t)in->op[0].imm != -1)
+        fault(w, "only barrier -1 (the workgroup's) is known");
     signal_barrier(w);
 }
 
@@ -133,8 +141,9 @@ static void exec_call(struct wave *w, const struct inst *in)
     w->pc = in->next_pc + (uint64_t)((int64_t)(int16_t)in->op[1].imm * 4);
 }
 
-/* hwreg(HW_REG_MODE, offset, width): denormal and rounding fields of the mode register. The f32 denormal field switches the
-   host's flush modes in dispatch.c; other registers are kept as plain storage. */
+/* hwreg(HW_REG_MODE, offset, width): denormal and rounding fields of the mode register. The f32
+   denormal field switches the host's flush modes in dispatch.c; other registers are kept as plain
+   storage. */
 static void mode_field(const struct inst *in, int *offset, int *width, bool *is_mode)
 {
     const char *p = strstr(in->text, "hwreg(");
@@ -194,7 +203,8 @@ static void exec_getreg(struct wave *w, const struct inst *in)
     w->s_undef[to] = 0;
 }
 
-/* Answers of the host to a message (doorbell, time): 0 here. The destination is in the text: s0 or s[0:1]. */
+/* Answers of the host to a message (doorbell, time): 0 here. The destination is in the text: s0 or
+ * s[0:1]. */
 static void exec_message_return(struct wave *w, const struct inst *in)
 {
     const char *p = strpbrk(in->text + strlen("s_sendmsg_rtn_bxx"), "0123456789");
@@ -223,9 +233,18 @@ static void exec_time(struct wave *w, const struct inst *in)
     write_scalar64(w, &in->op[0], w->budget);
 }
 
-#define QUIET(name) {name, exec_nothing, NULL, ":UUU", 0, 0}
-#define BRANCH(name, kind) {name, exec_branch, NULL, ":U", OPF_END_BLOCK, kind}
-#define WAIT(name) {name, exec_wait, NULL, ":UU", 0, 0}
+#define QUIET(name)                                                                                \
+    {                                                                                              \
+        name, exec_nothing, NULL, ":UUU", 0, 0                                                     \
+    }
+#define BRANCH(name, kind)                                                                         \
+    {                                                                                              \
+        name, exec_branch, NULL, ":U", OPF_END_BLOCK, kind                                         \
+    }
+#define WAIT(name)                                                                                 \
+    {                                                                                              \
+        name, exec_wait, NULL, ":UU", 0, 0                                                         \
+    }
 
 static const struct op_row rows[] = {
     BRANCH("s_branch", BR_ALWAYS),

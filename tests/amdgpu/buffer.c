@@ -1,8 +1,10 @@
-/* Buffer loads and stores: raw and structured resources, and the scratch resource of the targets before flat scratch. */
+/* Buffer loads and stores: raw and structured resources, and the scratch resource of the targets
+ * before flat scratch. */
 #include "access.h"
 
-/* data, vaddr, resource, soffset + offen, idxen, offset. A resource whose base lies in the private aperture is the scratch
-   resource the dispatcher put there: its accesses are private to the lane. */
+/* data, vaddr, resource, soffset + offen, idxen, offset. A resource whose base lies in the private
+   aperture is the scratch resource the dispatcher put there: its accesses are private to the lane.
+ */
 static void exec_buffer(struct wave *w, const struct inst *in)
 {
     const struct operand *va = &in->op[1], *so = &in->op[3];
@@ -37,15 +39,18 @@ static void exec_buffer(struct wave *w, const struct inst *in)
     uint64_t outside = exec & ~inside;
     if (!(in->flags & OPF_STORE) && outside) {
         static const uint32_t zeros[ROW];
-        for (int k = 0; k < in->vwrite[0].count; k++) write_row(w, in->vwrite[0].reg + k, zeros, outside);
+        for (int k = 0; k < in->vwrite[0].count; k++)
+            write_row(w, in->vwrite[0].reg + k, zeros, outside);
         set_undefined(w, &in->vwrite[0], outside, 0);
     }
     w->exec = exec;
     mask_to_row(w->exec, w->mask);
 }
 
-#define LOADS(name, acc, flag) {"buffer_load_" name, exec_buffer, NULL, "U:UUU", OPF_VMEM | (flag), acc},
-#define STORES(name, acc, flag) {"buffer_store_" name, exec_buffer, NULL, ":UUUU", OPF_VMEM | OPF_STORE | (flag), acc},
+#define LOADS(name, acc, flag)                                                                     \
+    {"buffer_load_" name, exec_buffer, NULL, "U:UUU", OPF_VMEM | (flag), acc},
+#define STORES(name, acc, flag)                                                                    \
+    {"buffer_store_" name, exec_buffer, NULL, ":UUUU", OPF_VMEM | OPF_STORE | (flag), acc},
 
 static const struct op_row rows[] = {LOAD_LIST(LOADS) STORE_LIST(STORES)};
 

@@ -1,4 +1,5 @@
-/* Vector operations across lanes and odd ones: readlane, permlane, mbcnt, moves by index, three-input bit tables. */
+/* Vector operations across lanes and odd ones: readlane, permlane, mbcnt, moves by index,
+ * three-input bit tables. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,9 +35,10 @@ static void exec_writelane(struct wave *w, const struct inst *in)
     set_undefined(w, &in->vwrite[0], UINT64_C(1) << lane, undef ? ~UINT64_C(0) : 0);
 }
 
-/* out[l] = src[from[l]], lanes with from < 0 keep their value. Sources outside of EXEC: op_sel bit 0 (fetch inactive) reads
-   them, bit 1 (bound_ctrl) gives 0, otherwise the lane is not written. */
-static void gather(struct wave *w, const struct inst *in, const uint32_t *src, int src_reg, const int *from)
+/* out[l] = src[from[l]], lanes with from < 0 keep their value. Sources outside of EXEC: op_sel bit
+   0 (fetch inactive) reads them, bit 1 (bound_ctrl) gives 0, otherwise the lane is not written. */
+static void gather(struct wave *w, const struct inst *in, const uint32_t *src, int src_reg,
+                   const int *from)
 {
     uint32_t *r = w->tmp[4];
     uint64_t lanes = w->exec, undef = 0;
@@ -50,17 +52,20 @@ static void gather(struct wave *w, const struct inst *in, const uint32_t *src, i
     set_undefined(w, &in->vwrite[0], lanes, undef);
 }
 
-/* v_permlane16 / x16: within each row of 16, or from the other row of the pair; 4-bit selectors from two scalars, or a VGPR for
-   the _var forms. param bit 0: other row, bit 1: selectors per lane. */
+/* v_permlane16 / x16: within each row of 16, or from the other row of the pair; 4-bit selectors
+   from two scalars, or a VGPR for the _var forms. param bit 0: other row, bit 1: selectors per
+   lane. */
 static void exec_permlane16(struct wave *w, const struct inst *in)
 {
     uint32_t src[ROW];
     int from[ROW];
     memcpy(src, fetch(w, in, 1, 0), sizeof src);
     uint64_t selectors = 0;
-    if (!(in->param & 2)) selectors = read_scalar(w, &in->op[2]) | (uint64_t)read_scalar(w, &in->op[3]) << 32;
+    if (!(in->param & 2))
+        selectors = read_scalar(w, &in->op[2]) | (uint64_t)read_scalar(w, &in->op[3]) << 32;
     for (int l = 0; l < w->n; l++) {
-        int pick = in->param & 2 ? (int)(vrow(w, in->op[2].reg)[l] & 15) : (int)(selectors >> (4 * (l & 15)) & 15);
+        int pick = in->param & 2 ? (int)(vrow(w, in->op[2].reg)[l] & 15)
+                                 : (int)(selectors >> (4 * (l & 15)) & 15);
         from[l] = ((l & ~15) ^ (in->param & 1 ? 16 : 0)) + pick;
     }
     gather(w, in, src, in->op[1].reg, from);
@@ -75,7 +80,8 @@ static void exec_permlane64(struct wave *w, const struct inst *in)
     gather(w, in, src, in->op[1].reg, from);
 }
 
-/* v_permlane{16,32}_swap: odd rows (or the upper half) of the first register change places with the even rows of the second. */
+/* v_permlane{16,32}_swap: odd rows (or the upper half) of the first register change places with the
+ * even rows of the second. */
 static void exec_permlane_swap(struct wave *w, const struct inst *in)
 {
     int step = (int)in->param;
@@ -136,7 +142,8 @@ static void exec_bitop3(struct wave *w, const struct inst *in)
     for (int l = 0; l < w->n; l++) {
         uint32_t x = 0;
         for (int i = 0; i < 8; i++)
-            if (in->bitop3 >> i & 1) x |= (i & 4 ? a[l] : ~a[l]) & (i & 2 ? b[l] : ~b[l]) & (i & 1 ? c[l] : ~c[l]);
+            if (in->bitop3 >> i & 1)
+                x |= (i & 4 ? a[l] : ~a[l]) & (i & 2 ? b[l] : ~b[l]) & (i & 1 ? c[l] : ~c[l]);
         r[l] = x;
     }
     set_undefined(w, &in->vwrite[0], w->exec, undef);
@@ -149,7 +156,8 @@ static void exec_movrel(struct wave *w, const struct inst *in)
     int offset = (int)w->s[S_M0], from = in->op[1].reg, to = in->op[0].reg;
     if (in->param & 1) from += offset;
     if (in->param & 2) to += offset;
-    if (from < 0 || from >= 256 || to < 0 || to >= 256) fault(w, "register index %d + m0 is out of range", offset);
+    if (from < 0 || from >= 256 || to < 0 || to >= 256)
+        fault(w, "register index %d + m0 is out of range", offset);
     const uint32_t *src = in->op[1].kind == OPK_VGPR ? vrow(w, from) : fetch(w, in, 1, 0);
     uint64_t undef = in->op[1].kind == OPK_VGPR ? w->undef[from][0] | w->undef[from][1] : 0;
     struct reg_range written = {(uint16_t)to, 1, 3};
@@ -159,7 +167,8 @@ static void exec_movrel(struct wave *w, const struct inst *in)
     set_undefined(w, &written, w->exec, undef);
 }
 
-/* Adds the index to the register numbers of the operands that the mode names: bit 0 to 2 sources, bit 3 destination. */
+/* Adds the index to the register numbers of the operands that the mode names: bit 0 to 2 sources,
+ * bit 3 destination. */
 static struct inst shifted(struct wave *w, const struct inst *in, int mode, int index)
 {
     struct inst copy = *in;
@@ -169,20 +178,19 @@ static struct inst shifted(struct wave *w, const struct inst *in, int mode, int 
         bool writes = i < in->ndst;
         if (o->kind != OPK_VGPR) continue;
         if (mode >> (writes ? 3 : i - in->ndst) & 1) {
-            if (o->reg + index >= 256) fault(w, "register v%d + index %d is out of range", o->reg, index);
+            if (o->reg + index >= 256)
+                fault(w, "register v%d + index %d is out of range", o->reg, index);
             o->reg = (uint16_t)(o->reg + index);
         }
         struct reg_range range = {o->reg, o->dwords, 3};
-        if (writes)
-            copy.vwrite[copy.nvwrite++] = range;
-        else
-            copy.vread[copy.nvread++] = range;
+        if (writes) copy.vwrite[copy.nvwrite++] = range;
+        else copy.vread[copy.nvread++] = range;
     }
     return copy;
 }
 
-/* s_set_gpr_idx_on s4, gpr_idx(SRC0,DST) (gfx9): vector instructions up to s_set_gpr_idx_off address registers relative to the
-   index. The compiler puts nothing but moves between the two. */
+/* s_set_gpr_idx_on s4, gpr_idx(SRC0,DST) (gfx9): vector instructions up to s_set_gpr_idx_off
+   address registers relative to the index. The compiler puts nothing but moves between the two. */
 static void exec_index_on(struct wave *w, const struct inst *in)
 {
     static const char *const names[] = {"SRC0", "SRC1", "SRC2", "DST"};
@@ -193,10 +201,11 @@ static void exec_index_on(struct wave *w, const struct inst *in)
     for (int i = 0; i < 4; i++)
         if (strstr(in->text, names[i])) mode |= 1 << i;
     if (!source) fault(w, "s_set_gpr_idx_on without an index");
-    if (*source == 'm')
-        index = (int)(w->s[S_M0] & 255);
+    if (*source == 'm') index = (int)(w->s[S_M0] & 255);
     else
-        index = (int)((*source == 's' ? w->s[strtol(source + 1, NULL, 10)] : (uint32_t)strtol(source, NULL, 0)) & 255);
+        index = (int)((*source == 's' ? w->s[strtol(source + 1, NULL, 10)]
+                                      : (uint32_t)strtol(source, NULL, 0)) &
+                      255);
     for (;;) {
         const struct inst *next = decode_at(w->program, w->pc, error, sizeof error);
         if (!next) fault(w, "%s", error);
@@ -224,11 +233,15 @@ static const struct op_row rows[] = {
     {"v_writelane_b32", exec_writelane, NULL, "U:UU", OPF_VALU | OPF_CROSS | OPF_READS_DST, 0},
     {"v_permlane16_b32", exec_permlane16, NULL, "U:UUU", OPF_VALU | OPF_CROSS | OPF_READS_DST, 0},
     {"v_permlanex16_b32", exec_permlane16, NULL, "U:UUU", OPF_VALU | OPF_CROSS | OPF_READS_DST, 1},
-    {"v_permlane16_var_b32", exec_permlane16, NULL, "U:UU", OPF_VALU | OPF_CROSS | OPF_READS_DST, 2},
-    {"v_permlanex16_var_b32", exec_permlane16, NULL, "U:UU", OPF_VALU | OPF_CROSS | OPF_READS_DST, 3},
+    {"v_permlane16_var_b32", exec_permlane16, NULL, "U:UU", OPF_VALU | OPF_CROSS | OPF_READS_DST,
+     2},
+    {"v_permlanex16_var_b32", exec_permlane16, NULL, "U:UU", OPF_VALU | OPF_CROSS | OPF_READS_DST,
+     3},
     {"v_permlane64_b32", exec_permlane64, NULL, "U:U", OPF_VALU | OPF_CROSS, 0},
-    {"v_permlane16_swap_b32", exec_permlane_swap, NULL, "UU:", OPF_VALU | OPF_CROSS | OPF_TWO_DST, 16},
-    {"v_permlane32_swap_b32", exec_permlane_swap, NULL, "UU:", OPF_VALU | OPF_CROSS | OPF_TWO_DST, 32},
+    {"v_permlane16_swap_b32", exec_permlane_swap, NULL, "UU:", OPF_VALU | OPF_CROSS | OPF_TWO_DST,
+     16},
+    {"v_permlane32_swap_b32", exec_permlane_swap, NULL, "UU:", OPF_VALU | OPF_CROSS | OPF_TWO_DST,
+     32},
     {"v_swap_b32", exec_swap, NULL, "UU:", OPF_VALU | OPF_TWO_DST, 0},
     {"v_mbcnt_lo_u32_b32", exec_mbcnt, NULL, "U:UU", OPF_VALU, 0},
     {"v_mbcnt_hi_u32_b32", exec_mbcnt, NULL, "U:UU", OPF_VALU, 1},

@@ -1,4 +1,5 @@
-/* Turns machine code into decoded instructions, once per address, through LLVM's disassembler library. */
+/* Turns machine code into decoded instructions, once per address, through LLVM's disassembler
+ * library. */
 #include <llvm-c/Disassembler.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -7,7 +8,8 @@
 
 #include "emu.h"
 
-/* The AMDGPU parts of LLVM's shared library; llvm-c/Target.h declares them only for the configured list of targets. */
+/* The AMDGPU parts of LLVM's shared library; llvm-c/Target.h declares them only for the configured
+ * list of targets. */
 void LLVMInitializeAMDGPUTargetInfo(void);
 void LLVMInitializeAMDGPUTargetMC(void);
 void LLVMInitializeAMDGPUDisassembler(void);
@@ -66,7 +68,8 @@ static struct inst *parse_one(const struct program *program, uint64_t pc, uint64
     in->pc = pc;
     in->next_pc = next_pc;
     in->text = strdup(text);
-    in->swizzle = (uint32_t)(program->code[pc - program->base] | program->code[pc - program->base + 1] << 8);
+    in->swizzle =
+        (uint32_t)(program->code[pc - program->base] | program->code[pc - program->base + 1] << 8);
     if (in->text && parse_instruction(in, text, mnemonic, sizeof mnemonic) &&
         bind_instruction(program, in, mnemonic))
         return in;
@@ -82,8 +85,8 @@ static bool reads(const struct inst *in, int reg)
     return false;
 }
 
-/* Both halves of a dual-issue pair read their sources before either writes: order them, or send the first result to a
-   spare row when each reads what the other writes. */
+/* Both halves of a dual-issue pair read their sources before either writes: order them, or send the
+   first result to a spare row when each reads what the other writes. */
 static void order_pair(struct inst **first, struct inst **second)
 {
     struct inst *x = *first, *y = *second;
@@ -96,7 +99,8 @@ static void order_pair(struct inst **first, struct inst **second)
     x->dual_crossed = 1;
 }
 
-static struct inst *parse_text(const struct program *program, uint64_t pc, uint64_t next_pc, char *text)
+static struct inst *parse_text(const struct program *program, uint64_t pc, uint64_t next_pc,
+                               char *text)
 {
     char *split = strstr(text, " :: ");
     if (!split) return parse_one(program, pc, next_pc, text);
@@ -132,16 +136,16 @@ const struct inst *decode_at(const struct program *program, uint64_t pc, char *e
     in = program->at[offset / 4];
     if (!in) {
         char text[512] = "";
-        size_t bytes = LLVMDisasmInstruction(program->disasm, (uint8_t *)(uintptr_t)(program->code + offset),
-                                             program->size - offset, pc, text, sizeof text);
+        size_t bytes =
+            LLVMDisasmInstruction(program->disasm, (uint8_t *)(uintptr_t)(program->code + offset),
+                                  program->size - offset, pc, text, sizeof text);
         char *line = text;
         while (*line == '\t' || *line == ' ') line++;
         if (bytes) in = parse_text(program, pc, pc + bytes, line);
-        if (in)
-            __atomic_store_n(&program->at[offset / 4], in, __ATOMIC_RELEASE);
+        if (in) __atomic_store_n(&program->at[offset / 4], in, __ATOMIC_RELEASE);
         else
-            snprintf(error, size, "unknown instruction at code+0x%llx: %s", (unsigned long long)offset,
-                     bytes ? line : "bytes that do not decode");
+            snprintf(error, size, "unknown instruction at code+0x%llx: %s",
+                     (unsigned long long)offset, bytes ? line : "bytes that do not decode");
     }
     pthread_mutex_unlock(&decode_lock);
     return in;

@@ -13,7 +13,8 @@ struct amdgpu_options amdgpu_default_options(void)
     return o;
 }
 
-/* Copies the explicit arguments and fills the hidden ones (LLVM AMDGPU usage, "Code object V5 metadata"). */
+/* Copies the explicit arguments and fills the hidden ones (LLVM AMDGPU usage, "Code object V5
+ * metadata"). */
 static void fill_kernarg(const struct amdgpu_dispatch *d, uint8_t *out, uint32_t size)
 {
     const struct amdgpu_kernel *k = d->kernel;
@@ -22,7 +23,8 @@ static void fill_kernarg(const struct amdgpu_dispatch *d, uint8_t *out, uint32_t
     for (int i = 0; i < k->arg_count; i++) {
         const struct amdgpu_arg *a = &k->args[i];
         uint64_t value = 0;
-        if (strncmp(a->kind, "hidden_", 7) != 0 || a->offset + a->size > size || a->size > 8) continue;
+        if (strncmp(a->kind, "hidden_", 7) != 0 || a->offset + a->size > size || a->size > 8)
+            continue;
         const char *kind = a->kind + 7;
         int axis = kind[strlen(kind) - 1] - 'x';
         if (strncmp(kind, "block_count_", 12) == 0) value = d->grid[axis];
@@ -50,7 +52,8 @@ static void fill_packet(const struct amdgpu_dispatch *d, uint8_t packet[64])
 static void order_waves(const struct launch *l, uint64_t group, uint32_t *order)
 {
     uint64_t state = l->options->seed * UINT64_C(0x9e3779b97f4a7c15) + group + 1;
-    for (uint32_t i = 0; i < l->waves; i++) order[i] = l->options->order == AMDGPU_BACKWARD ? l->waves - 1 - i : i;
+    for (uint32_t i = 0; i < l->waves; i++)
+        order[i] = l->options->order == AMDGPU_BACKWARD ? l->waves - 1 - i : i;
     if (l->options->order != AMDGPU_SHUFFLED) return;
     for (uint32_t i = l->waves; i > 1; i--) {
         state ^= state << 13; /* xorshift64, Marsaglia 2003 */
@@ -87,7 +90,8 @@ static void run_group(struct worker *k, uint64_t number)
             run_wave(w);
             progress = true;
         }
-        if (!progress) fault(&k->waves[order[0]], "every wave waits at a barrier that cannot complete");
+        if (!progress)
+            fault(&k->waves[order[0]], "every wave waits at a barrier that cannot complete");
     }
     k->epoch = g.epoch;
     if (k->epoch >= (1u << 24) - 4096) { /* the shadow keeps 24 bits */
@@ -127,7 +131,8 @@ static bool open_worker(struct worker *k, struct launch *l)
         w->v_root = aligned_zero(VGPR_ROWS * sizeof *w->v_root);
         w->scratch = aligned_zero(scratch + 64);
         w->scratch_written = aligned_zero(scratch + 64);
-        if (!w->v || !w->undef || !w->vtag || !w->v_root || !w->scratch || !w->scratch_written) return false;
+        if (!w->v || !w->undef || !w->vtag || !w->v_root || !w->scratch || !w->scratch_written)
+            return false;
         /* garbage that shows: a quiet NaN pattern */
         for (int r = 0; r < VGPR_ROWS; r++)
             for (int lane = 0; lane < ROW; lane++) w->v[r][lane] = 0x7fc0dead;
@@ -191,7 +196,8 @@ static void add_counts(struct worker *k, struct amdgpu_stats *s)
     s->waves += t->waves;
 }
 
-static bool run_workers(struct launch *l, int threads, struct amdgpu_stats *stats, char *error, size_t error_size)
+static bool run_workers(struct launch *l, int threads, struct amdgpu_stats *stats, char *error,
+                        size_t error_size)
 {
     struct worker *workers = calloc((size_t)threads, sizeof *workers);
     pthread_t *ids = calloc((size_t)threads, sizeof *ids);
@@ -203,10 +209,8 @@ static bool run_workers(struct launch *l, int threads, struct amdgpu_stats *stat
     }
     if (!ok) snprintf(error, error_size, "%s: out of memory", l->kernel->name);
     for (int i = 1; ok && i < threads; i++)
-        if (pthread_create(&ids[i], NULL, worker_main, &workers[i]) == 0)
-            started = i;
-        else
-            break;
+        if (pthread_create(&ids[i], NULL, worker_main, &workers[i]) == 0) started = i;
+        else break;
     if (ok) worker_main(&workers[0]);
     for (int i = 1; i <= started; i++) pthread_join(ids[i], NULL);
     for (int i = 0; i < opened; i++) {
@@ -234,13 +238,16 @@ static const char *check_dispatch(const struct amdgpu_dispatch *d, const struct 
     return NULL;
 }
 
-bool amdgpu_launch(const struct amdgpu_dispatch *d, const struct amdgpu_options *options, struct amdgpu_stats *stats,
-                   char *error, size_t error_size)
+bool amdgpu_launch(const struct amdgpu_dispatch *d, const struct amdgpu_options *options,
+                   struct amdgpu_stats *stats, char *error, size_t error_size)
 {
     struct amdgpu_options defaults = amdgpu_default_options();
     struct amdgpu_stats unused;
     uint8_t packet[64];
-    struct launch l = {.kernel = d->kernel, .module = d->module, .program = &d->module->program, .memory = d->memory};
+    struct launch l = {.kernel = d->kernel,
+                       .module = d->module,
+                       .program = &d->module->program,
+                       .memory = d->memory};
     if (!stats) stats = &unused;
     memset(stats, 0, sizeof *stats);
     l.options = options ? options : &defaults;

@@ -1,15 +1,16 @@
-/* The division helpers v_div_scale, v_div_fmas and v_div_fixup, after the pseudo code of the RDNA3 ISA document. */
+/* The division helpers v_div_scale, v_div_fmas and v_div_fixup, after the pseudo code of the RDNA3
+ * ISA document. */
 #include <math.h>
 
 #include "lanes.h"
 
 struct format {
-    int bias_top;      /* largest biased exponent */
-    int far;           /* exponent distance from which the denominator is scaled */
-    int tiny;          /* biased numerator exponent up to which everything is scaled */
-    int step;          /* power of two of the scaling */
-    int underflow;     /* exponent distance that gives zero */
-    double smallest;   /* smallest normal number */
+    int bias_top;    /* largest biased exponent */
+    int far;         /* exponent distance from which the denominator is scaled */
+    int tiny;        /* biased numerator exponent up to which everything is scaled */
+    int step;        /* power of two of the scaling */
+    int underflow;   /* exponent distance that gives zero */
+    double smallest; /* smallest normal number */
 };
 static const struct format single = {255, 96, 23, 64, -150, 0x1p-126};
 static const struct format twice = {2047, 768, 53, 128, -1075, 0x1p-1022};
@@ -40,8 +41,10 @@ static double scaled(double s0, double s1, double s2, const struct format *f, bo
         return denominator ? ldexp(s0, f->step) : s0;
     }
     if (subnormal(s1, f)) return ldexp(s0, f->step);
-    bool tiny_reciprocal = subnormal(quotient(1.0, s1, f), f), tiny_result = subnormal(quotient(s2, s1, f), f);
-    if (tiny_reciprocal && tiny_result) { /* the document scales up here, which would overflow; v_div_fmas undoes a scaling down */
+    bool tiny_reciprocal = subnormal(quotient(1.0, s1, f), f),
+         tiny_result = subnormal(quotient(s2, s1, f), f);
+    if (tiny_reciprocal && tiny_result) { /* the document scales up here, which would overflow;
+                                             v_div_fmas undoes a scaling down */
         *flag = true;
         return denominator ? ldexp(s0, -f->step) : s0;
     }
@@ -71,7 +74,8 @@ static void exec_div_scale(struct wave *w, const struct inst *in)
     uint64_t mask = 0, undef = undefined_lanes(w, in);
     for (int l = 0; l < w->n; l++) {
         bool flag;
-        double r = scaled(get(a, l, wide), get(b, l, wide), get(c, l, wide), wide ? &twice : &single, &flag);
+        double r = scaled(get(a, l, wide), get(b, l, wide), get(c, l, wide),
+                          wide ? &twice : &single, &flag);
         put(w->tmp[4], l, wide, r);
         mask |= (uint64_t)flag << l;
     }
@@ -121,10 +125,8 @@ static void exec_div_fixup(struct wave *w, const struct inst *in)
         for (int i = 0; i < 3; i++)
             x[i] = half ? (double)half_to_float(src[i][l] & 0xffff) : get(src[i], l, wide);
         double r = fixed_up(x[0], x[1], x[2], wide ? &twice : &single);
-        if (half)
-            w->tmp[4][l] = float_to_half((float)r);
-        else
-            put(w->tmp[4], l, wide, r);
+        if (half) w->tmp[4][l] = float_to_half((float)r);
+        else put(w->tmp[4], l, wide, r);
     }
     set_undefined(w, &in->vwrite[0], w->exec, undef);
     finish_row(w, in, w->tmp[4]);

@@ -1,4 +1,5 @@
-/* Internal contract of the AMD GPU emulator: decoded instructions, wave state and the helpers shared by its parts. */
+/* Internal contract of the AMD GPU emulator: decoded instructions, wave state and the helpers
+ * shared by its parts. */
 #ifndef AMDGPU_EMU_H
 #define AMDGPU_EMU_H
 
@@ -10,8 +11,8 @@
 #include "amdgpu.h"
 
 enum {
-    ROW = 64,         /* lanes a register row has room for; wave32 uses the first half */
-    VGPR_ROWS = 513,  /* 0..255 VGPRs, 256..511 accumulation VGPRs, 512 a spare row for dual issue */
+    ROW = 64,        /* lanes a register row has room for; wave32 uses the first half */
+    VGPR_ROWS = 513, /* 0..255 VGPRs, 256..511 accumulation VGPRs, 512 a spare row for dual issue */
     SPARE_ROW = 512,
     SGPR_COUNT = 160, /* scalar file incl. the special registers below */
     MAX_OPERANDS = 8,
@@ -38,7 +39,8 @@ enum {
     S_MODE = 144
 };
 
-/* Generic address apertures: a flat address whose upper half equals one of these means LDS or scratch. */
+/* Generic address apertures: a flat address whose upper half equals one of these means LDS or
+ * scratch. */
 #define SHARED_APERTURE  UINT64_C(0x0001000000000000)
 #define PRIVATE_APERTURE UINT64_C(0x0002000000000000)
 
@@ -61,30 +63,33 @@ struct operand {
 struct wave;
 struct inst;
 typedef void exec_fn(struct wave *, const struct inst *);
-/* One operation over n lanes; rows of 64 words, 64-bit values as two successive rows; m is the EXEC mask as words. */
+/* One operation over n lanes; rows of 64 words, 64-bit values as two successive rows; m is the EXEC
+ * mask as words. */
 typedef void lane_fn(uint32_t *d, const uint32_t *a, const uint32_t *b, const uint32_t *c,
                      const uint32_t *m, int n);
 typedef void scalar_fn(struct wave *, const struct inst *);
 
 enum op_flag {
-    OPF_READS_DST = 1 << 0,   /* fmac and friends: the destination is the last source */
-    OPF_HALVES = 1 << 1,      /* each result half depends only on the same half of the sources (and, or, mov...) */
-    OPF_ZERO_HIGH = 1 << 2,   /* gfx9 writes zero above a 16-bit result */
+    OPF_READS_DST = 1 << 0, /* fmac and friends: the destination is the last source */
+    OPF_HALVES =
+        1
+        << 1, /* each result half depends only on the same half of the sources (and, or, mov...) */
+    OPF_ZERO_HIGH = 1 << 2, /* gfx9 writes zero above a 16-bit result */
     OPF_MATRIX = 1 << 3,
     OPF_LDS = 1 << 4,
     OPF_VMEM = 1 << 5,
     OPF_SMEM = 1 << 6,
-    OPF_STORE = 1 << 7,       /* every operand is read */
-    OPF_READS_VCC = 1 << 8,   /* implicit VCC source */
-    OPF_TWO_DST = 1 << 9,     /* the first two operands are written */
+    OPF_STORE = 1 << 7,     /* every operand is read */
+    OPF_READS_VCC = 1 << 8, /* implicit VCC source */
+    OPF_TWO_DST = 1 << 9,   /* the first two operands are written */
     OPF_NO_DST = 1 << 10,
-    OPF_ATOMIC = 1 << 11,     /* the destination exists only when the instruction returns */
+    OPF_ATOMIC = 1 << 11, /* the destination exists only when the instruction returns */
     OPF_VALU = 1 << 12,
-    OPF_D16 = 1 << 13,        /* load into the low half */
-    OPF_D16_HI = 1 << 14,     /* load into, or store from, the high half */
-    OPF_END_BLOCK = 1 << 15,  /* may change the program counter or yield */
+    OPF_D16 = 1 << 13,       /* load into the low half */
+    OPF_D16_HI = 1 << 14,    /* load into, or store from, the high half */
+    OPF_END_BLOCK = 1 << 15, /* may change the program counter or yield */
     OPF_WRITES_EXEC = 1 << 16,
-    OPF_CROSS = 1 << 17       /* reads other lanes: the undefined-lane mask is handled by the operation */
+    OPF_CROSS = 1 << 17 /* reads other lanes: the undefined-lane mask is handled by the operation */
 };
 
 /* One row of the mnemonic tables. `types` lists destination and source letters "D:ABC". */
@@ -111,7 +116,8 @@ struct dpp {
     uint8_t fetch_inactive;
 };
 
-/* Results on their way: vector loads, vector stores, LDS (before gfx12 also scalar loads), scalar loads, exports. */
+/* Results on their way: vector loads, vector stores, LDS (before gfx12 also scalar loads), scalar
+ * loads, exports. */
 enum counter { CNT_VM, CNT_VS, CNT_DS, CNT_KM, CNT_EXP, CNT_KINDS };
 
 enum category { CAT_OTHER, CAT_VALU, CAT_SALU, CAT_MATRIX, CAT_LDS, CAT_VMEM, CAT_SMEM, CAT_KINDS };
@@ -139,7 +145,8 @@ struct inst {
     int32_t offset, offset0, offset1;
     uint32_t flags, param, swizzle;
     int64_t simm;
-    int16_t wait[CNT_KINDS]; /* s_waitcnt and kin: how many may stay outstanding, -1: not waited for */
+    int16_t
+        wait[CNT_KINDS]; /* s_waitcnt and kin: how many may stay outstanding, -1: not waited for */
     uint8_t category;
     struct reg_range vread[MAX_RANGES], vwrite[2], sread[MAX_RANGES], swrite[3];
     struct dpp *dpp;
@@ -152,16 +159,16 @@ struct target {
     const char *name;
     uint8_t mach; /* EF_AMDGPU_MACH, ELF flags bits 0..7 */
     enum generation gen;
-    int wave;               /* default wave size */
+    int wave;                /* default wave size */
     int vgprs, vgpr_granule; /* per SIMD and lane, and the allocation step, for occupancy */
     int waves_per_simd, simds;
     int lds_bytes;
-    int units; /* compute units reported by the fake driver */
-    uint8_t packed_ids;         /* v0 holds x | y << 10 | z << 20 */
-    uint8_t architected_ids;    /* workgroup numbers in ttmp7 and ttmp9 */
+    int units;               /* compute units reported by the fake driver */
+    uint8_t packed_ids;      /* v0 holds x | y << 10 | z << 20 */
+    uint8_t architected_ids; /* workgroup numbers in ttmp7 and ttmp9 */
     uint8_t architected_scratch;
-    uint8_t store_in_vmcnt;     /* stores count in vmcnt (gfx9) instead of a counter of their own */
-    uint8_t zero_high16;        /* most 16-bit results clear the upper half */
+    uint8_t store_in_vmcnt; /* stores count in vmcnt (gfx9) instead of a counter of their own */
+    uint8_t zero_high16;    /* most 16-bit results clear the upper half */
 };
 
 struct program {
@@ -205,9 +212,10 @@ struct wave {
     uint32_t s[SGPR_COUNT];
     uint32_t scc;
     uint32_t s_undef[SGPR_COUNT]; /* per scalar register: the bits that were never given a value */
-    uint64_t (*undef)[2];   /* per VGPR and half: lanes never given a value */
-    uint32_t *v_root, s_root[SGPR_COUNT], root; /* code offset where an undefined value was first used, + 1 */
-    uint32_t *vtag;         /* per VGPR: outstanding counter and sequence, 0 none */
+    uint64_t (*undef)[2];         /* per VGPR and half: lanes never given a value */
+    uint32_t *v_root, s_root[SGPR_COUNT],
+        root;       /* code offset where an undefined value was first used, + 1 */
+    uint32_t *vtag; /* per VGPR: outstanding counter and sequence, 0 none */
     uint32_t stag[SGPR_COUNT];
     uint32_t issued[CNT_KINDS], done[CNT_KINDS], last_smem, last_lds_store;
     bool outstanding; /* something may be on its way */
@@ -216,7 +224,7 @@ struct wave {
     const struct program *program;
     uint8_t *scratch, *scratch_written; /* lane-major: private_size bytes per lane */
     uint32_t private_size;
-    uint32_t index;     /* wave number in the workgroup */
+    uint32_t index; /* wave number in the workgroup */
     uint32_t generation_seen;
     uint64_t budget;
     uint8_t done_flag, blocked, yield, signalled;
@@ -300,8 +308,10 @@ const struct amdgpu_range *memory_find(const struct amdgpu_memory *, uint64_t ad
 void memory_hold(struct amdgpu_memory *);
 void memory_release(struct amdgpu_memory *);
 /* global.c */
-void global_access(struct wave *, const struct inst *, const struct operand *data, const uint64_t *at);
-void scratch_access(struct wave *, const struct inst *, const struct operand *data, const int64_t *offset);
+void global_access(struct wave *, const struct inst *, const struct operand *data,
+                   const uint64_t *at);
+void scratch_access(struct wave *, const struct inst *, const struct operand *data,
+                    const int64_t *offset);
 /* lds.c */
 void lds_flat(struct wave *, const struct inst *, const uint64_t *at);
 uint8_t *lds_at(struct wave *, const struct inst *, uint64_t address, uint32_t bytes, int lane);

@@ -1,4 +1,5 @@
-/* The 8-bit float formats: OCP e4m3fn and e5m2 (gfx12, gfx950) and the FNUZ ones of gfx942 (no -0, no infinity). */
+/* The 8-bit float formats: OCP e4m3fn and e5m2 (gfx12, gfx950) and the FNUZ ones of gfx942 (no -0,
+ * no infinity). */
 #ifndef AMDGPU_FP8_H
 #define AMDGPU_FP8_H
 

@@ -1,7 +1,8 @@
 /* Global, flat and scratch loads and stores. */
 #include "access.h"
 
-/* The lane addresses of a global or flat instruction: a 64-bit VGPR pair, or an SGPR base plus a 32-bit VGPR offset. */
+/* The lane addresses of a global or flat instruction: a 64-bit VGPR pair, or an SGPR base plus a
+ * 32-bit VGPR offset. */
 static void lane_addresses(struct wave *w, const struct inst *in, int address_op, uint64_t *at)
 {
     const struct operand *va = &in->op[address_op];
@@ -29,7 +30,8 @@ static void check_lanes(struct wave *w, const struct inst *in, const uint64_t *a
         high = y > high ? y : high;
     }
     if (global_span(w, low, high + bytes)) return;
-    for (uint64_t e = w->exec; e; e &= e - 1) global_at(w, in, at[__builtin_ctzll(e)], bytes, __builtin_ctzll(e));
+    for (uint64_t e = w->exec; e; e &= e - 1)
+        global_at(w, in, at[__builtin_ctzll(e)], bytes, __builtin_ctzll(e));
 }
 
 static void load_rows(struct wave *w, const struct inst *in, const uint64_t *at, uint64_t lanes)
@@ -44,18 +46,17 @@ static void load_rows(struct wave *w, const struct inst *in, const uint64_t *at,
             continue;
         }
         uint32_t words[4];
-        if (bytes == 16)
-            memcpy(words, p, 16);
-        else
-            memcpy(words, p, bytes);
+        if (bytes == 16) memcpy(words, p, 16);
+        else memcpy(words, p, bytes);
         for (uint32_t k = 0; k < bytes / 4; k++) d[k * ROW + (uint32_t)l] = words[k];
     }
 }
 
-static void store_rows(struct wave *w, const struct inst *in, const struct operand *data, const uint64_t *at,
-                       uint64_t lanes)
+static void store_rows(struct wave *w, const struct inst *in, const struct operand *data,
+                       const uint64_t *at, uint64_t lanes)
 {
-    uint32_t bytes = in->param & ACC_BYTES, shift = in->flags & OPF_D16_HI || data->half == 2 ? 16 : 0;
+    uint32_t bytes = in->param & ACC_BYTES,
+             shift = in->flags & OPF_D16_HI || data->half == 2 ? 16 : 0;
     const uint32_t *s = vrow(w, data->reg);
     for (uint64_t e = lanes; e; e &= e - 1) {
         int l = __builtin_ctzll(e);
@@ -70,16 +71,19 @@ static void store_rows(struct wave *w, const struct inst *in, const struct opera
 }
 
 /* Undefined lanes of the registers a store reads; narrow stores look only at their half. */
-static uint64_t data_undefined(const struct wave *w, const struct inst *in, const struct operand *data)
+static uint64_t data_undefined(const struct wave *w, const struct inst *in,
+                               const struct operand *data)
 {
     uint32_t bytes = in->param & ACC_BYTES;
     if (bytes < 4) return w->undef[data->reg][in->flags & OPF_D16_HI || data->half == 2];
     uint64_t undef = 0;
-    for (uint32_t k = 0; k < bytes / 4; k++) undef |= w->undef[data->reg + k][0] | w->undef[data->reg + k][1];
+    for (uint32_t k = 0; k < bytes / 4; k++)
+        undef |= w->undef[data->reg + k][0] | w->undef[data->reg + k][1];
     return undef;
 }
 
-static void mark_loaded(struct wave *w, const struct inst *in, uint64_t lanes, uint64_t undef, enum counter c)
+static void mark_loaded(struct wave *w, const struct inst *in, uint64_t lanes, uint64_t undef,
+                        enum counter c)
 {
     for (int i = 0; i < in->nvwrite; i++) {
         set_undefined(w, &in->vwrite[i], lanes, undef);
@@ -96,12 +100,15 @@ static enum counter store_counter(const struct wave *w)
 static uint32_t scratch_place(struct wave *w, int64_t offset, uint32_t bytes, int lane)
 {
     if (offset < 0 || offset + bytes > w->private_size)
-        fault(w, "scratch access at byte %lld, %u bytes, lane %d: the kernel has %u bytes of scratch per lane",
+        fault(w,
+              "scratch access at byte %lld, %u bytes, lane %d: the kernel has %u bytes of scratch "
+              "per lane",
               (long long)offset, bytes, lane, w->private_size);
     return (uint32_t)lane * w->private_size + (uint32_t)offset;
 }
 
-static void scratch_load(struct wave *w, const struct inst *in, const int64_t *offset, uint64_t lanes)
+static void scratch_load(struct wave *w, const struct inst *in, const int64_t *offset,
+                         uint64_t lanes)
 {
     uint64_t at[ROW], undef = 0;
     uint32_t bytes = in->param & ACC_BYTES;
@@ -116,8 +123,8 @@ static void scratch_load(struct wave *w, const struct inst *in, const int64_t *o
     for (int i = 0; i < in->nvwrite; i++) set_undefined(w, &in->vwrite[i], lanes, undef);
 }
 
-static void scratch_store(struct wave *w, const struct inst *in, const struct operand *data, const int64_t *offset,
-                          uint64_t lanes)
+static void scratch_store(struct wave *w, const struct inst *in, const struct operand *data,
+                          const int64_t *offset, uint64_t lanes)
 {
     uint64_t at[ROW], undef = data_undefined(w, in, data);
     uint32_t bytes = in->param & ACC_BYTES;
@@ -131,7 +138,8 @@ static void scratch_store(struct wave *w, const struct inst *in, const struct op
 }
 
 /* Also used by buffer instructions on the scratch resource. */
-void scratch_access(struct wave *w, const struct inst *in, const struct operand *data, const int64_t *offset)
+void scratch_access(struct wave *w, const struct inst *in, const struct operand *data,
+                    const int64_t *offset)
 {
     if (in->flags & OPF_STORE) {
         scratch_store(w, in, data, offset, w->exec);
@@ -139,12 +147,15 @@ void scratch_access(struct wave *w, const struct inst *in, const struct operand 
     } else {
         issue(w, CNT_VM);
         scratch_load(w, in, offset, w->exec);
-        for (int i = 0; i < in->nvwrite; i++) tag_vgprs(w, in->vwrite[i].reg, in->vwrite[i].count, CNT_VM);
+        for (int i = 0; i < in->nvwrite; i++)
+            tag_vgprs(w, in->vwrite[i].reg, in->vwrite[i].count, CNT_VM);
     }
 }
 
-/* Loads and stores whose addresses are all in global memory; shared with the buffer instructions. */
-void global_access(struct wave *w, const struct inst *in, const struct operand *data, const uint64_t *at)
+/* Loads and stores whose addresses are all in global memory; shared with the buffer instructions.
+ */
+void global_access(struct wave *w, const struct inst *in, const struct operand *data,
+                   const uint64_t *at)
 {
     uint32_t bytes = in->param & ACC_BYTES;
     uint64_t active = (uint64_t)__builtin_popcountll(w->exec) * bytes;
@@ -188,7 +199,8 @@ static void exec_scratch(struct wave *w, const struct inst *in)
     scratch_access(w, in, in->flags & OPF_STORE ? &in->op[1] : NULL, offset);
 }
 
-/* A flat access goes lane by lane to LDS, scratch or global memory, by the aperture in the upper address half. */
+/* A flat access goes lane by lane to LDS, scratch or global memory, by the aperture in the upper
+ * address half. */
 static void exec_flat(struct wave *w, const struct inst *in)
 {
     uint64_t at[ROW], kinds[3] = {0, 0, 0}, exec = w->exec;
@@ -221,14 +233,16 @@ static void exec_flat(struct wave *w, const struct inst *in)
     mask_to_row(w->exec, w->mask);
 }
 
-#define LOADS(name, acc, flag)                                                                             \
-    {"global_load_" name, exec_global, NULL, "U:UU", OPF_VMEM | (flag), acc},                              \
-    {"flat_load_" name, exec_flat, NULL, "U:UU", OPF_VMEM | (flag), (acc) | ACC_FLAT},                     \
-    {"scratch_load_" name, exec_scratch, NULL, "U:UU", OPF_VMEM | (flag), (acc) | ACC_SCRATCH},
-#define STORES(name, acc, flag)                                                                            \
-    {"global_store_" name, exec_global, NULL, ":UUU", OPF_VMEM | OPF_STORE | (flag), acc},                 \
-    {"flat_store_" name, exec_flat, NULL, ":UUU", OPF_VMEM | OPF_STORE | (flag), (acc) | ACC_FLAT},        \
-    {"scratch_store_" name, exec_scratch, NULL, ":UUU", OPF_VMEM | OPF_STORE | (flag), (acc) | ACC_SCRATCH},
+#define LOADS(name, acc, flag)                                                                     \
+    {"global_load_" name, exec_global, NULL, "U:UU", OPF_VMEM | (flag), acc},                      \
+        {"flat_load_" name, exec_flat, NULL, "U:UU", OPF_VMEM | (flag), (acc) | ACC_FLAT},         \
+        {"scratch_load_" name, exec_scratch, NULL, "U:UU", OPF_VMEM | (flag), (acc) | ACC_SCRATCH},
+#define STORES(name, acc, flag)                                                                    \
+    {"global_store_" name, exec_global, NULL, ":UUU", OPF_VMEM | OPF_STORE | (flag), acc},         \
+        {"flat_store_" name, exec_flat, NULL, ":UUU", OPF_VMEM | OPF_STORE | (flag),               \
+         (acc) | ACC_FLAT},                                                                        \
+        {"scratch_store_" name,         exec_scratch,       NULL, ":UUU",                          \
+         OPF_VMEM | OPF_STORE | (flag), (acc) | ACC_SCRATCH},
 
 static const struct op_row rows[] = {LOAD_LIST(LOADS) STORE_LIST(STORES)};
 

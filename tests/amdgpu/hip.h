@@ -16,25 +16,25 @@
 #define HIP_API __attribute__((visibility("default")))
 
 /* Values of hipError_t as in ROCm's hip_runtime_api.h. */
-#define HIP_ERROR_LIST(X)                                                          \
-    X(hipSuccess, 0, "no error")                                                   \
-    X(hipErrorInvalidValue, 1, "invalid argument")                                 \
-    X(hipErrorOutOfMemory, 2, "out of memory")                                     \
-    X(hipErrorNotInitialized, 3, "initialization error")                           \
-    X(hipErrorInvalidConfiguration, 9, "invalid configuration argument")           \
-    X(hipErrorInvalidDevicePointer, 17, "invalid device pointer")                  \
-    X(hipErrorNoDevice, 100, "no ROCm-capable device is detected")                 \
-    X(hipErrorInvalidDevice, 101, "invalid device ordinal")                        \
-    X(hipErrorInvalidImage, 200, "device kernel image is invalid")                 \
-    X(hipErrorNoBinaryForGpu, 209, "no kernel image is available for execution on the device") \
-    X(hipErrorInvalidHandle, 400, "invalid resource handle")                       \
-    X(hipErrorNotFound, 500, "named symbol not found")                             \
-    X(hipErrorNotReady, 600, "device not ready")                                   \
-    X(hipErrorIllegalAddress, 700, "an illegal memory access was encountered")     \
-    X(hipErrorLaunchFailure, 719, "unspecified launch failure")                    \
-    X(hipErrorNotSupported, 801, "operation not supported")                        \
-    X(hipErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing") \
-    X(hipErrorStreamCaptureUnmatched, 903, "capture was not initiated in this stream")           \
+#define HIP_ERROR_LIST(X)                                                                          \
+    X(hipSuccess, 0, "no error")                                                                   \
+    X(hipErrorInvalidValue, 1, "invalid argument")                                                 \
+    X(hipErrorOutOfMemory, 2, "out of memory")                                                     \
+    X(hipErrorNotInitialized, 3, "initialization error")                                           \
+    X(hipErrorInvalidConfiguration, 9, "invalid configuration argument")                           \
+    X(hipErrorInvalidDevicePointer, 17, "invalid device pointer")                                  \
+    X(hipErrorNoDevice, 100, "no ROCm-capable device is detected")                                 \
+    X(hipErrorInvalidDevice, 101, "invalid device ordinal")                                        \
+    X(hipErrorInvalidImage, 200, "device kernel image is invalid")                                 \
+    X(hipErrorNoBinaryForGpu, 209, "no kernel image is available for execution on the device")     \
+    X(hipErrorInvalidHandle, 400, "invalid resource handle")                                       \
+    X(hipErrorNotFound, 500, "named symbol not found")                                             \
+    X(hipErrorNotReady, 600, "device not ready")                                                   \
+    X(hipErrorIllegalAddress, 700, "an illegal memory access was encountered")                     \
+    X(hipErrorLaunchFailure, 719, "unspecified launch failure")                                    \
+    X(hipErrorNotSupported, 801, "operation not supported")                                        \
+    X(hipErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing")   \
+    X(hipErrorStreamCaptureUnmatched, 903, "capture was not initiated in this stream")             \
     X(hipErrorUnknown, 999, "unknown error")
 
 #define HIP_ERROR_ENUM(name, value, text) name = value,

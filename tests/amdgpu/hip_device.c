@@ -39,7 +39,8 @@ static void start(void)
             fprintf(stderr, "RAPT_EMULATE: \"%s\" is not an emulated GPU\n", name);
             return;
         }
-        d->total = (size_t)192 << 30; /* more than any test asks for; large allocations are mapped sparsely */
+        d->total = (size_t)192
+                   << 30; /* more than any test asks for; large allocations are mapped sparsely */
         state.device_count++;
         list += n + (list[n] == ',');
     }
@@ -91,7 +92,7 @@ HIP_API hip_error hipDeviceComputeCapability(int *, int *, int);
 
 const char *hipGetErrorName(hip_error e)
 {
-#define NAME(name, value, text) \
+#define NAME(name, value, text)                                                                    \
     if (e == value) return #name;
     HIP_ERROR_LIST(NAME)
     return "hipErrorUnknown";
@@ -99,7 +100,7 @@ const char *hipGetErrorName(hip_error e)
 
 const char *hipGetErrorString(hip_error e)
 {
-#define TEXT(name, value, text) \
+#define TEXT(name, value, text)                                                                    \
     if (e == value) return text;
     HIP_ERROR_LIST(TEXT)
     return "unknown error";
@@ -188,13 +189,20 @@ hip_error hipDeviceGetAttribute(int *value, int attribute, int device)
     if (!value) return hip_note(hipErrorInvalidValue);
     const struct {
         int attribute, value;
-    } known[] = {{5, 2000000},  {23, number_after_gfx(d->info.gfx, false)},
-                 {26, 1024},    {27, 1024},
-                 {28, 1024},    {29, INT32_MAX},
-                 {30, 65535},   {31, 65535},
-                 {56, 1024},    {57, d->info.waves_per_simd * d->info.simds_per_unit * d->info.wave_size},
-                 {60, 1000000}, {61, number_after_gfx(d->info.gfx, true)},
-                 {63, d->info.units}, {74, d->info.lds_bytes},
+    } known[] = {{5, 2000000},
+                 {23, number_after_gfx(d->info.gfx, false)},
+                 {26, 1024},
+                 {27, 1024},
+                 {28, 1024},
+                 {29, INT32_MAX},
+                 {30, 65535},
+                 {31, 65535},
+                 {56, 1024},
+                 {57, d->info.waves_per_simd * d->info.simds_per_unit * d->info.wave_size},
+                 {60, 1000000},
+                 {61, number_after_gfx(d->info.gfx, true)},
+                 {63, d->info.units},
+                 {74, d->info.lds_bytes},
                  {87, d->info.wave_size}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (known[i].attribute == attribute) {
@@ -213,7 +221,8 @@ hip_error hipGetDevicePropertiesR0600(void *properties, int device)
     if (!p) return hip_note(hipErrorInvalidValue);
     memset(p, 0, 1472);
     snprintf((char *)p, 256, "%s", d->info.name);
-    snprintf((char *)p + 1160, 256, "%s%s", d->info.gfx, d->info.wave_size == 64 ? ":sramecc+:xnack-" : "");
+    snprintf((char *)p + 1160, 256, "%s%s", d->info.gfx,
+             d->info.wave_size == 64 ? ":sramecc+:xnack-" : "");
     const struct {
         int offset, bytes;
         uint64_t value;
@@ -308,5 +317,7 @@ hip_error hipDeviceSynchronize(void)
 {
     struct hip_state *s = hip_state();
     if (!s) return hip_note(hipErrorNoDevice);
-    return hip_note(__atomic_load_n(&s->captures, __ATOMIC_SEQ_CST) ? hipErrorStreamCaptureUnsupported : hipSuccess);
+    return hip_note(__atomic_load_n(&s->captures, __ATOMIC_SEQ_CST)
+                        ? hipErrorStreamCaptureUnsupported
+                        : hipSuccess);
 }

@@ -1,4 +1,5 @@
-/* Emulated HIP runtime: memory. Device memory is host memory, filled with garbage, registered with the emulator. */
+/* Emulated HIP runtime: memory. Device memory is host memory, filled with garbage, registered with
+ * the emulator. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -7,7 +8,8 @@
 
 enum {
     GUARD = 4096,        /* unregistered bytes after each allocation */
-    FILL_LIMIT = 1 << 26 /* larger allocations are mapped untouched, so that sparse use of terabytes stays cheap */
+    FILL_LIMIT = 1 << 26 /* larger allocations are mapped untouched, so that sparse use of terabytes
+                            stays cheap */
 };
 
 struct block {
@@ -51,7 +53,8 @@ static void *get_memory(size_t size)
         if (p) memset(p, 0xdb, size);
         return p;
     }
-    void *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
@@ -72,13 +75,15 @@ static hip_error allocate(void **out, size_t size, bool host)
     if (!out) return hip_note(hipErrorInvalidValue);
     *out = NULL;
     if (!size) return hipSuccess;
-    if (__atomic_load_n(&s->captures, __ATOMIC_SEQ_CST)) return hip_note(hipErrorStreamCaptureUnsupported);
+    if (__atomic_load_n(&s->captures, __ATOMIC_SEQ_CST))
+        return hip_note(hipErrorStreamCaptureUnsupported);
     struct hip_device *d = &s->devices[hip_current_device()];
     struct block *b = calloc(1, sizeof *b);
     hip_error e = hipErrorOutOfMemory;
     pthread_mutex_lock(&s->lock);
     if (b && size <= d->total - d->used && (b->data = get_memory(size))) {
-        if (amdgpu_memory_add(s->memory, b->data, size, host ? "pinned host memory" : "device memory")) {
+        if (amdgpu_memory_add(s->memory, b->data, size,
+                              host ? "pinned host memory" : "device memory")) {
             b->size = size;
             b->device = hip_current_device();
             b->host = host;
@@ -102,7 +107,8 @@ static hip_error release(void *data, bool host)
     struct hip_state *s = hip_state();
     if (!s) return hip_note(hipErrorNoDevice);
     if (!data) return hipSuccess;
-    if (__atomic_load_n(&s->captures, __ATOMIC_SEQ_CST)) return hip_note(hipErrorStreamCaptureUnsupported);
+    if (__atomic_load_n(&s->captures, __ATOMIC_SEQ_CST))
+        return hip_note(hipErrorStreamCaptureUnsupported);
     struct block *found = NULL;
     pthread_mutex_lock(&s->lock);
     for (struct block **p = &blocks; *p; p = &(*p)->next)
@@ -129,7 +135,9 @@ static const struct block *block_of(const void *p, size_t bytes)
     const struct block *found = NULL;
     pthread_mutex_lock(&s->lock);
     for (const struct block *b = blocks; b && !found; b = b->next)
-        if ((const char *)p >= (const char *)b->data && (const char *)p + bytes <= (const char *)b->data + b->size) found = b;
+        if ((const char *)p >= (const char *)b->data &&
+            (const char *)p + bytes <= (const char *)b->data + b->size)
+            found = b;
     pthread_mutex_unlock(&s->lock);
     return found;
 }
@@ -182,7 +190,8 @@ static hip_error copy(void *to, const void *from, size_t bytes, int kind, void *
     if (!hip_state()) return hip_note(hipErrorNoDevice);
     if (!hip_is_stream(stream)) return hip_note(hipErrorInvalidHandle);
     if (!bytes) return hipSuccess;
-    if (!to || !from || kind < HOST_TO_HOST || kind > BY_ADDRESS) return hip_note(hipErrorInvalidValue);
+    if (!to || !from || kind < HOST_TO_HOST || kind > BY_ADDRESS)
+        return hip_note(hipErrorInvalidValue);
     bool to_device = kind == HOST_TO_DEVICE || kind == DEVICE_TO_DEVICE;
     bool from_device = kind == DEVICE_TO_HOST || kind == DEVICE_TO_DEVICE;
     if ((to_device && !block_of(to, bytes)) || (from_device && !block_of(from, bytes)))
@@ -190,13 +199,15 @@ static hip_error copy(void *to, const void *from, size_t bytes, int kind, void *
     /* a range that starts in device memory must end in it */
     if ((block_of(to, 1) && !block_of(to, bytes)) || (block_of(from, 1) && !block_of(from, bytes)))
         return hip_note(hipErrorInvalidValue);
-    return hip_note(hip_submit(stream, &(struct work){.kind = WORK_COPY, .to = to, .from = from, .bytes = bytes}));
+    return hip_note(hip_submit(
+        stream, &(struct work){.kind = WORK_COPY, .to = to, .from = from, .bytes = bytes}));
 }
 
 static hip_error copy_now(void *to, const void *from, size_t bytes, int kind)
 {
     struct hip_state *s = hip_state();
-    if (s && __atomic_load_n(&s->captures, __ATOMIC_SEQ_CST)) return hip_note(hipErrorStreamCaptureUnsupported);
+    if (s && __atomic_load_n(&s->captures, __ATOMIC_SEQ_CST))
+        return hip_note(hipErrorStreamCaptureUnsupported);
     return copy(to, from, bytes, kind, NULL);
 }
 
@@ -253,7 +264,9 @@ static hip_error fill(void *to, uint32_t value, uint32_t size, size_t bytes, voi
     if (!bytes) return hipSuccess;
     if (!to || !block_of(to, bytes)) return hip_note(hipErrorInvalidValue);
     return hip_note(hip_submit(
-        stream, &(struct work){.kind = WORK_FILL, .to = to, .bytes = bytes, .value = value, .value_size = size}));
+        stream,
+        &(struct work){
+            .kind = WORK_FILL, .to = to, .bytes = bytes, .value = value, .value_size = size}));
 }
 
 hip_error hipMemset(void *to, int value, size_t bytes)

@@ -29,14 +29,14 @@ HIP_API hip_error hipModuleLoad(void **, const char *);
 HIP_API hip_error hipModuleUnload(void *);
 HIP_API hip_error hipModuleGetFunction(void **, void *, const char *);
 HIP_API hip_error hipModuleGetGlobal(void **, size_t *, void *, const char *);
-HIP_API hip_error hipModuleLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
-                                        void **, void **);
+HIP_API hip_error hipModuleLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned,
+                                        unsigned, unsigned, void *, void **, void **);
 HIP_API hip_error hipFuncGetAttribute(int *, int, void *);
 HIP_API hip_error hipFuncSetAttribute(const void *, int, int);
 HIP_API hip_error hipModuleOccupancyMaxActiveBlocksPerMultiprocessor(int *, void *, int, size_t);
 
-/* Size of a code object that is given without one: an ELF file ends with its section headers or last section; a bundle with
-   its last entry. */
+/* Size of a code object that is given without one: an ELF file ends with its section headers or
+   last section; a bundle with its last entry. */
 static size_t image_size(const void *image)
 {
     const uint8_t *p = image;
@@ -59,7 +59,8 @@ static size_t image_size(const void *image)
     for (int i = 0; i < e.e_shnum; i++) {
         Elf64_Shdr s;
         memcpy(&s, p + e.e_shoff + (size_t)i * sizeof s, sizeof s);
-        if (s.sh_type != SHT_NOBITS && s.sh_offset + s.sh_size > size) size = s.sh_offset + s.sh_size;
+        if (s.sh_type != SHT_NOBITS && s.sh_offset + s.sh_size > size)
+            size = s.sh_offset + s.sh_size;
     }
     return size;
 }
@@ -73,7 +74,8 @@ static hip_error load(void **out, const void *image, size_t size)
     if (!size) return hip_note(hipErrorInvalidImage);
     struct module *m = calloc(1, sizeof *m);
     if (!m) return hip_note(hipErrorOutOfMemory);
-    m->code = amdgpu_module_load(image, size, s->devices[hip_current_device()].info.gfx, s->memory, error, sizeof error);
+    m->code = amdgpu_module_load(image, size, s->devices[hip_current_device()].info.gfx, s->memory,
+                                 error, sizeof error);
     if (!m->code) {
         free(m);
         fprintf(stderr, "hipModuleLoadData: %s\n", error);
@@ -92,7 +94,8 @@ hip_error hipModuleLoadData(void **out, const void *image)
     return load(out, image, image ? image_size(image) : 0);
 }
 
-hip_error hipModuleLoadDataEx(void **out, const void *image, unsigned options, void *option, void **values)
+hip_error hipModuleLoadDataEx(void **out, const void *image, unsigned options, void *option,
+                              void **values)
 {
     (void)options, (void)option, (void)values;
     return hipModuleLoadData(out, image);
@@ -130,7 +133,8 @@ static void report_sums(const struct module *m)
     for (int i = 0; i < m->function_count; i++) {
         const struct function *f = &m->functions[i];
         if (!f->launches) continue;
-        struct amdgpu_occupancy o = amdgpu_occupancy(m->code, f->kernel, f->kernel->max_workgroup, 0);
+        struct amdgpu_occupancy o =
+            amdgpu_occupancy(m->code, f->kernel, f->kernel->max_workgroup, 0);
         amdgpu_report(m->code, f->kernel, &f->sum, &o, text, sizeof text);
         fprintf(stderr, "%llu launches of %s", (unsigned long long)f->launches, text);
     }
@@ -181,7 +185,8 @@ hip_error hipModuleGetGlobal(void **address, size_t *size, void *module, const c
     const struct module *m = module;
     uint64_t at, bytes;
     if (!is_module(m)) return hip_note(hipErrorInvalidHandle);
-    if (!name || !amdgpu_module_symbol(m->code, name, &at, &bytes)) return hip_note(hipErrorNotFound);
+    if (!name || !amdgpu_module_symbol(m->code, name, &at, &bytes))
+        return hip_note(hipErrorNotFound);
     if (address) *address = (void *)(uintptr_t)at;
     if (size) *size = bytes;
     return hipSuccess;
@@ -209,12 +214,13 @@ hip_error hip_launch_now(const struct amdgpu_dispatch *d)
     char text[2048];
     if (!amdgpu_launch(d, &s->options, &stats, text, sizeof text)) {
         fprintf(stderr, "emulated GPU: %s\n", text);
-        return strstr(text, "out of bounds") || strstr(text, "in no allocation") ? hipErrorIllegalAddress
-                                                                                 : hipErrorLaunchFailure;
+        return strstr(text, "out of bounds") || strstr(text, "in no allocation")
+                   ? hipErrorIllegalAddress
+                   : hipErrorLaunchFailure;
     }
     if (s->report == 1) {
-        struct amdgpu_occupancy o =
-            amdgpu_occupancy(d->module, d->kernel, d->block[0] * d->block[1] * d->block[2], d->dynamic_lds);
+        struct amdgpu_occupancy o = amdgpu_occupancy(
+            d->module, d->kernel, d->block[0] * d->block[1] * d->block[2], d->dynamic_lds);
         amdgpu_report(d->module, d->kernel, &stats, &o, text, sizeof text);
         fputs(text, stderr);
     }
@@ -229,7 +235,8 @@ hip_error hip_launch_now(const struct amdgpu_dispatch *d)
 }
 
 /* kernelParams: one pointer per explicit argument; each is copied to its kernarg offset. */
-static bool gather_parameters(const struct amdgpu_kernel *k, void **parameters, uint8_t *block, size_t *used)
+static bool gather_parameters(const struct amdgpu_kernel *k, void **parameters, uint8_t *block,
+                              size_t *used)
 {
     int next = 0;
     *used = 0;
@@ -254,29 +261,40 @@ static bool find_buffer(void **extra, const void **buffer, size_t *size)
     return *buffer != NULL;
 }
 
-hip_error hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                                unsigned shared, void *stream, void **parameters, void **extra)
+hip_error hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                                unsigned by, unsigned bz, unsigned shared, void *stream,
+                                void **parameters, void **extra)
 {
     struct hip_state *s = hip_state();
     const struct function *f = function;
     uint8_t *block = NULL;
     if (!s) return hip_note(hipErrorNoDevice);
-    if (!f || !is_module(f->module) || !hip_is_stream(stream)) return hip_note(hipErrorInvalidHandle);
+    if (!f || !is_module(f->module) || !hip_is_stream(stream))
+        return hip_note(hipErrorInvalidHandle);
     if (parameters && extra) return hip_note(hipErrorInvalidValue);
-    if (!gx || !gy || !gz || !bx || !by || !bz || bx > 1024 || by > 1024 || bz > 1024 || bx * by * bz > 1024)
+    if (!gx || !gy || !gz || !bx || !by || !bz || bx > 1024 || by > 1024 || bz > 1024 ||
+        bx * by * bz > 1024)
         return hip_note(hipErrorInvalidConfiguration);
-    if (f->kernel->max_workgroup && bx * by * bz > f->kernel->max_workgroup) return hip_note(hipErrorLaunchFailure);
+    if (f->kernel->max_workgroup && bx * by * bz > f->kernel->max_workgroup)
+        return hip_note(hipErrorLaunchFailure);
     if (f->kernel->lds_size + shared > (unsigned)s->devices[hip_current_device()].info.lds_bytes)
         return hip_note(hipErrorInvalidValue);
     struct work w = {.kind = WORK_LAUNCH,
-                     .dispatch = {.module = f->module->code, .kernel = f->kernel, .memory = s->memory,
-                                  .grid = {gx, gy, gz}, .block = {bx, by, bz}, .dynamic_lds = shared}};
+                     .dispatch = {.module = f->module->code,
+                                  .kernel = f->kernel,
+                                  .memory = s->memory,
+                                  .grid = {gx, gy, gz},
+                                  .block = {bx, by, bz},
+                                  .dynamic_lds = shared}};
     if (extra) {
-        if (!find_buffer(extra, &w.dispatch.args, &w.dispatch.args_size)) return hip_note(hipErrorInvalidValue);
+        if (!find_buffer(extra, &w.dispatch.args, &w.dispatch.args_size))
+            return hip_note(hipErrorInvalidValue);
     } else {
         block = calloc(1, f->kernel->kernarg_size + 1);
         if (!block) return hip_note(hipErrorOutOfMemory);
-        if (f->kernel->explicit_args && (!parameters || !gather_parameters(f->kernel, parameters, block, &w.dispatch.args_size))) {
+        if (f->kernel->explicit_args &&
+            (!parameters ||
+             !gather_parameters(f->kernel, parameters, block, &w.dispatch.args_size))) {
             free(block);
             return hip_note(hipErrorInvalidValue);
         }
@@ -287,13 +305,21 @@ hip_error hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsign
     return hip_note(e);
 }
 
-/* hipFunction_attribute: 0 threads, 1 LDS, 2 constant, 3 scratch, 4 registers, 8 dynamic LDS limit. */
+/* hipFunction_attribute: 0 threads, 1 LDS, 2 constant, 3 scratch, 4 registers, 8 dynamic LDS limit.
+ */
 hip_error hipFuncGetAttribute(int *value, int attribute, void *function)
 {
     const struct function *f = function;
     if (!value || !f) return hip_note(hipErrorInvalidValue);
-    const int values[] = {(int)f->kernel->max_workgroup, (int)f->kernel->lds_size, 0, (int)f->kernel->private_size,
-                          (int)f->kernel->vgpr_count, 0, 0, 0, f->max_dynamic};
+    const int values[] = {(int)f->kernel->max_workgroup,
+                          (int)f->kernel->lds_size,
+                          0,
+                          (int)f->kernel->private_size,
+                          (int)f->kernel->vgpr_count,
+                          0,
+                          0,
+                          0,
+                          f->max_dynamic};
     if (attribute < 0 || attribute > 8) return hip_note(hipErrorInvalidValue);
     *value = values[attribute];
     return hipSuccess;
@@ -302,19 +328,23 @@ hip_error hipFuncGetAttribute(int *value, int attribute, void *function)
 hip_error hipFuncSetAttribute(const void *function, int attribute, int value)
 {
     struct function *f = (struct function *)(uintptr_t)function;
-    if (!f || value < 0 || (attribute != 8 && attribute != 9)) return hip_note(hipErrorInvalidValue);
+    if (!f || value < 0 || (attribute != 8 && attribute != 9))
+        return hip_note(hipErrorInvalidValue);
     if (attribute == 8) f->max_dynamic = value;
     return hipSuccess;
 }
 
-hip_error hipModuleOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t dynamic)
+hip_error hipModuleOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function,
+                                                             int threads, size_t dynamic)
 {
     const struct function *f = function;
     struct amdgpu_device_info info;
     if (!blocks || !f || threads < 1) return hip_note(hipErrorInvalidValue);
-    struct amdgpu_occupancy o = amdgpu_occupancy(f->module->code, f->kernel, (uint32_t)threads, (uint32_t)dynamic);
+    struct amdgpu_occupancy o =
+        amdgpu_occupancy(f->module->code, f->kernel, (uint32_t)threads, (uint32_t)dynamic);
     amdgpu_device_info(amdgpu_module_target(f->module->code), &info);
-    uint32_t waves = ((uint32_t)threads + (uint32_t)f->kernel->wave_size - 1) / (uint32_t)f->kernel->wave_size;
+    uint32_t waves =
+        ((uint32_t)threads + (uint32_t)f->kernel->wave_size - 1) / (uint32_t)f->kernel->wave_size;
     *blocks = (int)(o.waves_per_simd * (uint32_t)info.simds_per_unit / waves);
     return hipSuccess;
 }

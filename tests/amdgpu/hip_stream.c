@@ -1,5 +1,5 @@
-/* Emulated HIP runtime: streams, events, capture and graphs. Work is done when it is submitted; a capturing stream records
-   it instead. */
+/* Emulated HIP runtime: streams, events, capture and graphs. Work is done when it is submitted; a
+   capturing stream records it instead. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -75,7 +75,8 @@ hip_error hip_perform(const struct work *w)
         memmove(w->to, w->from, w->bytes);
         return hipSuccess;
     }
-    for (size_t i = 0; i < w->bytes; i += w->value_size) memcpy((char *)w->to + i, &w->value, w->value_size);
+    for (size_t i = 0; i < w->bytes; i += w->value_size)
+        memcpy((char *)w->to + i, &w->value, w->value_size);
     return hipSuccess;
 }
 
@@ -102,7 +103,8 @@ hip_error hip_submit(void *handle, const struct work *w)
     struct hip_state *state = hip_state();
     if (s && s->capturing) return append(s->graph, w) ? hipSuccess : hipErrorOutOfMemory;
     /* the default stream waits for every other stream, which a capture forbids */
-    if (!s && __atomic_load_n(&state->captures, __ATOMIC_SEQ_CST)) return hipErrorStreamCaptureUnsupported;
+    if (!s && __atomic_load_n(&state->captures, __ATOMIC_SEQ_CST))
+        return hipErrorStreamCaptureUnsupported;
     return hip_perform(w);
 }
 
@@ -166,7 +168,8 @@ hip_error hipStreamWaitEvent(void *handle, void *event, unsigned flags)
 {
     const struct event *e = event;
     (void)flags;
-    return hip_note(hip_is_stream(handle) && e && e->magic == EVENT_MAGIC ? hipSuccess : hipErrorInvalidHandle);
+    return hip_note(hip_is_stream(handle) && e && e->magic == EVENT_MAGIC ? hipSuccess
+                                                                          : hipErrorInvalidHandle);
 }
 
 hip_error hipEventCreateWithFlags(void **out, unsigned flags)
@@ -188,7 +191,8 @@ hip_error hipEventCreate(void **out)
 hip_error hipEventRecord(void *event, void *stream)
 {
     struct event *e = event;
-    if (!e || e->magic != EVENT_MAGIC || !hip_is_stream(stream)) return hip_note(hipErrorInvalidHandle);
+    if (!e || e->magic != EVENT_MAGIC || !hip_is_stream(stream))
+        return hip_note(hipErrorInvalidHandle);
     e->recorded = true;
     clock_gettime(CLOCK_MONOTONIC, &e->at);
     return hipSuccess;
@@ -209,9 +213,11 @@ hip_error hipEventElapsedTime(float *milliseconds, void *start, void *stop)
 {
     const struct event *a = start, *b = stop;
     if (!milliseconds) return hip_note(hipErrorInvalidValue);
-    if (!a || !b || a->magic != EVENT_MAGIC || b->magic != EVENT_MAGIC || !a->recorded || !b->recorded)
+    if (!a || !b || a->magic != EVENT_MAGIC || b->magic != EVENT_MAGIC || !a->recorded ||
+        !b->recorded)
         return hip_note(hipErrorInvalidHandle);
-    *milliseconds = (float)(1e3 * (double)(b->at.tv_sec - a->at.tv_sec) + 1e-6 * (double)(b->at.tv_nsec - a->at.tv_nsec));
+    *milliseconds = (float)(1e3 * (double)(b->at.tv_sec - a->at.tv_sec) +
+                            1e-6 * (double)(b->at.tv_nsec - a->at.tv_nsec));
     return hipSuccess;
 }
 
@@ -242,7 +248,8 @@ hip_error hipStreamEndCapture(void *handle, void **graph)
 {
     struct stream *s = own_stream(handle);
     if (!graph) return hip_note(hipErrorInvalidValue);
-    if (!s || s->magic != STREAM_MAGIC || !s->capturing) return hip_note(hipErrorStreamCaptureUnmatched);
+    if (!s || s->magic != STREAM_MAGIC || !s->capturing)
+        return hip_note(hipErrorStreamCaptureUnmatched);
     s->capturing = false;
     __atomic_fetch_sub(&hip_state()->captures, 1, __ATOMIC_SEQ_CST);
     *graph = s->graph;
@@ -284,7 +291,8 @@ hip_error hipGraphInstantiate(void **exec, void *graph, void **node, char *log, 
 hip_error hipGraphLaunch(void *exec, void *stream)
 {
     const struct graph *g = exec;
-    if (!g || g->magic != GRAPH_MAGIC || !hip_is_stream(stream)) return hip_note(hipErrorInvalidHandle);
+    if (!g || g->magic != GRAPH_MAGIC || !hip_is_stream(stream))
+        return hip_note(hipErrorInvalidHandle);
     for (int i = 0; i < g->count; i++) {
         hip_error e = hip_submit(stream, &g->works[i]);
         if (e) return hip_note(e);

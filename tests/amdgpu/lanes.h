@@ -1,8 +1,9 @@
-/* How lane operations are written: one row per instruction gives the operand types and an expression; the macros make the
-   loop over the lanes, which the compiler turns into vector code.
+/* How lane operations are written: one row per instruction gives the operand types and an
+   expression; the macros make the loop over the lanes, which the compiler turns into vector code.
 
-   Types: F f32, U u32, I i32, H f16 (low half of the word, computed as float), B bf16, S u16, T i16, D f64, Q u64, L i64
-   (pairs of rows), P/K packed halves, W pair of f32, M lane mask (SGPRs). */
+   Types: F f32, U u32, I i32, H f16 (low half of the word, computed as float), B bf16, S u16, T
+   i16, D f64, Q u64, L i64 (pairs of rows), P/K packed halves, W pair of f32, M lane mask (SGPRs).
+ */
 #ifndef AMDGPU_LANES_H
 #define AMDGPU_LANES_H
 
@@ -12,14 +13,13 @@
 #include "emu.h"
 
 #define LANE_UNUSED __attribute__((unused))
-#define LANE_ARGS                                                                                 \
-    uint32_t *d, LANE_UNUSED const uint32_t *pa, LANE_UNUSED const uint32_t *pb,                  \
+#define LANE_ARGS                                                                                  \
+    uint32_t *d, LANE_UNUSED const uint32_t *pa, LANE_UNUSED const uint32_t *pb,                   \
         LANE_UNUSED const uint32_t *pc, const uint32_t *m, int n
 
 /* Rows either coincide or are disjoint, so lanes are independent. */
-#define FOR_LANES                         \
-    for (int h_ = 0; h_ < n; h_ += 32)    \
-        _Pragma("GCC ivdep") for (int l = h_; l < h_ + 32; l++)
+#define FOR_LANES                                                                                  \
+    for (int h_ = 0; h_ < n; h_ += 32) _Pragma("GCC ivdep") for (int l = h_; l < h_ + 32; l++)
 
 static inline float as_float(uint32_t u)
 {
@@ -49,7 +49,8 @@ static inline uint64_t as_bits64(double f)
     return u;
 }
 
-/* f16 to f32, exact, branch-free; subnormals by the subtraction trick, which does not depend on DAZ. */
+/* f16 to f32, exact, branch-free; subnormals by the subtraction trick, which does not depend on
+ * DAZ. */
 static inline float half_to_float(uint32_t h)
 {
     uint32_t exponent = h & 0x7c00, magnitude = (h & 0x7fff) << 13, sign = (h & 0x8000) << 16;
@@ -65,7 +66,8 @@ static inline float half_to_float(uint32_t h)
 static inline uint32_t float_to_half(float f)
 {
     uint32_t u = as_bits(f), sign = u >> 16 & 0x8000, x = u & 0x7fffffff;
-    /* subnormal results: adding 0.5 aligns the mantissa so that the f32 adder rounds at the right bit */
+    /* subnormal results: adding 0.5 aligns the mantissa so that the f32 adder rounds at the right
+     * bit */
     uint32_t tiny = as_bits(as_float(x) + 0.5f) - 0x3f000000;
     uint32_t normal = (x + ((x >> 13 & 1) + 0xfff) - (112u << 23)) >> 13;
     uint32_t r = x < (113u << 23) ? tiny : normal;
@@ -87,7 +89,8 @@ static inline uint32_t float_to_bf16(float f)
     return (u & 0x7fffffff) > 0x7f800000 ? (u >> 16 | 0x40) : r;
 }
 
-/* f64 to f32 rounding to odd: a later rounding to f16 is then correct (Boldo and Melquiond, 2008). */
+/* f64 to f32 rounding to odd: a later rounding to f16 is then correct (Boldo and Melquiond, 2008).
+ */
 static inline float double_to_float_odd(double x)
 {
     float f = (float)x;
@@ -125,16 +128,16 @@ static inline float double_to_float_odd(double x)
 #define GET_L(p) ((int64_t)GET_Q(p))
 #define GET_D(p) as_double(GET_Q(p))
 
-#define PUT32_(value)                                 \
-    do {                                              \
-        uint32_t word_ = (value);                     \
-        d[l] = m[l] ? word_ : d[l];                   \
+#define PUT32_(value)                                                                              \
+    do {                                                                                           \
+        uint32_t word_ = (value);                                                                  \
+        d[l] = m[l] ? word_ : d[l];                                                                \
     } while (0)
-#define PUT64_(value)                                              \
-    do {                                                           \
-        uint64_t pair_ = (value);                                  \
-        d[l] = m[l] ? (uint32_t)pair_ : d[l];                      \
-        d[l + ROW] = m[l] ? (uint32_t)(pair_ >> 32) : d[l + ROW];  \
+#define PUT64_(value)                                                                              \
+    do {                                                                                           \
+        uint64_t pair_ = (value);                                                                  \
+        d[l] = m[l] ? (uint32_t)pair_ : d[l];                                                      \
+        d[l + ROW] = m[l] ? (uint32_t)(pair_ >> 32) : d[l + ROW];                                  \
     } while (0)
 #define PUT_U(r) PUT32_(r)
 #define PUT_P(r) PUT32_(r)
@@ -143,8 +146,8 @@ static inline float double_to_float_odd(double x)
 #define PUT_F(r) PUT32_(as_bits(r))
 #define PUT_H(r) PUT32_(float_to_half(r))
 #define PUT_B(r) PUT32_(float_to_bf16(r))
-#define PUT_S(r) PUT32_((r) & 0xffff)
-#define PUT_T(r) PUT32_((uint32_t)(r) & 0xffff)
+#define PUT_S(r) PUT32_((r)&0xffff)
+#define PUT_T(r) PUT32_((uint32_t)(r)&0xffff)
 #define PUT_Q(r) PUT64_(r)
 #define PUT_L(r) PUT64_((uint64_t)(r))
 #define PUT_D(r) PUT64_(as_bits64(r))
@@ -194,8 +197,8 @@ struct op_table {
     const struct op_row *rows;
     int count;
 };
-extern const struct op_table ops_f32, ops_int, ops_f16, ops_wide, ops_convert, ops_compare, ops_packed, ops_cross,
-    ops_matrix, ops_scalar, ops_branch, ops_lds, ops_global, ops_buffer, ops_scalar_memory, ops_atomic, ops_carry,
-    ops_divide, ops_fp8, ops_pseudo_scalar;
+extern const struct op_table ops_f32, ops_int, ops_f16, ops_wide, ops_convert, ops_compare,
+    ops_packed, ops_cross, ops_matrix, ops_scalar, ops_branch, ops_lds, ops_global, ops_buffer,
+    ops_scalar_memory, ops_atomic, ops_carry, ops_divide, ops_fp8, ops_pseudo_scalar;
 
 #endif

@@ -4,7 +4,10 @@
 
 static inline int32_t to_int(float a)
 {
-    return a != a ? 0 : a >= 2147483648.0f ? INT32_MAX : a <= -2147483648.0f ? INT32_MIN : (int32_t)a;
+    return a != a                ? 0
+           : a >= 2147483648.0f  ? INT32_MAX
+           : a <= -2147483648.0f ? INT32_MIN
+                                 : (int32_t)a;
 }
 
 static inline uint32_t to_unsigned(float a)
@@ -18,8 +21,8 @@ static enum fp8_format format_of(const struct wave *w, uint32_t wide_exponent)
     return wide_exponent ? (fnuz ? BF8_FNUZ : BF8_OCP) : (fnuz ? FP8_FNUZ : FP8_OCP);
 }
 
-/* v_cvt_f32_{fp8,bf8}: one byte, chosen by SDWA, op_sel or byte_sel; v_cvt_pk_f32_*: two bytes to two registers.
-   param: bit 0 bf8, bit 1 packed. */
+/* v_cvt_f32_{fp8,bf8}: one byte, chosen by SDWA, op_sel or byte_sel; v_cvt_pk_f32_*: two bytes to
+   two registers. param: bit 0 bf8, bit 1 packed. */
 static void exec_from_fp8(struct wave *w, const struct inst *in)
 {
     const uint32_t *a = fetch(w, in, 1, 0);
@@ -30,9 +33,11 @@ static void exec_from_fp8(struct wave *w, const struct inst *in)
     if (words == 2) byte = in->opsel & 1 ? 2 : 0;
     for (int k = 0; k < words; k++) {
         uint32_t *d = w->tmp[4] + (size_t)k * ROW;
-        for (int l = 0; l < w->n; l++) d[l] = as_bits(fp8_to_float(a[l] >> (8 * (byte + k)), format));
+        for (int l = 0; l < w->n; l++)
+            d[l] = as_bits(fp8_to_float(a[l] >> (8 * (byte + k)), format));
     }
-    for (int k = 0; k < words; k++) write_row(w, in->op[0].reg + k, w->tmp[4] + (size_t)k * ROW, w->exec);
+    for (int k = 0; k < words; k++)
+        write_row(w, in->op[0].reg + k, w->tmp[4] + (size_t)k * ROW, w->exec);
     set_undefined(w, &in->vwrite[0], w->exec, undef);
 }
 
@@ -45,7 +50,8 @@ static void exec_to_fp8(struct wave *w, const struct inst *in)
     uint32_t *old = vrow(w, in->op[0].reg), *d = w->tmp[4];
     bool high = in->opsel >> 2 & 1 || in->op[0].half == 2;
     for (int l = 0; l < w->n; l++) {
-        uint32_t pair = float_to_fp8(as_float(a[l]), format) | float_to_fp8(as_float(b[l]), format) << 8;
+        uint32_t pair = float_to_fp8(as_float(a[l]), format) | float_to_fp8(as_float(b[l]), format)
+                                                                   << 8;
         d[l] = high ? (old[l] & 0xffff) | pair << 16 : (old[l] & 0xffff0000) | pair;
     }
     write_row(w, in->op[0].reg, d, w->exec);

@@ -3,7 +3,8 @@
 
 #include "lanes.h"
 
-/* The product of two halves is exact in f64; rounding to odd keeps the final rounding to f16 correct. */
+/* The product of two halves is exact in f64; rounding to odd keeps the final rounding to f16
+ * correct. */
 static inline float fma_half(float a, float b, float c)
 {
     return double_to_float_odd((double)a * (double)b + (double)c);
@@ -33,7 +34,10 @@ static inline uint32_t half_toward_zero(float f)
 
 static inline int32_t to_int(float a)
 {
-    return a != a ? 0 : a >= 2147483648.0f ? INT32_MAX : a <= -2147483648.0f ? INT32_MIN : (int32_t)a;
+    return a != a                ? 0
+           : a >= 2147483648.0f  ? INT32_MAX
+           : a <= -2147483648.0f ? INT32_MIN
+                                 : (int32_t)a;
 }
 
 static inline uint32_t clamp_i16(int32_t a)

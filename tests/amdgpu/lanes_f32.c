@@ -1,4 +1,5 @@
-/* f32 arithmetic over lanes. Transcendentals are evaluated in f64 and rounded once: the hardware is allowed 1 ulp. */
+/* f32 arithmetic over lanes. Transcendentals are evaluated in f64 and rounded once: the hardware is
+ * allowed 1 ulp. */
 #include <math.h>
 
 #include "lanes.h"
@@ -22,7 +23,8 @@ static inline float fraction(float a)
     return r >= 1.0f ? 0x1.fffffep-1f : r;
 }
 
-/* 2^x. Split at the nearest integer; the Taylor series of 2^f on [-1/2, 1/2] to degree 10 has error below 2e-13. */
+/* 2^x. Split at the nearest integer; the Taylor series of 2^f on [-1/2, 1/2] to degree 10 has error
+ * below 2e-13. */
 static inline float exp2_rounded(float a)
 {
     double x = a > 200.0f ? 200.0 : a < -200.0f ? -200.0 : (double)a;
@@ -120,7 +122,11 @@ static void exec_pseudo_scalar(struct wave *w, const struct inst *in)
     if (in->op[0].kind == OPK_SGPR) mark_scalar(w, in->op[0].reg, undef ? ~0u : 0);
 }
 
-#define PSEUDO(name) {"v_s_" #name, exec_pseudo_scalar, (void (*)(void))lane_##name, "F:F", OPF_VALU, 0}
-static const struct op_row pseudo[] = {PSEUDO(exp_f32), PSEUDO(log_f32), PSEUDO(rcp_f32), PSEUDO(rsq_f32), PSEUDO(sqrt_f32)};
+#define PSEUDO(name)                                                                               \
+    {                                                                                              \
+        "v_s_" #name, exec_pseudo_scalar, (void (*)(void))lane_##name, "F:F", OPF_VALU, 0          \
+    }
+static const struct op_row pseudo[] = {PSEUDO(exp_f32), PSEUDO(log_f32), PSEUDO(rcp_f32),
+                                       PSEUDO(rsq_f32), PSEUDO(sqrt_f32)};
 
 const struct op_table ops_pseudo_scalar = {pseudo, sizeof pseudo / sizeof *pseudo};

@@ -48,7 +48,8 @@ static inline int32_t field_signed(uint32_t a, uint32_t offset, uint32_t width)
     return (int32_t)((field ^ sign) - sign);
 }
 
-/* Byte i of the result is byte `selector i` of {a, b}; 8..11 replicate a sign, 12 is zero, 13 and up are 0xff. */
+/* Byte i of the result is byte `selector i` of {a, b}; 8..11 replicate a sign, 12 is zero, 13 and
+ * up are 0xff. */
 static inline uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selectors)
 {
     uint64_t pool = (uint64_t)a << 32 | b;

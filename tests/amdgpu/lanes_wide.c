@@ -35,8 +35,9 @@ static const uint32_t two_over_pi_words[] = {
     0xef2f118b, 0x5a0a6d1f, 0x6d367ecf, 0x27cb09b7, 0x4f463f66, 0x9e5fea2d, 0x7527bac7, 0xebe5f17b,
     0x3d0739f7, 0x8a5292ea, 0x6bfb5fb1, 0x1f8d5d08, 0x56033046};
 
-/* Segment b (53 bits each) of 2/pi for an argument of the size of a, as v_trig_preop_f64 delivers it to the
-   Payne-Hanek reduction: bits from 53 b, later for large exponents, scaled to their weight. */
+/* Segment b (53 bits each) of 2/pi for an argument of the size of a, as v_trig_preop_f64 delivers
+   it to the Payne-Hanek reduction: bits from 53 b, later for large exponents, scaled to their
+   weight. */
 static double two_over_pi(double a, uint32_t b)
 {
     int e = (int)(as_bits64(a) >> 52 & 0x7ff);
@@ -44,7 +45,8 @@ static double two_over_pi(double a, uint32_t b)
     uint64_t segment = 0;
     for (int i = 0; i < 53; i++) {
         int bit = shift + i;
-        uint32_t word = bit / 32 < (int)(sizeof two_over_pi_words / 4) ? two_over_pi_words[bit / 32] : 0;
+        uint32_t word =
+            bit / 32 < (int)(sizeof two_over_pi_words / 4) ? two_over_pi_words[bit / 32] : 0;
         segment = segment << 1 | (word >> (31 - bit % 32) & 1);
     }
     int weight = -53 - shift + (e >= 0x7b0 ? 128 : 0);

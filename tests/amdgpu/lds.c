@@ -5,8 +5,10 @@ uint8_t *lds_at(struct wave *w, const struct inst *in, uint64_t address, uint32_
 {
     (void)in;
     if (address + bytes > w->group->lds_size)
-        fault(w, "lane %d accesses %u bytes at LDS address %llu, out of bounds: the workgroup has %u bytes", lane, bytes,
-              (unsigned long long)address, w->group->lds_size);
+        fault(w,
+              "lane %d accesses %u bytes at LDS address %llu, out of bounds: the workgroup has %u "
+              "bytes",
+              lane, bytes, (unsigned long long)address, w->group->lds_size);
     if (bytes >= 4 && address & 3)
         fault(w, "lane %d accesses %u bytes at LDS address %llu: not 4-byte aligned", lane, bytes,
               (unsigned long long)address);
@@ -14,14 +16,13 @@ uint8_t *lds_at(struct wave *w, const struct inst *in, uint64_t address, uint32_
 }
 
 /* Bookkeeping of one lane's access: race shadow and written bytes. */
-void lds_note(struct wave *w, const struct inst *in, uint32_t address, uint32_t bytes, int lane, bool write, bool defined)
+void lds_note(struct wave *w, const struct inst *in, uint32_t address, uint32_t bytes, int lane,
+              bool write, bool defined)
 {
     (void)in;
     if (w->worker->launch->options->check_races && w->group->wave_count > 1) {
-        if (write)
-            race_write(w, address, bytes, lane);
-        else
-            race_read(w, address, bytes, lane);
+        if (write) race_write(w, address, bytes, lane);
+        else race_read(w, address, bytes, lane);
     }
     if (write) memset(w->worker->lds_written + address, defined, bytes);
 }
@@ -38,8 +39,8 @@ static bool lds_defined(const struct wave *w, uint32_t address, uint32_t bytes)
     return true;
 }
 
-/* Extra cycles by bank conflicts: 32 banks of 4 bytes; lanes are served in groups of 32 (4 bytes), 16 (8 bytes) or 8 (16
-   bytes), and lanes that read the same dword share it. */
+/* Extra cycles by bank conflicts: 32 banks of 4 bytes; lanes are served in groups of 32 (4 bytes),
+   16 (8 bytes) or 8 (16 bytes), and lanes that read the same dword share it. */
 static void count_conflicts(struct wave *w, const uint32_t *address, uint32_t bytes)
 {
     int words = bytes < 4 ? 1 : (int)bytes / 4, per_group = 32 / words;
@@ -65,7 +66,8 @@ static void count_conflicts(struct wave *w, const uint32_t *address, uint32_t by
 }
 
 /* Bounds and alignment of all active lanes at once; the slow way names the lane that is wrong. */
-static void check_places(struct wave *w, const struct inst *in, const uint32_t *address, uint32_t bytes)
+static void check_places(struct wave *w, const struct inst *in, const uint32_t *address,
+                         uint32_t bytes)
 {
     uint32_t highest = 0, low_bits = 0;
     for (int l = 0; l < w->n; l++) {
@@ -74,11 +76,13 @@ static void check_places(struct wave *w, const struct inst *in, const uint32_t *
         low_bits |= a;
     }
     if (w->exec && ((uint64_t)highest + bytes > w->group->lds_size || (bytes >= 4 && low_bits & 3)))
-        for (uint64_t e = w->exec; e; e &= e - 1) lds_at(w, in, address[__builtin_ctzll(e)], bytes, __builtin_ctzll(e));
+        for (uint64_t e = w->exec; e; e &= e - 1)
+            lds_at(w, in, address[__builtin_ctzll(e)], bytes, __builtin_ctzll(e));
 }
 
 /* Reads `bytes` per lane into registers from `reg`; returns the lanes that met unwritten bytes. */
-static uint64_t read_lanes(struct wave *w, const struct inst *in, const uint32_t *address, int reg, uint32_t bytes)
+static uint64_t read_lanes(struct wave *w, const struct inst *in, const uint32_t *address, int reg,
+                           uint32_t bytes)
 {
     uint64_t undef = 0;
     uint32_t *d = vrow(w, reg);
@@ -103,40 +107,41 @@ static uint64_t read_lanes(struct wave *w, const struct inst *in, const uint32_t
         } else if (bytes < 4) {
             d[l] = narrow_value(in, p, d[l]);
         } else {
-            for (uint32_t k = 0; k < bytes / 4; k++) memcpy(&d[k * ROW + (uint32_t)l], p + 4 * k, 4);
+            for (uint32_t k = 0; k < bytes / 4; k++)
+                memcpy(&d[k * ROW + (uint32_t)l], p + 4 * k, 4);
         }
     }
     return undef;
 }
 
-static void write_lanes(struct wave *w, const struct inst *in, const uint32_t *address, const struct operand *data,
-                        uint32_t bytes)
+static void write_lanes(struct wave *w, const struct inst *in, const uint32_t *address,
+                        const struct operand *data, uint32_t bytes)
 {
     const uint32_t *s = vrow(w, data->reg);
     uint32_t shift = in->flags & OPF_D16_HI || data->half == 2 ? 16 : 0;
     uint64_t undef = 0;
     check_places(w, in, address, bytes);
-    if (bytes < 4)
-        undef = w->undef[data->reg][shift != 0];
+    if (bytes < 4) undef = w->undef[data->reg][shift != 0];
     else
-        for (uint32_t k = 0; k < bytes / 4; k++) undef |= w->undef[data->reg + k][0] | w->undef[data->reg + k][1];
+        for (uint32_t k = 0; k < bytes / 4; k++)
+            undef |= w->undef[data->reg + k][0] | w->undef[data->reg + k][1];
     for (uint64_t e = w->exec; e; e &= e - 1) {
         int l = __builtin_ctzll(e);
         uint8_t *p = w->worker->lds + address[l];
         lds_note(w, in, address[l], bytes, l, true, !(undef >> l & 1));
         if (bytes < 4) {
             uint32_t value = s[l] >> shift;
-            if (bytes == 2)
-                memcpy(p, &value, 2);
-            else
-                *p = (uint8_t)value;
+            if (bytes == 2) memcpy(p, &value, 2);
+            else *p = (uint8_t)value;
         } else {
-            for (uint32_t k = 0; k < bytes / 4; k++) memcpy(p + 4 * k, &s[k * ROW + (uint32_t)l], 4);
+            for (uint32_t k = 0; k < bytes / 4; k++)
+                memcpy(p + 4 * k, &s[k * ROW + (uint32_t)l], 4);
         }
     }
 }
 
-static void lane_places(struct wave *w, const struct inst *in, int op, int32_t offset, uint32_t *address)
+static void lane_places(struct wave *w, const struct inst *in, int op, int32_t offset,
+                        uint32_t *address)
 {
     const uint32_t *base = vrow(w, in->op[op].reg);
     need_defined(w, in, &in->op[op], w->exec, "LDS address");
@@ -162,7 +167,8 @@ static void exec_read(struct wave *w, const struct inst *in)
         set_undefined(w, &in->vwrite[0], w->exec, undef[0]);
     } else {
         for (int p = 0; p < 2; p++) {
-            struct reg_range half = {(uint16_t)(in->op[0].reg + p * (int)bytes / 4), (uint8_t)(bytes / 4), 3};
+            struct reg_range half = {(uint16_t)(in->op[0].reg + p * (int)bytes / 4),
+                                     (uint8_t)(bytes / 4), 3};
             set_undefined(w, &half, w->exec, undef[p]);
         }
     }
@@ -176,12 +182,14 @@ static void exec_write(struct wave *w, const struct inst *in)
     int parts = in->param & ACC_TWO ? 2 : 1;
     int32_t step = (int32_t)bytes * (in->param & ACC_STRIDE64 ? 64 : 1);
     for (int p = 0; p < parts; p++) {
-        lane_places(w, in, 0, parts == 1 ? in->offset : (p ? in->offset1 : in->offset0) * step, address);
+        lane_places(w, in, 0, parts == 1 ? in->offset : (p ? in->offset1 : in->offset0) * step,
+                    address);
         write_lanes(w, in, address, &in->op[1 + p], bytes);
         if (w->worker->count_conflicts) count_conflicts(w, address, bytes);
     }
     w->last_lds_store = issue(w, CNT_DS);
-    w->worker->stats.lds_written += (uint64_t)__builtin_popcountll(w->exec) * bytes * (uint64_t)parts;
+    w->worker->stats.lds_written +=
+        (uint64_t)__builtin_popcountll(w->exec) * bytes * (uint64_t)parts;
 }
 
 /* The LDS lanes of a flat instruction; EXEC is already narrowed to them. */
@@ -207,7 +215,8 @@ static void finish_permute(struct wave *w, const struct inst *in, const uint32_t
     tag_vgprs(w, in->op[0].reg, 1, CNT_DS);
 }
 
-/* ds_bpermute: each lane reads the data of lane address/4; inactive source lanes give 0. ds_permute: each lane sends. */
+/* ds_bpermute: each lane reads the data of lane address/4; inactive source lanes give 0.
+ * ds_permute: each lane sends. */
 static void exec_permute(struct wave *w, const struct inst *in)
 {
     const uint32_t *address = vrow(w, in->op[1].reg), *data = vrow(w, in->op[2].reg);
@@ -226,8 +235,8 @@ static void exec_permute(struct wave *w, const struct inst *in)
     finish_permute(w, in, r, undef);
 }
 
-/* ds_swizzle: bit 15 of the offset selects quad permutation; bits 15:14 = 11 rotates groups of 32 (gfx9 on); else and, or and xor masks within 32
-   lanes. */
+/* ds_swizzle: bit 15 of the offset selects quad permutation; bits 15:14 = 11 rotates groups of 32
+   (gfx9 on); else and, or and xor masks within 32 lanes. */
 static void exec_swizzle(struct wave *w, const struct inst *in)
 {
     const uint32_t *data = vrow(w, in->op[1].reg);
@@ -235,14 +244,15 @@ static void exec_swizzle(struct wave *w, const struct inst *in)
     uint32_t *r = w->tmp[4], offset = in->swizzle;
     for (int l = 0; l < w->n; l++) {
         int from;
-        if ((offset & 0xe000) == 0xe000)
-            fault(w, "ds_swizzle in FFT mode is not emulated");
+        if ((offset & 0xe000) == 0xe000) fault(w, "ds_swizzle in FFT mode is not emulated");
         else if ((offset & 0xe000) == 0xc000)
-            from = (l & ~31) | (((l & 31) + ((offset >> 10 & 1) ? -(int)(offset >> 5 & 31) : (int)(offset >> 5 & 31))) & 31);
-        else if (offset & 0x8000)
-            from = (l & ~3) | (int)(offset >> (2 * (l & 3)) & 3);
+            from = (l & ~31) | (((l & 31) + ((offset >> 10 & 1) ? -(int)(offset >> 5 & 31)
+                                                                : (int)(offset >> 5 & 31))) &
+                                31);
+        else if (offset & 0x8000) from = (l & ~3) | (int)(offset >> (2 * (l & 3)) & 3);
         else
-            from = (l & ~31) | (int)((((uint32_t)(l & 31) & (offset & 31)) | (offset >> 5 & 31)) ^ (offset >> 10 & 31));
+            from = (l & ~31) | (int)((((uint32_t)(l & 31) & (offset & 31)) | (offset >> 5 & 31)) ^
+                                     (offset >> 10 & 31));
         r[l] = w->exec >> from & 1 ? data[from] : 0;
         if (source_undef >> from & 1) undef |= UINT64_C(1) << l;
     }
@@ -255,29 +265,38 @@ static void exec_ds_nop(struct wave *w, const struct inst *in)
     (void)in;
 }
 
-#define READS(name, acc, flag) {"ds_read_" name, exec_read, NULL, "U:U", OPF_LDS | (flag), acc}, \
-    {"ds_load_" name, exec_read, NULL, "U:U", OPF_LDS | (flag), acc},
-#define WRITES(name, acc, flag) {"ds_write_" name, exec_write, NULL, ":UU", OPF_LDS | OPF_STORE | (flag), acc}, \
-    {"ds_store_" name, exec_write, NULL, ":UU", OPF_LDS | OPF_STORE | (flag), acc},
-#define READ2(name, acc) {name, exec_read, NULL, "U:U", OPF_LDS, (acc) | ACC_TWO},
+#define READS(name, acc, flag)                                                                     \
+    {"ds_read_" name, exec_read, NULL, "U:U", OPF_LDS | (flag), acc},                              \
+        {"ds_load_" name, exec_read, NULL, "U:U", OPF_LDS | (flag), acc},
+#define WRITES(name, acc, flag)                                                                    \
+    {"ds_write_" name, exec_write, NULL, ":UU", OPF_LDS | OPF_STORE | (flag), acc},                \
+        {"ds_store_" name, exec_write, NULL, ":UU", OPF_LDS | OPF_STORE | (flag), acc},
+#define READ2(name, acc)  {name, exec_read, NULL, "U:U", OPF_LDS, (acc) | ACC_TWO},
 #define WRITE2(name, acc) {name, exec_write, NULL, ":UUU", OPF_LDS | OPF_STORE, (acc) | ACC_TWO},
 
 static const struct op_row rows[] = {
-    READS("u8", 1, 0) READS("i8", 1 | ACC_SIGNED, 0) READS("u16", 2, 0) READS("i16", 2 | ACC_SIGNED, 0)
-    READS("b32", 4, 0) READS("b64", 8, 0) READS("b96", 12, 0) READS("b128", 16, 0)
-    READS("u16_d16", 2, OPF_D16) READS("u16_d16_hi", 2, OPF_D16_HI) READS("u8_d16", 1, OPF_D16)
-    READS("u8_d16_hi", 1, OPF_D16_HI) READS("i8_d16", 1 | ACC_SIGNED, OPF_D16)
-    READS("i8_d16_hi", 1 | ACC_SIGNED, OPF_D16_HI)
-    WRITES("b8", 1, 0) WRITES("b16", 2, 0) WRITES("b32", 4, 0) WRITES("b64", 8, 0) WRITES("b96", 12, 0)
-    WRITES("b128", 16, 0) WRITES("b16_d16_hi", 2, OPF_D16_HI) WRITES("b8_d16_hi", 1, OPF_D16_HI)
-    READ2("ds_read2_b32", 4) READ2("ds_read2_b64", 8) READ2("ds_load_2addr_b32", 4) READ2("ds_load_2addr_b64", 8)
-    READ2("ds_read2st64_b32", 4 | ACC_STRIDE64) READ2("ds_read2st64_b64", 8 | ACC_STRIDE64)
-    READ2("ds_load_2addr_stride64_b32", 4 | ACC_STRIDE64) READ2("ds_load_2addr_stride64_b64", 8 | ACC_STRIDE64)
-    WRITE2("ds_write2_b32", 4) WRITE2("ds_write2_b64", 8) WRITE2("ds_store_2addr_b32", 4)
-    WRITE2("ds_store_2addr_b64", 8) WRITE2("ds_write2st64_b32", 4 | ACC_STRIDE64)
-    WRITE2("ds_write2st64_b64", 8 | ACC_STRIDE64) WRITE2("ds_store_2addr_stride64_b32", 4 | ACC_STRIDE64)
-    WRITE2("ds_store_2addr_stride64_b64", 8 | ACC_STRIDE64)
-    {"ds_bpermute_b32", exec_permute, NULL, "U:UU", OPF_LDS, 0},
+    READS("u8", 1, 0) READS("i8", 1 | ACC_SIGNED, 0) READS("u16", 2, 0) READS("i16", 2 | ACC_SIGNED,
+                                                                              0) READS("b32", 4, 0)
+        READS("b64", 8, 0) READS("b96", 12, 0) READS("b128", 16, 0) READS(
+            "u16_d16", 2, OPF_D16) READS("u16_d16_hi", 2, OPF_D16_HI) READS("u8_d16", 1, OPF_D16)
+            READS("u8_d16_hi", 1, OPF_D16_HI) READS("i8_d16", 1 | ACC_SIGNED, OPF_D16) READS(
+                "i8_d16_hi", 1 | ACC_SIGNED, OPF_D16_HI) WRITES("b8", 1, 0) WRITES("b16", 2, 0)
+                WRITES("b32", 4, 0) WRITES("b64", 8, 0) WRITES("b96", 12, 0) WRITES("b128", 16, 0)
+                    WRITES("b16_d16_hi", 2, OPF_D16_HI) WRITES("b8_d16_hi", 1, OPF_D16_HI) READ2(
+                        "ds_read2_b32", 4) READ2("ds_read2_b64", 8) READ2("ds_load_2addr_b32", 4)
+                        READ2("ds_load_2addr_b64", 8) READ2("ds_read2st64_b32", 4 | ACC_STRIDE64)
+                            READ2("ds_read2st64_b64", 8 | ACC_STRIDE64)
+                                READ2("ds_load_2addr_stride64_b32", 4 | ACC_STRIDE64) READ2(
+                                    "ds_load_2addr_stride64_b64", 8 | ACC_STRIDE64)
+                                    WRITE2("ds_write2_b32", 4) WRITE2("ds_write2_b64", 8) WRITE2(
+                                        "ds_store_2addr_b32", 4) WRITE2("ds_store_2addr_b64", 8)
+                                        WRITE2("ds_write2st64_b32", 4 | ACC_STRIDE64)
+                                            WRITE2("ds_write2st64_b64", 8 | ACC_STRIDE64) WRITE2(
+                                                "ds_store_2addr_stride64_b32", 4 | ACC_STRIDE64)
+                                                WRITE2("ds_store_2addr_stride64_b64",
+                                                       8 | ACC_STRIDE64){"ds_bpermute_b32",
+                                                                         exec_permute, NULL, "U:UU",
+                                                                         OPF_LDS, 0},
     {"ds_bpermute_fi_b32", exec_permute, NULL, "U:UU", OPF_LDS | OPF_HALVES, 0},
     {"ds_permute_b32", exec_permute, NULL, "U:UU", OPF_LDS, 1},
     {"ds_swizzle_b32", exec_swizzle, NULL, "U:U", OPF_LDS, 0},

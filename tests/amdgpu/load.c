@@ -1,4 +1,5 @@
-/* Loads an AMD GPU code object: ELF segments, relocations, symbols, kernel descriptors, offload bundles. */
+/* Loads an AMD GPU code object: ELF segments, relocations, symbols, kernel descriptors, offload
+ * bundles. */
 #include "load.h"
 
 #include <elf.h>
@@ -18,8 +19,8 @@ static bool refuse(char *error, size_t size, const char *what)
     return false;
 }
 
-/* A clang offload bundle: magic, entry count, then (offset, size, id length, id) records. Picks the first entry whose id ends
-   in an AMD target that fits `gfx`. */
+/* A clang offload bundle: magic, entry count, then (offset, size, id length, id) records. Picks the
+   first entry whose id ends in an AMD target that fits `gfx`. */
 static bool unbundle(const uint8_t **data, size_t *size, const char *gfx)
 {
     static const char magic[] = "__CLANG_OFFLOAD_BUNDLE__";
@@ -43,25 +44,32 @@ static bool unbundle(const uint8_t **data, size_t *size, const char *gfx)
     return false;
 }
 
-static bool map_segments(struct amdgpu_module *m, const uint8_t *data, size_t size, char *error, size_t error_size)
+static bool map_segments(struct amdgpu_module *m, const uint8_t *data, size_t size, char *error,
+                         size_t error_size)
 {
     const Elf64_Ehdr *e = (const Elf64_Ehdr *)(const void *)data;
     const Elf64_Phdr *p = (const Elf64_Phdr *)(const void *)(data + e->e_phoff);
     uint64_t top = 0;
-    if (e->e_phoff + (uint64_t)e->e_phnum * sizeof *p > size) return refuse(error, error_size, "program headers outside of the file");
+    if (e->e_phoff + (uint64_t)e->e_phnum * sizeof *p > size)
+        return refuse(error, error_size, "program headers outside of the file");
     for (int i = 0; i < e->e_phnum; i++) {
-        if (p[i].p_type == PT_LOAD && p[i].p_vaddr + p[i].p_memsz > top) top = p[i].p_vaddr + p[i].p_memsz;
-        if (p[i].p_offset > size || p[i].p_filesz > size - p[i].p_offset) return refuse(error, error_size, "a segment lies outside of the file");
-        if (p[i].p_type == PT_LOAD && (p[i].p_filesz > p[i].p_memsz || p[i].p_memsz > (uint64_t)1 << 32))
+        if (p[i].p_type == PT_LOAD && p[i].p_vaddr + p[i].p_memsz > top)
+            top = p[i].p_vaddr + p[i].p_memsz;
+        if (p[i].p_offset > size || p[i].p_filesz > size - p[i].p_offset)
+            return refuse(error, error_size, "a segment lies outside of the file");
+        if (p[i].p_type == PT_LOAD &&
+            (p[i].p_filesz > p[i].p_memsz || p[i].p_memsz > (uint64_t)1 << 32))
             return refuse(error, error_size, "a segment has impossible sizes");
     }
     if (!top || top > (uint64_t)1 << 32) return refuse(error, error_size, "no loadable segment");
     m->image_size = (top + PAGE - 1) / PAGE * PAGE;
-    void *map = mmap(NULL, m->image_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *map =
+        mmap(NULL, m->image_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED) return refuse(error, error_size, "no memory for the image");
     m->image = map;
     for (int i = 0; i < e->e_phnum; i++)
-        if (p[i].p_type == PT_LOAD) memcpy(m->image + p[i].p_vaddr, data + p[i].p_offset, p[i].p_filesz);
+        if (p[i].p_type == PT_LOAD)
+            memcpy(m->image + p[i].p_vaddr, data + p[i].p_offset, p[i].p_filesz);
     for (int i = 0; i < e->e_phnum; i++)
         if (p[i].p_type == PT_LOAD && p[i].p_flags & PF_X)
             return program_open(&m->program, m->target, m->image + p[i].p_vaddr,
@@ -71,10 +79,11 @@ static bool map_segments(struct amdgpu_module *m, const uint8_t *data, size_t si
     return refuse(error, error_size, "no executable segment");
 }
 
-static bool read_symbols(struct amdgpu_module *m, const uint8_t *data, size_t size, const Elf64_Shdr *s,
-                         const Elf64_Shdr *strings)
+static bool read_symbols(struct amdgpu_module *m, const uint8_t *data, size_t size,
+                         const Elf64_Shdr *s, const Elf64_Shdr *strings)
 {
-    if (s->sh_offset + s->sh_size > size || strings->sh_offset + strings->sh_size > size) return false;
+    if (s->sh_offset + s->sh_size > size || strings->sh_offset + strings->sh_size > size)
+        return false;
     size_t count = s->sh_size / sizeof(Elf64_Sym);
     m->symbols = calloc(count + 1, sizeof *m->symbols);
     if (!m->symbols) return false;
@@ -83,17 +92,19 @@ static bool read_symbols(struct amdgpu_module *m, const uint8_t *data, size_t si
         memcpy(&sym, data + s->sh_offset + i * sizeof sym, sizeof sym);
         if (sym.st_name >= strings->sh_size) return false;
         struct symbol *to = &m->symbols[m->symbol_count++];
-        snprintf(to->name, sizeof to->name, "%s", (const char *)data + strings->sh_offset + sym.st_name);
+        snprintf(to->name, sizeof to->name, "%s",
+                 (const char *)data + strings->sh_offset + sym.st_name);
         to->value = sym.st_value;
         to->size = sym.st_size;
     }
     return true;
 }
 
-static bool relocate(struct amdgpu_module *m, const uint8_t *data, size_t size, const Elf64_Shdr *s, char *error,
-                     size_t error_size)
+static bool relocate(struct amdgpu_module *m, const uint8_t *data, size_t size, const Elf64_Shdr *s,
+                     char *error, size_t error_size)
 {
-    if (s->sh_offset + s->sh_size > size) return refuse(error, error_size, "relocations outside of the file");
+    if (s->sh_offset + s->sh_size > size)
+        return refuse(error, error_size, "relocations outside of the file");
     for (size_t i = 0; i < s->sh_size / sizeof(Elf64_Rela); i++) {
         Elf64_Rela r;
         memcpy(&r, data + s->sh_offset + i * sizeof r, sizeof r);
@@ -103,23 +114,27 @@ static bool relocate(struct amdgpu_module *m, const uint8_t *data, size_t size, 
             value += m->symbols[symbol].value;
         else if (type != RELOCATION_RELATIVE64)
             return refuse(error, error_size, "a relocation type that is not known");
-        if (r.r_offset + 8 > m->image_size) return refuse(error, error_size, "a relocation outside of the image");
+        if (r.r_offset + 8 > m->image_size)
+            return refuse(error, error_size, "a relocation outside of the image");
         memcpy(m->image + r.r_offset, &value, 8);
     }
     return true;
 }
 
-static bool read_sections(struct amdgpu_module *m, const uint8_t *data, size_t size, char *error, size_t error_size)
+static bool read_sections(struct amdgpu_module *m, const uint8_t *data, size_t size, char *error,
+                          size_t error_size)
 {
     const Elf64_Ehdr *e = (const Elf64_Ehdr *)(const void *)data;
     const Elf64_Shdr *s = (const Elf64_Shdr *)(const void *)(data + e->e_shoff);
-    if (e->e_shoff + (uint64_t)e->e_shnum * sizeof *s > size) return refuse(error, error_size, "section headers outside of the file");
+    if (e->e_shoff + (uint64_t)e->e_shnum * sizeof *s > size)
+        return refuse(error, error_size, "section headers outside of the file");
     for (int i = 0; i < e->e_shnum; i++)
         if (s[i].sh_type == SHT_DYNSYM &&
             (s[i].sh_link >= e->e_shnum || !read_symbols(m, data, size, &s[i], &s[s[i].sh_link])))
             return refuse(error, error_size, "malformed symbol table");
     for (int i = 0; i < e->e_shnum; i++)
-        if (s[i].sh_type == SHT_RELA && s[i].sh_flags & SHF_ALLOC && !relocate(m, data, size, &s[i], error, error_size))
+        if (s[i].sh_type == SHT_RELA && s[i].sh_flags & SHF_ALLOC &&
+            !relocate(m, data, size, &s[i], error, error_size))
             return false;
     for (int i = 0; i < e->e_shnum; i++) {
         if (s[i].sh_type != SHT_NOTE || s[i].sh_offset + s[i].sh_size > size) continue;
@@ -136,7 +151,8 @@ static bool read_sections(struct amdgpu_module *m, const uint8_t *data, size_t s
     return true;
 }
 
-/* Joins each kernel of the metadata with its 64-byte descriptor (LLVM AMDGPU usage, "Kernel Descriptor"). */
+/* Joins each kernel of the metadata with its 64-byte descriptor (LLVM AMDGPU usage, "Kernel
+ * Descriptor"). */
 static bool read_descriptors(struct amdgpu_module *m, char *error, size_t error_size)
 {
     for (int i = 0; i < m->kernel_count; i++) {
@@ -146,7 +162,8 @@ static bool read_descriptors(struct amdgpu_module *m, char *error, size_t error_
         snprintf(name, sizeof name, "%s.kd", k->name);
         for (int j = 0; j < m->symbol_count; j++)
             if (strcmp(m->symbols[j].name, name) == 0) at = m->symbols[j].value;
-        if (!at || at + 64 > m->image_size) return refuse(error, error_size, "a kernel has no descriptor");
+        if (!at || at + 64 > m->image_size)
+            return refuse(error, error_size, "a kernel has no descriptor");
         const uint8_t *d = m->image + at;
         int64_t entry;
         memcpy(&k->lds_size, d, 4);
@@ -165,25 +182,30 @@ static bool read_descriptors(struct amdgpu_module *m, char *error, size_t error_
     return true;
 }
 
-static bool load_into(struct amdgpu_module *m, const uint8_t *data, size_t size, const char *gfx, char *error, size_t error_size)
+static bool load_into(struct amdgpu_module *m, const uint8_t *data, size_t size, const char *gfx,
+                      char *error, size_t error_size)
 {
     const Elf64_Ehdr *e = (const Elf64_Ehdr *)(const void *)data;
-    if (!unbundle(&data, &size, gfx)) return refuse(error, error_size, "the bundle holds no entry for this GPU");
+    if (!unbundle(&data, &size, gfx))
+        return refuse(error, error_size, "the bundle holds no entry for this GPU");
     e = (const Elf64_Ehdr *)(const void *)data;
     if (size < sizeof *e || memcmp(e->e_ident, ELFMAG, 4) != 0 || e->e_machine != EM_AMDGPU)
         return refuse(error, error_size, "not an AMD GPU ELF file");
     m->target = find_target(e->e_flags & 0xff);
     if (!m->target) return refuse(error, error_size, "its GPU target is not emulated");
     if (gfx && strcmp(gfx, m->target->name) != 0) {
-        snprintf(error, error_size, "code object: built for %s, the device is %s", m->target->name, gfx);
+        snprintf(error, error_size, "code object: built for %s, the device is %s", m->target->name,
+                 gfx);
         return false;
     }
-    return map_segments(m, data, size, error, error_size) && read_sections(m, data, size, error, error_size) &&
+    return map_segments(m, data, size, error, error_size) &&
+           read_sections(m, data, size, error, error_size) &&
            read_descriptors(m, error, error_size);
 }
 
-struct amdgpu_module *amdgpu_module_load(const void *data, size_t size, const char *gfx, struct amdgpu_memory *memory,
-                                         char *error, size_t error_size)
+struct amdgpu_module *amdgpu_module_load(const void *data, size_t size, const char *gfx,
+                                         struct amdgpu_memory *memory, char *error,
+                                         size_t error_size)
 {
     struct amdgpu_module *m = calloc(1, sizeof *m);
     if (!m) {
@@ -241,7 +263,8 @@ const struct amdgpu_kernel *amdgpu_module_kernel(const struct amdgpu_module *m, 
     return NULL;
 }
 
-bool amdgpu_module_symbol(const struct amdgpu_module *m, const char *name, uint64_t *address, uint64_t *size)
+bool amdgpu_module_symbol(const struct amdgpu_module *m, const char *name, uint64_t *address,
+                          uint64_t *size)
 {
     for (int i = 0; i < m->symbol_count; i++)
         if (strcmp(m->symbols[i].name, name) == 0) {
@@ -252,7 +275,8 @@ bool amdgpu_module_symbol(const struct amdgpu_module *m, const char *name, uint6
     return false;
 }
 
-uint64_t amdgpu_module_decode(const struct amdgpu_module *m, void (*unknown)(void *context, const char *what), void *context)
+uint64_t amdgpu_module_decode(const struct amdgpu_module *m,
+                              void (*unknown)(void *context, const char *what), void *context)
 {
     uint64_t count = 0;
     char error[600];

@@ -1,4 +1,5 @@
-/* Command line of the emulator: lists the kernels of a code object, or runs one on buffers given as files. */
+/* Command line of the emulator: lists the kernels of a code object, or runs one on buffers given as
+ * files. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,8 @@ static const char usage[] =
     "       run FILE.hsaco --decode                list instructions that are not emulated\n"
     "       run FILE.hsaco KERNEL GX,GY,GZ BX,BY,BZ [options] ARG...\n"
     "  ARG  i32:N  i64:N  f32:X  in:FILE  out:BYTES:FILE (zeroed)  garbage:BYTES:FILE  inout:FILE\n"
-    "  options  --lds N (dynamic bytes)  --threads N  --order forward|backward|shuffled  --races  --no-checks  --stats\n";
+    "  options  --lds N (dynamic bytes)  --threads N  --order forward|backward|shuffled  --races  "
+    "--no-checks  --stats\n";
 
 struct buffer {
     uint8_t *data;
@@ -41,9 +43,10 @@ static void list_kernels(const struct amdgpu_module *m)
     printf("target %s\n", amdgpu_module_target(m));
     for (int i = 0; i < amdgpu_module_kernel_count(m); i++) {
         const struct amdgpu_kernel *k = amdgpu_module_kernel_at(m, i);
-        printf("%s: wave %d, %u VGPRs, %u SGPRs, %u bytes LDS, %u scratch, %u bytes of arguments (%d explicit)\n", k->name,
-               k->wave_size, k->vgpr_count, k->sgpr_count, k->lds_size, k->private_size, k->kernarg_size,
-               k->explicit_args);
+        printf("%s: wave %d, %u VGPRs, %u SGPRs, %u bytes LDS, %u scratch, %u bytes of arguments "
+               "(%d explicit)\n",
+               k->name, k->wave_size, k->vgpr_count, k->sgpr_count, k->lds_size, k->private_size,
+               k->kernarg_size, k->explicit_args);
     }
 }
 
@@ -60,7 +63,8 @@ static bool parse_triple(const char *text, uint32_t out[3])
 }
 
 /* Appends one argument at its natural alignment. */
-static bool add_argument(const char *text, uint8_t *block, size_t *used, struct amdgpu_memory *memory, struct buffer *b)
+static bool add_argument(const char *text, uint8_t *block, size_t *used,
+                         struct amdgpu_memory *memory, struct buffer *b)
 {
     uint64_t value = 0;
     size_t bytes = 8;
@@ -105,7 +109,8 @@ static bool save(const struct buffer *b)
     return fclose(f) == 0 && ok;
 }
 
-static int parse_option(struct amdgpu_options *o, struct amdgpu_dispatch *d, bool *stats, char **argv)
+static int parse_option(struct amdgpu_options *o, struct amdgpu_dispatch *d, bool *stats,
+                        char **argv)
 {
     if (strcmp(argv[0], "--races") == 0) return o->check_races = true, 1;
     if (strcmp(argv[0], "--stats") == 0) return *stats = true, 1;
@@ -114,7 +119,9 @@ static int parse_option(struct amdgpu_options *o, struct amdgpu_dispatch *d, boo
     if (strcmp(argv[0], "--lds") == 0) return d->dynamic_lds = (uint32_t)atoi(argv[1]), 2;
     if (strcmp(argv[0], "--threads") == 0) return o->threads = atoi(argv[1]), 2;
     if (strcmp(argv[0], "--order") == 0) {
-        o->order = argv[1][0] == 'b' ? AMDGPU_BACKWARD : argv[1][0] == 's' ? AMDGPU_SHUFFLED : AMDGPU_FORWARD;
+        o->order = argv[1][0] == 'b'   ? AMDGPU_BACKWARD
+                   : argv[1][0] == 's' ? AMDGPU_SHUFFLED
+                                       : AMDGPU_FORWARD;
         return 2;
     }
     return 0;
@@ -132,7 +139,8 @@ static int run(struct amdgpu_dispatch *d, char **argv)
     int count = 0;
     while (*argv) {
         int took = strncmp(*argv, "--", 2) == 0 ? parse_option(&options, d, &show, argv) : 0;
-        if (!took && (count == 256 || !add_argument(*argv, block, &used, d->memory, &buffers[count++]))) {
+        if (!took &&
+            (count == 256 || !add_argument(*argv, block, &used, d->memory, &buffers[count++]))) {
             fprintf(stderr, "run: cannot use \"%s\"\n%s", *argv, usage);
             return 2;
         }
@@ -148,12 +156,12 @@ static int run(struct amdgpu_dispatch *d, char **argv)
     }
     clock_gettime(CLOCK_MONOTONIC, &t1);
     if (show) {
-        struct amdgpu_occupancy o =
-            amdgpu_occupancy(d->module, d->kernel, d->block[0] * d->block[1] * d->block[2], d->dynamic_lds);
+        struct amdgpu_occupancy o = amdgpu_occupancy(
+            d->module, d->kernel, d->block[0] * d->block[1] * d->block[2], d->dynamic_lds);
         amdgpu_report(d->module, d->kernel, &stats, &o, report, sizeof report);
         double seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
-        printf("%s  emulated in %.3f s, %.2f million wave-instructions per second\n", report, seconds,
-               1e-6 * (double)stats.instructions / seconds);
+        printf("%s  emulated in %.3f s, %.2f million wave-instructions per second\n", report,
+               seconds, 1e-6 * (double)stats.instructions / seconds);
     }
     for (int i = 0; i < count; i++) {
         if (buffers[i].save_as && !save(&buffers[i])) {
@@ -193,7 +201,8 @@ int main(int argc, char **argv)
         amdgpu_module_decode(m, print_unknown, &status);
         status = status != 0;
     } else {
-        struct amdgpu_dispatch d = {.module = m, .memory = memory, .kernel = amdgpu_module_kernel(m, argv[2])};
+        struct amdgpu_dispatch d = {
+            .module = m, .memory = memory, .kernel = amdgpu_module_kernel(m, argv[2])};
         if (!d.kernel || !parse_triple(argv[3], d.grid) || !parse_triple(argv[4], d.block)) {
             fprintf(stderr, "run: no kernel %s, or bad dimensions\n%s", argv[2], usage);
             status = 2;

@@ -1,16 +1,18 @@
 /* Matrix instructions: MFMA of the CDNA targets, WMMA of RDNA3 and RDNA4.
 
-   Rounding model: inputs are converted exactly; each result element is a chain of f32 fused multiply-adds over k in
-   ascending order that starts from C (f64 for f64 inputs, wrapping 32-bit integers for i8). Hardware sums in wider
-   groups; differences stay within a few ulp of the largest partial sum.
+   Rounding model: inputs are converted exactly; each result element is a chain of f32 fused
+   multiply-adds over k in ascending order that starts from C (f64 for f64 inputs, wrapping 32-bit
+   integers for i8). Hardware sums in wider groups; differences stay within a few ulp of the largest
+   partial sum.
 
    Layouts (AMD's matrix instruction calculator and the ISA documents):
-   MFMA M x M x K with B blocks, g = lane / M: A[i][k] and B[k][j] lie in lane i (or j) + M g, element e, where with one block
-   k = g * E + e (E elements per lane), with several blocks g is the block. D: register v of lane l is column l % M, row
-   8 (v/4) + 4 (l/32) + v % 4 for M = 32, 4 (l/16) + v for M = 16, v for M = 4; blocks follow one another in v (M = 32, 16)
-   or lie in lanes (M = 4).
-   WMMA gfx11: lanes 0-15 hold row (column) l with all k; D register v: row 2 v + l / 16.
-   WMMA gfx12: element e of lane l is k = 8 (e/4 for 16-bit) ...: see wmma_k. D register v: row v + 8 (l / 16). */
+   MFMA M x M x K with B blocks, g = lane / M: A[i][k] and B[k][j] lie in lane i (or j) + M g,
+   element e, where with one block k = g * E + e (E elements per lane), with several blocks g is the
+   block. D: register v of lane l is column l % M, row 8 (v/4) + 4 (l/32) + v % 4 for M = 32, 4
+   (l/16) + v for M = 16, v for M = 4; blocks follow one another in v (M = 32, 16) or lie in lanes
+   (M = 4). WMMA gfx11: lanes 0-15 hold row (column) l with all k; D register v: row 2 v + l / 16.
+   WMMA gfx12: element e of lane l is k = 8 (e/4 for 16-bit) ...: see wmma_k. D register v: row v +
+   8 (l / 16). */
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -21,10 +23,11 @@
 enum element { E_F16, E_BF16, E_F32, E_FP8, E_BF8, E_I8, E_U8, E_I4, E_U4, E_F64, E_XF32 };
 
 /* One row of the instruction table, packed in op_row.param:
-   bits 0-5 M, 6-12 K, 13-17 blocks, 18-21 A's type, 22-25 B's type, 26-27 result (0 f32, 1 i32, 2 f16, 3 bf16) */
-#define SHAPE(M, K, blocks, a, b, result)                                                                 \
-    ((uint32_t)(M) | (uint32_t)(K) << 6 | (uint32_t)(blocks) << 13 | (uint32_t)(a) << 18 | (uint32_t)(b) << 22 | \
-     (uint32_t)(result) << 26)
+   bits 0-5 M, 6-12 K, 13-17 blocks, 18-21 A's type, 22-25 B's type, 26-27 result (0 f32, 1 i32, 2
+   f16, 3 bf16) */
+#define SHAPE(M, K, blocks, a, b, result)                                                          \
+    ((uint32_t)(M) | (uint32_t)(K) << 6 | (uint32_t)(blocks) << 13 | (uint32_t)(a) << 18 |         \
+     (uint32_t)(b) << 22 | (uint32_t)(result) << 26)
 
 struct shape {
     int m, k, blocks;
@@ -35,13 +38,21 @@ struct shape {
 static struct shape shape_of(const struct inst *in)
 {
     uint32_t p = in->param;
-    return (struct shape){(int)(p & 63), (int)(p >> 6 & 127), (int)(p >> 13 & 31), (enum element)(p >> 18 & 15),
-                          (enum element)(p >> 22 & 15), (int)(p >> 26 & 3)};
+    return (struct shape){(int)(p & 63),
+                          (int)(p >> 6 & 127),
+                          (int)(p >> 13 & 31),
+                          (enum element)(p >> 18 & 15),
+                          (enum element)(p >> 22 & 15),
+                          (int)(p >> 26 & 3)};
 }
 
 static int bits_of(enum element e)
 {
-    return e == E_F64 ? 64 : e == E_F32 || e == E_XF32 ? 32 : e == E_F16 || e == E_BF16 ? 16 : e == E_I4 || e == E_U4 ? 4 : 8;
+    return e == E_F64                  ? 64
+           : e == E_F32 || e == E_XF32 ? 32
+           : e == E_F16 || e == E_BF16 ? 16
+           : e == E_I4 || e == E_U4    ? 4
+                                       : 8;
 }
 
 static enum fp8_format format_of(const struct wave *w, enum element e)
@@ -51,10 +62,12 @@ static enum fp8_format format_of(const struct wave *w, enum element e)
 }
 
 /* Element `e` of every lane as f32 bits (integers as int32) into out[0..n). */
-static void unpack(const struct wave *w, const struct inst *in, int op, enum element type, int e, uint32_t *out)
+static void unpack(const struct wave *w, const struct inst *in, int op, enum element type, int e,
+                   uint32_t *out)
 {
     const struct operand *o = &in->op[op];
-    int per = bits_of(type) >= 32 ? 1 : 32 / bits_of(type), shift = per > 1 ? bits_of(type) * (e % per) : 0;
+    int per = bits_of(type) >= 32 ? 1 : 32 / bits_of(type),
+        shift = per > 1 ? bits_of(type) * (e % per) : 0;
     const uint32_t *row = o->kind == OPK_VGPR ? w->v[o->reg + e / per] : o->rows;
     enum fp8_format format = format_of(w, type);
     int n = w->n;
@@ -90,7 +103,8 @@ static void unpack(const struct wave *w, const struct inst *in, int op, enum ele
     }
 }
 
-/* Eight rows of 16 columns: d[r][j] += a[k][r] * b[k][j] in ascending k; a[k] points at the eight rows' neighbouring elements. */
+/* Eight rows of 16 columns: d[r][j] += a[k][r] * b[k][j] in ascending k; a[k] points at the eight
+ * rows' neighbouring elements. */
 static void rows_fma(float *const d[8], const float *const *a, const float *const *b, int depth)
 {
 #if defined(__AVX512F__)
@@ -115,7 +129,8 @@ static void row_fma(float *d, const float *a, const float *const *b, int depth, 
         for (int j = 0; j < count; j++) d[j] = __builtin_fmaf(a[k], b[k][j], d[j]);
 }
 
-static void row_integer(uint32_t *restrict d, const int32_t *a, const int32_t *const *b, int depth, int count)
+static void row_integer(uint32_t *restrict d, const int32_t *a, const int32_t *const *b, int depth,
+                        int count)
 {
     for (int k = 0; k < depth; k++)
         for (int j = 0; j < count; j++) d[j] += (uint32_t)(a[k] * b[k][j]);
@@ -150,7 +165,8 @@ static void result_place(int m, int i, int b, int *v, int *lane)
 }
 
 /* Block b of the result from the unpacked inputs. */
-static void mfma_block(const struct shape *s, int b, int per, uint32_t (*av)[ROW], uint32_t (*bv)[ROW], uint32_t (*result)[ROW])
+static void mfma_block(const struct shape *s, int b, int per, uint32_t (*av)[ROW],
+                       uint32_t (*bv)[ROW], uint32_t (*result)[ROW])
 {
     const float *columns[128], *rows[128], *part[128];
     for (int i = 0; i < s->m; i += s->m < 16 || s->result == 1 ? 1 : 8) {
@@ -164,8 +180,8 @@ static void mfma_block(const struct shape *s, int b, int per, uint32_t (*av)[ROW
         }
         result_place(s->m, i, b, &v, &lane);
         if (s->result == 1) {
-            row_integer(&result[v][lane], (const int32_t *)(const void *)a, (const int32_t *const *)(const void *)columns, s->k,
-                        s->m);
+            row_integer(&result[v][lane], (const int32_t *)(const void *)a,
+                        (const int32_t *const *)(const void *)columns, s->k, s->m);
         } else if (s->m < 16) {
             row_fma((float *)&result[v][lane], a, columns, s->k, s->m);
         } else {
@@ -183,10 +199,12 @@ static void mfma_block(const struct shape *s, int b, int per, uint32_t (*av)[ROW
 
 static void exec_mfma(struct wave *w, const struct inst *in)
 {
-    static _Thread_local uint32_t av[128][ROW] __attribute__((aligned(64))), bv[128][ROW] __attribute__((aligned(64)));
+    static _Thread_local uint32_t av[128][ROW] __attribute__((aligned(64))),
+        bv[128][ROW] __attribute__((aligned(64)));
     static _Thread_local uint32_t result[32][ROW] __attribute__((aligned(64)));
     struct shape s = shape_of(in);
-    int groups = 64 / s.m, per = s.blocks > 1 ? s.k : s.k / groups, rows = s.m * s.m * s.blocks / 64;
+    int groups = 64 / s.m, per = s.blocks > 1 ? s.k : s.k / groups,
+        rows = s.m * s.m * s.blocks / 64;
     if (in->cbsz || in->abid || in->blgp) fault(w, "MFMA broadcast modifiers are not emulated");
     for (int e = 0; e < per; e++) {
         unpack(w, in, 1, s.a, e, av[e]);
@@ -197,10 +215,12 @@ static void exec_mfma(struct wave *w, const struct inst *in)
     for (int b = 0; b < s.blocks; b++) mfma_block(&s, b, per, av, bv, result);
     check_matrix(w, in);
     for (int v = 0; v < rows; v++) memcpy(w->v[in->op[0].reg + v], result[v], sizeof result[v]);
-    w->worker->stats.matrix_flops += 2u * (uint64_t)s.m * (uint64_t)s.m * (uint64_t)s.k * (uint64_t)s.blocks;
+    w->worker->stats.matrix_flops +=
+        2u * (uint64_t)s.m * (uint64_t)s.m * (uint64_t)s.k * (uint64_t)s.blocks;
 }
 
-/* Which k element e of lane half `half` is. gfx12: groups of 4 (16-bit), 8 (8-bit) elements alternate between the halves. */
+/* Which k element e of lane half `half` is. gfx12: groups of 4 (16-bit), 8 (8-bit) elements
+ * alternate between the halves. */
 static int wmma_k(bool gfx12, enum element type, int half, int e)
 {
     if (!gfx12) return e;
@@ -215,10 +235,12 @@ static enum element signed_form(enum element e, bool is_signed)
     return e;
 }
 
-/* 16 x 16 x K, wave32 (wave64 of gfx11 repeats the inputs in lanes 32-63 and spreads D over four lane groups). */
+/* 16 x 16 x K, wave32 (wave64 of gfx11 repeats the inputs in lanes 32-63 and spreads D over four
+ * lane groups). */
 static void exec_wmma(struct wave *w, const struct inst *in)
 {
-    static _Thread_local uint32_t av[32][ROW] __attribute__((aligned(64))), bv[32][ROW] __attribute__((aligned(64)));
+    static _Thread_local uint32_t av[32][ROW] __attribute__((aligned(64))),
+        bv[32][ROW] __attribute__((aligned(64)));
     const float *rows[32], *columns[32];
     float *d[16];
     struct shape s = shape_of(in);
@@ -255,7 +277,8 @@ static void exec_wmma(struct wave *w, const struct inst *in)
         for (int i = 0; i < 16; i++) {
             int32_t a[32];
             for (int k = 0; k < s.k; k++) memcpy(&a[k], rows[k] + i, 4);
-            row_integer((uint32_t *)d[i], a, (const int32_t *const *)(const void *)columns, s.k, 16);
+            row_integer((uint32_t *)d[i], a, (const int32_t *const *)(const void *)columns, s.k,
+                        16);
         }
     } else {
         rows_fma(d, rows, columns, s.k);
@@ -269,83 +292,154 @@ static void exec_wmma(struct wave *w, const struct inst *in)
             uint32_t bits = out[v][l];
             if (s.result == 2) bits = float_to_half(as_float(bits));
             if (s.result == 3) bits = float_to_bf16(as_float(bits));
-            if (!narrow)
-                to[l] = bits;
-            else if (gfx12 ? v & 1 : high)
-                to[l] = (to[l] & 0xffff) | bits << 16;
-            else
-                to[l] = (to[l] & 0xffff0000) | bits;
+            if (!narrow) to[l] = bits;
+            else if (gfx12 ? v & 1 : high) to[l] = (to[l] & 0xffff) | bits << 16;
+            else to[l] = (to[l] & 0xffff0000) | bits;
         }
     }
     w->worker->stats.matrix_flops += 2u * 16 * 16 * (uint64_t)s.k;
 }
 
-#define MFMA(name, M, K, blocks, a, b, result) \
-    {"v_mfma_" name, exec_mfma, NULL, "U:UUU", OPF_VALU | OPF_MATRIX, SHAPE(M, K, blocks, a, b, result)},
-#define EIGHT(name, M, K)                             \
-    MFMA(name "_fp8_fp8", M, K, 1, E_FP8, E_FP8, 0) \
-    MFMA(name "_fp8_bf8", M, K, 1, E_FP8, E_BF8, 0) \
-    MFMA(name "_bf8_fp8", M, K, 1, E_BF8, E_FP8, 0) \
+#define MFMA(name, M, K, blocks, a, b, result)                                                     \
+    {"v_mfma_" name,                                                                               \
+     exec_mfma,                                                                                    \
+     NULL,                                                                                         \
+     "U:UUU",                                                                                      \
+     OPF_VALU | OPF_MATRIX,                                                                        \
+     SHAPE(M, K, blocks, a, b, result)},
+#define EIGHT(name, M, K)                                                                          \
+    MFMA(name "_fp8_fp8", M, K, 1, E_FP8, E_FP8, 0)                                                \
+    MFMA(name "_fp8_bf8", M, K, 1, E_FP8, E_BF8, 0)                                                \
+    MFMA(name "_bf8_fp8", M, K, 1, E_BF8, E_FP8, 0)                                                \
     MFMA(name "_bf8_bf8", M, K, 1, E_BF8, E_BF8, 0)
-#define WMMA(name, K, a, b, result) \
-    {"v_wmma_" name, exec_wmma, NULL, "U:UUU", OPF_VALU | OPF_MATRIX, SHAPE(16, K, 1, a, b, result)},
+#define WMMA(name, K, a, b, result)                                                                \
+    {"v_wmma_" name,                                                                               \
+     exec_wmma,                                                                                    \
+     NULL,                                                                                         \
+     "U:UUU",                                                                                      \
+     OPF_VALU | OPF_MATRIX,                                                                        \
+     SHAPE(16, K, 1, a, b, result)},
 
 static const struct op_row rows[] = {
-    MFMA("f32_32x32x1f32", 32, 1, 2, E_F32, E_F32, 0)
-    MFMA("f32_32x32x1_2b_f32", 32, 1, 2, E_F32, E_F32, 0)
-    MFMA("f32_16x16x1f32", 16, 1, 4, E_F32, E_F32, 0)
-    MFMA("f32_16x16x1_4b_f32", 16, 1, 4, E_F32, E_F32, 0)
-    MFMA("f32_4x4x1f32", 4, 1, 16, E_F32, E_F32, 0)
-    MFMA("f32_4x4x1_16b_f32", 4, 1, 16, E_F32, E_F32, 0)
-    MFMA("f32_32x32x2f32", 32, 2, 1, E_F32, E_F32, 0)
-    MFMA("f32_32x32x2_f32", 32, 2, 1, E_F32, E_F32, 0)
-    MFMA("f32_16x16x4f32", 16, 4, 1, E_F32, E_F32, 0)
-    MFMA("f32_16x16x4_f32", 16, 4, 1, E_F32, E_F32, 0)
-    MFMA("f32_32x32x4f16", 32, 4, 2, E_F16, E_F16, 0)
-    MFMA("f32_32x32x4_2b_f16", 32, 4, 2, E_F16, E_F16, 0)
-    MFMA("f32_16x16x4f16", 16, 4, 4, E_F16, E_F16, 0)
-    MFMA("f32_16x16x4_4b_f16", 16, 4, 4, E_F16, E_F16, 0)
-    MFMA("f32_4x4x4f16", 4, 4, 16, E_F16, E_F16, 0)
-    MFMA("f32_4x4x4_16b_f16", 4, 4, 16, E_F16, E_F16, 0)
-    MFMA("f32_32x32x8f16", 32, 8, 1, E_F16, E_F16, 0)
-    MFMA("f32_32x32x8_f16", 32, 8, 1, E_F16, E_F16, 0)
-    MFMA("f32_16x16x16f16", 16, 16, 1, E_F16, E_F16, 0)
-    MFMA("f32_16x16x16_f16", 16, 16, 1, E_F16, E_F16, 0)
-    MFMA("f32_16x16x32_f16", 16, 32, 1, E_F16, E_F16, 0)
-    MFMA("f32_32x32x16_f16", 32, 16, 1, E_F16, E_F16, 0)
-    MFMA("f32_32x32x8bf16_1k", 32, 8, 1, E_BF16, E_BF16, 0)
-    MFMA("f32_32x32x8_bf16", 32, 8, 1, E_BF16, E_BF16, 0)
-    MFMA("f32_16x16x16bf16_1k", 16, 16, 1, E_BF16, E_BF16, 0)
-    MFMA("f32_16x16x16_bf16", 16, 16, 1, E_BF16, E_BF16, 0)
-    MFMA("f32_32x32x4bf16_1k", 32, 4, 2, E_BF16, E_BF16, 0)
-    MFMA("f32_32x32x4_2b_bf16", 32, 4, 2, E_BF16, E_BF16, 0)
-    MFMA("f32_16x16x4bf16_1k", 16, 4, 4, E_BF16, E_BF16, 0)
-    MFMA("f32_16x16x4_4b_bf16", 16, 4, 4, E_BF16, E_BF16, 0)
-    MFMA("f32_4x4x4bf16_1k", 4, 4, 16, E_BF16, E_BF16, 0)
-    MFMA("f32_4x4x4_16b_bf16", 4, 4, 16, E_BF16, E_BF16, 0)
-    MFMA("f32_16x16x32_bf16", 16, 32, 1, E_BF16, E_BF16, 0)
-    MFMA("f32_32x32x16_bf16", 32, 16, 1, E_BF16, E_BF16, 0)
-    MFMA("f32_16x16x8_xf32", 16, 8, 1, E_XF32, E_XF32, 0)
-    MFMA("f32_32x32x4_xf32", 32, 4, 1, E_XF32, E_XF32, 0)
-    MFMA("i32_32x32x8i8", 32, 8, 1, E_I8, E_I8, 1)
-    MFMA("i32_16x16x16i8", 16, 16, 1, E_I8, E_I8, 1)
-    MFMA("i32_32x32x16_i8", 32, 16, 1, E_I8, E_I8, 1)
-    MFMA("i32_16x16x32_i8", 16, 32, 1, E_I8, E_I8, 1)
-    MFMA("i32_32x32x32_i8", 32, 32, 1, E_I8, E_I8, 1)
-    MFMA("i32_16x16x64_i8", 16, 64, 1, E_I8, E_I8, 1)
-    EIGHT("f32_16x16x32", 16, 32)
-    EIGHT("f32_32x32x16", 32, 16)
-    WMMA("f32_16x16x16_f16", 16, E_F16, E_F16, 0)
-    WMMA("f32_16x16x16_bf16", 16, E_BF16, E_BF16, 0)
-    WMMA("f16_16x16x16_f16", 16, E_F16, E_F16, 2)
-    WMMA("bf16_16x16x16_bf16", 16, E_BF16, E_BF16, 3)
-    WMMA("i32_16x16x16_iu8", 16, E_I8, E_I8, 1)
-    WMMA("i32_16x16x16_iu4", 16, E_I4, E_I4, 1)
-    WMMA("i32_16x16x32_iu4", 32, E_I4, E_I4, 1)
-    WMMA("f32_16x16x16_fp8_fp8", 16, E_FP8, E_FP8, 0)
-    WMMA("f32_16x16x16_fp8_bf8", 16, E_FP8, E_BF8, 0)
-    WMMA("f32_16x16x16_bf8_fp8", 16, E_BF8, E_FP8, 0)
-    WMMA("f32_16x16x16_bf8_bf8", 16, E_BF8, E_BF8, 0)
-};
+    MFMA("f32_32x32x1f32", 32, 1, 2, E_F32, E_F32,
+         0) MFMA("f32_32x32x1_2b_f32", 32, 1, 2, E_F32, E_F32,
+                 0) MFMA("f32_16x16x1f32", 16, 1, 4, E_F32, E_F32,
+                         0) MFMA("f32_16x16x1_4b_f32", 16, 1, 4, E_F32, E_F32,
+                                 0) MFMA("f32_4x4x1f32", 4, 1, 16, E_F32, E_F32, 0)
+        MFMA("f32_4x4x1_16b_f32", 4, 1, 16, E_F32, E_F32, 0) MFMA(
+            "f32_32x32x2f32", 32, 2,
+            1, E_F32, E_F32,
+            0) MFMA("f32_32x32x2_f32", 32, 2, 1, E_F32, E_F32, 0)
+            MFMA("f32_16x16x4f32", 16, 4, 1, E_F32, E_F32, 0) MFMA(
+                "f32_16x16x4_f32", 16,
+                4, 1, E_F32,
+                E_F32, 0) MFMA("f32_32x32x4f16", 32, 4, 2, E_F16, E_F16, 0)
+                MFMA("f32_32x32x4_2b_f16", 32, 4, 2, E_F16, E_F16, 0) MFMA(
+                    "f32_16x16x4f16",
+                    16,
+                    4, 4, E_F16,
+                    E_F16, 0) MFMA("f32_16x16x4_4b_f16", 16, 4, 4, E_F16, E_F16, 0)
+                    MFMA("f32_4x4x4f16", 4, 4, 16, E_F16, E_F16, 0) MFMA(
+                        "f32_4x4x4_16b_f16",
+                        4, 4, 16, E_F16,
+                        E_F16, 0) MFMA("f32_32x32x8f16", 32, 8, 1, E_F16, E_F16, 0)
+                        MFMA("f32_32x32x8_f16", 32, 8, 1, E_F16, E_F16, 0) MFMA(
+                            "f32_16x16x16f16",
+                            16,
+                            16,
+                            1, E_F16, E_F16,
+                            0) MFMA("f32_16x16x16_f16", 16, 16, 1, E_F16, E_F16, 0)
+                            MFMA("f32_16x16x32_f16", 16, 32, 1, E_F16, E_F16, 0) MFMA(
+                                "f32_32x32x16_f16",
+                                32,
+                                16,
+                                1, E_F16,
+                                E_F16, 0) MFMA("f32_32x32x8bf16_1k", 32, 8, 1, E_BF16, E_BF16,
+                                               0) MFMA("f32_32x32x8_bf16", 32, 8, 1, E_BF16, E_BF16, 0)
+                                MFMA("f32_16x16x16bf16_1k", 16, 16, 1, E_BF16, E_BF16, 0) MFMA(
+                                    "f32_16x16x16_bf16",
+                                    16,
+                                    16,
+                                    1, E_BF16, E_BF16,
+                                    0) MFMA("f32_32x32x4bf16_1k", 32, 4, 2, E_BF16, E_BF16, 0)
+                                    MFMA("f32_32x32x4_2b_bf16", 32, 4, 2, E_BF16, E_BF16, 0) MFMA(
+                                        "f32_16x16x4bf16_1k", 16, 4,
+                                        4, E_BF16, E_BF16,
+                                        0) MFMA("f32_16x16x4_4b_bf16", 16, 4, 4, E_BF16, E_BF16, 0)
+                                        MFMA("f32_4x4x4bf16_1k", 4, 4, 16, E_BF16, E_BF16, 0) MFMA(
+                                            "f32_4x4x4_16b_bf16", 4,
+                                            4, 16, E_BF16, E_BF16,
+                                            0) MFMA("f32_16x16x32_bf16", 16, 32, 1, E_BF16, E_BF16, 0)
+                                            MFMA("f32_32x32x16_bf16", 32, 16, 1, E_BF16, E_BF16, 0) MFMA(
+                                                "f32_16x16x8_xf32",
+                                                16,
+                                                8, 1, E_XF32, E_XF32,
+                                                0) MFMA("f32_32x32x4_xf32", 32, 4, 1, E_XF32, E_XF32, 0)
+                                                MFMA("i32_32x32x8i8", 32, 8, 1, E_I8, E_I8, 1) MFMA(
+                                                    "i32_16x16x16i8",
+                                                    16,
+                                                    16,
+                                                    1, E_I8,
+                                                    E_I8,
+                                                    1) MFMA("i32_32x32x16_i8", 32, 16, 1, E_I8, E_I8, 1)
+                                                    MFMA("i32_16x16x32_i8", 16, 32, 1, E_I8, E_I8, 1) MFMA(
+                                                        "i32_32x32x32_i8", 32,
+                                                        32,
+                                                        1, E_I8,
+                                                        E_I8, 1)
+                                                        MFMA("i32_16x16x64_i8", 16, 64, 1, E_I8,
+                                                             E_I8, 1) EIGHT("f32_16x16x32", 16, 32)
+                                                            EIGHT("f32_32x32x16", 32, 16) WMMA(
+                                                                "f32_16x16x16_f16",
+                                                                16,
+                                                                E_F16, E_F16, 0) WMMA("f32_"
+                                                                                      "16x16x16_"
+                                                                                      "bf16",
+                                                                                      16, E_BF16,
+                                                                                      E_BF16,
+                                                                                      0)
+                                                                WMMA(
+                                                                    "f16_16x16x16_f16",
+                                                                    16,
+                                                                    E_F16,
+                                                                    E_F16, 2) WMMA("bf16_16x16x16_"
+                                                                                   "bf16",
+                                                                                   16,
+                                                                                   E_BF16, E_BF16,
+                                                                                   3)
+                                                                    WMMA(
+                                                                        "i32_16x16x16_iu8",
+                                                                        16,
+                                                                        E_I8,
+                                                                        E_I8, 1) WMMA("i32_"
+                                                                                      "16x16x16_"
+                                                                                      "iu4",
+                                                                                      16,
+                                                                                      E_I4, E_I4, 1)
+                                                                        WMMA(
+                                                                            "i32_16x16x32_iu4",
+                                                                            32,
+                                                                            E_I4,
+                                                                            E_I4, 1) WMMA("f32_"
+                                                                                          "16x16x16"
+                                                                                          "_fp8_"
+                                                                                          "fp8",
+                                                                                          16, E_FP8,
+                                                                                          E_FP8,
+                                                                                          0)
+                                                                            WMMA("f32_16x16x16_fp8_"
+                                                                                 "bf8",
+                                                                                 16,
+                                                                                 E_FP8, E_BF8, 0)
+                                                                                WMMA("f32_16x16x16_"
+                                                                                     "bf8_fp8",
+                                                                                     16,
+                                                                                     E_BF8, E_FP8,
+                                                                                     0)
+                                                                                    WMMA("f32_"
+                                                                                         "16x16x16_"
+                                                                                         "bf8_bf8",
+                                                                                         16, E_BF8,
+                                                                                         E_BF8, 0)};
 
 const struct op_table ops_matrix = {rows, sizeof rows / sizeof *rows};

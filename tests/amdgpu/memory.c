@@ -6,7 +6,7 @@
 #include "emu.h"
 
 struct amdgpu_memory {
-    pthread_rwlock_t lock; /* held for reading during a launch */
+    pthread_rwlock_t lock;       /* held for reading during a launch */
     struct amdgpu_range *ranges; /* sorted by base, disjoint */
     int count, capacity;
 };
@@ -33,10 +33,8 @@ static int upper_bound(const struct amdgpu_memory *m, uint64_t address)
     int low = 0, high = m->count;
     while (low < high) {
         int middle = (low + high) / 2;
-        if (m->ranges[middle].base <= address)
-            low = middle + 1;
-        else
-            high = middle;
+        if (m->ranges[middle].base <= address) low = middle + 1;
+        else high = middle;
     }
     return low;
 }
@@ -70,15 +68,16 @@ bool amdgpu_memory_remove(struct amdgpu_memory *m, const void *base)
     int at = upper_bound(m, (uint64_t)(uintptr_t)base) - 1;
     bool found = at >= 0 && m->ranges[at].base == (uint64_t)(uintptr_t)base;
     if (found) {
-        memmove(m->ranges + at, m->ranges + at + 1, (size_t)(m->count - at - 1) * sizeof *m->ranges);
+        memmove(m->ranges + at, m->ranges + at + 1,
+                (size_t)(m->count - at - 1) * sizeof *m->ranges);
         m->count--;
     }
     pthread_rwlock_unlock(&m->lock);
     return found;
 }
 
-/* The last range that starts at or below the address; it need not contain it. Only during a launch, which holds the
-   lock. */
+/* The last range that starts at or below the address; it need not contain it. Only during a launch,
+   which holds the lock. */
 const struct amdgpu_range *memory_find(const struct amdgpu_memory *m, uint64_t address)
 {
     int at = upper_bound(m, address) - 1;
@@ -112,7 +111,8 @@ bool global_span(struct wave *w, uint64_t low, uint64_t high)
 }
 
 /* Host pointer of a checked address. */
-uint8_t *global_at(struct wave *w, const struct inst *in, uint64_t address, uint32_t bytes, int lane)
+uint8_t *global_at(struct wave *w, const struct inst *in, uint64_t address, uint32_t bytes,
+                   int lane)
 {
     (void)in;
     if (global_span(w, address, address + bytes)) return (uint8_t *)(uintptr_t)address;
@@ -120,8 +120,10 @@ uint8_t *global_at(struct wave *w, const struct inst *in, uint64_t address, uint
     if (!r)
         fault(w, "lane %d accesses %u bytes at 0x%llx, which is in no allocation", lane, bytes,
               (unsigned long long)address);
-    fault(w, "lane %d accesses %u bytes at 0x%llx, out of bounds: the nearest allocation below (%s) has %llu bytes "
-             "and this is byte %llu of it",
+    fault(w,
+          "lane %d accesses %u bytes at 0x%llx, out of bounds: the nearest allocation below (%s) "
+          "has %llu bytes "
+          "and this is byte %llu of it",
           lane, bytes, (unsigned long long)address, r->what, (unsigned long long)r->size,
           (unsigned long long)(address - r->base));
 }

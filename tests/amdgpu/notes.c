@@ -1,4 +1,5 @@
-/* Reads the AMDGPU metadata note: a small MessagePack walker that picks the kernel facts and argument layouts. */
+/* Reads the AMDGPU metadata note: a small MessagePack walker that picks the kernel facts and
+ * argument layouts. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,10 +30,8 @@ static uint64_t big_endian(struct reader *r, int bytes)
 static struct value text_value(struct reader *r, uint64_t length)
 {
     struct value v = {V_STRING, length, (const char *)r->p};
-    if ((uint64_t)(r->end - r->p) < length)
-        r->bad = true;
-    else
-        r->p += length;
+    if ((uint64_t)(r->end - r->p) < length) r->bad = true;
+    else r->p += length;
     return v;
 }
 
@@ -48,15 +47,35 @@ static struct value next_value(struct reader *r)
     if (t < 0xc0) return text_value(r, t & 31);
     if (t >= 0xe0) return (struct value){V_INT, (uint64_t)(int64_t)(int8_t)t, NULL};
     switch (t) {
-    case 0xc2: return (struct value){V_INT, 0, NULL};
-    case 0xc3: return (struct value){V_INT, 1, NULL};
-    case 0xcc: case 0xcd: case 0xce: case 0xcf: return (struct value){V_INT, big_endian(r, 1 << (t - 0xcc)), NULL};
-    case 0xd0: case 0xd1: case 0xd2: case 0xd3: return (struct value){V_INT, big_endian(r, 1 << (t - 0xd0)), NULL};
-    case 0xd9: case 0xda: case 0xdb: return text_value(r, big_endian(r, 1 << (t - 0xd9)));
-    case 0xdc: case 0xdd: return (struct value){V_ARRAY, big_endian(r, t == 0xdc ? 2 : 4), NULL};
-    case 0xde: case 0xdf: return (struct value){V_MAP, big_endian(r, t == 0xde ? 2 : 4), NULL};
-    case 0xc0: return v;
-    default: r->bad = true; return v;
+    case 0xc2:
+        return (struct value){V_INT, 0, NULL};
+    case 0xc3:
+        return (struct value){V_INT, 1, NULL};
+    case 0xcc:
+    case 0xcd:
+    case 0xce:
+    case 0xcf:
+        return (struct value){V_INT, big_endian(r, 1 << (t - 0xcc)), NULL};
+    case 0xd0:
+    case 0xd1:
+    case 0xd2:
+    case 0xd3:
+        return (struct value){V_INT, big_endian(r, 1 << (t - 0xd0)), NULL};
+    case 0xd9:
+    case 0xda:
+    case 0xdb:
+        return text_value(r, big_endian(r, 1 << (t - 0xd9)));
+    case 0xdc:
+    case 0xdd:
+        return (struct value){V_ARRAY, big_endian(r, t == 0xdc ? 2 : 4), NULL};
+    case 0xde:
+    case 0xdf:
+        return (struct value){V_MAP, big_endian(r, t == 0xde ? 2 : 4), NULL};
+    case 0xc0:
+        return v;
+    default:
+        r->bad = true;
+        return v;
     }
 }
 
@@ -69,7 +88,8 @@ static void skip(struct reader *r)
 
 static bool is(const struct value *v, const char *name)
 {
-    return v->kind == V_STRING && v->number == strlen(name) && memcmp(v->text, name, v->number) == 0;
+    return v->kind == V_STRING && v->number == strlen(name) &&
+           memcmp(v->text, name, v->number) == 0;
 }
 
 static void copy_text(const struct value *v, char *out, size_t size)
@@ -161,7 +181,8 @@ bool read_metadata(struct amdgpu_module *m, const uint8_t *note, size_t size)
         if (list.kind != V_ARRAY || list.number > MAX_KERNELS) return false;
         m->kernels = calloc(list.number + 1, sizeof *m->kernels);
         if (!m->kernels) return false;
-        for (uint64_t k = 0; k < list.number && !r.bad; k++) read_kernel(&r, &m->kernels[m->kernel_count++]);
+        for (uint64_t k = 0; k < list.number && !r.bad; k++)
+            read_kernel(&r, &m->kernels[m->kernel_count++]);
     }
     return !r.bad;
 }

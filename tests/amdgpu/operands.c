@@ -1,4 +1,5 @@
-/* Reads the text of one disassembled instruction: mnemonic, operands and modifiers, without knowing the opcode. */
+/* Reads the text of one disassembled instruction: mnemonic, operands and modifiers, without knowing
+ * the opcode. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,8 @@ static bool parse_numbered(const char *text, struct operand *out)
         const char *prefix;
         uint8_t kind;
         uint16_t base;
-    } files[] = {{"ttmp", OPK_SGPR, S_TTMP}, {"v", OPK_VGPR, 0}, {"a", OPK_VGPR, 256}, {"s", OPK_SGPR, 0}};
+    } files[] = {
+        {"ttmp", OPK_SGPR, S_TTMP}, {"v", OPK_VGPR, 0}, {"a", OPK_VGPR, 256}, {"s", OPK_SGPR, 0}};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         size_t length = strlen(files[i].prefix);
         const char *p = text + length;
@@ -163,7 +165,8 @@ static struct dpp *dpp_of(struct inst *in)
     return in->dpp;
 }
 
-/* Lane permutations of DPP16 (ISA documents, "Data Parallel Processing"). -1 marks a source outside of the row. */
+/* Lane permutations of DPP16 (ISA documents, "Data Parallel Processing"). -1 marks a source outside
+ * of the row. */
 static int dpp_source(const char *key, int amount, const int *list, int lane, int wave)
 {
     int row = lane & ~15, at = lane & 15;
@@ -227,10 +230,11 @@ static bool parse_flag(struct inst *in, const char *key)
     struct {
         const char *name;
         uint8_t *flag;
-    } flags[] = {{"clamp", &in->clamp}, {"glc", &in->glc},     {"sc0", &in->glc}, {"offen", &in->offen},
-                 {"idxen", &in->idxen}, {"lds", &in->lds},     {"gds", &in->gds}, {"tfe", &in->tfe},
-                 {"off", NULL},         {"row_mirror", NULL}, {"slc", NULL},     {"dlc", NULL},
-                 {"scc", NULL},         {"sc1", NULL},        {"nt", NULL},      {"nv", NULL}};
+    } flags[] = {
+        {"clamp", &in->clamp}, {"glc", &in->glc},    {"sc0", &in->glc}, {"offen", &in->offen},
+        {"idxen", &in->idxen}, {"lds", &in->lds},    {"gds", &in->gds}, {"tfe", &in->tfe},
+        {"off", NULL},         {"row_mirror", NULL}, {"slc", NULL},     {"dlc", NULL},
+        {"scc", NULL},         {"sc1", NULL},        {"nt", NULL},      {"nv", NULL}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (strcmp(key, flags[i].name) == 0 && strcmp(key, "row_mirror") != 0) {
             if (flags[i].flag) *flags[i].flag = 1;
@@ -244,12 +248,18 @@ static bool parse_keyed(struct inst *in, const char *key, const char *value)
     struct {
         const char *name;
         uint8_t *bits;
-    } lists[] = {{"op_sel", &in->opsel}, {"op_sel_hi", &in->opsel_hi}, {"neg_lo", &in->neg_lo},
-                 {"neg_hi", &in->neg_hi}, {"neg", &in->neg_lo}};
+    } lists[] = {{"op_sel", &in->opsel},
+                 {"op_sel_hi", &in->opsel_hi},
+                 {"neg_lo", &in->neg_lo},
+                 {"neg_hi", &in->neg_hi},
+                 {"neg", &in->neg_lo}};
     struct {
         const char *name;
         uint8_t *number;
-    } numbers[] = {{"cbsz", &in->cbsz}, {"abid", &in->abid}, {"blgp", &in->blgp}, {"byte_sel", &in->byte_sel},
+    } numbers[] = {{"cbsz", &in->cbsz},
+                   {"abid", &in->abid},
+                   {"blgp", &in->blgp},
+                   {"byte_sel", &in->byte_sel},
                    {"bitop3", &in->bitop3}};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (strcmp(key, lists[i].name) == 0) {
@@ -271,10 +281,14 @@ static bool parse_keyed(struct inst *in, const char *key, const char *value)
     if (strcmp(key, "mul") == 0) return in->omod = *value == '2' ? 1 : 2, true;
     if (strcmp(key, "div") == 0) return in->omod = 3, true;
     if (strcmp(key, "dst_sel") == 0) return in->sdwa = 1, in->sdwa_dst = sdwa_select(value), true;
-    if (strcmp(key, "src0_sel") == 0) return in->sdwa = 1, in->sdwa_src[0] = sdwa_select(value), true;
-    if (strcmp(key, "src1_sel") == 0) return in->sdwa = 1, in->sdwa_src[1] = sdwa_select(value), true;
+    if (strcmp(key, "src0_sel") == 0)
+        return in->sdwa = 1, in->sdwa_src[0] = sdwa_select(value), true;
+    if (strcmp(key, "src1_sel") == 0)
+        return in->sdwa = 1, in->sdwa_src[1] = sdwa_select(value), true;
     if (strcmp(key, "dst_unused") == 0) {
-        in->sdwa_unused = strcmp(value, "UNUSED_PAD") == 0 ? 0 : strcmp(value, "UNUSED_SEXT") == 0 ? 1 : 2;
+        in->sdwa_unused = strcmp(value, "UNUSED_PAD") == 0    ? 0
+                          : strcmp(value, "UNUSED_SEXT") == 0 ? 1
+                                                              : 2;
         return true;
     }
     if (strcmp(key, "th") == 0) {
@@ -296,8 +310,9 @@ static bool parse_modifier(struct inst *in, char *token)
 /* Instructions whose operands are words of their own; their handlers read the text. */
 static bool has_free_text(const char *mnemonic)
 {
-    static const char *const names[] = {"s_waitcnt", "s_delay_alu", "s_sendmsg", "s_setreg", "s_getreg",
-                                        "s_wait_alu", "s_wait_event", "s_set_gpr_idx_on", "s_barrier_wait"};
+    static const char *const names[] = {"s_waitcnt",    "s_delay_alu",      "s_sendmsg",
+                                        "s_setreg",     "s_getreg",         "s_wait_alu",
+                                        "s_wait_event", "s_set_gpr_idx_on", "s_barrier_wait"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strncmp(mnemonic, names[i], strlen(names[i])) == 0) return true;
     return false;

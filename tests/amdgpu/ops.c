@@ -19,15 +19,16 @@ static uint32_t hash(const char *name)
 static void fill(void)
 {
     const struct op_table *const tables[] = {
-        &ops_f32,    &ops_int,    &ops_f16,    &ops_wide,    &ops_convert, &ops_compare, &ops_packed,
-        &ops_cross,  &ops_matrix, &ops_scalar, &ops_branch,  &ops_lds,     &ops_global,  &ops_buffer,
-        &ops_atomic, &ops_carry,  &ops_divide, &ops_scalar_memory,
-        &ops_fp8, &ops_pseudo_scalar};
+        &ops_f32,     &ops_int,    &ops_f16,           &ops_wide,   &ops_convert,
+        &ops_compare, &ops_packed, &ops_cross,         &ops_matrix, &ops_scalar,
+        &ops_branch,  &ops_lds,    &ops_global,        &ops_buffer, &ops_atomic,
+        &ops_carry,   &ops_divide, &ops_scalar_memory, &ops_fp8,    &ops_pseudo_scalar};
     for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
         for (int i = 0; i < tables[t]->count; i++) {
             const struct op_row *row = &tables[t]->rows[i];
             uint32_t at = hash(row->name) % BUCKETS;
-            while (buckets[at] && strcmp(buckets[at]->name, row->name) != 0) at = (at + 1) % BUCKETS;
+            while (buckets[at] && strcmp(buckets[at]->name, row->name) != 0)
+                at = (at + 1) % BUCKETS;
             if (!buckets[at]) buckets[at] = row;
         }
 }

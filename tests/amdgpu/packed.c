@@ -1,24 +1,25 @@
-/* Packed operations (VOP3P): two halves or two f32 at once, mixed-precision fma, and dot products. */
+/* Packed operations (VOP3P): two halves or two f32 at once, mixed-precision fma, and dot products.
+ */
 #include "lanes.h"
 
 typedef uint32_t pair_fn(uint32_t a, uint32_t b, uint32_t c); /* one 16-bit half */
 
-#define HALF(x) half_to_float((x) & 0xffff)
-#define BFLOAT(x) bf16_to_float((x) & 0xffff)
-#define SHORT(x) ((int32_t)(int16_t)(x))
+#define HALF(x)   half_to_float((x)&0xffff)
+#define BFLOAT(x) bf16_to_float((x)&0xffff)
+#define SHORT(x)  ((int32_t)(int16_t)(x))
 
-#define PACKED(name, expr)                                                                     \
-    static void pair_##name(LANE_ARGS)                                                         \
-    {                                                                                          \
-        (void)m;                                                                               \
-        FOR_LANES                                                                              \
-        {                                                                                      \
-            uint32_t a = pa[l] & 0xffff, b = pb[l] & 0xffff, c = pc[l] & 0xffff;               \
-            (void)a, (void)b, (void)c;                                                         \
-            d[l] = (uint32_t)(expr) & 0xffff;                                                  \
-        }                                                                                      \
+#define PACKED(name, expr)                                                                         \
+    static void pair_##name(LANE_ARGS)                                                             \
+    {                                                                                              \
+        (void)m;                                                                                   \
+        FOR_LANES                                                                                  \
+        {                                                                                          \
+            uint32_t a = pa[l] & 0xffff, b = pb[l] & 0xffff, c = pc[l] & 0xffff;                   \
+            (void)a, (void)b, (void)c;                                                             \
+            d[l] = (uint32_t)(expr)&0xffff;                                                        \
+        }                                                                                          \
     }
-#define FMA_HALF(a, b, c) \
+#define FMA_HALF(a, b, c)                                                                          \
     float_to_half(double_to_float_odd((double)HALF(a) * (double)HALF(b) + (double)HALF(c)))
 #define FMA_BFLOAT(a, b, c) float_to_bf16(__builtin_fmaf(BFLOAT(a), BFLOAT(b), BFLOAT(c)))
 
@@ -33,8 +34,8 @@ PACKED(maximum3_f16, float_to_half(maximum(maximum(HALF(a), HALF(b)), HALF(c))))
 PACKED(minimum3_f16, float_to_half(minimum(minimum(HALF(a), HALF(b)), HALF(c))))
 PACKED(add_u16, a + b)
 PACKED(sub_u16, a - b)
-PACKED(mul_lo_u16, a * b)
-PACKED(mad_u16, a * b + c)
+PACKED(mul_lo_u16, a *b)
+PACKED(mad_u16, a *b + c)
 PACKED(max_i16, SHORT(a) > SHORT(b) ? a : b)
 PACKED(min_i16, SHORT(a) < SHORT(b) ? a : b)
 PACKED(max_u16, a > b ? a : b)
@@ -54,8 +55,8 @@ static uint64_t undef_and_mark(struct wave *w, const struct inst *in)
 }
 
 /* The half of source `i` that result half `high` uses, with its sign modifier. */
-static const uint32_t *half_source(struct wave *w, const struct inst *in, int i, const uint32_t *row,
-                                   bool high, uint32_t *out)
+static const uint32_t *half_source(struct wave *w, const struct inst *in, int i,
+                                   const uint32_t *row, bool high, uint32_t *out)
 {
     bool upper = (high ? in->opsel_hi : in->opsel) >> i & 1;
     uint32_t flip = (high ? in->neg_hi : in->neg_lo) >> i & 1 ? 0x8000 : 0;
@@ -102,7 +103,7 @@ static void exec_pair32(struct wave *w, const struct inst *in)
         const uint32_t *part[3];
         uint32_t flip[3];
         for (int i = 0; i < 3; i++) {
-            bool second = (h && in->param != PAIR_MOV ? in->opsel_hi : in->opsel) >> (i) & 1;
+            bool second = (h && in->param != PAIR_MOV ? in->opsel_hi : in->opsel) >> (i)&1;
             if (in->param == PAIR_MOV) second = in->opsel >> i & 1;
             part[i] = src[i] + (second ? ROW : 0);
             flip[i] = (h ? in->neg_hi : in->neg_lo) >> i & 1 ? 0x80000000u : 0;
@@ -114,7 +115,9 @@ static void exec_pair32(struct wave *w, const struct inst *in)
         for (int l = 0; l < w->n; l++) {
             float a = as_float(part[0][l] ^ flip[0]), b = as_float(part[1][l] ^ flip[1]);
             float c = as_float(part[2][l] ^ flip[2]);
-            float x = in->param == PAIR_ADD ? a + b : in->param == PAIR_MUL ? a * b : __builtin_fmaf(a, b, c);
+            float x = in->param == PAIR_ADD   ? a + b
+                      : in->param == PAIR_MUL ? a * b
+                                              : __builtin_fmaf(a, b, c);
             r[l] = as_bits(x);
         }
     }
@@ -128,7 +131,8 @@ static void exec_pair32(struct wave *w, const struct inst *in)
                 bool second = (h && in->param != PAIR_MOV ? in->opsel_hi : in->opsel) >> i & 1;
                 if (o->kind == OPK_VGPR)
                     exact[h] |= w->undef[o->reg + second][0] | w->undef[o->reg + second][1];
-                if (o->kind == OPK_SGPR && w->s_undef[o->reg + (o->dwords > 1 && second)]) exact[h] = w->full;
+                if (o->kind == OPK_SGPR && w->s_undef[o->reg + (o->dwords > 1 && second)])
+                    exact[h] = w->full;
             }
         for (int h = 0; h < 2; h++) {
             struct reg_range one = {(uint16_t)(in->op[0].reg + h), 1, 3};
@@ -141,8 +145,9 @@ static void exec_pair32(struct wave *w, const struct inst *in)
     write_row(w, in->op[0].reg + 1, w->tmp[4] + ROW, w->exec);
 }
 
-/* v_fma_mix*: per source, op_sel_hi says f16 and op_sel which half; neg_hi is the absolute value. param: 0 f32 result, 1 low
-   half, 2 high half. Source type X: signs are applied here, after the conversion. */
+/* v_fma_mix*: per source, op_sel_hi says f16 and op_sel which half; neg_hi is the absolute value.
+   param: 0 f32 result, 1 low half, 2 high half. Source type X: signs are applied here, after the
+   conversion. */
 static void exec_mix(struct wave *w, const struct inst *in)
 {
     uint32_t *r = w->tmp[4], *values[3] = {w->tmp[0], w->tmp[1], w->tmp[2]};
@@ -189,7 +194,8 @@ static uint32_t dot(const struct inst *in, uint32_t a, uint32_t b, uint32_t c)
 {
     switch (in->param) {
     case DOT2_F32_F16: /* gfx11 rounds once: products are exact in f64 */
-        return as_bits((float)((double)HALF(a) * (double)HALF(b) + (double)HALF(a >> 16) * (double)HALF(b >> 16) +
+        return as_bits((float)((double)HALF(a) * (double)HALF(b) +
+                               (double)HALF(a >> 16) * (double)HALF(b >> 16) +
                                (double)as_float(c)));
     case DOT2_F32_BF16:
         return as_bits(__builtin_fmaf(BFLOAT(a >> 16), BFLOAT(b >> 16),
@@ -214,22 +220,34 @@ static void exec_dot(struct wave *w, const struct inst *in)
     const uint32_t *c = in->flags & OPF_READS_DST ? vrow(w, in->op[0].reg) : fetch(w, in, 3, 2);
     uint32_t *r = w->tmp[4];
     bool floating = in->param <= DOT2_F32_BF16;
-    uint32_t flip_a = !floating ? 0 : (in->neg_lo & 1 ? 0x8000u : 0) | (in->neg_hi & 1 ? 0x80000000u : 0);
-    uint32_t flip_b = !floating ? 0 : (in->neg_lo & 2 ? 0x8000u : 0) | (in->neg_hi & 2 ? 0x80000000u : 0);
+    uint32_t flip_a =
+        !floating ? 0 : (in->neg_lo & 1 ? 0x8000u : 0) | (in->neg_hi & 1 ? 0x80000000u : 0);
+    uint32_t flip_b =
+        !floating ? 0 : (in->neg_lo & 2 ? 0x8000u : 0) | (in->neg_hi & 2 ? 0x80000000u : 0);
     for (int l = 0; l < w->n; l++) r[l] = dot(in, a[l] ^ flip_a, b[l] ^ flip_b, c[l]);
     undef_and_mark(w, in);
     write_row(w, in->op[0].reg, r, w->exec);
 }
 
-#define PK(name, types) {"v_pk_" #name, exec_packed, (void (*)(void))pair_##name, types, OPF_VALU, 0}
-#define PK_AS(new_name, name, types) {"v_pk_" #new_name, exec_packed, (void (*)(void))pair_##name, types, OPF_VALU, 0}
-#define DOT(name, types, flags, kind) {"v_" #name, exec_dot, NULL, types, OPF_VALU | (flags), kind}
+#define PK(name, types)                                                                            \
+    {                                                                                              \
+        "v_pk_" #name, exec_packed, (void (*)(void))pair_##name, types, OPF_VALU, 0                \
+    }
+#define PK_AS(new_name, name, types)                                                               \
+    {                                                                                              \
+        "v_pk_" #new_name, exec_packed, (void (*)(void))pair_##name, types, OPF_VALU, 0            \
+    }
+#define DOT(name, types, flags, kind)                                                              \
+    {                                                                                              \
+        "v_" #name, exec_dot, NULL, types, OPF_VALU | (flags), kind                                \
+    }
 
 static const struct op_row rows[] = {
     PK(add_f16, "P:PP"),
     PK(mul_f16, "P:PP"),
     PK(fma_f16, "P:PPP"),
-    {"v_pk_fmac_f16", exec_packed, (void (*)(void))pair_fma_f16, "P:PP", OPF_VALU | OPF_READS_DST, 0},
+    {"v_pk_fmac_f16", exec_packed, (void (*)(void))pair_fma_f16, "P:PP", OPF_VALU | OPF_READS_DST,
+     0},
     PK(max_f16, "P:PP"),
     PK(min_f16, "P:PP"),
     PK_AS(max_num_f16, max_f16, "P:PP"),

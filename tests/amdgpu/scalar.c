@@ -6,10 +6,14 @@ uint32_t read_scalar(struct wave *w, const struct operand *o)
     if (o->kind == OPK_IMM) return (uint32_t)o->imm;
     if (o->kind != OPK_SGPR) return 0;
     switch (o->reg) {
-    case S_SCC: return w->scc;
-    case S_VCCZ: return (w->s[S_VCC] | (w->n == 64 ? w->s[S_VCC + 1] : 0)) == 0;
-    case S_EXECZ: return w->exec == 0;
-    default: return w->s[o->reg];
+    case S_SCC:
+        return w->scc;
+    case S_VCCZ:
+        return (w->s[S_VCC] | (w->n == 64 ? w->s[S_VCC + 1] : 0)) == 0;
+    case S_EXECZ:
+        return w->exec == 0;
+    default:
+        return w->s[o->reg];
     }
 }
 
@@ -49,10 +53,8 @@ void write_scalar64(struct wave *w, const struct operand *o, uint64_t value)
 
 void write_lane_mask(struct wave *w, const struct operand *o, uint64_t mask)
 {
-    if (w->n == 64)
-        write_scalar64(w, o, mask);
-    else
-        write_scalar(w, o, (uint32_t)mask);
+    if (w->n == 64) write_scalar64(w, o, mask);
+    else write_scalar(w, o, (uint32_t)mask);
 }
 
 uint64_t read_lane_mask(struct wave *w, const struct operand *o)
@@ -112,7 +114,10 @@ static uint64_t field64(uint64_t a, uint32_t b, bool is_signed)
 
 static uint32_t to_int(float a)
 {
-    return (uint32_t)(a != a ? 0 : a >= 2147483648.0f ? INT32_MAX : a <= -2147483648.0f ? INT32_MIN : (int32_t)a);
+    return (uint32_t)(a != a                ? 0
+                      : a >= 2147483648.0f  ? INT32_MAX
+                      : a <= -2147483648.0f ? INT32_MIN
+                                            : (int32_t)a);
 }
 
 static uint32_t to_unsigned(float a)
@@ -168,67 +173,76 @@ static void mark_result(struct wave *w, const struct inst *in, uint64_t undef)
 {
     const struct operand *o = &in->op[0];
     if (o->kind != OPK_SGPR) return;
-    if (o->reg == S_EXEC || o->reg == S_EXEC + 1) no_undefined_exec(w, o->reg == S_EXEC ? undef : undef << 32);
+    if (o->reg == S_EXEC || o->reg == S_EXEC + 1)
+        no_undefined_exec(w, o->reg == S_EXEC ? undef : undef << 32);
     mark_scalar(w, o->reg, (uint32_t)undef);
     if (o->dwords > 1) mark_scalar(w, o->reg + 1, (uint32_t)(undef >> 32));
 }
 
 #define ADDK_OVERFLOW (((~(old ^ (uint32_t)(int16_t)a) & (old ^ r)) >> 31) != 0)
-#define NONE    w->scc
-#define NONZERO r != 0
-/* Each operation becomes a pure function of its sources and a handler. When a source has undefined bits the function is
-   evaluated again with those bits 0 and 1 (in both mixtures for two sources); result bits that differ are undefined. The SCC
-   column is compared as text: NONE leaves SCC alone. */
-#define SCALAR(name, type, dtype, read, write, sets, scc_value, expr)                                     \
-    static dtype value_##name(const struct wave *w, type a, type b, type c, type old, uint32_t *scc)       \
-    {                                                                                                     \
-        type carry = w->scc;                                                                              \
-        (void)a, (void)b, (void)c, (void)old, (void)carry;                                                \
-        dtype r = (dtype)(expr);                                                                          \
-        *scc = (scc_value) ? 1 : 0;                                                                       \
-        return r;                                                                                         \
-    }                                                                                                     \
-    static void undefined_##name(struct wave *w, const struct inst *in, type a, type b, type c, type old) \
-    {                                                                                                     \
-        type ua = in->nops > 1 ? (type)undefined_bits(w, &in->op[1]) : 0;                                  \
-        type ub = in->nops > 2 ? (type)undefined_bits(w, &in->op[2]) : 0, differ = 0;                      \
-        uint32_t scc[4];                                                                                  \
-        dtype r[4];                                                                                       \
-        for (int v = 0; v < 4; v++)                                                                       \
-            r[v] = value_##name(w, v & 1 ? a | ua : a & ~ua, v & 2 ? b | ub : b & ~ub, c, old, &scc[v]);   \
-        for (int v = 1; v < 4; v++) differ |= r[v] ^ r[0];                                                \
-        mark_result(w, in, differ);                                                                       \
-        if (sets) mark_scalar(w, S_SCC, scc[0] != scc[1] || scc[0] != scc[2] || scc[0] != scc[3] ? 1 : 0); \
-    }                                                                                                     \
-    static void scalar_##name(struct wave *w, const struct inst *in)                                      \
-    {                                                                                                     \
-        type a = in->nops > 1 ? read(w, &in->op[1]) : 0, b = in->nops > 2 ? read(w, &in->op[2]) : 0;       \
-        type c = in->nops > 3 ? read(w, &in->op[3]) : 0, old = read(w, &in->op[0]);                        \
-        uint32_t scc;                                                                                     \
-        bool undef = scalar_undefined(w, in);                                                             \
-        dtype r = value_##name(w, a, b, c, old, &scc);                                                    \
-        if (undef)                                                                                        \
-            undefined_##name(w, in, a, b, c, old);                                                        \
-        else if (sets)                                                                                    \
-            w->s_undef[S_SCC] = 0;                                                                        \
-        uint32_t keep[2] = {in->op[0].kind == OPK_SGPR ? w->s_undef[in->op[0].reg] : 0,                    \
-                            in->op[0].kind == OPK_SGPR ? w->s_undef[in->op[0].reg + 1] : 0};               \
-        if (sets) w->scc = scc;                                                                           \
-        write(w, &in->op[0], r);                                                                          \
-        if (undef && in->op[0].kind == OPK_SGPR) {                                                        \
-            w->s_undef[in->op[0].reg] = keep[0];                                                          \
-            if (in->op[0].dwords > 1) w->s_undef[in->op[0].reg + 1] = keep[1];                             \
-        }                                                                                                 \
+#define NONE          w->scc
+#define NONZERO       r != 0
+/* Each operation becomes a pure function of its sources and a handler. When a source has undefined
+   bits the function is evaluated again with those bits 0 and 1 (in both mixtures for two sources);
+   result bits that differ are undefined. The SCC column is compared as text: NONE leaves SCC alone.
+ */
+#define SCALAR(name, type, dtype, read, write, sets, scc_value, expr)                              \
+    static dtype value_##name(const struct wave *w, type a, type b, type c, type old,              \
+                              uint32_t *scc)                                                       \
+    {                                                                                              \
+        type carry = w->scc;                                                                       \
+        (void)a, (void)b, (void)c, (void)old, (void)carry;                                         \
+        dtype r = (dtype)(expr);                                                                   \
+        *scc = (scc_value) ? 1 : 0;                                                                \
+        return r;                                                                                  \
+    }                                                                                              \
+    static void undefined_##name(struct wave *w, const struct inst *in, type a, type b, type c,    \
+                                 type old)                                                         \
+    {                                                                                              \
+        type ua = in->nops > 1 ? (type)undefined_bits(w, &in->op[1]) : 0;                          \
+        type ub = in->nops > 2 ? (type)undefined_bits(w, &in->op[2]) : 0, differ = 0;              \
+        uint32_t scc[4];                                                                           \
+        dtype r[4];                                                                                \
+        for (int v = 0; v < 4; v++)                                                                \
+            r[v] = value_##name(w, v & 1 ? a | ua : a & ~ua, v & 2 ? b | ub : b & ~ub, c, old,     \
+                                &scc[v]);                                                          \
+        for (int v = 1; v < 4; v++) differ |= r[v] ^ r[0];                                         \
+        mark_result(w, in, differ);                                                                \
+        if (sets)                                                                                  \
+            mark_scalar(w, S_SCC,                                                                  \
+                        scc[0] != scc[1] || scc[0] != scc[2] || scc[0] != scc[3] ? 1 : 0);         \
+    }                                                                                              \
+    static void scalar_##name(struct wave *w, const struct inst *in)                               \
+    {                                                                                              \
+        type a = in->nops > 1 ? read(w, &in->op[1]) : 0,                                           \
+             b = in->nops > 2 ? read(w, &in->op[2]) : 0;                                           \
+        type c = in->nops > 3 ? read(w, &in->op[3]) : 0, old = read(w, &in->op[0]);                \
+        uint32_t scc;                                                                              \
+        bool undef = scalar_undefined(w, in);                                                      \
+        dtype r = value_##name(w, a, b, c, old, &scc);                                             \
+        if (undef) undefined_##name(w, in, a, b, c, old);                                          \
+        else if (sets) w->s_undef[S_SCC] = 0;                                                      \
+        uint32_t keep[2] = {in->op[0].kind == OPK_SGPR ? w->s_undef[in->op[0].reg] : 0,            \
+                            in->op[0].kind == OPK_SGPR ? w->s_undef[in->op[0].reg + 1] : 0};       \
+        if (sets) w->scc = scc;                                                                    \
+        write(w, &in->op[0], r);                                                                   \
+        if (undef && in->op[0].kind == OPK_SGPR) {                                                 \
+            w->s_undef[in->op[0].reg] = keep[0];                                                   \
+            if (in->op[0].dwords > 1) w->s_undef[in->op[0].reg + 1] = keep[1];                     \
+        }                                                                                          \
     }
 #define SETS(scc_value) (__builtin_strcmp(#scc_value, "NONE") != 0)
-#define S32(name, count, scc_value, ...) \
-    SCALAR(name, uint32_t, uint32_t, read_scalar, write_scalar, SETS(scc_value), scc_value, (__VA_ARGS__))
-#define C32(name, scc_value, ...) \
+#define S32(name, count, scc_value, ...)                                                           \
+    SCALAR(name, uint32_t, uint32_t, read_scalar, write_scalar, SETS(scc_value), scc_value,        \
+           (__VA_ARGS__))
+#define C32(name, scc_value, ...)                                                                  \
     SCALAR(name, uint32_t, uint32_t, read_scalar, write_scalar, true, scc_value, (__VA_ARGS__))
-#define S64(name, count, scc_value, ...) \
-    SCALAR(name, uint64_t, uint64_t, read_scalar64, write_scalar64, SETS(scc_value), scc_value, (__VA_ARGS__))
-#define M64(name, scc_value, ...) \
-    SCALAR(name, uint64_t, uint32_t, read_scalar64, write_scalar, SETS(scc_value), scc_value, (__VA_ARGS__))
+#define S64(name, count, scc_value, ...)                                                           \
+    SCALAR(name, uint64_t, uint64_t, read_scalar64, write_scalar64, SETS(scc_value), scc_value,    \
+           (__VA_ARGS__))
+#define M64(name, scc_value, ...)                                                                  \
+    SCALAR(name, uint64_t, uint32_t, read_scalar64, write_scalar, SETS(scc_value), scc_value,      \
+           (__VA_ARGS__))
 #include "scalar.def"
 #undef SETS
 #undef S32
@@ -236,8 +250,8 @@ static void mark_result(struct wave *w, const struct inst *in, uint64_t undef)
 #undef S64
 #undef M64
 
-/* s_<op>_saveexec: the old EXEC goes to the destination, the combination to EXEC. param: the truth table of (source, exec),
-   bit index 2 * source + exec. */
+/* s_<op>_saveexec: the old EXEC goes to the destination, the combination to EXEC. param: the truth
+   table of (source, exec), bit index 2 * source + exec. */
 static void exec_saveexec(struct wave *w, const struct inst *in)
 {
     uint64_t old = w->exec, s = read_lane_mask(w, &in->op[1]) & w->full, r = 0;
@@ -262,7 +276,18 @@ static int compare(int64_t a, int64_t b)
     return a < b ? -1 : a > b;
 }
 
-enum { CMP_EQ = 1, CMP_LG, CMP_GT, CMP_GE, CMP_LT, CMP_LE, CMP_MASK = 7, CMP_SIGNED = 8, CMP_WIDE = 16, CMP_SHORT = 32 };
+enum {
+    CMP_EQ = 1,
+    CMP_LG,
+    CMP_GT,
+    CMP_GE,
+    CMP_LT,
+    CMP_LE,
+    CMP_MASK = 7,
+    CMP_SIGNED = 8,
+    CMP_WIDE = 16,
+    CMP_SHORT = 32
+};
 
 static void exec_compare(struct wave *w, const struct inst *in)
 {
@@ -295,40 +320,40 @@ static void exec_bit_test(struct wave *w, const struct inst *in)
     mark_scalar(w, S_SCC, scalar_undefined(w, in) ? 1 : 0);
 }
 
-#define ROW_(name, types) {"s_" #name, scalar_##name, NULL, types, 0, 0},
+#define ROW_(name, types)                {"s_" #name, scalar_##name, NULL, types, 0, 0},
 #define S32(name, count, scc_value, ...) ROW_(name, "U:UUU")
-#define C32(name, scc_value, ...) ROW_(name, "U:UUU")
+#define C32(name, scc_value, ...)        ROW_(name, "U:UUU")
 #define S64(name, count, scc_value, ...) ROW_(name, "Q:QQQ")
-#define M64(name, scc_value, ...) ROW_(name, "U:Q")
-#define SAVEEXEC(name, table)                                          \
-    {"s_" #name "_saveexec_b32", exec_saveexec, NULL, "U:U", 0, table}, \
-    {"s_" #name "_saveexec_b64", exec_saveexec, NULL, "U:U", 0, table},
-#define WREXEC(name, table)                                                     \
-    {"s_" #name "_wrexec_b32", exec_saveexec, NULL, "U:U", OPF_NO_DST, table}, \
-    {"s_" #name "_wrexec_b64", exec_saveexec, NULL, "U:U", OPF_NO_DST, table},
-#define COMPARES(op, code)                                                                          \
-    {"s_cmp_" #op "_i32", exec_compare, NULL, ":UU", 0, CMP_##code | CMP_SIGNED},                     \
-    {"s_cmp_" #op "_u32", exec_compare, NULL, ":UU", 0, CMP_##code},                                  \
-    {"s_cmpk_" #op "_i32", exec_compare, NULL, ":UU", 0, CMP_##code | CMP_SIGNED | CMP_SHORT},        \
-    {"s_cmpk_" #op "_u32", exec_compare, NULL, ":UU", 0, CMP_##code},
+#define M64(name, scc_value, ...)        ROW_(name, "U:Q")
+#define SAVEEXEC(name, table)                                                                      \
+    {"s_" #name "_saveexec_b32", exec_saveexec, NULL, "U:U", 0, table},                            \
+        {"s_" #name "_saveexec_b64", exec_saveexec, NULL, "U:U", 0, table},
+#define WREXEC(name, table)                                                                        \
+    {"s_" #name "_wrexec_b32", exec_saveexec, NULL, "U:U", OPF_NO_DST, table},                     \
+        {"s_" #name "_wrexec_b64", exec_saveexec, NULL, "U:U", OPF_NO_DST, table},
+#define COMPARES(op, code)                                                                         \
+    {"s_cmp_" #op "_i32", exec_compare, NULL, ":UU", 0, CMP_##code | CMP_SIGNED},                  \
+        {"s_cmp_" #op "_u32", exec_compare, NULL, ":UU", 0, CMP_##code},                           \
+        {"s_cmpk_" #op "_i32", exec_compare, NULL, ":UU", 0, CMP_##code | CMP_SIGNED | CMP_SHORT}, \
+        {"s_cmpk_" #op "_u32", exec_compare, NULL, ":UU", 0, CMP_##code},
 #define FCOMPARE(op, set) {"s_cmp_" #op "_f32", exec_compare_float, NULL, ":UU", 0, set},
 
 static const struct op_row rows[] = {
 #include "scalar.def"
     SAVEEXEC(and, 8) SAVEEXEC(or, 14) SAVEEXEC(xor, 6) SAVEEXEC(andn2, 4) SAVEEXEC(and_not1, 4)
-    SAVEEXEC(orn2, 13) SAVEEXEC(or_not1, 13) SAVEEXEC(nand, 7) SAVEEXEC(nor, 1) SAVEEXEC(xnor, 9)
-    SAVEEXEC(andn1, 2) SAVEEXEC(and_not0, 2) SAVEEXEC(orn1, 11) SAVEEXEC(or_not0, 11)
-    WREXEC(andn1, 2) WREXEC(and_not0, 2) WREXEC(andn2, 4) WREXEC(and_not1, 4)
-    COMPARES(eq, EQ) COMPARES(lg, LG) COMPARES(gt, GT) COMPARES(ge, GE) COMPARES(lt, LT) COMPARES(le, LE)
-    {"s_cmp_eq_u64", exec_compare, NULL, ":QQ", 0, CMP_EQ | CMP_WIDE},
+        SAVEEXEC(orn2, 13) SAVEEXEC(or_not1, 13) SAVEEXEC(nand, 7) SAVEEXEC(nor, 1)
+            SAVEEXEC(xnor, 9) SAVEEXEC(andn1, 2) SAVEEXEC(and_not0, 2) SAVEEXEC(orn1, 11)
+                SAVEEXEC(or_not0, 11) WREXEC(andn1, 2) WREXEC(and_not0, 2) WREXEC(andn2, 4)
+                    WREXEC(and_not1, 4) COMPARES(eq, EQ) COMPARES(lg, LG) COMPARES(gt, GT)
+                        COMPARES(ge, GE) COMPARES(lt, LT) COMPARES(le, LE){
+                            "s_cmp_eq_u64", exec_compare, NULL, ":QQ", 0, CMP_EQ | CMP_WIDE},
     {"s_cmp_lg_u64", exec_compare, NULL, ":QQ", 0, CMP_LG | CMP_WIDE},
     {"s_bitcmp0_b32", exec_bit_test, NULL, ":UU", 0, 0},
     {"s_bitcmp1_b32", exec_bit_test, NULL, ":UU", 0, 1},
     {"s_bitcmp0_b64", exec_bit_test, NULL, ":QU", 0, 2},
     {"s_bitcmp1_b64", exec_bit_test, NULL, ":QU", 0, 3},
     FCOMPARE(lt, 1) FCOMPARE(eq, 2) FCOMPARE(le, 3) FCOMPARE(gt, 4) FCOMPARE(lg, 5) FCOMPARE(ge, 6)
-    FCOMPARE(o, 7) FCOMPARE(u, 8) FCOMPARE(nge, 9) FCOMPARE(nlg, 10) FCOMPARE(ngt, 11) FCOMPARE(nle, 12)
-    FCOMPARE(neq, 13) FCOMPARE(nlt, 14)
-};
+        FCOMPARE(o, 7) FCOMPARE(u, 8) FCOMPARE(nge, 9) FCOMPARE(nlg, 10) FCOMPARE(ngt, 11)
+            FCOMPARE(nle, 12) FCOMPARE(neq, 13) FCOMPARE(nlt, 14)};
 
 const struct op_table ops_scalar = {rows, sizeof rows / sizeof *rows};

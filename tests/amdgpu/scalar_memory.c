@@ -4,7 +4,9 @@
 static void load_words(struct wave *w, const struct inst *in, uint64_t address)
 {
     uint32_t count = in->param & 0xff, reg = in->op[0].reg;
-    if (address & 3) fault(w, "scalar load from 0x%llx: not 4-byte aligned (scalar loads drop the low bits)", (unsigned long long)address);
+    if (address & 3)
+        fault(w, "scalar load from 0x%llx: not 4-byte aligned (scalar loads drop the low bits)",
+              (unsigned long long)address);
     const uint8_t *p = global_at(w, in, address, 4 * count, 0);
     memcpy(&w->s[reg], p, (size_t)count * 4);
     memset(&w->s_undef[reg], 0, count * sizeof *w->s_undef);
@@ -39,11 +41,11 @@ static void exec_buffer_load(struct wave *w, const struct inst *in)
     load_words(w, in, base + scalar_offset(w, in));
 }
 
-#define LOADS(old_name, new_name, count)                                          \
-    {"s_load_" old_name, exec_load, NULL, "U:UU", OPF_SMEM, count},               \
-    {"s_load_" new_name, exec_load, NULL, "U:UU", OPF_SMEM, count},               \
-    {"s_buffer_load_" old_name, exec_buffer_load, NULL, "U:UU", OPF_SMEM, count}, \
-    {"s_buffer_load_" new_name, exec_buffer_load, NULL, "U:UU", OPF_SMEM, count},
+#define LOADS(old_name, new_name, count)                                                           \
+    {"s_load_" old_name, exec_load, NULL, "U:UU", OPF_SMEM, count},                                \
+        {"s_load_" new_name, exec_load, NULL, "U:UU", OPF_SMEM, count},                            \
+        {"s_buffer_load_" old_name, exec_buffer_load, NULL, "U:UU", OPF_SMEM, count},              \
+        {"s_buffer_load_" new_name, exec_buffer_load, NULL, "U:UU", OPF_SMEM, count},
 
 static void exec_load_narrow(struct wave *w, const struct inst *in)
 {
@@ -60,13 +62,9 @@ static void exec_load_narrow(struct wave *w, const struct inst *in)
 }
 
 static const struct op_row rows[] = {
-    LOADS("dword", "b32", 1)
-    LOADS("dwordx2", "b64", 2)
-    LOADS("dwordx3", "b96", 3)
-    LOADS("dwordx4", "b128", 4)
-    LOADS("dwordx8", "b256", 8)
-    LOADS("dwordx16", "b512", 16)
-    {"s_load_u8", exec_load_narrow, NULL, "U:UU", OPF_SMEM, 1},
+    LOADS("dword", "b32", 1) LOADS("dwordx2", "b64", 2) LOADS("dwordx3", "b96", 3)
+        LOADS("dwordx4", "b128", 4) LOADS("dwordx8", "b256", 8)
+            LOADS("dwordx16", "b512", 16){"s_load_u8", exec_load_narrow, NULL, "U:UU", OPF_SMEM, 1},
     {"s_load_i8", exec_load_narrow, NULL, "U:UU", OPF_SMEM, 1 | 0x100},
     {"s_load_u16", exec_load_narrow, NULL, "U:UU", OPF_SMEM, 2},
     {"s_load_i16", exec_load_narrow, NULL, "U:UU", OPF_SMEM, 2 | 0x100},

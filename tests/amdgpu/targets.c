@@ -1,11 +1,13 @@
-/* The GPUs the emulator knows, one row each; figures from AMD's ISA and architecture documents and LLVM's target tables. */
+/* The GPUs the emulator knows, one row each; figures from AMD's ISA and architecture documents and
+ * LLVM's target tables. */
 #include <string.h>
 
 #include "emu.h"
 
 static const struct target targets[] = {
-    /* name, mach, generation, wave, VGPRs per lane and SIMD, granule, waves per SIMD, SIMDs per unit, LDS, units,
-       packed ids, architected ids, architected scratch, stores in vmcnt, zero high 16 */
+    /* name, mach, generation, wave, VGPRs per lane and SIMD, granule, waves per SIMD, SIMDs per
+       unit, LDS, units, packed ids, architected ids, architected scratch, stores in vmcnt, zero
+       high 16 */
     {"gfx90a", 0x3f, GEN_CDNA2, 64, 512, 8, 8, 4, 65536, 104, 1, 0, 0, 1, 1},
     {"gfx942", 0x4c, GEN_CDNA3, 64, 512, 8, 8, 4, 65536, 304, 1, 0, 1, 1, 1},
     {"gfx950", 0x4f, GEN_CDNA4, 64, 512, 8, 8, 4, 163840, 256, 1, 0, 1, 1, 1},
@@ -34,7 +36,8 @@ bool amdgpu_device_info(const char *gfx, struct amdgpu_device_info *info)
 {
     const struct target *t = find_target_name(gfx);
     if (!t) return false;
-    *info = (struct amdgpu_device_info){t->name, "AMD GPU (emulated)", t->wave, t->units, t->lds_bytes, t->simds,
-                                        t->waves_per_simd, t->vgprs};
+    *info =
+        (struct amdgpu_device_info){t->name,  "AMD GPU (emulated)", t->wave, t->units, t->lds_bytes,
+                                    t->simds, t->waves_per_simd,    t->vgprs};
     return true;
 }

@@ -1,4 +1,5 @@
-/* Vector ALU execution: fetching source rows with their modifiers, writing results, tracking undefined lanes. */
+/* Vector ALU execution: fetching source rows with their modifiers, writing results, tracking
+ * undefined lanes. */
 #include <string.h>
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #include <immintrin.h>
@@ -17,7 +18,8 @@ void mask_to_row(uint64_t mask, uint32_t *row)
 {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
     for (int i = 0; i < 4; i++)
-        _mm512_store_si512((void *)(row + 16 * i), _mm512_movm_epi32((__mmask16)(mask >> (16 * i))));
+        _mm512_store_si512((void *)(row + 16 * i),
+                           _mm512_movm_epi32((__mmask16)(mask >> (16 * i))));
 #else
     uint32_t low = (uint32_t)mask, high = (uint32_t)(mask >> 32);
     for (int l = 0; l < 32; l++) row[l] = 0u - (low >> l & 1);
@@ -30,7 +32,8 @@ uint64_t row_to_mask(const uint32_t *row, int n)
     uint64_t mask = 0;
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
     for (int i = 0; i < n / 16; i++)
-        mask |= (uint64_t)_mm512_movepi32_mask(_mm512_load_si512((const void *)(row + 16 * i))) << (16 * i);
+        mask |= (uint64_t)_mm512_movepi32_mask(_mm512_load_si512((const void *)(row + 16 * i)))
+                << (16 * i);
 #else
     for (int l = 0; l < n; l++) mask |= (uint64_t)(row[l] >> 31) << l;
 #endif
@@ -63,7 +66,8 @@ static void splat(uint32_t *row, uint32_t value, int n)
     for (int l = 0; l < n; l++) row[l] = value;
 }
 
-/* src[from[l]] into out[l]; lanes without a source read 0. The write mask of DPP is handled by dpp_lanes. */
+/* src[from[l]] into out[l]; lanes without a source read 0. The write mask of DPP is handled by
+ * dpp_lanes. */
 static void permute_dpp(struct wave *w, const struct dpp *dpp, const uint32_t *src, uint32_t *out)
 {
     if (w->exec == w->full && w->n <= dpp->closed) { /* every source is there */
@@ -90,7 +94,8 @@ static uint64_t dpp_lanes(const struct wave *w, const struct dpp *dpp)
     return lanes;
 }
 
-static void select_sdwa(const struct operand *o, int select, const uint32_t *src, uint32_t *out, int n)
+static void select_sdwa(const struct operand *o, int select, const uint32_t *src, uint32_t *out,
+                        int n)
 {
     int shift = select < 4 ? 8 * select : select < 6 ? 16 * (select - 4) : 0;
     int bits = select < 4 ? 8 : select < 6 ? 16 : 32;
@@ -108,7 +113,8 @@ static void apply_sign(const struct operand *o, const uint32_t *src, uint32_t *o
     for (int l = 0; l < n; l++) out[l] = (src[l] & keep) ^ flip;
 }
 
-static const uint32_t *modify(struct wave *w, const struct inst *in, int i, const uint32_t *src, uint32_t *out)
+static const uint32_t *modify(struct wave *w, const struct inst *in, int i, const uint32_t *src,
+                              uint32_t *out)
 {
     const struct operand *o = &in->op[i];
     int source = i - in->ndst, n = w->n;
@@ -123,7 +129,8 @@ static const uint32_t *modify(struct wave *w, const struct inst *in, int i, cons
     if (in->sdwa && source < 2 && in->sdwa_src[source] != 6) {
         select_sdwa(o, in->sdwa_src[source], src, out, n);
         src = out;
-    } else if (o->half == 2 || (is_short(o->type) && !in->sdwa && !o->half && (in->opsel >> source & 1))) {
+    } else if (o->half == 2 ||
+               (is_short(o->type) && !in->sdwa && !o->half && (in->opsel >> source & 1))) {
         for (int l = 0; l < n; l++) out[l] = src[l] >> 16;
         src = out;
     }
@@ -210,14 +217,15 @@ void set_undefined(struct wave *w, const struct reg_range *r, uint64_t written, 
             }
 }
 
-static void run_lane(struct wave *w, const struct inst *in, uint32_t *d, const uint32_t *const src[3],
-                     const uint32_t *mask)
+static void run_lane(struct wave *w, const struct inst *in, uint32_t *d,
+                     const uint32_t *const src[3], const uint32_t *mask)
 {
     in->lane(d, src[0], src[1], src[2], mask, w->n);
 }
 
 /* The row pair of operand i with every undefined half filled with zeros or ones. */
-static void fill_undefined(struct wave *w, const struct inst *in, int i, uint32_t fill, uint32_t *out)
+static void fill_undefined(struct wave *w, const struct inst *in, int i, uint32_t fill,
+                           uint32_t *out)
 {
     const struct operand *o = &in->op[in->ndst + i];
     bool scalar = o->kind == OPK_SGPR, narrow = is_short(o->type);
@@ -236,8 +244,9 @@ static void fill_undefined(struct wave *w, const struct inst *in, int i, uint32_
         }
 }
 
-/* Bit operations may drop the undefined part of a source (and with a mask, shift, byte permute; the low word of a sum does not
-   depend on high words). Evaluate with undefined halves all zero and all one: result halves that differ are undefined. */
+/* Bit operations may drop the undefined part of a source (and with a mask, shift, byte permute; the
+   low word of a sum does not depend on high words). Evaluate with undefined halves all zero and all
+   one: result halves that differ are undefined. */
 static void propagate_bits(struct wave *w, const struct inst *in, uint64_t undef, uint64_t written)
 {
     uint32_t src[3][2 * ROW] = {{0}}, out[2][2 * ROW];
@@ -249,7 +258,8 @@ static void propagate_bits(struct wave *w, const struct inst *in, uint64_t undef
         for (int h = 0; h < 2; h++) {
             uint64_t differ = 0;
             for (int l = 0; l < w->n; l++)
-                if ((out[0][k * ROW + l] ^ out[1][k * ROW + l]) >> (16 * h) & 0xffff) differ |= UINT64_C(1) << l;
+                if ((out[0][k * ROW + l] ^ out[1][k * ROW + l]) >> (16 * h) & 0xffff)
+                    differ |= UINT64_C(1) << l;
             struct reg_range half = {(uint16_t)(in->op[0].reg + k), 1, (uint8_t)(1 << h)};
             if (in->vwrite[0].halves >> h & 1) set_undefined(w, &half, written, differ & undef);
         }
@@ -257,10 +267,10 @@ static void propagate_bits(struct wave *w, const struct inst *in, uint64_t undef
 
 static void propagate(struct wave *w, const struct inst *in, uint64_t undef, uint64_t written)
 {
-    if (undef & written && in->flags & OPF_HALVES && in->vwrite[0].count <= 2 && !in->dpp && !in->sdwa)
+    if (undef & written && in->flags & OPF_HALVES && in->vwrite[0].count <= 2 && !in->dpp &&
+        !in->sdwa)
         propagate_bits(w, in, undef, written);
-    else
-        set_undefined(w, &in->vwrite[0], written, undef);
+    else set_undefined(w, &in->vwrite[0], written, undef);
 }
 
 static void scale_and_clamp(const struct inst *in, uint32_t *r, int n)
@@ -294,12 +304,14 @@ static void place_sdwa(const struct inst *in, uint32_t *r, const uint32_t *old, 
     for (int l = 0; l < n; l++) {
         uint32_t value = (r[l] << shift) & field, rest = 0;
         if (in->sdwa_unused == 2) rest = old[l] & ~field;
-        if (in->sdwa_unused == 1 && value >> (shift + bits - 1) & 1) rest = ~0u << (shift + bits - 1) << 1;
+        if (in->sdwa_unused == 1 && value >> (shift + bits - 1) & 1)
+            rest = ~0u << (shift + bits - 1) << 1;
         r[l] = value | rest;
     }
 }
 
-/* Writes a result row with everything the fast path leaves out: output modifiers, halves, SDWA and DPP lanes. */
+/* Writes a result row with everything the fast path leaves out: output modifiers, halves, SDWA and
+ * DPP lanes. */
 void finish_row(struct wave *w, const struct inst *in, const uint32_t *result)
 {
     const struct operand *d = &in->op[0];
@@ -313,7 +325,8 @@ void finish_row(struct wave *w, const struct inst *in, const uint32_t *result)
         place_sdwa(in, r, old, w->n);
     } else if (is_short(d->type) && !(in->flags & OPF_ZERO_HIGH) && !in->sdwa) {
         for (int l = 0; l < w->n; l++)
-            r[l] = in->dst_high ? (old[l] & 0xffff) | r[l] << 16 : (old[l] & 0xffff0000) | (r[l] & 0xffff);
+            r[l] = in->dst_high ? (old[l] & 0xffff) | r[l] << 16
+                                : (old[l] & 0xffff0000) | (r[l] & 0xffff);
     }
     write_row(w, d->reg, r, lanes);
     if (wide(d->type)) write_row(w, d->reg + 1, r + ROW, lanes);
@@ -348,8 +361,8 @@ void exec_valu(struct wave *w, const struct inst *in)
     }
 }
 
-/* Both halves read before either writes. Decoding ordered them so that running them in turn is right, except when each
-   reads what the other writes: then the first result is kept aside. */
+/* Both halves read before either writes. Decoding ordered them so that running them in turn is
+   right, except when each reads what the other writes: then the first result is kept aside. */
 void exec_dual(struct wave *w, const struct inst *in)
 {
     if (!in->dual_crossed) {

@@ -18,7 +18,8 @@ enum {
     PROP_PRIVATE_SIZE = 1 << 6
 };
 
-/* f32 denormals: bits 5:4 of the mode register; 3 keeps them. f16 and f64 always keep theirs here. */
+/* f32 denormals: bits 5:4 of the mode register; 3 keeps them. f16 and f64 always keep theirs here.
+ */
 void set_float_mode(const struct wave *w)
 {
 #if defined(__SSE2__)
@@ -42,7 +43,8 @@ static int user_sgprs(struct wave *w, const struct launch *l)
     const struct amdgpu_kernel *k = l->kernel;
     uint64_t kernarg = (uint64_t)(uintptr_t)l->kernarg;
     int at = 0;
-    if (k->properties & PROP_PRIVATE_BUFFER) { /* a resource in the private aperture: see buffer.c */
+    if (k->properties &
+        PROP_PRIVATE_BUFFER) { /* a resource in the private aperture: see buffer.c */
         give_sgpr(w, at, 0);
         give_sgpr(w, at + 1, (uint32_t)(PRIVATE_APERTURE >> 32));
         give_sgpr(w, at + 2, ~0u);
@@ -68,7 +70,8 @@ static int user_sgprs(struct wave *w, const struct launch *l)
     int preload = k->preload & 127, offset = k->preload >> 7;
     for (int i = 0; i < preload; i++) {
         uint32_t word = 0;
-        if ((uint32_t)(offset + i + 1) * 4 <= l->kernarg_size) memcpy(&word, l->kernarg + 4 * (offset + i), 4);
+        if ((uint32_t)(offset + i + 1) * 4 <= l->kernarg_size)
+            memcpy(&word, l->kernarg + 4 * (offset + i), 4);
         give_sgpr(w, at++, word);
     }
     return at;
@@ -101,7 +104,8 @@ static void work_item_ids(struct wave *w, const struct launch *l)
         id[1] = t / l->block[0] % l->block[1];
         id[2] = t / (l->block[0] * l->block[1]);
         if (packed)
-            w->v[0][lane] = id[0] | (dimensions > 1 ? id[1] << 10 : 0) | (dimensions > 2 ? id[2] << 20 : 0);
+            w->v[0][lane] =
+                id[0] | (dimensions > 1 ? id[1] << 10 : 0) | (dimensions > 2 ? id[2] << 20 : 0);
         else
             for (int i = 0; i < dimensions; i++) w->v[i][lane] = id[i];
     }
@@ -137,7 +141,8 @@ void setup_wave(struct wave *w, struct group *g, uint32_t index)
     w->s_undef[S_SCC] = 0; /* hardware clears it; compilers rely on nothing */
     for (int r = S_EXEC; r < S_EXEC + 2; r++) w->s_undef[r] = 0;
     w->s_undef[S_VCCZ] = w->s_undef[S_EXECZ] = 0;
-    uint64_t apertures[] = {SHARED_APERTURE, SHARED_APERTURE | UINT32_MAX, PRIVATE_APERTURE, PRIVATE_APERTURE | UINT32_MAX};
+    uint64_t apertures[] = {SHARED_APERTURE, SHARED_APERTURE | UINT32_MAX, PRIVATE_APERTURE,
+                            PRIVATE_APERTURE | UINT32_MAX};
     for (int i = 0; i < 4; i++) {
         give_sgpr(w, S_SHARED_BASE + 2 * i, (uint32_t)apertures[i]);
         give_sgpr(w, S_SHARED_BASE + 2 * i + 1, (uint32_t)(apertures[i] >> 32));
@@ -171,7 +176,9 @@ void run_wave(struct wave *w)
     w->yield = 0;
     while (!w->yield) {
         uint64_t offset = w->pc - program->base;
-        const struct inst *in = offset < program->size ? __atomic_load_n(&program->at[offset / 4], __ATOMIC_ACQUIRE) : NULL;
+        const struct inst *in = offset < program->size
+                                    ? __atomic_load_n(&program->at[offset / 4], __ATOMIC_ACQUIRE)
+                                    : NULL;
         if (!in) in = decode_or_fault(w, w->pc);
         w->at = in;
         if (w->outstanding && check_waits) check_pending(w, in);
@@ -181,5 +188,6 @@ void run_wave(struct wave *w)
         if (++turn == 1 << 20) w->yield = 1; /* let other waves run: this one may wait for them */
     }
     w->budget += turn;
-    if (limit && w->budget > limit) fault(w, "%llu instructions in one wave (limit)", (unsigned long long)w->budget);
+    if (limit && w->budget > limit)
+        fault(w, "%llu instructions in one wave (limit)", (unsigned long long)w->budget);
 }

@@ -2,12 +2,12 @@
 #ifndef AMDGPU_TEST_KERNEL_H
 #define AMDGPU_TEST_KERNEL_H
 
-#define KERNEL        extern "C" __attribute__((global))
-#define DEVICE        static __attribute__((device, always_inline)) inline
-#define SHARED        __attribute__((shared))
-#define THREADS(n)    __attribute__((amdgpu_flat_work_group_size(n, n)))
-#define THREAD        ((int)__builtin_amdgcn_workitem_id_x())
-#define GROUP         ((int)__builtin_amdgcn_workgroup_id_x())
+#define KERNEL     extern "C" __attribute__((global))
+#define DEVICE     static __attribute__((device, always_inline)) inline
+#define SHARED     __attribute__((shared))
+#define THREADS(n) __attribute__((amdgpu_flat_work_group_size(n, n)))
+#define THREAD     ((int)__builtin_amdgcn_workitem_id_x())
+#define GROUP      ((int)__builtin_amdgcn_workgroup_id_x())
 #if defined(__GFX9__)
 #define WAVE 64
 #else

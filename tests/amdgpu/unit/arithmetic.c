@@ -1,4 +1,5 @@
-/* Scalar and vector arithmetic: the compiler's code for each expression of kernels/expressions.def gives the host's bits. */
+/* Scalar and vector arithmetic: the compiler's code for each expression of kernels/expressions.def
+ * gives the host's bits. */
 #include "support.h"
 
 #include <math.h>
@@ -64,7 +65,8 @@ static void test_integers(void **state)
     uint64_t seed = 11;
     object_open(&o, "arithmetic", *state);
     u32 *in = buffer(&o, ITEMS * 16), *out = buffer(&o, ITEMS * STRIDE * 4);
-    static const u32 edges[] = {0, 1, 0xffffffff, 0x80000000, 0x7fffffff, 0x8000, 0xffff, 0x00ff00ff};
+    static const u32 edges[] = {0,          1,      0xffffffff, 0x80000000,
+                                0x7fffffff, 0x8000, 0xffff,     0x00ff00ff};
     for (int i = 0; i < 4 * ITEMS; i++) {
         uint64_t r = next_random(&seed);
         in[i] = r >> 60 < 5 ? edges[r >> 40 & 7] : (u32)(r >> 20) >> (r & 15);
@@ -77,8 +79,9 @@ static void test_integers(void **state)
         int n = host_integers(in + 4 * i, expected);
         for (int k = 0; k < n; k++)
             if (out[i * STRIDE + k] != expected[k])
-                fail_msg("%s of %08x %08x %08x %08x: %08x, expected %08x", integer_names[k], in[4 * i], in[4 * i + 1],
-                         in[4 * i + 2], in[4 * i + 3], out[i * STRIDE + k], expected[k]);
+                fail_msg("%s of %08x %08x %08x %08x: %08x, expected %08x", integer_names[k],
+                         in[4 * i], in[4 * i + 1], in[4 * i + 2], in[4 * i + 3],
+                         out[i * STRIDE + k], expected[k]);
     }
     object_close(&o);
 }
@@ -94,10 +97,12 @@ static void test_floats(void **state)
     uint64_t seed = 12;
     object_open(&o, "arithmetic", *state);
     float *in = buffer(&o, ITEMS * 16), *out = buffer(&o, ITEMS * STRIDE * 4);
-    static const float edges[] = {0, -0.0f, INFINITY, -INFINITY, NAN, 0x1p-140f, -0x1p-130f, 65520, 0.5f, -2.5f, 0x1p-24f, 3e38f};
+    static const float edges[] = {0,          -0.0f, INFINITY, -INFINITY, NAN,      0x1p-140f,
+                                  -0x1p-130f, 65520, 0.5f,     -2.5f,     0x1p-24f, 3e38f};
     for (int i = 0; i < 4 * ITEMS; i++) {
         uint64_t r = next_random(&seed);
-        in[i] = r >> 60 < 4 ? edges[(r >> 30) % 12] : ldexpf((float)(int32_t)(r >> 32), -31 + (int)(r & 31) - 10);
+        in[i] = r >> 60 < 4 ? edges[(r >> 30) % 12]
+                            : ldexpf((float)(int32_t)(r >> 32), -31 + (int)(r & 31) - 10);
     }
     arg_pointer(&o, in);
     arg_pointer(&o, out);
@@ -107,8 +112,9 @@ static void test_floats(void **state)
         int n = host_floats(in + 4 * i, expected);
         for (int k = 0; k < n; k++)
             if (!same_float(out[i * STRIDE + k], expected[k]))
-                fail_msg("%s of %a %a %a %a: %a, expected %a", float_names[k], in[4 * i], in[4 * i + 1], in[4 * i + 2],
-                         in[4 * i + 3], out[i * STRIDE + k], expected[k]);
+                fail_msg("%s of %a %a %a %a: %a, expected %a", float_names[k], in[4 * i],
+                         in[4 * i + 1], in[4 * i + 2], in[4 * i + 3], out[i * STRIDE + k],
+                         expected[k]);
     }
     object_close(&o);
 }
@@ -134,14 +140,15 @@ static void test_doubles(void **state)
         for (int k = 0; k < n; k++) {
             double x = out[i * STRIDE + k], y = expected[k];
             if (memcmp(&x, &y, 8) != 0 && !(isnan(x) && isnan(y)))
-                fail_msg("%s of %a %a %a %a: %a, expected %a", double_names[k], in[4 * i], in[4 * i + 1], in[4 * i + 2],
-                         in[4 * i + 3], x, y);
+                fail_msg("%s of %a %a %a %a: %a, expected %a", double_names[k], in[4 * i],
+                         in[4 * i + 1], in[4 * i + 2], in[4 * i + 3], x, y);
         }
     }
     object_close(&o);
 }
 
-/* Transcendentals: within one unit in the last place of f32, or 2^-20 absolute for sine and cosine. */
+/* Transcendentals: within one unit in the last place of f32, or 2^-20 absolute for sine and cosine.
+ */
 static void test_approximations(void **state)
 {
     struct object o;
@@ -156,12 +163,16 @@ static void test_approximations(void **state)
     for (int i = 0; i < ITEMS; i++) {
         double x = in[i], turn = 6.283185307179586, fraction = x / 256 - floor(x / 256);
         int e;
-        double expected[] = {exp2(x), log2(fabs(x)), 1 / x, 1 / sqrt(fabs(x)), sin(turn * fraction), cos(turn * fraction),
-                             x - floor(x), frexp(x, &e)};
+        double expected[] = {exp2(x),           log2(fabs(x)),        1 / x,
+                             1 / sqrt(fabs(x)), sin(turn * fraction), cos(turn * fraction),
+                             x - floor(x),      frexp(x, &e)};
         for (int k = 0; k < 8; k++) {
-            double got = out[8 * i + k], bound = k == 4 || k == 5 ? 0x1p-20 : fabs(expected[k]) * 0x1p-23;
-            if (expected[k] > 3.4e38 || fabs(expected[k]) < 0x1p-126) continue; /* overflow, and flushed subnormals */
-            if (fabs(got - expected[k]) > bound) fail_msg("approximation %d of %a: %a, expected %a", k, x, got, expected[k]);
+            double got = out[8 * i + k],
+                   bound = k == 4 || k == 5 ? 0x1p-20 : fabs(expected[k]) * 0x1p-23;
+            if (expected[k] > 3.4e38 || fabs(expected[k]) < 0x1p-126)
+                continue; /* overflow, and flushed subnormals */
+            if (fabs(got - expected[k]) > bound)
+                fail_msg("approximation %d of %a: %a, expected %a", k, x, got, expected[k]);
         }
     }
     object_close(&o);
@@ -202,14 +213,22 @@ static void test_packed(void **state)
         for (int h = 0; h < 2; h++) {
             u32 *p = in + 4 * i;
             int shift = 16 * h;
-            _Float16 a = half_of(p[0] >> shift), b = half_of(p[1] >> shift), other = half_of(p[0] >> (16 - shift));
+            _Float16 a = half_of(p[0] >> shift), b = half_of(p[1] >> shift),
+                     other = half_of(p[0] >> (16 - shift));
             int16_t s = (int16_t)(p[2] >> shift), t = (int16_t)(p[3] >> shift);
-            u32 expected[] = {canonical(half_bits(a + b)), canonical(half_bits(a * b)), (u16)(s + t), (u16)(s * t),
-                              (u16)(s > t ? s : t), canonical(half_bits(other + b)), (u16)((u16)s << (t & 15))};
+            u32 expected[] = {canonical(half_bits(a + b)),
+                              canonical(half_bits(a * b)),
+                              (u16)(s + t),
+                              (u16)(s * t),
+                              (u16)(s > t ? s : t),
+                              canonical(half_bits(other + b)),
+                              (u16)((u16)s << (t & 15))};
             for (int k = 0; k < 7; k++) {
                 u32 got = out[8 * i + k] >> shift & 0xffff;
                 if (k < 2 || k == 5) got = canonical(got);
-                if (got != expected[k]) fail_msg("packed %d half %d of %08x %08x: %04x, expected %04x", k, h, p[0], p[1], got, expected[k]);
+                if (got != expected[k])
+                    fail_msg("packed %d half %d of %08x %08x: %04x, expected %04x", k, h, p[0],
+                             p[1], got, expected[k]);
             }
         }
     object_close(&o);

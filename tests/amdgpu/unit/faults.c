@@ -1,4 +1,5 @@
-/* Every class of fault the emulator catches, planted on purpose; and the same code without the fault, which must run. */
+/* Every class of fault the emulator catches, planted on purpose; and the same code without the
+ * fault, which must run. */
 #include "support.h"
 
 static void test_global_bounds(void **state)
@@ -41,7 +42,8 @@ static void test_shared_unwritten(void **state)
     object_close(&o);
 }
 
-/* The race shadow names the missing barrier; with it off, the result depends on the order of the waves. */
+/* The race shadow names the missing barrier; with it off, the result depends on the order of the
+ * waves. */
 static void test_missing_barrier(void **state)
 {
     struct object o;
@@ -133,7 +135,8 @@ static void test_unwritten_registers(void **state)
 static void test_unknown_instruction(void **state)
 {
     run_planted(*state, "not_emulated", "unknown instruction at code+0x");
-    run_planted(*state, "not_emulated", strncmp(*state, "gfx9", 4) == 0 ? "buffer_atomic_add" : "image_load");
+    run_planted(*state, "not_emulated",
+                strncmp(*state, "gfx9", 4) == 0 ? "buffer_atomic_add" : "image_load");
 }
 
 int main(void)

@@ -1,41 +1,42 @@
-/* The emulated libamdhip64.so through dlopen, as the product uses it: devices, memory, launches in both forms, capture. */
+/* The emulated libamdhip64.so through dlopen, as the product uses it: devices, memory, launches in
+ * both forms, capture. */
 #include "support.h"
 
 #include <dlfcn.h>
 
-#define HIP_LIST(X)                                                                                     \
-    X(hipInit, (unsigned))                                                                              \
-    X(hipGetDeviceCount, (int *))                                                                       \
-    X(hipDeviceGetName, (char *, int, int))                                                             \
-    X(hipDeviceGetAttribute, (int *, int, int))                                                         \
-    X(hipGetDevicePropertiesR0600, (void *, int))                                                       \
-    X(hipSetDevice, (int))                                                                              \
-    X(hipGetDevice, (int *))                                                                            \
-    X(hipMalloc, (void **, size_t))                                                                     \
-    X(hipFree, (void *))                                                                                \
-    X(hipMemGetInfo, (size_t *, size_t *))                                                              \
-    X(hipMemcpy, (void *, const void *, size_t, int))                                                   \
-    X(hipMemcpyAsync, (void *, const void *, size_t, int, void *))                                      \
-    X(hipMemsetD32Async, (void *, int, size_t, void *))                                                 \
-    X(hipStreamCreate, (void **))                                                                       \
-    X(hipStreamDestroy, (void *))                                                                       \
-    X(hipStreamSynchronize, (void *))                                                                   \
-    X(hipStreamBeginCapture, (void *, int))                                                             \
-    X(hipStreamEndCapture, (void *, void **))                                                           \
-    X(hipGraphInstantiate, (void **, void *, void **, char *, size_t))                                  \
-    X(hipGraphLaunch, (void *, void *))                                                                 \
-    X(hipGraphDestroy, (void *))                                                                        \
-    X(hipGraphExecDestroy, (void *))                                                                    \
-    X(hipEventCreate, (void **))                                                                        \
-    X(hipEventRecord, (void *, void *))                                                                 \
-    X(hipEventElapsedTime, (float *, void *, void *))                                                   \
-    X(hipEventDestroy, (void *))                                                                        \
-    X(hipModuleLoadData, (void **, const void *))                                                       \
-    X(hipModuleUnload, (void *))                                                                        \
-    X(hipModuleGetFunction, (void **, void *, const char *))                                            \
-    X(hipModuleLaunchKernel, (void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, \
-                              void **))                                                                 \
-    X(hipFuncGetAttribute, (int *, int, void *))                                                        \
+#define HIP_LIST(X)                                                                                \
+    X(hipInit, (unsigned))                                                                         \
+    X(hipGetDeviceCount, (int *))                                                                  \
+    X(hipDeviceGetName, (char *, int, int))                                                        \
+    X(hipDeviceGetAttribute, (int *, int, int))                                                    \
+    X(hipGetDevicePropertiesR0600, (void *, int))                                                  \
+    X(hipSetDevice, (int))                                                                         \
+    X(hipGetDevice, (int *))                                                                       \
+    X(hipMalloc, (void **, size_t))                                                                \
+    X(hipFree, (void *))                                                                           \
+    X(hipMemGetInfo, (size_t *, size_t *))                                                         \
+    X(hipMemcpy, (void *, const void *, size_t, int))                                              \
+    X(hipMemcpyAsync, (void *, const void *, size_t, int, void *))                                 \
+    X(hipMemsetD32Async, (void *, int, size_t, void *))                                            \
+    X(hipStreamCreate, (void **))                                                                  \
+    X(hipStreamDestroy, (void *))                                                                  \
+    X(hipStreamSynchronize, (void *))                                                              \
+    X(hipStreamBeginCapture, (void *, int))                                                        \
+    X(hipStreamEndCapture, (void *, void **))                                                      \
+    X(hipGraphInstantiate, (void **, void *, void **, char *, size_t))                             \
+    X(hipGraphLaunch, (void *, void *))                                                            \
+    X(hipGraphDestroy, (void *))                                                                   \
+    X(hipGraphExecDestroy, (void *))                                                               \
+    X(hipEventCreate, (void **))                                                                   \
+    X(hipEventRecord, (void *, void *))                                                            \
+    X(hipEventElapsedTime, (float *, void *, void *))                                              \
+    X(hipEventDestroy, (void *))                                                                   \
+    X(hipModuleLoadData, (void **, const void *))                                                  \
+    X(hipModuleUnload, (void *))                                                                   \
+    X(hipModuleGetFunction, (void **, void *, const char *))                                       \
+    X(hipModuleLaunchKernel, (void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,  \
+                              unsigned, void *, void **, void **))                                 \
+    X(hipFuncGetAttribute, (int *, int, void *))                                                   \
     X(hipGetLastError, (void))
 
 static struct {
@@ -45,7 +46,13 @@ static struct {
     const char *(*hipGetErrorName)(int);
 } hip;
 
-enum { TO_DEVICE = 1, TO_HOST = 2, ILLEGAL_ADDRESS = 700, NO_BINARY = 209, CAPTURE_UNSUPPORTED = 900 };
+enum {
+    TO_DEVICE = 1,
+    TO_HOST = 2,
+    ILLEGAL_ADDRESS = 700,
+    NO_BINARY = 209,
+    CAPTURE_UNSUPPORTED = 900
+};
 
 static void *file(const char *name)
 {
@@ -69,7 +76,7 @@ static int open_library(void **state)
 #define RESOLVE(name, parameters) *(void **)(&hip.name) = dlsym(library, #name);
     HIP_LIST(RESOLVE)
     *(void **)(&hip.hipGetErrorName) = dlsym(library, "hipGetErrorName");
-#define PRESENT(name, parameters) \
+#define PRESENT(name, parameters)                                                                  \
     if (!hip.name) return -1;
     HIP_LIST(PRESENT)
     return hip.hipInit(0);
@@ -112,8 +119,9 @@ static void test_memory(void **state)
     assert_int_equal(hip.hipMemsetD32Async((char *)p + 16, 7, 2, NULL), 0);
     assert_int_equal(hip.hipMemcpy(back, p, sizeof back, TO_HOST), 0);
     for (int i = 0; i < 16; i++) assert_int_equal(back[i], i == 4 || i == 5 ? 7 : i * i);
-    assert_int_not_equal(hip.hipMemcpy(p, words, sizeof words + 4, TO_DEVICE), 0); /* past its end */
-    assert_int_not_equal(hip.hipMemcpy(words, words, 4, TO_DEVICE), 0);            /* not device memory */
+    assert_int_not_equal(hip.hipMemcpy(p, words, sizeof words + 4, TO_DEVICE),
+                         0);                                            /* past its end */
+    assert_int_not_equal(hip.hipMemcpy(words, words, 4, TO_DEVICE), 0); /* not device memory */
     assert_int_equal(hip.hipFree(p), 0);
     assert_int_not_equal(hip.hipFree(p), 0);
     assert_int_equal(hip.hipMalloc(&p, (size_t)1 << 50), 2);
@@ -160,17 +168,23 @@ static void test_launch(void **state)
     assert_int_equal(hip.hipSetDevice(0), 0);
     open_run(&r, "memory.gfx942.co", "transpose");
     void *parameters[] = {&r.in, &r.out};
-    assert_int_equal(hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 0, NULL, parameters, NULL), 0);
+    assert_int_equal(
+        hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 0, NULL, parameters, NULL), 0);
     check_transposed(&r);
     void *packed[] = {r.in, r.out};
     size_t size = sizeof packed;
     void *extra[] = {(void *)1, packed, (void *)2, &size, (void *)3};
     assert_int_equal(hip.hipMemsetD32Async(r.out, 0, 256, NULL), 0);
-    assert_int_equal(hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 0, NULL, NULL, extra), 0);
+    assert_int_equal(
+        hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 0, NULL, NULL, extra), 0);
     check_transposed(&r);
-    assert_int_not_equal(hip.hipModuleLaunchKernel(r.function, 0, 1, 1, 256, 1, 1, 0, NULL, parameters, NULL), 0);
-    assert_int_not_equal(hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 257, 1, 1, 0, NULL, parameters, NULL), 0);
-    assert_int_not_equal(hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 65536, NULL, parameters, NULL), 0);
+    assert_int_not_equal(
+        hip.hipModuleLaunchKernel(r.function, 0, 1, 1, 256, 1, 1, 0, NULL, parameters, NULL), 0);
+    assert_int_not_equal(
+        hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 257, 1, 1, 0, NULL, parameters, NULL), 0);
+    assert_int_not_equal(
+        hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 65536, NULL, parameters, NULL),
+        0);
     assert_int_equal(hip.hipFuncGetAttribute(&value, 1, r.function), 0);
     assert_int_equal(value, 16 * 17 * 4);
     assert_int_not_equal(hip.hipModuleGetFunction(&nothing, r.module, "absent"), 0);
@@ -184,7 +198,8 @@ static void test_wrong_target(void **state)
     assert_int_equal(hip.hipSetDevice(1), 0);
     assert_int_equal(hip.hipModuleLoadData(&module, data), NO_BINARY);
     assert_int_equal(hip.hipSetDevice(0), 0);
-    assert_int_not_equal(hip.hipModuleLoadData(&module, "no code object at all, but long enough to look at it"), 0);
+    assert_int_not_equal(
+        hip.hipModuleLoadData(&module, "no code object at all, but long enough to look at it"), 0);
     free(data);
 }
 
@@ -195,13 +210,17 @@ static void test_fault(void **state)
     (void)state;
     open_run(&r, "faulty.gfx942.co", "global_over");
     void *parameters[] = {&r.in, &r.out, &n};
-    assert_int_equal(hip.hipModuleLaunchKernel(r.function, 5, 1, 1, 64, 1, 1, 0, NULL, parameters, NULL), ILLEGAL_ADDRESS);
+    assert_int_equal(
+        hip.hipModuleLaunchKernel(r.function, 5, 1, 1, 64, 1, 1, 0, NULL, parameters, NULL),
+        ILLEGAL_ADDRESS);
     n = 255;
-    assert_int_equal(hip.hipModuleLaunchKernel(r.function, 5, 1, 1, 64, 1, 1, 0, NULL, parameters, NULL), 0);
+    assert_int_equal(
+        hip.hipModuleLaunchKernel(r.function, 5, 1, 1, 64, 1, 1, 0, NULL, parameters, NULL), 0);
     close_run(&r);
 }
 
-/* A captured stream does nothing until its graph is launched; arguments are those of the capture. */
+/* A captured stream does nothing until its graph is launched; arguments are those of the capture.
+ */
 static void test_capture(void **state)
 {
     struct run r;
@@ -213,7 +232,8 @@ static void test_capture(void **state)
     assert_int_equal(hip.hipMemsetD32Async(r.out, 0, 256, stream), 0);
     assert_int_equal(hip.hipStreamBeginCapture(stream, 0), 0);
     void *parameters[] = {&r.in, &r.out};
-    assert_int_equal(hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 0, stream, parameters, NULL), 0);
+    assert_int_equal(
+        hip.hipModuleLaunchKernel(r.function, 1, 1, 1, 256, 1, 1, 0, stream, parameters, NULL), 0);
     parameters[0] = parameters[1] = NULL;
     assert_int_equal(hip.hipMalloc(&extra, 16), CAPTURE_UNSUPPORTED);
     assert_int_equal(hip.hipStreamSynchronize(stream), CAPTURE_UNSUPPORTED);
@@ -240,8 +260,9 @@ static void test_capture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices), cmocka_unit_test(test_memory), cmocka_unit_test(test_launch),
-        cmocka_unit_test(test_wrong_target), cmocka_unit_test(test_fault), cmocka_unit_test(test_capture),
+        cmocka_unit_test(test_devices), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_launch),  cmocka_unit_test(test_wrong_target),
+        cmocka_unit_test(test_fault),   cmocka_unit_test(test_capture),
     };
     return cmocka_run_group_tests_name("amdgpu hip", tests, open_library, NULL);
 }

@@ -1,6 +1,7 @@
-/* Matrix instructions, lane by lane. The places of the elements are written down here from AMD's ISA documents (tables of the
-   matrix chapters) and AMD's matrix instruction calculator; `known` holds points quoted from the latter. The inputs are small
-   numbers, so that every product and sum is exact in any order. */
+/* Matrix instructions, lane by lane. The places of the elements are written down here from AMD's
+   ISA documents (tables of the matrix chapters) and AMD's matrix instruction calculator; `known`
+   holds points quoted from the latter. The inputs are small numbers, so that every product and sum
+   is exact in any order. */
 #include "support.h"
 
 #include <math.h>
@@ -102,12 +103,14 @@ static struct place input_place(const struct row *r, enum element type, int i, i
 static struct place result_place(const struct row *r, int i, int j, int b)
 {
     bool narrow = bits_of(r->d) == 16;
-    if (r->family == WMMA11) return (struct place){j + 16 * (i & 1), i >> 1, strstr(r->kernel, "_high") ? 16 : 0};
+    if (r->family == WMMA11)
+        return (struct place){j + 16 * (i & 1), i >> 1, strstr(r->kernel, "_high") ? 16 : 0};
     if (r->family == WMMA12) {
         int v = i & 7;
         return (struct place){j + 16 * (i >> 3), narrow ? v / 2 : v, narrow ? 16 * (v & 1) : 0};
     }
-    if (r->m == 32) return (struct place){j + 32 * (i >> 2 & 1), 16 * b + 4 * (i >> 3) + (i & 3), 0};
+    if (r->m == 32)
+        return (struct place){j + 32 * (i >> 2 & 1), 16 * b + 4 * (i >> 3) + (i & 3), 0};
     if (r->m == 16) return (struct place){j + 16 * (i >> 2), 4 * b + (i & 3), 0};
     return (struct place){j + 4 * b, i, 0};
 }
@@ -132,8 +135,9 @@ static void test_known_places(void **state)
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             const struct row *r = &rows[i];
             if (strcmp(r->kernel, known[n].kernel) != 0 || r->family != known[n].family) continue;
-            struct place p = known[n].matrix == 'D' ? result_place(r, known[n].row, known[n].column, 0)
-                                                    : input_place(r, r->a, known[n].row, known[n].column, 0);
+            struct place p = known[n].matrix == 'D'
+                                 ? result_place(r, known[n].row, known[n].column, 0)
+                                 : input_place(r, r->a, known[n].row, known[n].column, 0);
             assert_memory_equal(&p, &known[n].at, sizeof p);
         }
 }
@@ -142,7 +146,8 @@ static void test_known_places(void **state)
 static uint32_t encode(enum element type, double x, bool fnuz)
 {
     int e;
-    if (type >= I8) return (uint32_t)(int)x & (bits_of(type) == 32 ? ~0u : (1u << bits_of(type)) - 1);
+    if (type >= I8)
+        return (uint32_t)(int)x & (bits_of(type) == 32 ? ~0u : (1u << bits_of(type)) - 1);
     float f = (float)x;
     uint32_t u;
     memcpy(&u, &f, 4);
@@ -150,8 +155,12 @@ static uint32_t encode(enum element type, double x, bool fnuz)
     if (type == BF16) return u >> 16;
     if (x == 0) return 0;
     double m = frexp(fabs(x), &e); /* 0.5 <= m < 1 */
-    int mantissa = type == F16 ? 10 : type == FP8 ? 3 : 2, bias = type == F16 ? 15 : (type == FP8 ? 7 : 15) + fnuz;
-    uint32_t code = (uint32_t)(e - 1 + bias) << mantissa | (uint32_t)((2 * m - 1) * (1 << mantissa));
+    int mantissa = type == F16   ? 10
+                   : type == FP8 ? 3
+                                 : 2,
+        bias = type == F16 ? 15 : (type == FP8 ? 7 : 15) + fnuz;
+    uint32_t code =
+        (uint32_t)(e - 1 + bias) << mantissa | (uint32_t)((2 * m - 1) * (1 << mantissa));
     return code | (x < 0 ? 1u << (bits_of(type) - 1) : 0);
 }
 
@@ -159,13 +168,20 @@ static double random_value(enum element type, uint64_t *seed)
 {
     int r = (int)(next_random(seed) >> 40);
     switch (type) {
-    case I8: return (r & 255) - 128;
-    case U8: return r & 255;
-    case I4: return (r & 15) - 8;
-    case U4: return r & 15;
-    case I32: return r % 100000 - 50000;
-    case BF8: return ((r & 7) - 3) * 0.5; /* two mantissa bits: up to 2 in halves */
-    default: return ((r & 15) - 7) * 0.5;
+    case I8:
+        return (r & 255) - 128;
+    case U8:
+        return r & 255;
+    case I4:
+        return (r & 15) - 8;
+    case U4:
+        return r & 15;
+    case I32:
+        return r % 100000 - 50000;
+    case BF8:
+        return ((r & 7) - 3) * 0.5; /* two mantissa bits: up to 2 in halves */
+    default:
+        return ((r & 15) - 7) * 0.5;
     }
 }
 
@@ -174,7 +190,8 @@ static void put(uint32_t *words, int per_lane, struct place p, uint32_t bits)
     words[p.lane * per_lane + p.reg] |= bits << p.bit;
 }
 
-static void fill(const struct row *r, enum element type, const double *x, bool fnuz, uint32_t *words, int per_lane)
+static void fill(const struct row *r, enum element type, const double *x, bool fnuz,
+                 uint32_t *words, int per_lane)
 {
     for (int b = 0; b < r->blocks; b++)
         for (int i = 0; i < r->m; i++)
@@ -198,14 +215,16 @@ static void check_row(struct object *o, const struct row *r, int wave, bool fnuz
     if (bits_of(r->d) == 16 && r->family == WMMA12) nc /= 2;
     uint32_t *A = buffer(o, (size_t)(wave * na) * 4), *B = buffer(o, (size_t)(wave * na) * 4);
     uint32_t *C = buffer(o, (size_t)(wave * nc) * 4), *D = buffer(o, (size_t)(wave * nc) * 4);
-    for (int i = 0; i < elements; i++) a[i] = random_value(r->a, seed), b[i] = random_value(r->b, seed);
+    for (int i = 0; i < elements; i++)
+        a[i] = random_value(r->a, seed), b[i] = random_value(r->b, seed);
     for (int i = 0; i < results; i++) c[i] = random_value(r->d, seed);
     fill(r, r->a, a, fnuz, A, na);
     fill(r, r->b, b, fnuz, B, na);
     for (int n = 0; n < r->blocks; n++)
         for (int i = 0; i < r->m; i++)
             for (int j = 0; j < r->m; j++)
-                put(C, nc, result_place(r, i, j, n), encode(r->d, c[(n * r->m + i) * r->m + j], fnuz));
+                put(C, nc, result_place(r, i, j, n),
+                    encode(r->d, c[(n * r->m + i) * r->m + j], fnuz));
     clear_args(o);
     arg_pointer(o, A);
     arg_pointer(o, B);
@@ -217,7 +236,8 @@ static void check_row(struct object *o, const struct row *r, int wave, bool fnuz
             for (int j = 0; j < r->m; j++) {
                 double sum = c[(n * r->m + i) * r->m + j];
                 struct place p = result_place(r, i, j, n);
-                for (int k = 0; k < r->k; k++) sum += a[(n * r->m + i) * r->k + k] * b[(n * r->m + j) * r->k + k];
+                for (int k = 0; k < r->k; k++)
+                    sum += a[(n * r->m + i) * r->k + k] * b[(n * r->m + j) * r->k + k];
                 uint32_t got = D[p.lane * nc + p.reg] >> p.bit, expected = encode(r->d, sum, fnuz);
                 if (bits_of(r->d) == 16) got &= 0xffff;
                 if (r->d == BF16) { /* rounded to 8 bits */
@@ -226,8 +246,8 @@ static void check_row(struct object *o, const struct row *r, int wave, bool fnuz
                     expected = (expected + 0x7fff + (expected >> 16 & 1)) >> 16;
                 }
                 if (got != expected && !(sum == 0 && (got & 0x7fffffff) == 0))
-                    fail_msg("%s: D[%d][%d] of block %d in v%d lane %d is %08x, expected %08x (%g)", r->kernel, i, j, n, p.reg,
-                             p.lane, got, expected, sum);
+                    fail_msg("%s: D[%d][%d] of block %d in v%d lane %d is %08x, expected %08x (%g)",
+                             r->kernel, i, j, n, p.reg, p.lane, got, expected, sum);
             }
     amdgpu_memory_remove(o->memory, A);
     amdgpu_memory_remove(o->memory, B);
@@ -250,7 +270,9 @@ static void test_layouts(void **state)
 {
     struct object o;
     const char *target = *state;
-    enum family family = strncmp(target, "gfx9", 4) == 0 ? MFMA : strncmp(target, "gfx12", 5) == 0 ? WMMA12 : WMMA11;
+    enum family family = strncmp(target, "gfx9", 4) == 0    ? MFMA
+                         : strncmp(target, "gfx12", 5) == 0 ? WMMA12
+                                                            : WMMA11;
     uint64_t seed = 21;
     int count = 0;
     object_open(&o, "matrix", target);

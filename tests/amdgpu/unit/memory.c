@@ -134,7 +134,8 @@ static void test_places(void **state)
     if (!launch3(&o, "places", grid, block)) fail_msg("%s", o.error);
     for (uint32_t i = 0; i < 24 * 60; i++) {
         uint32_t group = i / 60, item = i % 60;
-        uint32_t x = item % 5, y = item / 5 % 4, z = item / 20, gx = group % 3, gy = group / 3 % 2, gz = group / 6;
+        uint32_t x = item % 5, y = item / 5 % 4, z = item / 20, gx = group % 3, gy = group / 3 % 2,
+                 gz = group / 6;
         assert_int_equal(out[i], x | y << 4 | z << 8 | gx << 12 | gy << 16 | gz << 20);
     }
     object_close(&o);

@@ -75,9 +75,13 @@ void arg_int(struct object *o, int x)
     arg(o, &x, sizeof x);
 }
 
-static bool dispatch(struct object *o, const char *kernel, const uint32_t grid[3], const uint32_t block[3], uint32_t lds)
+static bool dispatch(struct object *o, const char *kernel, const uint32_t grid[3],
+                     const uint32_t block[3], uint32_t lds)
 {
-    struct amdgpu_dispatch d = {.module = o->module, .memory = o->memory, .args = o->args, .args_size = o->args_size,
+    struct amdgpu_dispatch d = {.module = o->module,
+                                .memory = o->memory,
+                                .args = o->args,
+                                .args_size = o->args_size,
                                 .dynamic_lds = lds};
     d.kernel = amdgpu_module_kernel(o->module, kernel);
     if (!d.kernel) fail_msg("no kernel %s", kernel);
@@ -87,9 +91,11 @@ static bool dispatch(struct object *o, const char *kernel, const uint32_t grid[3
     return amdgpu_launch(&d, &o->options, &o->stats, o->error, sizeof o->error);
 }
 
-bool launch(struct object *o, const char *kernel, uint32_t groups, uint32_t threads, uint32_t dynamic_lds)
+bool launch(struct object *o, const char *kernel, uint32_t groups, uint32_t threads,
+            uint32_t dynamic_lds)
 {
-    return dispatch(o, kernel, (uint32_t[3]){groups, 1, 1}, (uint32_t[3]){threads, 1, 1}, dynamic_lds);
+    return dispatch(o, kernel, (uint32_t[3]){groups, 1, 1}, (uint32_t[3]){threads, 1, 1},
+                    dynamic_lds);
 }
 
 bool launch3(struct object *o, const char *kernel, const uint32_t grid[3], const uint32_t block[3])
@@ -111,8 +117,9 @@ void add_test(struct suite *s, const char *name, CMUnitTestFunction test, const 
         char full[96];
         if (strncmp(targets[i], only, strlen(only)) != 0 || s->count == MAX_TESTS) continue;
         snprintf(full, sizeof full, "%s %s", name, targets[i]);
-        s->tests[s->count++] =
-            (struct CMUnitTest){.name = strdup(full), .test_func = test, .initial_state = (void *)(uintptr_t)targets[i]};
+        s->tests[s->count++] = (struct CMUnitTest){.name = strdup(full),
+                                                   .test_func = test,
+                                                   .initial_state = (void *)(uintptr_t)targets[i]};
     }
 }
 

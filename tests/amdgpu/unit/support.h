@@ -1,4 +1,5 @@
-/* Shared by the emulator's unit tests: code objects per target, buffers, arguments, tests repeated for every target. */
+/* Shared by the emulator's unit tests: code objects per target, buffers, arguments, tests repeated
+ * for every target. */
 #ifndef AMDGPU_UNIT_SUPPORT_H
 #define AMDGPU_UNIT_SUPPORT_H
 
@@ -38,21 +39,24 @@ void arg(struct object *, const void *value, size_t size);
 void arg_pointer(struct object *, const void *);
 void arg_int(struct object *, int);
 /* One-dimensional launch; false with the sentence in object.error. */
-bool launch(struct object *, const char *kernel, uint32_t groups, uint32_t threads, uint32_t dynamic_lds);
+bool launch(struct object *, const char *kernel, uint32_t groups, uint32_t threads,
+            uint32_t dynamic_lds);
 bool launch3(struct object *, const char *kernel, const uint32_t grid[3], const uint32_t block[3]);
-#define assert_launch(o, kernel, groups, threads, lds)                                     \
-    do {                                                                                   \
-        if (!launch(o, kernel, groups, threads, lds)) fail_msg("%s", (o)->error);          \
+#define assert_launch(o, kernel, groups, threads, lds)                                             \
+    do {                                                                                           \
+        if (!launch(o, kernel, groups, threads, lds)) fail_msg("%s", (o)->error);                  \
     } while (0)
-#define assert_fault(o, kernel, groups, threads, lds, text)                                           \
-    do {                                                                                              \
-        if (launch(o, kernel, groups, threads, lds)) fail_msg("%s ran without the fault", kernel);    \
-        if (!strstr((o)->error, text)) fail_msg("wrong fault: %s (expected \"%s\")", (o)->error, text); \
+#define assert_fault(o, kernel, groups, threads, lds, text)                                        \
+    do {                                                                                           \
+        if (launch(o, kernel, groups, threads, lds)) fail_msg("%s ran without the fault", kernel); \
+        if (!strstr((o)->error, text))                                                             \
+            fail_msg("wrong fault: %s (expected \"%s\")", (o)->error, text);                       \
     } while (0)
 
 uint64_t next_random(uint64_t *state);
 
-/* Adds `test` once per target (or those whose name starts with `only`); its state is the target's name. */
+/* Adds `test` once per target (or those whose name starts with `only`); its state is the target's
+ * name. */
 struct suite {
     struct CMUnitTest tests[MAX_TESTS];
     int count;
