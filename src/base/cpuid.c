@@ -50,7 +50,7 @@ void cpu_name(char *name, size_t size)
 {
     uint32_t words[13] = {0};
     char *text = (char *)words;
-    if (__get_cpuid_max(0x80000000u, NULL) >= 0x80000004u) {
+    if ((uint32_t)__get_cpuid_max(0x80000000u, NULL) >= 0x80000004u) {
         for (uint32_t i = 0; i < 3; i++) {
             uint32_t *w = words + 4 * i;
             __get_cpuid(0x80000002u + i, &w[0], &w[1], &w[2], &w[3]);
