@@ -1,5 +1,8 @@
-# The AMD GPU emulator (tests/amdgpu): library, runner, fake libamdhip64.so, unit tests. Needs LLVM 22's library and headers;
-# the unit tests' kernels also need clang-22 and lld-22.
+# amdgpu.mk: the AMD GPU emulator (tests/amdgpu): runner, emulated libamdhip64.so, unit tests, the product on emulated GPUs.
+# Needs LLVM 22's library and headers; the unit tests' kernels also need clang-22 and lld-22.
+#   make amdgpu               the runner build/tests/amdgpu/run and build/tests/libamdhip64.so
+#   make amdgpu-check         the emulator's own tests
+#   make amdgpu-product       conformance and the mission's tests on emulated GPUs
 AMDGPU_LLVM_CONFIG ?= $(shell command -v llvm-config-22)
 AMDGPU_CLANG       ?= $(shell command -v clang-22)
 B ?= build
@@ -17,7 +20,8 @@ AMDGPU_NATIVE := -march=native $(if $(filter x86_64,$(shell uname -m)),-mprefer-
 AMDGPU_CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g $(AMDGPU_NATIVE) -fPIC -fno-math-errno \
                  -fno-trapping-math -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -Wall -Wextra -Wpedantic \
                  -Wshadow -Wvla -isystem $(shell $(AMDGPU_LLVM_CONFIG) --includedir) -pthread -MMD -MP
-AMDGPU_LIBS   := -L$(shell $(AMDGPU_LLVM_CONFIG) --libdir) $(shell $(AMDGPU_LLVM_CONFIG) --libs --link-shared) -lm -pthread
+AMDGPU_LIBS   := -L$(shell $(AMDGPU_LLVM_CONFIG) --libdir) $(shell $(AMDGPU_LLVM_CONFIG) --libs --link-shared) \
+                 -lm -pthread
 AMDGPU_SRC    := $(filter-out $(AMDGPU_DIR)/main.c $(AMDGPU_DIR)/hip_%.c,$(wildcard $(AMDGPU_DIR)/*.c))
 AMDGPU_OBJ    := $(AMDGPU_SRC:$(AMDGPU_DIR)/%.c=$(AMDGPU_OUT)/%.o)
 AMDGPU_HIP    := $(B)/tests/libamdhip64.so
@@ -37,13 +41,15 @@ amdgpu: $(AMDGPU_OUT)/run $(AMDGPU_HIP)
 # Unit tests: one program per file of tests/amdgpu/unit, kernels for every target.
 ifneq ($(AMDGPU_CLANG),)
 AMDGPU_TARGETS := gfx90a gfx942 gfx950 gfx1030 gfx1100 gfx1151 gfx1200 gfx1201
-AMDGPU_KERNELS := $(foreach t,$(AMDGPU_TARGETS),$(patsubst $(AMDGPU_DIR)/%.hip,$(AMDGPU_OUT)/%.$(t).co,$(wildcard $(AMDGPU_DIR)/kernels/*.hip))) \
+AMDGPU_HIP_SOURCES := $(wildcard $(AMDGPU_DIR)/kernels/*.hip)
+AMDGPU_KERNELS := $(foreach t,$(AMDGPU_TARGETS),$(AMDGPU_HIP_SOURCES:$(AMDGPU_DIR)/%.hip=$(AMDGPU_OUT)/%.$(t).co)) \
                   $(foreach t,$(filter-out gfx1030,$(AMDGPU_TARGETS)),$(AMDGPU_OUT)/kernels/planted.$(t).co)
+AMDGPU_KERNEL_FLAGS := --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -O2 -ffp-contract=off \
+                       -fuse-cuid=none -mcode-object-version=5
 define amdgpu_target
-$(AMDGPU_OUT)/kernels/%.$1.co: $(AMDGPU_DIR)/kernels/%.hip $(AMDGPU_DIR)/kernels/kernel.h $(wildcard $(AMDGPU_DIR)/kernels/*.def)
+$(AMDGPU_OUT)/kernels/%.$1.co: $(AMDGPU_DIR)/kernels/%.hip $(AMDGPU_DIR)/kernels/kernel.h $(AMDGPU_DIR)/kernels/expressions.def
 	@mkdir -p $$(@D)
-	$(AMDGPU_CLANG) -x hip --offload-arch=$1 --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -O2 -ffp-contract=off \
-	    -fuse-cuid=none -mcode-object-version=5 $$< -o $$@
+	$(AMDGPU_CLANG) -x hip --offload-arch=$1 $(AMDGPU_KERNEL_FLAGS) $$< -o $$@
 $(AMDGPU_OUT)/kernels/planted.$1.co: $(AMDGPU_DIR)/kernels/planted.S
 	@mkdir -p $$(@D)
 	$(AMDGPU_CLANG) -x assembler-with-cpp --target=amdgcn-amd-amdhsa -mcpu=$1 -mcode-object-version=5 -nogpulib \

@@ -16,27 +16,6 @@ enum {
     ACC_STRIDE64 = 0x400, /* their offsets count 64 elements */
 };
 
-/* X(name, bytes | sign, flags): every load width under its old and its new name. */
-#define LOAD_LIST(X)                                                                               \
-    X("ubyte", 1, 0)                                                                               \
-    X("sbyte", 1 | ACC_SIGNED, 0) X("ushort", 2, 0) X("sshort", 2 | ACC_SIGNED, 0)                 \
-        X("dword", 4, 0) X("dwordx2", 8, 0) X("dwordx3", 12, 0) X("dwordx4", 16, 0)                \
-            X("short_d16", 2, OPF_D16) X("short_d16_hi", 2, OPF_D16_HI) X("ubyte_d16", 1, OPF_D16) \
-                X("ubyte_d16_hi", 1, OPF_D16_HI) X("sbyte_d16", 1 | ACC_SIGNED, OPF_D16)           \
-                    X("sbyte_d16_hi", 1 | ACC_SIGNED, OPF_D16_HI) X("u8", 1, 0)                    \
-                        X("i8", 1 | ACC_SIGNED, 0) X("u16", 2, 0) X("i16", 2 | ACC_SIGNED, 0)      \
-                            X("b32", 4, 0) X("b64", 8, 0) X("b96", 12, 0) X("b128", 16, 0)         \
-                                X("d16_b16", 2, OPF_D16) X("d16_hi_b16", 2, OPF_D16_HI)            \
-                                    X("d16_u8", 1, OPF_D16) X("d16_hi_u8", 1, OPF_D16_HI)          \
-                                        X("d16_i8", 1 | ACC_SIGNED, OPF_D16)                       \
-                                            X("d16_hi_i8", 1 | ACC_SIGNED, OPF_D16_HI)
-#define STORE_LIST(X)                                                                              \
-    X("byte", 1, 0)                                                                                \
-    X("short", 2, 0) X("dword", 4, 0) X("dwordx2", 8, 0) X("dwordx3", 12, 0) X("dwordx4", 16, 0)   \
-        X("short_d16_hi", 2, OPF_D16_HI) X("byte_d16_hi", 1, OPF_D16_HI) X("b8", 1, 0)             \
-            X("b16", 2, 0) X("b32", 4, 0) X("b64", 8, 0) X("b96", 12, 0) X("b128", 16, 0)          \
-                X("d16_hi_b16", 2, OPF_D16_HI) X("d16_hi_b8", 1, OPF_D16_HI)
-
 /* A byte or short as it lands in the register: extended, or merged into one half. */
 static inline uint32_t narrow_value(const struct inst *in, const uint8_t *p, uint32_t old)
 {

@@ -79,11 +79,17 @@ static void add_scalar(struct reg_range *list, uint8_t *count, int limit, int re
     if (*count < limit) list[(*count)++] = (struct reg_range){(uint16_t)reg, (uint8_t)n, 3};
 }
 
+/* The half that an SDWA selection of a byte or a word lies in. */
+static int sdwa_half(int select)
+{
+    return select == 0 || select == 1 || select == 4 ? 1 : 2;
+}
+
 /* Which half of a 16-bit source is meant: from the register name (.l/.h) or from op_sel. */
 static int source_halves(const struct inst *in, const struct operand *o, int source)
 {
+    if (in->sdwa && source < 2 && in->sdwa_src[source] != 6) return sdwa_half(in->sdwa_src[source]);
     if (!is_short(o->type)) return o->half == 1 ? 1 : o->half == 2 ? 2 : 3;
-    if (in->sdwa) return 3;
     if (o->half == 2 || (!o->half && (in->opsel >> source & 1))) return 2;
     return 1;
 }
@@ -96,6 +102,8 @@ static void collect_ranges(struct inst *in, int wave)
         if (o->kind == OPK_VGPR && writes) {
             int halves = 3;
             if (is_short(o->type) && !(in->flags & OPF_ZERO_HIGH)) halves = in->dst_high ? 2 : 1;
+            if (in->sdwa && in->sdwa_dst != 6)
+                halves = in->sdwa_unused == 2 ? sdwa_half(in->sdwa_dst) : 3;
             if (in->flags & OPF_D16) halves = 1;
             if (in->flags & OPF_D16_HI && !(in->flags & OPF_STORE)) halves = 2;
             add_write(in, o->reg, o->dwords, halves);

@@ -52,6 +52,8 @@ static void exec_buffer(struct wave *w, const struct inst *in)
 #define STORES(name, acc, flag)                                                                    \
     {"buffer_store_" name, exec_buffer, NULL, ":UUUU", OPF_VMEM | OPF_STORE | (flag), acc},
 
-static const struct op_row rows[] = {LOAD_LIST(LOADS) STORE_LIST(STORES)};
+static const struct op_row rows[] = {
+#include "loads.def"
+};
 
 const struct op_table ops_buffer = {rows, sizeof rows / sizeof *rows};

@@ -96,14 +96,8 @@ static void exec_mad64(struct wave *w, const struct inst *in)
     {"v_" #name, exec_carry, NULL, types, OPF_VALU | OPF_TWO_DST, param},
 
 static const struct op_row rows[] = {
-    CARRY(add_co_u32, "UM:UU", 0) CARRY(sub_co_u32, "UM:UU", CARRY_SUB)
-        CARRY(subrev_co_u32, "UM:UU", CARRY_SUB | CARRY_REVERSE)
-            CARRY(addc_co_u32, "UM:UUM", CARRY_IN) CARRY(add_co_ci_u32, "UM:UUM", CARRY_IN)
-                CARRY(subb_co_u32, "UM:UUM", CARRY_IN | CARRY_SUB)
-                    CARRY(sub_co_ci_u32, "UM:UUM", CARRY_IN | CARRY_SUB)
-                        CARRY(subbrev_co_u32, "UM:UUM", CARRY_IN | CARRY_SUB | CARRY_REVERSE)
-                            CARRY(subrev_co_ci_u32, "UM:UUM", CARRY_IN | CARRY_SUB | CARRY_REVERSE){
-                                "v_cndmask_b32", exec_select, NULL, "U:FFM", OPF_VALU, 0},
+#include "carry.def"
+    {"v_cndmask_b32", exec_select, NULL, "U:FFM", OPF_VALU, 0},
     {"v_cndmask_b16", exec_select, NULL, "S:SSM", OPF_VALU, 0},
     {"v_mad_u64_u32", exec_mad64, NULL, "QM:UUQ", OPF_VALU | OPF_TWO_DST, 0},
     {"v_mad_i64_i32", exec_mad64, NULL, "LM:UUQ", OPF_VALU | OPF_TWO_DST, 1},

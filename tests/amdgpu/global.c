@@ -244,6 +244,8 @@ static void exec_flat(struct wave *w, const struct inst *in)
         {"scratch_store_" name,         exec_scratch,       NULL, ":UUU",                          \
          OPF_VMEM | OPF_STORE | (flag), (acc) | ACC_SCRATCH},
 
-static const struct op_row rows[] = {LOAD_LIST(LOADS) STORE_LIST(STORES)};
+static const struct op_row rows[] = {
+#include "loads.def"
+};
 
 const struct op_table ops_global = {rows, sizeof rows / sizeof *rows};

@@ -27,6 +27,17 @@ static inline double scale(double a, int32_t b)
     return ldexp(a, b > 5000 ? 5000 : b < -5000 ? -5000 : b);
 }
 
+static inline int32_t to_int(double a)
+{
+    if (a != a) return 0;
+    return a >= 2147483647.0 ? INT32_MAX : a <= -2147483648.0 ? INT32_MIN : (int32_t)a;
+}
+
+static inline uint32_t to_unsigned(double a)
+{
+    return a != a || a <= 0 ? 0 : a >= 4294967295.0 ? UINT32_MAX : (uint32_t)a;
+}
+
 /* Bits of 2/pi after the binary point, most significant first. */
 static const uint32_t two_over_pi_words[] = {
     0xa2f9836e, 0x4e441529, 0xfc2757d1, 0xf534ddc0, 0xdb629599, 0x3c439041, 0xfe5163ab, 0xdebbc561,

@@ -275,28 +275,8 @@ static void exec_ds_nop(struct wave *w, const struct inst *in)
 #define WRITE2(name, acc) {name, exec_write, NULL, ":UUU", OPF_LDS | OPF_STORE, (acc) | ACC_TWO},
 
 static const struct op_row rows[] = {
-    READS("u8", 1, 0) READS("i8", 1 | ACC_SIGNED, 0) READS("u16", 2, 0) READS("i16", 2 | ACC_SIGNED,
-                                                                              0) READS("b32", 4, 0)
-        READS("b64", 8, 0) READS("b96", 12, 0) READS("b128", 16, 0) READS(
-            "u16_d16", 2, OPF_D16) READS("u16_d16_hi", 2, OPF_D16_HI) READS("u8_d16", 1, OPF_D16)
-            READS("u8_d16_hi", 1, OPF_D16_HI) READS("i8_d16", 1 | ACC_SIGNED, OPF_D16) READS(
-                "i8_d16_hi", 1 | ACC_SIGNED, OPF_D16_HI) WRITES("b8", 1, 0) WRITES("b16", 2, 0)
-                WRITES("b32", 4, 0) WRITES("b64", 8, 0) WRITES("b96", 12, 0) WRITES("b128", 16, 0)
-                    WRITES("b16_d16_hi", 2, OPF_D16_HI) WRITES("b8_d16_hi", 1, OPF_D16_HI) READ2(
-                        "ds_read2_b32", 4) READ2("ds_read2_b64", 8) READ2("ds_load_2addr_b32", 4)
-                        READ2("ds_load_2addr_b64", 8) READ2("ds_read2st64_b32", 4 | ACC_STRIDE64)
-                            READ2("ds_read2st64_b64", 8 | ACC_STRIDE64)
-                                READ2("ds_load_2addr_stride64_b32", 4 | ACC_STRIDE64) READ2(
-                                    "ds_load_2addr_stride64_b64", 8 | ACC_STRIDE64)
-                                    WRITE2("ds_write2_b32", 4) WRITE2("ds_write2_b64", 8) WRITE2(
-                                        "ds_store_2addr_b32", 4) WRITE2("ds_store_2addr_b64", 8)
-                                        WRITE2("ds_write2st64_b32", 4 | ACC_STRIDE64)
-                                            WRITE2("ds_write2st64_b64", 8 | ACC_STRIDE64) WRITE2(
-                                                "ds_store_2addr_stride64_b32", 4 | ACC_STRIDE64)
-                                                WRITE2("ds_store_2addr_stride64_b64",
-                                                       8 | ACC_STRIDE64){"ds_bpermute_b32",
-                                                                         exec_permute, NULL, "U:UU",
-                                                                         OPF_LDS, 0},
+#include "lds.def"
+    {"ds_bpermute_b32", exec_permute, NULL, "U:UU", OPF_LDS, 0},
     {"ds_bpermute_fi_b32", exec_permute, NULL, "U:UU", OPF_LDS | OPF_HALVES, 0},
     {"ds_permute_b32", exec_permute, NULL, "U:UU", OPF_LDS, 1},
     {"ds_swizzle_b32", exec_swizzle, NULL, "U:U", OPF_LDS, 0},

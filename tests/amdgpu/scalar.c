@@ -77,7 +77,8 @@ static uint32_t sign_run(uint32_t a)
     return x ? (uint32_t)__builtin_clz(x) : ~0u;
 }
 
-static uint32_t whole_quads(uint32_t a)
+/* Of the low 32 bits. */
+static uint32_t whole_quads(uint64_t a)
 {
     uint32_t r = 0;
     for (int i = 0; i < 32; i += 4)
@@ -340,20 +341,13 @@ static void exec_bit_test(struct wave *w, const struct inst *in)
 
 static const struct op_row rows[] = {
 #include "scalar.def"
-    SAVEEXEC(and, 8) SAVEEXEC(or, 14) SAVEEXEC(xor, 6) SAVEEXEC(andn2, 4) SAVEEXEC(and_not1, 4)
-        SAVEEXEC(orn2, 13) SAVEEXEC(or_not1, 13) SAVEEXEC(nand, 7) SAVEEXEC(nor, 1)
-            SAVEEXEC(xnor, 9) SAVEEXEC(andn1, 2) SAVEEXEC(and_not0, 2) SAVEEXEC(orn1, 11)
-                SAVEEXEC(or_not0, 11) WREXEC(andn1, 2) WREXEC(and_not0, 2) WREXEC(andn2, 4)
-                    WREXEC(and_not1, 4) COMPARES(eq, EQ) COMPARES(lg, LG) COMPARES(gt, GT)
-                        COMPARES(ge, GE) COMPARES(lt, LT) COMPARES(le, LE){
-                            "s_cmp_eq_u64", exec_compare, NULL, ":QQ", 0, CMP_EQ | CMP_WIDE},
+#include "scalar_mask.def"
+    {"s_cmp_eq_u64", exec_compare, NULL, ":QQ", 0, CMP_EQ | CMP_WIDE},
     {"s_cmp_lg_u64", exec_compare, NULL, ":QQ", 0, CMP_LG | CMP_WIDE},
     {"s_bitcmp0_b32", exec_bit_test, NULL, ":UU", 0, 0},
     {"s_bitcmp1_b32", exec_bit_test, NULL, ":UU", 0, 1},
     {"s_bitcmp0_b64", exec_bit_test, NULL, ":QU", 0, 2},
     {"s_bitcmp1_b64", exec_bit_test, NULL, ":QU", 0, 3},
-    FCOMPARE(lt, 1) FCOMPARE(eq, 2) FCOMPARE(le, 3) FCOMPARE(gt, 4) FCOMPARE(lg, 5) FCOMPARE(ge, 6)
-        FCOMPARE(o, 7) FCOMPARE(u, 8) FCOMPARE(nge, 9) FCOMPARE(nlg, 10) FCOMPARE(ngt, 11)
-            FCOMPARE(nle, 12) FCOMPARE(neq, 13) FCOMPARE(nlt, 14)};
+};
 
 const struct op_table ops_scalar = {rows, sizeof rows / sizeof *rows};

@@ -3,8 +3,8 @@
 
 enum {
 #define INTEGER(name, ...) integer_##name,
-#define FLOAT(name, ...) float_##name,
-#define DOUBLE(name, ...) double_##name,
+#define FLOAT(name, ...)   float_##name,
+#define DOUBLE(name, ...)  double_##name,
 #include "expressions.def"
 #undef INTEGER
 #undef FLOAT
@@ -64,7 +64,8 @@ KERNEL THREADS(64) void packed(const u32 *in, u32 *out)
 {
     int i = GROUP * 64 + THREAD;
     half2 a = __builtin_bit_cast(half2, in[4 * i]), b = __builtin_bit_cast(half2, in[4 * i + 1]);
-    short2 s = __builtin_bit_cast(short2, in[4 * i + 2]), t = __builtin_bit_cast(short2, in[4 * i + 3]);
+    short2 s = __builtin_bit_cast(short2, in[4 * i + 2]),
+           t = __builtin_bit_cast(short2, in[4 * i + 3]);
     out[8 * i] = __builtin_bit_cast(u32, a + b);
     out[8 * i + 1] = __builtin_bit_cast(u32, a * b);
     out[8 * i + 2] = __builtin_bit_cast(u32, s + t);
@@ -72,5 +73,6 @@ KERNEL THREADS(64) void packed(const u32 *in, u32 *out)
     out[8 * i + 4] = __builtin_bit_cast(u32, __builtin_elementwise_max(s, t));
     out[8 * i + 5] = __builtin_bit_cast(u32, a.yx + b);
     out[8 * i + 6] = __builtin_bit_cast(u32, s << (t & 15));
-    out[8 * i + 7] = __builtin_bit_cast(u32, (half2){(_Float16)((float)a.x * (float)b.x + 1.0f), (_Float16)(float)s.x});
+    out[8 * i + 7] = __builtin_bit_cast(
+        u32, (half2){(_Float16)((float)a.x * (float)b.x + 1.0f), (_Float16)(float)s.x});
 }

@@ -1,23 +1,23 @@
 /* Exchanges between lanes: each kernel writes what one operation gives for data = 1000 + lane. */
 #include "kernel.h"
 
-#define DPP(control, row_mask, bank_mask, bound) \
+#define DPP(control, row_mask, bank_mask, bound)                                                   \
     __builtin_amdgcn_update_dpp(-1, x, control, row_mask, bank_mask, bound)
 #define PUT(value) out[k++ * WAVE + lane] = (value)
 
 KERNEL THREADS(WAVE) void exchange(int *out)
 {
     int lane = THREAD, k = 0, x = 1000 + lane;
-    PUT(DPP(0x1b, 15, 15, true));  /* quad_perm 3,2,1,0 */
-    PUT(DPP(0x101, 15, 15, false)); /* row_shl 1 */
-    PUT(DPP(0x113, 15, 15, true));  /* row_shr 3 */
-    PUT(DPP(0x124, 15, 15, true));  /* row_ror 4 */
-    PUT(DPP(0x140, 15, 15, true));  /* row_mirror */
-    PUT(DPP(0x141, 15, 15, true));  /* row_half_mirror */
-    PUT(DPP(0x1b, 5, 15, true));    /* rows 0 and 2 alone */
-    PUT(DPP(0x1b, 15, 6, true));    /* banks 1 and 2 alone */
-    PUT(__builtin_amdgcn_ds_swizzle(x, 0x401f));  /* xor 16 */
-    PUT(__builtin_amdgcn_ds_swizzle(x, 0x8055));  /* quads 1,1,1,1 */
+    PUT(DPP(0x1b, 15, 15, true));                /* quad_perm 3,2,1,0 */
+    PUT(DPP(0x101, 15, 15, false));              /* row_shl 1 */
+    PUT(DPP(0x113, 15, 15, true));               /* row_shr 3 */
+    PUT(DPP(0x124, 15, 15, true));               /* row_ror 4 */
+    PUT(DPP(0x140, 15, 15, true));               /* row_mirror */
+    PUT(DPP(0x141, 15, 15, true));               /* row_half_mirror */
+    PUT(DPP(0x1b, 5, 15, true));                 /* rows 0 and 2 alone */
+    PUT(DPP(0x1b, 15, 6, true));                 /* banks 1 and 2 alone */
+    PUT(__builtin_amdgcn_ds_swizzle(x, 0x401f)); /* xor 16 */
+    PUT(__builtin_amdgcn_ds_swizzle(x, 0x8055)); /* quads 1,1,1,1 */
     PUT(__builtin_amdgcn_ds_bpermute(((lane * 7 + 3) & (WAVE - 1)) << 2, x));
     PUT(__builtin_amdgcn_ds_permute(((lane * 7 + 3) & (WAVE - 1)) << 2, x));
     PUT(__builtin_amdgcn_readlane(x, 5));

@@ -38,7 +38,8 @@ KERNEL THREADS(128) void with_barrier(int *out)
     out[THREAD] = ((volatile int *)buffer)[127 - THREAD];
 }
 
-/* Only the second round lacks its barrier: the buffer is written again while another wave may still read it. */
+/* Only the second round lacks its barrier: the buffer is written again while another wave may still
+ * read it. */
 KERNEL THREADS(128) void reuse(int *out)
 {
     SHARED int buffer[128];
@@ -53,7 +54,8 @@ KERNEL THREADS(128) void reuse(int *out)
 
 KERNEL THREADS(64) void misaligned(char *out)
 {
-    __hip_atomic_fetch_add((u32 *)(out + 8 * THREAD + (THREAD == 5 ? 2 : 0)), 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+    __hip_atomic_fetch_add((u32 *)(out + 8 * THREAD + (THREAD == 5 ? 2 : 0)), 1u, __ATOMIC_RELAXED,
+                           __HIP_MEMORY_SCOPE_AGENT);
 }
 
 KERNEL THREADS(64) void misaligned_shared(int *out, int offset)

@@ -18,14 +18,15 @@ typedef int int4v __attribute__((ext_vector_type(4)));
 typedef int int8v __attribute__((ext_vector_type(8)));
 typedef int int16v __attribute__((ext_vector_type(16)));
 
-#define MATRIX(name, TA, TC, call)                                          \
-    KERNEL THREADS(WAVE) void name(const TA *A, const TA *B, const TC *C, TC *D) \
-    {                                                                       \
-        TA a = A[THREAD], b = B[THREAD];                                    \
-        TC c = C[THREAD];                                                   \
-        D[THREAD] = call;                                                   \
+#define MATRIX(name, TA, TC, call)                                                                 \
+    KERNEL THREADS(WAVE) void name(const TA *A, const TA *B, const TC *C, TC *D)                   \
+    {                                                                                              \
+        TA a = A[THREAD], b = B[THREAD];                                                           \
+        TC c = C[THREAD];                                                                          \
+        D[THREAD] = call;                                                                          \
     }
-#define MFMA(name, TA, TC) MATRIX(mfma_##name, TA, TC, __builtin_amdgcn_mfma_##name(a, b, c, 0, 0, 0))
+#define MFMA(name, TA, TC)                                                                         \
+    MATRIX(mfma_##name, TA, TC, __builtin_amdgcn_mfma_##name(a, b, c, 0, 0, 0))
 
 #if defined(__GFX9__)
 MFMA(f32_32x32x1f32, float, float32)
@@ -69,9 +70,11 @@ MFMA(i32_16x16x64_i8, int4v, int4v)
 MFMA(i32_32x32x32_i8, int4v, int16v)
 #endif
 #elif defined(__gfx1200__) || defined(__gfx1201__)
-#define WMMA(name, TA, TC) MATRIX(wmma_##name, TA, TC, __builtin_amdgcn_wmma_##name##_w32_gfx12(a, b, c))
-#define WMMAI(name, TA, sa, sb) \
-    MATRIX(wmma_##name##_##sa##sb, TA, int8v, __builtin_amdgcn_wmma_##name##_w32_gfx12(sa, a, sb, b, c, false))
+#define WMMA(name, TA, TC)                                                                         \
+    MATRIX(wmma_##name, TA, TC, __builtin_amdgcn_wmma_##name##_w32_gfx12(a, b, c))
+#define WMMAI(name, TA, sa, sb)                                                                    \
+    MATRIX(wmma_##name##_##sa##sb, TA, int8v,                                                      \
+           __builtin_amdgcn_wmma_##name##_w32_gfx12(sa, a, sb, b, c, false))
 WMMA(f32_16x16x16_f16, half8, float8)
 WMMA(f32_16x16x16_bf16, short8, float8)
 WMMA(f16_16x16x16_f16, half8, half8)
@@ -86,18 +89,20 @@ WMMAI(i32_16x16x16_iu4, int, 1, 1)
 WMMAI(i32_16x16x32_iu4, int2v, 1, 0)
 #elif defined(__gfx1100__) || defined(__gfx1151__)
 #define WMMA(name, TA, TC) MATRIX(wmma_##name, TA, TC, __builtin_amdgcn_wmma_##name##_w32(a, b, c))
-#define WMMAI(name, TA, sa, sb) \
-    MATRIX(wmma_##name##_##sa##sb, TA, int8v, __builtin_amdgcn_wmma_##name##_w32(sa, a, sb, b, c, false))
+#define WMMAI(name, TA, sa, sb)                                                                    \
+    MATRIX(wmma_##name##_##sa##sb, TA, int8v,                                                      \
+           __builtin_amdgcn_wmma_##name##_w32(sa, a, sb, b, c, false))
 WMMA(f32_16x16x16_f16, half16, float8)
 WMMA(f32_16x16x16_bf16, short16, float8)
-MATRIX(wmma_f16_16x16x16_f16, half16, half16, __builtin_amdgcn_wmma_f16_16x16x16_f16_w32(a, b, c, false))
-MATRIX(wmma_bf16_16x16x16_bf16, short16, short16, __builtin_amdgcn_wmma_bf16_16x16x16_bf16_w32(a, b, c, false))
-MATRIX(wmma_f16_16x16x16_f16_high, half16, half16, __builtin_amdgcn_wmma_f16_16x16x16_f16_w32(a, b, c, true))
+MATRIX(wmma_f16_16x16x16_f16, half16, half16,
+       __builtin_amdgcn_wmma_f16_16x16x16_f16_w32(a, b, c, false))
+MATRIX(wmma_bf16_16x16x16_bf16, short16, short16,
+       __builtin_amdgcn_wmma_bf16_16x16x16_bf16_w32(a, b, c, false))
+MATRIX(wmma_f16_16x16x16_f16_high, half16, half16,
+       __builtin_amdgcn_wmma_f16_16x16x16_f16_w32(a, b, c, true))
 WMMAI(i32_16x16x16_iu8, int4v, 1, 1)
 WMMAI(i32_16x16x16_iu8, int4v, 0, 1)
 WMMAI(i32_16x16x16_iu4, int2v, 1, 1)
 #endif
 
-KERNEL void present(void)
-{
-}
+KERNEL void present(void) {}

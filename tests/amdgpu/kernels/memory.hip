@@ -61,22 +61,24 @@ KERNEL THREADS(256) void atomics(u32 *counters, u64 *wide, float *sum, u32 *slot
     }
     barrier();
     __hip_atomic_fetch_add(&local, (u32)THREAD, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_WORKGROUP);
-    __hip_atomic_fetch_max(&local_max, (u32)(THREAD * 7 % 256), __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_WORKGROUP);
-    u32 ticket = __hip_atomic_fetch_add(&counters[0], 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+    __hip_atomic_fetch_max(&local_max, (u32)(THREAD * 7 % 256), __ATOMIC_RELAXED,
+                           __HIP_MEMORY_SCOPE_WORKGROUP);
+    u32 ticket =
+        __hip_atomic_fetch_add(&counters[0], 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
     slots[ticket] = 1;
     __hip_atomic_fetch_max(&counters[1], (u32)THREAD, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
-    __hip_atomic_fetch_xor(&counters[2], 1u << (THREAD & 31), __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
-    __hip_atomic_fetch_add(&wide[0], (u64)THREAD << 32 | 1, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+    __hip_atomic_fetch_xor(&counters[2], 1u << (THREAD & 31), __ATOMIC_RELAXED,
+                           __HIP_MEMORY_SCOPE_AGENT);
+    __hip_atomic_fetch_add(&wide[0], (u64)THREAD << 32 | 1, __ATOMIC_RELAXED,
+                           __HIP_MEMORY_SCOPE_AGENT);
     u64 seen = 0;
-    do
-        seen = wide[1];
-    while (!__hip_atomic_compare_exchange_strong(&wide[1], &seen, seen + 3, __ATOMIC_RELAXED, __ATOMIC_RELAXED,
-                                                 __HIP_MEMORY_SCOPE_AGENT));
+    do seen = wide[1];
+    while (!__hip_atomic_compare_exchange_strong(&wide[1], &seen, seen + 3, __ATOMIC_RELAXED,
+                                                 __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT));
     float old = *(volatile float *)sum;
-    while (!__hip_atomic_compare_exchange_strong((u32 *)sum, (u32 *)&old,
-                                                 __builtin_bit_cast(u32, old + 1.0f), __ATOMIC_RELAXED, __ATOMIC_RELAXED,
-                                                 __HIP_MEMORY_SCOPE_AGENT)) {
-    }
+    while (!__hip_atomic_compare_exchange_strong(
+        (u32 *)sum, (u32 *)&old, __builtin_bit_cast(u32, old + 1.0f), __ATOMIC_RELAXED,
+        __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT)) {}
     barrier();
     if (THREAD == 0) {
         __hip_atomic_fetch_add(&counters[3], local, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
@@ -89,11 +91,14 @@ KERNEL void places(u32 *out)
 {
     u32 bx = __builtin_amdgcn_workgroup_size_x(), by = __builtin_amdgcn_workgroup_size_y();
     u32 bz = __builtin_amdgcn_workgroup_size_z();
-    u32 x = __builtin_amdgcn_workitem_id_x(), y = __builtin_amdgcn_workitem_id_y(), z = __builtin_amdgcn_workitem_id_z();
-    u32 gx = __builtin_amdgcn_workgroup_id_x(), gy = __builtin_amdgcn_workgroup_id_y(), gz = __builtin_amdgcn_workgroup_id_z();
+    u32 x = __builtin_amdgcn_workitem_id_x(), y = __builtin_amdgcn_workitem_id_y(),
+        z = __builtin_amdgcn_workitem_id_z();
+    u32 gx = __builtin_amdgcn_workgroup_id_x(), gy = __builtin_amdgcn_workgroup_id_y(),
+        gz = __builtin_amdgcn_workgroup_id_z();
     u32 nx = __builtin_amdgcn_grid_size_x() / bx, ny = __builtin_amdgcn_grid_size_y() / by;
     u32 group = gx + nx * (gy + ny * gz);
-    out[group * bx * by * bz + x + bx * (y + by * z)] = x | y << 4 | z << 8 | gx << 12 | gy << 16 | gz << 20;
+    out[group * bx * by * bz + x + bx * (y + by * z)] =
+        x | y << 4 | z << 8 | gx << 12 | gy << 16 | gz << 20;
 }
 
 /* A struct argument larger than registers. */

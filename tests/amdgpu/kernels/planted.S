@@ -1,4 +1,5 @@
-/* Machine code with planted faults that no compiler emits: missing waits, unwritten registers, an instruction that is not emulated. */
+/* Machine code with planted faults that no compiler emits: missing waits, unwritten registers, an
+   instruction that is not emulated. */
 #if defined(GFX9)
 #define LOAD64 s_load_dwordx2
 #define GLOBAL_LOAD global_load_dword
