@@ -1,10 +1,11 @@
 /* bound.c: error bounds of attention from rounding analysis. */
 /* clang-format off */
-/* Engines. f32 data: f32 arithmetic, one rounding u = 2^-24 per step of a sum in any order, or a split that is no
- * worse. Half data (f16, bf16): products are exact in f32, but matrix units truncate when they align the terms of a
- * group: with k terms in a group an error of at most (k + 1) 2^-23 of the largest term (Fasi, Higham, Mikaitis,
- * Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021). With k >= 4 that is 1.25 steps of ua = 2^-23 per term; f32
- * engines: ua = u, 1 step. gamma(n) = n ua / (1 - n ua) bounds n such steps relative to the sum of magnitudes.
+/* Engines. f32 data: f32 arithmetic, one rounding u = 2^-24 per step of a sum in any order, or a split that is
+ * no worse. Half data (f16, bf16): products are exact in f32, but matrix units truncate when they align the
+ * terms of a group: with k terms in a group an error of at most (k + 1) 2^-23 of the largest term (Fasi,
+ * Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021). With k >= 4 that is 1.25
+ * steps of ua = 2^-23 per term; f32 engines: ua = u, 1 step. gamma(n) = n ua / (1 - n ua) bounds n such steps
+ * relative to the sum of magnitudes.
  *
  * Score of key j, absolute error e_s:
  *     gamma(1.25 D + 2) |scale| sum |q k|     the dot product; 0 when its sums are exact
