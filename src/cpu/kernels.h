@@ -108,11 +108,12 @@ struct cpu_kernels {
     void (*weights)(float *s, int64_t first, int64_t last, float scale, float m, float factor);
 
     /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are
-     * filled by decode_*.c of each folder; q as pack_q left it, p as softmax left it. next: rows
-     * that the following call will read, to be prefetched; NULL: none. Columns are keys [first,
-     * last). decode_qk: s[row][j] = dot(q[row], k[j]);   decode_pv: o[row][c] += sum of p[row][j]
-     * v[j][c], where v[j] is not touched if p[row][j] is 0 for every row. NULL slots: the level
-     * below serves (it must have the same pair). */
+     * filled by decode_*.c of each folder; q as pack_q left it, p as softmax left it. next: as
+     * many rows, which the following call will read, to be prefetched; NULL: none. Columns are keys
+     * [first, last). decode_qk: s[row][j] = dot(q[row], k[j]), 0 for NULL rows; decode_pv:
+     * o[row][c] += sum of p[row][j] v[j][c] without the NULL rows, which is how a caller keeps a
+     * hidden value out (0 * NaN is NaN). NULL slots: the level below serves (with the same pair).
+     */
     void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const void *const *next);
