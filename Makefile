@@ -57,7 +57,7 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -fPIC -c $< -o $@
 
-include $(wildcard mk/*.mk)
+include mk/gpu.mk $(filter-out mk/gpu.mk,$(wildcard mk/*.mk))
 
 SHARED := $(B)/librapt.so.$(VERSION)
 STATIC := $(B)/librapt.a
