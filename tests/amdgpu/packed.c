@@ -92,55 +92,78 @@ static void exec_packed(struct wave *w, const struct inst *in)
 
 enum { PAIR_ADD, PAIR_MUL, PAIR_FMA, PAIR_MOV };
 
+#define PAIR_LOOP(name, expr)                                                                      \
+    static void pair32_##name(uint32_t *r, const uint32_t *const part[3], const uint32_t flip[3],  \
+                              int n)                                                               \
+    {                                                                                              \
+        const uint32_t *pa = part[0], *pb = part[1], *pc = part[2];                                \
+        uint32_t fa = flip[0], fb = flip[1], fc = flip[2];                                         \
+        (void)pc, (void)fc;                                                                        \
+        FOR_LANES                                                                                  \
+        {                                                                                          \
+            float x = as_float(pa[l] ^ fa), y = as_float(pb[l] ^ fb), z = as_float(pc[l] ^ fc);    \
+            (void)z;                                                                               \
+            r[l] = as_bits(expr);                                                                  \
+        }                                                                                          \
+    }
+PAIR_LOOP(add, x + y)
+PAIR_LOOP(mul, x *y)
+PAIR_LOOP(fma, __builtin_fmaf(x, y, z))
+
+/* Which register of source i's pair result h reads. */
+static bool reads_second(const struct inst *in, int h, int i)
+{
+    return (h && in->param != PAIR_MOV ? in->opsel_hi : in->opsel) >> i & 1;
+}
+
+/* Exact per result: only the registers that op_sel chose count. */
+static void mark_pair(struct wave *w, const struct inst *in)
+{
+    uint64_t exact[2] = {0, 0};
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < in->nsrc; i++) {
+            const struct operand *o = &in->op[1 + i];
+            int second = reads_second(in, h, i);
+            if (in->param == PAIR_MOV && i != h) continue;
+            if (o->kind == OPK_VGPR)
+                exact[h] |= w->undef[o->reg + second][0] | w->undef[o->reg + second][1];
+            if (o->kind == OPK_SGPR && w->s_undef[o->reg + (o->dwords > 1 && second)])
+                exact[h] = w->full;
+        }
+    for (int h = 0; h < 2; h++)
+        set_undefined(w, &(struct reg_range){(uint16_t)(in->op[0].reg + h), 1, 3}, w->exec,
+                      exact[h]);
+}
+
 /* v_pk_{add,mul,fma}_f32 and v_pk_mov_b32: op_sel picks the register of a pair for each result. */
 static void exec_pair32(struct wave *w, const struct inst *in)
 {
     const uint32_t *src[3] = {w->tmp[0], w->tmp[0], w->tmp[0]};
-    uint64_t undef = 0;
     for (int i = 0; i < in->nsrc && i < 3; i++) src[i] = fetch(w, in, 1 + i, i);
     for (int h = 0; h < 2; h++) {
-        uint32_t *r = w->tmp[4] + (size_t)h * ROW;
+        uint32_t *r = w->tmp[4] + (size_t)h * ROW, flip[3];
         const uint32_t *part[3];
-        uint32_t flip[3];
         for (int i = 0; i < 3; i++) {
-            bool second = (h && in->param != PAIR_MOV ? in->opsel_hi : in->opsel) >> (i)&1;
-            if (in->param == PAIR_MOV) second = in->opsel >> i & 1;
-            part[i] = src[i] + (second ? ROW : 0);
+            part[i] = src[i] + (reads_second(in, h, i) ? ROW : 0);
             flip[i] = (h ? in->neg_hi : in->neg_lo) >> i & 1 ? 0x80000000u : 0;
         }
-        if (in->param == PAIR_MOV) {
-            for (int l = 0; l < w->n; l++) r[l] = part[h][l];
-            continue;
-        }
-        for (int l = 0; l < w->n; l++) {
-            float a = as_float(part[0][l] ^ flip[0]), b = as_float(part[1][l] ^ flip[1]);
-            float c = as_float(part[2][l] ^ flip[2]);
-            float x = in->param == PAIR_ADD   ? a + b
-                      : in->param == PAIR_MUL ? a * b
-                                              : __builtin_fmaf(a, b, c);
-            r[l] = as_bits(x);
+        switch (in->param) {
+        case PAIR_ADD:
+            pair32_add(r, part, flip, w->n);
+            break;
+        case PAIR_MUL:
+            pair32_mul(r, part, flip, w->n);
+            break;
+        case PAIR_FMA:
+            pair32_fma(r, part, flip, w->n);
+            break;
+        default:
+            memcpy(r, part[h], (size_t)w->n * sizeof *r);
+            break;
         }
     }
-    undef = undefined_lanes(w, in);
-    if (undef & w->exec) { /* exact per result: only the registers op_sel chose count */
-        uint64_t exact[2] = {0, 0};
-        for (int h = 0; h < 2; h++)
-            for (int i = 0; i < in->nsrc; i++) {
-                const struct operand *o = &in->op[1 + i];
-                if (in->param == PAIR_MOV && i != h) continue;
-                bool second = (h && in->param != PAIR_MOV ? in->opsel_hi : in->opsel) >> i & 1;
-                if (o->kind == OPK_VGPR)
-                    exact[h] |= w->undef[o->reg + second][0] | w->undef[o->reg + second][1];
-                if (o->kind == OPK_SGPR && w->s_undef[o->reg + (o->dwords > 1 && second)])
-                    exact[h] = w->full;
-            }
-        for (int h = 0; h < 2; h++) {
-            struct reg_range one = {(uint16_t)(in->op[0].reg + h), 1, 3};
-            set_undefined(w, &one, w->exec, exact[h]);
-        }
-    } else {
-        set_undefined(w, &in->vwrite[0], w->exec, 0);
-    }
+    if (undefined_lanes(w, in) & w->exec) mark_pair(w, in);
+    else set_undefined(w, &in->vwrite[0], w->exec, 0);
     write_row(w, in->op[0].reg, w->tmp[4], w->exec);
     write_row(w, in->op[0].reg + 1, w->tmp[4] + ROW, w->exec);
 }
