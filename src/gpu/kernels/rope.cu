@@ -52,7 +52,9 @@ DEVICE void fill_angles(const struct rope_args *a, int64_t first_place, int coun
         int64_t place = first_place + i / pairs;
         struct rope_row r = {(int)quotient(place, a->tokens), 0, 0};
         r.token = (int)(place - (int64_t)r.b * a->tokens);
-        pair_angle(a, i % pairs, position_of(a, &r), &table->cosine[i], &table->sine[i]);
+        struct angle t = pair_angle(a, i % pairs, position_of(a, &r));
+        table->cosine[i] = t.cosine;
+        table->sine[i] = t.sine;
     }
 }
 

@@ -75,33 +75,37 @@ DEVICE void store_item(const struct rope_values *r, char *row, const struct view
         store_piece(row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run, r->y);
 }
 
-/* cos and sin of one pair at a position. */
-DEVICE void pair_angle(const struct rope_args *a, int pair, int64_t position, float *cosine,
-                       float *sine)
+struct angle {
+    float cosine, sine;
+};
+
+/* Of one pair at a position. */
+DEVICE struct angle pair_angle(const struct rope_args *a, int pair, int64_t position)
 {
+    struct angle t;
     if (a->cos.data) {
-        *cosine = LOAD(float, (const float *)a->cos.data + position * a->cos.stride[2] +
-                                  pair * a->cos.stride[3]);
-        *sine = LOAD(float, (const float *)a->sin.data + position * a->sin.stride[2] +
-                                pair * a->sin.stride[3]);
-        return;
+        t.cosine = LOAD(float, (const float *)a->cos.data + position * a->cos.stride[2] +
+                                   pair * a->cos.stride[3]);
+        t.sine = LOAD(float, (const float *)a->sin.data + position * a->sin.stride[2] +
+                                 pair * a->sin.stride[3]);
+        return t;
     }
-    sincos_f64((double)position * a->inverse[pair], sine, cosine);
-    *cosine *= (float)a->magnitude;
-    *sine *= (float)a->magnitude;
+    sincos_f64((double)position * a->inverse[pair], &t.sine, &t.cosine);
+    t.cosine *= (float)a->magnitude;
+    t.sine *= (float)a->magnitude;
+    return t;
 }
 
-/* The same of the pairs of an item. */
+/* Of the pairs of an item. */
 DEVICE void item_angles(const struct rope_args *a, const struct rope_cut *cut, int item,
                         int64_t position, float *cosine, float *sine)
 {
     UNROLL for (int i = 0; i < RUN_MAX; i++)
     {
-        float c, s;
         if (i >= cut->run) break;
-        pair_angle(a, item * cut->run + i, position, &c, &s);
-        cosine[i] = c;
-        sine[i] = s;
+        struct angle t = pair_angle(a, item * cut->run + i, position);
+        cosine[i] = t.cosine;
+        sine[i] = t.sine;
     }
 }
 
