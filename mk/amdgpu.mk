@@ -70,7 +70,7 @@ amdgpu-check: $(AMDGPU_TESTS)
 CHECKS += $(AMDGPU_TESTS)
 
 # The product on emulated GPUs: the conformance problems and the mission's tests, waves in a shuffled order, every check on.
-AMDGPU_CONFORMANCE ?= gfx942 gfx1030 gfx1100 gfx1201
+AMDGPU_CONFORMANCE ?= $(AMDGPU_TARGETS)
 AMDGPU_MISSION     ?= gfx942 gfx1100
 AMDGPU_PRODUCT := $(foreach t,$(AMDGPU_CONFORMANCE),$(AMDGPU_OUT)/conformance.$(t).t) \
                   $(foreach t,$(AMDGPU_MISSION),$(AMDGPU_OUT)/mission.$(t).t $(AMDGPU_OUT)/pipeline.$(t).t)
