@@ -60,6 +60,7 @@ struct amdgpu_stats {
 
 struct amdgpu_occupancy {
     uint32_t waves_per_simd, limit_vgpr, limit_lds, limit_hardware;
+    uint32_t lds_bytes; /* of a workgroup, with its dynamic part */
 };
 
 struct amdgpu_memory *amdgpu_memory_open(void);

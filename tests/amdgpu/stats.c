@@ -25,7 +25,7 @@ struct amdgpu_occupancy amdgpu_occupancy(const struct amdgpu_module *m,
     o.limit_vgpr = file / vgprs;
     o.limit_hardware = (uint32_t)t->waves_per_simd;
     uint32_t waves = (block_threads + (uint32_t)k->wave_size - 1) / (uint32_t)k->wave_size;
-    uint32_t lds = k->lds_size + dynamic_lds;
+    uint32_t lds = o.lds_bytes = k->lds_size + dynamic_lds;
     uint32_t pool = t->wave == 32 ? 2 * (uint32_t)t->lds_bytes
                                   : (uint32_t)t->lds_bytes; /* RDNA: one pool per two units */
     uint32_t groups = lds ? pool / lds : 1024;
@@ -55,7 +55,7 @@ void amdgpu_report(const struct amdgpu_module *m, const struct amdgpu_kernel *k,
              100 * (double)s->smem / total, (unsigned long long)s->global_read,
              (unsigned long long)s->global_written, (unsigned long long)s->lds_read,
              (unsigned long long)s->lds_written, (unsigned long long)s->lds_conflict_cycles,
-             (unsigned long long)s->lds_sampled, k->vgpr_count, k->sgpr_count, k->lds_size,
+             (unsigned long long)s->lds_sampled, k->vgpr_count, k->sgpr_count, o->lds_bytes,
              k->private_size, k->vgpr_spills, k->sgpr_spills, o->waves_per_simd, o->limit_vgpr,
              o->limit_lds, o->limit_hardware);
 }
