@@ -1,15 +1,18 @@
 /* sass_order.c: checks in an sm_90a object that the compiler kept the overlap of a wgmma kernel.
  *
- *   sass_order OBJECT.co KEYS CHANNELS     one forward kernel of forward_sm90.cu with blocks of KEYS keys and heads of CHANNELS
- *   sass_order -l OBJECT.co                lists the order of the instructions that matter
+ *   sass_order OBJECT.co KEYS CHANNELS     one forward kernel of forward_sm90.cu with blocks of
+ * KEYS keys and heads of CHANNELS sass_order -l OBJECT.co                lists the order of the
+ * instructions that matter
  *
- * ptxas may move the wait for the second matrix product above the exponentials, or put a wait behind every multiply, without any
- * error: the results stay right and a third of the speed is gone. So the object itself is read: an ELF file whose .text sections
- * are instructions of 16 bytes, opcode in the low 12 bits. The opcodes below were found by assembling one instruction each with
- * nvcc 13.0 (they are the same since sm_70, the wgmma ones since sm_90).
+ * ptxas may move the wait for the second matrix product above the exponentials, or put a wait
+ * behind every multiply, without any error: the results stay right and a third of the speed is
+ * gone. So the object itself is read: an ELF file whose .text sections are instructions of 16
+ * bytes, opcode in the low 12 bits. The opcodes below were found by assembling one instruction each
+ * with nvcc 13.0 (they are the same since sm_70, the wgmma ones since sm_90).
  *
- * A step must read: at least CHANNELS/16 + KEYS/16 multiplies without a wait between; a wait that leaves one group in flight;
- * KEYS/2 exponentials on every way to the wait for the rest. Local-memory accesses (spills) fail as well. */
+ * A step must read: at least CHANNELS/16 + KEYS/16 multiplies without a wait between; a wait that
+ * leaves one group in flight; KEYS/2 exponentials on every way to the wait for the rest.
+ * Local-memory accesses (spills) fail as well. */
 #include <elf.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,28 +21,32 @@
 
 enum kind { OTHER, MULTIPLY, WAIT_NONE, WAIT_ONE, EXP2, LOCAL, BRANCH, LEAVE, KIND_COUNT };
 
-static const char *const kind_names[KIND_COUNT] = {"", "multiply", "wait0", "wait1", "exp2", "local", "", ""};
+static const char *const kind_names[KIND_COUNT] = {"",     "multiply", "wait0", "wait1",
+                                                   "exp2", "local",    "",      ""};
 
 struct instruction {
     enum kind kind;
-    int       always; /* BRANCH, LEAVE: under no condition */
-    long      target; /* BRANCH: index of the instruction that it goes to */
+    int always;  /* BRANCH, LEAVE: under no condition */
+    long target; /* BRANCH: index of the instruction that it goes to */
 };
 
-/* BRA: the distance from the next instruction in units of 4 bytes, its low 8 bits in bits 16-23, the rest from bit 34 on. */
+/* BRA: the distance from the next instruction in units of 4 bytes, its low 8 bits in bits 16-23,
+ * the rest from bit 34 on. */
 static long branch_target(uint64_t low, uint64_t high, long index)
 {
     uint64_t units = (((low >> 34 | high << 30) & 0xffffffffffff) << 8) | (low >> 16 & 0xff);
-    int64_t  distance = (int64_t)(units << 8) >> 8;
+    int64_t distance = (int64_t)(units << 8) >> 8;
     return index + 1 + (long)(distance * 4 / 16);
 }
 
-/* One instruction: its low and high 64 bits. Guard predicate in bits 12-15, a second condition of a branch in bits 87-90. */
+/* One instruction: its low and high 64 bits. Guard predicate in bits 12-15, a second condition of a
+ * branch in bits 87-90. */
 static struct instruction decode(uint64_t low, uint64_t high, long index)
 {
     struct instruction i = {OTHER, (low >> 12 & 15) == 7, 0};
-    unsigned           opcode = low & 0xfff;
-    if ((opcode & 0x1ff) == 0x1f0 || (opcode & 0x1ff) == 0x0f0) i.kind = MULTIPLY; /* HGMMA: operand forms in the upper bits */
+    unsigned opcode = low & 0xfff;
+    if ((opcode & 0x1ff) == 0x1f0 || (opcode & 0x1ff) == 0x0f0)
+        i.kind = MULTIPLY; /* HGMMA: operand forms in the upper bits */
     switch (opcode) {
     case 0x9c5: /* WARPGROUP: .DEPBAR with the count in bits 72-74, or .ARRIVE */
         if (low & 0x800000000000) i.kind = (high >> 8 & 7) ? WAIT_ONE : WAIT_NONE;
@@ -76,40 +83,47 @@ struct report {
 
 static void list_run(enum kind kind, long count)
 {
-    if (*kind_names[kind] && count) printf(count > 1 ? "%s x%ld\n" : "%s\n", kind_names[kind], count);
+    if (*kind_names[kind] && count)
+        printf(count > 1 ? "%s x%ld\n" : "%s\n", kind_names[kind], count);
 }
 
-/* The fewest exponentials on any way from behind `start` to a wait for everything; -1: no such wait is reached. best: count
- * scratch values. Relaxes until nothing improves, so spin loops end. */
+/* The fewest exponentials on any way from behind `start` to a wait for everything; -1: no such wait
+ * is reached. best: count scratch values. Relaxes until nothing improves, so spin loops end. */
 static long fewest_exponentials(const struct instruction *code, long count, long start, long *best)
 {
     long fewest = -1;
-    int  changed = 1;
+    int changed = 1;
     for (long i = 0; i < count; i++) best[i] = -1;
     if (start + 1 < count) best[start + 1] = 0;
     while (changed) {
         changed = 0;
         for (long i = 0; i < count; i++) {
-            if (best[i] < 0 || code[i].kind == WAIT_NONE || (code[i].kind == LEAVE && code[i].always)) continue;
+            if (best[i] < 0 || code[i].kind == WAIT_NONE ||
+                (code[i].kind == LEAVE && code[i].always))
+                continue;
             long cost = best[i] + (code[i].kind == EXP2), next[2] = {i + 1, -1};
             if (code[i].kind == BRANCH) next[1] = code[i].target;
             if (code[i].kind == BRANCH && code[i].always) next[0] = -1;
             for (int k = 0; k < 2; k++) {
-                if (next[k] < 0 || next[k] >= count || (best[next[k]] >= 0 && best[next[k]] <= cost)) continue;
+                if (next[k] < 0 || next[k] >= count ||
+                    (best[next[k]] >= 0 && best[next[k]] <= cost))
+                    continue;
                 best[next[k]] = cost;
                 changed = 1;
             }
         }
     }
     for (long i = 0; i < count; i++)
-        if (code[i].kind == WAIT_NONE && best[i] >= 0 && (fewest < 0 || best[i] < fewest)) fewest = best[i];
+        if (code[i].kind == WAIT_NONE && best[i] >= 0 && (fewest < 0 || best[i] < fewest))
+            fewest = best[i];
     return fewest;
 }
 
 /* Walks one kernel's code; groups of multiplies lie in memory as they are issued. */
-static void walk(const struct instruction *code, long count, long *scratch, struct demand demand, int list, struct report *report)
+static void walk(const struct instruction *code, long count, long *scratch, struct demand demand,
+                 int list, struct report *report)
 {
-    long      multiplies = 0, run = 0;
+    long multiplies = 0, run = 0;
     enum kind last = OTHER;
     for (long i = 0; i < count; i++) {
         enum kind kind = code[i].kind;
@@ -129,17 +143,20 @@ static void walk(const struct instruction *code, long count, long *scratch, stru
         report->serialised += multiplies < demand.multiplies;
         report->early += exponentials < demand.exponentials;
         multiplies = 0;
-        if (list) list_run(last, run), run = 0, printf("  at least %ld exp2 before wait0\n", exponentials);
+        if (list)
+            list_run(last, run), run = 0,
+                                 printf("  at least %ld exp2 before wait0\n", exponentials);
     }
     if (list) list_run(last, run);
 }
 
-static int walk_section(const unsigned char *text, size_t bytes, struct demand demand, int list, struct report *report)
+static int walk_section(const unsigned char *text, size_t bytes, struct demand demand, int list,
+                        struct report *report)
 {
-    long                count = (long)(bytes / 16);
+    long count = (long)(bytes / 16);
     struct instruction *code = malloc((size_t)count * sizeof *code + 1);
-    long               *scratch = malloc((size_t)count * sizeof *scratch + 1);
-    int                 done = code && scratch;
+    long *scratch = malloc((size_t)count * sizeof *scratch + 1);
+    int done = code && scratch;
     for (long i = 0; done && i < count; i++) {
         uint64_t word[2];
         memcpy(word, text + 16 * i, 16);
@@ -153,12 +170,13 @@ static int walk_section(const unsigned char *text, size_t bytes, struct demand d
 
 static unsigned char *read_file(const char *path, size_t *size)
 {
-    FILE          *file = fopen(path, "rb");
+    FILE *file = fopen(path, "rb");
     unsigned char *data = NULL;
     if (!file) return NULL;
     if (!fseek(file, 0, SEEK_END)) {
         long end = ftell(file);
-        if (end > 0 && (data = malloc((size_t)end)) && (rewind(file), fread(data, 1, (size_t)end, file)) != (size_t)end) {
+        if (end > 0 && (data = malloc((size_t)end)) &&
+            (rewind(file), fread(data, 1, (size_t)end, file)) != (size_t)end) {
             free(data);
             data = NULL;
         }
@@ -169,7 +187,8 @@ static unsigned char *read_file(const char *path, size_t *size)
 }
 
 /* Every .text section of the object. Returns 0 when it is no 64-bit ELF file. */
-static int walk_object(const unsigned char *data, size_t size, struct demand demand, int list, struct report *report)
+static int walk_object(const unsigned char *data, size_t size, struct demand demand, int list,
+                       struct report *report)
 {
     Elf64_Ehdr header;
     if (size < sizeof header) return 0;
@@ -181,7 +200,8 @@ static int walk_object(const unsigned char *data, size_t size, struct demand dem
         memcpy(&section, data + header.e_shoff + i * header.e_shentsize, sizeof section);
         if (section.sh_type != SHT_PROGBITS || !(section.sh_flags & SHF_EXECINSTR)) continue;
         if (section.sh_offset + section.sh_size > size) return 0;
-        if (!walk_section(data + section.sh_offset, section.sh_size, demand, list, report)) return 0;
+        if (!walk_section(data + section.sh_offset, section.sh_size, demand, list, report))
+            return 0;
     }
     return 1;
 }
@@ -190,14 +210,17 @@ int main(int argc, char **argv)
 {
     int list = argc == 3 && !strcmp(argv[1], "-l");
     if (!list && argc != 4) {
-        fprintf(stderr, "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS | sass_order -l OBJECT.co\n");
+        fprintf(
+            stderr,
+            "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS | sass_order -l OBJECT.co\n");
         return 2;
     }
-    const char    *path = argv[list ? 2 : 1];
-    long           keys = list ? 0 : strtol(argv[2], NULL, 10), channels = list ? 0 : strtol(argv[3], NULL, 10);
-    struct demand  demand = {(channels + 15) / 16 + keys / 16, keys / 2};
-    struct report  report = {0};
-    size_t         size = 0;
+    const char *path = argv[list ? 2 : 1];
+    long keys = list ? 0 : strtol(argv[2], NULL, 10),
+         channels = list ? 0 : strtol(argv[3], NULL, 10);
+    struct demand demand = {(channels + 15) / 16 + keys / 16, keys / 2};
+    struct report report = {0};
+    size_t size = 0;
     unsigned char *data = read_file(path, &size);
     if (!data || !walk_object(data, size, demand, list, &report)) {
         fprintf(stderr, "sass_order: %s: cannot be read as an ELF object\n", path);
@@ -208,8 +231,10 @@ int main(int argc, char **argv)
     if (list) return 0;
     if (!report.steps || report.serialised || report.early || report.spills) {
         fprintf(stderr,
-                "sass_order: %s: %ld steps, %ld with a wait between their multiplies, %ld that wait before the exponentials, %ld "
-                "accesses to local memory (a forward kernel overlaps its softmax with p v and spills nothing)\n",
+                "sass_order: %s: %ld steps, %ld with a wait between their multiplies, %ld that "
+                "wait before the exponentials, %ld "
+                "accesses to local memory (a forward kernel overlaps its softmax with p v and "
+                "spills nothing)\n",
                 path, report.steps, report.serialised, report.early, report.spills);
         return 1;
     }

@@ -1,41 +1,49 @@
-/* sm90_load.h: the producer: one thread that walks the tiles of its block and keeps Q, K and V coming.
+/* sm90_load.h: the producer: one thread that walks the tiles of its block and keeps Q, K and V
+ * coming.
  *
- * Per tile: the tile's record and Q into the next Q slot, then K[n], V[n + 1] for n from the last key block down. V is one block
- * behind K because the consumers' q k^T is one block ahead of their p v; that also makes one stage number serve both. */
+ * Per tile: the tile's record and Q into the next Q slot, then K[n], V[n + 1] for n from the last
+ * key block down. V is one block behind K because the consumers' q k^T is one block ahead of their
+ * p v; that also makes one stage number serve both. */
 #ifndef RAPT_NVIDIA_SM90_LOAD_H
 #define RAPT_NVIDIA_SM90_LOAD_H
 
 #include "sm90_schedule.h"
 
-/* One box of `rows` rows and PANELS panels of 64 columns, to `to`; its other parts behind it. apart: from one part to the next on the
- * batch axis. */
+/* One box of `rows` rows and PANELS panels of 64 columns, to `to`; its other parts behind it.
+ * apart: from one part to the next on the batch axis. */
 template <int PANELS>
-DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, int rows, int row, int head, int batch,
-                      int apart, uint64_t policy)
+DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, int rows, int row,
+                      int head, int batch, int apart, uint64_t policy)
 {
 #if PANEL_MAPS
 #pragma unroll
-    for (int p = 0; p < PANELS; p++) tma_load_4d(to + p * rows * 128, map, full, 64 * p, row, head, batch, policy);
+    for (int p = 0; p < PANELS; p++)
+        tma_load_4d(to + p * rows * 128, map, full, 64 * p, row, head, batch, policy);
 #else
 #pragma unroll
-    for (int i = 0; i < PARTS; i++) tma_load_5d(to + i * PANELS * rows * 128, map, full, 0, row, 0, head, batch + i * apart, policy);
+    for (int i = 0; i < PARTS; i++)
+        tma_load_5d(to + i * PANELS * rows * 128, map, full, 0, row, 0, head, batch + i * apart,
+                    policy);
 #endif
 }
 
 /* A block of K or V. In a cluster each block loads its half of the panels and sends it to both. */
 template <int PANELS>
-DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, int row, int head, int batch, int apart)
+DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, int row, int head,
+                      int batch, int apart)
 {
 #if CLUSTER > 1
     int half = PANELS / CLUSTER, first = half * (int)cluster_rank();
-    tma_multicast_5d(to + first * KEYS * 128, map, full, 0, row, first, head, batch, (1 << CLUSTER) - 1, L2_EVICT_LAST);
+    tma_multicast_5d(to + first * KEYS * 128, map, full, 0, row, first, head, batch,
+                     (1 << CLUSTER) - 1, L2_EVICT_LAST);
 #else
     load_tile<PANELS>(map, to, full, KEYS, row, head, batch, apart, L2_EVICT_LAST);
 #endif
 }
 
 /* Q of the g-th warpgroup. */
-DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to, uint32_t full, const struct tile *t, int g)
+DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to,
+                   uint32_t full, const struct tile *t, int g)
 {
 #if FEATURES
     int token = t->q_start + t->rows * ROWS + 64 * g, batch = a.q_start.data ? 0 : t->batch;
@@ -46,8 +54,8 @@ DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &map
 }
 
 /* Record and Q of a tile into a slot; rows -1: the record alone, which ends the consumers. */
-DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base, const struct tile *t,
-                      uint32_t slot, uint32_t phase)
+DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
+                      const struct tile *t, uint32_t slot, uint32_t phase)
 {
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
@@ -86,23 +94,27 @@ struct ring {
     uint32_t stage, phase;
 };
 
-DEVICE void produce_k(const struct tensor_maps &maps, uint32_t base, const struct ring &r, const struct key_source &from, int block)
+DEVICE void produce_k(const struct tensor_maps &maps, uint32_t base, const struct ring &r,
+                      const struct key_source &from, int block)
 {
     uint32_t full = base + AT_K_FULL + 8 * r.stage;
     mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
     mbarrier_expect(full, K_BYTES);
-    load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS, from.head, from.batch,
-                         from.apart);
+    load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS,
+                         from.head, from.batch, from.apart);
 }
 
 /* Into the stage before. */
-DEVICE void produce_v(const struct tensor_maps &maps, uint32_t base, const struct ring &r, const struct key_source &from, int block)
+DEVICE void produce_v(const struct tensor_maps &maps, uint32_t base, const struct ring &r,
+                      const struct key_source &from, int block)
 {
-    uint32_t stage = (r.stage == 0 ? STAGES : r.stage) - 1, phase = r.stage == 0 ? r.phase ^ 1 : r.phase;
+    uint32_t stage = (r.stage == 0 ? STAGES : r.stage) - 1,
+             phase = r.stage == 0 ? r.phase ^ 1 : r.phase;
     uint32_t full = base + AT_V_FULL + 8 * stage;
     mbarrier_wait(base + AT_V_EMPTY + 8 * stage, phase);
     mbarrier_expect(full, V_BYTES);
-    load_keys<V_PANELS>(&maps.v, base + AT_V + stage * V_BYTES, full, from.token + block * KEYS, from.head, from.batch, from.apart);
+    load_keys<V_PANELS>(&maps.v, base + AT_V + stage * V_BYTES, full, from.token + block * KEYS,
+                        from.head, from.batch, from.apart);
 }
 
 DEVICE void advance(struct ring &r)
@@ -110,7 +122,8 @@ DEVICE void advance(struct ring &r)
     if (++r.stage == STAGES) r.stage = 0, r.phase ^= 1;
 }
 
-/* The V block that a tile leaves to the next one's first step waits in shared memory: registers are few here. */
+/* The V block that a tile leaves to the next one's first step waits in shared memory: registers are
+ * few here. */
 DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, const struct ring &r)
 {
     struct key_source from;
@@ -118,19 +131,20 @@ DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, cons
     produce_v(maps, base, r, from, 0);
 }
 
-DEVICE void produce(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base, const char *shared)
+DEVICE void produce(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
+                    const char *shared)
 {
     struct ring keys = {0, 1};
-    uint32_t    slot = 0, slot_phase = 1;
-    bool        first = true;
-    int         step = gridDim.x / CLUSTER, index = blockIdx.x / CLUSTER;
+    uint32_t slot = 0, slot_phase = 1;
+    bool first = true;
+    int step = gridDim.x / CLUSTER, index = blockIdx.x / CLUSTER;
 
 #pragma unroll 1
     for (;;) {
         struct schedule s = schedule_of(a, shared);
         if (index >= s.total) break;
         struct tile t;
-        int         next = index + step;
+        int next = index + step;
         tile_at(a, shared, s, index, &t);
         struct key_source from = key_source_of(a, &t);
         if (CLUSTER == 1 && s.total > step && !first) next = step + counter_take(a);
@@ -147,8 +161,11 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
             produce_v(maps, base, keys, from, n + 1);
             advance(keys);
         }
-        shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch, from.apart);
-        if (CLUSTER == 1 && first && schedule_of(a, shared).total > step) { /* only now, behind the first loads: two round trips to L2 */
+        shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch,
+                      from.apart);
+        if (CLUSTER == 1 && first &&
+            schedule_of(a, shared).total >
+                step) { /* only now, behind the first loads: two round trips to L2 */
             counter_claim(a);
             next = step + counter_take(a);
         }
@@ -156,7 +173,8 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         index = next;
     }
     int total = schedule_of(a, shared).total;
-    if (CLUSTER == 1 && total > step && index == step + total - 1) counter_reset(a); /* the last number: nobody takes another */
+    if (CLUSTER == 1 && total > step && index == step + total - 1)
+        counter_reset(a); /* the last number: nobody takes another */
     if (!first) produce_v_behind(maps, base, keys);
     struct tile end = {-1};
     produce_q(a, maps, base, &end, slot, slot_phase);

@@ -1,11 +1,13 @@
-/* sm90_mask.h: which scores of a block are hidden, and what else changes a score before the softmax. */
+/* sm90_mask.h: which scores of a block are hidden, and what else changes a score before the
+ * softmax. */
 #ifndef RAPT_NVIDIA_SM90_MASK_H
 #define RAPT_NVIDIA_SM90_MASK_H
 
 #include "sm90_schedule.h"
 
-/* Column limits of a lane's two rows, r and r + 8, relative to the lane's first column of the block: hidden unless
- * below <= c < above. Element 4i + e is row r, column 8i + e; 4i + 2 + e is row r + 8. Overwrites, so NaN in hidden scores goes. */
+/* Column limits of a lane's two rows, r and r + 8, relative to the lane's first column of the
+ * block: hidden unless below <= c < above. Element 4i + e is row r, column 8i + e; 4i + 2 + e is
+ * row r + 8. Overwrites, so NaN in hidden scores goes. */
 DEVICE void hide_above(float (&s)[KEYS / 2], int above0, int above1)
 {
 #pragma unroll
@@ -31,39 +33,43 @@ DEVICE void hide_below(float (&s)[KEYS / 2], int below0, int below1)
 }
 
 /* row: the lane's first row within the tile; column: within a block. */
-DEVICE void mask_block(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2], int block, int row, int column)
+DEVICE void mask_block(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
+                       int block, int row, int column)
 {
     int first = block * KEYS + column, above0 = kv_tokens(a, &t), above1 = above0;
     if (CAUSAL || FEATURES) {
-        int end = t.rows * ROWS + row + query_offset(a, &t) + a.window_right + 1; /* below 2^31: see attention_args */
+        int end = t.rows * ROWS + row + query_offset(a, &t) + a.window_right +
+                  1; /* below 2^31: see attention_args */
         above0 = min_int(above0, end);
         above1 = min_int(above1, end + 8);
     }
     hide_above(s, above0 - first, above1 - first);
 #if FEATURES
     int begin = t.rows * ROWS + row + query_offset(a, &t) - a.window_left;
-    if (block * KEYS < t.rows * ROWS + ROWS + query_offset(a, &t) - a.window_left) hide_below(s, begin - first, begin + 8 - first);
+    if (block * KEYS < t.rows * ROWS + ROWS + query_offset(a, &t) - a.window_left)
+        hide_below(s, begin - first, begin + 8 - first);
 #endif
 }
 
 #if FEATURES
 
-/* Whether scores leave their linear form, so that they must be put in units of log2 before the softmax. */
+/* Whether scores leave their linear form, so that they must be put in units of log2 before the
+ * softmax. */
 DEVICE bool scores_change(const struct attention_args &a)
 {
     return a.softcap != 0 || a.alibi.data || a.scale < 0;
 }
 
-/* tanh x = 1 - 2 / (1 + e^2x); tanh.approx would leave 2^-11, times the cap a percent of the weight. Roundings are written out here
- * as in sm90_softmax.h. */
+/* tanh x = 1 - 2 / (1 + e^2x); tanh.approx would leave 2^-11, times the cap a percent of the
+ * weight. Roundings are written out here as in sm90_softmax.h. */
 DEVICE float tanh_exp2(float x) /* of x / (2 log2 e) */
 {
     return __fmaf_rn(-2, reciprocal_approx(__fadd_rn(1, exp2_approx(x))), 1);
 }
 
 /* Scores times log2(e): scaled, capped, and less the ALiBi distance. slope: times log2(e). */
-DEVICE void change_scores(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2], int block, int row, int column,
-                          float slope)
+DEVICE void change_scores(const struct attention_args &a, const struct tile &t,
+                          float (&s)[KEYS / 2], int block, int row, int column, float slope)
 {
     if (a.softcap != 0) {
         float in = 2 * a.scale_log2 / a.softcap, out = a.softcap * 1.4426950408889634f;
@@ -74,13 +80,15 @@ DEVICE void change_scores(const struct attention_args &a, const struct tile &t, 
         for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], a.scale_log2);
     }
     if (a.alibi.data) {
-        float distance = (float)(block * KEYS + column - (t.rows * ROWS + row + query_offset(a, &t)));
+        float distance =
+            (float)(block * KEYS + column - (t.rows * ROWS + row + query_offset(a, &t)));
 #pragma unroll
         for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 s[4 * i + e] = __fmaf_rn(-slope, fabsf(distance + (8 * i + e)), s[4 * i + e]);
-                s[4 * i + 2 + e] = __fmaf_rn(-slope, fabsf(distance + (8 * i + e - 8)), s[4 * i + 2 + e]);
+                s[4 * i + 2 + e] =
+                    __fmaf_rn(-slope, fabsf(distance + (8 * i + e - 8)), s[4 * i + 2 + e]);
             }
         }
     }

@@ -1,8 +1,11 @@
-/* sm90_prepare.h: f32 tensors as sums of three bf16 parts, written to the workspace before the forward kernel reads them by TMA.
+/* sm90_prepare.h: f32 tensors as sums of three bf16 parts, written to the workspace before the
+ * forward kernel reads them by TMA.
  *
- * Each part is what remains, rounded to 8 bits: x = x0 + x1 + x2 exactly unless x is below 2^-110, with |x1| <= 2^-8 |x| and
- * |x2| <= 2^-16 |x|. bf16 has the range of f32, so nothing needs a scale and no element depends on another one. NaN and Inf become the
- * last part and the others 0: the last part meets only the first one of the other operand, and 0 * Inf arises only where f32 has it. */
+ * Each part is what remains, rounded to 8 bits: x = x0 + x1 + x2 exactly unless x is below 2^-110,
+ * with |x1| <= 2^-8 |x| and |x2| <= 2^-16 |x|. bf16 has the range of f32, so nothing needs a scale
+ * and no element depends on another one. NaN and Inf become the last part and the others 0: the
+ * last part meets only the first one of the other operand, and 0 * Inf arises only where f32 has
+ * it. */
 #ifndef RAPT_NVIDIA_SM90_PREPARE_H
 #define RAPT_NVIDIA_SM90_PREPARE_H
 
@@ -20,40 +23,49 @@ DEVICE void split(float x, float (&part)[PARTS])
     bool finite = fabsf(x) <= 3.402823466e38f;
     part[0] = finite ? nearest_part(x) : 0;
     part[1] = finite ? nearest_part(x - part[0]) : 0;
-    part[2] = finite ? nearest_part(x - part[0] - part[1]) : x == x ? x : __uint_as_float(0x7fff0000);
+    part[2] = finite   ? nearest_part(x - part[0] - part[1])
+              : x == x ? x
+                       : __uint_as_float(0x7fff0000);
 }
 
 /* Four channels of one token. */
 DEVICE void prepare4(const float *from, uint16_t *to, int64_t apart)
 {
     float4 x = *(const float4 *)from;
-    float  part[4][PARTS];
+    float part[4][PARTS];
     split(x.x, part[0]);
     split(x.y, part[1]);
     split(x.z, part[2]);
     split(x.w, part[3]);
 #pragma unroll
     for (int i = 0; i < PARTS; i++) {
-        uint32_t low = __byte_perm(__float_as_uint(part[0][i]), __float_as_uint(part[1][i]), 0x7632);
-        uint32_t high = __byte_perm(__float_as_uint(part[2][i]), __float_as_uint(part[3][i]), 0x7632);
+        uint32_t low =
+            __byte_perm(__float_as_uint(part[0][i]), __float_as_uint(part[1][i]), 0x7632);
+        uint32_t high =
+            __byte_perm(__float_as_uint(part[2][i]), __float_as_uint(part[3][i]), 0x7632);
         *(uint2 *)(to + i * apart) = make_uint2(low, high);
     }
 }
 
 /* TILE_KV tokens of one head. */
-DEVICE void prepare_rows(const struct view &from, const struct view &to, int batch, int sequence, int head, int tokens, int channels)
+DEVICE void prepare_rows(const struct view &from, const struct view &to, int batch, int sequence,
+                         int head, int tokens, int channels)
 {
-    const float *source = (const float *)from.data + sequence * from.stride[0] + head * from.stride[1];
-    uint16_t    *target = (uint16_t *)to.data + sequence * to.stride[0] + head * to.stride[1];
-    int          columns = channels / 4, first = blockIdx.x * TILE_KV, rows = tokens - first < TILE_KV ? tokens - first : TILE_KV;
+    const float *source =
+        (const float *)from.data + sequence * from.stride[0] + head * from.stride[1];
+    uint16_t *target = (uint16_t *)to.data + sequence * to.stride[0] + head * to.stride[1];
+    int columns = channels / 4, first = blockIdx.x * TILE_KV,
+        rows = tokens - first < TILE_KV ? tokens - first : TILE_KV;
     for (int i = threadIdx.x; i < rows * columns; i += THREADS) {
         int token = first + i / columns, channel = i % columns * 4;
-        prepare4(source + token * from.stride[2] + channel, target + token * to.stride[2] + channel, batch * to.stride[0]);
+        prepare4(source + token * from.stride[2] + channel, target + token * to.stride[2] + channel,
+                 batch * to.stride[0]);
     }
 }
 
 /* Grid: key blocks of the longest axis, heads of q, k and v, sequences. */
-extern "C" __global__ void __launch_bounds__(THREADS) PREPARE_NAME(const __grid_constant__ struct attention_args a)
+extern "C" __global__ void __launch_bounds__(THREADS)
+    PREPARE_NAME(const __grid_constant__ struct attention_args a)
 {
     for (int sequence = blockIdx.z; sequence < a.batch; sequence += gridDim.z)
         for (int head = blockIdx.y; head < a.q_heads + 2 * a.kv_heads; head += gridDim.y) {
@@ -62,7 +74,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) PREPARE_NAME(const __grid_
             else if (head < a.q_heads + a.kv_heads)
                 prepare_rows(a.k, a.k_half, a.batch, sequence, head - a.q_heads, a.kv_tokens, D);
             else
-                prepare_rows(a.v, a.v_half, a.batch, sequence, head - a.q_heads - a.kv_heads, a.kv_tokens, DV);
+                prepare_rows(a.v, a.v_half, a.batch, sequence, head - a.q_heads - a.kv_heads,
+                             a.kv_tokens, DV);
         }
 }
 

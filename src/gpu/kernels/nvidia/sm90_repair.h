@@ -1,34 +1,40 @@
 /* sm90_repair.h: keeps NaN and Inf in V from rows that do not see them.
  *
- * A hidden key has weight 0, and 0 * NaN is NaN: one bad row of V reaches every row of a tile through p v. That is found where a
- * tile is stored, by a NaN in its output; the tile is then noted, and when a block has no more tiles it computes the noted ones
- * again, with the same instructions in the same order but with bad rows of V replaced by zeros. Of these results only rows that see no bad
- * key are stored: they have the bits of a run without bad data. Rows that see one keep what they have.
+ * A hidden key has weight 0, and 0 * NaN is NaN: one bad row of V reaches every row of a tile
+ * through p v. That is found where a tile is stored, by a NaN in its output; the tile is then
+ * noted, and when a block has no more tiles it computes the noted ones again, with the same
+ * instructions in the same order but with bad rows of V replaced by zeros. Of these results only
+ * rows that see no bad key are stored: they have the bits of a run without bad data. Rows that see
+ * one keep what they have.
  *
- * Notes lie behind the counter word in the workspace, one place for each tile and warpgroup, chained through `next`; the chain's
- * head, 0 for none, is in shared memory. So nothing needs clearing before a launch, and no number of notes is too many. */
+ * Notes lie behind the counter word in the workspace, one place for each tile and warpgroup,
+ * chained through `next`; the chain's head, 0 for none, is in shared memory. So nothing needs
+ * clearing before a launch, and no number of notes is too many. */
 #ifndef RAPT_NVIDIA_SM90_REPAIR_H
 #define RAPT_NVIDIA_SM90_REPAIR_H
 
 #include "sm90_load.h"
 
 struct note {
-    int      rows, head, batch; /* as in struct tile */
-    uint32_t next;              /* place of the next note; 0: none */
+    int rows, head, batch; /* as in struct tile */
+    uint32_t next;         /* place of the next note; 0: none */
 };
 
-/* 16 * place is the offset from attention_args.counters, whose first word is the counter: places start at 1. */
+/* 16 * place is the offset from attention_args.counters, whose first word is the counter: places
+ * start at 1. */
 DEVICE volatile struct note *note_at(const struct attention_args &a, uint32_t place)
 {
     return (volatile struct note *)a.counters + place;
 }
 
-/* Sequence b of a ragged batch starts at q_start / ROWS + b, which leaves each sequence room for its last, partial tile. */
+/* Sequence b of a ragged batch starts at q_start / ROWS + b, which leaves each sequence room for
+ * its last, partial tile. */
 DEVICE uint32_t note_place(const struct attention_args &a, const struct tile &t, int group)
 {
 #if FEATURES
     if (a.q_start.data) {
-        uint32_t per_head = a.q_tokens / ROWS + a.batch + 1, tile = t.q_start / ROWS + t.batch + t.rows;
+        uint32_t per_head = a.q_tokens / ROWS + a.batch + 1,
+                 tile = t.q_start / ROWS + t.batch + t.rows;
         return 1 + (t.head * per_head + tile) * GROUPS + group;
     }
 #endif
@@ -36,11 +42,13 @@ DEVICE uint32_t note_place(const struct attention_args &a, const struct tile &t,
     return 1 + ((t.batch * a.q_heads + t.head) * per_head + t.rows) * GROUPS + group;
 }
 
-/* By one lane of each warp that found a NaN. The turns of the warpgroups keep warps from being a tile apart, so a tile that was
- * noted already is at the head of the chain. */
-DEVICE void note_tile(const struct attention_args &a, const struct tile &t, uint32_t base, int group)
+/* By one lane of each warp that found a NaN. The turns of the warpgroups keep warps from being a
+ * tile apart, so a tile that was noted already is at the head of the chain. */
+DEVICE void note_tile(const struct attention_args &a, const struct tile &t, uint32_t base,
+                      int group)
 {
-    uint32_t at = base + AT_NOTES + 4 * group, place = note_place(a, t, group), head = shared_load(at);
+    uint32_t at = base + AT_NOTES + 4 * group, place = note_place(a, t, group),
+             head = shared_load(at);
     volatile struct note *note = note_at(a, place);
     while (head != place) {
         note->rows = t.rows;
@@ -70,19 +78,23 @@ struct fetch {
 };
 
 /* Into Q slot 0 and stage 0, when all threads of the warpgroup are through with what lies there. */
-DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps &maps, const struct tile &t, uint32_t base, int group,
-                        int thread, struct fetch what, int block, uint32_t &phase)
+DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps &maps,
+                        const struct tile &t, uint32_t base, int group, int thread,
+                        struct fetch what, int block, uint32_t &phase)
 {
     uint32_t full = base + AT_REPAIR_FULL + 8 * group;
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group, 128);
     if (thread == 0) {
         struct key_source from = key_source_of(a, &t);
-        int               row = from.token + block * KEYS;
+        int row = from.token + block * KEYS;
         mbarrier_expect(full, V_BYTES + (what.k ? K_BYTES : 0) + (what.q ? Q_BYTES : 0));
         if (what.q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
-        if (what.k) load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch, from.apart, L2_EVICT_LAST);
-        load_tile<V_PANELS>(&maps.v, base + AT_V, full, KEYS, row, from.head, from.batch, from.apart, L2_EVICT_LAST);
+        if (what.k)
+            load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch,
+                                 from.apart, L2_EVICT_LAST);
+        load_tile<V_PANELS>(&maps.v, base + AT_V, full, KEYS, row, from.head, from.batch,
+                            from.apart, L2_EVICT_LAST);
     }
     __syncwarp();
     mbarrier_wait(full, phase);
@@ -101,11 +113,12 @@ struct key_bits {
     uint32_t word[4];
 };
 
-/* Puts zeros in place of the bad rows of V in stage 0 and says which these were. Thread i takes key i. */
+/* Puts zeros in place of the bad rows of V in stage 0 and says which these were. Thread i takes key
+ * i. */
 DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
 {
     uint32_t at = base + AT_V + thread * 128;
-    bool     bad = false;
+    bool bad = false;
     if (thread < KEYS) {
 #pragma unroll 1
         for (int i = 0; i < 8 * PARTS * V_PANELS; i++) {
@@ -115,7 +128,8 @@ DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
         }
         if (bad) {
 #pragma unroll 1
-            for (int i = 0; i < 8 * PARTS * V_PANELS; i++) shared_store4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, 0, 0, 0, 0);
+            for (int i = 0; i < 8 * PARTS * V_PANELS; i++)
+                shared_store4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, 0, 0, 0, 0);
         }
     }
     uint32_t word = __ballot_sync(~0u, bad);
@@ -128,7 +142,10 @@ DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
     return bits;
 }
 
-DEVICE bool any_key(const struct key_bits &bits) { return (bits.word[0] | bits.word[1] | bits.word[2] | bits.word[3]) != 0; }
+DEVICE bool any_key(const struct key_bits &bits)
+{
+    return (bits.word[0] | bits.word[1] | bits.word[2] | bits.word[3]) != 0;
+}
 
 /* Whether one of the keys from, ..., to - 1 of the block is among the bits. */
 DEVICE bool any_key_between(const struct key_bits &bits, int from, int to)

@@ -1,35 +1,61 @@
-/* sm90_schedule.h: which tiles a block works on, and how the producer hands a tile to the consumers.
+/* sm90_schedule.h: which tiles a block works on, and how the producer hands a tile to the
+ * consumers.
  *
- * A tile is ROWS query rows of one head. Tiles are ordered by section (a few heads, so that their K and V stay in L2), in a section
- * by falling work, heads fastest. A block starts with the tile of its own index and takes the others from a counter, so that the
- * last ones to finish hold the lightest tiles. */
+ * A tile is ROWS query rows of one head. Tiles are ordered by section (a few heads, so that their K
+ * and V stay in L2), in a section by falling work, heads fastest. A block starts with the tile of
+ * its own index and takes the others from a counter, so that the last ones to finish hold the
+ * lightest tiles. */
 #ifndef RAPT_NVIDIA_SM90_SCHEDULE_H
 #define RAPT_NVIDIA_SM90_SCHEDULE_H
 
 #include "sm90_tile.h"
 
 struct tile {
-    int rows;                  /* index of the row tile within its sequence and head; -1: no more tiles */
+    int rows; /* index of the row tile within its sequence and head; -1: no more tiles */
     int head, batch;
-    int key_end;               /* key blocks key_end - 1 ... key_begin, in this order; at least one */
+    int key_end; /* key blocks key_end - 1 ... key_begin, in this order; at least one */
 #if FEATURES
     int key_begin;
-    int q_start;               /* first token of the sequence in q and out */
-    int q_tokens, kv_tokens;   /* of the sequence; kv_tokens 0: nothing visible in the whole tile */
+    int q_start;             /* first token of the sequence in q and out */
+    int q_tokens, kv_tokens; /* of the sequence; kv_tokens 0: nothing visible in the whole tile */
 #endif
 };
 
-DEVICE int min_int(int a, int b) { return a < b ? a : b; }
-DEVICE int max_int(int a, int b) { return a > b ? a : b; }
+DEVICE int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+DEVICE int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
 
 #if FEATURES
-DEVICE int key_begin(const struct tile *t) { return t->key_begin; }
-DEVICE int q_tokens(const struct attention_args &, const struct tile *t) { return t->q_tokens; }
-DEVICE int kv_tokens(const struct attention_args &, const struct tile *t) { return t->kv_tokens; }
+DEVICE int key_begin(const struct tile *t)
+{
+    return t->key_begin;
+}
+DEVICE int q_tokens(const struct attention_args &, const struct tile *t)
+{
+    return t->q_tokens;
+}
+DEVICE int kv_tokens(const struct attention_args &, const struct tile *t)
+{
+    return t->kv_tokens;
+}
 #else
-DEVICE int key_begin(const struct tile *) { return 0; }
-DEVICE int q_tokens(const struct attention_args &a, const struct tile *) { return a.q_tokens; }
-DEVICE int kv_tokens(const struct attention_args &a, const struct tile *) { return a.kv_tokens; }
+DEVICE int key_begin(const struct tile *)
+{
+    return 0;
+}
+DEVICE int q_tokens(const struct attention_args &a, const struct tile *)
+{
+    return a.q_tokens;
+}
+DEVICE int kv_tokens(const struct attention_args &a, const struct tile *)
+{
+    return a.kv_tokens;
+}
 #endif
 
 /* Position of query 0 on the key axis. */
@@ -38,7 +64,8 @@ DEVICE int query_offset(const struct attention_args &a, const struct tile *t)
     return a.top_left ? 0 : kv_tokens(a, t) - q_tokens(a, t);
 }
 
-/* ---- Consumers and producer share the tile's record in shared memory -------------------------------------------------------- */
+/* ---- Consumers and producer share the tile's record in shared memory
+ * -------------------------------------------------------- */
 
 DEVICE void tile_write(uint32_t at, const struct tile *t)
 {
@@ -65,30 +92,45 @@ DEVICE void tile_read(uint32_t at, struct tile *t)
 #endif
 }
 
-/* ---- The counter ------------------------------------------------------------------------------------------------------------ */
+/* ---- The counter
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
-/* One 64-bit word: the launch's ticket above, tiles taken below. The first to come replaces a foreign ticket, so that the word
- * needs no zeroing; whoever takes the last number puts the word back to 0, so that a replayed graph finds no stale count. */
-DEVICE unsigned long long *counter_word(const struct attention_args &a) { return (unsigned long long *)a.counters; }
+/* One 64-bit word: the launch's ticket above, tiles taken below. The first to come replaces a
+ * foreign ticket, so that the word needs no zeroing; whoever takes the last number puts the word
+ * back to 0, so that a replayed graph finds no stale count. */
+DEVICE unsigned long long *counter_word(const struct attention_args &a)
+{
+    return (unsigned long long *)a.counters;
+}
 
 DEVICE void counter_claim(const struct attention_args &a)
 {
     unsigned long long seen = *(volatile unsigned long long *)counter_word(a);
     while ((uint32_t)(seen >> 32) != (uint32_t)a.ticket) {
-        unsigned long long old = atomicCAS(counter_word(a), seen, (unsigned long long)a.ticket << 32);
+        unsigned long long old =
+            atomicCAS(counter_word(a), seen, (unsigned long long)a.ticket << 32);
         if (old == seen) return;
         seen = old;
     }
 }
 
-DEVICE int counter_take(const struct attention_args &a) { return (int)(uint32_t)atomicAdd(counter_word(a), 1ull); }
-DEVICE void counter_reset(const struct attention_args &a) { atomicExch(counter_word(a), 0ull); }
+DEVICE int counter_take(const struct attention_args &a)
+{
+    return (int)(uint32_t)atomicAdd(counter_word(a), 1ull);
+}
+DEVICE void counter_reset(const struct attention_args &a)
+{
+    atomicExch(counter_word(a), 0ull);
+}
 
-/* ---- Tiles by number -------------------------------------------------------------------------------------------------------- */
+/* ---- Tiles by number
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 struct schedule {
-    int tiles;                 /* row tiles of a head; ragged queries: of all sequences together, one head */
-    int heads;                 /* batch * q_heads; ragged queries: q_heads */
+    int tiles; /* row tiles of a head; ragged queries: of all sequences together, one head */
+    int heads; /* batch * q_heads; ragged queries: q_heads */
     int section;
     int total;
 };
@@ -110,7 +152,8 @@ DEVICE int section_heads(const struct attention_args &a, int heads)
 /* index / per_section and so on: one thread does this once per tile. */
 DEVICE void tile_position(const struct schedule &s, int index, int *row_tile, int *head)
 {
-    int per_section = s.section * s.tiles, section = index / per_section, rest = index - section * per_section;
+    int per_section = s.section * s.tiles, section = index / per_section,
+        rest = index - section * per_section;
     int width = min_int(s.section, s.heads - section * s.section);
     *row_tile = rest / width;
     *head = section * s.section + rest - *row_tile * width;
@@ -129,20 +172,24 @@ DEVICE int opaque_zero(void)
 DEVICE int index_at(const struct view &v, int i)
 {
     int64_t at = i * v.stride[0];
-    return v.dtype == DTYPE_i64 ? (int)((const int64_t *)v.data)[at] : ((const int32_t *)v.data)[at];
+    return v.dtype == DTYPE_i64 ? (int)((const int64_t *)v.data)[at]
+                                : ((const int32_t *)v.data)[at];
 }
 
 DEVICE int sequence_keys(const struct attention_args &a, int b)
 {
-    int capacity = a.kv_start.data ? index_at(a.kv_start, b + 1) - index_at(a.kv_start, b) : a.kv_tokens;
+    int capacity =
+        a.kv_start.data ? index_at(a.kv_start, b + 1) - index_at(a.kv_start, b) : a.kv_tokens;
     return a.kv_length.data ? min_int(capacity, max_int(0, index_at(a.kv_length, b))) : capacity;
 }
 
-/* For ragged queries: sequences by falling number of keys, and the first tile of each in that order. Called by all threads
- * before the roles part; scratch: 8 * RAGGED_LIMIT bytes that nobody uses yet. */
+/* For ragged queries: sequences by falling number of keys, and the first tile of each in that
+ * order. Called by all threads before the roles part; scratch: 8 * RAGGED_LIMIT bytes that nobody
+ * uses yet. */
 DEVICE void ragged_table(const struct attention_args &a, char *shared, char *scratch)
 {
-    int *first = (int *)(shared + AT_FIRST_TILE), *keys = (int *)scratch, *tiles = keys + RAGGED_LIMIT;
+    int *first = (int *)(shared + AT_FIRST_TILE), *keys = (int *)scratch,
+        *tiles = keys + RAGGED_LIMIT;
     uint16_t *order = (uint16_t *)(shared + AT_ORDER);
     for (int b = threadIdx.x; b < a.batch; b += THREADS) {
         keys[b] = sequence_keys(a, b);
@@ -166,7 +213,8 @@ DEVICE void ragged_table(const struct attention_args &a, char *shared, char *scr
 DEVICE struct schedule schedule_of(const struct attention_args &a, const char *shared)
 {
     struct schedule s;
-    s.tiles = a.q_start.data ? ((const int *)(shared + AT_FIRST_TILE))[a.batch] : (a.q_tokens + ROWS - 1) / ROWS;
+    s.tiles = a.q_start.data ? ((const int *)(shared + AT_FIRST_TILE))[a.batch]
+                             : (a.q_tokens + ROWS - 1) / ROWS;
     s.tiles += opaque_zero();
     s.heads = a.q_start.data ? a.q_heads : a.q_heads * a.batch;
     s.section = section_heads(a, s.heads);
@@ -177,8 +225,10 @@ DEVICE struct schedule schedule_of(const struct attention_args &a, const char *s
 /* Key blocks that some row of the tile sees; a tile that sees none gets one block and no keys. */
 DEVICE void tile_blocks(const struct attention_args &a, struct tile *t)
 {
-    int offset = query_offset(a, t), top = t->rows * ROWS + offset, bottom = min_int(t->rows * ROWS + ROWS, t->q_tokens) - 1 + offset;
-    int end = min_int(t->kv_tokens, bottom + a.window_right + 1), begin = max_int(0, top - a.window_left);
+    int offset = query_offset(a, t), top = t->rows * ROWS + offset,
+        bottom = min_int(t->rows * ROWS + ROWS, t->q_tokens) - 1 + offset;
+    int end = min_int(t->kv_tokens, bottom + a.window_right + 1),
+        begin = max_int(0, top - a.window_left);
     if (begin < end) {
         t->key_begin = begin / KEYS;
         t->key_end = (end + KEYS - 1) / KEYS;
@@ -198,13 +248,16 @@ DEVICE void tile_complete(const struct attention_args &a, struct tile *t)
     tile_blocks(a, t);
 }
 
-DEVICE void tile_at(const struct attention_args &a, const char *shared, const struct schedule &s, int index, struct tile *t)
+DEVICE void tile_at(const struct attention_args &a, const char *shared, const struct schedule &s,
+                    int index, struct tile *t)
 {
     int row_tile, head;
     tile_position(s, index, &row_tile, &head);
     if (a.q_start.data) {
         const int *first = (const int *)(shared + AT_FIRST_TILE);
-        int low = 0, high = a.batch;               /* first[low] <= row_tile < first[high]; empty sequences are passed over */
+        int low = 0,
+            high =
+                a.batch; /* first[low] <= row_tile < first[high]; empty sequences are passed over */
         while (high - low > 1) {
             int middle = (low + high) / 2;
             if (first[middle] <= row_tile) low = middle;
@@ -237,11 +290,15 @@ DEVICE struct schedule schedule_of(const struct attention_args &a, const char *)
 DEVICE void tile_complete(const struct attention_args &a, struct tile *t)
 {
     t->key_end = (a.kv_tokens + KEYS - 1) / KEYS;
-    if (CAUSAL) /* the last row sees keys up to rows * ROWS + ROWS - 1 + offset + window_right; one block even if it sees none */
-        t->key_end = max_int(1, min_int(t->key_end, (t->rows * ROWS + ROWS + query_offset(a, t) + a.window_right + KEYS - 1) / KEYS));
+    if (CAUSAL) /* the last row sees keys up to rows * ROWS + ROWS - 1 + offset + window_right; one
+                   block even if it sees none */
+        t->key_end = max_int(1, min_int(t->key_end, (t->rows * ROWS + ROWS + query_offset(a, t) +
+                                                     a.window_right + KEYS - 1) /
+                                                        KEYS));
 }
 
-DEVICE void tile_at(const struct attention_args &a, const char *, const struct schedule &s, int index, struct tile *t)
+DEVICE void tile_at(const struct attention_args &a, const char *, const struct schedule &s,
+                    int index, struct tile *t)
 {
     int row_tile, head;
     tile_position(s, index, &row_tile, &head);

@@ -1,28 +1,33 @@
-/* sm90_softmax.h: the online softmax of a lane's two rows (Milakov and Gimelshein 2018), in units of log2. */
+/* sm90_softmax.h: the online softmax of a lane's two rows (Milakov and Gimelshein 2018), in units
+ * of log2. */
 #ifndef RAPT_NVIDIA_SM90_SOFTMAX_H
 #define RAPT_NVIDIA_SM90_SOFTMAX_H
 
 #include "sm90_tile.h"
 
-/* A reference maximum is kept while no row of the warp exceeds its own by more than this, in log2 units: then neither the shuffles
- * nor the rescaling of the output happen. Weights grow to 2^8, exact in the f32 sum, in range for f16 products. */
+/* A reference maximum is kept while no row of the warp exceeds its own by more than this, in log2
+ * units: then neither the shuffles nor the rescaling of the output happen. Weights grow to 2^8,
+ * exact in the f32 sum, in range for f16 products. */
 constexpr float KEEP = 8.f;
 
 struct row_state {
     float reference0, reference1; /* of scores as they leave q k^T; -inf: nothing visible yet */
     float sum0, sum1;             /* of this lane's columns only */
     float decay0, decay1;         /* what the old output must be multiplied by, if rescale */
-    bool  rescale;
+    bool rescale;
 };
 
-/* A row must have the same bits whichever copy of this code works on it: masked or not, in the pipeline or in a repair (sm90_repair.h).
- * The compiler may fuse a product and a sum in one copy and not in another, so every rounding is written out: __fmul_rn,
- * __fadd_rn and __fmaf_rn are never fused. And whether a warp raises its references makes no difference to a row that keeps
- * its own: it is then multiplied by exp2(0) = 1.
+/* A row must have the same bits whichever copy of this code works on it: masked or not, in the
+ * pipeline or in a repair (sm90_repair.h). The compiler may fuse a product and a sum in one copy
+ * and not in another, so every rounding is written out: __fmul_rn,
+ * __fadd_rn and __fmaf_rn are never fused. And whether a warp raises its references makes no
+ * difference to a row that keeps its own: it is then multiplied by exp2(0) = 1.
  *
- * s becomes exp2(scale * (s - reference)). FIRST: the tile's first block, r has no reference yet. CHECKED: rows may have nothing visible
- * in this block or before. scale: log2 units per unit of s, positive. */
-template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale)
+ * s becomes exp2(scale * (s - reference)). FIRST: the tile's first block, r has no reference yet.
+ * CHECKED: rows may have nothing visible in this block or before. scale: log2 units per unit of s,
+ * positive. */
+template <bool CHECKED, bool FIRST>
+DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale)
 {
     float x0 = fmaxf(s[0], s[1]), x1 = fmaxf(s[2], s[3]);
 #pragma unroll
@@ -32,7 +37,8 @@ template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 
     }
     bool raise = true;
     if (!FIRST && !CHECKED)
-        raise = __any_sync(~0u, ((x0 - r.reference0) * scale > KEEP) | ((x1 - r.reference1) * scale > KEEP));
+        raise = __any_sync(~0u, ((x0 - r.reference0) * scale > KEEP) |
+                                    ((x1 - r.reference1) * scale > KEEP));
     float from0 = r.reference0, from1 = r.reference1;
     r.rescale = false;
     if (raise) {
@@ -75,7 +81,8 @@ template <bool CHECKED, bool FIRST> DEVICE void softmax_block(float (&s)[KEYS / 
     }
 }
 
-/* The upper halves of two floats, which are their bf16 parts of 8 bits, the first in the low half; what remains of each stays. */
+/* The upper halves of two floats, which are their bf16 parts of 8 bits, the first in the low half;
+ * what remains of each stays. */
 DEVICE uint32_t take_part2(float &low, float &high)
 {
     uint32_t x = __float_as_uint(low), y = __float_as_uint(high);
@@ -84,7 +91,8 @@ DEVICE uint32_t take_part2(float &low, float &high)
     return __byte_perm(x, y, 0x7632);
 }
 
-/* Weights as the A operand of p v: the layouts agree, see wgmma.h. Register i of a part holds scores 2i and 2i + 1. */
+/* Weights as the A operand of p v: the layouts agree, see wgmma.h. Register i of a part holds
+ * scores 2i and 2i + 1. */
 DEVICE void pack_weights(const float (&s)[KEYS / 2], uint32_t (&p)[PARTS * KEYS / 4])
 {
 #pragma unroll

@@ -1,4 +1,5 @@
-/* sm90_store.h: a finished tile to memory: output divided by the row sums, straight from registers, and the log-sum-exp. */
+/* sm90_store.h: a finished tile to memory: output divided by the row sums, straight from registers,
+ * and the log-sum-exp. */
 #ifndef RAPT_NVIDIA_SM90_STORE_H
 #define RAPT_NVIDIA_SM90_STORE_H
 
@@ -7,7 +8,8 @@
 
 constexpr float LN2 = 0.6931471805599453f, LOG2E = 1.4426950408889634f;
 
-/* Factor of a lane's row and its log-sum-exp, from sum and reference (in log2 units, -inf: nothing seen). */
+/* Factor of a lane's row and its log-sum-exp, from sum and reference (in log2 units, -inf: nothing
+ * seen). */
 struct row_result {
     float factor, lse;
 };
@@ -20,20 +22,22 @@ DEVICE struct row_result finish_row(float sum, float reference)
     return f;
 }
 
-/* A sink is one more logit, without a value; both parts are brought to the larger of the two references. */
+/* A sink is one more logit, without a value; both parts are brought to the larger of the two
+ * references. */
 DEVICE struct row_result finish_row_sink(float sum, float reference, float sink)
 {
     float top = fmaxf(reference, sink);
     if (top == -INFINITY) return finish_row(sum, reference);
-    float decay = exp2_approx(reference - top), total = __fmaf_rn(sum, decay, exp2_approx(sink - top));
+    float decay = exp2_approx(reference - top),
+          total = __fmaf_rn(sum, decay, exp2_approx(sink - top));
     struct row_result f;
     f.factor = __fdividef(decay, total);
     f.lse = __fmul_rn(__fadd_rn(top, __log2f(total)), LN2);
     return f;
 }
 
-/* 32 columns of the lane's two rows: after a transpose inside each group of four lanes, lane c of the group holds columns
- * 8c ... 8c + 7 of both rows: x[0..3] of row r, x[4..7] of row r + 8. */
+/* 32 columns of the lane's two rows: after a transpose inside each group of four lanes, lane c of
+ * the group holds columns 8c ... 8c + 7 of both rows: x[0..3] of row r, x[4..7] of row r + 8. */
 DEVICE void gather_columns(const float *o, float factor0, float factor1, int lane, uint32_t (&x)[8])
 {
     bool odd = lane & 1, high = lane & 2;
@@ -59,7 +63,8 @@ DEVICE void gather_columns(const float *o, float factor0, float factor1, int lan
     }
 }
 
-/* NaN in a half of x makes sure that the sum's half is NaN; it starts from 0 and else stays 0. (Inf does so too: 0 * Inf.) */
+/* NaN in a half of x makes sure that the sum's half is NaN; it starts from 0 and else stays 0. (Inf
+ * does so too: 0 * Inf.) */
 DEVICE uint32_t poison2(uint32_t x, uint32_t sum)
 {
     uint32_t y;
@@ -71,7 +76,10 @@ DEVICE uint32_t poison2(uint32_t x, uint32_t sum)
     return y;
 }
 
-DEVICE bool poisoned2(uint32_t sum) { return (sum & 0x7fff7fff) != 0; }
+DEVICE bool poisoned2(uint32_t sum)
+{
+    return (sum & 0x7fff7fff) != 0;
+}
 
 /* Eight elements at `to`, of which `count` exist. */
 DEVICE void store_columns(uint16_t *to, const uint32_t *x, int count)
@@ -96,10 +104,11 @@ DEVICE bool any_nan(const float (&o)[VALUES / 2])
     return sum != sum;
 }
 
-DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out, int64_t row_stride, bool row0, bool row1,
-                      int channel, int channels)
+DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
+                      int64_t row_stride, bool row0, bool row1, int channel, int channels)
 {
-    asm volatile("" : "+r"(channel)); /* or the compiler keeps every channel's number in registers */
+    asm volatile(""
+                 : "+r"(channel)); /* or the compiler keeps every channel's number in registers */
 #pragma unroll
     for (int i = 0; i < VALUES / 8; i++) {
 #pragma unroll
@@ -112,10 +121,12 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
 }
 #endif
 
-/* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0, keep1: whether the lane's rows are
- * stored. True if something that was stored is not finite, or rows behind the last one are not. */
-DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, const float (&o)[VALUES / 2], struct row_state r,
-                       float scale, int row, int lane, bool keep0 = true, bool keep1 = true)
+/* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
+ * keep1: whether the lane's rows are stored. True if something that was stored is not finite, or
+ * rows behind the last one are not. */
+DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
+                       const float (&o)[VALUES / 2], struct row_state r, float scale, int row,
+                       int lane, bool keep0 = true, bool keep1 = true)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
@@ -123,36 +134,41 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, con
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 1);
     float top0 = __fmul_rn(r.reference0, scale), top1 = __fmul_rn(r.reference1, scale);
     struct row_result f0 = finish_row(r.sum0, top0), f1 = finish_row(r.sum1, top1);
-    int     q = t.rows * ROWS + row, tokens = q_tokens(a, &t), batch = t.batch;
+    int q = t.rows * ROWS + row, tokens = q_tokens(a, &t), batch = t.batch;
     int64_t token = q;
 #if FEATURES
     if (a.sink.data) {
-        float sink = ((const float *)a.sink.data)[t.batch * a.sink.stride[0] + t.head * a.sink.stride[1]] * LOG2E;
+        float sink =
+            ((const float *)a.sink.data)[t.batch * a.sink.stride[0] + t.head * a.sink.stride[1]] *
+            LOG2E;
         f0 = finish_row_sink(r.sum0, top0, sink);
         f1 = finish_row_sink(r.sum1, top1, sink);
     }
     token += t.q_start;
     if (a.q_start.data) batch = 0;
 #endif
-    int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2], down = 8 * a.out.stride[2];
-    bool    row0 = q < tokens && keep0, row1 = q + 8 < tokens && keep1;
+    int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2],
+            down = 8 * a.out.stride[2];
+    bool row0 = q < tokens && keep0, row1 = q + 8 < tokens && keep1;
     if (a.lse.data && (lane & 3) == 0) {
-        float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] + token * a.lse.stride[2];
+        float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] +
+                     token * a.lse.stride[2];
         if (row0) *lse = f0.lse;
         if (row1) lse[8 * a.lse.stride[2]] = f1.lse;
     }
 #if FEATURES || DTYPE == DTYPE_f32
     if (DTYPE == DTYPE_f32 || a.out.dtype == DTYPE_f32) {
-        store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1, 2 * (lane & 3), a.v_channels);
+        store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1,
+                  2 * (lane & 3), a.v_channels);
         return any_nan(o);
     }
 #endif
-    uint32_t  poison0 = 0, poison1 = 0;
+    uint32_t poison0 = 0, poison1 = 0;
     uint16_t *out = (uint16_t *)a.out.data + at + (lane & 3) * 8;
 #pragma unroll
     for (int i = 0; i < (DV + 31) / 32; i++) {
         uint32_t x[8];
-        int      count = PANEL_MAPS ? a.v_channels - 32 * i - (lane & 3) * 8 : 8;
+        int count = PANEL_MAPS ? a.v_channels - 32 * i - (lane & 3) * 8 : 8;
         gather_columns(o + 16 * i, f0.factor, f1.factor, lane, x);
         if (row0) store_columns(out + 32 * i, x, count);
         if (row1) store_columns(out + 32 * i + down, x + 4, count);

@@ -1,18 +1,19 @@
-/* sm90_tile.h: the shape of one sm_90a forward kernel: what its row fixes at compile time, and where things lie in shared memory.
+/* sm90_tile.h: the shape of one sm_90a forward kernel: what its row fixes at compile time, and
+ * where things lie in shared memory.
  *
  * The row of kernels.def gives D, DV, TILE_Q, TILE_KV, THREADS, SHARED_BYTES and, as flags:
  *   CAUSAL       1: heaviest row tiles first, a masked loop at the diagonal. 0: no causal mask
- *   FEATURES     1: window, softcap, sink, ALiBi, ragged batches, lengths, f32 output, any scale: chosen at run time
- *   STAGES       K/V blocks in flight
- *   Q_SLOTS      row tiles of Q in shared memory
- *   Q_REGISTERS  1: Q is an operand in registers, its slot is free at once; pays with 240 registers, D <= 128
- *   CLUSTER      2: two blocks take neighbouring row tiles of a head and share the loads of K and V by multicast
- *   SECTION      heads that are worked on together, so that their K and V stay in the L2 cache
- *   SECTION_SHORT  heads in a section while the K and V of so many take no more than 32 MB
- *   PARTS        3: f32, each element as the sum of three bf16 parts (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i
- *                of sequence b at batch i * a.batch + b. 1: 16-bit elements
- *   PANEL_MAPS   1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is a box of its own, so that channels
- *                past the tensor's are zero: head sizes that are no multiple of 64, or smaller than the tile's */
+ *   FEATURES     1: window, softcap, sink, ALiBi, ragged batches, lengths, f32 output, any scale:
+ * chosen at run time STAGES       K/V blocks in flight Q_SLOTS      row tiles of Q in shared memory
+ *   Q_REGISTERS  1: Q is an operand in registers, its slot is free at once; pays with 240
+ * registers, D <= 128 CLUSTER      2: two blocks take neighbouring row tiles of a head and share
+ * the loads of K and V by multicast SECTION      heads that are worked on together, so that their K
+ * and V stay in the L2 cache SECTION_SHORT  heads in a section while the K and V of so many take no
+ * more than 32 MB PARTS        3: f32, each element as the sum of three bf16 parts
+ * (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i of sequence b at batch i *
+ * a.batch + b. 1: 16-bit elements PANEL_MAPS   1: tensor maps are 4-D (channel, token, head, batch)
+ * and each 64-column panel is a box of its own, so that channels past the tensor's are zero: head
+ * sizes that are no multiple of 64, or smaller than the tile's */
 #ifndef RAPT_NVIDIA_SM90_TILE_H
 #define RAPT_NVIDIA_SM90_TILE_H
 
@@ -50,30 +51,46 @@
 #define PANEL_MAPS (D % 64 != 0 || DV % 64 != 0)
 #endif
 
-constexpr int ROWS = TILE_Q, GROUPS = ROWS / 64;           /* query rows of a tile; one warpgroup for each 64 */
-constexpr int KEYS = TILE_KV;                              /* keys of a block */
+constexpr int ROWS = TILE_Q,
+              GROUPS = ROWS / 64; /* query rows of a tile; one warpgroup for each 64 */
+constexpr int KEYS = TILE_KV;     /* keys of a block */
 constexpr int QK_SLICES = (D + 15) / 16, QK_PANELS = (D + 63) / 64;
-constexpr int V_PANELS = (DV + 63) / 64, VALUES = 64 * V_PANELS; /* columns of the output accumulator */
-constexpr bool PING_PONG = GROUPS > 1;                     /* warpgroups take turns at the tensor cores */
+constexpr int V_PANELS = (DV + 63) / 64,
+              VALUES = 64 * V_PANELS;  /* columns of the output accumulator */
+constexpr bool PING_PONG = GROUPS > 1; /* warpgroups take turns at the tensor cores */
 constexpr bool Q_HELD = Q_REGISTERS;
-constexpr bool REPAIRS = CAUSAL || FEATURES;                /* some rows of a tile may not see a key that others see */
+constexpr bool REPAIRS =
+    CAUSAL || FEATURES; /* some rows of a tile may not see a key that others see */
 
-static_assert(THREADS == 128 * (GROUPS + 1), "one producer warpgroup and one consumer warpgroup per 64 rows");
-static_assert(CLUSTER == 1 || (CLUSTER == 2 && !CAUSAL && !FEATURES && !PANEL_MAPS && QK_PANELS % 2 == 0 && V_PANELS % 2 == 0),
+static_assert(THREADS == 128 * (GROUPS + 1),
+              "one producer warpgroup and one consumer warpgroup per 64 rows");
+static_assert(CLUSTER == 1 || (CLUSTER == 2 && !CAUSAL && !FEATURES && !PANEL_MAPS &&
+                               QK_PANELS % 2 == 0 && V_PANELS % 2 == 0),
               "multicast splits the panels of a block between two blocks of the cluster");
 
-/* Products of parts, a of the left operand with b of the right one, the small ones first; the three smallest of the nine are left out. */
+/* Products of parts, a of the left operand with b of the right one, the small ones first; the three
+ * smallest of the nine are left out. */
 constexpr int PAIRS = PARTS == 1 ? 1 : 6;
-__host__ __device__ constexpr int pair_left(int i) { return PARTS == 1 ? 0 : 0x001102 >> 4 * i & 15; }
-__host__ __device__ constexpr int pair_right(int i) { return PARTS == 1 ? 0 : 0x010120 >> 4 * i & 15; }
+__host__ __device__ constexpr int pair_left(int i)
+{
+    return PARTS == 1 ? 0 : 0x001102 >> 4 * i & 15;
+}
+__host__ __device__ constexpr int pair_right(int i)
+{
+    return PARTS == 1 ? 0 : 0x010120 >> 4 * i & 15;
+}
 
-/* ---- Shared memory, byte offsets from the 1024-byte aligned base ------------------------------------------------------------ */
+/* ---- Shared memory, byte offsets from the 1024-byte aligned base
+ * ------------------------------------------------------------ */
 
-constexpr uint32_t Q_PART = 64 * QK_PANELS * 128, K_PART = KEYS * QK_PANELS * 128, V_PART = KEYS * V_PANELS * 128;
-constexpr uint32_t Q_BYTES = PARTS * Q_PART, K_BYTES = PARTS * K_PART, V_BYTES = PARTS * V_PART; /* the parts one after the other */
-constexpr int      Q_COUNT = Q_SLOTS * GROUPS;             /* one Q slot holds the 64 rows of one warpgroup */
-constexpr int      RAGGED_LIMIT = 256;                     /* sequences of a ragged batch (ragged_refuses in the host's table) */
-constexpr uint32_t RECORD_BYTES = FEATURES ? 32 : 16;      /* struct tile, beside each Q slot */
+constexpr uint32_t Q_PART = 64 * QK_PANELS * 128, K_PART = KEYS * QK_PANELS * 128,
+                   V_PART = KEYS * V_PANELS * 128;
+constexpr uint32_t Q_BYTES = PARTS * Q_PART, K_BYTES = PARTS * K_PART,
+                   V_BYTES = PARTS * V_PART; /* the parts one after the other */
+constexpr int Q_COUNT = Q_SLOTS * GROUPS;    /* one Q slot holds the 64 rows of one warpgroup */
+constexpr int RAGGED_LIMIT =
+    256; /* sequences of a ragged batch (ragged_refuses in the host's table) */
+constexpr uint32_t RECORD_BYTES = FEATURES ? 32 : 16; /* struct tile, beside each Q slot */
 
 constexpr uint32_t AT_Q = 0;
 constexpr uint32_t AT_K = AT_Q + Q_COUNT * Q_BYTES;
@@ -85,28 +102,33 @@ constexpr uint32_t AT_V_FULL = AT_K_EMPTY + 8 * STAGES;
 constexpr uint32_t AT_V_EMPTY = AT_V_FULL + 8 * STAGES;
 constexpr uint32_t AT_Q_FULL = AT_V_EMPTY + 8 * STAGES;
 constexpr uint32_t AT_Q_EMPTY = AT_Q_FULL + 8 * Q_COUNT;
-constexpr uint32_t AT_BEHIND = (AT_Q_EMPTY + 8 * Q_COUNT + 15) / 16 * 16;  /* the producer's: see sm90_load.h */
-constexpr uint32_t AT_NOTES = AT_BEHIND + 16;                             /* sm90_repair.h: one word for each warpgroup */
-constexpr uint32_t AT_BAD_KEYS = AT_NOTES + 16;                           /* one bit for each key of a block */
-constexpr uint32_t AT_REPAIR_FULL = AT_BAD_KEYS + 16;                     /* mbarriers, one for each warpgroup */
-constexpr uint32_t AT_FIRST_TILE = AT_REPAIR_FULL + 8 * 4;                /* ragged queries: int[RAGGED_LIMIT + 1] */
-constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1);     /* uint16_t[RAGGED_LIMIT] */
+constexpr uint32_t AT_BEHIND =
+    (AT_Q_EMPTY + 8 * Q_COUNT + 15) / 16 * 16;  /* the producer's: see sm90_load.h */
+constexpr uint32_t AT_NOTES = AT_BEHIND + 16;   /* sm90_repair.h: one word for each warpgroup */
+constexpr uint32_t AT_BAD_KEYS = AT_NOTES + 16; /* one bit for each key of a block */
+constexpr uint32_t AT_REPAIR_FULL = AT_BAD_KEYS + 16; /* mbarriers, one for each warpgroup */
+constexpr uint32_t AT_FIRST_TILE =
+    AT_REPAIR_FULL + 8 * 4; /* ragged queries: int[RAGGED_LIMIT + 1] */
+constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1); /* uint16_t[RAGGED_LIMIT] */
 constexpr uint32_t SHARED_END = FEATURES ? AT_ORDER + 2 * RAGGED_LIMIT : AT_FIRST_TILE;
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
-static_assert(!REPAIRS || (KEYS <= 128 && CLUSTER == 1), "one thread of a warpgroup looks at each key");
-static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && CLUSTER == 1 && !Q_HELD), "parts: plain rows");
+static_assert(!REPAIRS || (KEYS <= 128 && CLUSTER == 1),
+              "one thread of a warpgroup looks at each key");
+static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && CLUSTER == 1 && !Q_HELD),
+              "parts: plain rows");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
 
-/* ---- Registers: 65536 / THREADS at launch, rounded down to 8; the producers give theirs to the consumers --------------------- */
+/* ---- Registers: 65536 / THREADS at launch, rounded down to 8; the producers give theirs to the
+ * consumers --------------------- */
 
 constexpr int PRODUCER_REGISTERS = GROUPS == 3 ? 32 : 40;
 constexpr int CONSUMER_REGISTERS = GROUPS == 3 ? 160 : 232;
 
-/* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the threads of each,
- * then one for all consumers. */
+/* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the
+ * threads of each, then one for all consumers. */
 enum { BARRIER_TURN = 1, BARRIER_GROUP = BARRIER_TURN + 4, BARRIER_REPAIR = BARRIER_GROUP + 4 };
 
 #endif

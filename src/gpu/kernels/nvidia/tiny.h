@@ -1,13 +1,14 @@
-/* tiny.h: what the rows for short problems share: which keys a query sees, and the loop over more heads than a grid holds.
- * Such a row keeps every key in registers or static shared memory (TILE_KV of them at most), asks for all of its memory at once,
- * and so costs little more than a launch and one round trip to memory. */
+/* tiny.h: what the rows for short problems share: which keys a query sees, and the loop over more
+ * heads than a grid holds. Such a row keeps every key in registers or static shared memory (TILE_KV
+ * of them at most), asks for all of its memory at once, and so costs little more than a launch and
+ * one round trip to memory. */
 #ifndef RAPT_TINY_H
 #define RAPT_TINY_H
 
 #include "device.h"
 
-/* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next launch do the same, then waits for that work.
- * Nothing in memory may be touched before. */
+/* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
+ * launch do the same, then waits for that work. Nothing in memory may be touched before. */
 DEVICE void wait_for_predecessors(void)
 {
 #if __CUDA_ARCH__ >= 900
@@ -24,7 +25,8 @@ struct visible {
 DEVICE struct visible visible_of(const struct attention_args *a, int query)
 {
     int position = query + (a->top_left ? 0 : a->kv_tokens - a->q_tokens);
-    struct visible v = {larger(0, position - a->window_left), smaller(a->kv_tokens, position + a->window_right + 1)};
+    struct visible v = {larger(0, position - a->window_left),
+                        smaller(a->kv_tokens, position + a->window_right + 1)};
     return v;
 }
 
@@ -39,10 +41,12 @@ DEVICE float exponent_base(float maximum)
     return maximum == -INFINITY ? 0 : maximum;
 }
 
-DEVICE void store_lse(const struct attention_args *a, int b, int head, int query, float maximum_log2, float sum)
+DEVICE void store_lse(const struct attention_args *a, int b, int head, int query,
+                      float maximum_log2, float sum)
 {
     if (a->lse.data)
-        STORE(float, element_at(&a->lse, b, head, query, 0), sum == 0 ? -INFINITY : (maximum_log2 + log2_fast(sum)) * LN_2);
+        STORE(float, element_at(&a->lse, b, head, query, 0),
+              sum == 0 ? -INFINITY : (maximum_log2 + log2_fast(sum)) * LN_2);
 }
 
 /* Runs body for every (head, batch) of this block's place in the grid. */

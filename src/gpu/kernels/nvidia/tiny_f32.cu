@@ -1,13 +1,18 @@
-/* tiny_f32.cu: the forward for at most TILE_KV keys in f32. A block takes TILE_Q queries of a head, one per warp; K and V are requested
- * together and meet in static shared memory after the only barrier. Half a warp's lanes take the lower half of the channels of
- * 16 keys' scores, the other half the upper; then lane c owns output channels 4c ... 4c + 3. */
+/* tiny_f32.cu: the forward for at most TILE_KV keys in f32. A block takes TILE_Q queries of a head,
+ * one per warp; K and V are requested together and meet in static shared memory after the only
+ * barrier. Half a warp's lanes take the lower half of the channels of 16 keys' scores, the other
+ * half the upper; then lane c owns output channels 4c ... 4c + 3. */
 #include "nvidia/tiny.h"
 
 enum { PIECES = D / 4, GROUPS = TILE_KV / 16, LOADS = TILE_KV * PIECES / THREADS };
-static_assert(D == 128 && DV == D && THREADS == 32 * TILE_Q && (TILE_KV == 16 || TILE_KV == 32) && SHARED_BYTES == 0, "a warp is 128 channels wide");
+static_assert(D == 128 && DV == D && THREADS == 32 * TILE_Q && (TILE_KV == 16 || TILE_KV == 32) &&
+                  SHARED_BYTES == 0,
+              "a warp is 128 channels wide");
 
 struct tile {
-    float4 k[TILE_KV][PIECES], v[TILE_KV][PIECES]; /* k: piece c of key j lies at c ^ (j % 8), so that 8 lanes meet 8 bank groups */
+    float4 k[TILE_KV][PIECES],
+        v[TILE_KV]
+         [PIECES]; /* k: piece c of key j lies at c ^ (j % 8), so that 8 lanes meet 8 bank groups */
 };
 
 DEVICE void load_keys(const struct attention_args *a, int b, int kv_head, struct tile *tile)
@@ -16,14 +21,16 @@ DEVICE void load_keys(const struct attention_args *a, int b, int kv_head, struct
     int64_t k_row = a->k.stride[2] * 4, v_row = a->v.stride[2] * 4;
     int row = THREAD / PIECES, piece = THREAD % PIECES;
     float4 kx[LOADS], vx[LOADS];
-    UNROLL for (int i = 0; i < LOADS; i++) {
+    UNROLL for (int i = 0; i < LOADS; i++)
+    {
         int key = row + i * (THREADS / PIECES);
         kx[i] = vx[i] = float4_of(0, 0, 0, 0);
         if (key >= a->kv_tokens) continue;
         kx[i] = LOAD(float4, k + key * k_row + piece * 16);
         vx[i] = LOAD(float4, v + key * v_row + piece * 16);
     }
-    UNROLL for (int i = 0; i < LOADS; i++) {
+    UNROLL for (int i = 0; i < LOADS; i++)
+    {
         int key = row + i * (THREADS / PIECES);
         tile->k[key][piece ^ (key & 7)] = kx[i];
         tile->v[key][piece] = vx[i];
@@ -34,8 +41,10 @@ DEVICE void load_keys(const struct attention_args *a, int b, int kv_head, struct
 DEVICE float score_of(const struct tile *tile, const float4 *q, int key, int half)
 {
     float s = 0;
-    UNROLL for (int c = 0; c < PIECES / 2; c++) {
-        float4 x = q[half * (PIECES / 2) + c], y = tile->k[key][(half * (PIECES / 2) + c) ^ (key & 7)];
+    UNROLL for (int c = 0; c < PIECES / 2; c++)
+    {
+        float4 x = q[half * (PIECES / 2) + c],
+               y = tile->k[key][(half * (PIECES / 2) + c) ^ (key & 7)];
         s = fused(x.x, y.x, s);
         s = fused(x.y, y.y, s);
         s = fused(x.z, y.z, s);
@@ -54,16 +63,19 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
     FOR_EACH_HEAD(a, head, b)
     {
         float4 zero = float4_of(0, 0, 0, 0);
-        float4 q = query < a->q_tokens ? LOAD(float4, element_at(&a->q, b, head, query, 4 * lane)) : zero;
+        float4 q =
+            query < a->q_tokens ? LOAD(float4, element_at(&a->q, b, head, query, 4 * lane)) : zero;
         load_keys(a, b, head / a->group, &tile);
         queries[warp][lane] = q;
         block_barrier();
         struct visible seen = visible_of(a, query);
         float s[GROUPS], m = -INFINITY, l = 0;
-        UNROLL for (int i = 0; i < GROUPS; i++) {
+        UNROLL for (int i = 0; i < GROUPS; i++)
+        {
             int key = 16 * i + lane % 16;
             s[i] = -INFINITY;
-            if (16 * i < a->kv_tokens) s[i] = score_of(&tile, queries[warp], key, lane / 16) * a->scale;
+            if (16 * i < a->kv_tokens)
+                s[i] = score_of(&tile, queries[warp], key, lane / 16) * a->scale;
             if (!sees(seen, key)) s[i] = -INFINITY;
             m = maximum(m, s[i]);
         }
@@ -73,7 +85,8 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
         l = sum_of_16(l);
         float4 o = zero;
 #pragma unroll 4
-        for (int key = seen.first; key < seen.last; key++) { /* hidden keys are never touched, be they NaN */
+        for (int key = seen.first; key < seen.last;
+             key++) { /* hidden keys are never touched, be they NaN */
             float p = __shfl_sync(~0u, key < 16 ? s[0] : s[GROUPS - 1], key & 15);
             float4 v = tile.v[key][lane];
             o.x = fused(p, v.x, o.x);
@@ -83,7 +96,8 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
         }
         float factor = l == 0 ? 0 : 1 / l;
         if (query < a->q_tokens) {
-            STORE(float4, element_at(&a->out, b, head, query, 4 * lane), float4_of(o.x * factor, o.y * factor, o.z * factor, o.w * factor));
+            STORE(float4, element_at(&a->out, b, head, query, 4 * lane),
+                  float4_of(o.x * factor, o.y * factor, o.z * factor, o.w * factor));
             if (lane == 0) store_lse(a, b, head, query, m * LOG2_E, l);
         }
         block_barrier();

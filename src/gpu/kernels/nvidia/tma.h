@@ -1,7 +1,9 @@
-/* tma.h: the asynchronous side of sm_90a: mbarriers, tensor copies (TMA), named barriers, clusters. One PTX instruction each.
+/* tma.h: the asynchronous side of sm_90a: mbarriers, tensor copies (TMA), named barriers, clusters.
+ * One PTX instruction each.
  *
- * Shared-memory addresses are 32-bit, from shared_address(). A phase is the parity that a wait expects: a fresh mbarrier lets a
- * wait for parity 1 through at once (PTX ISA, "mbarrier"), so producers start at 1 and consumers at 0. */
+ * Shared-memory addresses are 32-bit, from shared_address(). A phase is the parity that a wait
+ * expects: a fresh mbarrier lets a wait for parity 1 through at once (PTX ISA, "mbarrier"), so
+ * producers start at 1 and consumers at 0. */
 #ifndef RAPT_NVIDIA_TMA_H
 #define RAPT_NVIDIA_TMA_H
 
@@ -9,9 +11,14 @@
 
 #define DEVICE __device__ __forceinline__
 
-DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+DEVICE uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
 
-/* ---- mbarrier --------------------------------------------------------------------------------------------------------------- */
+/* ---- mbarrier
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 DEVICE void mbarrier_init(uint32_t bar, uint32_t arrivals)
 {
@@ -19,95 +26,134 @@ DEVICE void mbarrier_init(uint32_t bar, uint32_t arrivals)
 }
 
 /* Makes the inits visible to the copy engine and to the other blocks of a cluster. */
-DEVICE void mbarrier_init_fence(void) { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+DEVICE void mbarrier_init_fence(void)
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 
 /* One arrival that also announces bytes to come from tensor copies. */
 DEVICE void mbarrier_expect(uint32_t bar, uint32_t bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
+                 : "memory");
 }
 
-DEVICE void mbarrier_arrive(uint32_t bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory"); }
+DEVICE void mbarrier_arrive(uint32_t bar)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
 
-/* At the same address in another block of the cluster. Unqualified on purpose: with .release.cluster the kernel was 30 % slower. */
+/* At the same address in another block of the cluster. Unqualified on purpose: with
+ * .release.cluster the kernel was 30 % slower. */
 DEVICE void mbarrier_arrive_at(uint32_t bar, uint32_t block)
 {
-    asm volatile("{.reg .b32 r; mapa.shared::cluster.u32 r, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [r];}" ::"r"(bar),
+    asm volatile("{.reg .b32 r; mapa.shared::cluster.u32 r, %0, %1; "
+                 "mbarrier.arrive.shared::cluster.b64 _, [r];}" ::"r"(bar),
                  "r"(block)
                  : "memory");
 }
 
 DEVICE void mbarrier_wait(uint32_t bar, uint32_t phase)
 {
-    asm volatile("{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@done bra END;\nbra AGAIN;\nEND:\n}" ::"r"(bar),
-                 "r"(phase)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .pred done;\nAGAIN:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra END;\nbra AGAIN;\nEND:\n}" ::"r"(bar),
+        "r"(phase)
+        : "memory");
 }
 
-/* ---- Tensor copies ---------------------------------------------------------------------------------------------------------- */
+/* ---- Tensor copies
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
-/* L2 policies: the values that createpolicy.fractional gives for a fraction of 1. K and V are read again by the other row
- * tiles of their head: evict last. Q is read once: evict first. */
+/* L2 policies: the values that createpolicy.fractional gives for a fraction of 1. K and V are read
+ * again by the other row tiles of their head: evict last. Q is read once: evict first. */
 #define L2_EVICT_FIRST 0x12F0000000000000ull
-#define L2_EVICT_LAST 0x14F0000000000000ull
+#define L2_EVICT_LAST  0x14F0000000000000ull
 
-DEVICE void tensor_map_prefetch(const void *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
-
-/* Coordinates innermost first; the bytes of the whole box arrive at bar, elements outside the tensor as zero. */
-DEVICE void tma_load_4d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2, int c3, uint64_t policy)
+DEVICE void tensor_map_prefetch(const void *map)
 {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/* Coordinates innermost first; the bytes of the whole box arrive at bar, elements outside the
+ * tensor as zero. */
+DEVICE void tma_load_4d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2, int c3,
+                        uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::"
+                 "cache_hint [%0], "
                  "[%1, {%3,%4,%5,%6}], [%2], %7;" ::"r"(to),
                  "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "l"(policy)
                  : "memory");
 }
 
-DEVICE void tma_load_5d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2, int c3, int c4, uint64_t policy)
+DEVICE void tma_load_5d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2, int c3,
+                        int c4, uint64_t policy)
 {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::"
+                 "cache_hint [%0], "
                  "[%1, {%3,%4,%5,%6,%7}], [%2], %8;" ::"r"(to),
                  "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "l"(policy)
                  : "memory");
 }
 
-/* To the same address, and the same barrier's address, in every block of the cluster that blocks has a bit for. */
-DEVICE void tma_multicast_5d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2, int c3, int c4, uint16_t blocks,
-                             uint64_t policy)
+/* To the same address, and the same barrier's address, in every block of the cluster that blocks
+ * has a bit for. */
+DEVICE void tma_multicast_5d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2,
+                             int c3, int c4, uint16_t blocks, uint64_t policy)
 {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint "
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes."
+                 "multicast::cluster.L2::cache_hint "
                  "[%0], [%1, {%3,%4,%5,%6,%7}], [%2], %8, %9;" ::"r"(to),
-                 "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "h"(blocks), "l"(policy)
+                 "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "h"(blocks),
+                 "l"(policy)
                  : "memory");
 }
 
 /* Orders ordinary accesses to shared memory before later ones of the copy engine and of wgmma. */
-DEVICE void async_proxy_fence(void) { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+DEVICE void async_proxy_fence(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
-/* ---- Named barriers, registers, clusters ------------------------------------------------------------------------------------ */
+/* ---- Named barriers, registers, clusters
+ * ------------------------------------------------------------------------------------ */
 
-DEVICE void named_barrier_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-DEVICE void named_barrier_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+DEVICE void named_barrier_sync(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+DEVICE void named_barrier_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
-/* Every warp of the warpgroup executes it. Multiples of 8, 24 ... 256; a block owns no more than it was launched with. */
+/* Every warp of the warpgroup executes it. Multiples of 8, 24 ... 256; a block owns no more than it
+ * was launched with. */
 template <int COUNT> DEVICE void registers_release(void)
 {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-template <int COUNT> DEVICE void registers_claim(void) { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT)); }
+template <int COUNT> DEVICE void registers_claim(void)
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
 
 /* True in one lane of the warp, always the same one. */
 DEVICE bool elect_lane(void)
 {
     uint32_t chosen;
-    asm volatile("{.reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p;}" : "=r"(chosen));
+    asm volatile("{.reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p;}"
+                 : "=r"(chosen));
     return chosen;
 }
 
 DEVICE void cluster_sync(void)
 {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
 }
 
 DEVICE uint32_t cluster_rank(void)
@@ -120,10 +166,14 @@ DEVICE uint32_t cluster_rank(void)
 /* 16 bytes of zeros, or four words, in shared memory. */
 DEVICE void shared_store4(uint32_t at, int a, int b, int c, int d)
 {
-    asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+    asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d)
+                 : "memory");
 }
 
-DEVICE void shared_store(uint32_t at, uint32_t x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x) : "memory"); }
+DEVICE void shared_store(uint32_t at, uint32_t x)
+{
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x) : "memory");
+}
 
 DEVICE uint32_t shared_load(uint32_t at)
 {
@@ -136,13 +186,19 @@ DEVICE uint32_t shared_load(uint32_t at)
 DEVICE uint32_t shared_compare_and_swap(uint32_t at, uint32_t expected, uint32_t x)
 {
     uint32_t old;
-    asm volatile("atom.shared.cas.b32 %0, [%1], %2, %3;" : "=r"(old) : "r"(at), "r"(expected), "r"(x) : "memory");
+    asm volatile("atom.shared.cas.b32 %0, [%1], %2, %3;"
+                 : "=r"(old)
+                 : "r"(at), "r"(expected), "r"(x)
+                 : "memory");
     return old;
 }
 
 DEVICE void shared_load4(uint32_t at, int &a, int &b, int &c, int &d)
 {
-    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(at) : "memory");
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
+                 : "r"(at)
+                 : "memory");
 }
 
 #endif
