@@ -10,7 +10,8 @@ for f in $sources; do
     [ -f "$f" ] || continue
     grep -nP '\t' "$f" /dev/null | head -3 | grep . && complain "$f: tab"
     grep -nP ' +$' "$f" /dev/null | head -3 | grep . && complain "$f: trailing blank"
-    awk -v f="$f" 'length > 120 { print f ":" NR ": over 120 columns"; exit 1 }' "$f" || bad=1
+    case $f in *.def) limit=160 ;; *) limit=120 ;; esac # the tables are wide
+    awk -v f="$f" -v limit=$limit 'length > limit { print f ":" NR ": over " limit " columns"; exit 1 }' "$f" || bad=1
     [ "$(wc -l < "$f")" -le 600 ] || complain "$f: over 600 lines"
     [ -z "$(tail -c 1 "$f")" ] || complain "$f: no newline at the end"
     case $(head -n 1 "$f") in
