@@ -62,7 +62,7 @@ demo() {
     make -s -j"$jobs" B=build/demo $options all
     sample=tests/data/smollm2-layer17.safetensors
     rapt=build/demo/rapt
-    "$rapt" info
+    "$rapt" info | sed "/^Kernels/,\$d"
     say "attention of a real language model (q, k, v of one layer, against the f64 result stored beside them):"
     "$rapt" run "$sample" --causal --verify
     say "a longer problem, for the speed:"
