@@ -99,6 +99,18 @@ static double forward_bytes(const struct problem_line *line)
     return bytes;
 }
 
+/* Elements of one head's scores that causal_mask hides. */
+static double hidden_elements(const struct problem_line *line)
+{
+    int64_t offset = line->align == RAPT_TOP_LEFT ? 0 : line->kv_tokens - line->q_tokens;
+    double sum = 0;
+    for (int64_t i = 0; i < line->q_tokens; i++) {
+        int64_t visible = i + offset + 1 > 0 ? i + offset + 1 : 0;
+        if (visible < line->kv_tokens) sum += (double)(line->kv_tokens - visible);
+    }
+    return sum;
+}
+
 double problem_bytes(const struct problem_line *line)
 {
     double b = (double)line->batch, h = (double)line->q_heads, g = (double)line->kv_heads,
@@ -112,8 +124,8 @@ double problem_bytes(const struct problem_line *line)
         return b * h * q * d * (own + out);
     case OP_softmax:
         return b * h * q * kv * (own + out);
-    case OP_causal_mask:
-        return b * h * q * kv * own;
+    case OP_causal_mask: /* what it hides; the rest is not looked at */
+        return b * h * hidden_elements(line) * own;
     case OP_qk:
         return b * (h * q * d * own + g * kv * d * cache + h * q * kv * out);
     case OP_pv:

@@ -104,11 +104,21 @@ static const struct argp bench_argp = {
     "A LINE is one argument: \"forward bf16 b1 h32/8 q4096 kv4096 d128 causal\". A FILE holds a "
     "line each; - is the standard input. Arithmetic is counted as 2 flop for each product of "
     "visible pairs, memory as each input and output once. The ceiling on a CPU is the slower of "
-    "multiply-adds in registers and a stream of reads, over the same threads; on a GPU, copies "
-    "within the device for problems that are bound by memory.",
+    "multiply-adds in registers and a stream over as many bytes, over the same threads: of reads "
+    "for forward, qk and pv, of copies (read + write) for operations that read as they write, of "
+    "writes for causal_mask. On a GPU it is copies within the device, for problems that are bound "
+    "by memory.",
     children,
     NULL,
     NULL};
+
+/* The stream that an operation is compared with on a CPU. */
+static const enum traffic traffic_of[] = {
+    [OP_forward] = TRAFFIC_READS,       [OP_rope] = TRAFFIC_COPIES,
+    [OP_softmax] = TRAFFIC_COPIES,      [OP_qk] = TRAFFIC_READS,
+    [OP_pv] = TRAFFIC_READS,            [OP_causal_mask] = TRAFFIC_WRITES,
+    [OP_kv_replicate] = TRAFFIC_COPIES, [OP_kv_append] = TRAFFIC_COPIES,
+};
 
 /* What binds the problem on this device, at most. rate 0: unknown. */
 struct limit {
@@ -117,18 +127,19 @@ struct limit {
 };
 
 static struct limit limit_of(struct bench *bench, const struct device *device,
-                             const struct bench_case *c, double seconds, struct ceiling *reads)
+                             const struct bench_case *c, double seconds, struct ceiling *stream)
 {
     struct limit limit = {0};
     double flops = problem_flops(&c->line), bytes = problem_bytes(&c->line);
     if (!device->is_cpu) {
         if (!bench_is_bound_by_memory(&c->line)) return limit;
         if (bench->copies.rate <= 0) bench->copies = ceiling_gpu_copies((struct device *)device);
-        *reads = bench->copies;
+        *stream = bench->copies;
     } else {
-        *reads = ceiling_cpu_reads(c->working_set, device->info.compute_units);
+        *stream =
+            ceiling_cpu_memory(traffic_of[c->line.op], c->working_set, device->info.compute_units);
     }
-    double memory = reads->rate > 0 ? bytes / reads->rate : 0, arithmetic = 0;
+    double memory = stream->rate > 0 ? bytes / stream->rate : 0, arithmetic = 0;
     struct ceiling *f = &bench->flops[c->line.dtype == RAPT_BF16];
     if (device->is_cpu && flops > 0) {
         if (f->rate <= 0) *f = ceiling_cpu_flops(c->line.dtype, device->info.compute_units);
@@ -137,7 +148,7 @@ static struct limit limit_of(struct bench *bench, const struct device *device,
     if (arithmetic > memory)
         limit = (struct limit){f->rate * 1e-9, arithmetic / seconds, "GFLOP/s", f->what};
     else if (memory > 0)
-        limit = (struct limit){reads->rate * 1e-9, memory / seconds, "GB/s", reads->what};
+        limit = (struct limit){stream->rate * 1e-9, memory / seconds, "GB/s", stream->what};
     return limit;
 }
 
@@ -190,12 +201,12 @@ static void print_row(const struct bench_case *c, const struct limit *limit)
 static int run_line(struct bench *bench, struct device *device, const struct problem_line *line)
 {
     struct bench_case c;
-    struct ceiling reads;
+    struct ceiling stream;
     int code = bench_case_open(device, &bench->where, line, bench->rotate, &c);
     if (code) return code;
     code = bench_case_time(&c, bench->seconds);
     if (!code) {
-        struct limit limit = limit_of(bench, device, &c, c.times.median, &reads);
+        struct limit limit = limit_of(bench, device, &c, c.times.median, &stream);
         if (bench->json) code = print_json_row(device, &c, &limit);
         else if (bench->csv) print_csv_row(device, &c, &limit);
         else print_row(&c, &limit);

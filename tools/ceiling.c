@@ -33,7 +33,7 @@ static void *member_main(void *argument)
     struct member *me = argument;
     struct team *team = me->team;
     if (me->bytes)
-        memset(me->memory, 1, me->bytes); /* first touched by its reader, so that it lies near it */
+        memset(me->memory, 1, me->bytes); /* first touched by its user, so that it lies near it */
     atomic_fetch_add(&team->ready, 1);
     while (!atomic_load(&team->go)) sched_yield();
     double start = seconds_now(), done = team->work(&team->stop, me->memory, me->bytes);
@@ -76,7 +76,7 @@ static double best_rate(loop work, int64_t threads, char *memory, size_t bytes)
     if (threads < 1 || threads > MAX_THREADS) return 0;
     struct member *members = calloc((size_t)threads, sizeof *members);
     double best = 0;
-    size_t share = bytes / (size_t)threads / 256 * 256;
+    size_t share = bytes / (size_t)threads / 512 * 512;
     for (int64_t i = 0; members && i < threads; i++) {
         members[i].memory = memory ? memory + share * (size_t)i : NULL;
         members[i].bytes = share;
@@ -99,17 +99,25 @@ struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads)
     return ceiling;
 }
 
-struct ceiling ceiling_cpu_reads(double bytes, int64_t threads)
+struct ceiling ceiling_cpu_memory(enum traffic traffic, double bytes, int64_t threads)
 {
+    static const char *const names[TRAFFICS] = {[TRAFFIC_READS] = "reads of %.3g MB",
+                                                [TRAFFIC_COPIES] = "copies of %.3g MB, read + write",
+                                                [TRAFFIC_WRITES] = "writes of %.3g MB"};
     struct ceiling ceiling = {0};
     size_t least = (size_t)threads << 16, most = (size_t)1 << 30,
            size = bytes < (double)most ? (size_t)bytes : most;
     if (size < least) size = least;
-    char *memory = aligned_alloc(4096, (size + 4095) / 4096 * 4096);
-    if (memory) ceiling.rate = best_rate(loop_reads(), threads, memory, size);
+    char *memory = aligned_alloc(4096, (size + 4095) / 4096 * 4096), *end = ceiling.what;
+    loop work;
+    for (int i = 0; memory && (work = loop_memory(traffic, i)); i++) {
+        double rate = best_rate(work, threads, memory, size);
+        if (rate > ceiling.rate) ceiling.rate = rate;
+    }
     free(memory);
-    snprintf(ceiling.what, sizeof ceiling.what, "reads of %.3g MB, %" PRId64 " thread%s",
-             (double)size * 1e-6, threads, threads == 1 ? "" : "s");
+    end += snprintf(end, sizeof ceiling.what, names[traffic], (double)size * 1e-6);
+    snprintf(end, sizeof ceiling.what - (size_t)(end - ceiling.what), ", %" PRId64 " thread%s",
+             threads, threads == 1 ? "" : "s");
     return ceiling;
 }
 

@@ -1,8 +1,9 @@
-/* ceiling.h: what this machine can do at most, measured: arithmetic in registers and a stream of
- * reads. */
+/* ceiling.h: what this machine can do at most, measured: arithmetic in registers, and streams of
+ * reads, copies and writes. */
 #ifndef RAPT_TOOLS_CEILING_H
 #define RAPT_TOOLS_CEILING_H
 
+#include "ceiling_loops.h"
 #include "device.h"
 
 struct ceiling {
@@ -13,9 +14,10 @@ struct ceiling {
 /* Multiply-adds (2 flop each) of the CPU's best instructions for the dtype, over threads at once.
  */
 struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads);
-/* Reads of a buffer of so many bytes (64 KiB ... 1 GiB of it), again and again, over threads at
- * once. */
-struct ceiling ceiling_cpu_reads(double bytes, int64_t threads);
+/* The traffic over a buffer of so many bytes (64 KiB a thread ... 1 GiB of it), again and again,
+ * over threads at once. A copy counts its bytes as read and as written, over a buffer that holds
+ * both its sides; nothing else that the hardware moves counts, such as lines it reads to write. */
+struct ceiling ceiling_cpu_memory(enum traffic traffic, double bytes, int64_t threads);
 /* Copies within a GPU's memory; each byte counts as read and as written. */
 struct ceiling ceiling_gpu_copies(struct device *device);
 

@@ -1,11 +1,12 @@
 /* ceiling_loops.c: the fastest loops of each instruction set: multiply-adds in registers, and
- * reads. */
+ * reads, copies and writes of memory. */
 #include "ceiling_loops.h"
 
 #include "base/cpuid.h"
 #include "rapt/rapt.h"
 
 #include <stdint.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -26,7 +27,7 @@ enum { BATCH = 2000 };
 /* A loop over the chains, with VECTOR, START, OPERATION(x) and KEEP(x) as defined where it is used.
  * flop: of one operation. */
 #define FLOP_LOOP(name, isa, chains, count, flop)                                                  \
-    isa static double name(atomic_int *stop, const char *memory, size_t bytes)                     \
+    isa static double name(atomic_int *stop, char *memory, size_t bytes)                     \
     {                                                                                              \
         const double step = (double)BATCH * (count) * (flop);                                      \
         double done = 0;                                                                           \
@@ -82,7 +83,7 @@ struct tile_configuration {
 };
 
 /* Four accumulators, two tiles of each operand: 16 x 16 x 32 multiply-adds an instruction. */
-AMX static double tiles_amx_bf16(atomic_int *stop, const char *memory, size_t bytes)
+AMX static double tiles_amx_bf16(atomic_int *stop, char *memory, size_t bytes)
 {
     struct tile_configuration configuration = {.palette = 1};
     double done = 0;
@@ -113,7 +114,7 @@ AMX static double tiles_amx_bf16(atomic_int *stop, const char *memory, size_t by
     return done;
 }
 
-AVX512 static double read_avx512(atomic_int *stop, const char *memory, size_t bytes)
+AVX512 static double read_avx512(atomic_int *stop, char *memory, size_t bytes)
 {
     __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
     double done = 0;
@@ -129,7 +130,7 @@ AVX512 static double read_avx512(atomic_int *stop, const char *memory, size_t by
     return done;
 }
 
-AVX2 static double read_avx2(atomic_int *stop, const char *memory, size_t bytes)
+AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes)
 {
     __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0;
     double done = 0;
@@ -145,6 +146,52 @@ AVX2 static double read_avx2(atomic_int *stop, const char *memory, size_t bytes)
     KEEP(s0);
     return done;
 }
+
+/* clang-format off */
+/* Copies from the first half of the memory to the second, and fills, with STORE(p, x). */
+#define WRITE_LOOPS(suffix, isa, vector, step, LOAD, STORE, ZERO)                                  \
+    isa static double copy_##suffix(atomic_int *stop, char *memory, size_t bytes)                  \
+    {                                                                                              \
+        double done = 0;                                                                           \
+        char *to = memory + bytes / 2;                                                             \
+        for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)           \
+            for (size_t i = 0; i < bytes / 2; i += 4 * (step)) {                                   \
+                vector x0 = LOAD((const void *)(memory + i)),                                      \
+                       x1 = LOAD((const void *)(memory + i + (step))),                             \
+                       x2 = LOAD((const void *)(memory + i + 2 * (step))),                         \
+                       x3 = LOAD((const void *)(memory + i + 3 * (step)));                         \
+                STORE((void *)(to + i), x0);                                                       \
+                STORE((void *)(to + i + (step)), x1);                                              \
+                STORE((void *)(to + i + 2 * (step)), x2);                                          \
+                STORE((void *)(to + i + 3 * (step)), x3);                                          \
+            }                                                                                      \
+        _mm_sfence();                                                                              \
+        return done;                                                                               \
+    }                                                                                              \
+    isa static double write_##suffix(atomic_int *stop, char *memory, size_t bytes)                 \
+    {                                                                                              \
+        double done = 0;                                                                           \
+        vector x = ZERO();                                                                         \
+        for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)           \
+            for (char *at = memory; at < memory + bytes; at += 4 * (step)) {                       \
+                STORE((void *)at, x);                                                              \
+                STORE((void *)(at + (step)), x);                                                   \
+                STORE((void *)(at + 2 * (step)), x);                                               \
+                STORE((void *)(at + 3 * (step)), x);                                               \
+                KEEP(x);                                                                           \
+            }                                                                                      \
+        _mm_sfence();                                                                              \
+        return done;                                                                               \
+    }
+/* clang-format on */
+
+WRITE_LOOPS(avx512, AVX512, __m512i, 64, _mm512_load_si512, _mm512_store_si512,
+            _mm512_setzero_si512)
+WRITE_LOOPS(avx512_stream, AVX512, __m512i, 64, _mm512_load_si512, _mm512_stream_si512,
+            _mm512_setzero_si512)
+WRITE_LOOPS(avx2, AVX2, __m256i, 32, _mm256_load_si256, _mm256_store_si256, _mm256_setzero_si256)
+WRITE_LOOPS(avx2_stream, AVX2, __m256i, 32, _mm256_load_si256, _mm256_stream_si256,
+            _mm256_setzero_si256)
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -166,7 +213,7 @@ FLOP_LOOP(matrix_neon_bf16, NEON_BF16, CHAINS_24, 24, 16 * 2)
 #endif
 
 /* Portable forms: as fast as the compiler makes them. */
-static double fma_plain(atomic_int *stop, const char *memory, size_t bytes)
+static double fma_plain(atomic_int *stop, char *memory, size_t bytes)
 {
     float x[64];
     double done = 0;
@@ -181,7 +228,7 @@ static double fma_plain(atomic_int *stop, const char *memory, size_t bytes)
     return done;
 }
 
-static double read_plain(atomic_int *stop, const char *memory, size_t bytes)
+static double read_plain(atomic_int *stop, char *memory, size_t bytes)
 {
     const uint64_t *words = (const uint64_t *)(const void *)memory;
     uint64_t sum[8] = {0};
@@ -190,6 +237,22 @@ static double read_plain(atomic_int *stop, const char *memory, size_t bytes)
         for (size_t i = 0; i < bytes / 8; i += 8)
             for (size_t c = 0; c < 8; c++) sum[c] |= words[i + c];
     __asm__ volatile("" : : "r"(sum) : "memory");
+    return done;
+}
+
+static double copy_plain(atomic_int *stop, char *memory, size_t bytes)
+{
+    double done = 0;
+    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
+        memcpy(memory + bytes / 2, memory, bytes / 2);
+    return done;
+}
+
+static double write_plain(atomic_int *stop, char *memory, size_t bytes)
+{
+    double done = 0;
+    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
+        memset(memory, (int)done & 1, bytes);
     return done;
 }
 
@@ -212,16 +275,29 @@ static const struct flop_loop {
     {0, 0, fma_plain, "f32 multiply-adds"},
 };
 
-static const struct read_loop {
+/* For each traffic, the rows of the first features that are here serve. */
+static const struct memory_loop {
     uint64_t features;
+    enum traffic traffic;
     loop work;
-} read_rows[] = {
+} memory_rows[] = {
 #if defined(__x86_64__)
-    {CPU_AVX512, read_avx512},
-    {CPU_AVX2, read_avx2},
+    {CPU_AVX512, TRAFFIC_READS, read_avx512},
+    {CPU_AVX512, TRAFFIC_COPIES, copy_avx512},
+    {CPU_AVX512, TRAFFIC_COPIES, copy_avx512_stream},
+    {CPU_AVX512, TRAFFIC_WRITES, write_avx512},
+    {CPU_AVX512, TRAFFIC_WRITES, write_avx512_stream},
+    {CPU_AVX2, TRAFFIC_READS, read_avx2},
+    {CPU_AVX2, TRAFFIC_COPIES, copy_avx2},
+    {CPU_AVX2, TRAFFIC_COPIES, copy_avx2_stream},
+    {CPU_AVX2, TRAFFIC_WRITES, write_avx2},
+    {CPU_AVX2, TRAFFIC_WRITES, write_avx2_stream},
 #endif
-    {0, read_plain},
+    {0, TRAFFIC_READS, read_plain},
+    {0, TRAFFIC_COPIES, copy_plain},
+    {0, TRAFFIC_WRITES, write_plain},
 };
+enum { MEMORY_ROWS = sizeof memory_rows / sizeof *memory_rows };
 
 /* Linux gives a process the tile registers when it asks for them. */
 static int has(uint64_t features)
@@ -242,9 +318,11 @@ loop loop_flops(int64_t dtype, const char **name)
     return row->work;
 }
 
-loop loop_reads(void)
+loop loop_memory(enum traffic traffic, int number)
 {
-    const struct read_loop *row = read_rows;
-    while (!has(row->features)) row++;
-    return row->work;
+    const struct memory_loop *row = memory_rows, *end = memory_rows + MEMORY_ROWS;
+    while (row->traffic != traffic || !has(row->features)) row++;
+    for (uint64_t features = row->features; row < end && row->features == features; row++)
+        if (row->traffic == traffic && number-- == 0) return row->work;
+    return NULL;
 }

@@ -7,11 +7,17 @@
 #include <stdint.h>
 
 /* Works until *stop is not 0 and returns the flop or the bytes that it did. memory (64-byte
- * aligned) and bytes (a multiple of 256) are a reader's. */
-typedef double (*loop)(atomic_int *stop, const char *memory, size_t bytes);
+ * aligned) and bytes (a multiple of 512) are those of a loop over memory. */
+typedef double (*loop)(atomic_int *stop, char *memory, size_t bytes);
+
+/* What a loop over memory does with it. A copy goes from the first half to the second, and each
+ * byte counts as read and as written. */
+enum traffic { TRAFFIC_READS, TRAFFIC_COPIES, TRAFFIC_WRITES, TRAFFICS };
 
 /* This CPU's fastest multiply-adds for the dtype; *name says which. */
 loop loop_flops(int64_t dtype, const char **name);
-loop loop_reads(void);
+/* The loops of this CPU's widest vectors for the traffic, one call each: number 0, 1, ...; NULL past
+ * the last. Writes come through the caches and around them: which is faster depends on the size. */
+loop loop_memory(enum traffic traffic, int number);
 
 #endif

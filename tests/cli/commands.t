@@ -194,6 +194,19 @@ tap.ok(
     "bench: decode takes K and V in turn, prefill does not",
     rows,
 )
+rows = rapt("bench", *quick, "--json", "causal_mask f32 b1 h1 q9 kv9", "rope f32 b1 h1 q9 d8").out
+rows = [json.loads(line) for line in rows.splitlines()]
+tap.near(
+    rows[0]["gbytes_per_s"] * rows[0]["time_ms"]["median"] * 1e6,
+    4 * 9 * 8 / 2,
+    1e-3,
+    "bench: a causal mask counts the elements that it hides",
+)
+tap.ok(
+    rows[0]["ceiling_of"].startswith("writes") and rows[1]["ceiling_of"].startswith("copies"),
+    "bench: the stream that an operation is compared with",
+    rows,
+)
 row = json.loads(rapt("bench", *quick, "--json", "--rotate", 1, DECODE).out)
 tap.equal(row["rotated"], 1, "bench --rotate 1")
 row = json.loads(rapt("bench", *quick, "--json", "--threads", 1, LINE).out)
