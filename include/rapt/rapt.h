@@ -6,17 +6,18 @@
  *     s   = scale * dot(q[b,h,i,:], k[b,g,j,:])
  *     s   = softcap * tanh(s / softcap)                       if softcap > 0
  *     s   = s + bias[b,h,i,j] - alibi_slope[h] * |i + offset - j|
- *     s   = -inf                                              where mask, causal, window or length
- * hide key j p   = exp(s - m) / (exp(sink[h] - m) + sum_j exp(s - m))          m: maximum over s
- * and sink out[b,h,i,:] = sum_j p v[b,g,j,:]          lse[b,h,i] = log(exp(sink[h]) + sum_j exp(s))
+ *     s   = -inf             where mask, causal, window or length hide key j
+ *     p   = exp(s - m) / (exp(sink[h] - m) + sum_j exp(s - m))      m: maximum over s and sink
+ *     out[b,h,i,:] = sum_j p v[b,g,j,:]
+ *     lse[b,h,i]   = log(exp(sink[h]) + sum_j exp(s))
  *
  * docs/SEMANTICS.md defines every corner (empty rows, NaN, alignment, rounding). Typical use:
  *
  *     rapt_context *context; rapt_open(&context, NULL);
  *     rapt_attention a = {.struct_size = sizeof a, .causal = 1};
  *     a.q = rapt_tensor_bthd(q, RAPT_F32, 1, 32, 512, 128);     ... k, v, out alike
- *     if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) fprintf(stderr, "%s\n",
- * rapt_last_error()); rapt_close(&context);
+ *     if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) puts(rapt_last_error());
+ *     rapt_close(&context);
  *
  * Threads: every function may be called from any thread at once, except that an object must not be
  * closed or destroyed while another thread uses it. Nothing here prints or aborts.
@@ -119,16 +120,15 @@ static inline rapt_tensor rapt_tensor_bthd(const void *data, rapt_dtype dtype, i
 typedef struct rapt_context rapt_context;
 typedef struct rapt_device rapt_device;
 typedef struct rapt_plan rapt_plan;
-typedef void
-    *rapt_stream; /* CUstream, hipStream_t, or NULL: the default stream; ignored on a CPU */
+/* CUstream, hipStream_t, or NULL: the default stream; ignored on a CPU. */
+typedef void *rapt_stream;
 
 /* Structs whose first field is struct_size grow at the end: set it to sizeof of the struct you
  * compiled with, zero the rest. A library older than your header refuses a tail that is not zero;
  * it never ignores one. */
 typedef struct rapt_config {
     uint64_t struct_size;
-    int64_t threads; /* of the CPU device, the caller's included; 0: RAPT_THREADS, else every CPU
-                        allowed */
+    int64_t threads;      /* of the CPU device, the caller's included; 0: RAPT_THREADS, else all */
     const char *backends; /* NULL: all; else a comma list of cuda, hip, cpu, e.g. "cpu" */
 } rapt_config;
 
@@ -193,39 +193,37 @@ enum { RAPT_BOTTOM_RIGHT = 0, RAPT_TOP_LEFT = 1 };
  * I64. Only 64-bit fields, no padding. */
 typedef struct rapt_attention {
     uint64_t struct_size;
-    rapt_tensor q;    /* [B, Hq, Sq, D] F32, F16 or BF16; Hq a multiple of Hkv */
-    rapt_tensor k;    /* [B, Hkv, Skv, D]; paged: [page, Hkv, tokens of a page, D] */
-    rapt_tensor v;    /* [B, Hkv, Skv, Dv]; paged alike */
-    rapt_tensor out;  /* [B, Hq, Sq, Dv] F32 or q's dtype; must not overlap an input */
-    rapt_tensor lse;  /* optional [B, Hq, Sq, 1] F32: natural logarithm */
-    rapt_tensor bias; /* optional [B, Hq, Sq, Skv] F32 or q's dtype, all axes broadcast: added to
-                         the scores */
-    rapt_tensor mask; /* optional [B, Hq, Sq, Skv] U8, all axes broadcast: 0 hides */
-    rapt_tensor alibi_slope; /* optional [B, Hq, 1, 1] F32, batch broadcast */
-    rapt_tensor sink;    /* optional [B, Hq, 1, 1] F32, batch broadcast: a logit without a value */
-    rapt_tensor q_start; /* ragged queries [B + 1, 1, 1, 1]: sequence b has tokens q_start[b] ...
-                            q_start[b+1] - 1 of q, out, lse [1, Hq, total, .]; bias, mask, weights
-                            are then [1, Hq, total, Skv] */
-    rapt_tensor
-        kv_start; /* ragged keys alike, of k and v [1, Hkv, total, .]; the longest is read from the
-                     data, so bias, mask and weights need at least that many columns */
-    rapt_tensor kv_length;  /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
-    rapt_tensor page_table; /* paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t /
-                               P], row t % P */
-    rapt_tensor q_scale, k_scale,
-        v_scale; /* I8 data: value = scale * data. [B, H, S, C / block], all axes broadcast */
-    rapt_tensor
-        weights;    /* optional [B, Hq, Sq, Skv] F32, F16 or BF16: receives p, 0 where hidden */
-    double scale;   /* 0: 1 / sqrt(D); may be negative */
-    double softcap; /* 0: none */
-    int64_t causal; /* 1: key j visible iff j <= i + offset */
-    int64_t align; /* RAPT_BOTTOM_RIGHT: offset = kv_length - q_length, per sequence; RAPT_TOP_LEFT:
-                      0 */
-    int64_t window_left,
-        window_right; /* 0: open; RAPT_WINDOW(n): keys i+offset-n ... / ... i+offset+n, inclusive */
-    int64_t batch_invariant; /* 1: a sequence's bits do not depend on its neighbours or its place in
-                                the batch */
-    const char *kernel;      /* NULL: the best; else the kernel of this name or a refusal */
+    rapt_tensor q;   /* [B, Hq, Sq, D] F32, F16 or BF16; Hq a multiple of Hkv */
+    rapt_tensor k;   /* [B, Hkv, Skv, D]; paged: [page, Hkv, tokens of a page, D] */
+    rapt_tensor v;   /* [B, Hkv, Skv, Dv]; paged alike */
+    rapt_tensor out; /* [B, Hq, Sq, Dv] F32 or q's dtype; must not overlap an input */
+    rapt_tensor lse; /* optional [B, Hq, Sq, 1] F32: natural logarithm */
+    /* Optional [B, Hq, Sq, Skv], all axes broadcast: bias, F32 or q's dtype, is added to the
+     * scores; mask, U8, hides where it is 0. */
+    rapt_tensor bias, mask;
+    /* Optional [B, Hq, 1, 1] F32, batch broadcast: sink is a logit without a value. */
+    rapt_tensor alibi_slope, sink;
+    /* Ragged batch [B + 1, 1, 1, 1]: sequence b has tokens q_start[b] ... q_start[b+1] - 1 of q,
+     * out, lse [1, Hq, total, .], and bias, mask, weights are [1, Hq, total, Skv]; kv_start alike,
+     * of k and v [1, Hkv, total, .]. The longest kv sequence is read from the data, so bias, mask
+     * and weights need at least that many columns. */
+    rapt_tensor q_start, kv_start;
+    rapt_tensor kv_length; /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
+    /* Paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t / P], row t % P. */
+    rapt_tensor page_table;
+    /* I8 data: value = scale * data. [B, H, S, C / block], all axes broadcast. */
+    rapt_tensor q_scale, k_scale, v_scale;
+    rapt_tensor weights; /* optional [B, Hq, Sq, Skv] F32, F16, BF16: receives p, 0 where hidden */
+    double scale;        /* 0: 1 / sqrt(D); may be negative */
+    double softcap;      /* 0: none */
+    int64_t causal;      /* 1: key j visible iff j <= i + offset */
+    /* RAPT_BOTTOM_RIGHT: offset = kv_length - q_length, per sequence; RAPT_TOP_LEFT: 0. */
+    int64_t align;
+    /* 0: open; RAPT_WINDOW(n): keys i+offset-n ... and ... i+offset+n, both ends included. */
+    int64_t window_left, window_right;
+    /* 1: a sequence's bits do not depend on its neighbours or its place in the batch. */
+    int64_t batch_invariant;
+    const char *kernel; /* NULL: the best; else the kernel of this name or a refusal */
 } rapt_attention;
 
 /* Chooses a kernel for the shapes, strides, dtypes and options of a; data pointers are ignored (an
@@ -277,48 +275,53 @@ typedef struct rapt_rope_args {
     double attention_factor; /* YARN: multiplies cos and sin; 0: 0.1 ln(factor) + 1 */
 } rapt_rope_args;
 
-typedef struct rapt_softmax_args { /* out[..., :] = softmax(x[..., :]); a row of -inf gives zeros;
-                                      out may be x */
+/* out[..., :] = softmax(x[..., :]); a row of -inf gives zeros; out may be x. */
+typedef struct rapt_softmax_args {
     uint64_t struct_size;
     rapt_tensor x, out; /* [B, H, Sq, Skv] F32, F16, BF16 */
 } rapt_softmax_args;
 
-typedef struct rapt_qk_args { /* out = scale * q k^T */
+/* out = scale * q k^T */
+typedef struct rapt_qk_args {
     uint64_t struct_size;
     rapt_tensor q, k, out; /* [B, Hq, Sq, D], [B, Hkv, Skv, D], [B, Hq, Sq, Skv] */
     double scale;          /* 0: 1 / sqrt(D) */
 } rapt_qk_args;
 
-typedef struct rapt_pv_args { /* out = weights v; a weight of 0 does not touch its value */
+/* out = weights v; a weight of 0 does not touch its value. */
+typedef struct rapt_pv_args {
     uint64_t struct_size;
     rapt_tensor weights, v, out; /* [B, Hq, Sq, Skv], [B, Hkv, Skv, Dv], [B, Hq, Sq, Dv] */
 } rapt_pv_args;
 
-typedef struct rapt_causal_mask_args { /* x = -inf where key > query + offset, in place */
+/* x = -inf where key > query + offset, in place. */
+typedef struct rapt_causal_mask_args {
     uint64_t struct_size;
     rapt_tensor x; /* [B, H, Sq, Skv] F32, F16, BF16 */
     int64_t align;
 } rapt_causal_mask_args;
 
-typedef struct rapt_kv_replicate_args { /* KV head g becomes heads g * group ... g * group + group -
-                                           1 */
+/* KV head g becomes heads g * group ... g * group + group - 1: [B, Hkv, S, D|Dv] ->
+ * [B, Hq, S, D|Dv], K and V in one launch. */
+typedef struct rapt_kv_replicate_args {
     uint64_t struct_size;
-    rapt_tensor k, v, k_out, v_out; /* [B, Hkv, S, D|Dv] -> [B, Hq, S, D|Dv]; both in one launch */
+    rapt_tensor k, v, k_out, v_out;
 } rapt_kv_replicate_args;
 
-typedef struct rapt_kv_append_args { /* new tokens behind those that a cache holds */
+/* New tokens behind those that a cache holds. */
+typedef struct rapt_kv_append_args {
     uint64_t struct_size;
     rapt_tensor k_new, v_new; /* [B, Hkv, S, D|Dv]; ragged: [1, Hkv, total, .] with q_start */
     rapt_tensor k, v;         /* the cache, plain or paged as in rapt_attention */
     rapt_tensor kv_length; /* [B, 1, 1, 1]: tokens held before this call; absent: 0. Not changed */
     rapt_tensor q_start, page_table;
     rapt_tensor k_scale, v_scale; /* I8 cache: receives the scales */
-    const rapt_rope_args *rope;   /* NULL: none; else K is rotated on the way; x and out unused,
-                                     position absent:   kv_length + 0, 1, 2, ... */
+    /* NULL: none; else K is rotated on the way; x and out are unused, an absent position counts
+     * kv_length + 0, 1, 2, ... */
+    const rapt_rope_args *rope;
 } rapt_kv_append_args;
 
-/* Each: INVALID or UNSUPPORTED with a sentence and nothing written, or OK; asynchronous on a GPU.
- */
+/* OK, or INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU. */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream);
