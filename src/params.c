@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 
 enum {
@@ -35,6 +36,9 @@ enum extent {
     FREE,
     EXTENTS
 };
+
+/* rapt_attention before kv_layout. */
+enum { FIRST_SIZE = offsetof(rapt_attention, kv_layout) };
 
 enum { INPUT = 0, OUTPUT = 1, REQUIRED = 2 };
 
@@ -263,11 +267,41 @@ static rapt_status find_dimensions(struct problem *p, const char *function)
     return RAPT_OK;
 }
 
+rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int64_t kv_layout,
+                                int ragged, const char *function)
+{
+    const rapt_tensor *tensors[2] = {k, v};
+    rapt_status status = check_flag(kv_layout, RAPT_KV_BLOCKED, "kv_layout", function);
+    if (status || kv_layout == RAPT_KV_STRIDED) return status;
+    if (ragged)
+        return fail(RAPT_INVALID,
+                    "%s: kv_start is given and kv_layout is blocked (blocked keys "
+                    "are a cache, plain or paged)",
+                    function);
+    for (int i = 0; i < 2; i++) {
+        const rapt_tensor *t = tensors[i];
+        char name = i ? 'v' : 'k';
+        if (!(D_FLOAT >> t->dtype & 1))
+            return fail(RAPT_INVALID, "%s: %c is %s (blocked it must be f32, f16 or bf16)",
+                        function, name, dtype_name(t->dtype));
+        if (t->size[2] % RAPT_KV_BLOCK || t->size[3] % RAPT_KV_BLOCK)
+            return fail(
+                RAPT_INVALID, "%s: %c has %lld tokens and %lld channels (blocked: multiples of %d)",
+                function, name, (long long)t->size[2], (long long)t->size[3], RAPT_KV_BLOCK);
+        if (has_elements(t) && (t->stride[3] != 1 || t->stride[2] != t->size[3]))
+            return fail(RAPT_INVALID,
+                        "%s: %c has strides %lld, %lld on its token and channel axes (blocked: "
+                        "its channels, 1)",
+                        function, name, (long long)t->stride[2], (long long)t->stride[3]);
+    }
+    return RAPT_OK;
+}
+
 rapt_status params_check(const rapt_attention *given, const char *function, struct problem *p)
 {
     memset(p, 0, sizeof *p);
     rapt_attention *a = &p->a;
-    rapt_status status = params_adopt(a, sizeof *a, given, sizeof *a, function);
+    rapt_status status = params_adopt(a, sizeof *a, given, FIRST_SIZE, function);
     if (status) return status;
     for (int i = 0; i < RULE_COUNT; i++) {
         rapt_tensor *t = tensor_of(a, &rules[i]);
@@ -304,7 +338,9 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
         if (!t->dtype) memset(t, 0, sizeof *t);
         else if ((status = check_tensor_sizes(t, &rules[i], extent, function))) return status;
     }
-    if ((status = check_scale_blocks(a, function))) return status;
+    if ((status = check_scale_blocks(a, function)) ||
+        (status = params_check_layout(&a->k, &a->v, a->kv_layout, (int)p->ragged_kv, function)))
+        return status;
     if (a->scale == 0) a->scale = 1 / sqrt((double)p->qk_channels);
     p->window_left = a->window_left ? a->window_left - 1 : WINDOW_OPEN;
     p->window_right = a->window_right ? a->window_right - 1 : WINDOW_OPEN;
@@ -350,7 +386,7 @@ rapt_status params_match(const struct problem *planned, const rapt_attention *gi
                          const char *function, rapt_attention *out)
 {
     rapt_attention a, asked = planned->asked;
-    rapt_status status = params_adopt(&a, sizeof a, given, sizeof a, function);
+    rapt_status status = params_adopt(&a, sizeof a, given, FIRST_SIZE, function);
     if (status) return status;
     *out = planned->a;
     for (int i = 0; i < RULE_COUNT; i++) {

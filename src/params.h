@@ -40,6 +40,10 @@ rapt_status params_check(const rapt_attention *a, const char *function, struct p
 rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum,
                          const char *function);
 
+/* Whether k and v, whose form is checked, can be what kv_layout says. */
+rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int64_t kv_layout,
+                                int ragged, const char *function);
+
 /* For an execute of a plan made from *planned: adopts a, checks that it differs in data pointers
  * alone, that every tensor that is present and not empty has data, and that out, lse and weights
  * overlap no input nor each other. *out is planned->a with a's data pointers. */

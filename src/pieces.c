@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 
 /* A check of one call: the first rule that fails leaves its sentence and status, later ones do
@@ -321,7 +322,9 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     rapt_kv_append_args a;
     rapt_rope_args rope;
     check_device(&c, device);
-    check_adopt(&c, &a, sizeof a, args);
+    c.status = c.status ? c.status
+                        : params_adopt(&a, sizeof a, args, offsetof(rapt_kv_append_args, kv_layout),
+                                       c.function);
     if (c.status) return c.status;
     bool ragged = a.q_start.dtype != 0, paged = a.page_table.dtype != 0;
     int64_t batch = ragged ? a.q_start.size[0] - 1 : a.k_new.size[0];
@@ -341,6 +344,7 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
                 (const int64_t[4]){paged ? ANY : batch, a.k_new.size[1], ANY, a.k_new.size[3]}, 0);
     check_sizes(&c, &a.v, "v",
                 (const int64_t[4]){a.k.size[0], a.k_new.size[1], a.k.size[2], a.v_new.size[3]}, 0);
+    if (!c.status) c.status = params_check_layout(&a.k, &a.v, a.kv_layout, 0, c.function);
     check_memory(&c, &a.k, "k", true);
     check_memory(&c, &a.v, "v", true);
     check_index(&c, &a.kv_length, "kv_length", (const int64_t[4]){batch, 1, 1, 1}, 0);

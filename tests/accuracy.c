@@ -253,13 +253,13 @@ static void locate(const rapt_kv_append_args *a, int64_t sequence, int64_t token
 
 /* One cached row against what was appended; I8 rows may be off by half a step of their block's
  * scale. */
-static void check_cached(const rapt_tensor *cache, const rapt_tensor *scale, const char *name,
-                         const int64_t at[4], const double *want, double rotated, int64_t from,
-                         struct accuracy *result)
+static void check_cached(int64_t layout, const rapt_tensor *cache, const rapt_tensor *scale,
+                         const char *name, const int64_t at[4], const double *want, double rotated,
+                         int64_t from, struct accuracy *result)
 {
     int64_t n = cache->size[3], block = scale->dtype ? n / scale->size[3] : n;
     for (int64_t c = 0; c < n; c++) {
-        int64_t offset = tensor_offset(cache, at[0], at[1], at[2], c);
+        int64_t offset = oracle_key_offset(layout, *name == 'v', cache, at[0], at[1], at[2], c);
         double bound = rotated, got, most = 0;
         if (scale->dtype) {
             for (int64_t i = c / block * block; i < c / block * block + block; i++)
@@ -291,7 +291,7 @@ static void check_kv_append_row(const struct problem_instance *p, const int64_t 
             position = token;
     locate(a, b, token, &place[0], &place[2]);
     oracle_load(&a->v_new, at[0], at[1], at[2], x);
-    check_cached(&a->v, &a->v_scale, "v", place, x, 0, a->v_new.dtype, result);
+    check_cached(a->kv_layout, &a->v, &a->v_scale, "v", place, x, 0, a->v_new.dtype, result);
     oracle_load(&a->k_new, at[0], at[1], at[2], x);
     double rotated = 0;
     if (a->rope) {
@@ -302,7 +302,8 @@ static void check_kv_append_row(const struct problem_instance *p, const int64_t 
         oracle_rotate(a->rope, position, a->k_new.size[3], x, y);
         for (int64_t c = 0; c < a->k_new.size[3]; c++) rotated = fmax(rotated, 16 * u * fabs(x[c]));
     }
-    check_cached(&a->k, &a->k_scale, "k", place, a->rope ? y : x, rotated, a->k_new.dtype, result);
+    check_cached(a->kv_layout, &a->k, &a->k_scale, "k", place, a->rope ? y : x, rotated,
+                 a->k_new.dtype, result);
 }
 
 /* Every byte of a cache that no new token owns is as before. */
@@ -327,7 +328,9 @@ static void check_kept(const struct problem_instance *p, const rapt_tensor *t, c
         for (int64_t h = 0; h < t->size[1]; h++)
             for (int64_t s = 0; s < t->size[2]; s++)
                 for (int64_t c = 0; c < t->size[3] && !fresh[b * t->size[2] + s]; c++) {
-                    int64_t at = tensor_offset(t, b, h, s, c) * (int64_t)element;
+                    int64_t at = oracle_key_offset(p->args.kv_append.kv_layout, *name == 'v', t, b,
+                                                   h, s, c) *
+                                 (int64_t)element;
                     if (memcmp((char *)old.data + at, (char *)now.data + at, element))
                         accuracy_note(result, NAN, 0, 0, t->dtype, name,
                                       (const int64_t[4]){b, h, s, c});

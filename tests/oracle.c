@@ -63,6 +63,21 @@ static void locate_key(const rapt_attention *a, int64_t sequence, int64_t token,
     }
 }
 
+int64_t oracle_block_index(int value, int64_t dtype, int64_t token, int64_t channel)
+{
+    int64_t pair = dtype == RAPT_BF16 ? 2 : 1;
+    if (!value) return channel / pair * (32 * pair) + token * pair + channel % pair;
+    return channel / 32 * 1024 + token / pair * (32 * pair) + channel % 32 * pair + token % pair;
+}
+
+int64_t oracle_key_offset(int64_t layout, int value, const rapt_tensor *t, int64_t i0, int64_t i1,
+                          int64_t i2, int64_t c)
+{
+    if (layout != RAPT_KV_BLOCKED) return tensor_offset(t, i0, i1, i2, c);
+    return tensor_offset(t, i0, i1, i2 - i2 % 32, 0) +
+           oracle_block_index(value, t->dtype, i2 % 32, c);
+}
+
 /* value = data, or scale * data when the data is I8. */
 static double load_value(const rapt_tensor *t, const rapt_tensor *scale, int64_t i0, int64_t i1,
                          int64_t i2, int64_t c)
@@ -72,6 +87,16 @@ static double load_value(const rapt_tensor *t, const rapt_tensor *scale, int64_t
     int64_t block = t->size[3] / scale->size[3];
     double s = ((const float *)scale->data)[tensor_offset(scale, i0, i1, i2, c / block)];
     return s * ((const int8_t *)t->data)[at];
+}
+
+/* The same for k or v. */
+static double load_key(const rapt_attention *a, int value, int64_t i0, int64_t i1, int64_t i2,
+                       int64_t c)
+{
+    const rapt_tensor *t = value ? &a->v : &a->k;
+    if (a->kv_layout == RAPT_KV_STRIDED)
+        return load_value(t, value ? &a->v_scale : &a->k_scale, i0, i1, i2, c);
+    return load_float(t->data, t->dtype, oracle_key_offset(a->kv_layout, value, t, i0, i1, i2, c));
 }
 
 bool oracle_open(struct oracle *o, const rapt_attention *a)
@@ -116,9 +141,9 @@ static void load_head(struct oracle *o, int64_t sequence, int64_t kv_head)
         int64_t i0, i2;
         locate_key(a, sequence, j, &i0, &i2);
         for (int64_t c = 0; c < o->qk_channels; c++)
-            o->k[j * o->qk_channels + c] = load_value(&a->k, &a->k_scale, i0, kv_head, i2, c);
+            o->k[j * o->qk_channels + c] = load_key(a, 0, i0, kv_head, i2, c);
         for (int64_t c = 0; c < o->v_channels; c++)
-            o->v[j * o->v_channels + c] = load_value(&a->v, &a->v_scale, i0, kv_head, i2, c);
+            o->v[j * o->v_channels + c] = load_key(a, 1, i0, kv_head, i2, c);
     }
 }
 

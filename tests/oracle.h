@@ -64,6 +64,12 @@ int64_t oracle_offset(const rapt_attention *a, const rapt_tensor *t, int64_t seq
                       int64_t query, int64_t channel);
 /* Element offset with broadcast of axes of size 1. */
 int64_t tensor_offset(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, int64_t i3);
+/* Where an element of a block of 32 tokens of RAPT_KV_BLOCKED lies within it, by the list in
+ * rapt.h. value: 0 for k, 1 for v. */
+int64_t oracle_block_index(int value, int64_t dtype, int64_t token, int64_t channel);
+/* Element offset of k or v in either layout (RAPT_KV_...). */
+int64_t oracle_key_offset(int64_t layout, int value, const rapt_tensor *t, int64_t i0, int64_t i1,
+                          int64_t i2, int64_t c);
 
 /* The separate operations, element by element from their definitions in rapt.h. */
 

@@ -1,9 +1,11 @@
 /* problem_build.c: from a problem line to host tensors, operation by operation. */
 #include "base/dtype.h"
+#include "oracle.h"
 #include "problem_memory.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum place { PLACE_SEQUENCES, PLACE_PACKED_Q, PLACE_PACKED_KV, PLACE_PAGES };
@@ -179,12 +181,39 @@ static bool add_scale(struct problem_instance *p, rapt_tensor *t, int which,
     return true;
 }
 
+/* Tokens that memory for n of a sequence has room for. */
+static int64_t room_for(const struct problem_line *line, int64_t n)
+{
+    int64_t step = line->page_tokens ? line->page_tokens : line->kv_blocked ? RAPT_KV_BLOCK : 1;
+    return (n + step - 1) / step * step;
+}
+
+/* Moves the elements of a k or v, which lies as its strides say, to their places in blocks. */
+static bool block_elements(const rapt_tensor *t, int value)
+{
+    size_t size = dtype_size(t->dtype), bytes = (size_t)(RAPT_KV_BLOCK * t->size[3]) * size;
+    char *copy = malloc(bytes);
+    for (int64_t b = 0; b < t->size[0] && copy; b++)
+        for (int64_t h = 0; h < t->size[1]; h++)
+            for (int64_t first = 0; first < t->size[2]; first += RAPT_KV_BLOCK) {
+                char *block = (char *)t->data + memory_offset(t, b, h, first, 0);
+                memcpy(copy, block, bytes);
+                for (int64_t i = 0; i < RAPT_KV_BLOCK * t->size[3]; i++)
+                    memcpy(block +
+                               oracle_block_index(value, t->dtype, i / t->size[3], i % t->size[3]) *
+                                   (int64_t)size,
+                           copy + i * (int64_t)size, size);
+            }
+    free(copy);
+    return copy;
+}
+
 static bool add_keys(struct problem_instance *p)
 {
     const struct problem_line *line = &p->line;
     rapt_attention *a = &p->args.forward;
     unsigned role = ROLE_INPUT | ROLE_TOKENS | ROLE_REPEAT;
-    struct storage s = {PLACE_SEQUENCES, line->batch, line->kv_tokens};
+    struct storage s = {PLACE_SEQUENCES, line->batch, room_for(line, line->kv_tokens)};
     if (line->ragged_kv) {
         s = (struct storage){PLACE_PACKED_KV, 1, sum_of(line, problem_kv_capacity)};
         if (!add_starts(p, &a->kv_start, problem_kv_capacity)) return false;
@@ -206,7 +235,9 @@ static bool add_keys(struct problem_instance *p)
         blank_hidden(p, &a->k, s.place, &a->page_table);
         blank_hidden(p, &a->v, s.place, &a->page_table);
     }
-    return true;
+    if (!line->kv_blocked) return true;
+    a->kv_layout = RAPT_KV_BLOCKED;
+    return block_elements(&a->k, 0) && block_elements(&a->v, 1);
 }
 
 /* Bias, mask, slopes and sinks. */
@@ -247,8 +278,7 @@ static bool build_forward(struct problem_instance *p)
     rapt_attention *a = &p->args.forward;
     int64_t rows = line->ragged_q ? 1 : line->batch;
     int64_t q_tokens = line->ragged_q ? sum_of(line, problem_q_length) : line->q_tokens;
-    int64_t page = line->page_tokens ? line->page_tokens : 1,
-            columns = (line->kv_tokens + page - 1) / page * page;
+    int64_t columns = room_for(line, line->kv_tokens);
     *a = (rapt_attention){.struct_size = sizeof *a,
                           .scale = line->scale,
                           .softcap = line->softcap,
@@ -443,6 +473,10 @@ static bool add_cache(struct problem_instance *p, rapt_kv_append_args *a, const 
         return false;
     fill_tokens(p, &a->k, VALUE_K, s->place, problem_kv_length, &a->page_table);
     fill_tokens(p, &a->v, VALUE_V, s->place, problem_kv_length, &a->page_table);
+    if (line->kv_blocked) {
+        a->kv_layout = RAPT_KV_BLOCKED;
+        return block_elements(&a->k, 0) && block_elements(&a->v, 1);
+    }
     if (line->kv_dtype != RAPT_I8) return true;
     if (!add(p, &a->k_scale, RAPT_F32, s->rows, line->kv_heads, s->tokens,
              block ? line->qk_channels / block : 1, role) ||
@@ -460,7 +494,7 @@ static bool build_kv_append(struct problem_instance *p)
     rapt_kv_append_args *a = &p->args.kv_append;
     int64_t rows = line->ragged_q ? 1 : line->batch;
     int64_t tokens = line->ragged_q ? sum_of(line, problem_q_length) : line->q_tokens;
-    struct storage s = {PLACE_SEQUENCES, line->batch, line->kv_tokens};
+    struct storage s = {PLACE_SEQUENCES, line->batch, room_for(line, line->kv_tokens)};
     enum place packed = line->ragged_q ? PLACE_PACKED_Q : PLACE_SEQUENCES;
     a->struct_size = sizeof *a;
     if (line->page_tokens) {

@@ -212,6 +212,7 @@ static const struct word words[] = {
     {"block", take_count, AT(scale_block), 1},
     {"scales=", take_axes, AT(scale_axes), 3},
     {"bhtd", take_flag, AT(bhtd), 0},
+    {"kv-blocked", take_flag, AT(kv_blocked), 0},
     {"neg", take_enum, AT(stride), STRIDE_neg},
     {"zero", take_enum, AT(stride), STRIDE_zero},
     {"huge-stride", take_enum, AT(stride), STRIDE_huge},
@@ -299,6 +300,16 @@ static const char *check(struct problem_line *line)
     if (line->kv_heads ? line->q_heads % line->kv_heads : line->q_heads > 0)
         return "the query heads must be a multiple of the KV heads";
     if (page && line->ragged_kv) return "paged keys cannot be ragged";
+    if (line->kv_blocked) {
+        if (line->ragged_kv || line->stride || line->kv_dtype == RAPT_I8)
+            return "blocked keys are f32, f16 or bf16, neither ragged nor with strides of their "
+                   "own";
+        if (line->qk_channels % RAPT_KV_BLOCK || line->v_channels % RAPT_KV_BLOCK ||
+            page % RAPT_KV_BLOCK)
+            return "blocked keys have channels and pages that are multiples of 32";
+        line->bhtd = true;
+        if (!page) page = RAPT_KV_BLOCK;
+    }
     if (line->op != OP_kv_append && page && line->kv_tokens % page) line->kv_length = true;
     complete(line->q_lengths, line->ragged_q, NULL, line->q_tokens, line->seed, 101);
     complete(line->kv_capacity, line->ragged_kv, NULL, line->kv_tokens, line->seed, 102);

@@ -114,10 +114,14 @@ static const struct argp bench_argp = {
 
 /* The stream that an operation is compared with on a CPU. */
 static const enum traffic traffic_of[] = {
-    [OP_forward] = TRAFFIC_READS,       [OP_rope] = TRAFFIC_COPIES,
-    [OP_softmax] = TRAFFIC_COPIES,      [OP_qk] = TRAFFIC_READS,
-    [OP_pv] = TRAFFIC_READS,            [OP_causal_mask] = TRAFFIC_WRITES,
-    [OP_kv_replicate] = TRAFFIC_COPIES, [OP_kv_append] = TRAFFIC_COPIES,
+    [OP_forward] = TRAFFIC_READS,
+    [OP_rope] = TRAFFIC_COPIES,
+    [OP_softmax] = TRAFFIC_COPIES,
+    [OP_qk] = TRAFFIC_READS,
+    [OP_pv] = TRAFFIC_READS,
+    [OP_causal_mask] = TRAFFIC_WRITES,
+    [OP_kv_replicate] = TRAFFIC_COPIES,
+    [OP_kv_append] = TRAFFIC_COPIES,
 };
 
 /* What binds the problem on this device, at most. rate 0: unknown. */

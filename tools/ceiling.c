@@ -102,7 +102,8 @@ struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads)
 struct ceiling ceiling_cpu_memory(enum traffic traffic, double bytes, int64_t threads)
 {
     static const char *const names[TRAFFICS] = {[TRAFFIC_READS] = "reads of %.3g MB",
-                                                [TRAFFIC_COPIES] = "copies of %.3g MB, read + write",
+                                                [TRAFFIC_COPIES] =
+                                                    "copies of %.3g MB, read + write",
                                                 [TRAFFIC_WRITES] = "writes of %.3g MB"};
     struct ceiling ceiling = {0};
     size_t least = (size_t)threads << 16, most = (size_t)1 << 30,

@@ -115,6 +115,45 @@ static inline rapt_tensor rapt_tensor_bthd(const void *data, rapt_dtype dtype, i
     return t;
 }
 
+/* How k and v of a cache lie in memory.
+ *
+ * STRIDED: as their strides say.
+ *
+ * BLOCKED: in blocks of RAPT_KV_BLOCK tokens, each block in the order in which the kernels of CPUs
+ * read it. Sizes and strides are those of the strided cache in the order [batch][head][token]
+ * [channel], or [page][head][token][channel], with tokens and channels multiples of RAPT_KV_BLOCK
+ * (rapt_tensor_blocked fills them in); so the bytes are the same, and the blocks lie where they
+ * would lie, but the elements within each are
+ *
+ *   k of F32, F16   [channel][32 tokens]
+ *   k of BF16       [channel / 2][32 tokens][2 channels]
+ *   v of F32, F16   [channel / 32][32 tokens][32 channels]
+ *   v of BF16       [channel / 32][16 pairs of tokens][32 channels][2 tokens]
+ *
+ * rapt_kv_append writes it; rapt_kv_blocked_index says where an element lies. Tokens past kv_length
+ * are not read as values: they may hold anything. */
+enum { RAPT_KV_STRIDED = 0, RAPT_KV_BLOCKED = 1, RAPT_KV_BLOCK = 32 };
+
+/* A blocked k or v; its memory has room for tokens rounded up to a multiple of RAPT_KV_BLOCK.
+ * Paged: batch is the number of pages, tokens those of a page. */
+static inline rapt_tensor rapt_tensor_blocked(const void *data, rapt_dtype dtype, int64_t batch,
+                                              int64_t heads, int64_t tokens, int64_t channels)
+{
+    return rapt_tensor_bhtd(data, dtype, batch, heads,
+                            (tokens + RAPT_KV_BLOCK - 1) / RAPT_KV_BLOCK * RAPT_KV_BLOCK, channels);
+}
+
+/* The element of a token and channel, counted from its head's token 0. value: 0 for k, 1 for v. */
+static inline int64_t rapt_kv_blocked_index(int value, int64_t dtype, int64_t channels,
+                                            int64_t token, int64_t channel)
+{
+    int64_t block = token / RAPT_KV_BLOCK * RAPT_KV_BLOCK * channels, t = token % RAPT_KV_BLOCK;
+    int64_t pairs = dtype == RAPT_BF16 ? 2 : 1; /* neighbours of the axis that is summed over */
+    if (!value) return block + (channel / pairs * RAPT_KV_BLOCK + t) * pairs + channel % pairs;
+    return block + channel / RAPT_KV_BLOCK * RAPT_KV_BLOCK * RAPT_KV_BLOCK +
+           (t / pairs * RAPT_KV_BLOCK + channel % RAPT_KV_BLOCK) * pairs + t % pairs;
+}
+
 /* ---- Context and devices ---- */
 
 typedef struct rapt_context rapt_context;
@@ -224,6 +263,7 @@ typedef struct rapt_attention {
     /* 1: a sequence's bits do not depend on its neighbours or its place in the batch. */
     int64_t batch_invariant;
     const char *kernel; /* NULL: the best; else the kernel of this name or a refusal */
+    int64_t kv_layout;  /* RAPT_KV_...: of k and v */
 } rapt_attention;
 
 /* Chooses a kernel for the shapes, strides, dtypes and options of a; data pointers are ignored (an
@@ -319,6 +359,7 @@ typedef struct rapt_kv_append_args {
     /* NULL: none; else K is rotated on the way; x and out are unused, an absent position counts
      * kv_length + 0, 1, 2, ... */
     const rapt_rope_args *rope;
+    int64_t kv_layout; /* RAPT_KV_...: of the cache */
 } rapt_kv_append_args;
 
 /* OK, or INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU. */

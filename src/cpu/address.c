@@ -37,6 +37,34 @@ float head_value(const rapt_tensor *t, int64_t b, int64_t head, float otherwise)
     return t->dtype ? ((const float *)t->data)[b * t->stride[0] + head * t->stride[1]] : otherwise;
 }
 
+struct cpu_rows rows_behind(const struct cpu_call *call, const rapt_tensor *t,
+                            const void *const *row, const float *const *scale)
+{
+    int value = t == &call->a->v, pairs = t->dtype == RAPT_BF16;
+    const rapt_tensor *scales = value ? &call->a->v_scale : &call->a->k_scale;
+    struct cpu_rows rows = {.row = row,
+                            .dtype = t->dtype,
+                            .channel_stride = t->stride[3],
+                            .scale = scale,
+                            .scale_channels = scales->dtype ? t->size[3] / scales->size[3] : 1,
+                            .scale_stride = scales->stride[3]};
+    if (call->a->kv_layout == RAPT_KV_STRIDED) return rows;
+    rows.channel_stride = value && pairs ? 2 : 1;
+    rows.span = value ? RAPT_KV_BLOCK : pairs ? 2 : 1;
+    rows.span_stride = value ? RAPT_KV_BLOCK * RAPT_KV_BLOCK : RAPT_KV_BLOCK * rows.span;
+    return rows;
+}
+
+/* Addresses of tokens of one head of a blocked cache, or of one page of it. */
+static void block_rows(const rapt_tensor *t, int value, int64_t batch, int64_t head, int64_t token,
+                       int64_t first, int64_t last, const void **row)
+{
+    int64_t size = (int64_t)dtype_size(t->dtype);
+    const char *base = (const char *)t->data + (batch * t->stride[0] + head * t->stride[1]) * size;
+    for (int64_t j = first; j < last; j++, token++)
+        row[j] = base + rapt_kv_blocked_index(value, t->dtype, t->size[3], token, 0) * size;
+}
+
 /* Addresses of tokens in a plain or ragged tensor, or in one page: a line of equal steps. */
 static void step_rows(const rapt_tensor *t, int64_t batch, int64_t head, int64_t token,
                       int64_t first, int64_t last, const void **row)
@@ -57,7 +85,9 @@ static void page_rows(const struct cpu_call *call, const rapt_tensor *t, int64_t
         int64_t token = key0 + j, page = token / page_tokens, offset = token % page_tokens;
         int64_t end = j + page_tokens - offset < last ? j + page_tokens - offset : last;
         int64_t at = b * table->stride[0] + page * table->stride[2];
-        step_rows(t, load_index(table->data, table->dtype, at), head, offset, j, end, row);
+        int64_t number = load_index(table->data, table->dtype, at);
+        if (call->a->kv_layout) block_rows(t, t == &call->a->v, number, head, offset, j, end, row);
+        else step_rows(t, number, head, offset, j, end, row);
         j = end;
     }
 }
@@ -74,6 +104,10 @@ void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cp
         return;
     }
     int64_t batch = call->problem->ragged_kv ? 0 : s->index, token = s->kv_first + key0 + first;
+    if (call->a->kv_layout) {
+        block_rows(t, t == &call->a->v, batch, kv_head, token, first, last, row);
+        return;
+    }
     step_rows(t, batch, kv_head, token, first, last, row);
     if (scale) step_rows(scales, batch, kv_head, token, first, last, (const void **)scale);
 }

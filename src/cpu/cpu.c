@@ -34,16 +34,17 @@ static const struct level {
     uint64_t needs;
     const char *(*refuses)(const struct problem *p,
                            char reason[REASON_SIZE]); /* NULL: serves all */
+    const struct cpu_block_kernels *blocks; /* NULL: reads blocked caches element by element */
 } levels[] = {
-    {&cpu_scalar, 0, NULL},
+    {&cpu_scalar, 0, NULL, NULL},
 #if defined(__x86_64__)
-    {&cpu_avx2, CPU_AVX2, NULL},
-    {&cpu_avx512, CPU_AVX512, NULL},
-    {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16},
+    {&cpu_avx2, CPU_AVX2, NULL, &cpu_blocks_avx2},
+    {&cpu_avx512, CPU_AVX512, NULL, &cpu_blocks_avx512},
+    {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16, &cpu_blocks_avx512_bf16},
 #elif defined(__aarch64__)
-    {&cpu_neon, CPU_NEON, NULL},
-    {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16, no_bf16},
-    {&cpu_sve, CPU_SVE, NULL},
+    {&cpu_neon, CPU_NEON, NULL, NULL},
+    {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16, no_bf16, NULL},
+    {&cpu_sve, CPU_SVE, NULL, NULL},
 #endif
 };
 enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
@@ -187,6 +188,19 @@ static void row_describe(const rapt_context *context, void *state, int row, rapt
 
 /* ---- Plan and execute ---- */
 
+/* The level's slots, those that read K and V by their forms for a blocked cache. */
+static void choose_block_kernels(struct cpu_plan *plan)
+{
+    const struct cpu_block_kernels *blocks = levels[level_of(plan->kernels)].blocks;
+    if (!blocks) return;
+    plan->blocked = *plan->kernels;
+    plan->blocked.pack_k = blocks->pack_k;
+    plan->blocked.pack_v = blocks->pack_v;
+    plan->blocked.decode_qk = blocks->decode_qk;
+    plan->blocked.decode_pv = blocks->decode_pv;
+    plan->kernels = &plan->blocked;
+}
+
 static rapt_status plan_attention(rapt_plan *plan)
 {
     const struct cpu_device *device = plan->device->state;
@@ -195,6 +209,7 @@ static rapt_status plan_attention(rapt_plan *plan)
         return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)",
                     sizeof *own);
     own->kernels = device->levels[plan->kernel];
+    if (plan->problem.a.kv_layout == RAPT_KV_BLOCKED) choose_block_kernels(own);
     own->slots = device->threads;
     size_t decode = decode_plan(&plan->problem, own), forward = forward_plan(&plan->problem, own);
     plan->workspace_size = decode > forward ? decode : forward;

@@ -20,7 +20,8 @@ struct cpu_device {
 
 /* rapt_plan.state */
 struct cpu_plan {
-    const struct cpu_kernels *kernels;
+    const struct cpu_kernels *kernels; /* of the level, or blocked */
+    struct cpu_kernels blocked; /* the level's with its forms for a blocked cache; else unused */
     int64_t slots; /* workers that may join, the caller included: scratch exists for so many */
     int64_t decode_rows; /* sequences of at most so many packed rows go to decode.c; 0: none */
     /* forward.c */
@@ -56,8 +57,11 @@ void *query_row(const struct cpu_call *call, const rapt_tensor *t, const struct 
                 int64_t head, int64_t query);
 /* Element [b, head, 0, 0] of alibi_slope or sink; otherwise when absent. */
 float head_value(const rapt_tensor *t, int64_t b, int64_t head, float otherwise);
-/* Fills row[first ... last - 1] with the addresses of keys key0 + first ... of k or v (t is
- * &call->a->k or &call->a->v). scale (I8 only, else NULL) is filled alike. */
+/* The rows of k or v (t is &call->a->k or &call->a->v) behind pointers that key_rows fills. */
+struct cpu_rows rows_behind(const struct cpu_call *call, const rapt_tensor *t,
+                            const void *const *row, const float *const *scale);
+/* Fills row[first ... last - 1] with the addresses of keys key0 + first ... of k or v. scale (I8
+ * only, else NULL) is filled alike. */
 void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cpu_sequence *s,
               int64_t kv_head, int64_t key0, int64_t first, int64_t last, const void **row,
               const float **scale);

@@ -149,8 +149,8 @@ static void count_chunks(const struct problem *p, const struct cpu_plan *plan, i
 static int64_t step_keys(const struct problem *p)
 {
     int64_t bytes = max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype),
-            keys = BLOCK;
-    while (keys > 16 && keys * bytes > STEP_BYTES) keys /= 2;
+            keys = BLOCK, least = p->a.kv_layout == RAPT_KV_BLOCKED ? RAPT_KV_BLOCK : 16;
+    while (keys > least && keys * bytes > STEP_BYTES) keys /= 2;
     return keys;
 }
 
@@ -247,19 +247,12 @@ static void load_queries(struct decode_item *t)
 }
 
 static struct cpu_rows rows_of(const struct decode_item *t, const rapt_tensor *tensor,
-                               const rapt_tensor *scales, const void **row, const float **scale,
-                               const struct decode_block *b)
+                               const void **row, const float **scale, const struct decode_block *b)
 {
     memset(row, 0, ROW_SLOTS * sizeof *row);
     key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, row,
              tensor->dtype == RAPT_I8 ? scale : NULL);
-    return (struct cpu_rows){.row = row,
-                             .dtype = tensor->dtype,
-                             .channel_stride = tensor->stride[3],
-                             .scale = scale,
-                             .scale_channels =
-                                 scales->dtype ? tensor->size[3] / scales->size[3] : 1,
-                             .scale_stride = scales->stride[3]};
+    return rows_behind(t->call, tensor, row, scale);
 }
 
 /* Softcap and ALiBi: then s is a natural logit. */
@@ -379,13 +372,13 @@ static void attend(struct decode_item *t, int64_t low, int64_t high, int64_t ahe
     int64_t key0 = low / BLOCK * BLOCK;
     int turn = 0;
     struct decode_block b = block_at(t, key0, low, high);
-    b.k = rows_of(t, &a->k, &a->k_scale, w->k_rows[turn], w->k_scales[turn], &b);
+    b.k = rows_of(t, &a->k, w->k_rows[turn], w->k_scales[turn], &b);
     for (;; turn = !turn) {
         int more = b.key0 + BLOCK < high;
         struct decode_block after = block_at(t, b.key0 + BLOCK, low, more ? high : ahead);
-        b.v = rows_of(t, &a->v, &a->v_scale, w->v_rows, w->v_scales, &b);
+        b.v = rows_of(t, &a->v, w->v_rows, w->v_scales, &b);
         if (after.last > 0)
-            after.k = rows_of(t, &a->k, &a->k_scale, w->k_rows[!turn], w->k_scales[!turn], &after);
+            after.k = rows_of(t, &a->k, w->k_rows[!turn], w->k_scales[!turn], &after);
         attend_block(t, &b, after.last > 0 ? after.k.row : NULL);
         if (!more) return;
         b = after;

@@ -15,20 +15,19 @@ enum { GATHER_KEYS = 4, SCALED_KEYS = 64 };
 static void gather_row(float *x, const struct cpu_rows *rows, int64_t j, int64_t channels)
 {
     const void *row = rows->row[j];
-    int64_t step = rows->channel_stride;
     for (int64_t c = 0; c < channels; c++)
         if (!row) x[c] = 0;
         else if (rows->dtype == RAPT_I8)
             x[c] = rows->scale[j][c / rows->scale_channels * rows->scale_stride] *
-                   ((const int8_t *)row)[c * step];
-        else x[c] = load_float(row, rows->dtype, c * step);
+                   ((const int8_t *)row)[channel_offset(rows, c)];
+        else x[c] = load_float(row, rows->dtype, channel_offset(rows, c));
 }
 
 /* Rows that the loops below cannot read in place: strided, or with scales that change within a
  * vector. */
 static int gathered(const struct cpu_rows *rows, int64_t channels)
 {
-    return rows->channel_stride != 1 ||
+    return rows->channel_stride != 1 || rows->span ||
            (rows->dtype == RAPT_I8 && rows->scale_channels < channels &&
             rows->scale_channels % LANES);
 }

@@ -182,19 +182,13 @@ static void find_ranges(struct forward_item *t)
 /* The block of keys key0 ... as rows in place; keys outside [first, last) of the block stay NULL
  * from panel start on. */
 static struct cpu_rows block_rows(const struct forward_item *t, const rapt_tensor *tensor,
-                                  const rapt_tensor *scales, const void **row, const float **scale,
-                                  int64_t key0, int64_t start, int64_t first, int64_t last)
+                                  const void **row, const float **scale, int64_t key0,
+                                  int64_t start, int64_t first, int64_t last)
 {
     for (int64_t j = start; j < first; j++) row[j] = NULL;
     key_rows(t->call, tensor, &t->sequence, t->kv_head, key0, first, last, row,
              tensor->dtype == RAPT_I8 ? scale : NULL);
-    return (struct cpu_rows){.row = row,
-                             .dtype = tensor->dtype,
-                             .channel_stride = tensor->stride[3],
-                             .scale = scale,
-                             .scale_channels =
-                                 scales->dtype ? tensor->size[3] / scales->size[3] : 1,
-                             .scale_stride = scales->stride[3]};
+    return rows_behind(t->call, tensor, row, scale);
 }
 
 static int row_is_unusual(const struct cpu_rows *rows, int64_t j, int64_t channels)
@@ -211,7 +205,7 @@ static void pack_values(struct forward_item *t, const struct forward_range *rang
     struct forward_scratch *w = &t->scratch;
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels, keys = t->call->plan->key_block;
-    t->values = block_rows(t, &a->v, &a->v_scale, w->v_rows, w->v_scales, range->key0, range->start,
+    t->values = block_rows(t, &a->v, w->v_rows, w->v_scales, range->key0, range->start,
                            range->first, range->last);
     t->unusual_count = 0;
     if (!t->kernels->pack_v(w->v_panels, &t->values, range->start, range->last, channels, keys))
@@ -229,8 +223,8 @@ static void pack_keys(struct forward_item *t, const struct forward_range *range)
 {
     struct forward_scratch *w = &t->scratch;
     const rapt_attention *a = t->call->a;
-    struct cpu_rows keys = block_rows(t, &a->k, &a->k_scale, w->k_rows, w->k_scales, range->key0,
-                                      range->start, range->first, range->last);
+    struct cpu_rows keys = block_rows(t, &a->k, w->k_rows, w->k_scales, range->key0, range->start,
+                                      range->first, range->last);
     t->kernels->pack_k(w->k_panels, &keys, range->start, range->last,
                        t->call->problem->qk_channels);
 }

@@ -32,7 +32,15 @@ struct cpu_rows {
     const float *const *scale; /* I8: one pointer per key, to the scale of its first channels */
     int64_t scale_channels;    /* I8: channels that share a scale */
     int64_t scale_stride;      /* I8: from one scale of a key to the next, in floats */
+    int64_t span, span_stride; /* blocked caches: channels of a span, elements to the next */
 };
+
+/* Where channel c of a row lies, in elements. */
+static inline int64_t channel_offset(const struct cpu_rows *rows, int64_t c)
+{
+    if (!rows->span) return c * rows->channel_stride;
+    return c / rows->span * rows->span_stride + c % rows->span * rows->channel_stride;
+}
 
 /* One row of scores on its way from q k to what softmax takes; every field but scale may say
  * "none". */
@@ -122,10 +130,26 @@ struct cpu_kernels {
                       int64_t last, const void *const *next);
 };
 
+/* The slots of a level that have a form for blocked caches (RAPT_KV_BLOCKED): the same arguments,
+ * with rows whose keys j, j + 1, ... are tokens j % RAPT_KV_BLOCK, ... of a block. */
+struct cpu_block_kernels {
+    void (*pack_k)(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                   int64_t channels);
+    int (*pack_v)(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                  int64_t channels, int64_t panel_keys);
+    void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
+                      const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
+                      int64_t last, const void *const *next);
+    void (*decode_pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                      const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
+                      int64_t last, const void *const *next);
+};
+
 /* The levels, each in its own file; those of another architecture are not compiled. */
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
 extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_bf16;
+extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;
 #endif

@@ -119,13 +119,15 @@ static rapt_status check_scale(const rapt_tensor *scale, const rapt_tensor *cach
     return RAPT_OK;
 }
 
-static rapt_status check_rows(const rapt_tensor *from, const rapt_tensor *cache, int rotated)
+static rapt_status check_rows(const rapt_tensor *from, const rapt_tensor *cache, int rotated,
+                              int64_t layout)
 {
-    int converted = from->dtype != cache->dtype || rotated;
+    int converted = from->dtype != cache->dtype || rotated || layout != RAPT_KV_STRIDED;
     if (!converted || from->size[3] <= ROW_CHANNELS_MAX) return RAPT_OK;
-    return fail(RAPT_UNSUPPORTED,
-                "rapt_kv_append: %lld channels are to be rotated or converted (at most %d)",
-                (long long)from->size[3], ROW_CHANNELS_MAX);
+    return fail(
+        RAPT_UNSUPPORTED,
+        "rapt_kv_append: %lld channels are to be rotated, converted or blocked (at most %d)",
+        (long long)from->size[3], ROW_CHANNELS_MAX);
 }
 
 /* ---- one row ---- */
@@ -155,6 +157,7 @@ static void quantise_row(int8_t *to, int64_t to_stride, float *scale, int64_t sc
 struct append_target {
     const rapt_tensor *from, *cache, *scale;
     const struct rotation *rotation;
+    int value; /* 0: k, 1: v */
 };
 
 static void append_row(const struct append_target *t, void *to, float *scale, const void *from,
@@ -188,6 +191,41 @@ static void append_row(const struct append_target *t, void *to, float *scale, co
             store_float(to, t->cache->dtype, c * t->cache->stride[3], row[c]);
 }
 
+/* A row whose elements lie side by side into its places of a block; to: that of channel 0. Channels
+ * are a multiple of RAPT_KV_BLOCK. */
+static void scatter_row(const struct append_target *t, void *to, const void *row)
+{
+    enum { SPAN = RAPT_KV_BLOCK, PANEL = SPAN * RAPT_KV_BLOCK };
+    int64_t channels = t->from->size[3];
+    int wide = t->cache->dtype == RAPT_F32, pairs = t->cache->dtype == RAPT_BF16;
+    if (t->value && !pairs) {
+        size_t size = dtype_size(t->cache->dtype);
+        for (int64_t c = 0; c < channels; c += SPAN)
+            memcpy((char *)to + c / SPAN * PANEL * (int64_t)size,
+                   (const char *)row + c * (int64_t)size, SPAN * size);
+    } else if (t->value) {
+        for (int64_t c = 0; c < channels; c++)
+            ((uint16_t *)to)[c / SPAN * PANEL + c % SPAN * 2] = ((const uint16_t *)row)[c];
+    } else if (wide || pairs) { /* of 32 bits each: a channel, or two */
+        for (int64_t c = 0; c < (pairs ? channels / 2 : channels); c++)
+            memcpy((char *)to + c * RAPT_KV_BLOCK * 4, (const char *)row + c * 4, 4);
+    } else {
+        for (int64_t c = 0; c < channels; c++)
+            ((uint16_t *)to)[c * RAPT_KV_BLOCK] = ((const uint16_t *)row)[c];
+    }
+}
+
+/* Where channel 0 of a token lies. */
+static void *cache_row(const struct append_job *job, const struct append_target *t, int64_t outer,
+                       int64_t head, int64_t inner)
+{
+    const rapt_tensor *cache = t->cache;
+    size_t size = dtype_size(cache->dtype);
+    if (job->args->kv_layout == RAPT_KV_STRIDED) return ops_row(cache, size, outer, head, inner);
+    return (char *)ops_row(cache, size, outer, head, 0) +
+           rapt_kv_blocked_index(t->value, cache->dtype, cache->size[3], inner, 0) * (int64_t)size;
+}
+
 /* Token and head of a sequence into the cache. */
 static void append_head(const struct append_job *job, const struct append_target *t,
                         const struct append_sequence *s, int64_t token, int64_t head,
@@ -198,9 +236,13 @@ static void append_head(const struct append_job *job, const struct append_target
     int64_t batch = job->args->q_start.dtype ? 0 : s->b;
     float *scale =
         t->cache->dtype == RAPT_I8 ? ops_row(t->scale, sizeof(float), outer, head, inner) : NULL;
-    append_row(t, ops_row(t->cache, dtype_size(t->cache->dtype), outer, head, inner), scale,
+    float row[ROW_CHANNELS_MAX];
+    void *to = cache_row(job, t, outer, head, inner);
+    int blocked = job->args->kv_layout == RAPT_KV_BLOCKED;
+    append_row(t, blocked ? row : to, scale,
                ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token), cosine,
                sine);
+    if (blocked) scatter_row(t, to, row);
 }
 
 /* Tokens first ... last - 1 in the order of the cache's memory. */
@@ -226,8 +268,8 @@ static void append_block(const void *argument, int64_t index)
 {
     const struct append_job *job = argument;
     const rapt_kv_append_args *args = job->args;
-    struct append_target k = {&args->k_new, &args->k, &args->k_scale, job->rotation};
-    struct append_target v = {&args->v_new, &args->v, &args->v_scale, NULL};
+    struct append_target k = {&args->k_new, &args->k, &args->k_scale, job->rotation, 0};
+    struct append_target v = {&args->v_new, &args->v, &args->v_scale, NULL, 1};
     float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
     int64_t blocks = ceil_div(args->k_new.size[2], job->block_tokens), b = index / blocks;
     struct append_sequence s = append_sequence(job, b);
@@ -260,8 +302,8 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     }
     if ((status = check_scale(&args->k_scale, &args->k, "k_scale")) ||
         (status = check_scale(&args->v_scale, &args->v, "v_scale")) ||
-        (status = check_rows(&args->k_new, &args->k, job.rotation != NULL)) ||
-        (status = check_rows(&args->v_new, &args->v, 0)))
+        (status = check_rows(&args->k_new, &args->k, job.rotation != NULL, args->kv_layout)) ||
+        (status = check_rows(&args->v_new, &args->v, 0, args->kv_layout)))
         return status;
     for (int64_t b = 0; b < job.batch; b++)
         if ((status = check_sequence(&job, b))) return status;

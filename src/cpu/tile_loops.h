@@ -48,7 +48,7 @@ VEC void prefetch_channels(const struct cpu_rows *rows, int64_t j, int64_t first
 /* Whether load_channels can serve: neighbours in memory, and one scale for a vector of I8. */
 static int rows_are_plain(const struct cpu_rows *rows, int64_t channels)
 {
-    if (rows->channel_stride != 1 && channels > 1) return 0;
+    if ((rows->channel_stride != 1 && channels > 1) || rows->span) return 0;
     return rows->dtype != RAPT_I8 || rows->scale_channels >= channels ||
            rows->scale_channels % LANES == 0;
 }

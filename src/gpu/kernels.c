@@ -97,6 +97,10 @@ const char *kernels_refuse(const struct gpu_device *device, int kernel, const st
                            char reason[REASON_SIZE])
 {
     const struct gpu_kernel *k = &device->kernels[kernel];
+    if (p->a.kv_layout != RAPT_KV_STRIDED) {
+        snprintf(reason, REASON_SIZE, "reads k and v by their strides (kv_layout is blocked)");
+        return reason;
+    }
     if (k->composed) {
         if (kernels_composed(device)) return row_refuses(&k->own, p, reason, REASON_SIZE);
         snprintf(reason, REASON_SIZE,

@@ -229,6 +229,9 @@ rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
                                .kv_length = view_of(&args->kv_length),
                                .q_start = view_of(&args->q_start),
                                .page_table = view_of(&args->page_table)};
+    if (args->kv_layout != RAPT_KV_STRIDED)
+        return fail(RAPT_UNSUPPORTED,
+                    "rapt_kv_append: kv_layout is blocked (a GPU's caches are strided)");
     rapt_status status = check_size("rapt_kv_append", "k_new", new);
     if (!status) status = check_size("rapt_kv_append", "k", cache);
     if (!status && args->rope)

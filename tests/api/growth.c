@@ -78,6 +78,22 @@ static void a_short_struct_is_refused(void **state)
     }
 }
 
+/* What was compiled before kv_layout was added still runs, and nothing behind its struct is read.
+ */
+static void an_older_struct_runs(void **state)
+{
+    static struct call call;
+    (void)state;
+    call_reset(&call);
+    rapt_attention *a = at_the_edge(&call.a, offsetof(rapt_attention, kv_layout), 0);
+    rapt_plan *plan;
+    assert_int_equal(rapt_forward(device, a, NULL), RAPT_OK);
+    assert_int_equal(rapt_plan_create(&plan, device, a), RAPT_OK);
+    assert_int_equal(rapt_plan_execute(plan, a, NULL, NULL) == RAPT_OK,
+                     rapt_plan_workspace_size(plan) == 0);
+    rapt_plan_destroy(&plan);
+}
+
 static void answers_fill_a_newer_struct(void **state)
 {
     struct {
@@ -111,9 +127,9 @@ static void structs_have_no_padding(void **state)
     (void)state;
     assert_int_equal(sizeof(rapt_tensor), 80);
     assert_int_equal(offsetof(rapt_attention, scale), 8 + 17 * 80);
-    assert_int_equal(sizeof(rapt_attention), 8 + 17 * 80 + 2 * 8 + 5 * 8 + 8);
+    assert_int_equal(sizeof(rapt_attention), 8 + 17 * 80 + 2 * 8 + 5 * 8 + 8 + 8);
     assert_int_equal(sizeof(rapt_rope_args), 8 + 5 * 80 + 11 * 8);
-    assert_int_equal(sizeof(rapt_kv_append_args), 8 + 9 * 80 + 8);
+    assert_int_equal(sizeof(rapt_kv_append_args), 8 + 9 * 80 + 8 + 8);
 }
 
 int main(int argc, char **argv)
@@ -121,6 +137,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_newer_struct_with_zeros_runs),
                                        cmocka_unit_test(a_newer_field_that_is_set_is_refused),
                                        cmocka_unit_test(a_short_struct_is_refused),
+                                       cmocka_unit_test(an_older_struct_runs),
                                        cmocka_unit_test(answers_fill_a_newer_struct),
                                        cmocka_unit_test(structs_have_no_padding)};
     open_cpu(&context, 2);

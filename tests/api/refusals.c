@@ -94,6 +94,26 @@ static void extent_overflows(struct call *c)
 {
     c->a.k.stride[0] = INT64_MAX;
 }
+static void layout_unknown(struct call *c)
+{
+    c->a.kv_layout = 2;
+}
+static void blocked_channels(struct call *c)
+{
+    c->a.kv_layout = RAPT_KV_BLOCKED;
+}
+static void blocked_strides(struct call *c)
+{
+    c->a.kv_layout = RAPT_KV_BLOCKED;
+    c->a.q = c->a.out = rapt_tensor_bthd(c->q, RAPT_F32, B, HQ, SQ, 32);
+    c->a.k = c->a.v = rapt_tensor_bthd(c->k, RAPT_F32, B, HKV, 64, 32);
+}
+static void blocked_ragged(struct call *c)
+{
+    c->a.kv_layout = RAPT_KV_BLOCKED;
+    c->a.kv_start = rapt_tensor_bhtd(c->k, RAPT_I32, B + 1, 1, 1, 1);
+    c->a.k.size[0] = c->a.v.size[0] = 1;
+}
 static void lse_f16(struct call *c)
 {
     c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F16, B, HQ, SQ, 1);
@@ -216,7 +236,7 @@ static void size_zero(struct call *c)
 }
 static void size_short(struct call *c)
 {
-    c->a.struct_size = sizeof c->a - 8;
+    c->a.struct_size = offsetof(rapt_attention, kv_layout) - 8;
 }
 static void size_odd(struct call *c)
 {
@@ -394,6 +414,10 @@ static const struct refusal {
     ROW(pages_and_starts, INVALID, AT_PLAN, "page_table and kv_start are both given"),
     ROW(ragged_with_batch, INVALID, AT_PLAN, "q has size 2 on its batch axis (must be 1)"),
     ROW(q_start_empty, INVALID, AT_PLAN, "is empty"),
+    ROW(layout_unknown, INVALID, AT_PLAN, "kv_layout is 2 (0 ... 1)"),
+    ROW(blocked_channels, INVALID, AT_PLAN, "8 channels (blocked: multiples of 32)"),
+    ROW(blocked_strides, INVALID, AT_PLAN, "(blocked: its channels, 1)"),
+    ROW(blocked_ragged, INVALID, AT_PLAN, "kv_start is given and kv_layout is blocked"),
     ROW(size_zero, INVALID, AT_PLAN, "struct_size is 0"),
     ROW(size_short, INVALID, AT_PLAN, "struct_size is"),
     ROW(size_odd, INVALID, AT_PLAN, "struct_size is"),

@@ -120,6 +120,7 @@ BEND(append_length_negative, indices[1] = -1;
      p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
 BEND(append_page, indices[1] = 2;
      p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+BEND(append_layout, p->kv_append.kv_layout = RAPT_KV_BLOCKED)
 BEND(append_overlap, p->kv_append.v.data = out)
 BEND(append_scales, p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_rope_width, p->append_rope.rotary_channels = 12; p->kv_append.rope = &p->append_rope)
@@ -172,6 +173,7 @@ static const struct refusal {
     ROW(kv_append, append_length, "holds 7 tokens"),
     ROW(kv_append, append_length_negative, "-1"),
     ROW(kv_append, append_page, "2"),
+    ROW(kv_append, append_layout, "(blocked: multiples of 32)"),
     ROW(kv_append, append_overlap, "k overlaps v"),
     ROW(kv_append, append_scales, "k_scale and v_scale belong to i8"),
     ROW(kv_append, append_rope_width, "rotary_channels must be even"),

@@ -92,7 +92,7 @@ static struct cpu_rows make_rows(const struct setting *t)
             }
         }
     }
-    return (struct cpu_rows){rows, t->dtype, t->stride, scale_rows, t->scale_channels, 1};
+    return (struct cpu_rows){rows, t->dtype, t->stride, scale_rows, t->scale_channels, 1, 0, 0};
 }
 
 /* A number as the level keeps it: f32, or bf16 at half the place. */

@@ -28,7 +28,7 @@ VEC bfloat16x8_t load_pairs_part(const uint16_t *p, int64_t n)
 static void gather_row(uint16_t *x, const struct cpu_rows *rows, int64_t j, int64_t channels)
 {
     const uint16_t *row = rows->row[j];
-    for (int64_t c = 0; c < channels; c++) x[c] = row ? row[c * rows->channel_stride] : 0;
+    for (int64_t c = 0; c < channels; c++) x[c] = row ? row[channel_offset(rows, c)] : 0;
 }
 
 /* ---- scores ---- */
@@ -112,7 +112,7 @@ DECODE_QK(neon_bf16)
                         .q_stride = 2 * q_stride,
                         .channels = channels,
                         .row = k->row + first};
-    if (k->channel_stride == 1) {
+    if (k->channel_stride == 1 && !k->span) {
         qk_all_rows(t, rows, last - first, next);
         return;
     }
@@ -231,7 +231,7 @@ DECODE_PV(neon_bf16)
                         .keys = last - first,
                         .channels = channels,
                         .ahead = prefetch_of(next, last - first, 0, 1)};
-    if (v->channel_stride == 1) {
+    if (v->channel_stride == 1 && !v->span) {
         pv_all_rows(t, rows);
         return;
     }

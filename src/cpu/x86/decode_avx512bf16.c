@@ -22,7 +22,7 @@ VEC __m512bh load_pairs_part(const void *p, int64_t n)
 static void gather_row(uint16_t *x, const struct cpu_rows *rows, int64_t j, int64_t channels)
 {
     const uint16_t *row = rows->row[j];
-    for (int64_t c = 0; c < channels; c++) x[c] = row ? row[c * rows->channel_stride] : 0;
+    for (int64_t c = 0; c < channels; c++) x[c] = row ? row[channel_offset(rows, c)] : 0;
 }
 
 /* ---- scores ---- */
@@ -133,7 +133,7 @@ DECODE_QK(avx512_bf16)
                         .q_stride = 2 * q_stride,
                         .channels = channels,
                         .row = k->row + first};
-    if (k->channel_stride == 1) {
+    if (k->channel_stride == 1 && !k->span) {
         qk_all_rows(t, rows, last - first, next);
         return;
     }
@@ -273,7 +273,7 @@ DECODE_PV(avx512_bf16)
                         .keys = last - first,
                         .channels = channels,
                         .ahead = prefetch_of(next, last - first, 0, 1)};
-    if (v->channel_stride == 1) {
+    if (v->channel_stride == 1 && !v->span) {
         pv_all_rows(t, rows);
         return;
     }
