@@ -154,6 +154,7 @@ clean:
 help:
 	@echo "make [all]        library and tool          make check      every test that needs no GPU"
 	@echo "make install      PREFIX= DESTDIR=          make check-gpu  problems and end-to-end tests on the GPUs present"
+	@echo "                                            make check-amd  AMD code objects on emulated GPUs (part of check)"
 	@echo "make SAN=address,undefined check            make SAN=thread check"
 	@echo "make bench lint format fuzz dist clean      B=FOLDER builds elsewhere"
 

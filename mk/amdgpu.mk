@@ -2,14 +2,15 @@
 # Needs LLVM 22's library and headers; the unit tests' kernels also need clang-22 and lld-22.
 #   make amdgpu               the runner build/tests/amdgpu/run and build/tests/libamdhip64.so
 #   make amdgpu-check         the emulator's own tests
-#   make amdgpu-product       conformance and the mission's tests on emulated GPUs
+#   make amdgpu-product       conformance, the mission's tests and the HSACO names on emulated GPUs
+#   make check-amd            both; a part of make check
 AMDGPU_LLVM_CONFIG ?= $(shell command -v llvm-config-22)
 AMDGPU_CLANG       ?= $(shell command -v clang-22)
 B ?= build
 
 .PHONY: amdgpu amdgpu-check
 ifeq ($(AMDGPU_LLVM_CONFIG),)
-amdgpu amdgpu-check:
+amdgpu amdgpu-check check-amd:
 	@echo "amdgpu: left out, needs libllvm-22 (llvm-22-dev)"
 EXTRA_BUILD += amdgpu
 else
@@ -69,28 +70,49 @@ amdgpu-check: $(AMDGPU_TESTS)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove --exec '' $(AMDGPU_TESTS)
 CHECKS += $(AMDGPU_TESTS)
 
-# The product on emulated GPUs: the conformance problems and the mission's tests, waves in a shuffled order, every check on.
-AMDGPU_CONFORMANCE ?= $(AMDGPU_TARGETS)
-AMDGPU_MISSION     ?= gfx942 gfx1100
-AMDGPU_PRODUCT := $(foreach t,$(AMDGPU_CONFORMANCE),$(AMDGPU_OUT)/conformance.$(t).t) \
-                  $(foreach t,$(AMDGPU_MISSION),$(AMDGPU_OUT)/mission.$(t).t $(AMDGPU_OUT)/pipeline.$(t).t)
+# The product on emulated GPUs, waves in a shuffled order, every check on. On the first targets every kernel that serves a problem
+# runs it, by name; on the others the library's choice does. The mission's tests, 2048 tokens included, and the HSACO names of the
+# environment run on AMDGPU_MISSION.
+AMDGPU_WHOLE   ?= gfx942 gfx1100 gfx1201
+AMDGPU_MISSION ?= gfx942 gfx1100
+AMDGPU_OTHERS  := $(filter-out $(AMDGPU_WHOLE),$(AMDGPU_TARGETS))
+AMDGPU_PRODUCT := $(AMDGPU_WHOLE:%=$(AMDGPU_OUT)/kernels.%.t) \
+                  $(AMDGPU_OTHERS:%=$(AMDGPU_OUT)/conformance.%.t) \
+                  $(foreach t,$(AMDGPU_MISSION),$(AMDGPU_OUT)/mission.$(t).t $(AMDGPU_OUT)/pipeline.$(t).t $(AMDGPU_OUT)/overrides.$(t).t)
+# $1 name of the scripts, $2 program, $3 more environment
 define amdgpu_product
-$(AMDGPU_OUT)/$1.%.t: $(B)/tests/$2/$1 $(AMDGPU_HIP)
+$(AMDGPU_OUT)/$1.%.t: $2 $(AMDGPU_HIP)
 	@mkdir -p $$(@D)
-	printf '#!/bin/sh\nexport RAPT_EMULATE=%s RAPT_EMULATE_ORDER=shuffled:1 RAPT_EMULATE_CHECKS=all RAPT_TEST_SIZE=0\nRAPT_HIP_LIBRARY=%s RAPT_TEST_DEVICE=hip:0 exec %s\n' \
-	    $$* $(abspath $(AMDGPU_HIP)) $$(abspath $$<) > $$@
+	printf '#!/bin/sh\nexport RAPT_EMULATE=%s RAPT_EMULATE_ORDER=shuffled:1 RAPT_EMULATE_CHECKS=all RAPT_TEST_SIZE=0 %s\nRAPT_HIP_LIBRARY=%s RAPT_TEST_DEVICE=hip:0 exec %s\n' \
+	    $$* "$3" $(abspath $(AMDGPU_HIP)) $$(abspath $$<) > $$@
 	chmod +x $$@
 endef
-$(eval $(call amdgpu_product,conformance,conformance))
-$(eval $(call amdgpu_product,mission,e2e))
-$(eval $(call amdgpu_product,pipeline,e2e))
+$(eval $(call amdgpu_product,conformance,$(B)/tests/conformance/conformance,))
+$(eval $(call amdgpu_product,kernels,$(B)/tests/conformance/conformance,RAPT_TEST_KERNELS=all))
+$(eval $(call amdgpu_product,mission,$(B)/tests/e2e/mission,))
+$(eval $(call amdgpu_product,pipeline,$(B)/tests/e2e/pipeline,))
+$(eval $(call amdgpu_product,overrides,tests/amdgpu/overrides.t,RAPT_OBJECTS=$(abspath $(AMDGPU_OUT))/overrides))
+
+# The rows whose code object the environment may name, built once more by hand as a user would, with less optimisation.
+AMDGPU_OVERRIDES := $(shell sed -n 's/^OVERRIDE.\([a-z_]*\),.*/\1/p' src/gpu/overrides.def)
+define amdgpu_override
+$(AMDGPU_OUT)/overrides.$1.t: $(AMDGPU_OVERRIDES:%=$(AMDGPU_OUT)/overrides/$1/%.co) | $(B)/rapt
+$(AMDGPU_OUT)/overrides/$1/%.co: $(GPU)/%_$1.co
+	@mkdir -p $$(@D)
+	eval "set -- $$$$(cat $(GPU)/$$*_$1.flags)"; source=$$$$1; shift; \
+	  $(HIP_CLANG) $(filter-out -Rpass%,$(HIP_FLAGS)) -O2 --offload-arch=$1 "$$$$@" -o $$@ src/gpu/kernels/$$$$source
+endef
+$(foreach t,$(AMDGPU_MISSION),$(eval $(call amdgpu_override,$(t))))
+
 # Without a compiler for AMD GPUs the library holds no code for them to run.
 CHECKS += $(if $(HIP_CLANG),$(AMDGPU_PRODUCT))
-amdgpu-product: $(AMDGPU_PRODUCT)
-	prove --exec '' $(AMDGPU_PRODUCT)
-.PHONY: amdgpu-product
+amdgpu-product: all $(AMDGPU_PRODUCT)
+	$(PROVE) $(AMDGPU_PRODUCT)
+check-amd: all $(AMDGPU_TESTS) $(AMDGPU_PRODUCT)
+	$(PROVE) $(AMDGPU_TESTS) $(AMDGPU_PRODUCT)
+.PHONY: amdgpu-product check-amd
 else
-amdgpu-check:
+amdgpu-check check-amd:
 	@echo "amdgpu: unit tests left out, need clang-22 and lld-22"
 endif
 

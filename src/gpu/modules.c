@@ -115,6 +115,20 @@ int modules_replaced(const struct gpu_modules *m, const char *row_name)
 
 enum { LARGEST_FILE = 256 << 20 };
 
+/* Whether the section table of a 64-bit ELF file, which linkers put last, lies beyond its end. Drivers are told no size and
+ * would read on. */
+static int is_cut_short(const char *bytes, size_t size)
+{
+    uint64_t table;
+    uint16_t entry, count;
+    if (size < 4 || memcmp(bytes, "\177ELF", 4)) return 0;
+    if (size < 64) return 1;
+    memcpy(&table, bytes + 40, sizeof table);
+    memcpy(&entry, bytes + 58, sizeof entry);
+    memcpy(&count, bytes + 60, sizeof count);
+    return table > size || (uint64_t)entry * count > size - table;
+}
+
 /* The whole file with a 0 behind it (PTX is text), to be freed; NULL with a sentence. */
 static void *read_file(const char *path, const char *variable, rapt_status *status)
 {
@@ -129,6 +143,10 @@ static void *read_file(const char *path, const char *variable, rapt_status *stat
                 fail(RAPT_NO_MEMORY, "%s: no memory for %s (%ld bytes)", variable, path, size);
         } else if (fread(bytes, 1, (size_t)size, file) != (size_t)size) {
             *status = fail(RAPT_SYSTEM, "%s: cannot read %s (%s)", variable, path, strerror(errno));
+            free(bytes);
+            bytes = NULL;
+        } else if (is_cut_short(bytes, (size_t)size)) {
+            *status = fail(RAPT_INVALID, "%s: %s is cut short: its section table lies beyond its end", variable, path);
             free(bytes);
             bytes = NULL;
         } else {

@@ -45,6 +45,7 @@ struct amdgpu_options {
     bool check_undefined;      /* values that were never written must not reach memory, addresses or
                                   branches */
     bool check_waits;          /* outstanding results must be waited for */
+    bool profile;              /* count every instruction and LDS cycle by address */
     uint64_t max_instructions; /* per wave; 0: no limit */
 };
 
@@ -53,8 +54,9 @@ struct amdgpu_stats {
     uint64_t instructions, valu, salu, matrix, lds, vmem, smem;
     uint64_t matrix_flops;
     uint64_t global_read, global_written, lds_read, lds_written; /* bytes of active lanes */
-    uint64_t lds_conflict_cycles,
-        lds_sampled; /* extra bank cycles, and LDS instructions they were counted on */
+    uint64_t lds_cycles, lds_conflict_cycles,
+        lds_sampled; /* bank cycles without and by conflicts, and LDS instructions they were
+                        counted on */
     uint64_t barriers, groups, waves;
 };
 
@@ -109,6 +111,19 @@ struct amdgpu_occupancy amdgpu_occupancy(const struct amdgpu_module *, const str
 void amdgpu_report(const struct amdgpu_module *, const struct amdgpu_kernel *,
                    const struct amdgpu_stats *, const struct amdgpu_occupancy *, char *text,
                    size_t size);
+
+/* The innermost loop with matrix instructions that took most issue cycles in the launches so far
+   that were profiled. Cycles are counted as if nothing overlapped: see loops.c. */
+struct amdgpu_loop {
+    uint64_t first, last; /* offsets in the code of its first instruction and of its branch */
+    uint64_t passes;      /* how often waves took the branch or fell out of it */
+    double instructions, matrix_instructions; /* per pass */
+    double cycles, matrix_cycles;             /* issue cycles per pass */
+    uint64_t lds_cycles, lds_conflicts;       /* sums; conflicts are extra to the cycles */
+};
+/* False when no loop with matrix instructions ran. */
+bool amdgpu_matrix_loop(const struct amdgpu_module *, struct amdgpu_loop *);
+void amdgpu_loop_report(const struct amdgpu_loop *, char *text, size_t size);
 
 struct amdgpu_device_info {
     const char *gfx, *name;

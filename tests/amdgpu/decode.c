@@ -33,8 +33,9 @@ bool program_open(struct program *program, const struct target *target, const ui
     program->base = base;
     program->size = size;
     program->at = calloc(size / 4 + 1, sizeof *program->at);
+    program->profile = calloc(size / 4 + 1, sizeof *program->profile);
     program->disasm = LLVMCreateDisasmCPU("amdgcn-amd-amdhsa", target->name, NULL, 0, NULL, NULL);
-    if (program->at && program->disasm) return true;
+    if (program->at && program->profile && program->disasm) return true;
     program_close(program);
     return false;
 }
@@ -54,6 +55,7 @@ void program_close(struct program *program)
     if (program->at)
         for (size_t i = 0; i < program->size / 4; i++) free_inst(program->at[i]);
     free(program->at);
+    free(program->profile);
     if (program->disasm) LLVMDisasmDispose(program->disasm);
     memset(program, 0, sizeof *program);
 }

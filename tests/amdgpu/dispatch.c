@@ -74,7 +74,7 @@ static void run_group(struct worker *k, uint64_t number)
     g.id[1] = (uint32_t)(number / l->grid[0] % l->grid[1]);
     g.id[2] = (uint32_t)(number / l->grid[0] / l->grid[1]);
     g.epoch = k->epoch + 1;
-    k->count_conflicts = number == 0;
+    k->count_conflicts = number == 0 || l->options->profile;
     memset(k->lds, 0xdb, l->lds_size);
     memset(k->lds_written, 0, l->lds_size);
     order_waves(l, number, order);
@@ -189,6 +189,7 @@ static void add_counts(struct worker *k, struct amdgpu_stats *s)
     s->global_written += t->global_written;
     s->lds_read += t->lds_read;
     s->lds_written += t->lds_written;
+    s->lds_cycles += t->lds_cycles;
     s->lds_conflict_cycles += t->lds_conflict_cycles;
     s->lds_sampled += t->lds_sampled;
     s->barriers += t->barriers;

@@ -171,12 +171,18 @@ struct target {
     uint8_t zero_high16;    /* most 16-bit results clear the upper half */
 };
 
+/* What a profile counts per instruction, over all waves. */
+struct place {
+    uint64_t hits, lds_cycles, lds_conflicts;
+};
+
 struct program {
     const struct target *target;
     const uint8_t *code; /* loaded text */
     uint64_t base;       /* its address */
     size_t size;
     struct inst **at; /* per 4 bytes, NULL until decoded */
+    struct place *profile; /* per 4 bytes; NULL: not counted */
     void *disasm;
 };
 
@@ -277,6 +283,9 @@ _Noreturn void fault_undefined(struct wave *, uint32_t root, const char *what);
 void set_undefined(struct wave *, const struct reg_range *, uint64_t written, uint64_t undef);
 void race_read(struct wave *, uint32_t address, uint32_t bytes, int lane);
 void race_write(struct wave *, uint32_t address, uint32_t bytes, int lane);
+
+/* matrix.c: multiply-adds, counted as 2, and the width of the inputs. */
+void matrix_work(const struct inst *, double *flops, int *bits);
 
 /* vector.c */
 void exec_valu(struct wave *, const struct inst *);

@@ -4,7 +4,8 @@
    RAPT_EMULATE_ORDER    forward, backward or shuffled[:SEED]: order of the waves of a workgroup
    RAPT_EMULATE_CHECKS   all (adds LDS races), some (the default), none
    RAPT_EMULATE_THREADS  host threads per launch (default: one per core)
-   RAPT_EMULATE_STATS    1: report every launch on stderr; sum: one line per kernel at exit */
+   RAPT_EMULATE_STATS    1: report every launch on stderr; sum: sums per kernel, and its matrix
+                         loop, when the module is unloaded */
 #ifndef AMDGPU_HIP_H
 #define AMDGPU_HIP_H
 

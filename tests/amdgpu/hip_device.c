@@ -24,6 +24,7 @@ static void read_options(struct amdgpu_options *o)
     if (checks && strcmp(checks, "none") == 0) o->check_undefined = o->check_waits = false;
     if (threads) o->threads = atoi(threads);
     if (report) state.report = strcmp(report, "sum") == 0 ? 2 : atoi(report) != 0;
+    o->profile = state.report == 2;
 }
 
 static void start(void)

@@ -138,6 +138,10 @@ static void report_sums(const struct module *m)
         amdgpu_report(m->code, f->kernel, &f->sum, &o, text, sizeof text);
         fprintf(stderr, "%llu launches of %s", (unsigned long long)f->launches, text);
     }
+    struct amdgpu_loop loop;
+    if (!amdgpu_matrix_loop(m->code, &loop)) return;
+    amdgpu_loop_report(&loop, text, sizeof text);
+    fputs(text, stderr);
 }
 
 hip_error hipModuleUnload(void *module)

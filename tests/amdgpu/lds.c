@@ -45,6 +45,7 @@ static void count_conflicts(struct wave *w, const uint32_t *address, uint32_t by
 {
     int words = bytes < 4 ? 1 : (int)bytes / 4, per_group = 32 / words;
     if (per_group * words > 32) per_group = 32;
+    uint64_t cycles = 0, extra = 0;
     for (int first = 0; first < w->n; first += per_group) {
         uint32_t seen[32][8];
         uint8_t used[32] = {0};
@@ -60,9 +61,16 @@ static void count_conflicts(struct wave *w, const uint32_t *address, uint32_t by
                 if (++used[bank] > worst) worst = used[bank];
             }
         }
-        if (worst > 1) w->worker->stats.lds_conflict_cycles += (uint64_t)(worst - 1);
+        cycles += worst > 0;
+        extra += worst > 1 ? (uint64_t)(worst - 1) : 0;
     }
+    w->worker->stats.lds_conflict_cycles += extra;
+    w->worker->stats.lds_cycles += cycles;
     w->worker->stats.lds_sampled++;
+    if (!w->worker->launch->options->profile || !w->program->profile) return;
+    struct place *place = &w->program->profile[(w->at->pc - w->program->base) / 4];
+    __atomic_fetch_add(&place->lds_cycles, cycles, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&place->lds_conflicts, extra, __ATOMIC_RELAXED);
 }
 
 /* Bounds and alignment of all active lanes at once; the slow way names the lane that is wrong. */

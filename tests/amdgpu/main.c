@@ -113,7 +113,7 @@ static int parse_option(struct amdgpu_options *o, struct amdgpu_dispatch *d, boo
                         char **argv)
 {
     if (strcmp(argv[0], "--races") == 0) return o->check_races = true, 1;
-    if (strcmp(argv[0], "--stats") == 0) return *stats = true, 1;
+    if (strcmp(argv[0], "--stats") == 0) return *stats = o->profile = true, 1;
     if (strcmp(argv[0], "--no-checks") == 0) return o->check_undefined = o->check_waits = false, 1;
     if (!argv[1]) return 0;
     if (strcmp(argv[0], "--lds") == 0) return d->dynamic_lds = (uint32_t)atoi(argv[1]), 2;
@@ -159,6 +159,10 @@ static int run(struct amdgpu_dispatch *d, char **argv)
         struct amdgpu_occupancy o = amdgpu_occupancy(
             d->module, d->kernel, d->block[0] * d->block[1] * d->block[2], d->dynamic_lds);
         amdgpu_report(d->module, d->kernel, &stats, &o, report, sizeof report);
+        struct amdgpu_loop loop;
+        fputs(report, stdout);
+        report[0] = 0;
+        if (amdgpu_matrix_loop(d->module, &loop)) amdgpu_loop_report(&loop, report, sizeof report);
         double seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
         printf("%s  emulated in %.3f s, %.2f million wave-instructions per second\n", report,
                seconds, 1e-6 * (double)stats.instructions / seconds);

@@ -55,6 +55,13 @@ static int bits_of(enum element e)
                                        : 8;
 }
 
+void matrix_work(const struct inst *in, double *flops, int *bits)
+{
+    struct shape s = shape_of(in);
+    *flops = 2.0 * s.m * s.m * s.k * s.blocks;
+    *bits = bits_of(s.a) < 8 ? 8 : bits_of(s.a);
+}
+
 static enum fp8_format format_of(const struct wave *w, enum element e)
 {
     bool fnuz = w->program->target->gen == GEN_CDNA3;
@@ -235,6 +242,17 @@ static enum element signed_form(enum element e, bool is_signed)
     return e;
 }
 
+/* gfx11: lanes 16 to 31 hold the inputs of lanes 0 to 15 once more; hardware takes some results from
+   each. */
+static void check_repeated(struct wave *w, const struct operand *o, int words)
+{
+    for (int r = 0; o->kind == OPK_VGPR && r < words; r++)
+        for (int l = 16; l < w->n; l++)
+            if (w->v[o->reg + r][l] != w->v[o->reg + r][l % 16])
+                fault(w, "v%d differs between lanes %d and %d: WMMA inputs must be repeated",
+                      o->reg + r, l % 16, l);
+}
+
 /* 16 x 16 x K, wave32 (wave64 of gfx11 repeats the inputs in lanes 32-63 and spreads D over four
  * lane groups). */
 static void exec_wmma(struct wave *w, const struct inst *in)
@@ -248,6 +266,7 @@ static void exec_wmma(struct wave *w, const struct inst *in)
     int per = gfx12 ? s.k / 2 : s.k, halves = gfx12 ? 2 : 1, lane_groups = w->n / 16;
     if (w->n != 32 && gfx12) fault(w, "WMMA in wave64 is not emulated on gfx12");
     enum element ta = signed_form(s.a, in->neg_lo & 1), tb = signed_form(s.b, in->neg_lo & 2);
+    for (int i = 1; i < 3 && !gfx12; i++) check_repeated(w, &in->op[i], in->op[i].dwords);
     for (int e = 0; e < per; e++) {
         unpack(w, in, 1, ta, e, av[e]);
         unpack(w, in, 2, tb, e, bv[e]);

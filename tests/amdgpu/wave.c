@@ -173,6 +173,7 @@ void run_wave(struct wave *w)
     const struct amdgpu_options *options = w->worker->launch->options;
     uint64_t *counts = w->worker->counts, turn = 0, limit = options->max_instructions;
     bool check_waits = options->check_waits;
+    struct place *profile = options->profile ? program->profile : NULL;
     w->yield = 0;
     while (!w->yield) {
         uint64_t offset = w->pc - program->base;
@@ -184,6 +185,7 @@ void run_wave(struct wave *w)
         if (w->outstanding && check_waits) check_pending(w, in);
         w->pc = in->next_pc;
         counts[in->category]++;
+        if (profile) __atomic_fetch_add(&profile[offset / 4].hits, 1, __ATOMIC_RELAXED);
         in->exec(w, in);
         if (++turn == 1 << 20) w->yield = 1; /* let other waves run: this one may wait for them */
     }

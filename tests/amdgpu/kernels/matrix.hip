@@ -103,6 +103,43 @@ MATRIX(wmma_f16_16x16x16_f16_high, half16, half16,
 WMMAI(i32_16x16x16_iu8, int4v, 1, 1)
 WMMAI(i32_16x16x16_iu8, int4v, 0, 1)
 WMMAI(i32_16x16x16_iu4, int2v, 1, 1)
+/* Lanes 16 to 31 have rows of their own. */
+KERNEL THREADS(WAVE) void unrepeated(const int *A, float8 *D)
+{
+    half16 a = (half16)(_Float16)A[THREAD];
+    D[THREAD] = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(a, a, (float8)0);
+}
+#endif
+
+/* n rounds of one matrix instruction and one LDS read in which each bank serves two words. */
+#if defined(__GFX9__)
+#define ROUND(a, c) __builtin_amdgcn_mfma_f32_32x32x8f16(a, a, c, 0, 0, 0)
+typedef half4 round_in;
+typedef float16 round_out;
+#elif defined(__gfx1200__) || defined(__gfx1201__)
+#define ROUND(a, c) __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(a, a, c)
+typedef half8 round_in;
+typedef float8 round_out;
+#elif defined(__gfx1100__) || defined(__gfx1151__)
+#define ROUND(a, c) __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(a, a, c)
+typedef half16 round_in;
+typedef float8 round_out;
+#endif
+#ifdef ROUND
+KERNEL THREADS(WAVE) void rounds(round_out *D, int n)
+{
+    SHARED int words[2 * WAVE];
+    words[THREAD] = words[THREAD + WAVE] = 1;
+    barrier();
+    round_out c = (round_out)0.0f;
+#pragma unroll 1
+    for (int i = 0; i < n; i++) {
+        asm volatile("" ::: "memory"); /* reads anew */
+        round_in a = (round_in)(_Float16)words[2 * THREAD];
+        c = ROUND(a, c);
+    }
+    D[THREAD] = c;
+}
 #endif
 
 KERNEL void present(void) {}

@@ -286,10 +286,53 @@ static void test_layouts(void **state)
     object_close(&o);
 }
 
+static void test_unrepeated(void **state)
+{
+    struct object o;
+    object_open(&o, "matrix", *state);
+    int *in = buffer(&o, 128), *out = buffer(&o, 1024);
+    for (int i = 0; i < 32; i++) in[i] = i % 16;
+    arg_pointer(&o, in);
+    arg_pointer(&o, out);
+    assert_launch(&o, "unrepeated", 1, 32, 0);
+    in[20]++;
+    assert_fault(&o, "unrepeated", 1, 32, 0, "differs between lanes 4 and 20");
+    object_close(&o);
+}
+
+/* The report of the inner loop: passes, matrix cycles of a pass, LDS conflicts. */
+static void test_loop(void **state)
+{
+    struct object o;
+    struct amdgpu_loop loop;
+    const char *target = *state;
+    int wave = wave_size(target);
+    double cycles = !strcmp(target, "gfx90a") ? 64 : !strcmp(target, "gfx950") ? 16 : 32;
+    if (!strncmp(target, "gfx12", 5)) cycles = 16;
+    object_open(&o, "matrix", target);
+    o.options.profile = true;
+    float *out = buffer(&o, 64 * 64);
+    arg_pointer(&o, out);
+    arg_int(&o, 10);
+    assert_false(amdgpu_matrix_loop(o.module, &loop));
+    assert_launch(&o, "rounds", 1, (uint32_t)wave, 0);
+    assert_true(out[0] == 10 * (wave == 64 ? 8 : 16));
+    assert_true(amdgpu_matrix_loop(o.module, &loop));
+    assert_int_equal(loop.passes, 10);
+    assert_true(loop.matrix_instructions == 1 && loop.matrix_cycles == cycles);
+    assert_true(loop.cycles >= cycles + (loop.instructions - 1) * (wave == 64 ? 4 : 1));
+    assert_int_equal(loop.lds_cycles, 10 * wave / 32);
+    assert_int_equal(loop.lds_conflicts, 10 * wave / 32);
+    object_close(&o);
+}
+
 int main(void)
 {
     struct suite s = {.count = 0};
     add_test(&s, "known places", test_known_places, "gfx1100");
     add_test(&s, "layouts", test_layouts, "gfx");
+    static const char *const families[] = {"gfx9", "gfx11", "gfx12"};
+    for (int i = 0; i < 3; i++) add_test(&s, "loop", test_loop, families[i]);
+    add_test(&s, "unrepeated", test_unrepeated, "gfx11");
     return run_suite(&s, "amdgpu matrix");
 }
