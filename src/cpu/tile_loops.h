@@ -372,6 +372,15 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
 
 /* ---- Register tiles ---- */
 
+/* The next row of a tile, hidden from the compiler: it would compute the addresses of all rows ahead
+ * of the loop and spill them (bf16 of 64 channels: 89 % of the peak, 93 % without). */
+VEC float *next_row(float *row, int64_t stride)
+{
+    row += stride;
+    __asm__("" : "+r"(row));
+    return row;
+}
+
 /* c[rows][vectors] (+)= a[rows][depth] b[depth][COLUMN_TILE] over lanes of 32 bits: f32, or a pair
  * of bf16. rows and vectors are constants after inlining, so that c stays in registers. */
 /* clang-format off */
@@ -379,9 +388,12 @@ VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float
                   int64_t a_stride, const float *b, int64_t depth, int accumulate)
 {
     vec sum[ROW_TILE][2];
-    UNROLL for (int i = 0; i < rows; i++)
+    float *row = c;
+    UNROLL for (int i = 0; i < rows; i++) {
         UNROLL for (int w = 0; w < vectors; w++)
-            sum[i][w] = accumulate ? v_load(c + i * c_stride + w * LANES, RAPT_F32) : v_zero();
+            sum[i][w] = accumulate ? v_load(row + w * LANES, RAPT_F32) : v_zero();
+        row = next_row(row, c_stride);
+    }
     for (int64_t k = 0; k < depth; k++) {
         vec x[2];
         UNROLL for (int w = 0; w < vectors; w++)
@@ -392,9 +404,12 @@ VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float
                 sum[i][w] = TILE_MULTIPLY_ADD(y, x[w], sum[i][w]);
         }
     }
-    UNROLL for (int i = 0; i < rows; i++)
+    row = c;
+    UNROLL for (int i = 0; i < rows; i++) {
         UNROLL for (int w = 0; w < vectors; w++)
-            v_store(c + i * c_stride + w * LANES, RAPT_F32, sum[i][w]);
+            v_store(row + w * LANES, RAPT_F32, sum[i][w]);
+        row = next_row(row, c_stride);
+    }
 }
 /* clang-format on */
 
