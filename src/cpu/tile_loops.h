@@ -334,27 +334,47 @@ static void softmax(const struct cpu_softmax_tile *t)
     }
 }
 
-#if TILE_PAIR == 1
-
 /* ---- K panels ---- */
 
+/* LANES keys from j on, channels c ... c + LANES - 1, transposed. whole: all are there, so that x
+ * stays in registers. */
+VEC void pack_square(float *to, const struct cpu_rows *k, int64_t j, int64_t last, int64_t c,
+                     int64_t channels, int dtype, int whole)
+{
+    vec x[LANES];
+    UNROLL for (int i = 0; i < LANES; i++) x[i] =
+        whole          ? v_load(element_at(k->row[j + i], dtype, c), dtype)
+        : j + i < last ? load_channels(k, j + i, c, channels, dtype)
+                       : v_zero();
+    transpose(x);
+    UNROLL for (int i = 0; i < LANES; i++) if (whole || c + i < channels)
+        v_store(to + i * COLUMN_TILE, RAPT_F32, x[i]);
+}
+
+VEC int rows_are_there(const struct cpu_rows *rows, int64_t first, int64_t last)
+{
+    for (int64_t j = first; j < last; j++)
+        if (!rows->row[j]) return 0;
+    return 1;
+}
+
+#if TILE_PAIR == 1
 VEC void pack_k_as(float *panels, const struct cpu_rows *k, int64_t first, int64_t last,
                    int64_t channels, int dtype)
 {
     for (int64_t j0 = first; j0 < last; j0 += COLUMN_TILE)
-        for (int64_t half = 0; half < COLUMN_TILE && j0 + half < last; half += LANES)
-            for (int64_t c = 0; c < channels; c += LANES) {
-                float *to = panels + j0 * channels + c * COLUMN_TILE + half;
-                vec x[LANES];
-                for (int i = 0; i < LANES; i++) {
-                    int64_t j = j0 + half + i;
-                    if (j + LANES < last) prefetch_channels(k, j + LANES, c, c + LANES, dtype);
-                    x[i] = j < last ? load_channels(k, j, c, channels, dtype) : v_zero();
+        for (int64_t half = 0; half < COLUMN_TILE && j0 + half < last; half += LANES) {
+            float *to = panels + j0 * channels + half;
+            int64_t j = j0 + half, c = 0;
+            if (dtype != RAPT_I8 && j + LANES <= last && rows_are_there(k, j, j + LANES))
+                for (; c + LANES <= channels; c += LANES) {
+                    for (int64_t i = j + LANES; i < j + 2 * LANES && i < last; i++)
+                        prefetch_channels(k, i, c, c + LANES, dtype);
+                    pack_square(to + c * COLUMN_TILE, k, j, last, c, channels, dtype, 1);
                 }
-                transpose(x);
-                for (int i = 0; i < LANES && c + i < channels; i++)
-                    v_store(to + i * COLUMN_TILE, RAPT_F32, x[i]);
-            }
+            for (; c < channels; c += LANES)
+                pack_square(to + c * COLUMN_TILE, k, j, last, c, channels, dtype, 0);
+        }
 }
 
 static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,

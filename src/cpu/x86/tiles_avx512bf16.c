@@ -90,20 +90,24 @@ static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, 
     }
     int64_t pairs = (channels + 1) / 2;
     for (int64_t j0 = first; j0 < last; j0 += COLUMN_TILE)
-        for (int64_t half = 0; half < COLUMN_TILE && j0 + half < last; half += LANES)
-            for (int64_t c = 0; c < pairs; c += LANES) {
-                float *to = (float *)panels + j0 * pairs + c * COLUMN_TILE + half;
-                vec x[LANES];
-                for (int i = 0; i < LANES; i++) {
-                    int64_t j = j0 + half + i;
-                    if (j + LANES < last)
-                        prefetch_channels(k, j + LANES, 2 * c, 2 * (c + LANES), RAPT_BF16);
-                    x[i] = _mm512_castsi512_ps(load_bits(k, j, last, 2 * c, channels));
+        for (int64_t half = 0; half < COLUMN_TILE && j0 + half < last; half += LANES) {
+            float *to = (float *)panels + j0 * pairs + half;
+            int64_t j = j0 + half, c = 0;
+            if (j + LANES <= last && rows_are_there(k, j, j + LANES))
+                for (; 2 * (c + LANES) <= channels; c += LANES) {
+                    for (int64_t i = j + LANES; i < j + 2 * LANES && i < last; i++)
+                        prefetch_channels(k, i, 2 * c, 2 * (c + LANES), RAPT_BF16);
+                    pack_square(to + c * COLUMN_TILE, k, j, last, c, pairs, RAPT_F32, 1);
                 }
+            for (; c < pairs; c += LANES) {
+                vec x[LANES];
+                for (int i = 0; i < LANES; i++)
+                    x[i] = _mm512_castsi512_ps(load_bits(k, j + i, last, 2 * c, channels));
                 transpose(x);
                 for (int i = 0; i < LANES && c + i < pairs; i++)
-                    _mm512_store_ps(to + i * COLUMN_TILE, x[i]);
+                    _mm512_store_ps(to + (c + i) * COLUMN_TILE, x[i]);
             }
+        }
 }
 
 /* Two keys are interleaved; an exponent of all ones is NaN or infinity. */
