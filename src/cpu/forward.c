@@ -133,18 +133,21 @@ static void place_rows(struct forward_item *t)
     }
 }
 
+static void *row_of(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
+{
+    return query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+}
+
 /* Row r of q or out, asked for a few rows before it is needed: it comes from memory, and only many
  * requests at once hide how long that takes. */
 static void *row_ahead(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
 {
-    const struct forward_scratch *w = &t->scratch;
     if (r + ROWS_AHEAD < t->rows && tensor->stride[3] == 1) {
-        const char *row = query_row(t->call, tensor, &t->sequence, w->head[r + ROWS_AHEAD],
-                                    w->query[r + ROWS_AHEAD]);
+        const char *row = row_of(t, tensor, r + ROWS_AHEAD);
         int64_t bytes = tensor->size[3] * (int64_t)dtype_size(tensor->dtype);
         for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(row + at);
     }
-    return query_row(t->call, tensor, &t->sequence, w->head[r], w->query[r]);
+    return row_of(t, tensor, r);
 }
 
 static void load_queries(struct forward_item *t)
@@ -383,7 +386,9 @@ static double finish_row(struct forward_item *t, int64_t r)
     double l = w->l[r], m = l == 0 || w->m[r] == -INFINITY
                                 ? -INFINITY
                                 : w->m[r] * (t->score_options ? 1 : fabs(t->call->a->scale));
-    double sink = head_value(sink_tensor, t->sequence.index, w->head[r], -INFINITY);
+    double sink = sink_tensor->dtype
+                      ? head_value(sink_tensor, t->sequence.index, w->head[r], -INFINITY)
+                      : -INFINITY;
     if (sink > -INFINITY) {
         double top = m > sink ? m : sink, share = exp(m - top), total = l * share + exp(sink - top);
         if (l != l) total = l;
@@ -402,8 +407,7 @@ static void finish(struct forward_item *t)
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels;
     for (int64_t r = 0; r < t->rows; r++) {
-        float *o = w->o + r * w->o_stride,
-              *lse = query_row(t->call, &a->lse, &t->sequence, w->head[r], w->query[r]);
+        float *o = w->o + r * w->o_stride, *lse = a->lse.dtype ? row_of(t, &a->lse, r) : NULL;
         double value = finish_row(t, r);
         if (w->l[r] == 0) memset(o, 0, (size_t)channels * sizeof *o);
         t->kernels->store_row(row_ahead(t, &a->out, r), a->out.dtype, a->out.stride[3], o,
