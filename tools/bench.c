@@ -11,11 +11,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MOST_LINES = 4096, KEY_JSON = 512, KEY_CSV, KEY_ROTATE, KEY_SECONDS };
+enum { MOST_LINES = 4096, KEY_JSON = 512, KEY_CSV, KEY_ROTATE, KEY_SECONDS, KEY_FORWARD };
 
 struct bench {
     struct device_options where;
-    int json, csv;
+    int json, csv, through_forward;
     int64_t rotate; /* -1: chosen */
     double seconds;
     struct problem_line *lines; /* owned */
@@ -29,7 +29,10 @@ static const struct argp_option options[] = {
     {"csv", KEY_CSV, NULL, 0, "Print comma-separated values", 0},
     {"rotate", KEY_ROTATE, "N", 0,
      "Copies of K and V that calls take in turn, so that caches do not flatter; 1: none. Default "
-     "for decode steps (up to 32 queries): enough for four times the last cache",
+     "for decode steps (up to 32 queries, and more keys): enough for four times the last cache",
+     0},
+    {"forward", KEY_FORWARD, NULL, 0,
+     "Call rapt_forward, which finds its plan and workspace at each call, not rapt_plan_execute",
      0},
     {"seconds", KEY_SECONDS, "X", 0, "Time each problem for about X seconds (default 0.5)", 0},
     {0},
@@ -76,6 +79,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case KEY_ROTATE:
         bench->rotate = option_integer(text, 1, 1 << 20, "--rotate", state);
+        return 0;
+    case KEY_FORWARD:
+        bench->through_forward = 1;
         return 0;
     case KEY_SECONDS:
         bench->seconds = option_number(text, "--seconds", state);
@@ -208,6 +214,7 @@ static int run_line(struct bench *bench, struct device *device, const struct pro
     struct ceiling stream;
     int code = bench_case_open(device, &bench->where, line, bench->rotate, &c);
     if (code) return code;
+    c.through_forward = bench->through_forward;
     code = bench_case_time(&c, bench->seconds);
     if (!code) {
         struct limit limit = limit_of(bench, device, &c, c.times.median, &stream);

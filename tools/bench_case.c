@@ -93,10 +93,10 @@ static int make_copies(struct bench_case *c, int64_t rotate)
             (regions[i]->bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
         bytes += (double)regions[i]->bytes;
     }
-    /* Decode finds a cache that other layers' have pushed out; a prefill's keys were written just
-     * before. */
+    /* Decode finds a cache that other layers' have pushed out; a prefill's keys, however few, were
+     * written just before. */
     if (rotate < 0)
-        rotate = c->line.q_tokens <= DECODE_QUERIES
+        rotate = c->line.q_tokens <= DECODE_QUERIES && c->line.kv_tokens > c->line.q_tokens
                      ? (int64_t)ceil(4 * last_cache(c->device) / bytes)
                      : 1;
     if (rotate < 2) return EXIT_OK;
@@ -166,7 +166,8 @@ static rapt_status call(struct bench_case *c)
                            ((char *)host[i]->data - region->base);
     }
     c->turn = (c->turn + 1) % c->copies;
-    return rapt_plan_execute(c->plan, &a, c->workspace, NULL);
+    return c->through_forward ? rapt_forward(c->device->handle, &a, NULL)
+                              : rapt_plan_execute(c->plan, &a, c->workspace, NULL);
 }
 
 /* Seconds of calls back to back, up to their completion. */

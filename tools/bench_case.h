@@ -17,6 +17,7 @@ struct bench_case {
     struct problem_device on_device;
     rapt_plan *plan; /* of forward; NULL for the other operations */
     void *workspace;
+    int through_forward; /* calls go through rapt_forward instead, which keeps plans itself */
     char kernel[64];
     int64_t copies;       /* of K and V, 1 or more */
     char *copy[2];        /* copies - 1 of K's and of V's memory, in one piece each */
