@@ -1,0 +1,154 @@
+/* work.h: what a block of the AMD forward works on, and where its tiles lie in LDS.
+ *
+ * A block is WAVES waves; each owns QT times EDGE neighbouring query rows of the tile, a lane the
+ * query lane % EDGE of each. LDS holds one tile of K, TILE_KV rows of D, and one of V transposed, DV
+ * rows of TILE_KV; the 16-byte pieces of a row are XORed with a number of the row, so that the rows
+ * that one access serves meet different banks. When the keys are done the same memory takes the
+ * output on its way to whole rows.
+ *
+ *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
+ *   FEATURES  1: windows, softcap, bias, mask, ALiBi, sinks, pages and narrow heads too (implies
+ *             CAUSAL) */
+#ifndef RAPT_AMD_WORK_H
+#define RAPT_AMD_WORK_H
+
+#include "amd/fragment.h"
+
+#ifndef CAUSAL
+#define CAUSAL 0
+#endif
+#ifndef FEATURES
+#define FEATURES 0
+#endif
+
+enum {
+    WAVES = THREADS / WAVE,
+    QT = TILE_Q / (EDGE * WAVES), /* query tiles per wave */
+    KT = TILE_KV / EDGE,          /* score tiles */
+    CT = DV / EDGE,               /* output tiles */
+    QK_CHUNKS = D / 16,
+    PV_CHUNKS = TILE_KV / 16,
+    K_PIECES = D / 8, /* 16-byte pieces of a row of K */
+    V_PIECES = DV / 8,
+    V_LINE = TILE_KV / 8, /* and of a row of V transposed */
+    K_BYTES = TILE_KV * D * 2,
+    V_BYTES = TILE_KV * DV * 2
+};
+static_assert(D % 32 == 0 && DV % EDGE == 0 && TILE_Q == QT * EDGE * WAVES && TILE_KV % 32 == 0,
+              "tile sizes");
+static_assert(SHARED_BYTES == K_BYTES + V_BYTES, "K, then V transposed");
+
+extern __shared__ uint4 shared_memory[]; /* in pieces */
+
+struct work {
+    struct sequence seq;
+    int b, head, kv_head;
+    int first_query;        /* of the tile, within the sequence */
+    int first_key, end_key; /* keys that some row of the tile sees; first_key a multiple of TILE_KV */
+    const char *k, *v;      /* row 0 of the sequence; not used with pages */
+    float scale_log2;       /* of the products, for exp2 */
+    float slope;            /* ALiBi */
+};
+
+DEVICE int lane_here(void)
+{
+    return THREAD % WAVE;
+}
+
+/* Scalar registers hold it. */
+DEVICE int wave_here(void)
+{
+    return __builtin_amdgcn_readfirstlane(THREAD / WAVE);
+}
+
+DEVICE int uniform(int x)
+{
+    return __builtin_amdgcn_readfirstlane(x);
+}
+
+DEVICE int any_in_wave(int x)
+{
+#if WAVE == 64
+    return __builtin_amdgcn_ballot_w64(x) != 0;
+#else
+    return __builtin_amdgcn_ballot_w32(x) != 0;
+#endif
+}
+
+/* Whether x holds in some thread of the block. Uses the memory of K. */
+DEVICE int any_in_block(int x)
+{
+    int *flag = (int *)shared_memory, any = 0;
+    x = any_in_wave(x);
+    block_barrier();
+    if (lane_here() == 0) flag[wave_here()] = x;
+    block_barrier();
+#pragma unroll
+    for (int i = 0; i < WAVES; i++) any |= flag[i];
+    block_barrier();
+    return uniform(any);
+}
+
+/* Neighbouring rows whose piece p lies at piece p ^ turn: rows of a multiple of 128 bytes begin at
+ * the same bank, of others every second one does. */
+DEVICE int turn_of(int row, int pieces)
+{
+    return pieces % 8 == 0 ? row & 7 : row >> 1 & 3;
+}
+
+DEVICE int k_place(int key, int piece)
+{
+    return key * K_PIECES + (piece ^ turn_of(key, K_PIECES));
+}
+
+/* Writers of V differ in the channel by multiples of 8, readers by 1: both turn the pieces. Two more
+ * bits keep 16 writers of 8 bytes apart: bit 3 of the channel swaps two rows that are shorter than
+ * 128 bytes, bit 6 the two halves of a piece. */
+DEVICE int v_place(int channel, int piece)
+{
+    int row = V_LINE % 8 ? channel ^ (channel >> 3 & 1) : channel;
+    return K_BYTES / 16 + row * V_LINE + (piece ^ turn_of(channel ^ channel >> 3, V_LINE));
+}
+
+/* Whether the halves of a piece of V are swapped; the same for all channels of an output tile. */
+DEVICE int v_swapped(int channel)
+{
+    return channel >> 6 & 1;
+}
+
+/* Whether change_scores has work; it leaves natural scores. A negative scale would turn the maximum
+ * of the products around. */
+DEVICE int changes_scores(const struct attention_args *a)
+{
+    return a->softcap > 0 || a->bias.data || a->alibi.data || a->scale < 0;
+}
+
+DEVICE struct work work_of(const struct attention_args *a, int b, int head, int tile)
+{
+    struct work w = {};
+    w.seq = sequence_of(a, b);
+    w.seq.q_start = uniform(w.seq.q_start);
+    w.seq.q_length = uniform(w.seq.q_length);
+    w.seq.kv_start = uniform(w.seq.kv_start);
+    w.seq.kv_length = uniform(w.seq.kv_length);
+    w.seq.offset = uniform(w.seq.offset);
+    w.b = b;
+    w.head = head;
+    w.kv_head = head / a->group;
+    w.first_query = tile * TILE_Q;
+    int last_query = smaller(w.first_query + TILE_Q, w.seq.q_length) - 1;
+    w.end_key = w.seq.kv_length;
+    if (CAUSAL || FEATURES)
+        w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
+    if (FEATURES)
+        w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
+    w.k = element_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
+    w.v = element_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
+    w.scale_log2 = a->scale_log2;
+    if (FEATURES && changes_scores(a)) w.scale_log2 = LOG2_E;
+    if (FEATURES && a->alibi.data)
+        w.slope = load_element(element_at(&a->alibi, b, head, 0, 0), 0, DTYPE_f32);
+    return w;
+}
+
+#endif
