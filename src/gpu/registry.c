@@ -82,6 +82,12 @@ int rows_aligned(const struct problem *p)
     return 1;
 }
 
+int rows_far(const struct problem *p)
+{
+    const int64_t strides[] = {p->a.k.stride[2], p->a.v.stride[2]};
+    return strides[0] < 0 || strides[1] < 0 || strides[0] > 1 << 24 || strides[1] > 1 << 24;
+}
+
 /* What cuTensorMapEncodeTiled asks: no empty axis, no stride negative or zero (of an axis longer
  * than 1), all below 2^40 bytes. */
 static int mappable(const struct problem *p)

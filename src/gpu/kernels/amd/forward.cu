@@ -7,60 +7,121 @@
 
 enum { SECTION = 16 }; /* heads whose K and V share the L2 cache at a time; see place_of_block */
 
-/* All keys of the tile, last to first: the masked ones come first. careful: values may be NaN or
- * infinite. */
-DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc,
-                      operand (*q)[QK_CHUNKS], int careful)
+/* Whether the products of the tile that starts at key are not yet the scores. */
+DEVICE int has_options(const struct attention_args *a, const struct work *w, int key)
+{
+    return (FEATURES && changes_scores(a)) || has_hidden(a, w, key);
+}
+
+DEVICE void finish_scores(results (*s)[KT], const struct attention_args *a, const struct work *w,
+                          int key)
+{
+    if (FEATURES) change_scores(s, a, w, key);
+    if (has_hidden(a, w, key)) mask_scores(s, a, w, key);
+}
+
+/* All keys of the tile, last to first: the masked ones come first. Weights of a score tile are made
+ * while the products of another run. */
+DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc)
 {
     struct staged next;
+    operand q[QT][QK_CHUNKS];
+    float scale = FEATURES ? w->scale_log2 : a->scale_log2;
     int key = (w->end_key - 1) / TILE_KV * TILE_KV;
-    request_keys(a, w, key, &next);
-    request_values(a, w, key, &next);
+    struct source from = source_of(a, w, key - TILE_KV);
+    request_keys_slowly(a, w, key, &next);
+    request_values_slowly(a, w, key, &next);
+    load_queries(a, w, q);
     store_keys(&next);
     store_values(&next);
     if (key > w->first_key) {
-        request_keys(a, w, key - TILE_KV, &next);
-        request_values(a, w, key - TILE_KV, &next);
+        request_keys(a, w, key - TILE_KV, &from, &next);
+        request_values(a, w, key - TILE_KV, &from, &next);
     }
     block_barrier();
 #pragma unroll 1
     for (; key >= w->first_key; key -= TILE_KV) {
         results s[QT][KT];
-        operand p[QT][PV_CHUNKS];
-        scores(s, q);
+        operand p[QT][CHUNKS_OF_EDGE], p_next[QT][CHUNKS_OF_EDGE];
+        float sum[QT], sum_next[QT];
+        if (has_options(a, w, key)) {
+#pragma unroll
+            for (int n = 0; n < KT; n++) scores(s, q, n);
+            finish_scores(s, a, w, key);
+            try_weights(acc, s, p, scale, 0, sum);
+        } else {
+            scores(s, q, 0);
+            try_weights(acc, s, p, scale, 0, sum);
+#pragma unroll
+            for (int n = 1; n < KT; n++) scores(s, q, n);
+        }
         block_barrier(); /* K is free, V is there */
-        if (key > w->first_key) {
-            store_keys(&next);
-            if (key - TILE_KV > w->first_key) request_keys(a, w, key - 2 * TILE_KV, &next);
+        store_keys(&next);
+        if (key - TILE_KV > w->first_key) request_keys(a, w, key - 2 * TILE_KV, &from, &next);
+#pragma unroll
+        for (int n = 0; n < KT; n++) {
+            settle_weights(acc, s, p, scale, n, sum);
+            if (n + 1 < KT) try_weights(acc, s, p_next, scale, n + 1, sum_next);
+            add_values(acc, p, n);
+#pragma unroll
+            for (int r = 0; r < QT; r++) {
+                sum[r] = sum_next[r];
+#pragma unroll
+                for (int u = 0; u < CHUNKS_OF_EDGE; u++) p[r][u] = p_next[r][u];
+            }
         }
-        if (FEATURES) change_scores(s, a, w, key);
-        if (FEATURES && a->mask.data) mask_by_tensor(s, a, w, key);
-        if (has_hidden(a, w, key)) mask_scores(s, a, w, key);
-        softmax_step(acc, s, p, FEATURES ? w->scale_log2 : a->scale_log2);
-        if (careful) take_special_values(a, w, acc, key);
-        add_values(acc, p);
         block_barrier(); /* V is free, K is there */
-        if (key > w->first_key) {
-            store_values(&next);
-            if (key - TILE_KV > w->first_key) request_values(a, w, key - 2 * TILE_KV, &next);
-        }
+        store_values(&next);
+        if (key - TILE_KV > w->first_key) request_values(a, w, key - 2 * TILE_KV, &from, &next);
     }
 }
 
-/* One tile of one head. The result of a pass that is not finite is computed once more, with care.
- */
+/* The same results for finite data, bit by bit, and right ones where values are NaN or infinite;
+ * slow. Little stays in registers, for what add_values_carefully needs. */
+DEVICE void walk_keys_carefully(const struct attention_args *a, const struct work *w,
+                                struct accumulator *acc)
+{
+#pragma unroll 1
+    for (int key = (w->end_key - 1) / TILE_KV * TILE_KV; key >= w->first_key; key -= TILE_KV) {
+        struct staged tile;
+        operand q[QT][QK_CHUNKS], p[QT][CHUNKS_OF_EDGE];
+        results s[QT][KT];
+        float sum[QT];
+        a = fresh_args(a);
+        float scale = FEATURES ? w->scale_log2 : a->scale_log2;
+        request_keys_slowly(a, w, key, &tile);
+        store_keys(&tile);
+        request_values_slowly(a, w, key, &tile);
+        store_values(&tile);
+        load_queries(a, w, q);
+        block_barrier();
+#pragma unroll
+        for (int n = 0; n < KT; n++) scores(s, q, n);
+        finish_scores(s, a, w, key);
+#pragma unroll
+        for (int n = 0; n < KT; n++) {
+            try_weights(acc, s, p, scale, n, sum);
+            settle_weights(acc, s, p, scale, n, sum);
+            add_values_carefully(a, w, acc, p, n, key);
+        }
+        block_barrier();
+    }
+}
+
+/* One tile of one head. A result that is not finite is computed once more, with care. */
 DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
 {
     struct accumulator acc;
-    operand q[QT][QK_CHUNKS];
-    int careful = 0;
-    if (w->end_key > w->first_key) load_queries(a, w, q);
-#pragma unroll 1
-    do {
-        start(a, w, &acc);
-        if (w->end_key > w->first_key) walk_keys(a, w, &acc, q, careful);
-    } while (!careful++ && any_in_block(!result_is_finite(&acc)));
-    store_results(a, w, &acc);
+    start(a, w, &acc);
+    if (w->end_key > w->first_key) {
+        walk_keys(a, w, &acc);
+        if (any_in_block(!result_is_finite(&acc))) {
+            a = fresh_args(a);
+            start(a, w, &acc);
+            walk_keys_carefully(a, w, &acc);
+        }
+    }
+    store_results(fresh_args(a), w, &acc);
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, 2) __attribute__((amdgpu_waves_per_eu(2)))
@@ -74,7 +135,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, 2) __attribute__((amdgpu_waves_per_eu(2)))
     for (int b = at.z; b < a->batch; b += batches) {
 #pragma unroll 1
         for (int head = at.y; head < a->q_heads; head += heads) {
-            struct work w = work_of(a, b, head, at.tile);
+            struct work w = work_of(fresh_args(a), b, head, at.tile);
             if (w.first_query < w.seq.q_length) forward_tile(a, &w);
         }
     }

@@ -22,9 +22,9 @@ struct item {
     int row, piece;
 };
 
-DEVICE struct item item_of(int i, int lanes, int rows)
+DEVICE struct item item_of(int thread, int i, int lanes, int rows)
 {
-    int number = THREAD + i * THREADS;
+    int number = thread + i * THREADS;
     struct item it = {number / lanes % rows, number % lanes + number / (lanes * rows) * lanes};
     return it;
 }
@@ -54,76 +54,144 @@ DEVICE uint4 load_piece(const char *row, int piece, int channels)
     return x;
 }
 
-/* Row `token` of a sequence of K or V. */
-DEVICE const char *token_row(const struct attention_args *a, const struct work *w,
-                             const struct view *view, const char *base, int token)
+/* Whether rows are not whole pieces, so that they are loaded with care. */
+DEVICE int is_narrow(const struct attention_args *a)
 {
-    if (FEATURES && a->page_table.data) {
-        int page = a->page_shift >= 0 ? token >> a->page_shift : token / a->page_tokens;
-        return element_at(view, load_index(&a->page_table, w->b, page), w->kv_head,
-                          token - page * a->page_tokens, 0);
-    }
-    return base + token * (view->stride[2] * 2);
+    return FEATURES && (a->channels < D || a->v_channels < DV);
 }
 
-/* Requests the tile that starts at `key`. Rows from the end of the sequence on repeat its last row:
- * their keys are hidden by mask_scores. */
-DEVICE void request_keys(const struct attention_args *a, const struct work *w, int key,
-                         struct staged *to)
+/* The first of the four rows of an item of V, and how far the next is. */
+DEVICE int v_row(int quad)
 {
-    int last = w->seq.kv_length - 1;
+    return quad * 4 / EDGE * EDGE + key_of_place(quad * 4 % EDGE);
+}
+
+/* Requests K or V of the tile that starts at `key`, row by row; rows from kv_length on repeat the
+ * last one: mask_scores hides their keys. */
+DEVICE void request_keys_slowly(const struct attention_args *a, const struct work *w, int key,
+                                struct staged *to)
+{
+    int thread = fresh(THREAD), last = w->seq.kv_length - 1;
 #pragma unroll
     for (int i = 0; i < K_LOADS; i++) {
-        struct item it = item_of(i, K_LANES, TILE_KV);
+        struct item it = item_of(thread, i, K_LANES, TILE_KV);
         if (has_item(i, K_ITEMS))
-            to->k[i] = load_piece(token_row(a, w, &a->k, w->k, smaller(key + it.row, last)),
+            to->k[i] = load_piece(w->k + smaller(key + it.row, last) * (a->k.stride[2] * 2),
                                   it.piece, a->channels);
     }
 }
 
-DEVICE void request_values(const struct attention_args *a, const struct work *w, int key,
-                           struct staged *to)
+DEVICE void request_values_slowly(const struct attention_args *a, const struct work *w, int key,
+                                  struct staged *to)
 {
-    int last = w->seq.kv_length - 1;
+    int thread = fresh(THREAD), last = w->seq.kv_length - 1;
 #pragma unroll
     for (int i = 0; i < V_LOADS; i++) {
-        struct item it = item_of(i, V_LANES, TILE_KV / 4);
+        struct item it = item_of(thread, i, V_LANES, TILE_KV / 4);
         if (!has_item(i, V_ITEMS)) continue;
-        int place = it.row * 4, row = key + place / EDGE * EDGE + key_of_place(place % EDGE);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int token = smaller(key + v_row(it.row) + j * QUAD_STEP, last);
+            to->v[i][j] =
+                load_piece(w->v + token * (a->v.stride[2] * 2), it.piece, a->v_channels);
+        }
+    }
+}
+
+/* Where the next tile to request lies, row 0 of it, and a lane's place within. */
+struct source {
+    const char *k, *v;
+    uint32_t k_offset, v_offset;
+};
+
+DEVICE struct source source_of(const struct attention_args *a, const struct work *w, int key)
+{
+    int64_t k_pitch = a->k.stride[2] * 2, v_pitch = a->v.stride[2] * 2;
+    struct item k = item_of(THREAD, 0, K_LANES, TILE_KV),
+                v = item_of(THREAD, 0, V_LANES, TILE_KV / 4);
+    struct source s = {w->k + key * k_pitch, w->v + key * v_pitch,
+                       k.row * (uint32_t)k_pitch + k.piece * 16,
+                       v_row(v.row) * (uint32_t)v_pitch + v.piece * 16};
+    return s;
+}
+
+/* Items of a thread: the next ones are that many rows and pieces on. */
+static_assert(THREADS / K_LANES % 8 == 0 && (TILE_KV % (THREADS / K_LANES) == 0 ||
+                                             THREADS / K_LANES % TILE_KV == 0), "regular items");
+static_assert(TILE_KV / 4 % (THREADS / V_LANES) == 0 || THREADS / V_LANES % (TILE_KV / 4) == 0,
+              "regular items");
+
+DEVICE void request_keys(const struct attention_args *a, const struct work *w, int key,
+                         struct source *from, struct staged *to)
+{
+    if (is_narrow(a)) {
+        request_keys_slowly(a, w, key, to);
+        return;
+    }
+    int64_t pitch = a->k.stride[2] * 2;
+    uint32_t offset = fresh(from->k_offset); /* 32 bits, widened where it is used */
+#pragma unroll
+    for (int i = 0; i < K_LOADS; i++) {
+        int rows = i * (THREADS / K_LANES) % TILE_KV, pieces = i * (THREADS / K_LANES) / TILE_KV;
+        if (has_item(i, K_ITEMS))
+            to->k[i] = LOAD(uint4, scalar(from->k + rows * pitch + pieces * K_LANES * 16) +
+                                       offset);
+    }
+    from->k -= TILE_KV * pitch;
+}
+
+DEVICE void request_values(const struct attention_args *a, const struct work *w, int key,
+                           struct source *from, struct staged *to)
+{
+    if (is_narrow(a)) {
+        request_values_slowly(a, w, key, to);
+        return;
+    }
+    int64_t pitch = a->v.stride[2] * 2;
+    uint32_t offset = fresh(from->v_offset);
+#pragma unroll
+    for (int i = 0; i < V_LOADS; i++) {
+        int quads = i * (THREADS / V_LANES) % (TILE_KV / 4),
+            pieces = i * (THREADS / V_LANES) / (TILE_KV / 4);
+        if (!has_item(i, V_ITEMS)) continue;
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            to->v[i][j] =
-                load_piece(token_row(a, w, &a->v, w->v, smaller(row + j * QUAD_STEP, last)),
-                           it.piece, a->v_channels);
+            to->v[i][j] = LOAD(uint4, scalar(from->v + (v_row(quads) + j * QUAD_STEP) * pitch +
+                                             pieces * V_LANES * 16) +
+                                          offset);
     }
+    from->v -= TILE_KV * pitch;
 }
 
 DEVICE void store_keys(const struct staged *from)
 {
+    struct item first = item_of(fresh(THREAD), 0, K_LANES, TILE_KV);
+    int to = k_address(first.row, first.piece);
 #pragma unroll
     for (int i = 0; i < K_LOADS; i++) {
-        struct item it = item_of(i, K_LANES, TILE_KV);
-        if (has_item(i, K_ITEMS)) shared_memory[k_place(it.row, it.piece)] = from->k[i];
+        int rows = i * (THREADS / K_LANES) % TILE_KV, pieces = i * (THREADS / K_LANES) / TILE_KV;
+        if (has_item(i, K_ITEMS))
+            *shared_at(k_further(to, pieces * K_LANES) + rows * K_PIECES * 16) = from->k[i];
     }
 }
 
 /* Four keys of eight channels: rows become columns. */
 DEVICE void store_values(const struct staged *from)
 {
+    int thread = fresh(THREAD);
 #pragma unroll
     for (int i = 0; i < V_LOADS; i++) {
-        struct item it = item_of(i, V_LANES, TILE_KV / 4);
+        struct item it = item_of(thread, i, V_LANES, TILE_KV / 4);
         if (!has_item(i, V_ITEMS)) continue;
         const uint4 *x = from->v[i];
+        int to = v_address(it.piece * 8, it.row / 2) + ((it.row ^ v_swapped(it.piece * 8)) & 1) * 8;
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             uint32_t take = c % 2 ? 0x07060302 : 0x05040100;
-            int channel = it.piece * 8 + c;
             uint2 four;
             four.x = __builtin_amdgcn_perm(x[1][c / 2], x[0][c / 2], take);
             four.y = __builtin_amdgcn_perm(x[3][c / 2], x[2][c / 2], take);
-            uint2 *to = (uint2 *)(shared_memory + v_place(channel, it.row / 2));
-            to[(it.row ^ v_swapped(channel)) & 1] = four;
+            *(uint2 *)shared_at(to ^ (c * V_LINE | turn_of(c, V_TURNS)) * 16) = four;
         }
     }
 }
@@ -133,7 +201,7 @@ DEVICE void load_queries(const struct attention_args *a, const struct work *w,
                          operand (*q)[QK_CHUNKS])
 {
     const char *base = element_at(&a->q, w->seq.q_batch, w->head, w->seq.q_start, 0);
-    int lane = lane_here(), half = lane / EDGE;
+    int lane = fresh(THREAD) % WAVE, half = lane / EDGE;
 #pragma unroll
     for (int r = 0; r < QT; r++) {
         int query = w->first_query + (wave_here() * QT + r) * EDGE + lane % EDGE;

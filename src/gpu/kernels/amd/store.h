@@ -16,17 +16,15 @@ static_assert(WAVES * EDGE * STRIPE * 2 <= SHARED_BYTES, "a stripe per wave");
 static_assert(DV % STRIPE == 0 && STRIPE % EDGE == 0 && EDGE % STRIPE_ROWS == 0, "whole stripes");
 
 /* A piece of row `row` of the wave's stripe. */
-DEVICE int stripe_place(int row, int piece)
+DEVICE int stripe_address(int row, int piece)
 {
-    return (wave_here() * EDGE + row) * STRIPE_PIECES + (piece ^ turn_of(row, STRIPE_PIECES));
+    return ((wave_here() * EDGE + row) * STRIPE_PIECES + (piece ^ turn_of(row, STRIPE_PIECES))) * 16;
 }
 
-/* RUN neighbouring channels of this lane's query from register v on. */
-DEVICE void stage_run(results o, int v, int channel)
+/* RUN neighbouring channels of query `row` of the wave's from register v on. */
+DEVICE void stage_run(results o, int v, int row, int channel)
 {
-    int row = lane_here() % EDGE;
-    uint16_t *to =
-        (uint16_t *)(shared_memory + stripe_place(row, channel / 8)) + channel % 8;
+    uint16_t *to = (uint16_t *)shared_at(stripe_address(row, channel / 8)) + channel % 8;
     if (RUN == 8) {
         uint4 x;
 #pragma unroll
@@ -58,7 +56,7 @@ DEVICE void store_piece(char *row, int piece, uint4 x, int channels)
 DEVICE void store_packed(const struct attention_args *a, const struct work *w,
                          const struct accumulator *acc, int r, float factor)
 {
-    int lane = lane_here(), half = lane / EDGE,
+    int lane = fresh(THREAD) % WAVE, half = lane / EDGE,
         first = w->first_query + (wave_here() * QT + r) * EDGE;
     char *to = element_at(&a->out, w->seq.q_batch, w->head, w->seq.q_start + first, 0);
 #pragma unroll
@@ -69,13 +67,13 @@ DEVICE void store_packed(const struct attention_args *a, const struct work *w,
             results o = acc->o[r][stripe * TILES_OF_STRIPE + c] * factor;
 #pragma unroll
             for (int v = 0; v < RESULTS; v += RUN)
-                stage_run(o, v, c * EDGE + row_of(v) + half * HALF_ROWS);
+                stage_run(o, v, lane % EDGE, c * EDGE + row_of(v) + half * HALF_ROWS);
         }
         wave_barrier();
 #pragma unroll
         for (int i = 0; i < EDGE / STRIPE_ROWS; i++) {
             int row = i * STRIPE_ROWS + lane / STRIPE_PIECES, piece = lane % STRIPE_PIECES;
-            uint4 x = shared_memory[stripe_place(row, piece)];
+            uint4 x = *shared_at(stripe_address(row, piece));
             if (first + row < w->seq.q_length)
                 store_piece(to + row * (a->out.stride[2] * 2), stripe * STRIPE_PIECES + piece, x,
                             a->v_channels);
@@ -86,7 +84,7 @@ DEVICE void store_packed(const struct attention_args *a, const struct work *w,
 DEVICE void store_f32(const struct attention_args *a, const struct work *w,
                       const struct accumulator *acc, int r, float factor)
 {
-    int query = query_of(w, r), half = lane_here() / EDGE;
+    int lane = fresh(THREAD) % WAVE, query = query_of(w, r, lane), half = lane / EDGE;
     if (query >= w->seq.q_length) return;
     float *to = (float *)element_at(&a->out, w->seq.q_batch, w->head, w->seq.q_start + query, 0);
 #pragma unroll
@@ -107,8 +105,8 @@ DEVICE void store_results(const struct attention_args *a, const struct work *w,
 #pragma unroll
     for (int r = 0; r < QT; r++) {
         float l = acc->l[r] + lane_xor(acc->l[r], EDGE), factor = l == 0 ? 0 : 1 / l;
-        int query = query_of(w, r);
-        if (a->lse.data && lane_here() < EDGE && query < w->seq.q_length)
+        int lane = fresh(THREAD) % WAVE, query = query_of(w, r, lane);
+        if (a->lse.data && lane < EDGE && query < w->seq.q_length)
             store_element(element_at(&a->lse, w->seq.q_batch, w->head, w->seq.q_start + query, 0),
                           0, DTYPE_f32, (acc->m[r] + log2_fast(l)) * LN_2);
         if (a->out.dtype == DTYPE_f32) store_f32(a, w, acc, r, factor);

@@ -6,71 +6,152 @@
 #include "amd/scores.h"
 #include "amd/softmax.h"
 
-DEVICE void add_values(struct accumulator *acc, operand (*p)[PV_CHUNKS])
+/* Where a lane reads its operands of V. */
+DEVICE int value_base(int lane)
 {
-    int lane = lane_here(), half = lane / EDGE, row = lane % EDGE;
+    return v_address(lane % EDGE, operand_piece(lane / EDGE, 0));
+}
+
+/* The operand of chunk n and output tile c. */
+DEVICE operand value_operand(int base, int n, int c)
+{
+    operand v;
 #pragma unroll
-    for (int n = 0; n < PV_CHUNKS; n++) {
+    for (int i = 0; i < OPERAND_PIECES; i++) {
+        uint4 x = *shared_at(v_further(base ^ i * 16, c, 2 * n));
+        ((uint4 *)&v)[i] = v_swapped(c * EDGE) ? x.zwxy : x;
+    }
+    return v;
+}
+
+/* The keys of score tile n. */
+DEVICE void add_values(struct accumulator *acc, operand (*p)[CHUNKS_OF_EDGE], int n)
+{
+    int base = value_base(lane_here());
+#pragma unroll
+    for (int u = 0; u < CHUNKS_OF_EDGE; u++) {
 #pragma unroll
         for (int c = 0; c < CT; c++) {
-            operand v;
+            operand v = value_operand(base, n * CHUNKS_OF_EDGE + u, c);
 #pragma unroll
-            for (int i = 0; i < OPERAND_PIECES; i++) {
-                uint4 x = shared_memory[v_place(c * EDGE + row, 2 * n + operand_piece(half, i))];
-                ((uint4 *)&v)[i] = v_swapped(c * EDGE) ? x.zwxy : x;
-            }
-#pragma unroll
-            for (int r = 0; r < QT; r++) multiply_add(&acc->o[r][c], v, p[r][n]);
+            for (int r = 0; r < QT; r++) multiply_add(&acc->o[r][c], v, p[r][u]);
         }
     }
 }
 
-DEVICE int element_is_finite(uint32_t h)
+/* ---- Values that are not finite -------------------------------------------------------------- */
+
+/* 0 * NaN is NaN: a hidden key's value must not meet its weight 0. After a tile's result came out
+ * not finite, the tile is computed once more with zeros in place of NaN and infinities of V; and
+ * where an operand has some, products of ones with visible keys say which results see one. */
+
+#if DTYPE == DTYPE_bf16
+enum { EXPONENT = 0x7f80, FRACTION = 0x7f, FRACTION_BITS = 7, ONE = 0x3f80 };
+#else
+enum { EXPONENT = 0x7c00, FRACTION = 0x3ff, FRACTION_BITS = 10, ONE = 0x3c00 };
+#endif
+
+#define TWICE(h) ((uint32_t)(h) * 0x10001u)
+
+/* Of two elements, bit 15 of those that are NaN or infinite. */
+DEVICE uint32_t special_bits(uint32_t x)
 {
-    uint32_t exponent = DTYPE == DTYPE_bf16 ? 0x7f80 : 0x7c00;
-    return (h & exponent) != exponent;
+    return ((x & TWICE(EXPONENT)) + TWICE(1 << FRACTION_BITS)) & TWICE(0x8000);
 }
 
-/* Where element `place` of a line of V lies in LDS. */
-DEVICE uint16_t *v_element(int channel, int place)
+/* Bit 15 of those that are NaN or an infinity of this sign: NaN counts as both, which add up to it. */
+DEVICE uint32_t special_bits_of(uint32_t x, int minus)
 {
-    return (uint16_t *)(shared_memory + v_place(channel, place / 8)) +
-           (place % 8 ^ v_swapped(channel) * 4);
+    uint32_t fraction = (x & TWICE(FRACTION)) + TWICE(FRACTION);
+    return special_bits(x) & (fraction << (15 - FRACTION_BITS) | (minus ? x : ~x));
 }
 
-/* 0 * NaN is NaN: a hidden key's value must not meet its weight 0. Before P V of such a tile, every
- * NaN and infinity of V is added to the rows that see its key, and becomes 0 in LDS. Slow; run only
- * after a tile's result came out not finite. */
-DEVICE void take_special_values(const struct attention_args *a, const struct work *w,
-                                struct accumulator *acc, int key)
+DEVICE int operand_has_special(const operand *v)
 {
-    int half = lane_here() / EDGE;
+    const uint32_t *x = (const uint32_t *)v;
+    uint32_t bits = 0;
+#pragma unroll
+    for (int i = 0; i < 4 * OPERAND_PIECES; i++) bits |= special_bits(x[i]);
+    return bits != 0;
+}
+
+/* Zeros in place of what is not finite. */
+DEVICE operand finite_operand(operand v)
+{
+    uint32_t *x = (uint32_t *)&v;
+#pragma unroll
+    for (int i = 0; i < 4 * OPERAND_PIECES; i++) x[i] &= ~((special_bits(x[i]) >> 15) * 0xffff);
+    return v;
+}
+
+/* 1 for the keys of chunk n that this lane's query sees, as a second operand. */
+DEVICE operand visible_keys(const struct attention_args *a, const struct work *w, int r, int n,
+                            int key)
+{
+    int lane = fresh(THREAD) % WAVE, half = lane / EDGE,
+        query = query_of(w, r, lane);
+    operand seen;
+    uint32_t *x = (uint32_t *)&seen;
+#pragma unroll
+    for (int i = 0; i < 8 * OPERAND_PIECES; i++) {
+        int place = n * 16 + operand_piece(half, i / 8) * 8 + i % 8,
+            j = key + place / EDGE * EDGE + key_of_place(place % EDGE);
+        uint32_t one = is_hidden(a, w, query, j) ? 0 : ONE;
+        x[i / 2] = i % 2 ? x[i / 2] | one << 16 : one;
+    }
+    return seen;
+}
+
+/* Adds the special values of an operand of V to the results that see their keys. */
+DEVICE void add_special(results *o, operand v, operand seen)
+{
+#pragma unroll
+    for (int minus = 0; minus < 2; minus++) {
+        operand ones = v;
+        uint32_t *x = (uint32_t *)&ones;
+#pragma unroll
+        for (int i = 0; i < 4 * OPERAND_PIECES; i++)
+            x[i] = (special_bits_of(x[i], minus) >> 15) * ONE;
+        results count = float_of(fresh(0)); /* not zeros kept in registers */
+        multiply_add(&count, ones, seen);
+#pragma unroll
+        for (int i = 0; i < RESULTS; i++)
+            (*o)[i] += count[i] > 0 ? (minus ? -INFINITY : INFINITY) : 0;
+    }
+}
+
+/* Registers cannot be indexed by a loop's counter: tile 0 is worked on, then all move on by one. */
+DEVICE void next_output_tile(struct accumulator *acc)
+{
+#pragma unroll
+    for (int r = 0; r < QT; r++) {
+        results first = acc->o[r][0];
+#pragma unroll
+        for (int c = 1; c < CT; c++) acc->o[r][c - 1] = acc->o[r][c];
+        acc->o[r][CT - 1] = first;
+    }
+}
+
+DEVICE void add_values_carefully(const struct attention_args *a, const struct work *w,
+                                 struct accumulator *acc, operand (*p)[CHUNKS_OF_EDGE], int n,
+                                 int key)
+{
+#pragma unroll
+    for (int u = 0; u < CHUNKS_OF_EDGE; u++) {
+        int chunk = n * CHUNKS_OF_EDGE + u;
 #pragma unroll 1
-    for (int place = 0; place < TILE_KV; place++) {
-        int j = key + place / EDGE * EDGE + key_of_place(place % EDGE), hidden = 0;
-#pragma unroll
-        for (int r = 0; r < QT; r++) hidden |= is_hidden(a, w, query_of(w, r), j) << r;
-#pragma unroll
         for (int c = 0; c < CT; c++) {
+            operand v = value_operand(value_base(fresh(THREAD) % WAVE), chunk, c),
+                    clean = finite_operand(v);
 #pragma unroll
-            for (int v = 0; v < RESULTS; v++) {
-                asm volatile("" ::: "memory"); /* one at a time: the scores hold the registers */
-                uint16_t h = *v_element(c * EDGE + row_of(v) + half * HALF_ROWS, place);
-                if (element_is_finite(h)) continue;
-                float x = DTYPE == DTYPE_bf16 ? bf16_to_f32(h) : f16_to_f32(h);
-#pragma unroll
-                for (int r = 0; r < QT; r++)
-                    if (!(hidden >> r & 1)) acc->o[r][c][v] += x;
+            for (int r = 0; r < QT; r++) {
+                multiply_add(&acc->o[r][0], clean, p[r][u]);
+                if (any_in_wave(operand_has_special(&v)))
+                    add_special(&acc->o[r][0], v, visible_keys(a, w, r, chunk, key));
             }
+            next_output_tile(acc);
         }
     }
-    block_barrier();
-#pragma unroll 1
-    for (int i = THREAD; i < TILE_KV * DV; i += THREADS) {
-        uint16_t *h = (uint16_t *)(shared_memory + K_BYTES / 16) + i;
-        if (!element_is_finite(*h)) *h = 0;
-    }
-    block_barrier();
 }
 
 DEVICE int result_is_finite(const struct accumulator *acc)

@@ -7,8 +7,7 @@
  * output on its way to whole rows.
  *
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
- *   FEATURES  1: windows, softcap, bias, mask, ALiBi, sinks, pages and narrow heads too (implies
- *             CAUSAL) */
+ *   FEATURES  1: windows, softcap, ALiBi, sinks and narrow heads too (implies CAUSAL) */
 #ifndef RAPT_AMD_WORK_H
 #define RAPT_AMD_WORK_H
 
@@ -45,7 +44,7 @@ struct work {
     int b, head, kv_head;
     int first_query;        /* of the tile, within the sequence */
     int first_key, end_key; /* keys that some row of the tile sees; first_key a multiple of TILE_KV */
-    const char *k, *v;      /* row 0 of the sequence; not used with pages */
+    const char *k, *v;      /* row 0 of the sequence */
     float scale_log2;       /* of the products, for exp2 */
     float slope;            /* ALiBi */
 };
@@ -75,10 +74,51 @@ DEVICE int any_in_wave(int x)
 #endif
 }
 
+DEVICE const char *uniform_address(const char *p)
+{
+    uint64_t x = (uint64_t)p;
+    uint32_t low = uniform((int)(uint32_t)x), high = uniform((int)(x >> 32));
+    return (const char *)((uint64_t)high << 32 | low);
+}
+
+/* The same address, new to the compiler and in scalar registers: what is computed from it stays
+ * where it is, and a lane's part is added as an offset. */
+DEVICE const char *scalar(const char *p)
+{
+    p = uniform_address(p);
+    asm volatile("" : "+s"(p));
+    return p;
+}
+
+/* The arguments, likewise; they stay in constant memory. */
+DEVICE const struct attention_args *fresh_args(const struct attention_args *a)
+{
+    const __attribute__((address_space(4))) struct attention_args *p =
+        (const __attribute__((address_space(4))) struct attention_args *)a;
+    asm volatile("" : "+s"(p));
+    return (const struct attention_args *)p;
+}
+
+/* Byte addresses in LDS. Piece p of a row lies at p ^ turn, the turn made of the row's number so that
+ * neighbouring rows differ: rows of a multiple of 128 bytes begin at the same bank, of others every
+ * second one does. As the bits of rows and pieces are apart, an address is a lane's own part, XORed
+ * with a constant, plus a constant. */
+enum { K_TURNS = K_PIECES % 8 ? 4 : 8, V_TURNS = V_LINE % 8 ? 4 : 8 };
+
+DEVICE int turn_of(int row, int turns)
+{
+    return turns == 8 ? row & 7 : row >> 1 & 3;
+}
+
+DEVICE uint4 *shared_at(int address)
+{
+    return (uint4 *)((char *)shared_memory + address);
+}
+
 /* Whether x holds in some thread of the block. Uses the memory of K. */
 DEVICE int any_in_block(int x)
 {
-    int *flag = (int *)shared_memory, any = 0;
+    int *flag = (int *)shared_at(fresh(0)), any = 0;
     x = any_in_wave(x);
     block_barrier();
     if (lane_here() == 0) flag[wave_here()] = x;
@@ -89,25 +129,33 @@ DEVICE int any_in_block(int x)
     return uniform(any);
 }
 
-/* Neighbouring rows whose piece p lies at piece p ^ turn: rows of a multiple of 128 bytes begin at
- * the same bank, of others every second one does. */
-DEVICE int turn_of(int row, int pieces)
+/* Piece `piece` of row `key` of K. */
+DEVICE int k_address(int key, int piece)
 {
-    return pieces % 8 == 0 ? row & 7 : row >> 1 & 3;
+    return key * K_PIECES * 16 + (piece ^ turn_of(key, K_TURNS)) * 16;
 }
 
-DEVICE int k_place(int key, int piece)
+/* The piece that is `more` pieces on, an even number of which only bits may be set that are not set
+ * in the piece of `address`. */
+DEVICE int k_further(int address, int more)
 {
-    return key * K_PIECES + (piece ^ turn_of(key, K_PIECES));
+    return (address ^ more % K_TURNS * 16) + more / K_TURNS * K_TURNS * 16;
 }
 
-/* Writers of V differ in the channel by multiples of 8, readers by 1: both turn the pieces. Two more
- * bits keep 16 writers of 8 bytes apart: bit 3 of the channel swaps two rows that are shorter than
- * 128 bytes, bit 6 the two halves of a piece. */
-DEVICE int v_place(int channel, int piece)
+/* Piece `piece` of row `channel` of V transposed. Writers differ in the channel by multiples of 8,
+ * readers by 1: both turn the pieces. Two more bits keep 16 writers of 8 bytes apart: bit 3 of the
+ * channel swaps two rows that are shorter than 128 bytes, bit 6 the two halves of a piece. */
+DEVICE int v_address(int channel, int piece)
 {
-    int row = V_LINE % 8 ? channel ^ (channel >> 3 & 1) : channel;
-    return K_BYTES / 16 + row * V_LINE + (piece ^ turn_of(channel ^ channel >> 3, V_LINE));
+    int row = V_TURNS == 8 ? channel : channel ^ (channel >> 3 & 1);
+    return K_BYTES + row * V_LINE * 16 + (piece ^ turn_of(channel ^ channel >> 3, V_TURNS)) * 16;
+}
+
+/* The same for output tile c and a piece `more` (even) on. */
+DEVICE int v_further(int address, int c, int more)
+{
+    int turn = turn_of(c * EDGE ^ c * EDGE >> 3, V_TURNS);
+    return (address ^ (more ^ turn) * 16) + c * EDGE * V_LINE * 16;
 }
 
 /* Whether the halves of a piece of V are swapped; the same for all channels of an output tile. */
@@ -120,7 +168,7 @@ DEVICE int v_swapped(int channel)
  * of the products around. */
 DEVICE int changes_scores(const struct attention_args *a)
 {
-    return a->softcap > 0 || a->bias.data || a->alibi.data || a->scale < 0;
+    return a->softcap > 0 || a->alibi.data || a->scale < 0;
 }
 
 DEVICE struct work work_of(const struct attention_args *a, int b, int head, int tile)
@@ -132,18 +180,18 @@ DEVICE struct work work_of(const struct attention_args *a, int b, int head, int 
     w.seq.kv_start = uniform(w.seq.kv_start);
     w.seq.kv_length = uniform(w.seq.kv_length);
     w.seq.offset = uniform(w.seq.offset);
-    w.b = b;
-    w.head = head;
-    w.kv_head = head / a->group;
-    w.first_query = tile * TILE_Q;
+    w.b = uniform(b);
+    w.head = uniform(head);
+    w.kv_head = uniform(head / a->group);
+    w.first_query = uniform(tile * TILE_Q);
     int last_query = smaller(w.first_query + TILE_Q, w.seq.q_length) - 1;
     w.end_key = w.seq.kv_length;
     if (CAUSAL || FEATURES)
         w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
     if (FEATURES)
         w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
-    w.k = element_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
-    w.v = element_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
+    w.k = uniform_address(element_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0));
+    w.v = uniform_address(element_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0));
     w.scale_log2 = a->scale_log2;
     if (FEATURES && changes_scores(a)) w.scale_log2 = LOG2_E;
     if (FEATURES && a->alibi.data)
