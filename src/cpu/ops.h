@@ -7,30 +7,43 @@
 
 enum {
     ROPE_PAIRS_MAX = 1024,  /* of rope_frequencies */
-    SOFTMAX_SCRATCH = 4096, /* floats: rows up to so many columns are read once */
+    SOFTMAX_SCRATCH = 4096, /* floats: rows up to so many columns are exponentiated once */
 };
 
-/* Rows are contiguous in their channels and aligned to their elements. */
+/* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
+ * write. */
+#define STREAM_BYTES 16e6
+
+/* Rows of one rotation each: the steps from one to the next in bytes, and in floats for their cos
+ * and sin (0: all share them). stream: past the caches, where lines allow it. */
+struct row_run {
+    void *to;
+    const void *from;
+    int64_t to_step, from_step, rows, table_step;
+    int stream;
+};
+
+/* Rows are contiguous in their channels and aligned to their elements. stream: past the caches
+ * where the destination's lines allow it, for what would not stay in them. */
 struct row_kernels {
     const char *name;
     /* to = softmax(from) over n elements; -inf everywhere gives zeros, NaN anywhere gives NaN
-     * everywhere. scratch has SOFTMAX_SCRATCH floats. from may be to. */
+     * everywhere. scratch has SOFTMAX_SCRATCH floats. from may be to. next: the row to come, as
+     * long, to be prefetched; NULL: none. */
     void (*softmax)(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
-                    float *scratch);
-    /* Rotates pairs of one row; from may be to. half: (c, c + pairs), else (2c, 2c + 1). */
-    void (*rotate_half)(void *to, const void *from, int64_t dtype, const float *cos,
-                        const float *sin, int64_t pairs);
-    void (*rotate_pairs)(void *to, const void *from, int64_t dtype, const float *cos,
-                         const float *sin, int64_t pairs);
+                    float *scratch, const void *next, int stream);
+    /* Rotates the pairs of each row; from may be to. interleaved: pairs (2c, 2c + 1), else
+     * (c, c + pairs). */
+    void (*rotate)(const struct row_run *run, int64_t dtype, const float *cos, const float *sin,
+                   int64_t pairs, int interleaved);
     /* cos and sin of position * inverse[i], in f64, times magnitude, rounded to f32. |position *
      * inverse| < ANGLE_MAX. */
     void (*angles)(float *cos, float *sin, double position, const double *inverse, double magnitude,
                    int64_t pairs);
-    /* Copies bytes; stream: past the caches where the destination's lines allow it (NULL: memcpy
-     * serves). */
+    /* Copies bytes past the caches (NULL: memcpy serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);
-    /* Repeats a line of 64 bytes, which consists of equal elements, in the same way. */
-    void (*fill_stream)(void *to, const void *line, size_t bytes);
+    /* Repeats a line of 64 bytes, which consists of equal elements; NULL: there is none. */
+    void (*fill)(void *to, const void *line, size_t bytes, int stream);
     /* After the last of them on a thread: other threads see the bytes from here on. */
     void (*stream_end)(void);
 };
@@ -68,7 +81,7 @@ static inline int64_t ceil_div(int64_t x, int64_t y)
 struct rotation {
     const rapt_rope_args *args;
     int64_t pairs;
-    double inverse[ROPE_PAIRS_MAX], magnitude;
+    double inverse[ROPE_PAIRS_MAX], magnitude, largest; /* of |inverse| */
     const struct row_kernels *rows;
 };
 
@@ -79,6 +92,9 @@ rapt_status rotation_prepare(struct rotation *r, const rapt_device *device,
 rapt_status rotation_check(const struct rotation *r, int64_t position, const char *function);
 /* cos and sin [pairs] of one position. */
 void rotation_angles(const struct rotation *r, int64_t position, float *cos, float *sin);
+/* Rows of channels elements that lie side by side, of one dtype, as rotation_row does each. */
+void rotation_rows(const struct rotation *r, const struct row_run *run, int64_t dtype,
+                   int64_t channels, const float *cos, const float *sin);
 /* One row of channels elements, rotated in its first 2 * pairs and copied in the rest; from may be
  * to with equal stride. */
 void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,

@@ -17,6 +17,8 @@ struct append_job {
     const struct rotation *rotation;      /* NULL: none */
     int64_t batch, kv_heads, page_tokens; /* page_tokens 0: not paged */
     int64_t block_tokens;                 /* of an item */
+    const struct row_kernels *rows;
+    int stream; /* past the caches */
 };
 
 /* New tokens of sequence b: [first, first + count) of k_new and v_new, and how many tokens the
@@ -245,6 +247,57 @@ static void append_head(const struct append_job *job, const struct append_target
     if (blocked) scatter_row(t, to, row);
 }
 
+/* A run of rows whose channels lie side by side, of one dtype: rotated, or copied at once where they
+ * follow each other without a gap. */
+static void append_run(const struct append_job *job, const struct append_target *t,
+                       const struct row_run *run, const float *cosine, const float *sine)
+{
+    int64_t channels = t->from->size[3];
+    size_t bytes = (size_t)channels * dtype_size(t->from->dtype);
+    int dense = run->to_step == (int64_t)bytes && run->from_step == (int64_t)bytes;
+    if (t->rotation) {
+        rotation_rows(t->rotation, run, t->from->dtype, channels, cosine, sine);
+        return;
+    }
+    for (int64_t r = 0; r < run->rows; r += dense ? run->rows : 1) {
+        size_t count = dense ? bytes * (size_t)run->rows : bytes;
+        char *to = (char *)run->to + r * run->to_step;
+        const char *from = (const char *)run->from + r * run->from_step;
+        if (run->stream && job->rows->copy_stream) job->rows->copy_stream(to, from, count);
+        else memcpy(to, from, count);
+    }
+}
+
+/* The tokens of a head that lie in one page at once, or the heads of a token. */
+static void append_runs(const struct append_job *job, const struct append_target *t,
+                        const struct append_sequence *s, int64_t first, int64_t last,
+                        int token_first, const float *cosine, const float *sine)
+{
+    int64_t size = (int64_t)dtype_size(t->from->dtype),
+            pairs = t->rotation ? t->rotation->pairs : 0;
+    int64_t batch = job->args->q_start.dtype ? 0 : s->b, axis = token_first ? 1 : 2;
+    struct row_run run = {.to_step = t->cache->stride[axis] * size,
+                          .from_step = t->from->stride[axis] * size,
+                          .table_step = token_first ? 0 : pairs,
+                          .stream = job->stream};
+    for (int64_t token = first, end; token < last; token = end) {
+        int64_t at = s->held + token, outer = s->b, inner = at;
+        end = token_first ? token + 1 : last;
+        if (job->page_tokens) {
+            outer = page_of(job, s->b, at);
+            inner = at % job->page_tokens;
+            if (end - token > job->page_tokens - inner) end = token + job->page_tokens - inner;
+        }
+        run.rows = token_first ? job->kv_heads : end - token;
+        for (int64_t head = 0; head < (token_first ? 1 : job->kv_heads); head++) {
+            run.to = ops_row(t->cache, (size_t)size, outer, head, inner);
+            run.from = ops_row(t->from, (size_t)size, batch, head, s->first + token);
+            append_run(job, t, &run, cosine + (token - first) * pairs,
+                       sine + (token - first) * pairs);
+        }
+    }
+}
+
 /* Tokens first ... last - 1 in the order of the cache's memory. */
 static void append_tokens(const struct append_job *job, const struct append_target *t,
                           const struct append_sequence *s, int64_t first, int64_t last,
@@ -252,6 +305,11 @@ static void append_tokens(const struct append_job *job, const struct append_targ
 {
     int64_t tokens = last - first, pairs = t->rotation ? t->rotation->pairs : 0;
     int token_first = llabs(t->cache->stride[2]) > llabs(t->cache->stride[1]);
+    if (t->cache->dtype == t->from->dtype && t->cache->stride[3] == 1 && t->from->stride[3] == 1 &&
+        job->args->kv_layout == RAPT_KV_STRIDED && job->kv_heads) {
+        append_runs(job, t, s, first, last, token_first, cosine, sine);
+        return;
+    }
     for (int64_t i = 0; i < tokens * job->kv_heads; i++) {
         int64_t head = token_first ? i % job->kv_heads : i / tokens;
         int64_t token = token_first ? i / job->kv_heads : i % tokens;
@@ -281,6 +339,7 @@ static void append_block(const void *argument, int64_t index)
                         sine + (i - first) * job->rotation->pairs);
     append_tokens(job, &k, &s, first, last, cosine, sine);
     append_tokens(job, &v, &s, first, last, cosine, sine);
+    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream)
@@ -310,6 +369,8 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     double bytes = (double)job.batch * (double)args->k_new.size[1] * (double)args->k_new.size[2] *
                    (double)(args->k_new.size[3] + args->v_new.size[3]) *
                    (double)dtype_size(args->k_new.dtype);
+    job.rows = ops_rows(device);
+    job.stream = bytes > STREAM_BYTES;
     ops_parallel(device, job.batch * ceil_div(args->k_new.size[2], job.block_tokens), bytes,
                  append_block, &job);
     return RAPT_OK;

@@ -23,7 +23,10 @@ rapt_status rotation_prepare(struct rotation *r, const rapt_device *device,
     r->pairs = rotary / 2;
     r->rows = ops_rows(device);
     r->magnitude = 1;
+    r->largest = 0;
     if (!args->cos.dtype) rope_frequencies(args, rotary, r->inverse, &r->magnitude);
+    for (int64_t i = 0; i < r->pairs && !args->cos.dtype; i++)
+        r->largest = fmax(r->largest, fabs(r->inverse[i]));
     return RAPT_OK;
 }
 
@@ -50,9 +53,7 @@ void rotation_angles(const struct rotation *r, int64_t position, float *cosine, 
         table_row(sine, &r->args->sin, position, r->pairs);
         return;
     }
-    double largest = 0;
-    for (int64_t i = 0; i < r->pairs; i++) largest = fmax(largest, fabs(r->inverse[i]));
-    if (fabs((double)position) * largest < ANGLE_MAX)
+    if (fabs((double)position) * r->largest < ANGLE_MAX)
         r->rows->angles(cosine, sine, (double)position, r->inverse, r->magnitude, r->pairs);
     else rows_scalar.angles(cosine, sine, (double)position, r->inverse, r->magnitude, r->pairs);
 }
@@ -71,16 +72,24 @@ static void rotate_strided(const struct rotation *r, void *to, int64_t to_dtype,
     }
 }
 
+void rotation_rows(const struct rotation *r, const struct row_run *run, int64_t dtype,
+                   int64_t channels, const float *cosine, const float *sine)
+{
+    size_t size = dtype_size(dtype), done = 2 * (size_t)r->pairs * size;
+    r->rows->rotate(run, dtype, cosine, sine, r->pairs, r->args->interleaved != 0);
+    if (run->to == run->from || done == (size_t)channels * size) return;
+    for (int64_t i = 0; i < run->rows; i++)
+        memcpy((char *)run->to + i * run->to_step + done,
+               (const char *)run->from + i * run->from_step + done, (size_t)channels * size - done);
+}
+
 void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,
                   const void *from, int64_t from_dtype, int64_t from_stride, int64_t channels,
                   const float *cosine, const float *sine)
 {
     if (to_dtype == from_dtype && to_stride == 1 && from_stride == 1) {
-        (r->args->interleaved ? r->rows->rotate_pairs
-                              : r->rows->rotate_half)(to, from, to_dtype, cosine, sine, r->pairs);
-        size_t size = dtype_size(to_dtype), done = 2 * (size_t)r->pairs * size;
-        if (to != from)
-            memcpy((char *)to + done, (const char *)from + done, (size_t)channels * size - done);
+        struct row_run run = {.to = to, .from = from, .rows = 1};
+        rotation_rows(r, &run, to_dtype, channels, cosine, sine);
         return;
     }
     rotate_strided(r, to, to_dtype, to_stride, from, from_dtype, from_stride, cosine, sine);
@@ -91,13 +100,15 @@ void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t 
 /* ---- the operation ---- */
 
 enum {
-    TABLE_FLOATS = 4096
-}; /* of cos and of sin: a block of tokens, so that heads reuse it from the first cache */
+    TABLE_FLOATS = 2048, /* of cos and of sin: a block of tokens, in half of the first cache */
+    BLOCK_MOST = 64,
+};
 
 struct rope_job {
     const rapt_rope_args *args;
     const struct rotation *rotation;
     int64_t block_tokens, blocks; /* per sequence */
+    int stream;
 };
 
 static int64_t token_position(const rapt_tensor *position, int64_t b, int64_t token)
@@ -105,6 +116,30 @@ static int64_t token_position(const rapt_tensor *position, int64_t b, int64_t to
     if (!position->dtype) return token;
     return load_index(position->data, position->dtype,
                       b * position->stride[0] + token * position->stride[2]);
+}
+
+/* Tokens of one sequence whose channels lie side by side: the heads of a token at a time, or the
+ * tokens of a head, in the order of memory. */
+static void rope_rows(const struct rope_job *job, int64_t b, int64_t first, int64_t last,
+                      int token_first, const float *cosine, const float *sine)
+{
+    const rapt_tensor *x = &job->args->x, *out = &job->args->out;
+    size_t size = dtype_size(x->dtype);
+    int64_t pairs = job->rotation->pairs, runs = token_first ? last - first : x->size[1];
+    int axis = token_first ? 1 : 2;
+    struct row_run run = {.to_step = out->stride[axis] * (int64_t)size,
+                          .from_step = x->stride[axis] * (int64_t)size,
+                          .rows = token_first ? x->size[1] : last - first,
+                          .table_step = token_first ? 0 : pairs,
+                          .stream = job->stream};
+    for (int64_t i = 0; i < runs; i++) {
+        int64_t head = token_first ? 0 : i, token = token_first ? first + i : first;
+        run.to = ops_row(out, size, b, head, token);
+        run.from = ops_row(x, size, b, head, token);
+        rotation_rows(job->rotation, &run, x->dtype, x->size[3], cosine + (token - first) * pairs,
+                      sine + (token - first) * pairs);
+    }
+    if (job->stream && job->rotation->rows->stream_end) job->rotation->rows->stream_end();
 }
 
 /* Tokens block_tokens * index ... of one sequence, all heads. */
@@ -121,6 +156,10 @@ static void rope_block(const void *argument, int64_t index)
                         cosine + (t - first) * r->pairs, sine + (t - first) * r->pairs);
     int64_t heads = x->size[1], tokens = last - first;
     int token_first = llabs(x->stride[2]) > llabs(x->stride[1]); /* the order of memory */
+    if (x->dtype == out->dtype && x->stride[3] == 1 && out->stride[3] == 1) {
+        rope_rows(job, b, first, last, token_first, cosine, sine);
+        return;
+    }
     for (int64_t i = 0; i < heads * tokens; i++) {
         int64_t h = token_first ? i % heads : i / tokens, t = token_first ? i / heads : i % tokens;
         rotation_row(r, ops_row(out, dtype_size(out->dtype), b, h, first + t), out->dtype,
@@ -144,10 +183,12 @@ rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
                     return status;
     struct rope_job job = {.args = args, .rotation = &rotation};
     int64_t fitting = rotation.pairs ? TABLE_FLOATS / rotation.pairs : TABLE_FLOATS;
-    job.block_tokens = fitting < 64 ? fitting : 64;
+    job.block_tokens = fitting < BLOCK_MOST ? fitting : BLOCK_MOST;
     job.blocks = ceil_div(x->size[2], job.block_tokens);
     double elements =
         (double)x->size[0] * (double)x->size[1] * (double)x->size[2] * (double)x->size[3];
+    job.stream =
+        x->data != args->out.data && elements * (double)dtype_size(args->out.dtype) > STREAM_BYTES;
     ops_parallel(device, x->size[0] * job.blocks, elements * 8, rope_block, &job);
     return RAPT_OK;
 }

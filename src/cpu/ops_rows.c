@@ -4,6 +4,7 @@
 #include "cpu/ops.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static double elements_of(const rapt_tensor *t)
@@ -16,13 +17,11 @@ static int64_t rows_of(const rapt_tensor *t)
     return t->size[0] * t->size[1] * t->size[2];
 }
 
-/* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
- * write. Short rows do not: they would fill no lines. */
-#define STREAM_BYTES 16e6
-enum { STREAM_ROW = 256, LINE = 64 };
+enum { LINE = 64, ROWS_AHEAD = 16 };
 
-/* Rows go to threads in blocks of about so many elements. */
-enum { BLOCK_ELEMENTS = 16384 };
+/* Rows go to threads in blocks of about so many elements; of more, where each block ends with a wait
+ * for the writes in flight and begins with a row that nobody asked for ahead. */
+enum { BLOCK_ELEMENTS = 16384, STREAM_BLOCKS = 4 };
 
 struct row_job {
     const rapt_tensor *x, *out;
@@ -83,9 +82,13 @@ static void softmax_block(const void *argument, int64_t index)
     for (int64_t r = first; r < last; r++) {
         const void *from = numbered_row(x, r);
         void *to = numbered_row(out, r);
-        if (contiguous) job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], scratch);
+        const void *next = r + 1 < last ? numbered_row(x, r + 1) : NULL;
+        if (contiguous)
+            job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], scratch, next,
+                               job->stream);
         else softmax_strided(x, out, from, to);
     }
+    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream)
@@ -93,6 +96,9 @@ rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->out);
     if (args->x.size[3] == 0) return RAPT_OK;
+    job.stream = args->x.data != args->out.data &&
+                 elements_of(&args->x) * (double)dtype_size(args->out.dtype) > STREAM_BYTES;
+    if (job.stream) job.block_rows *= STREAM_BLOCKS;
     ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 8,
                  softmax_block, &job);
     return RAPT_OK;
@@ -109,8 +115,7 @@ static void fill_hidden(const struct row_job *job, void *row, const void *line, 
     char *to = (char *)row + first * (int64_t)size;
     if (stride != 1)
         for (int64_t j = first; j < last; j++) store_float(row, dtype, j * stride, -INFINITY);
-    else if (job->stream && job->rows->fill_stream && bytes >= STREAM_ROW)
-        job->rows->fill_stream(to, line, bytes);
+    else if (job->rows->fill) job->rows->fill(to, line, bytes, job->stream);
     else {
         size_t i = 0;
         for (; i + LINE <= bytes; i += LINE) memcpy(to + i, line, LINE);
@@ -118,19 +123,51 @@ static void fill_hidden(const struct row_job *job, void *row, const void *line, 
     }
 }
 
+/* Columns of a query that stay. */
+static int64_t visible_of(const struct row_job *job, int64_t query)
+{
+    int64_t visible = query + job->offset + 1;
+    return visible < 0 ? 0 : visible;
+}
+
+/* The lines that a row's hidden part fills only in part must be read from memory, and all writes
+ * behind them wait: they are asked for some rows ahead. */
+static void ask_for_ends(const struct row_job *job, const char *row, int64_t visible)
+{
+    int64_t size = (int64_t)dtype_size(job->x->dtype), columns = job->x->size[3];
+    if (visible >= columns) return;
+    const char *first = row + visible * size, *last = row + columns * size - 1;
+    if ((uintptr_t)first % LINE) __builtin_prefetch(first, 1);
+    if ((uintptr_t)last % LINE != LINE - 1) __builtin_prefetch(last, 1);
+}
+
+/* Rows first ... last - 1, whose queries belong to one head. */
+static void mask_rows(const struct row_job *job, const void *line, int64_t first, int64_t last)
+{
+    const rapt_tensor *x = job->x;
+    int64_t step = x->stride[2] * (int64_t)dtype_size(x->dtype), query = first % x->size[2];
+    char *row = numbered_row(x, first);
+    for (int64_t r = first; r < last; r++, query++, row += step) {
+        int64_t visible = visible_of(job, query);
+        if (query + ROWS_AHEAD < x->size[2] && x->stride[3] == 1)
+            ask_for_ends(job, row + ROWS_AHEAD * step, visible_of(job, query + ROWS_AHEAD));
+        if (visible < x->size[3]) fill_hidden(job, row, line, visible, x->size[3]);
+    }
+}
+
 static void mask_block(const void *argument, int64_t index)
 {
     const struct row_job *job = argument;
     const rapt_tensor *x = job->x;
-    int64_t first = index * job->block_rows, last = first + job->block_rows;
+    int64_t first = index * job->block_rows, last = first + job->block_rows, end;
     if (last > rows_of(x)) last = rows_of(x);
     char line[LINE];
     for (size_t i = 0; i < LINE / dtype_size(x->dtype); i++)
         store_float(line, x->dtype, (int64_t)i, -INFINITY);
-    for (int64_t r = first; r < last; r++) {
-        int64_t visible = r % x->size[2] + job->offset + 1;
-        if (visible < 0) visible = 0;
-        if (visible < x->size[3]) fill_hidden(job, numbered_row(x, r), line, visible, x->size[3]);
+    for (; first < last; first = end) {
+        end = first + x->size[2] - first % x->size[2];
+        if (end > last) end = last;
+        mask_rows(job, line, first, end);
     }
     if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
@@ -141,6 +178,7 @@ rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *ar
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->x);
     job.stream = elements_of(&args->x) * (double)dtype_size(args->x.dtype) > STREAM_BYTES;
+    if (job.stream) job.block_rows *= STREAM_BLOCKS;
     job.offset = args->align == RAPT_TOP_LEFT ? 0 : args->x.size[3] - args->x.size[2];
     ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 2,
                  mask_block, &job);
@@ -172,16 +210,12 @@ static void copy_row(const struct replicate_job *job, const rapt_tensor *from,
                     load_float(in, from->dtype, c * from->stride[3]));
 }
 
-/* A block of tokens of one KV head of k (even items) or v (odd items) to all heads of its group. */
-static void replicate_block(const void *argument, int64_t index)
+/* Tokens first ... last - 1 of one KV head to the heads of its group. */
+static void replicate_head(const struct replicate_job *job, const rapt_tensor *from,
+                           const rapt_tensor *to, int64_t batch, int64_t head, int64_t first,
+                           int64_t last)
 {
-    const struct replicate_job *job = argument;
-    const rapt_tensor *from = job->from[index % 2], *to = job->to[index % 2];
-    int64_t block = index / 2 % job->blocks, head = index / 2 / job->blocks % from->size[1];
-    int64_t batch = index / 2 / job->blocks / from->size[1], group = to->size[1] / from->size[1];
-    int64_t first = block * job->block_tokens, last = first + job->block_tokens,
-            channels = from->size[3];
-    if (last > from->size[2]) last = from->size[2];
+    int64_t group = to->size[1] / from->size[1], channels = from->size[3];
     int dense = from->dtype == to->dtype && from->stride[3] == 1 && to->stride[3] == 1 &&
                 from->stride[2] == channels && to->stride[2] == channels;
     int64_t step = dense ? last - first : 1;
@@ -189,6 +223,22 @@ static void replicate_block(const void *argument, int64_t index)
         for (int64_t t = first; t < last; t += step)
             copy_row(job, from, to, ops_row(to, dtype_size(to->dtype), batch, head * group + g, t),
                      ops_row(from, dtype_size(from->dtype), batch, head, t), step * channels);
+}
+
+/* A block of tokens of k (even items) or v (odd items), written in the order of memory: a token's
+ * heads, or a head's tokens. */
+static void replicate_block(const void *argument, int64_t index)
+{
+    const struct replicate_job *job = argument;
+    const rapt_tensor *from = job->from[index % 2], *to = job->to[index % 2];
+    int64_t batch = index / 2 / job->blocks, block = index / 2 % job->blocks;
+    int64_t first = block * job->block_tokens, last = first + job->block_tokens;
+    if (last > from->size[2]) last = from->size[2];
+    int token_first = llabs(to->stride[2]) > llabs(to->stride[1]);
+    int64_t step = token_first ? 1 : job->block_tokens;
+    for (int64_t t = first; t < last; t += step)
+        for (int64_t head = 0; head < from->size[1]; head++)
+            replicate_head(job, from, to, batch, head, t, t + step < last ? t + step : last);
     if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
@@ -202,9 +252,8 @@ rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *
     double bytes = elements_of(&args->k_out) * (double)dtype_size(args->k.dtype) +
                    elements_of(&args->v_out) * (double)dtype_size(args->v.dtype);
     job.stream = bytes > STREAM_BYTES;
-    job.block_tokens = 256;
+    job.block_tokens = 64;
     job.blocks = ceil_div(args->k.size[2], job.block_tokens);
-    ops_parallel(device, 2 * args->k.size[0] * args->k.size[1] * job.blocks, bytes, replicate_block,
-                 &job);
+    ops_parallel(device, 2 * args->k.size[0] * job.blocks, bytes, replicate_block, &job);
     return RAPT_OK;
 }

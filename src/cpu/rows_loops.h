@@ -37,57 +37,102 @@ VEC void store_row_part(void *p, int dtype, vec x, int64_t i, int64_t n)
     else v_store_part(to, dtype, x, n - i);
 }
 
+#ifdef ROWS_WITHOUT_STREAM
+VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
+{
+    (void)stream;
+    v_store(p, dtype, a);
+    v_store((char *)p + LANES * (dtype == RAPT_F32 ? 4 : 2), dtype, b);
+}
+#endif
+
+/* Whether vectors from p on may bypass the caches. */
+static int streamable(const void *p, int64_t step)
+{
+    return (uintptr_t)p % 64 == 0 && step % 64 == 0;
+}
+
 /* ---- softmax ---- */
 
-/* A row of a softmax: its largest element; copies to scratch as f32 where there is one. */
-VEC float row_largest(const void *from, int dtype, int64_t n, float *scratch)
+/* Asks for the next row while this one is computed, a part of it at each step. */
+VEC void ask_ahead(const char *next, int dtype, int64_t i)
+{
+    if (!next) return;
+    for (int64_t line = 0; line < 2 * LANES * (dtype == RAPT_F32 ? 4 : 2); line += 64)
+        __builtin_prefetch(at(next, dtype, i) + line, 0, 2);
+}
+
+VEC float row_largest(const void *from, int dtype, int64_t n)
 {
     vec m0 = v_set(-INFINITY), m1 = m0;
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        vec x = v_load(at(from, dtype, i), dtype), y = v_load(at(from, dtype, i + LANES), dtype);
-        m0 = v_max(x, m0);
-        m1 = v_max(y, m1);
-        if (scratch) v_store(scratch + i, RAPT_F32, x), v_store(scratch + i + LANES, RAPT_F32, y);
+        m0 = v_max(v_load(at(from, dtype, i), dtype), m0);
+        m1 = v_max(v_load(at(from, dtype, i + LANES), dtype), m1);
     }
     for (; i < n; i += LANES) {
         vec x = load_row_part(from, dtype, i, n);
         m0 = v_max(v_keep(x, 0, (int)(n - i < LANES ? n - i : LANES), v_set(-INFINITY)), m0);
-        if (scratch) store_row_part(scratch, RAPT_F32, x, i, n);
     }
     return v_largest(v_max(m0, m1));
 }
 
-/* The sum of e^(x - m); keeps the terms in scratch where there is one. */
-VEC float row_sum(const void *from, int dtype, int64_t n, float m, float *scratch)
+/* e^(x - m), at first up to a factor near 1 that all terms share and the sum takes out: the
+ * rounding of m log2(e), below 1/2 while |m| is below NEAR; x log2(e) must not be rounded for that.
+ * Farther off the difference comes first. */
+#define NEAR 4e6f
+
+VEC vec term(vec x, vec shift, vec m, int near)
 {
-    vec s0 = v_zero(), s1 = v_zero(), shift = v_set(m);
+    return near ? v_exp2(v_fma(x, v_set(LOG2_E), shift)) : v_exp(v_sub(x, m));
+}
+
+/* The sum of the terms; keeps them in scratch where there is one. */
+VEC float row_terms(const void *from, int dtype, int64_t n, float m, float *scratch,
+                    const char *next, int near)
+{
+    vec s0 = v_zero(), s1 = v_zero(), top = v_set(m), shift = v_set(-m * LOG2_E);
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        vec x = v_exp(v_sub(v_load(at(from, dtype, i), dtype), shift));
-        vec y = v_exp(v_sub(v_load(at(from, dtype, i + LANES), dtype), shift));
+        ask_ahead(next, dtype, i);
+        vec x = term(v_load(at(from, dtype, i), dtype), shift, top, near);
+        vec y = term(v_load(at(from, dtype, i + LANES), dtype), shift, top, near);
         s0 = v_add(s0, x);
         s1 = v_add(s1, y);
         if (scratch) v_store(scratch + i, RAPT_F32, x), v_store(scratch + i + LANES, RAPT_F32, y);
     }
     for (; i < n; i += LANES) {
-        vec x = v_exp(v_sub(load_row_part(from, dtype, i, n), shift));
+        vec x = term(load_row_part(from, dtype, i, n), shift, top, near);
         s0 = v_add(s0, v_keep(x, 0, (int)(n - i < LANES ? n - i : LANES), v_zero()));
         if (scratch) store_row_part(scratch, RAPT_F32, x, i, n);
     }
     return v_sum(v_add(s0, s1));
 }
 
-VEC void row_scale(void *to, int dtype, const float *x, int64_t n, float factor)
+VEC float row_sum(const void *from, int dtype, int64_t n, float m, float *scratch, const char *next)
+{
+#ifndef ROWS_WITHOUT_FMA
+    if (m < NEAR && m > -NEAR) return row_terms(from, dtype, n, m, scratch, next, 1);
+#endif
+    return row_terms(from, dtype, n, m, scratch, next, 0);
+}
+
+VEC void row_scale_as(void *to, int dtype, const float *x, int64_t n, float factor, int stream)
 {
     vec f = v_set(factor);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        v_store((char *)to + (at(to, dtype, i) - (const char *)to), dtype,
-                v_mul(v_load(x + i, RAPT_F32), f));
-    if (i < n)
-        v_store_part((char *)to + (at(to, dtype, i) - (const char *)to), dtype,
-                     v_mul(v_load_part(x + i, RAPT_F32, n - i), f), n - i);
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        v_store_two((char *)to + (at(to, dtype, i) - (const char *)to), dtype,
+                    v_mul(v_load(x + i, RAPT_F32), f), v_mul(v_load(x + i + LANES, RAPT_F32), f),
+                    stream);
+    for (; i < n; i += LANES)
+        store_row_part(to, dtype, v_mul(load_row_part(x, RAPT_F32, i, n), f), i, n);
+}
+
+VEC void row_scale(void *to, int dtype, const float *x, int64_t n, float factor, int stream)
+{
+    if (stream && streamable(to, 0)) row_scale_as(to, dtype, x, n, factor, 1);
+    else row_scale_as(to, dtype, x, n, factor, 0);
 }
 
 VEC void row_fill(void *to, int dtype, int64_t n, float value)
@@ -95,27 +140,29 @@ VEC void row_fill(void *to, int dtype, int64_t n, float value)
     for (int64_t i = 0; i < n; i += LANES) store_row_part(to, dtype, v_set(value), i, n);
 }
 
-static float row_largest_of(const void *from, int64_t dtype, int64_t n, float *scratch)
+static float row_largest_of(const void *from, int64_t dtype, int64_t n)
 {
     float m = 0;
-#define CALL(type) m = row_largest(from, type, n, scratch)
+#define CALL(type) m = row_largest(from, type, n)
     ROWS_CASES(dtype, CALL)
 #undef CALL
     return m;
 }
 
-static float row_sum_of(const void *from, int64_t dtype, int64_t n, float m, float *scratch)
+static float row_sum_of(const void *from, int64_t dtype, int64_t n, float m, float *scratch,
+                        const char *next)
 {
     float sum = 0;
-#define CALL(type) sum = row_sum(from, type, n, m, scratch)
+#define CALL(type) sum = row_sum(from, type, n, m, scratch, next)
     ROWS_CASES(dtype, CALL)
 #undef CALL
     return sum;
 }
 
-static void row_scale_to(void *to, int64_t dtype, const float *x, int64_t n, float factor)
+static void row_scale_to(void *to, int64_t dtype, const float *x, int64_t n, float factor,
+                         int stream)
 {
-#define CALL(type) row_scale(to, type, x, n, factor)
+#define CALL(type) row_scale(to, type, x, n, factor, stream)
     ROWS_CASES(dtype, CALL)
 #undef CALL
 }
@@ -139,36 +186,47 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
 }
 
 static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
-                        float *scratch)
+                        float *scratch, const void *next, int stream)
 {
     float *kept = n <= SOFTMAX_SCRATCH ? scratch : to_dtype == RAPT_F32 ? to : NULL;
-    float m = row_largest_of(from, from_dtype, n, kept);
+    float m = row_largest_of(from, from_dtype, n);
     if (m == -INFINITY) {
         row_fill_to(to, to_dtype, n, row_has_nan(from, from_dtype, n) ? NAN : 0);
         return;
     }
     if (kept) {
-        float sum = row_sum_of(kept, RAPT_F32, n, m, kept);
-        row_scale_to(to, to_dtype, kept, n, 1 / sum);
+        float sum = row_sum_of(from, from_dtype, n, m, kept, next);
+        row_scale_to(to, to_dtype, kept, n, 1 / sum, stream && kept == scratch);
         return;
     }
-    float factor = 1 / row_sum_of(from, from_dtype, n, m, NULL);
+    float factor = 1 / row_sum_of(from, from_dtype, n, m, NULL, next);
     int64_t from_size = from_dtype == RAPT_F32 ? 4 : 2, to_size = to_dtype == RAPT_F32 ? 4 : 2;
     for (int64_t i = 0; i < n; i += SOFTMAX_SCRATCH) {
         int64_t part = n - i < SOFTMAX_SCRATCH ? n - i : SOFTMAX_SCRATCH;
-        row_sum_of((const char *)from + i * from_size, from_dtype, part, m, scratch);
-        row_scale_to((char *)to + i * to_size, to_dtype, scratch, part, factor);
+        row_sum_of((const char *)from + i * from_size, from_dtype, part, m, scratch, NULL);
+        row_scale_to((char *)to + i * to_size, to_dtype, scratch, part, factor, stream);
     }
 }
 
 /* ---- rotary embedding ---- */
 
-VEC void rotate_half_typed(void *to, const void *from, int dtype, const float *cos,
-                           const float *sin, int64_t pairs)
+VEC void rotate_half_row(void *to, const void *from, int dtype, const float *cos, const float *sin,
+                         int64_t pairs, int stream)
 {
-    char *high_to = (char *)to + pairs * (dtype == RAPT_F32 ? 4 : 2);
+    int64_t size = dtype == RAPT_F32 ? 4 : 2, i = 0;
+    char *high_to = (char *)to + pairs * size;
     const char *high = at(from, dtype, pairs);
-    for (int64_t i = 0; i < pairs; i += LANES) {
+    for (; i + 2 * LANES <= pairs; i += 2 * LANES) {
+        vec x0 = v_load(at(from, dtype, i), dtype), x1 = v_load(at(from, dtype, i + LANES), dtype);
+        vec y0 = v_load(at(high, dtype, i), dtype), y1 = v_load(at(high, dtype, i + LANES), dtype);
+        vec c0 = v_load(cos + i, RAPT_F32), c1 = v_load(cos + i + LANES, RAPT_F32);
+        vec s0 = v_load(sin + i, RAPT_F32), s1 = v_load(sin + i + LANES, RAPT_F32);
+        v_store_two((char *)to + i * size, dtype, v_fnma(y0, s0, v_mul(x0, c0)),
+                    v_fnma(y1, s1, v_mul(x1, c1)), stream);
+        v_store_two(high_to + i * size, dtype, v_fma(x0, s0, v_mul(y0, c0)),
+                    v_fma(x1, s1, v_mul(y1, c1)), stream);
+    }
+    for (; i < pairs; i += LANES) {
         vec x = load_row_part(from, dtype, i, pairs), y = load_row_part(high, dtype, i, pairs);
         vec c = load_row_part(cos, RAPT_F32, i, pairs), s = load_row_part(sin, RAPT_F32, i, pairs);
         store_row_part(to, dtype, v_fnma(y, s, v_mul(x, c)), i, pairs);
@@ -176,20 +234,21 @@ VEC void rotate_half_typed(void *to, const void *from, int dtype, const float *c
     }
 }
 
-static void rotate_half_row(void *to, const void *from, int64_t dtype, const float *cos,
-                            const float *sin, int64_t pairs){
-#define CALL(type) rotate_half_typed(to, from, type, cos, sin, pairs)
-    ROWS_CASES(dtype, CALL)
-#undef CALL
-}
-
-VEC void rotate_pairs_typed(void *to, const void *from, int dtype, const float *cos,
-                            const float *sin, int64_t pairs)
+VEC void rotate_pairs_row(void *to, const void *from, int dtype, const float *cos, const float *sin,
+                          int64_t pairs, int stream)
 {
-    int64_t i = 0;
-    int size = dtype == RAPT_F32 ? 4 : 2;
+    int64_t i = 0, size = dtype == RAPT_F32 ? 4 : 2;
     (void)size;
+    (void)stream;
 #ifndef ROWS_WITHOUT_SHUFFLES
+    for (; i + LANES <= pairs; i += LANES) {
+        vec x = v_load((const char *)from + 2 * i * size, dtype),
+            y = v_load((const char *)from + (2 * i + LANES) * size, dtype);
+        vec s = v_mul(v_swap_pairs(x), v_load_twice(sin + i)),
+            t = v_mul(v_swap_pairs(y), v_load_twice(sin + i + LANES / 2));
+        v_store_two((char *)to + 2 * i * size, dtype, v_fmaddsub(x, v_load_twice(cos + i), s),
+                    v_fmaddsub(y, v_load_twice(cos + i + LANES / 2), t), stream);
+    }
     for (; i + LANES / 2 <= pairs; i += LANES / 2) {
         vec x = v_load((const char *)from + 2 * i * size, dtype);
         vec s = v_mul(v_swap_pairs(x), v_load_twice(sin + i));
@@ -203,10 +262,30 @@ VEC void rotate_pairs_typed(void *to, const void *from, int dtype, const float *
     }
 }
 
-static void rotate_pairs_row(void *to, const void *from, int64_t dtype, const float *cos,
-                             const float *sin, int64_t pairs)
+VEC void rotate_rows(const struct row_run *run, int dtype, const float *cos, const float *sin,
+                     int64_t pairs, int interleaved, int stream)
 {
-#define CALL(type) rotate_pairs_typed(to, from, type, cos, sin, pairs)
+    char *to = run->to;
+    const char *from = run->from;
+    for (int64_t r = 0; r < run->rows; r++, to += run->to_step, from += run->from_step) {
+        if (interleaved) rotate_pairs_row(to, from, dtype, cos, sin, pairs, stream);
+        else rotate_half_row(to, from, dtype, cos, sin, pairs, stream);
+        cos += run->table_step;
+        sin += run->table_step;
+    }
+}
+
+static void rotate(const struct row_run *run, int64_t dtype, const float *cos, const float *sin,
+                   int64_t pairs, int interleaved)
+{
+    int64_t half = pairs * (dtype == RAPT_F32 ? 4 : 2);
+    int stream = run->stream && streamable(run->to, run->to_step) && half % 64 == 0 &&
+                 pairs % (2 * LANES) == 0;
+#define CALL(type)                                                                                 \
+    if (interleaved && stream) rotate_rows(run, type, cos, sin, pairs, 1, 1);                      \
+    else if (interleaved) rotate_rows(run, type, cos, sin, pairs, 1, 0);                           \
+    else if (stream) rotate_rows(run, type, cos, sin, pairs, 0, 1);                                \
+    else rotate_rows(run, type, cos, sin, pairs, 0, 0)
     ROWS_CASES(dtype, CALL)
 #undef CALL
 }
@@ -290,34 +369,39 @@ static void copy_stream_row(void *to, const void *from, size_t bytes)
     for (; i + 64 <= bytes; i += 64) v_stream_line((char *)to + i, (const char *)from + i);
     memcpy((char *)to + i, (const char *)from + i, bytes - i);
 }
-#endif
 
-#ifndef ROWS_WITHOUT_STREAM
 static void stream_end_rows(void)
 {
     v_stream_end();
 }
 
-static void fill_stream_row(void *to, const void *line, size_t bytes)
+VEC void fill_as(char *to, const char *line, size_t bytes, int stream)
 {
     size_t head = -(uintptr_t)to & 63;
     if (head > bytes) head = bytes;
     memcpy(to, line, head);
     size_t i = head;
-    for (; i + 64 <= bytes; i += 64) v_stream_line((char *)to + i, line);
-    memcpy((char *)to + i, line, bytes - i);
+    for (; i + 64 <= bytes; i += 64)
+        if (stream) v_stream_line(to + i, line);
+        else memcpy(__builtin_assume_aligned(to + i, 64), line, 64);
+    memcpy(to + i, line, bytes - i);
+}
+
+static void fill_row(void *to, const void *line, size_t bytes, int stream)
+{
+    if (stream) fill_as(to, line, bytes, 1);
+    else fill_as(to, line, bytes, 0);
 }
 #endif
 
 const struct row_kernels ROWS_NAME = {
     .name = ROWS_TEXT,
     .softmax = softmax_row,
-    .rotate_half = rotate_half_row,
-    .rotate_pairs = rotate_pairs_row,
+    .rotate = rotate,
     .angles = angles_row,
 #ifndef ROWS_WITHOUT_STREAM
     .copy_stream = copy_stream_row,
-    .fill_stream = fill_stream_row,
+    .fill = fill_row,
     .stream_end = stream_end_rows,
 #endif
 };

@@ -101,7 +101,9 @@ static void softmax_rows(void **state)
                     store_float(from, dtypes[d], i, spreads[s] * number());
                 if (s == 1 && lengths[l] > 1)
                     store_float(from, dtypes[d], lengths[l] / 2, -INFINITY);
-                level->rows->softmax(to, dtypes[d], from, dtypes[d], lengths[l], scratch);
+                level->rows->softmax(to, dtypes[d], from, dtypes[d], lengths[l], scratch, from,
+                                     s % 2);
+                if (level->rows->stream_end) level->rows->stream_end();
                 compare_softmax(level, dtypes[d], lengths[l], from, to);
                 assert_edges(to_memory, dtypes[d], lengths[l], "softmax");
             }
@@ -119,7 +121,7 @@ static void softmax_special(void **state)
                 for (int64_t i = 0; i < n; i++)
                     store_float(from, dtypes[d], i, nan == 1 ? number() : -INFINITY);
                 if (nan) store_float(from, dtypes[d], at, NAN);
-                level->rows->softmax(to, dtypes[d], from, dtypes[d], n, scratch);
+                level->rows->softmax(to, dtypes[d], from, dtypes[d], n, scratch, NULL, 0);
                 for (int64_t i = 0; i < n; i++) {
                     float got = load_float(to, dtypes[d], i);
                     if (nan ? !isnan(got) : got != 0)
@@ -131,36 +133,55 @@ static void softmax_special(void **state)
 
 /* ---- rotations ---- */
 
-static float cosine[ROPE_PAIRS_MAX], sine[ROPE_PAIRS_MAX];
+enum { TURNED = 3 }; /* rows of a run */
 
+static float cosine[TURNED * ROPE_PAIRS_MAX], sine[TURNED * ROPE_PAIRS_MAX];
+
+/* Rows a step apart, with angles of their own or shared; the channels between them stay. */
 static void compare_rotation(const struct level *level, int64_t dtype, int64_t pairs,
-                             int interleaved)
+                             int interleaved, int shared, int stream)
 {
     void *from = row_of(from_memory, dtype), *to = row_of(to_memory, dtype);
-    int64_t step = interleaved ? 2 : 1, other = interleaved ? 1 : pairs;
-    for (int64_t i = 0; i < 2 * pairs; i++) store_float(from, dtype, i, number());
-    for (int64_t i = 0; i < pairs; i++) {
-        double angle = 3 * number(), x = load_float(from, dtype, i * step),
-               y = load_float(from, dtype, i * step + other);
+    int64_t step = interleaved ? 2 : 1, other = interleaved ? 1 : pairs,
+            apart = stream ? (2 * pairs + 63) / 32 * 32 : 2 * pairs + 3,
+            size = (int64_t)dtype_size(dtype);
+    struct row_run run = {.to = to,
+                          .from = from,
+                          .to_step = apart * size,
+                          .from_step = apart * size,
+                          .rows = TURNED,
+                          .table_step = shared ? 0 : pairs,
+                          .stream = stream};
+    for (int64_t i = 0; i < TURNED * pairs; i++) {
+        double angle = 3 * number();
         cosine[i] = (float)cos(angle);
         sine[i] = (float)sin(angle);
-        expected[i * step] = x * cosine[i] - y * sine[i];
-        expected[i * step + other] = y * cosine[i] + x * sine[i];
     }
-    (interleaved ? level->rows->rotate_pairs : level->rows->rotate_half)(to, from, dtype, cosine,
-                                                                         sine, pairs);
-    assert_edges(to_memory, dtype, 2 * pairs, "rotation");
-    for (int64_t i = 0; i < 2 * pairs; i++) {
+    memset(expected, 0, sizeof expected);
+    for (int64_t r = 0; r < TURNED; r++)
+        for (int64_t i = 0; i < pairs; i++) {
+            int64_t low = r * apart + i * step, high = low + other,
+                    a = (shared ? 0 : r) * pairs + i;
+            store_float(from, dtype, low, number());
+            store_float(from, dtype, high, number());
+            double x = load_float(from, dtype, low), y = load_float(from, dtype, high);
+            expected[low] = x * cosine[a] - y * sine[a];
+            expected[high] = y * cosine[a] + x * sine[a];
+        }
+    level->rows->rotate(&run, dtype, cosine, sine, pairs, interleaved);
+    if (level->rows->stream_end) level->rows->stream_end();
+    assert_edges(to_memory, dtype, TURNED * apart, "rotation");
+    for (int64_t i = 0; i < TURNED * apart; i++) {
         double got = load_float(to, dtype, i), bound = 4 * 0x1p-24 + half_ulp(dtype, expected[i]);
-        if (!(fabs(got - expected[i]) <= bound))
+        if (i % apart < 2 * pairs ? !(fabs(got - expected[i]) <= bound) : !isnan(got))
             fail_msg("%s rotation %s pairs %lld interleaved %d [%lld]: %.9g, not %.9g",
                      level->rows->name, dtype_name(dtype), (long long)pairs, interleaved,
                      (long long)i, got, expected[i]);
     }
-    (interleaved ? level->rows->rotate_pairs : level->rows->rotate_half)(from, from, dtype, cosine,
-                                                                         sine, pairs);
-    assert_memory_equal(from, to,
-                        (size_t)(2 * pairs) * dtype_size(dtype)); /* in place: the same bits */
+    run.to = from;
+    run.stream = 0;
+    level->rows->rotate(&run, dtype, cosine, sine, pairs, interleaved);
+    assert_memory_equal(from, to, (size_t)(TURNED * apart * size)); /* in place: the same bits */
 }
 
 static void rotations(void **state)
@@ -168,8 +189,8 @@ static void rotations(void **state)
     static const int64_t pairs[] = {1, 3, 4, 7, 8, 9, 16, 20, 32, 33, 64, 128};
     for (int d = 0; d < 3; d++)
         for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
-            for (int interleaved = 0; interleaved < 2; interleaved++)
-                compare_rotation(*state, dtypes[d], pairs[i], interleaved);
+            for (int form = 0; form < 8; form++)
+                compare_rotation(*state, dtypes[d], pairs[i], form & 1, form >> 1 & 1, form >> 2);
 }
 
 /* The angle itself is rounded once in f64, by up to 1.2e-10 at ANGLE_MAX; the result once to f32.
@@ -201,15 +222,16 @@ static void copies(void **state)
     const struct level *level = *state;
     unsigned char line[64];
     memset(line, 0x5a, sizeof line);
-    if (!level->rows->copy_stream) return;
+    if (!level->rows->copy_stream || !level->rows->fill) return;
     for (size_t offset = 0; offset < 130; offset += 13)
         for (size_t bytes = 0; bytes < 1000; bytes += 37)
-            for (int fill = 0; fill < 2; fill++) {
+            for (int fill = 0; fill < 3; fill++) {
                 memset(to_memory, 0xff, sizeof to_memory);
                 for (size_t i = 0; i < bytes; i++)
                     from_memory[i + 5] = fill ? 0x5a : (unsigned char)(i * 7);
-                if (fill) level->rows->fill_stream(to_memory + offset, line, bytes);
+                if (fill) level->rows->fill(to_memory + offset, line, bytes, fill == 2);
                 else level->rows->copy_stream(to_memory + offset, from_memory + 5, bytes);
+                level->rows->stream_end();
                 assert_memory_equal(to_memory + offset, from_memory + 5, bytes);
                 for (size_t i = 0; i < offset; i++) assert_int_equal(to_memory[i], 0xff);
                 for (size_t i = 0; i < 64; i++)

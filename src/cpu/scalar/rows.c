@@ -4,6 +4,7 @@
 #define ROWS_WITHOUT_SHUFFLES
 #define ROWS_WITHOUT_STREAM
 #define ROWS_LIBM_ANGLES
+#define ROWS_WITHOUT_FMA
 #include "base/dtype.h"
 #include "cpu/scalar/vec_scalar.h"
 #include "cpu/rows_loops.h"

@@ -174,6 +174,22 @@ VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
     memcpy(p, lanes, (size_t)n * (dtype == RAPT_F32 ? 4 : 2));
 }
 
+/* Two neighbouring vectors; stream: past the caches, with p at a multiple of 32 bytes. */
+VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
+{
+    if (dtype == RAPT_F32 && stream) {
+        _mm256_stream_ps(p, a);
+        _mm256_stream_ps((float *)p + LANES, b);
+    } else if (dtype == RAPT_F32) {
+        _mm256_storeu_ps(p, a);
+        _mm256_storeu_ps((float *)p + LANES, b);
+    } else {
+        __m256i bits = _mm256_set_m128i(v_narrow(b, dtype), v_narrow(a, dtype));
+        if (stream) _mm256_stream_si256(p, bits);
+        else _mm256_storeu_si256(p, bits);
+    }
+}
+
 /* Lane i: the sum of a[i]'s lanes. */
 VEC vec v_sums(const vec a[LANES])
 {

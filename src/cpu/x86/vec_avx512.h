@@ -162,6 +162,45 @@ VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
     else _mm256_mask_storeu_epi16(p, lanes, v_narrow(a, dtype));
 }
 
+/* bf16 of two vectors, as v_narrow rounds. */
+VEC __m512i v_narrow_two(vec a, vec b)
+{
+    const __m512i half = _mm512_set1_epi32(0x7fff), one = _mm512_set1_epi32(1);
+    const __m512i high =
+        _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                         25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    __m512i x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
+    __m512i low = _mm512_add_epi32(_mm512_add_epi32(x, half),
+                                   _mm512_and_si512(_mm512_srli_epi32(x, 16), one)),
+            next = _mm512_add_epi32(_mm512_add_epi32(y, half),
+                                    _mm512_and_si512(_mm512_srli_epi32(y, 16), one));
+    if (_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q)) {
+        const __m512i quiet = _mm512_set1_epi32(0x400000);
+        low = _mm512_mask_or_epi32(low, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), x, quiet);
+        next = _mm512_mask_or_epi32(next, _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q), y, quiet);
+    }
+    return _mm512_permutex2var_epi16(low, high, next);
+}
+
+/* Two neighbouring vectors; stream: past the caches, with p at a multiple of 64 bytes. */
+VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
+{
+    if (dtype == RAPT_F32 && stream) {
+        _mm512_stream_ps(p, a);
+        _mm512_stream_ps((float *)p + LANES, b);
+    } else if (dtype == RAPT_F32) {
+        _mm512_storeu_ps(p, a);
+        _mm512_storeu_ps((float *)p + LANES, b);
+    } else {
+        __m512i bits = dtype == RAPT_BF16
+                           ? v_narrow_two(a, b)
+                           : _mm512_inserti64x4(_mm512_castsi256_si512(v_narrow(a, dtype)),
+                                                v_narrow(b, dtype), 1);
+        if (stream) _mm512_stream_si512(p, bits);
+        else _mm512_storeu_si512(p, bits);
+    }
+}
+
 /* Lane i: the sum of a[i]'s lanes. A transposition by halves: 4 steps of 8, 4, 2, 1 additions of
  * two shuffles each. */
 VEC vec v_sums(const vec a[LANES])
