@@ -7,8 +7,6 @@
 
 #include <stdint.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* Chains of dependent operations, enough to hide a latency of 6 cycles on 2 units. They are
  * variables of their own, as an array would be kept in memory. */
@@ -299,15 +297,9 @@ static const struct memory_loop {
 };
 enum { MEMORY_ROWS = sizeof memory_rows / sizeof *memory_rows };
 
-/* Linux gives a process the tile registers when it asks for them. */
 static int has(uint64_t features)
 {
-    if ((cpu_features() & features) != features) return 0;
-#if defined(__x86_64__) && defined(SYS_arch_prctl)
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    if (features & CPU_AMX_BF16) return !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
-#endif
-    return 1;
+    return cpu_permitted(cpu_features() & features) == features;
 }
 
 loop loop_flops(int64_t dtype, const char **name)

@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* The register state that the operating system saves (Intel SDM vol. 1, 13.3: XCR0). */
 enum { XCR0_AVX = 0x6, XCR0_AVX512 = 0xe6, XCR0_AMX = 0x60000 };
@@ -19,7 +21,7 @@ static uint64_t saved_state(void)
 
 static int bit(uint32_t word, int index)
 {
-    return word >> index & 1;
+    return (int)(word >> index & 1);
 }
 
 /* Feature bits: Intel SDM vol. 2, CPUID, leaves 1 and 7. */
@@ -46,13 +48,24 @@ uint64_t cpu_features(void)
     return features;
 }
 
+/* Linux saves tiles only for processes that asked (Documentation/arch/x86/xstate.rst); a system that
+ * does not know the question refuses it. */
+uint64_t cpu_permitted(uint64_t features)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    const uint64_t amx = CPU_AMX_BF16 | CPU_AMX_INT8;
+    if (!(features & amx)) return features;
+    long refused = syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+    return refused ? features & ~amx : features;
+}
+
 void cpu_name(char *name, size_t size)
 {
     uint32_t words[13] = {0};
     char *text = (char *)words;
     if ((uint32_t)__get_cpuid_max(0x80000000u, NULL) >= 0x80000004u) {
         for (uint32_t i = 0; i < 3; i++) {
-            uint32_t *w = words + 4 * i;
+            uint32_t *w = words + (size_t)4 * i;
             __get_cpuid(0x80000002u + i, &w[0], &w[1], &w[2], &w[3]);
         }
     }
@@ -85,6 +98,11 @@ uint64_t cpu_features(void)
     return features;
 }
 
+uint64_t cpu_permitted(uint64_t features)
+{
+    return features;
+}
+
 void cpu_name(char *name, size_t size)
 {
     snprintf(name, size, "ARM CPU");
@@ -95,6 +113,11 @@ void cpu_name(char *name, size_t size)
 uint64_t cpu_features(void)
 {
     return 0;
+}
+
+uint64_t cpu_permitted(uint64_t features)
+{
+    return features;
 }
 
 void cpu_name(char *name, size_t size)

@@ -21,6 +21,9 @@ enum {
 };
 
 uint64_t cpu_features(void);
+/* Asks the operating system for what of these a process must ask for (the tiles of AMX); returns
+ * those that may be used. A permission holds for the whole process and is not given back. */
+uint64_t cpu_permitted(uint64_t features);
 /* The CPU's own name, 0-terminated; "unknown CPU" where it has none. */
 void cpu_name(char *name, size_t size);
 

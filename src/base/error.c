@@ -7,6 +7,7 @@
 
 static _Thread_local char sentence[1024];
 
+#undef fail
 rapt_status fail(rapt_status status, const char *format, ...)
 {
     /* A caller may pass the old sentence as an argument, so the new one is built beside it. */

@@ -41,6 +41,7 @@ static const struct level {
     {&cpu_avx2, CPU_AVX2, NULL, &cpu_blocks_avx2},
     {&cpu_avx512, CPU_AVX512, NULL, &cpu_blocks_avx512},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16, &cpu_blocks_avx512_bf16},
+    {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16, no_bf16, &cpu_blocks_avx512_bf16},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON, NULL, NULL},
     {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16, no_bf16, NULL},
@@ -76,6 +77,14 @@ static void list_level_names(char *text, size_t size)
                                    levels[i].kernels->arch);
 }
 
+/* What the CPU offers of what the first levels need. */
+static uint64_t usable_features(int count)
+{
+    uint64_t wanted = 0;
+    for (int i = 0; i < count; i++) wanted |= levels[i].needs;
+    return cpu_permitted(cpu_features() & wanted);
+}
+
 /* ---- Device ---- */
 
 static int64_t memory_bytes(void)
@@ -98,7 +107,7 @@ static rapt_status open_backend(rapt_context *context, void **state, char reason
     if (!device)
         return fail(RAPT_NO_MEMORY, "rapt_open: no memory for the CPU device (%zu bytes)",
                     sizeof *device);
-    device->features = cpu_features();
+    device->features = usable_features(count);
     device->threads = context->config.threads;
     for (int i = count - 1; i >= 0; i--)
         if ((device->features & levels[i].needs) == levels[i].needs)

@@ -148,7 +148,7 @@ struct cpu_block_kernels {
 /* The levels, each in its own file; those of another architecture are not compiled. */
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_bf16;
+extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_bf16, cpu_amx;
 extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;

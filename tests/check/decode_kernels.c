@@ -245,7 +245,7 @@ int main(void)
     size_t count = 0;
     for (int i = 0; i < LEVELS; i++)
         for (size_t g = 0; g < 4; g++) {
-            if ((cpu_features() & levels[i].needs) != levels[i].needs) continue;
+            if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
             snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name,
                      groups[g].name);
             tests[count] =

@@ -25,6 +25,7 @@ static const struct level {
     {&cpu_avx2, CPU_AVX2},
     {&cpu_avx512, CPU_AVX512},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16},
+    {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON},
     {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16},
@@ -444,7 +445,7 @@ int main(int argc, char **argv)
     size_t count = 0;
     for (int i = 0; i < LEVELS; i++)
         for (size_t g = 0; g < GROUPS; g++) {
-            if ((cpu_features() & levels[i].needs) != levels[i].needs) continue;
+            if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
             snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name,
                      groups[g].name);
             tests[count] =

@@ -1,0 +1,33 @@
+# amx.mk: the AMX level without AMX: its kernels are compiled once more against a model of the tile instructions (tests/amx), and the
+# tests of kernels and the conformance suite run with them. Needs a CPU with AVX-512 BF16, on which the level builds; they skip
+# elsewhere.
+ifeq ($(MACHINE),x86_64)
+AMX := $(B)/tests/amx
+AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx amx_model cpuid real_cpuid)
+AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance
+AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
+
+$(AMX)/tiles_amx.o: src/cpu/x86/tiles_amx.c
+	@mkdir -p $(@D)
+	$(AMX_COMPILE) -DRAPT_AMX_MODEL
+# Fused multiply-adds in one instruction; only machines with AVX-512 come here.
+$(AMX)/amx_model.o: tests/amx/amx_model.c
+	@mkdir -p $(@D)
+	$(AMX_COMPILE) -O3 -mfma
+$(AMX)/real_cpuid.o: src/base/cpuid.c
+	@mkdir -p $(@D)
+	$(AMX_COMPILE) $(foreach f,features permitted name,-Dcpu_$(f)=real_cpu_$(f))
+$(AMX)/cpuid.o: tests/amx/cpuid.c
+	@mkdir -p $(@D)
+	$(AMX_COMPILE)
+# The objects come before the archive, so that its own members of these names stay out.
+$(AMX)/tile_kernels: $(B)/tests/check/tile_kernels.o
+$(AMX)/conformance: $(B)/tests/conformance/conformance.o
+$(AMX_PROGRAMS): $(AMX_OBJECTS) $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $(B)/librapt.a
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(TEST_LIBS) $(LIBS)
+
+$(AMX)/conformance.t: $(AMX)/conformance
+	printf '#!/bin/sh\nRAPT_CPU=amx RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=1 exec $(abspath $<)\n' > $@
+	chmod +x $@
+CHECKS += $(AMX)/tile_kernels $(AMX)/conformance.t tests/amx/faults.t
+endif

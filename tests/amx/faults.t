@@ -1,0 +1,28 @@
+#!/bin/sh
+# faults.t: the tests of the AMX level notice what goes wrong in it: each fault of the model (amx_model.h) must fail the tests of
+# kernels or a conformance problem, and the sound model must have multiplied tiles.
+set -u
+build=${RAPT_BUILD:-build}/tests/amx
+export RAPT_CPU=amx RAPT_TEST_DEVICE=cpu RAPT_TEST_FILTER='semantics/gqa-bf16,tile/causal-129*'
+if "$build/conformance" 2> /dev/null | grep -q '^1\.\.0'; then
+    echo "1..0 # SKIP this CPU has no AVX-512 BF16"
+    exit 0
+fi
+faults="swapped_pairs lost_last_pair stale_sum row_too_few kept_shape rounded_sum"
+echo "1..$((2 + $(echo "$faults" | wc -w)))"
+failed=0
+count=0
+say() { # passed, what
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; fi
+}
+"$build/conformance" > /dev/null 2>&1
+say $? "the sound model passes"
+dots=$(RAPT_AMX_COUNT=1 "$build/conformance" 2>&1 | sed -n 's/^amx_model: \([0-9]*\) products$/\1/p')
+[ "${dots:-0}" -gt 100 ]
+say $? "it multiplied ${dots:-no} tiles"
+for fault in $faults; do
+    ! RAPT_AMX_FAULT=$fault "$build/conformance" > /dev/null 2>&1
+    say $? "$fault is noticed"
+done
+exit $failed
