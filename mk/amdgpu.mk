@@ -4,6 +4,10 @@
 #   make amdgpu-check         the emulator's own tests
 #   make amdgpu-product       conformance, the mission's tests and the HSACO names on emulated GPUs
 #   make check-amd            both; a part of make check
+# Not under SAN: the emulator is built with flags of its own, and what it runs is device code.
+ifneq ($(SAN),)
+AMDGPU_LLVM_CONFIG :=
+endif
 AMDGPU_LLVM_CONFIG ?= $(shell command -v llvm-config-22)
 AMDGPU_CLANG       ?= $(shell command -v clang-22)
 B ?= build

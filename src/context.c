@@ -81,6 +81,7 @@ rapt_status context_add_device(rapt_context *context, const struct backend *back
                                const rapt_device_info *info, void *state)
 {
     size_t count = (size_t)context->device_count;
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): the elements are pointers */
     rapt_device **devices = realloc(context->devices, (count + 1) * sizeof *devices);
     if (!devices)
         return fail(RAPT_NO_MEMORY, "rapt_open: no memory for a list of %zu devices", count + 1);

@@ -356,6 +356,7 @@ static rapt_status check_data(const rapt_attention *a, const char *function)
         if (!t->data && has_elements(t))
             return fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", function,
                         rules[i].name);
+        /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): params_check refused unknown dtypes */
         if ((uintptr_t)t->data % dtype_size(t->dtype))
             return fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)", function,
                         rules[i].name, dtype_size(t->dtype));
@@ -395,6 +396,7 @@ rapt_status params_match(const struct problem *planned, const rapt_attention *gi
         t->data = NULL;
     }
     a.kernel = NULL;
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding; other bits, other plan */
     if (memcmp(&a, &asked, sizeof a))
         return fail(RAPT_INVALID, "%s: %s differs from the plan (only data pointers may change)",
                     function, first_difference(&a, &asked));

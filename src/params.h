@@ -33,7 +33,7 @@ struct problem {
 
 /* Adopts a (older, equal or newer struct_size) and checks everything that does not need data:
  * dtypes, sizes, strides, options. function names the caller in the sentence. */
-rapt_status params_check(const rapt_attention *a, const char *function, struct problem *out);
+rapt_status params_check(const rapt_attention *given, const char *function, struct problem *p);
 
 /* Copies a caller's growing struct into ours: a shorter one is zero-filled, a longer one is refused
  * unless its tail is zero. minimum: the size of the first version. */
@@ -47,7 +47,7 @@ rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int6
 /* For an execute of a plan made from *planned: adopts a, checks that it differs in data pointers
  * alone, that every tensor that is present and not empty has data, and that out, lse and weights
  * overlap no input nor each other. *out is planned->a with a's data pointers. */
-rapt_status params_match(const struct problem *planned, const rapt_attention *a,
+rapt_status params_match(const struct problem *planned, const rapt_attention *given,
                          const char *function, rapt_attention *out);
 
 /* The visible keys of a query: j in [*first, *last). query is its index within its sequence, of

@@ -44,7 +44,7 @@ static void check_sizes(struct check *c, rapt_tensor *t, const char *name,
             c->status = fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %s%lld)",
                              c->function, name, (long long)t->size[axis], axis_name[axis],
                              expected[axis] < 0 ? "at least " : "",
-                             expected[axis] < 0 ? 0ll : (long long)expected[axis]);
+                             expected[axis] < 0 ? 0LL : (long long)expected[axis]);
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
     if (!c->status && !view_extent(t, &low, &high))

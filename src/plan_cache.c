@@ -79,6 +79,7 @@ static struct plan_entry *find(struct plan_cache *cache, const struct problem *p
 {
     for (struct plan_entry *e = cache->entries; e; e = e->next)
         if (same_name(e->kernel, kernel) &&
+            /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding */
             !memcmp(&e->plan->problem.asked, &p->asked, sizeof p->asked))
             return e;
     return NULL;
@@ -109,7 +110,7 @@ static rapt_status add(rapt_device *device, const struct problem *p, const char 
         free(name);
         return fail(RAPT_NO_MEMORY, "rapt_forward: no memory to keep a plan");
     }
-    if (name) memcpy(name, kernel, strlen(kernel));
+    if (name) memcpy(name, kernel, strlen(kernel) + 1);
     entry->kernel = name;
     rapt_status status = plan_build(device, p, kernel, "rapt_forward", &entry->plan);
     if (status) {

@@ -122,7 +122,8 @@ void device_select(struct device *device, int index)
 
 void device_close(struct device *device)
 {
-    for (int i = 0; i < device->piece_count; i++) rapt_free(device->handle, device->pieces[i]);
+    for (int i = 0; device->pieces && i < device->piece_count; i++)
+        rapt_free(device->handle, device->pieces[i]);
     free(device->pieces);
     rapt_close(&device->context);
     memset(device, 0, sizeof *device);

@@ -140,6 +140,7 @@ static int plan_block(struct block_run *run, const rapt_attention *a)
 {
     rapt_attention bare = *a;
     forget_pointers(&bare);
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding */
     if (run->plan && !memcmp(&bare, &run->planned, sizeof bare)) return EXIT_OK;
     rapt_plan_destroy(&run->plan);
     rapt_status status = rapt_plan_create(&run->plan, run->device->handle, a);
@@ -225,7 +226,7 @@ static int compute_block(struct block_run *run, const struct block_memory *memor
 VECTORISED static void pool_max(float *restrict to, const float *restrict row, int64_t count)
 {
     for (int64_t j = 0; j < count; j++)
-        to[j] = (row[j] > to[j]) | (row[j] != row[j]) ? row[j] : to[j];
+        to[j] = ((row[j] > to[j]) | (row[j] != row[j])) ? row[j] : to[j];
 }
 
 VECTORISED static void pool_sum(float *restrict to, const float *restrict row, int64_t count)

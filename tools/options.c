@@ -81,8 +81,10 @@ static void parse_window(struct attention_options *options, const char *text,
 {
     char left[32];
     const char *comma = strchr(text, ',');
-    if (!comma || (size_t)(comma - text) >= sizeof left)
+    if (!comma || (size_t)(comma - text) >= sizeof left) {
         argp_error(state, "--window: \"%s\" is not L,R", text);
+        return;
+    }
     memcpy(left, text, (size_t)(comma - text));
     left[comma - text] = 0;
     options->window_left = RAPT_WINDOW(option_integer(left, -1, INT64_MAX - 1, "--window", state));
@@ -154,6 +156,7 @@ void attention_apply(const struct attention_options *options, rapt_attention *a)
     a->scale = options->scale;
 }
 
+#undef complain
 int complain(int code, const char *format, ...)
 {
     va_list arguments;

@@ -37,6 +37,9 @@ double option_number(const char *text, const char *name, struct argp_state *stat
 
 /* Prints "rapt COMMAND: sentence" on the error stream and returns code. */
 int complain(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#ifdef __clang_analyzer__ /* looks into one file at a time */
+#define complain(code, ...) ((complain)(code, __VA_ARGS__), (code))
+#endif
 /* The exit code for a status of the library. */
 int exit_code_of(rapt_status status);
 /* Set by main: the name that complain uses. */

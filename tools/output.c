@@ -45,6 +45,7 @@ int output_begin(struct output *out, const char *path, char *error)
         output_abandon(out);
         return refuse(error, "%s: out of memory", path);
     }
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): output_abandon and output_end free */
     out->file = mkstemp(out->temporary);
     if (out->file >= 0) {
         if (fchmod(out->file, target_mode(out->target))) out->failed = errno;

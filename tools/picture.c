@@ -232,7 +232,8 @@ static void draw_bar_marks(cairo_t *c, const struct layout *at, const struct ran
     int first = (int)floor(log10(range->low)), last = (int)floor(log10(range->high));
     int count = log10(range->high / range->low) < 2.5 ? 3 : 1;
     for (int i = 0; i < (last - first + 1) * count; i++) {
-        double value = factors[i % count] * pow(10, first + i / count);
+        int decade = first + i / count;
+        double value = factors[i % count] * pow(10, decade);
         if (value < range->low * 0.999 || value > range->high * 1.001) continue;
         snprintf(text, sizeof text, "%.4g", value);
         bar_mark(c, at, range, value, text);

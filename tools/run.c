@@ -214,7 +214,7 @@ static int compute_on(struct device *device, const rapt_plan *plan, struct resul
     rapt_tensor *from[4], *to[4];
     outputs_of(&a, from);
     outputs_of(&results->a, to);
-    for (int i = 0; from[i] && !code; i++)
+    for (int i = 0; from[i] && to[i] && !code; i++)
         code = device_download(device, to[i]->data, from[i]->data, tensor_bytes(to[i]));
     return code;
 }

@@ -31,7 +31,7 @@ static char *build_header(const struct safetensors_tensor *tensors, size_t count
                             json_pack("{s:s, s:o, s:[I, I]}", "dtype",
                                       safetensors_dtype_name(tensors[i].dtype), "shape", shape,
                                       "data_offsets", (json_int_t)offset,
-                                      (json_int_t)(offset + tensors[i].bytes)));
+                                      (json_int_t)offset + (json_int_t)tensors[i].bytes));
         offset += tensors[i].bytes;
     }
     char *text = json_dumps(header, JSON_COMPACT), *out = NULL;
@@ -40,6 +40,7 @@ static char *build_header(const struct safetensors_tensor *tensors, size_t count
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     if ((out = malloc(LENGTH_BYTES + padded))) {
         for (int i = 0; i < LENGTH_BYTES; i++) out[i] = (char)(padded >> 8 * i & 255);
+        /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): padded, not terminated */
         memcpy(out + LENGTH_BYTES, text, length);
         memset(out + LENGTH_BYTES + length, ' ', padded - length);
         *size = LENGTH_BYTES + padded;

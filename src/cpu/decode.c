@@ -118,7 +118,7 @@ static void lay_out_scratch(struct decode_scratch *w, const struct problem *p,
                             const struct cpu_plan *plan, struct arena *arena)
 {
     w->q = take(arena, DECODE_ROWS_MAX * q_stride(p, plan->kernels), 4);
-    w->s = take(arena, DECODE_ROWS_MAX * BLOCK, sizeof(float));
+    w->s = take(arena, (int64_t)DECODE_ROWS_MAX * BLOCK, sizeof(float));
     for (int i = 0; i < 2; i++) {
         w->k_rows[i] = take(arena, ROW_SLOTS, sizeof(void *));
         w->k_scales[i] = take(arena, BLOCK, sizeof(void *));

@@ -88,7 +88,7 @@ static rapt_status check_sequence(const struct append_job *job, int64_t b)
         return fail(
             RAPT_INVALID,
             "rapt_kv_append: q_start[%lld] is %lld and q_start[%lld] is %lld (rising, 0 ... %lld)",
-            (long long)b, (long long)s.first, (long long)b + 1, (long long)(s.first + s.count),
+            (long long)b, (long long)s.first, (long long)(b + 1), (long long)(s.first + s.count),
             (long long)total);
     if (s.held < 0 || s.held > capacity || s.count > capacity - s.held)
         return fail(RAPT_INVALID,
@@ -144,6 +144,7 @@ static void quantise_row(int8_t *to, int64_t to_stride, float *scale, int64_t sc
         float largest = 0;
         int finite = 1;
         for (int64_t c = 0; c < width; c++) {
+            /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): the caller set all channels */
             finite &= isfinite(x[c]) != 0;
             largest = fmaxf(largest, fabsf(x[c]));
         }

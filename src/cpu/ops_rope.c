@@ -67,6 +67,7 @@ static void rotate_strided(const struct rotation *r, void *to, int64_t to_dtype,
         int64_t low = i * step, high = low + second;
         float x = load_float(from, from_dtype, low * from_stride),
               y = load_float(from, from_dtype, high * from_stride);
+        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): all pairs are set */
         store_float(to, to_dtype, low * to_stride, x * cosine[i] - y * sine[i]);
         store_float(to, to_dtype, high * to_stride, y * cosine[i] + x * sine[i]);
     }

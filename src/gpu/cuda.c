@@ -46,6 +46,7 @@ struct launch_config {
 
 struct cuda {
     void *library;
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration */
 #define CUDA(optional, field, symbol, parameters) int(*field) parameters;
 #include "gpu/cuda_api.def"
 #undef CUDA
@@ -260,7 +261,7 @@ static rapt_status cuda_alloc(struct gpu_device *device, size_t bytes, void **ou
 {
     uint64_t memory = 0;
     rapt_status status = CALL(device, alloc, cuMemAlloc, &memory, bytes ? bytes : 1);
-    *out = (void *)(uintptr_t)memory;
+    *out = (void *)(uintptr_t)memory; /* NOLINT(performance-no-int-to-ptr): a CUdeviceptr */
     return status;
 }
 

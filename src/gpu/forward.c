@@ -161,7 +161,7 @@ static void choose_splits(struct attention_args *args, const struct row *row)
             tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
     int64_t blocks = at_least(tiles * args->kv_heads * args->batch, 1), keys = INVARIANT;
     if (!args->batch_invariant) {
-        int64_t parts = at_least(2 * args->units / blocks, 1);
+        int64_t parts = at_least(2 * (int64_t)args->units / blocks, 1);
         keys = at_least(ceil_div(args->kv_tokens, parts), SHORTEST);
     }
     keys = ceil_div(keys, tile) * tile;
@@ -455,7 +455,7 @@ static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp,
         const struct step *s = &gp->steps[i];
         struct driver_launch l = {
             s->function, {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared, parameters,
-            gp->row->needs & NEED_EARLY};
+            (gp->row->needs & NEED_EARLY) != 0};
         status = device->driver->launch(device, &l, stream);
     }
     return status;

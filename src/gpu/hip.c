@@ -18,6 +18,7 @@ enum {
 
 struct hip {
     void *library;
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration */
 #define HIP(optional, field, symbol, type, parameters) type(*field) parameters;
 #include "gpu/hip_api.def"
 #undef HIP

@@ -28,7 +28,7 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
         *map =
             (struct driver_map){5,
                                 {PANEL, tokens, (uint64_t)size[3] / PANEL, heads, batch},
-                                {bytes(stride[2]), PANEL * 2, bytes(stride[1]), bytes(stride[0])},
+                                {bytes(stride[2]), (uint64_t)PANEL * 2, bytes(stride[1]), bytes(stride[0])},
                                 {PANEL, box_rows, (uint32_t)(size[3] / PANEL), 1, 1},
                                 dtype};
 }

@@ -42,7 +42,7 @@ float scalar_row_value(const struct cpu_rows *rows, int64_t j, int64_t c)
     if (!row) return 0;
     int64_t element = channel_offset(rows, c);
     if (rows->dtype != RAPT_I8) return load_float(row, rows->dtype, element);
-    return ((const int8_t *)row)[element] *
+    return (float)((const int8_t *)row)[element] *
            rows->scale[j][c / rows->scale_channels * rows->scale_stride];
 }
 
