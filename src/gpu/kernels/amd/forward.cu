@@ -32,8 +32,8 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
     request_keys_slowly(a, w, key, &next);
     request_values_slowly(a, w, key, &next);
     load_queries(a, w, q);
-    store_keys(&next);
-    store_values(&next);
+    store_keys(&from, &next);
+    store_values(&from, &next);
     if (key > w->first_key) {
         request_keys(a, w, key - TILE_KV, &from, &next);
         request_values(a, w, key - TILE_KV, &from, &next);
@@ -56,7 +56,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
             for (int n = 1; n < KT; n++) scores(s, q, n);
         }
         block_barrier(); /* K is free, V is there */
-        store_keys(&next);
+        store_keys(&from, &next);
         if (key - TILE_KV > w->first_key) request_keys(a, w, key - 2 * TILE_KV, &from, &next);
 #pragma unroll
         for (int n = 0; n < KT; n++) {
@@ -71,7 +71,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
             }
         }
         block_barrier(); /* V is free, K is there */
-        store_values(&next);
+        store_values(&from, &next);
         if (key - TILE_KV > w->first_key) request_values(a, w, key - 2 * TILE_KV, &from, &next);
     }
 }
@@ -89,10 +89,11 @@ DEVICE void walk_keys_carefully(const struct attention_args *a, const struct wor
         float sum[QT];
         a = fresh_args(a);
         float scale = FEATURES ? w->scale_log2 : a->scale_log2;
+        struct source places = source_of(a, w, key);
         request_keys_slowly(a, w, key, &tile);
-        store_keys(&tile);
+        store_keys(&places, &tile);
         request_values_slowly(a, w, key, &tile);
-        store_values(&tile);
+        store_values(&places, &tile);
         load_queries(a, w, q);
         block_barrier();
 #pragma unroll

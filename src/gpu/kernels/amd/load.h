@@ -24,8 +24,9 @@ struct item {
 
 DEVICE struct item item_of(int thread, int i, int lanes, int rows)
 {
-    int number = thread + i * THREADS;
-    struct item it = {number / lanes % rows, number % lanes + number / (lanes * rows) * lanes};
+    uint32_t number = thread + i * THREADS, across = lanes, down = rows;
+    struct item it = {(int)(number / across % down),
+                      (int)(number % across + number / (across * down) * across)};
     return it;
 }
 
@@ -98,20 +99,30 @@ DEVICE void request_values_slowly(const struct attention_args *a, const struct w
     }
 }
 
-/* Where the next tile to request lies, row 0 of it, and a lane's place within. */
+/* Where the first of the four places of an item of V lies. */
+DEVICE int v_write_address(struct item it)
+{
+    return v_address(it.piece * 8, it.row / 2) + ((it.row ^ v_swapped(it.piece * 8)) & 1) * 8;
+}
+
+/* Where the next tile to request lies, row 0 of it, and a thread's first item within; where that
+ * goes in LDS. */
 struct source {
     const char *k, *v;
     uint32_t k_offset, v_offset;
+    int k_to, v_to;
 };
 
 DEVICE struct source source_of(const struct attention_args *a, const struct work *w, int key)
 {
     int64_t k_pitch = a->k.stride[2] * 2, v_pitch = a->v.stride[2] * 2;
-    struct item k = item_of(THREAD, 0, K_LANES, TILE_KV),
-                v = item_of(THREAD, 0, V_LANES, TILE_KV / 4);
+    int thread = fresh(THREAD);
+    struct item k = item_of(thread, 0, K_LANES, TILE_KV),
+                v = item_of(thread, 0, V_LANES, TILE_KV / 4);
     struct source s = {w->k + key * k_pitch, w->v + key * v_pitch,
                        k.row * (uint32_t)k_pitch + k.piece * 16,
-                       v_row(v.row) * (uint32_t)v_pitch + v.piece * 16};
+                       v_row(v.row) * (uint32_t)v_pitch + v.piece * 16,
+                       k_address(k.row, k.piece), v_write_address(v)};
     return s;
 }
 
@@ -163,10 +174,9 @@ DEVICE void request_values(const struct attention_args *a, const struct work *w,
     from->v -= TILE_KV * pitch;
 }
 
-DEVICE void store_keys(const struct staged *from)
+DEVICE void store_keys(const struct source *places, const struct staged *from)
 {
-    struct item first = item_of(fresh(THREAD), 0, K_LANES, TILE_KV);
-    int to = k_address(first.row, first.piece);
+    int to = places->k_to;
 #pragma unroll
     for (int i = 0; i < K_LOADS; i++) {
         int rows = i * (THREADS / K_LANES) % TILE_KV, pieces = i * (THREADS / K_LANES) / TILE_KV;
@@ -176,15 +186,14 @@ DEVICE void store_keys(const struct staged *from)
 }
 
 /* Four keys of eight channels: rows become columns. */
-DEVICE void store_values(const struct staged *from)
+DEVICE void store_values(const struct source *places, const struct staged *from)
 {
-    int thread = fresh(THREAD);
 #pragma unroll
     for (int i = 0; i < V_LOADS; i++) {
-        struct item it = item_of(thread, i, V_LANES, TILE_KV / 4);
         if (!has_item(i, V_ITEMS)) continue;
         const uint4 *x = from->v[i];
-        int to = v_address(it.piece * 8, it.row / 2) + ((it.row ^ v_swapped(it.piece * 8)) & 1) * 8;
+        int to = fresh(i ? v_write_address(item_of(THREAD, i, V_LANES, TILE_KV / 4))
+                         : places->v_to);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             uint32_t take = c % 2 ? 0x07060302 : 0x05040100;
