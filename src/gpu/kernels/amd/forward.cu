@@ -20,8 +20,8 @@ DEVICE void finish_scores(results (*s)[KT], const struct attention_args *a, cons
     if (has_hidden(a, w, key)) mask_scores(s, a, w, key);
 }
 
-/* All keys of the tile, last to first: the masked ones come first. Weights of a score tile are made
- * while the products of another run. */
+/* All keys of the tile, last to first: the masked ones come first. The next tile is requested a
+ * whole one ahead, or with LATE while the products run that precede its store. */
 DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc)
 {
     struct staged next;
@@ -34,7 +34,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
     load_queries(a, w, q);
     store_keys(&from, &next);
     store_values(&from, &next);
-    if (key > w->first_key) {
+    if (!LATE && key > w->first_key) {
         request_keys(a, w, key - TILE_KV, &from, &next);
         request_values(a, w, key - TILE_KV, &from, &next);
     }
@@ -42,51 +42,46 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
 #pragma unroll 1
     for (; key >= w->first_key; key -= TILE_KV) {
         results s[QT][KT];
-        operand p[QT][CHUNKS_OF_EDGE], p_next[QT][CHUNKS_OF_EDGE];
-        float sum[QT], sum_next[QT];
+        operand p[QT][CHUNKS_OF_EDGE];
+        struct weighing weights;
+        int more = key > w->first_key, yet_more = key - TILE_KV > w->first_key;
+        if (LATE && more) request_keys(a, w, key - TILE_KV, &from, &next);
+        begin_weights(&weights, acc, scale);
         if (has_options(a, w, key)) {
-#pragma unroll
-            for (int n = 0; n < KT; n++) scores(s, q, n);
+            scores(s, q, 0, &weights);
             finish_scores(s, a, w, key);
-            try_weights(acc, s, p, scale, 0, sum);
+            weigh_all(&weights, s, 0);
         } else {
-            scores(s, q, 0);
-            try_weights(acc, s, p, scale, 0, sum);
-#pragma unroll
-            for (int n = 1; n < KT; n++) scores(s, q, n);
+            scores(s, q, 1, &weights);
         }
         block_barrier(); /* K is free, V is there */
         store_keys(&from, &next);
-        if (key - TILE_KV > w->first_key) request_keys(a, w, key - 2 * TILE_KV, &from, &next);
+        if (!LATE && yet_more) request_keys(a, w, key - 2 * TILE_KV, &from, &next);
+        if (LATE && more) request_values(a, w, key - TILE_KV, &from, &next);
 #pragma unroll
         for (int n = 0; n < KT; n++) {
-            settle_weights(acc, s, p, scale, n, sum);
-            if (n + 1 < KT) try_weights(acc, s, p_next, scale, n + 1, sum_next);
-            add_values(acc, p, n);
-#pragma unroll
-            for (int r = 0; r < QT; r++) {
-                sum[r] = sum_next[r];
-#pragma unroll
-                for (int u = 0; u < CHUNKS_OF_EDGE; u++) p[r][u] = p_next[r][u];
-            }
+            settle_weights(acc, s, p, scale, n, &weights);
+            if (n + 1 < KT) begin_weights(&weights, acc, scale);
+            add_values(acc, p, n, n + 1 < KT, &weights, s);
         }
         block_barrier(); /* V is free, K is there */
         store_values(&from, &next);
-        if (key - TILE_KV > w->first_key) request_values(a, w, key - 2 * TILE_KV, &from, &next);
+        if (!LATE && yet_more) request_values(a, w, key - 2 * TILE_KV, &from, &next);
     }
 }
 
-/* The same results for finite data, bit by bit, and right ones where values are NaN or infinite;
- * slow. Little stays in registers, for what add_values_carefully needs. */
-DEVICE void walk_keys_carefully(const struct attention_args *a, const struct work *w,
-                                struct accumulator *acc)
+/* The same results for finite data, bit by bit, tile after tile, with little in registers. careful:
+ * right ones too where values are NaN or infinite; slow. */
+DEVICE void walk_keys_directly(const struct attention_args *a, const struct work *w,
+                               struct accumulator *acc, int careful)
 {
+    if (Q_SHARED && !careful) load_queries(a, w, NULL);
 #pragma unroll 1
     for (int key = (w->end_key - 1) / TILE_KV * TILE_KV; key >= w->first_key; key -= TILE_KV) {
         struct staged tile;
         operand q[QT][QK_CHUNKS], p[QT][CHUNKS_OF_EDGE];
         results s[QT][KT];
-        float sum[QT];
+        struct weighing weights;
         a = fresh_args(a);
         float scale = FEATURES ? w->scale_log2 : a->scale_log2;
         struct source places = source_of(a, w, key);
@@ -94,16 +89,17 @@ DEVICE void walk_keys_carefully(const struct attention_args *a, const struct wor
         store_keys(&places, &tile);
         request_values_slowly(a, w, key, &tile);
         store_values(&places, &tile);
-        load_queries(a, w, q);
+        if (!Q_SHARED) load_queries(a, w, q);
         block_barrier();
-#pragma unroll
-        for (int n = 0; n < KT; n++) scores(s, q, n);
+        scores(s, q, 0, &weights);
         finish_scores(s, a, w, key);
 #pragma unroll
         for (int n = 0; n < KT; n++) {
-            try_weights(acc, s, p, scale, n, sum);
-            settle_weights(acc, s, p, scale, n, sum);
-            add_values_carefully(a, w, acc, p, n, key);
+            begin_weights(&weights, acc, scale);
+            weigh_all(&weights, s, n);
+            settle_weights(acc, s, p, scale, n, &weights);
+            if (careful) add_values_carefully(a, w, acc, p, n, key);
+            else add_values(acc, p, n, 0, &weights, s);
         }
         block_barrier();
     }
@@ -115,11 +111,12 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
     struct accumulator acc;
     start(a, w, &acc);
     if (w->end_key > w->first_key) {
-        walk_keys(a, w, &acc);
+        if (DIRECT) walk_keys_directly(a, w, &acc, 0);
+        else walk_keys(a, w, &acc);
         if (any_in_block(!result_is_finite(&acc))) {
             a = fresh_args(a);
             start(a, w, &acc);
-            walk_keys_carefully(a, w, &acc);
+            walk_keys_directly(a, w, &acc, 1);
         }
     }
     store_results(fresh_args(a), w, &acc);

@@ -14,9 +14,14 @@
  *   operand         a lane's part of a line of 16 elements: OPERAND_PIECES 16-byte pieces
  *   operand_piece(half, i)  which of the line's two 16-byte pieces the lane's piece i is. The order
  *                   of the depth is free as long as A and B have the same
- *   multiply_add(d, a, b)   *d += a b
- *   weights_operand(p, d)   the weights of D (EDGE keys of this lane's query) rounded to DTYPE, as
- *                   EDGE / 16 operands B. Lanes exchange what the layout asks
+ *   multiply_add_part(d, a, b, part)  one of the PARTS instructions of *d += a b
+ *   pin()           no instruction is moved across, where the written order is the best one
+ *   AHEAD           how many operands are read before the product that is due
+ *   finish(d)       where registers are few: no operand is read beyond this point before d's
+ *                   products are done; called after every OPERANDS_AT_ONCE of them
+ *   pack_weights(x, y)      two weights rounded to DTYPE
+ *   weights_operand(p, pairs)  those of D (EDGE keys of this lane's query), in pairs of neighbouring
+ *                   registers, as EDGE / 16 operands B. Lanes exchange what the layout asks
  *   key_of_place(i) which key (of EDGE) lies at element i of a line of V transposed, so that its
  *                   pieces meet weights_operand's order. Four places from a multiple of 4 on are
  *                   keys QUAD_STEP apart
@@ -38,5 +43,11 @@
 #endif
 
 enum { CHUNKS_OF_EDGE = EDGE / 16 };
+
+DEVICE void multiply_add(results *d, operand a, operand b)
+{
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) multiply_add_part(d, a, b, part);
+}
 
 #endif

@@ -7,10 +7,12 @@
 #include "amd/work.h"
 
 /* Neighbouring lanes take neighbouring pieces of a row: as many as the largest power of 2 that
- * divides the pieces of a row. */
+ * divides the pieces of a row, and at most an eighth of the threads. */
 enum {
-    K_LANES = K_PIECES & -K_PIECES,
-    V_LANES = V_PIECES & -V_PIECES,
+    K_POWER = K_PIECES & -K_PIECES,
+    V_POWER = V_PIECES & -V_PIECES,
+    K_LANES = K_POWER < THREADS / 8 ? K_POWER : THREADS / 8,
+    V_LANES = V_POWER < THREADS / 8 ? V_POWER : THREADS / 8,
     K_ITEMS = TILE_KV * K_PIECES,    /* pieces of K */
     V_ITEMS = TILE_KV / 4 * V_PIECES, /* V: a piece of four rows */
     K_LOADS = (K_ITEMS + THREADS - 1) / THREADS,
@@ -205,7 +207,8 @@ DEVICE void store_values(const struct source *places, const struct staged *from)
     }
 }
 
-/* The wave's rows of Q as operands; rows past the end of the sequence repeat its last one. */
+/* The wave's rows of Q as operands, or to LDS, where only the wave itself reads them; rows past the
+ * end of the sequence repeat its last one. */
 DEVICE void load_queries(const struct attention_args *a, const struct work *w,
                          operand (*q)[QK_CHUNKS])
 {
@@ -219,10 +222,16 @@ DEVICE void load_queries(const struct attention_args *a, const struct work *w,
         for (int c = 0; c < QK_CHUNKS; c++) {
             uint4 *x = (uint4 *)&q[r][c];
 #pragma unroll
-            for (int i = 0; i < OPERAND_PIECES; i++)
-                x[i] = load_piece(row, 2 * c + operand_piece(half, i), a->channels);
+            for (int i = 0; i < OPERAND_PIECES; i++) {
+                int piece = 2 * c + operand_piece(half, i);
+                uint4 part = load_piece(row, piece, a->channels);
+                if (Q_SHARED)
+                    *shared_at(q_address((wave_here() * QT + r) * EDGE + lane % EDGE, piece)) = part;
+                else x[i] = part;
+            }
         }
     }
+    if (Q_SHARED) wave_barrier();
 }
 
 #endif

@@ -8,17 +8,23 @@
 #ifndef RAPT_AMD_MFMA_GFX9_H
 #define RAPT_AMD_MFMA_GFX9_H
 
-#include "device.h"
+#include "amd/round.h"
 
-enum { EDGE = 32, RESULTS = 16, RUN = 4, HALF_ROWS = 4, OPERAND_PIECES = 1, QUAD_STEP = 1 };
+enum {
+    EDGE = 32, RESULTS = 16, RUN = 4, HALF_ROWS = 4,
+    OPERAND_PIECES = 1, QUAD_STEP = 1, OPERANDS_AT_ONCE = 1, AHEAD = 2,
+#if defined(__gfx950__)
+    PARTS = 1
+#else
+    PARTS = 2
+#endif
+};
 
 typedef float results __attribute__((ext_vector_type(16)));
 typedef uint4 operand;
 typedef _Float16 halves_8 __attribute__((ext_vector_type(8)));
 typedef _Float16 halves_4 __attribute__((ext_vector_type(4)));
-typedef _Float16 halves_2 __attribute__((ext_vector_type(2)));
 typedef __bf16 brains_8 __attribute__((ext_vector_type(8)));
-typedef __bf16 brains_2 __attribute__((ext_vector_type(2)));
 typedef short shorts_4 __attribute__((ext_vector_type(4)));
 
 DEVICE int row_of(int v)
@@ -38,56 +44,49 @@ DEVICE int key_of_place(int place)
     return (place & 19) | (place & 8) >> 1 | (place & 4) << 1;
 }
 
-DEVICE void multiply_add(results *d, operand a, operand b)
+/* Instruction `part` of the product. */
+DEVICE void multiply_add_part(results *d, operand a, operand b, int part)
 {
 #if defined(__gfx950__) && DTYPE == DTYPE_bf16
     *d = __builtin_amdgcn_mfma_f32_32x32x16_bf16(__builtin_bit_cast(brains_8, a),
                                                  __builtin_bit_cast(brains_8, b), *d, 0, 0, 0);
+    (void)part;
 #elif defined(__gfx950__)
     *d = __builtin_amdgcn_mfma_f32_32x32x16_f16(__builtin_bit_cast(halves_8, a),
                                                 __builtin_bit_cast(halves_8, b), *d, 0, 0, 0);
+    (void)part;
 #else
     /* Named: a bit cast of a swizzle takes the first elements instead (clang 22). */
-    uint2 a_low = a.xy, a_high = a.zw, b_low = b.xy, b_high = b.zw;
+    uint2 a_low = a.xy, a_high = a.zw, b_low = b.xy, b_high = b.zw, x = part ? a_high : a_low,
+          y = part ? b_high : b_low;
 #if DTYPE == DTYPE_bf16
-#define MFMA(x, y)                                                                                 \
-    __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(__builtin_bit_cast(shorts_4, x),                      \
-                                             __builtin_bit_cast(shorts_4, y), *d, 0, 0, 0)
+    *d = __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(__builtin_bit_cast(shorts_4, x),
+                                                  __builtin_bit_cast(shorts_4, y), *d, 0, 0, 0);
 #else
-#define MFMA(x, y)                                                                                 \
-    __builtin_amdgcn_mfma_f32_32x32x8f16(__builtin_bit_cast(halves_4, x),                          \
-                                         __builtin_bit_cast(halves_4, y), *d, 0, 0, 0)
+    *d = __builtin_amdgcn_mfma_f32_32x32x8f16(__builtin_bit_cast(halves_4, x),
+                                              __builtin_bit_cast(halves_4, y), *d, 0, 0, 0);
 #endif
-    *d = MFMA(a_low, b_low);
-    *d = MFMA(a_high, b_high);
-#undef MFMA
 #endif
 }
 
-/* Two weights, which are never negative, rounded to nearest; a tie of bf16 goes up, which takes an
- * instruction less than to even. */
-DEVICE uint32_t pack_weights(float low, float high)
+/* Instructions stay on their side of it: the order written is what keeps the matrix unit busy, each
+ * of whose instructions leaves the vector unit 28 of 32 clocks. */
+DEVICE void pin(void)
 {
-#if DTYPE == DTYPE_f16
-    float2 x = {low, high};
-    return __builtin_bit_cast(uint32_t, __builtin_convertvector(x, halves_2));
-#elif defined(__gfx950__)
-    float2 x = {low, high};
-    return __builtin_bit_cast(uint32_t, __builtin_convertvector(x, brains_2));
-#else
-    return __builtin_amdgcn_perm(bits_of(high) + 0x8000, bits_of(low) + 0x8000, 0x07060302);
-#endif
+    __builtin_amdgcn_sched_barrier(0);
 }
 
-DEVICE void weights_operand(operand *p, results d)
+DEVICE void finish(results *d)
+{
+    (void)d;
+}
+
+DEVICE void weights_operand(operand *p, const uint32_t *pairs)
 {
 #pragma unroll
-    for (int u = 0; u < EDGE / 16; u++) {
-        p[u].x = pack_weights(d[8 * u], d[8 * u + 1]);
-        p[u].y = pack_weights(d[8 * u + 2], d[8 * u + 3]);
-        p[u].z = pack_weights(d[8 * u + 4], d[8 * u + 5]);
-        p[u].w = pack_weights(d[8 * u + 6], d[8 * u + 7]);
-    }
+    for (int u = 0; u < EDGE / 16; u++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) p[u][i] = pairs[4 * u + i];
 }
 
 #endif

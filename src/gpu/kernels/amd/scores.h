@@ -3,25 +3,52 @@
 #ifndef RAPT_AMD_SCORES_H
 #define RAPT_AMD_SCORES_H
 
-#include "amd/work.h"
+#include "amd/softmax.h"
 
-/* s = K Q^T of this wave's queries and the keys of score tile n. */
-DEVICE void scores(results (*s)[KT], operand (*q)[QK_CHUNKS], int n)
+/* Chunk c of a line of K or Q; base: where the lane's first piece of chunk 0 lies. */
+DEVICE operand line_operand(int base, int c, int offset)
 {
+    operand x;
+#pragma unroll
+    for (int i = 0; i < OPERAND_PIECES; i++)
+        ((uint4 *)&x)[i] = *shared_at((k_further(base, 2 * c) ^ i * 16) + offset);
+    return x;
+}
+
+/* s = K Q^T of this wave's queries and all keys of the tile; with_weights: those of score tile 0 are
+ * made while the products of the others run. */
+DEVICE void scores(results (*s)[KT], operand (*q)[QK_CHUNKS], int with_weights,
+                   struct weighing *weights)
+{
+    enum { SLOTS = (KT > 1 ? KT - 1 : 1) * QK_CHUNKS * PARTS };
     int lane = lane_here(), half = lane / EDGE, row = lane % EDGE,
-        base = k_address(row, operand_piece(half, 0));
+        base = k_address(row, operand_piece(half, 0)),
+        q_base = q_address(wave_here() * QT * EDGE + row, operand_piece(half, 0));
+    operand k[KT * QK_CHUNKS];
 #pragma unroll
-    for (int r = 0; r < QT; r++) s[r][n] = 0;
+    for (int t = 0; t < KT * QK_CHUNKS + AHEAD; t++) {
+        if (t < KT * QK_CHUNKS) {
+            if (DIRECT) base = fresh(base), q_base = fresh(q_base); /* keeps no address */
+            k[t] = line_operand(base, t % QK_CHUNKS, t / QK_CHUNKS * EDGE * K_PIECES * 16);
+        }
+        int now = t - AHEAD, n = now / QK_CHUNKS, c = now % QK_CHUNKS;
+        if (now < 0) continue;
 #pragma unroll
-    for (int c = 0; c < QK_CHUNKS; c++) {
-        operand k;
+        for (int part = 0; part < PARTS; part++) {
 #pragma unroll
-        for (int i = 0; i < OPERAND_PIECES; i++)
-            ((uint4 *)&k)[i] =
-                *shared_at((k_further(base, 2 * c) ^ i * 16) + n * EDGE * K_PIECES * 16);
-#pragma unroll
-        for (int r = 0; r < QT; r++) multiply_add(&s[r][n], k, q[r][c]);
+            for (int r = 0; r < QT; r++) {
+                if (!c && !part) s[r][n] = 0;
+                multiply_add_part(&s[r][n], k[now],
+                                  Q_SHARED ? line_operand(q_base, c, r * EDGE * K_PIECES * 16)
+                                           : q[r][c], part);
+            }
+            if (with_weights && KT > 1 && n)
+                weigh(weights, s, 0, (now - QK_CHUNKS) * PARTS + part, SLOTS);
+            pin();
+        }
+        if ((c + 1) % OPERANDS_AT_ONCE == 0) finish(&s[0][n]);
     }
+    if (with_weights && KT == 1) weigh_all(weights, s, 0);
 }
 
 DEVICE int key_in_tile(int n, int v)

@@ -55,21 +55,60 @@ DEVICE float fresh_f32(float x)
     return x;
 }
 
-/* Weights exp2(scale * s + minus) rounded to DTYPE, as operands; the sum is of the unrounded ones. */
-DEVICE float weights_of(results s, float scale, float minus, operand *p)
+/* The weights of a score tile in the making: exp2(scale * s + minus), two of a lane's at a time, in
+ * steps that run between matrix products. */
+struct weighing {
+    float2 scale[QT], minus[QT], sum[QT]; /* sum: of the unrounded ones */
+    float2 x[QT][RESULTS / 2];
+    uint32_t pairs[QT][RESULTS / 2]; /* rounded to DTYPE */
+};
+
+enum { WEIGHING_STEPS = RESULTS / 2 + 2 };
+
+DEVICE void begin_row(struct weighing *g, int r, float scale, float minus)
 {
-    float2 sum = {0, 0}, scales = {scale, scale}, minuses = {minus, minus};
+    g->scale[r].x = g->scale[r].y = scale;
+    g->minus[r].x = g->minus[r].y = fresh_f32(minus); /* no copies of it are kept */
+}
+
+/* Against the maximum so far, which mostly holds. */
+DEVICE void begin_weights(struct weighing *g, const struct accumulator *acc, float scale)
+{
 #pragma unroll
-    for (int v = 0; v < RESULTS; v += 2) {
-        float2 x = {s[v], s[v + 1]};
-        x = __builtin_elementwise_fma(x, scales, minuses);
-        x.x = exp2_fast(x.x);
-        x.y = exp2_fast(x.y);
-        sum = v ? sum + x : x;
-        s[v] = x.x, s[v + 1] = x.y;
+    for (int r = 0; r < QT; r++) begin_row(g, r, scale, acc->minus[r]);
+}
+
+/* One step for query tile r: three stages of three successive pairs, so that none waits for another. */
+DEVICE void weigh_step(struct weighing *g, const results *s, int r, int step)
+{
+    if (step >= 2) {
+        int i = step - 2;
+        g->sum[r] = i ? g->sum[r] + g->x[r][i] : g->x[r][i];
+        g->pairs[r][i] = pack_weights(g->x[r][i].x, g->x[r][i].y);
+        asm volatile("" : "+v"(g->pairs[r][i])); /* here, not where it is used */
     }
-    weights_operand(p, s);
-    return sum.x + sum.y;
+    if (step >= 1 && step - 1 < RESULTS / 2) {
+        g->x[r][step - 1].x = exp2_fast(g->x[r][step - 1].x);
+        g->x[r][step - 1].y = exp2_fast(g->x[r][step - 1].y);
+    }
+    if (step < RESULTS / 2) {
+        float2 two = {(*s)[2 * step], (*s)[2 * step + 1]};
+        g->x[r][step] = __builtin_elementwise_fma(two, g->scale[r], g->minus[r]);
+    }
+}
+
+/* The steps that fall into slot `slot` of `slots`, of score tile n. */
+DEVICE void weigh(struct weighing *g, results (*s)[KT], int n, int slot, int slots)
+{
+#pragma unroll
+    for (int i = 0; i < WEIGHING_STEPS * QT; i++)
+        if (i * slots / (WEIGHING_STEPS * QT) == slot)
+            weigh_step(g, &s[i % QT][n], i % QT, i / QT);
+}
+
+DEVICE void weigh_all(struct weighing *g, results (*s)[KT], int n)
+{
+    weigh(g, s, n, 0, 1);
 }
 
 DEVICE float maximum_of(results s)
@@ -81,10 +120,11 @@ DEVICE float maximum_of(results s)
 }
 
 /* The rare way: the row's maximum follows its scores, and the weights are made again. */
-DEVICE float weights_after_raise(struct accumulator *acc, int r, results s, float scale, float sum,
-                                 operand *p)
+DEVICE void weigh_after_raise(struct accumulator *acc, int r, results s, float scale,
+                              struct weighing *g)
 {
-    float m = maximum_of(s) * scale, over = sum <= acc->limit[r] ? 0 : 1;
+    float sum = g->sum[r].x + g->sum[r].y, over = sum <= acc->limit[r] ? 0 : 1;
+    float m = maximum_of(s) * scale;
     m = maximum(m, lane_xor(m, EDGE));
     over = maximum(over, lane_xor(over, EDGE));
     float raised = over != 0 ? maximum(acc->m[r], m) : acc->m[r];
@@ -94,32 +134,27 @@ DEVICE float weights_after_raise(struct accumulator *acc, int r, results s, floa
 #pragma unroll
     for (int c = 0; c < CT; c++) acc->o[r][c] *= factor;
     s *= is_far(raised) ? scale : 1.0f;
-    return weights_of(s, is_far(raised) ? 1.0f : scale, acc->minus[r], p);
-}
-
-/* Weights of score tile n against the maximum so far, which mostly holds; sum: of them, by query
- * tile. */
-DEVICE void try_weights(const struct accumulator *acc, results (*s)[KT],
-                        operand (*p)[CHUNKS_OF_EDGE], float scale, int n, float *sum)
-{
+    begin_row(g, r, is_far(raised) ? 1.0f : scale, acc->minus[r]);
 #pragma unroll
-    for (int r = 0; r < QT; r++) sum[r] = weights_of(s[r][n], scale, fresh_f32(acc->minus[r]), p[r]);
+    for (int i = 0; i < WEIGHING_STEPS; i++) weigh_step(g, &s, r, i);
 }
 
-/* Makes these final. */
+/* Makes the weights of score tile n final; p: as operands. */
 DEVICE void settle_weights(struct accumulator *acc, results (*s)[KT], operand (*p)[CHUNKS_OF_EDGE],
-                           float scale, int n, float *sum)
+                           float scale, int n, struct weighing *g)
 {
     int over = 0;
 #pragma unroll
-    for (int r = 0; r < QT; r++) over |= !(sum[r] <= acc->limit[r]);
+    for (int r = 0; r < QT; r++) over |= !(g->sum[r].x + g->sum[r].y <= acc->limit[r]);
     if (any_in_wave(over)) {
 #pragma unroll
-        for (int r = 0; r < QT; r++)
-            sum[r] = weights_after_raise(acc, r, s[r][n], scale, sum[r], p[r]);
+        for (int r = 0; r < QT; r++) weigh_after_raise(acc, r, s[r][n], scale, g);
     }
 #pragma unroll
-    for (int r = 0; r < QT; r++) acc->l[r] += sum[r];
+    for (int r = 0; r < QT; r++) {
+        acc->l[r] += g->sum[r].x + g->sum[r].y;
+        weights_operand(p[r], g->pairs[r]);
+    }
 }
 
 #endif

@@ -24,18 +24,30 @@ DEVICE operand value_operand(int base, int n, int c)
     return v;
 }
 
-/* The keys of score tile n. */
-DEVICE void add_values(struct accumulator *acc, operand (*p)[CHUNKS_OF_EDGE], int n)
+/* The keys of score tile n; with_weights: those of the next score tile are made meanwhile. */
+DEVICE void add_values(struct accumulator *acc, operand (*p)[CHUNKS_OF_EDGE], int n,
+                       int with_weights, struct weighing *weights, results (*s)[KT])
 {
+    enum { COUNT = CHUNKS_OF_EDGE * CT, SLOTS = COUNT * PARTS };
     int base = value_base(lane_here());
+    operand v[COUNT];
 #pragma unroll
-    for (int u = 0; u < CHUNKS_OF_EDGE; u++) {
-#pragma unroll
-        for (int c = 0; c < CT; c++) {
-            operand v = value_operand(base, n * CHUNKS_OF_EDGE + u, c);
-#pragma unroll
-            for (int r = 0; r < QT; r++) multiply_add(&acc->o[r][c], v, p[r][u]);
+    for (int t = 0; t < COUNT + AHEAD; t++) {
+        if (t < COUNT) {
+            if (DIRECT) base = fresh(base);
+            v[t] = value_operand(base, n * CHUNKS_OF_EDGE + t / CT, t % CT);
         }
+        int now = t - AHEAD, u = now / CT, c = now % CT;
+        if (now < 0) continue;
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) {
+#pragma unroll
+            for (int r = 0; r < QT; r++)
+                multiply_add_part(&acc->o[r][c], v[now], p[r][u], part);
+            if (with_weights) weigh(weights, s, n + 1, now * PARTS + part, SLOTS);
+            pin();
+        }
+        if ((c + 1) % OPERANDS_AT_ONCE == 0) finish(&acc->o[0][c]);
     }
 }
 
@@ -156,14 +168,17 @@ DEVICE void add_values_carefully(const struct attention_args *a, const struct wo
 
 DEVICE int result_is_finite(const struct accumulator *acc)
 {
-    int finite = 1;
+    float2 bad = {0, 0}; /* 0 * x is 0 or NaN */
 #pragma unroll
     for (int r = 0; r < QT; r++)
 #pragma unroll
         for (int c = 0; c < CT; c++)
 #pragma unroll
-            for (int v = 0; v < RESULTS; v++) finite &= is_finite(acc->o[r][c][v]);
-    return finite;
+            for (int v = 0; v < RESULTS; v += 2) {
+                float2 two = {acc->o[r][c][v], acc->o[r][c][v + 1]}, zero = {0, 0};
+                bad = __builtin_elementwise_fma(two, zero, bad);
+            }
+    return bad.x + bad.y == 0;
 }
 
 #endif

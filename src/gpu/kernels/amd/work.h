@@ -6,6 +6,9 @@
  * that one access serves meet different banks. When the keys are done the same memory takes the
  * output on its way to whole rows.
  *
+ *   Q_SHARED  1: Q lies in LDS too, behind V; 0: in registers
+ *   DIRECT    1: tiles go to LDS when they are wanted, without the registers that a request ahead takes
+ *   LATE      1: tiles are requested late, which takes fewer registers
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
  *   FEATURES  1: windows, softcap, ALiBi, sinks and narrow heads too (implies CAUSAL) */
 #ifndef RAPT_AMD_WORK_H
@@ -13,6 +16,15 @@
 
 #include "amd/fragment.h"
 
+#ifndef Q_SHARED
+#define Q_SHARED 0
+#endif
+#ifndef DIRECT
+#define DIRECT 0
+#endif
+#ifndef LATE
+#define LATE 0
+#endif
 #ifndef CAUSAL
 #define CAUSAL 0
 #endif
@@ -31,11 +43,12 @@ enum {
     V_PIECES = DV / 8,
     V_LINE = TILE_KV / 8, /* and of a row of V transposed */
     K_BYTES = TILE_KV * D * 2,
-    V_BYTES = TILE_KV * DV * 2
+    V_BYTES = TILE_KV * DV * 2,
+    Q_BYTES = Q_SHARED ? TILE_Q * D * 2 : 0
 };
 static_assert(D % 32 == 0 && DV % EDGE == 0 && TILE_Q == QT * EDGE * WAVES && TILE_KV % 32 == 0,
               "tile sizes");
-static_assert(SHARED_BYTES == K_BYTES + V_BYTES, "K, then V transposed");
+static_assert(SHARED_BYTES == K_BYTES + V_BYTES + Q_BYTES, "K, then V transposed, then Q");
 
 extern __shared__ uint4 shared_memory[]; /* in pieces */
 
@@ -140,6 +153,12 @@ DEVICE int k_address(int key, int piece)
 DEVICE int k_further(int address, int more)
 {
     return (address ^ more % K_TURNS * 16) + more / K_TURNS * K_TURNS * 16;
+}
+
+/* The same of row `row` of Q. */
+DEVICE int q_address(int row, int piece)
+{
+    return K_BYTES + V_BYTES + k_address(row, piece);
 }
 
 /* Piece `piece` of row `channel` of V transposed. Writers differ in the channel by multiples of 8,
