@@ -1,6 +1,8 @@
 """peers.py: times rapt and its CPU peers on the same tensors, in turn, and checks every result against f64.
 
-One round runs each engine once (or often enough to fill 20 ms); the figure is the median of the rounds. Writes a CSV and a plot."""
+One round runs each engine once (or often enough to fill 20 ms) and pauses between engines, so that no engine's waiting threads run
+into the next one's time; the figure is the median of the rounds. An engine whose call takes over SLOW seconds has three rounds. Writes a
+CSV, a plot and a table; --append keeps the rows of other problems, so that a comparison can be made in pieces, and --table only prints."""
 import argparse
 import csv
 import datetime
@@ -15,6 +17,9 @@ import numpy as np
 
 import engines
 import problems
+
+
+SLOW, PAUSE = 1.0, 0.003  # seconds
 
 
 def hardware():
@@ -40,15 +45,23 @@ def measure(problem, threads, names, rounds):
         if engine:
             prepared[name] = engine
     calls, times, errors = {}, {name: [] for name in prepared}, {}
+    slow = set()
     for name, (run, result, _) in prepared.items():
-        run()
         start = time.perf_counter()
         run()
+        if time.perf_counter() - start > SLOW:
+            slow.add(name)
+        else:
+            start = time.perf_counter()
+            run()
         calls[name] = max(1, min(50, int(0.02 / max(time.perf_counter() - start, 1e-7))))
         got = result()
         errors[name] = float(np.abs(np.array([got[b, i, h] for b, i, h in where]) - rows).max() / np.abs(rows).max())
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, (run, _, _) in prepared.items():
+            if name in slow and number >= 3:
+                continue
+            time.sleep(PAUSE)
             start = time.perf_counter()
             for _ in range(calls[name]):
                 run()
@@ -82,19 +95,47 @@ def plot(rows, path):
     figure.savefig(path, dpi=120)
 
 
+def table(rows):
+    """Markdown: milliseconds of each engine, and how far rapt is ahead of the best peer."""
+    names = [n for n in engines.ENGINES if any(r["engine"] == n for r in rows)]
+    for threads in sorted({r["threads"] for r in rows}):
+        print(f"\n| problem, {threads} thread{'s' if threads > 1 else ''} | " + " | ".join(f"{n} ms" for n in names)
+              + " | rapt ahead of the best by |\n|" + "---|" * (len(names) + 2))
+        for problem in map(str, problems.PROBLEMS):
+            found = {r["engine"]: r["median_ms"] for r in rows if (r["problem"], r["threads"]) == (problem, threads)}
+            if "rapt" not in found:
+                continue
+            best = min((t for n, t in found.items() if n != "rapt"), default=float("nan"))
+            times = " | ".join(f"{found[n]:.2f}" if n in found else "-" for n in names)
+            print(f"| {problem.replace('forward ', '')} | {times} | {best / found['rapt']:.2f}x |")
+
+
+def stored(path):
+    if not os.path.exists(path):
+        return []
+    with open(path, newline="", encoding="ascii") as f:
+        return [row | {"threads": int(row["threads"]), "median_ms": float(row["median_ms"])} for row in csv.DictReader(f)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--engines", default=",".join(engines.ENGINES))
-    parser.add_argument("--filter", default="", help="only problems whose line contains this")
+    parser.add_argument("--filter", default="", help="only problems whose line contains one of these, with commas between")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", default="bench/results", help="folder of cpu-peers.csv and cpu-peers.png")
+    parser.add_argument("--append", action="store_true", help="keep the rows of problems that are not measured now")
+    parser.add_argument("--table", action="store_true", help="measure nothing: print the stored rows as a table and plot them")
     options = parser.parse_args()
-    names, rows = options.engines.split(","), []
+    names, rows, path = options.engines.split(","), [], os.path.join(options.out, "cpu-peers.csv")
+    if options.table:
+        table(stored(path))
+        plot(stored(path), os.path.join(options.out, "cpu-peers.png"))
+        return
     os.makedirs(options.out, exist_ok=True)
     for threads in map(int, options.threads.split(",")):
         for problem in problems.PROBLEMS:
-            if options.filter not in str(problem):
+            if not any(part in str(problem) for part in options.filter.split(",")):
                 continue
             found = measure(problem, threads, names, options.rounds)
             best = min((t for n, (t, _, _) in found.items() if n != "rapt"), default=None)
@@ -109,7 +150,10 @@ def main():
             print(f"T{threads} {problem}: {times}{ratio}", flush=True)
     if not rows:
         sys.exit("no problem matches")
-    with open(os.path.join(options.out, "cpu-peers.csv"), "w", newline="", encoding="ascii") as f:
+    if options.append:
+        done = {(r["problem"], r["threads"]) for r in rows}
+        rows = [r for r in stored(path) if (r["problem"], r["threads"]) not in done] + rows
+    with open(path, "w", newline="", encoding="ascii") as f:
         writer = csv.DictWriter(f, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
