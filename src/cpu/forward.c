@@ -86,7 +86,7 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
     scratch_lay_out(&scratch, p, plan, &arena);
     plan->scratch_bytes = arena.used;
     struct arena table = {NULL, 0};
-    take(&table, plan->block_count * p->kv_heads, sizeof(struct forward_block));
+    take(&table, forward_count_units(p, plan), sizeof(struct forward_unit));
     return table.used + (size_t)plan->slots * plan->scratch_bytes;
 }
 
@@ -476,19 +476,19 @@ static void write_weights(struct forward_item *t)
 
 struct forward_job {
     const struct cpu_call *call;
-    const struct forward_block *table;
-    int64_t items;
+    const struct forward_unit *table;
+    int64_t units, items;
     char *scratch;
     atomic_int_fast64_t next;
 };
 
-static void run_item(struct forward_item *t, const struct forward_block *block)
+static void run_item(struct forward_item *t, struct forward_block block)
 {
     const struct problem *p = t->call->problem;
-    t->sequence = sequence_at(t->call, block->sequence);
-    t->kv_head = block->kv_head;
-    t->row0 = block->row0;
-    t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block->row0);
+    t->sequence = sequence_at(t->call, block.sequence);
+    t->kv_head = block.kv_head;
+    t->row0 = block.row0;
+    t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block.row0);
     t->tiles = (t->rows + t->kernels->row_tile - 1) / t->kernels->row_tile;
     place_rows(t);
     find_ranges(t);
@@ -510,17 +510,17 @@ static void work(void *argument, int64_t slot)
     item.exponent_scale = (float)((item.score_options ? 1 : fabs(a->scale)) * LOG2_E);
     int64_t i;
     while ((i = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->items)
-        run_item(&item, &job->table[i]);
+        run_item(&item, forward_item_at(call, job->table, job->units, i));
 }
 
 void forward_run(const struct cpu_call *call)
 {
     struct arena arena = {call->workspace, 0};
-    struct forward_block *table =
-        take(&arena, call->plan->block_count * call->problem->kv_heads, sizeof *table);
+    struct forward_unit *table =
+        take(&arena, forward_count_units(call->problem, call->plan), sizeof *table);
     struct forward_job job = {
         .call = call, .table = table, .scratch = call->workspace + arena.used};
-    job.items = forward_sort_items(call, table);
+    job.units = forward_sort_units(call, table, &job.items);
     atomic_init(&job.next, 0);
     pool_run(call->pool, min64(call->plan->slots, job.items), work, &job);
 }

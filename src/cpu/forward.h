@@ -10,6 +10,12 @@ struct forward_block {
     int64_t sequence, kv_head, row0;
 };
 
+/* Neighbouring items: rows [row_first, row_first + rows) of a sequence, KV head by KV head, the last
+ * block first. */
+struct forward_unit {
+    int64_t sequence, row_first, rows, item0;
+};
+
 /* Scratch of one thread, in the caller's workspace. Strides in floats. */
 struct forward_scratch {
     float *q, *o; /* [row_block][q_stride], [row_block][o_stride] */
@@ -58,8 +64,11 @@ struct forward_tile {
 /* forward_items.c. Blocks of row_block packed rows over all sequences; for ragged batches the most
  * that any lengths make. */
 int64_t forward_count_blocks(const struct problem *p, int64_t row_block);
-/* Fills the table of plan->block_count * kv_heads entries, longest first; returns the number of
- * items. */
-int64_t forward_sort_items(const struct cpu_call *call, struct forward_block *table);
+/* Once plan->slots is known: at most so many units. */
+int64_t forward_count_units(const struct problem *p, const struct cpu_plan *plan);
+/* Fills the table, longest first, counts the items, and returns the number of units. */
+int64_t forward_sort_units(const struct cpu_call *call, struct forward_unit *table, int64_t *items);
+struct forward_block forward_item_at(const struct cpu_call *call, const struct forward_unit *table,
+                                     int64_t count, int64_t item);
 
 #endif

@@ -81,53 +81,79 @@ static void tokens_131072_under_one_gigabyte(void **state)
     (void)state;
     if (test_environment("RAPT_TEST_SIZE", 2) < 3) {
         print_message("# not run: RAPT_TEST_SIZE is below 3\n");
-        return;
+        skip();
     }
     double megabytes = peak("forward bf16 b1 h1 q131072 kv131072 d64");
     fprintf(stderr, "# peak %.1f MiB of 131072 tokens\n", megabytes);
     assert_true(megabytes < 1024);
 }
 
-/* The workspace of a plan, too, is independent of the length. */
-static void workspace_does_not_grow_with_the_length(void **state)
+/* Bytes of a plan's workspace for so many tokens. */
+static size_t workspace_of(rapt_context *context, const char *format, int tokens)
 {
-    static const char *const lines[] = {"forward f32 b1 h8 q%d kv%d d64 causal",
-                                        "forward bf16 b1 h8/2 q%d kv%d d128",
-                                        "forward bf16 b1 h8/2 q1 kv%d d128"};
+    static struct problem_line line;
+    char text[128], error[256];
+    rapt_plan *plan;
+    snprintf(text, sizeof text, format, tokens, tokens); /* a decode line uses one number */
+    assert_true(problem_parse(text, &line, error, sizeof error));
+    rapt_attention a = {.struct_size = sizeof a, .causal = line.causal};
+    rapt_dtype type = (rapt_dtype)line.dtype;
+    a.q = rapt_tensor_bthd(NULL, type, 1, line.q_heads, line.q_tokens, line.qk_channels);
+    a.k = a.v = rapt_tensor_bthd(NULL, type, 1, line.kv_heads, line.kv_tokens, line.qk_channels);
+    a.out = a.q;
+    assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_OK);
+    size_t bytes = rapt_plan_workspace_size(plan);
+    rapt_plan_destroy(&plan);
+    return bytes;
+}
+
+/* The tiles of a prefill are cut for a second-level cache of 1 MiB: each thread takes at most one
+ * and a half of it, for any length, and from 4096 tokens on to the byte as much. */
+static void workspace_fits_the_cache(void **state)
+{
+    enum { MOST = 3 << 19 };
+    static const char *const types[] = {"f32", "f16", "bf16"}, *const heads[] = {"h8", "h32/8",
+                                                                                 "h16/1"};
+    static const int channels[] = {32, 64, 80, 96, 128, 192, 256, 512, 576};
+    (void)state;
+    for (int threads = 1; threads <= 4; threads += 3) {
+        rapt_context *context;
+        rapt_config config = {.struct_size = sizeof config, .threads = threads, .backends = "cpu"};
+        assert_int_equal(rapt_open(&context, &config), RAPT_OK);
+        for (int i = 0; i < 3 * 3 * 9 * 2; i++) {
+            char line[128];
+            snprintf(line, sizeof line, "forward %s b1 %s q%%d kv%%d d%d%s", types[i % 3],
+                     heads[i / 3 % 3], channels[i / 9 % 9], i / 81 ? " causal" : "");
+            size_t usual = workspace_of(context, line, 4096);
+            for (int tokens = 64; tokens <= 1 << 20; tokens *= 4) {
+                size_t bytes = workspace_of(context, line, tokens);
+                if (bytes > (size_t)threads * MOST || (tokens >= 4096 && bytes != usual))
+                    fail_msg("%s: %zu bytes for %d tokens, %zu for 4096, %d threads", line, bytes,
+                             tokens, usual, threads);
+            }
+        }
+        rapt_close(&context);
+    }
+}
+
+/* That of a decode step, which keeps partial results, is bounded too. */
+static void workspace_of_decode_is_bounded(void **state)
+{
     rapt_context *context;
     rapt_config config = {.struct_size = sizeof config, .threads = 4, .backends = "cpu"};
     (void)state;
     assert_int_equal(rapt_open(&context, &config), RAPT_OK);
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-        size_t sizes[2];
-        for (int n = 0; n < 2; n++) {
-            static struct problem_line line;
-            char text[128], error[256];
-            rapt_plan *plan;
-            int64_t tokens = n ? 131072 : 4096;
-            snprintf(text, sizeof text, lines[i], (int)tokens,
-                     (int)tokens); /* the last line uses one number */
-            assert_true(problem_parse(text, &line, error, sizeof error));
-            rapt_attention a = {.struct_size = sizeof a, .causal = line.causal};
-            a.q = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.q_heads, line.q_tokens,
-                                   line.qk_channels);
-            a.k = a.v = rapt_tensor_bthd(NULL, (rapt_dtype)line.dtype, 1, line.kv_heads,
-                                         line.kv_tokens, line.qk_channels);
-            a.out = a.q;
-            assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_OK);
-            sizes[n] = rapt_plan_workspace_size(plan);
-            rapt_plan_destroy(&plan);
-        }
-        if (sizes[1] > sizes[0] + (1 << 20))
-            fail_msg("%s: %zu bytes for 4096 tokens, %zu for 131072", lines[i], sizes[0], sizes[1]);
-    }
+    size_t some = workspace_of(context, "forward bf16 b1 h8/2 q1 kv%d d128", 4096),
+           many = workspace_of(context, "forward bf16 b1 h8/2 q1 kv%d d128", 131072);
+    if (many > some + (1 << 20)) fail_msg("%zu bytes for 4096 keys, %zu for 131072", some, many);
     rapt_close(&context);
 }
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(peak_does_not_grow_with_the_square),
-                                       cmocka_unit_test(workspace_does_not_grow_with_the_length),
+                                       cmocka_unit_test(workspace_fits_the_cache),
+                                       cmocka_unit_test(workspace_of_decode_is_bounded),
                                        cmocka_unit_test(tokens_131072_under_one_gigabyte)};
     return run_group("memory", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
