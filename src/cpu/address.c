@@ -55,14 +55,22 @@ struct cpu_rows rows_behind(const struct cpu_call *call, const rapt_tensor *t,
     return rows;
 }
 
-/* Addresses of tokens of one head of a blocked cache, or of one page of it. */
+/* Addresses of tokens of one head of a blocked cache, or of one page of it: within a block a line of
+ * equal steps, but for pairs of tokens, which lie beside each other. */
 static void block_rows(const rapt_tensor *t, int value, int64_t batch, int64_t head, int64_t token,
                        int64_t first, int64_t last, const void **row)
 {
-    int64_t size = (int64_t)dtype_size(t->dtype);
+    int64_t size = (int64_t)dtype_size(t->dtype), token_pairs = value && t->dtype == RAPT_BF16;
+    int64_t step = (rapt_kv_blocked_index(value, t->dtype, t->size[3], 2, 0)) * size / 2,
+            odd = token_pairs ? size - step : 0;
     const char *base = (const char *)t->data + (batch * t->stride[0] + head * t->stride[1]) * size;
-    for (int64_t j = first; j < last; j++, token++)
-        row[j] = base + rapt_kv_blocked_index(value, t->dtype, t->size[3], token, 0) * size;
+    while (first < last) {
+        int64_t in_block = token % RAPT_KV_BLOCK, left = RAPT_KV_BLOCK - in_block;
+        int64_t end = last - first < left ? last : first + left;
+        const char *at = base + (token - in_block) * t->size[3] * size;
+        for (; first < end; first++, token++, in_block++)
+            row[first] = at + in_block * step + (in_block & 1) * odd;
+    }
 }
 
 /* Addresses of tokens in a plain or ragged tensor, or in one page: a line of equal steps. */

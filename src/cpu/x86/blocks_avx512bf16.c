@@ -170,11 +170,14 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int panels)
     for (int64_t j = call->first; j < call->last; j += 2) {
         __m512bh x[4];
         block_stream_step(&ahead);
+        int whole = j + 1 < call->last && call->v->row[j] && call->v->row[j + 1];
         const char *from = call->block + c * RAPT_KV_BLOCK * 2 + (j - call->start) / 2 * PAIR_BYTES;
 #pragma GCC unroll 4
-        for (int i = 0; i < 2 * panels; i++)
-            x[i] = (__m512bh)load_pair(call->v, from + i / 2 * BLOCK_PANEL * 2 + i % 2 * 64, j,
-                                       call->last);
+        for (int i = 0; i < 2 * panels; i++) {
+            const char *at = from + i / 2 * BLOCK_PANEL * 2 + i % 2 * 64;
+            x[i] = whole ? (__m512bh)_mm512_loadu_si512(at)
+                         : (__m512bh)load_pair(call->v, at, j, call->last);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             uint32_t pair;
