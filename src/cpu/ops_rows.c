@@ -178,7 +178,7 @@ rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *ar
 {
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->x);
-    job.stream = elements_of(&args->x) * (double)dtype_size(args->x.dtype) > STREAM_BYTES;
+    job.stream = elements_of(&args->x) / 2 * (double)dtype_size(args->x.dtype) > STREAM_BYTES;
     if (job.stream) job.block_rows *= STREAM_BLOCKS;
     job.offset = args->align == RAPT_TOP_LEFT ? 0 : args->x.size[3] - args->x.size[2];
     ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 2,
