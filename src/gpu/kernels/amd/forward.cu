@@ -7,6 +7,9 @@
 
 enum { SECTION = 16 }; /* heads whose K and V share the L2 cache at a time; see place_of_block */
 
+/* Whether weights of score tile 0 are made while products run. */
+enum { MEANWHILE = KT > 1 && !Q_STREAMED };
+
 /* Whether the products of the tile that starts at key are not yet the scores. */
 DEVICE int has_options(const struct attention_args *a, const struct work *w, int key)
 {
@@ -30,14 +33,17 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
     int key = (w->end_key - 1) / TILE_KV * TILE_KV;
     struct source from = source_of(a, w, key - TILE_KV);
     request_keys_slowly(a, w, key, &next);
+    if (LATE) store_keys(&from, &next);
     request_values_slowly(a, w, key, &next);
-    load_queries(a, w, q);
-    store_keys(&from, &next);
+    if (!LATE) store_keys(&from, &next);
     store_values(&from, &next);
+    struct query_rows rows = query_rows_of(a, w);
+    if (!Q_STREAMED) load_queries(&rows, q);
     if (!LATE && key > w->first_key) {
         request_keys(a, w, key - TILE_KV, &from, &next);
         request_values(a, w, key - TILE_KV, &from, &next);
     }
+    start(a, w, acc); /* here: its registers hold nothing before */
     block_barrier();
 #pragma unroll 1
     for (; key >= w->first_key; key -= TILE_KV) {
@@ -48,20 +54,21 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
         if (LATE && more) request_keys(a, w, key - TILE_KV, &from, &next);
         begin_weights(&weights, acc, scale);
         if (has_options(a, w, key)) {
-            scores(s, q, 0, &weights);
+            scores(s, q, Q_STREAMED ? STREAMED : PLAIN, &weights, &rows);
             finish_scores(s, a, w, key);
-            weigh_all(&weights, s, 0);
+            if (MEANWHILE) weigh_all(&weights, s, 0);
         } else {
-            scores(s, q, 1, &weights);
+            scores(s, q, Q_STREAMED ? STREAMED : WITH_WEIGHTS, &weights, &rows);
         }
         block_barrier(); /* K is free, V is there */
         store_keys(&from, &next);
         if (!LATE && yet_more) request_keys(a, w, key - 2 * TILE_KV, &from, &next);
-        if (LATE && more) request_values(a, w, key - TILE_KV, &from, &next);
+        if (!MEANWHILE) weigh_all(&weights, s, 0);
 #pragma unroll
         for (int n = 0; n < KT; n++) {
             settle_weights(acc, s, p, scale, n, &weights);
             if (n + 1 < KT) begin_weights(&weights, acc, scale);
+            if (LATE && !n && more) request_values(a, w, key - TILE_KV, &from, &next);
             add_values(acc, p, n, n + 1 < KT, &weights, s);
         }
         block_barrier(); /* V is free, K is there */
@@ -75,7 +82,12 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
 DEVICE void walk_keys_directly(const struct attention_args *a, const struct work *w,
                                struct accumulator *acc, int careful)
 {
-    if (Q_SHARED && !careful) load_queries(a, w, NULL);
+    if (Q_SHARED && !careful) { /* with care: they lie there already */
+        operand q[QT][QK_CHUNKS];
+        struct query_rows rows = query_rows_of(a, w);
+        load_queries(&rows, q);
+    }
+    start(a, w, acc);
 #pragma unroll 1
     for (int key = (w->end_key - 1) / TILE_KV * TILE_KV; key >= w->first_key; key -= TILE_KV) {
         struct staged tile;
@@ -89,9 +101,9 @@ DEVICE void walk_keys_directly(const struct attention_args *a, const struct work
         store_keys(&places, &tile);
         request_values_slowly(a, w, key, &tile);
         store_values(&places, &tile);
-        if (!Q_SHARED) load_queries(a, w, q);
+        struct query_rows rows = query_rows_of(a, w);
         block_barrier();
-        scores(s, q, 0, &weights);
+        scores(s, q, Q_SHARED ? PLAIN : STREAMED, &weights, &rows);
         finish_scores(s, a, w, key);
 #pragma unroll
         for (int n = 0; n < KT; n++) {
@@ -109,13 +121,13 @@ DEVICE void walk_keys_directly(const struct attention_args *a, const struct work
 DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
 {
     struct accumulator acc;
-    start(a, w, &acc);
-    if (w->end_key > w->first_key) {
+    if (w->end_key <= w->first_key) {
+        start(a, w, &acc);
+    } else {
         if (DIRECT) walk_keys_directly(a, w, &acc, 0);
         else walk_keys(a, w, &acc);
         if (any_in_block(!result_is_finite(&acc))) {
             a = fresh_args(a);
-            start(a, w, &acc);
             walk_keys_directly(a, w, &acc, 1);
         }
     }

@@ -207,29 +207,52 @@ DEVICE void store_values(const struct source *places, const struct staged *from)
     }
 }
 
-/* The wave's rows of Q as operands, or to LDS, where only the wave itself reads them; rows past the
- * end of the sequence repeat its last one. */
-DEVICE void load_queries(const struct attention_args *a, const struct work *w,
-                         operand (*q)[QK_CHUNKS])
+/* Where a lane's queries lie; past the end of the sequence they repeat its last one. */
+struct query_rows {
+    const char *row[QT];
+    int channels;
+};
+
+DEVICE struct query_rows query_rows_of(const struct attention_args *a, const struct work *w)
 {
-    const char *base = element_at(&a->q, w->seq.q_batch, w->head, w->seq.q_start, 0);
-    int lane = fresh(THREAD) % WAVE, half = lane / EDGE;
+    const char *base = half_at(&a->q, w->seq.q_batch, w->head, w->seq.q_start);
+    struct query_rows rows;
+    rows.channels = a->channels;
 #pragma unroll
     for (int r = 0; r < QT; r++) {
-        int query = w->first_query + (wave_here() * QT + r) * EDGE + lane % EDGE;
-        const char *row = base + smaller(query, w->seq.q_length - 1) * (a->q.stride[2] * 2);
+        int query = w->first_query + (wave_here() * QT + r) * EDGE + fresh(THREAD) % WAVE % EDGE;
+        rows.row[r] = base + smaller(query, w->seq.q_length - 1) * (a->q.stride[2] * 2);
+    }
+    return rows;
+}
+
+/* Chunk c of the wave's queries as operands. */
+DEVICE void load_query_chunk(const struct query_rows *rows, operand (*q)[QK_CHUNKS], int c)
+{
+    int half = fresh(THREAD) % WAVE / EDGE;
 #pragma unroll
-        for (int c = 0; c < QK_CHUNKS; c++) {
-            uint4 *x = (uint4 *)&q[r][c];
+    for (int r = 0; r < QT; r++)
 #pragma unroll
-            for (int i = 0; i < OPERAND_PIECES; i++) {
-                int piece = 2 * c + operand_piece(half, i);
-                uint4 part = load_piece(row, piece, a->channels);
-                if (Q_SHARED)
-                    *shared_at(q_address((wave_here() * QT + r) * EDGE + lane % EDGE, piece)) = part;
-                else x[i] = part;
-            }
-        }
+        for (int i = 0; i < OPERAND_PIECES; i++)
+            ((uint4 *)&q[r][c])[i] =
+                load_piece(rows->row[r], 2 * c + operand_piece(half, i), rows->channels);
+}
+
+/* All of them, the last ones to LDS, where only the wave itself reads them. */
+DEVICE void load_queries(const struct query_rows *rows, operand (*q)[QK_CHUNKS])
+{
+    int lane = fresh(THREAD) % WAVE, half = lane / EDGE;
+#pragma unroll
+    for (int c = 0; c < QK_CHUNKS; c++) {
+        load_query_chunk(rows, q, c);
+        if (c < Q_OWN) continue;
+#pragma unroll
+        for (int r = 0; r < QT; r++)
+#pragma unroll
+            for (int i = 0; i < OPERAND_PIECES; i++)
+                *shared_at(q_address((wave_here() * QT + r) * EDGE + lane % EDGE,
+                                     2 * (c - Q_OWN) + operand_piece(half, i))) =
+                    ((const uint4 *)&q[r][c])[i];
     }
     if (Q_SHARED) wave_barrier();
 }

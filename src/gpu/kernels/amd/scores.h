@@ -3,52 +3,69 @@
 #ifndef RAPT_AMD_SCORES_H
 #define RAPT_AMD_SCORES_H
 
+#include "amd/load.h"
 #include "amd/softmax.h"
 
-/* Chunk c of a line of K or Q; base: where the lane's first piece of chunk 0 lies. */
-DEVICE operand line_operand(int base, int c, int offset)
+/* Pieces of a line from `address` on, as an operand. */
+DEVICE operand operand_at(int address)
 {
     operand x;
 #pragma unroll
-    for (int i = 0; i < OPERAND_PIECES; i++)
-        ((uint4 *)&x)[i] = *shared_at((k_further(base, 2 * c) ^ i * 16) + offset);
+    for (int i = 0; i < OPERAND_PIECES; i++) ((uint4 *)&x)[i] = *shared_at(address ^ i * 16);
     return x;
 }
 
-/* s = K Q^T of this wave's queries and all keys of the tile; with_weights: those of score tile 0 are
- * made while the products of the others run. */
-DEVICE void scores(results (*s)[KT], operand (*q)[QK_CHUNKS], int with_weights,
-                   struct weighing *weights)
+/* How the products of a tile of keys are made. */
+enum {
+    PLAIN,        /* score tile after score tile, Q in registers or LDS */
+    WITH_WEIGHTS, /* the same, and the weights of score tile 0 while the products of the others run */
+    STREAMED      /* Q is read from memory once more, and used for all score tiles at a time */
+};
+
+enum { Q_AHEAD = 3 }; /* chunks that a streamed Q is requested ahead */
+
+/* s = K Q^T of this wave's queries and all keys of the tile. */
+DEVICE void scores(results (*s)[KT], operand (*q)[QK_CHUNKS], int how, struct weighing *weights,
+                   const struct query_rows *rows)
 {
     enum { SLOTS = (KT > 1 ? KT - 1 : 1) * QK_CHUNKS * PARTS };
     int lane = lane_here(), half = lane / EDGE, row = lane % EDGE,
         base = k_address(row, operand_piece(half, 0)),
         q_base = q_address(wave_here() * QT * EDGE + row, operand_piece(half, 0));
     operand k[KT * QK_CHUNKS];
+    if (how == STREAMED) {
+#pragma unroll
+        for (int c = 0; c < Q_AHEAD; c++) load_query_chunk(rows, q, c);
+    }
 #pragma unroll
     for (int t = 0; t < KT * QK_CHUNKS + AHEAD; t++) {
+        int next_n = how == STREAMED ? t % KT : t / QK_CHUNKS,
+            next_c = how == STREAMED ? t / KT : t % QK_CHUNKS;
         if (t < KT * QK_CHUNKS) {
-            if (DIRECT) base = fresh(base), q_base = fresh(q_base); /* keeps no address */
-            k[t] = line_operand(base, t % QK_CHUNKS, t / QK_CHUNKS * EDGE * K_PIECES * 16);
+            if (FEW_ADDRESSES) base = fresh(base), q_base = fresh(q_base);
+            k[t] = operand_at(k_further(base, 2 * next_c) + next_n * EDGE * K_PIECES * 16);
+            if (how == STREAMED && !next_n && next_c + Q_AHEAD < QK_CHUNKS)
+                load_query_chunk(rows, q, next_c + Q_AHEAD);
         }
-        int now = t - AHEAD, n = now / QK_CHUNKS, c = now % QK_CHUNKS;
+        int now = t - AHEAD, n = how == STREAMED ? now % KT : now / QK_CHUNKS,
+            c = how == STREAMED ? now / KT : now % QK_CHUNKS;
         if (now < 0) continue;
 #pragma unroll
         for (int part = 0; part < PARTS; part++) {
 #pragma unroll
             for (int r = 0; r < QT; r++) {
                 if (!c && !part) s[r][n] = 0;
-                multiply_add_part(&s[r][n], k[now],
-                                  Q_SHARED ? line_operand(q_base, c, r * EDGE * K_PIECES * 16)
-                                           : q[r][c], part);
+                if (how != STREAMED && c >= Q_OWN && !part)
+                    q[r][c] = operand_at(q_further(q_base, 2 * (c - Q_OWN)) +
+                                         r * EDGE * Q_LINE * 16);
+                multiply_add_part(&s[r][n], k[now], q[r][c], part);
             }
-            if (with_weights && KT > 1 && n)
+            if (how == WITH_WEIGHTS && n)
                 weigh(weights, s, 0, (now - QK_CHUNKS) * PARTS + part, SLOTS);
             pin();
         }
         if ((c + 1) % OPERANDS_AT_ONCE == 0) finish(&s[0][n]);
     }
-    if (with_weights && KT == 1) weigh_all(weights, s, 0);
 }
 
 DEVICE int key_in_tile(int n, int v)

@@ -34,7 +34,7 @@ DEVICE void add_values(struct accumulator *acc, operand (*p)[CHUNKS_OF_EDGE], in
 #pragma unroll
     for (int t = 0; t < COUNT + AHEAD; t++) {
         if (t < COUNT) {
-            if (DIRECT) base = fresh(base);
+            if (FEW_ADDRESSES) base = fresh(base);
             v[t] = value_operand(base, n * CHUNKS_OF_EDGE + t / CT, t % CT);
         }
         int now = t - AHEAD, u = now / CT, c = now % CT;
@@ -132,6 +132,21 @@ DEVICE void add_special(results *o, operand v, operand seen)
     }
 }
 
+/* Output tile `tile`, whose registers are those of o[.][at]. */
+DEVICE void add_tile_carefully(const struct attention_args *a, const struct work *w,
+                               struct accumulator *acc, int at, operand (*p)[CHUNKS_OF_EDGE], int u,
+                               int chunk, int tile, int key)
+{
+    operand v = value_operand(value_base(fresh(THREAD) % WAVE), chunk, tile),
+            clean = finite_operand(v);
+#pragma unroll
+    for (int r = 0; r < QT; r++) {
+        multiply_add(&acc->o[r][at], clean, p[r][u]);
+        if (any_in_wave(operand_has_special(&v)))
+            add_special(&acc->o[r][at], v, visible_keys(a, w, r, chunk, key));
+    }
+}
+
 /* Registers cannot be indexed by a loop's counter: tile 0 is worked on, then all move on by one. */
 DEVICE void next_output_tile(struct accumulator *acc)
 {
@@ -144,6 +159,9 @@ DEVICE void next_output_tile(struct accumulator *acc)
     }
 }
 
+/* Half of the registers or more hold the output: none are left to move it. */
+enum { MOVES = QT * CT * RESULTS < 128 };
+
 DEVICE void add_values_carefully(const struct attention_args *a, const struct work *w,
                                  struct accumulator *acc, operand (*p)[CHUNKS_OF_EDGE], int n,
                                  int key)
@@ -151,17 +169,16 @@ DEVICE void add_values_carefully(const struct attention_args *a, const struct wo
 #pragma unroll
     for (int u = 0; u < CHUNKS_OF_EDGE; u++) {
         int chunk = n * CHUNKS_OF_EDGE + u;
+        if (MOVES) {
 #pragma unroll 1
-        for (int c = 0; c < CT; c++) {
-            operand v = value_operand(value_base(fresh(THREAD) % WAVE), chunk, c),
-                    clean = finite_operand(v);
-#pragma unroll
-            for (int r = 0; r < QT; r++) {
-                multiply_add(&acc->o[r][0], clean, p[r][u]);
-                if (any_in_wave(operand_has_special(&v)))
-                    add_special(&acc->o[r][0], v, visible_keys(a, w, r, chunk, key));
+            for (int c = 0; c < CT; c++) {
+                add_tile_carefully(a, w, acc, 0, p, u, chunk, c, key);
+                next_output_tile(acc);
             }
-            next_output_tile(acc);
+        } else {
+#pragma unroll
+            for (int c = 0; c < CT; c++)
+                add_tile_carefully(a, w, acc, c, p, u, chunk, c, key);
         }
     }
 }

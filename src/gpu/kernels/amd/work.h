@@ -6,7 +6,9 @@
  * that one access serves meet different banks. When the keys are done the same memory takes the
  * output on its way to whole rows.
  *
- *   Q_SHARED  1: Q lies in LDS too, behind V; 0: in registers
+ *   Q_SHARED  1: Q lies in LDS too, behind V; n: its last n chunks of 16 channels do, the rest in
+ *             registers; 0: all of it in registers
+ *   Q_STREAMED  1: Q is read from memory for every tile of keys
  *   DIRECT    1: tiles go to LDS when they are wanted, without the registers that a request ahead takes
  *   LATE      1: tiles are requested late, which takes fewer registers
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
@@ -25,6 +27,10 @@
 #ifndef LATE
 #define LATE 0
 #endif
+#ifndef Q_STREAMED
+#define Q_STREAMED 0
+#endif
+#define FEW_ADDRESSES (DIRECT || LATE) /* addresses in LDS are made anew, not kept in registers */
 #ifndef CAUSAL
 #define CAUSAL 0
 #endif
@@ -44,7 +50,10 @@ enum {
     V_LINE = TILE_KV / 8, /* and of a row of V transposed */
     K_BYTES = TILE_KV * D * 2,
     V_BYTES = TILE_KV * DV * 2,
-    Q_BYTES = Q_SHARED ? TILE_Q * D * 2 : 0
+    Q_CHUNKS = Q_SHARED == 1 ? QK_CHUNKS : Q_SHARED, /* in LDS */
+    Q_OWN = QK_CHUNKS - Q_CHUNKS,                    /* in registers */
+    Q_LINE = Q_SHARED ? 2 * Q_CHUNKS : 8,
+    Q_BYTES = TILE_Q * Q_CHUNKS * 32
 };
 static_assert(D % 32 == 0 && DV % EDGE == 0 && TILE_Q == QT * EDGE * WAVES && TILE_KV % 32 == 0,
               "tile sizes");
@@ -155,10 +164,17 @@ DEVICE int k_further(int address, int more)
     return (address ^ more % K_TURNS * 16) + more / K_TURNS * K_TURNS * 16;
 }
 
-/* The same of row `row` of Q. */
+/* The same of row `row` of the part of Q in LDS. */
+enum { Q_TURNS = Q_LINE % 8 ? 4 : 8 };
+
 DEVICE int q_address(int row, int piece)
 {
-    return K_BYTES + V_BYTES + k_address(row, piece);
+    return K_BYTES + V_BYTES + row * Q_LINE * 16 + (piece ^ turn_of(row, Q_TURNS)) * 16;
+}
+
+DEVICE int q_further(int address, int more)
+{
+    return (address ^ more % Q_TURNS * 16) + more / Q_TURNS * Q_TURNS * 16;
 }
 
 /* Piece `piece` of row `channel` of V transposed. Writers differ in the channel by multiples of 8,
@@ -190,6 +206,13 @@ DEVICE int changes_scores(const struct attention_args *a)
     return a->softcap > 0 || a->alibi.data || a->scale < 0;
 }
 
+/* Channel 0 of a token in a view of 2-byte elements. */
+DEVICE const char *half_at(const struct view *v, int64_t batch, int64_t head, int64_t token)
+{
+    return (const char *)v->data +
+           (batch * v->stride[0] + head * v->stride[1] + token * v->stride[2]) * 2;
+}
+
 DEVICE struct work work_of(const struct attention_args *a, int b, int head, int tile)
 {
     struct work w = {};
@@ -209,8 +232,8 @@ DEVICE struct work work_of(const struct attention_args *a, int b, int head, int 
         w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
     if (FEATURES)
         w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
-    w.k = uniform_address(element_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0));
-    w.v = uniform_address(element_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0));
+    w.k = uniform_address(half_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start));
+    w.v = uniform_address(half_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start));
     w.scale_log2 = a->scale_log2;
     if (FEATURES && changes_scores(a)) w.scale_log2 = LOG2_E;
     if (FEATURES && a->alibi.data)
