@@ -2,7 +2,7 @@
 # Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one
 # line per entry point; exit 1 when one spills, uses scratch on AMD (LLVM also reserves slots for
 # scalars that no instruction touches: the disassembly tells), or asks for more registers or shared
-# memory than a block can have.
+# memory than a block can have, or when an AMD matrix kernel leaves a SIMD fewer than two waves.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
     # work-group, from the LLVM AMDGPU processor table.
@@ -15,7 +15,7 @@ FNR == 1 && FILENAME ~ /\.log$/ {
     path = FILENAME; sub(/\.log$/, "", path); key = path; sub(/.*\//, "", key); object[key] = path ".co"
 }
 FILENAME !~ /\.log$/ {
-    key = $1 "_" $2; arch[key] = $2
+    key = $1 "_" $2; arch[key] = $2; source[key] = $4
     match($0, /-DTHREADS=[0-9]+/); threads[key] = substr($0, RSTART + 10, RLENGTH - 10)
     match($0, /-DSHARED_BYTES="[^"]*"/); command = "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))"; command | getline dynamic[key]; close(command)
     next
@@ -32,6 +32,7 @@ FILENAME !~ /\.log$/ {
 /remark: +ScratchSize/     { scratch = $5 }
 /remark: +SGPRs Spill:/    { scalar = $5 } # into lanes of a vector register: no memory traffic
 /remark: +VGPRs Spill:/    { spills = $5 }
+/remark: +Occupancy/       { occupancy = $4 }
 /remark: +LDS Size/        { report(entry, registers, $6, spills, scratch, registers > 512) }
 
 function report(name, registers, shared, spills, scratch, too_many,   limit, total) {
@@ -41,7 +42,16 @@ function report(name, registers, shared, spills, scratch, too_many,   limit, tot
     if (spills)        failed = failed "\n" key ": " name " spills " spills " (no kernel may spill)"
     if (scratch && touches(object[key])) failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
     if (too_many)      failed = failed "\n" key ": " name " needs more registers than a block of " threads[key] " threads has"
+    if (source[key] ~ /^amd\// && waves_per_simd(total) < 2)
+        failed = failed "\n" key ": " name " leaves a SIMD " waves_per_simd(total) " waves (two hide each other's latency)"
     if (total > limit) failed = failed "\n" key ": " name " needs " total " bytes of shared memory (" arch[key] " has " limit ")"
+}
+# By registers, as the compiler says, and by LDS: that of a compute unit of 4 SIMDs on CDNA, of two units with 4 SIMDs together on RDNA.
+function waves_per_simd(shared,   cdna, pool, waves) {
+    cdna = arch[key] ~ /^gfx9/
+    pool = arch[key] in budget ? budget[arch[key]] : cdna ? 65536 : 131072
+    waves = int(pool / shared) * threads[key] / (cdna ? 64 : 32) / 4
+    return occupancy < waves ? occupancy : waves
 }
 # Instructions of an object that reach scratch memory; 1 where no disassembler can tell.
 function touches(file,   command, count) {

@@ -1,6 +1,6 @@
 /* forward.cu: fused forward for f16 and bf16 on the matrix units of AMD GPUs: MFMA (CDNA) and WMMA
- * (RDNA3, RDNA4). One block per (query tile, head, sequence). While a tile of K and V is multiplied,
- * the next one lies in registers and the one after is on its way. */
+ * (RDNA3, RDNA4). One block per (query tile, head, sequence). While a tile of K and V is
+ * multiplied, the next one lies in registers and the one after is on its way. */
 #include "amd/load.h"
 #include "amd/store.h"
 #include "amd/values.h"
@@ -135,7 +135,7 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, 2) __attribute__((amdgpu_waves_per_eu(2)))
-    KERNEL_NAME(const BY_VALUE struct attention_args args)
+KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
     int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;

@@ -1,10 +1,10 @@
 /* fragment.h: the matrix verbs of the AMD forward kernels, one vocabulary per family of targets.
  *
  * A product is D += A B with D of EDGE x EDGE f32 and a depth of 16. Of each operand a lane holds a
- * part of one line, row lane % EDGE of A or column lane % EDGE of B; half = lane / EDGE. Operands of
- * both products are read as 16-byte pieces from memory where the depth is contiguous, so that S^T =
- * K Q^T takes rows of K as A and rows of Q as B, and O^T = V^T P^T rows of V transposed as A. A
- * lane's results all belong to one query, column lane % EDGE. A vocabulary defines
+ * part of one line, row lane % EDGE of A or column lane % EDGE of B; half = lane / EDGE. Operands
+ * of both products are read as 16-byte pieces from memory where the depth is contiguous, so that
+ * S^T = K Q^T takes rows of K as A and rows of Q as B, and O^T = V^T P^T rows of V transposed as A.
+ * A lane's results all belong to one query, column lane % EDGE. A vocabulary defines
  *
  *   EDGE            32 (MFMA, wave64) or 16 (WMMA, wave32)
  *   RESULTS         elements of D per lane: EDGE * EDGE / WAVE
@@ -20,8 +20,9 @@
  *   finish(d)       where registers are few: no operand is read beyond this point before d's
  *                   products are done; called after every OPERANDS_AT_ONCE of them
  *   pack_weights(x, y)      two weights rounded to DTYPE
- *   weights_operand(p, pairs)  those of D (EDGE keys of this lane's query), in pairs of neighbouring
- *                   registers, as EDGE / 16 operands B. Lanes exchange what the layout asks
+ *   weights_operand(p, pairs)  those of D (EDGE keys of this lane's query), in pairs of
+ *                   neighbouring registers, as EDGE / 16 operands B. Lanes exchange what the
+ *                   layout asks
  *   key_of_place(i) which key (of EDGE) lies at element i of a line of V transposed, so that its
  *                   pieces meet weights_operand's order. Four places from a multiple of 4 on are
  *                   keys QUAD_STEP apart

@@ -13,7 +13,7 @@ enum {
     V_POWER = V_PIECES & -V_PIECES,
     K_LANES = K_POWER < THREADS / 8 ? K_POWER : THREADS / 8,
     V_LANES = V_POWER < THREADS / 8 ? V_POWER : THREADS / 8,
-    K_ITEMS = TILE_KV * K_PIECES,    /* pieces of K */
+    K_ITEMS = TILE_KV * K_PIECES,     /* pieces of K */
     V_ITEMS = TILE_KV / 4 * V_PIECES, /* V: a piece of four rows */
     K_LOADS = (K_ITEMS + THREADS - 1) / THREADS,
     V_LOADS = (V_ITEMS + THREADS - 1) / THREADS
@@ -95,8 +95,7 @@ DEVICE void request_values_slowly(const struct attention_args *a, const struct w
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int token = smaller(key + v_row(it.row) + j * QUAD_STEP, last);
-            to->v[i][j] =
-                load_piece(w->v + token * (a->v.stride[2] * 2), it.piece, a->v_channels);
+            to->v[i][j] = load_piece(w->v + token * (a->v.stride[2] * 2), it.piece, a->v_channels);
         }
     }
 }
@@ -121,16 +120,19 @@ DEVICE struct source source_of(const struct attention_args *a, const struct work
     int thread = fresh(THREAD);
     struct item k = item_of(thread, 0, K_LANES, TILE_KV),
                 v = item_of(thread, 0, V_LANES, TILE_KV / 4);
-    struct source s = {w->k + key * k_pitch, w->v + key * v_pitch,
+    struct source s = {w->k + key * k_pitch,
+                       w->v + key * v_pitch,
                        k.row * (uint32_t)k_pitch + k.piece * 16,
                        v_row(v.row) * (uint32_t)v_pitch + v.piece * 16,
-                       k_address(k.row, k.piece), v_write_address(v)};
+                       k_address(k.row, k.piece),
+                       v_write_address(v)};
     return s;
 }
 
 /* Items of a thread: the next ones are that many rows and pieces on. */
-static_assert(THREADS / K_LANES % 8 == 0 && (TILE_KV % (THREADS / K_LANES) == 0 ||
-                                             THREADS / K_LANES % TILE_KV == 0), "regular items");
+static_assert(THREADS / K_LANES % 8 == 0 &&
+                  (TILE_KV % (THREADS / K_LANES) == 0 || THREADS / K_LANES % TILE_KV == 0),
+              "regular items");
 static_assert(TILE_KV / 4 % (THREADS / V_LANES) == 0 || THREADS / V_LANES % (TILE_KV / 4) == 0,
               "regular items");
 
@@ -147,8 +149,7 @@ DEVICE void request_keys(const struct attention_args *a, const struct work *w, i
     for (int i = 0; i < K_LOADS; i++) {
         int rows = i * (THREADS / K_LANES) % TILE_KV, pieces = i * (THREADS / K_LANES) / TILE_KV;
         if (has_item(i, K_ITEMS))
-            to->k[i] = LOAD(uint4, scalar(from->k + rows * pitch + pieces * K_LANES * 16) +
-                                       offset);
+            to->k[i] = LOAD(uint4, scalar(from->k + rows * pitch + pieces * K_LANES * 16) + offset);
     }
     from->k -= TILE_KV * pitch;
 }
@@ -194,8 +195,8 @@ DEVICE void store_values(const struct source *places, const struct staged *from)
     for (int i = 0; i < V_LOADS; i++) {
         if (!has_item(i, V_ITEMS)) continue;
         const uint4 *x = from->v[i];
-        int to = fresh(i ? v_write_address(item_of(THREAD, i, V_LANES, TILE_KV / 4))
-                         : places->v_to);
+        int to =
+            fresh(i ? v_write_address(item_of(THREAD, i, V_LANES, TILE_KV / 4)) : places->v_to);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             uint32_t take = c % 2 ? 0x07060302 : 0x05040100;

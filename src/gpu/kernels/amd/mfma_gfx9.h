@@ -11,8 +11,14 @@
 #include "amd/round.h"
 
 enum {
-    EDGE = 32, RESULTS = 16, RUN = 4, HALF_ROWS = 4,
-    OPERAND_PIECES = 1, QUAD_STEP = 1, OPERANDS_AT_ONCE = 1, AHEAD = D > 128 ? 1 : 2,
+    EDGE = 32,
+    RESULTS = 16,
+    RUN = 4,
+    HALF_ROWS = 4,
+    OPERAND_PIECES = 1,
+    QUAD_STEP = 1,
+    OPERANDS_AT_ONCE = 1,
+    AHEAD = D > 128 ? 1 : 2,
 #if defined(__gfx950__)
     PARTS = 1
 #else

@@ -18,7 +18,7 @@ DEVICE operand operand_at(int address)
 /* How the products of a tile of keys are made. */
 enum {
     PLAIN,        /* score tile after score tile, Q in registers or LDS */
-    WITH_WEIGHTS, /* the same, and the weights of score tile 0 while the products of the others run */
+    WITH_WEIGHTS, /* the same, and weights of score tile 0 while the others' products run */
     STREAMED      /* Q is read from memory once more, and used for all score tiles at a time */
 };
 
@@ -56,8 +56,8 @@ DEVICE void scores(results (*s)[KT], operand (*q)[QK_CHUNKS], int how, struct we
             for (int r = 0; r < QT; r++) {
                 if (!c && !part) s[r][n] = 0;
                 if (how != STREAMED && c >= Q_OWN && !part)
-                    q[r][c] = operand_at(q_further(q_base, 2 * (c - Q_OWN)) +
-                                         r * EDGE * Q_LINE * 16);
+                    q[r][c] =
+                        operand_at(q_further(q_base, 2 * (c - Q_OWN)) + r * EDGE * Q_LINE * 16);
                 multiply_add_part(&s[r][n], k[now], q[r][c], part);
             }
             if (how == WITH_WEIGHTS && n)

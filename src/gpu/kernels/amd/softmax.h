@@ -7,15 +7,15 @@
 
 struct accumulator {
     results o[QT][CT]; /* transposed: channels x queries */
-    float m[QT];       /* what exponents are taken against, times log2 e: a maximum of scores so far;
+    float m[QT];     /* what exponents are taken against, times log2 e: a maximum of scores so far;
                           both halves hold the same */
-    float minus[QT];   /* -m, but 0 while m is -inf */
-    float limit[QT];   /* the largest sum of a score tile's weights that leaves m as it is */
-    float l[QT];       /* this lane's part of the sum */
+    float minus[QT]; /* -m, but 0 while m is -inf */
+    float limit[QT]; /* the largest sum of a score tile's weights that leaves m as it is */
+    float l[QT];     /* this lane's part of the sum */
 };
 
-/* A maximum is kept until the weights of a tile sum up to more: they stay far below the largest f16,
- * and O is rescaled rarely. */
+/* A maximum is kept until the weights of a tile sum up to more: they stay far below the largest
+ * f16, and O is rescaled rarely. */
 #define LIMIT 1024.0f
 
 /* The multiply-subtract of weights_of is exact but for one rounding, while m is a rounded product;
@@ -78,7 +78,8 @@ DEVICE void begin_weights(struct weighing *g, const struct accumulator *acc, flo
     for (int r = 0; r < QT; r++) begin_row(g, r, scale, acc->minus[r]);
 }
 
-/* One step for query tile r: three stages of three successive pairs, so that none waits for another. */
+/* One step for query tile r: three stages of three successive pairs, so that none waits for
+ * another. */
 DEVICE void weigh_step(struct weighing *g, const results *s, int r, int step)
 {
     if (step >= 2) {
@@ -102,8 +103,7 @@ DEVICE void weigh(struct weighing *g, results (*s)[KT], int n, int slot, int slo
 {
 #pragma unroll
     for (int i = 0; i < WEIGHING_STEPS * QT; i++)
-        if (i * slots / (WEIGHING_STEPS * QT) == slot)
-            weigh_step(g, &s[i % QT][n], i % QT, i / QT);
+        if (i * slots / (WEIGHING_STEPS * QT) == slot) weigh_step(g, &s[i % QT][n], i % QT, i / QT);
 }
 
 DEVICE void weigh_all(struct weighing *g, results (*s)[KT], int n)

@@ -18,7 +18,8 @@ static_assert(DV % STRIPE == 0 && STRIPE % EDGE == 0 && EDGE % STRIPE_ROWS == 0,
 /* A piece of row `row` of the wave's stripe. */
 DEVICE int stripe_address(int row, int piece)
 {
-    return ((wave_here() * EDGE + row) * STRIPE_PIECES + (piece ^ turn_of(row, STRIPE_PIECES))) * 16;
+    return ((wave_here() * EDGE + row) * STRIPE_PIECES + (piece ^ turn_of(row, STRIPE_PIECES))) *
+           16;
 }
 
 /* RUN neighbouring channels of query `row` of the wave's from register v on. */

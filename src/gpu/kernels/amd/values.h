@@ -1,5 +1,5 @@
-/* values.h: O^T += V^T P^T of the AMD forward, and what keeps NaN and Inf in V from rows that do not
- * see them. */
+/* values.h: O^T += V^T P^T of the AMD forward, and what keeps NaN and Inf in V from rows that do
+ * not see them. */
 #ifndef RAPT_AMD_VALUES_H
 #define RAPT_AMD_VALUES_H
 
@@ -42,8 +42,7 @@ DEVICE void add_values(struct accumulator *acc, operand (*p)[CHUNKS_OF_EDGE], in
 #pragma unroll
         for (int part = 0; part < PARTS; part++) {
 #pragma unroll
-            for (int r = 0; r < QT; r++)
-                multiply_add_part(&acc->o[r][c], v[now], p[r][u], part);
+            for (int r = 0; r < QT; r++) multiply_add_part(&acc->o[r][c], v[now], p[r][u], part);
             if (with_weights) weigh(weights, s, n + 1, now * PARTS + part, SLOTS);
             pin();
         }
@@ -63,7 +62,7 @@ enum { EXPONENT = 0x7f80, FRACTION = 0x7f, FRACTION_BITS = 7, ONE = 0x3f80 };
 enum { EXPONENT = 0x7c00, FRACTION = 0x3ff, FRACTION_BITS = 10, ONE = 0x3c00 };
 #endif
 
-#define TWICE(h) ((uint32_t)(h) * 0x10001u)
+#define TWICE(h) ((uint32_t)(h)*0x10001u)
 
 /* Of two elements, bit 15 of those that are NaN or infinite. */
 DEVICE uint32_t special_bits(uint32_t x)
@@ -71,7 +70,8 @@ DEVICE uint32_t special_bits(uint32_t x)
     return ((x & TWICE(EXPONENT)) + TWICE(1 << FRACTION_BITS)) & TWICE(0x8000);
 }
 
-/* Bit 15 of those that are NaN or an infinity of this sign: NaN counts as both, which add up to it. */
+/* Bit 15 of those that are NaN or an infinity of this sign: NaN counts as both, which add up to
+ * it. */
 DEVICE uint32_t special_bits_of(uint32_t x, int minus)
 {
     uint32_t fraction = (x & TWICE(FRACTION)) + TWICE(FRACTION);
@@ -100,8 +100,7 @@ DEVICE operand finite_operand(operand v)
 DEVICE operand visible_keys(const struct attention_args *a, const struct work *w, int r, int n,
                             int key)
 {
-    int lane = fresh(THREAD) % WAVE, half = lane / EDGE,
-        query = query_of(w, r, lane);
+    int lane = fresh(THREAD) % WAVE, half = lane / EDGE, query = query_of(w, r, lane);
     operand seen;
     uint32_t *x = (uint32_t *)&seen;
 #pragma unroll
@@ -177,8 +176,7 @@ DEVICE void add_values_carefully(const struct attention_args *a, const struct wo
             }
         } else {
 #pragma unroll
-            for (int c = 0; c < CT; c++)
-                add_tile_carefully(a, w, acc, c, p, u, chunk, c, key);
+            for (int c = 0; c < CT; c++) add_tile_carefully(a, w, acc, c, p, u, chunk, c, key);
         }
     }
 }

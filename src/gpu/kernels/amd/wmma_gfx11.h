@@ -8,9 +8,15 @@
 #include "amd/round.h"
 
 enum {
-    EDGE = 16, RESULTS = 8, RUN = 1, HALF_ROWS = 1,
-    OPERAND_PIECES = 2, QUAD_STEP = 2, OPERANDS_AT_ONCE = D > 128 ? 2 : 4,
-    AHEAD = 0, PARTS = 1
+    EDGE = 16,
+    RESULTS = 8,
+    RUN = 1,
+    HALF_ROWS = 1,
+    OPERAND_PIECES = 2,
+    QUAD_STEP = 2,
+    OPERANDS_AT_ONCE = D > 128 ? 2 : 4,
+    AHEAD = 0,
+    PARTS = 1
 };
 
 typedef float results __attribute__((ext_vector_type(8)));
@@ -53,9 +59,7 @@ DEVICE uint32_t other_half(uint32_t x)
     return __builtin_amdgcn_permlanex16(x, x, 0x76543210, 0xfedcba98, false, false);
 }
 
-DEVICE void pin(void)
-{
-}
+DEVICE void pin(void) {}
 
 DEVICE void finish(results *d)
 {

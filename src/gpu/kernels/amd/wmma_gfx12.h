@@ -9,9 +9,15 @@
 #include "amd/round.h"
 
 enum {
-    EDGE = 16, RESULTS = 8, RUN = 8, HALF_ROWS = 8,
-    OPERAND_PIECES = 1, QUAD_STEP = 1, OPERANDS_AT_ONCE = 4,
-    AHEAD = 0, PARTS = 1
+    EDGE = 16,
+    RESULTS = 8,
+    RUN = 8,
+    HALF_ROWS = 8,
+    OPERAND_PIECES = 1,
+    QUAD_STEP = 1,
+    OPERANDS_AT_ONCE = 4,
+    AHEAD = 0,
+    PARTS = 1
 };
 
 typedef float results __attribute__((ext_vector_type(8)));
@@ -46,9 +52,7 @@ DEVICE void multiply_add_part(results *d, operand a, operand b, int part)
 #endif
 }
 
-DEVICE void pin(void)
-{
-}
+DEVICE void pin(void) {}
 
 DEVICE void finish(results *d)
 {

@@ -1,15 +1,15 @@
 /* work.h: what a block of the AMD forward works on, and where its tiles lie in LDS.
  *
  * A block is WAVES waves; each owns QT times EDGE neighbouring query rows of the tile, a lane the
- * query lane % EDGE of each. LDS holds one tile of K, TILE_KV rows of D, and one of V transposed, DV
- * rows of TILE_KV; the 16-byte pieces of a row are XORed with a number of the row, so that the rows
- * that one access serves meet different banks. When the keys are done the same memory takes the
- * output on its way to whole rows.
+ * query lane % EDGE of each. LDS holds one tile of K, TILE_KV rows of D, and one of V transposed,
+ * DV rows of TILE_KV; the 16-byte pieces of a row are XORed with a number of the row, so that the
+ * rows that one access serves meet different banks. When the keys are done the same memory takes
+ * the output on its way to whole rows.
  *
  *   Q_SHARED  1: Q lies in LDS too, behind V; n: its last n chunks of 16 channels do, the rest in
  *             registers; 0: all of it in registers
  *   Q_STREAMED  1: Q is read from memory for every tile of keys
- *   DIRECT    1: tiles go to LDS when they are wanted, without the registers that a request ahead takes
+ *   DIRECT    1: tiles go to LDS when they are wanted, without the registers of a request ahead
  *   LATE      1: tiles are requested late, which takes fewer registers
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
  *   FEATURES  1: windows, softcap, ALiBi, sinks and narrow heads too (implies CAUSAL) */
@@ -64,11 +64,12 @@ extern __shared__ uint4 shared_memory[]; /* in pieces */
 struct work {
     struct sequence seq;
     int b, head, kv_head;
-    int first_query;        /* of the tile, within the sequence */
-    int first_key, end_key; /* keys that some row of the tile sees; first_key a multiple of TILE_KV */
-    const char *k, *v;      /* row 0 of the sequence */
-    float scale_log2;       /* of the products, for exp2 */
-    float slope;            /* ALiBi */
+    int first_query; /* of the tile, within the sequence */
+    int first_key,
+        end_key;       /* keys that some row of the tile sees; first_key a multiple of TILE_KV */
+    const char *k, *v; /* row 0 of the sequence */
+    float scale_log2;  /* of the products, for exp2 */
+    float slope;       /* ALiBi */
 };
 
 DEVICE int lane_here(void)
@@ -121,10 +122,10 @@ DEVICE const struct attention_args *fresh_args(const struct attention_args *a)
     return (const struct attention_args *)p;
 }
 
-/* Byte addresses in LDS. Piece p of a row lies at p ^ turn, the turn made of the row's number so that
- * neighbouring rows differ: rows of a multiple of 128 bytes begin at the same bank, of others every
- * second one does. As the bits of rows and pieces are apart, an address is a lane's own part, XORed
- * with a constant, plus a constant. */
+/* Byte addresses in LDS. Piece p of a row lies at p ^ turn, the turn made of the row's number so
+ * that neighbouring rows differ: rows of a multiple of 128 bytes begin at the same bank, of others
+ * every second one does. As the bits of rows and pieces are apart, an address is a lane's own part,
+ * XORed with a constant, plus a constant. */
 enum { K_TURNS = K_PIECES % 8 ? 4 : 8, V_TURNS = V_LINE % 8 ? 4 : 8 };
 
 DEVICE int turn_of(int row, int turns)
