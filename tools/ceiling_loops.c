@@ -146,10 +146,9 @@ AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes)
 }
 
 /* clang-format off */
-/* Copies from the first half of the memory to the second, and fills, with STORE(p, x). Not with
- * zeros: on some machines lines of zeros are written at twice the rate of others. */
-#define WRITE_LOOPS(suffix, isa, vector, step, LOAD, STORE, PATTERN)                                  \
-    isa static double copy_##suffix(atomic_int *stop, char *memory, size_t bytes)                  \
+/* Copies from the first half of the memory to the second. */
+#define COPY_LOOP(name, isa, vector, step, LOAD, STORE)                                            \
+    isa static double name(atomic_int *stop, char *memory, size_t bytes)                           \
     {                                                                                              \
         double done = 0;                                                                           \
         char *to = memory + bytes / 2;                                                             \
@@ -166,11 +165,15 @@ AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes)
             }                                                                                      \
         _mm_sfence();                                                                              \
         return done;                                                                               \
-    }                                                                                              \
-    isa static double write_##suffix(atomic_int *stop, char *memory, size_t bytes)                 \
+    }
+
+/* Fills the memory. Not with zeros: on some machines lines of zeros are written at twice the rate
+ * of others. */
+#define WRITE_LOOP(name, isa, vector, step, STORE, PATTERN)                                        \
+    isa static double name(atomic_int *stop, char *memory, size_t bytes)                           \
     {                                                                                              \
         double done = 0;                                                                           \
-        vector x = PATTERN();                                                                      \
+        vector x = PATTERN;                                                                        \
         for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)           \
             for (char *at = memory; at < memory + bytes; at += 4 * (step)) {                       \
                 STORE((void *)at, x);                                                              \
@@ -184,12 +187,17 @@ AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes)
     }
 /* clang-format on */
 
-#define PATTERN_512() _mm512_set1_epi32(0x3f800000)
-#define PATTERN_256() _mm256_set1_epi32(0x3f800000)
-WRITE_LOOPS(avx512, AVX512, __m512i, 64, _mm512_load_si512, _mm512_store_si512, PATTERN_512)
-WRITE_LOOPS(avx512_stream, AVX512, __m512i, 64, _mm512_load_si512, _mm512_stream_si512, PATTERN_512)
-WRITE_LOOPS(avx2, AVX2, __m256i, 32, _mm256_load_si256, _mm256_store_si256, PATTERN_256)
-WRITE_LOOPS(avx2_stream, AVX2, __m256i, 32, _mm256_load_si256, _mm256_stream_si256, PATTERN_256)
+#define PATTERN_512 _mm512_set1_epi32(0x3f800000)
+#define PATTERN_256 _mm256_set1_epi32(0x3f800000)
+static const size_t zmm = 64, ymm = 32;
+COPY_LOOP(copy_avx512, AVX512, __m512i, zmm, _mm512_load_si512, _mm512_store_si512)
+COPY_LOOP(copy_avx512_stream, AVX512, __m512i, zmm, _mm512_load_si512, _mm512_stream_si512)
+COPY_LOOP(copy_avx2, AVX2, __m256i, ymm, _mm256_load_si256, _mm256_store_si256)
+COPY_LOOP(copy_avx2_stream, AVX2, __m256i, ymm, _mm256_load_si256, _mm256_stream_si256)
+WRITE_LOOP(write_avx512, AVX512, __m512i, zmm, _mm512_store_si512, PATTERN_512)
+WRITE_LOOP(write_avx512_stream, AVX512, __m512i, zmm, _mm512_stream_si512, PATTERN_512)
+WRITE_LOOP(write_avx2, AVX2, __m256i, ymm, _mm256_store_si256, PATTERN_256)
+WRITE_LOOP(write_avx2_stream, AVX2, __m256i, ymm, _mm256_stream_si256, PATTERN_256)
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 

@@ -51,7 +51,7 @@ struct cpu_rows rows_behind(const struct cpu_call *call, const rapt_tensor *t,
     if (call->a->kv_layout == RAPT_KV_STRIDED) return rows;
     rows.channel_stride = value && pairs ? 2 : 1;
     rows.span = value ? RAPT_KV_BLOCK : pairs ? 2 : 1;
-    rows.span_stride = value ? RAPT_KV_BLOCK * RAPT_KV_BLOCK : RAPT_KV_BLOCK * rows.span;
+    rows.span_stride = RAPT_KV_BLOCK * (value ? (int64_t)RAPT_KV_BLOCK : rows.span);
     return rows;
 }
 

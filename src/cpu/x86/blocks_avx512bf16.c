@@ -200,7 +200,7 @@ static void value_rows(struct value_call *call, int64_t rows, int64_t channels)
 #define CASE(count)                                                                                \
     case count:                                                                                    \
         for (int64_t c = 0; c < channels; c += 64)                                                 \
-            if (count <= 4 && channels - c >= 64) value_tile(call, c, count, 2);                   \
+            if ((count) <= 4 && channels - c >= 64) value_tile(call, c, count, 2);                 \
             else {                                                                                 \
                 value_tile(call, c, count, 1);                                                     \
                 if (channels - c >= 64) value_tile(call, c + 32, count, 1);                        \
