@@ -136,6 +136,22 @@ static_assert(THREADS / K_LANES % 8 == 0 &&
 static_assert(TILE_KV / 4 % (THREADS / V_LANES) == 0 || THREADS / V_LANES % (TILE_KV / 4) == 0,
               "regular items");
 
+/* 16 bytes at tile + more + offset, more being the same in all lanes, both below 2^31. CDNA: a
+ * buffer load adds a scalar to the lane's offset by itself, where a global load takes two
+ * instructions to add it to the base. Its resource is all memory from the tile on; its fourth word:
+ * CDNA3 ISA, "Buffer resource". */
+DEVICE uint4 load_within(const char *tile, uint32_t more, uint32_t offset)
+{
+#if defined(__GFX9__)
+    const int raw_32_bit = 0x00020000;
+    return __builtin_amdgcn_raw_buffer_load_b128(
+        __builtin_amdgcn_make_buffer_rsrc((void *)tile, 0, 0xffffffffu, raw_32_bit), (int)offset,
+        (int)more, 0);
+#else
+    return LOAD(uint4, scalar(tile + more) + offset);
+#endif
+}
+
 DEVICE void request_keys(const struct attention_args *a, const struct work *w, int key,
                          struct source *from, struct staged *to)
 {
@@ -149,7 +165,7 @@ DEVICE void request_keys(const struct attention_args *a, const struct work *w, i
     for (int i = 0; i < K_LOADS; i++) {
         int rows = i * (THREADS / K_LANES) % TILE_KV, pieces = i * (THREADS / K_LANES) / TILE_KV;
         if (has_item(i, K_ITEMS))
-            to->k[i] = LOAD(uint4, scalar(from->k + rows * pitch + pieces * K_LANES * 16) + offset);
+            to->k[i] = load_within(from->k, rows * (uint32_t)pitch + pieces * K_LANES * 16, offset);
     }
     from->k -= TILE_KV * pitch;
 }
@@ -170,9 +186,9 @@ DEVICE void request_values(const struct attention_args *a, const struct work *w,
         if (!has_item(i, V_ITEMS)) continue;
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            to->v[i][j] = LOAD(uint4, scalar(from->v + (v_row(quads) + j * QUAD_STEP) * pitch +
-                                             pieces * V_LANES * 16) +
-                                          offset);
+            to->v[i][j] = load_within(
+                from->v, (v_row(quads) + j * QUAD_STEP) * (uint32_t)pitch + pieces * V_LANES * 16,
+                offset);
     }
     from->v -= TILE_KV * pitch;
 }
