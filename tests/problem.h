@@ -22,8 +22,8 @@
  *   blockN scales=AXES    channels that share an i8 scale (0: all); axes "bht" of the scales (bht)
  *   kv-blocked            K and V of RAPT_KV_BLOCKED: room for a multiple of 32 keys, in use as kv or kvlen say; bhtd
  *   bthd bhtd             memory order (bthd)
- *   neg zero odd chan2    strides: tokens and channels backwards; KV heads repeat; odd padding behind
- *                         each row; every second channel
+ *   neg zero odd pad8 chan2  strides: tokens and channels backwards; KV heads repeat; odd padding behind
+ *                         each row; rows padded to 8 elements; every second channel
  *   huge-stride           elements beyond 2^31, on memory that is touched at the data alone
  *   edge                  tensors end at an unmapped page (host), so that a read past the end faults
  *   normal needles growing falling peaked cancelling constant tiny huge denormal sincos100 integer
@@ -78,6 +78,7 @@ enum problem_stride {
     STRIDE_zero,
     STRIDE_huge,
     STRIDE_odd,
+    STRIDE_pad8,
     STRIDE_chan2
 };
 

@@ -62,6 +62,7 @@ static int64_t lay_out(rapt_tensor *t, const struct problem_line *line, unsigned
         t->stride[axis] = repeats ? 0 : run;
         if (!repeats) run *= t->size[axis];
         if (i == 3 && tricks && line->stride == STRIDE_odd) run += run % 2 ? 2 : 3;
+        if (i == 3 && tricks && line->stride == STRIDE_pad8) run = (run + 7) / 8 * 8;
     }
     for (int i = 0; i < 3 && (role & ROLE_TOKENS) && line->stride == STRIDE_huge; i++) {
         int axis = order[i];

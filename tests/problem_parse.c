@@ -217,6 +217,7 @@ static const struct word words[] = {
     {"zero", take_enum, AT(stride), STRIDE_zero},
     {"huge-stride", take_enum, AT(stride), STRIDE_huge},
     {"odd", take_enum, AT(stride), STRIDE_odd},
+    {"pad8", take_enum, AT(stride), STRIDE_pad8},
     {"chan2", take_enum, AT(stride), STRIDE_chan2},
     {"edge", take_flag, AT(edge), 0},
     {"hidden-nan", take_flag, AT(hidden_nan), 0},

@@ -293,6 +293,7 @@ static __device__ __forceinline__ float4 float4_of(float x, float y, float z, fl
 /* ---- Both ------------------------------------------------------------------------------------ */
 #define DEVICE       static __device__ __forceinline__
 #define UNROLL       _Pragma("unroll")
+#define RARE(x)      __builtin_expect(!!(x), 0)
 #define KERNEL_ENTRY extern "C" __global__
 
 #define LOG2_E 1.4426950408889634f
@@ -449,23 +450,33 @@ DEVICE void store_four(void *base, int64_t dtype, float4 x)
     STORE(uint2, base, h);
 }
 
-/* Eight neighbours of any float type in 16-byte pieces: f32 takes two. */
-DEVICE void load_eight(const void *base, int64_t dtype, float *x)
+/* The 4 or 8 floats of 16 loaded bytes. Loads come first and this after the last of them, so that
+ * they wait together. */
+DEVICE void unpack_16_bytes(uint4 h, int64_t dtype, float *x)
 {
-    if (dtype == DTYPE_f32) {
-        float4 a = LOAD(float4, base), b = LOAD(float4, (const char *)base + 16);
-        x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;
-        x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
-        return;
-    }
-    uint4 h = LOAD(uint4, base);
     uint32_t w[4] = {h.x, h.y, h.z, h.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
+        if (dtype == DTYPE_f32) {
+            x[i] = float_of(w[i]);
+            continue;
+        }
         x[2 * i] = dtype == DTYPE_f16 ? f16_to_f32((uint16_t)w[i]) : float_of(w[i] << 16);
         x[2 * i + 1] =
             dtype == DTYPE_f16 ? f16_to_f32((uint16_t)(w[i] >> 16)) : float_of(w[i] & 0xffff0000u);
     }
+}
+
+/* Eight neighbours of any float type in 16-byte pieces: f32 takes two. */
+DEVICE void load_eight(const void *base, int64_t dtype, float *x)
+{
+    if (dtype == DTYPE_f32) {
+        uint4 low = LOAD(uint4, base), high = LOAD(uint4, (const char *)base + 16);
+        unpack_16_bytes(low, DTYPE_f32, x);
+        unpack_16_bytes(high, DTYPE_f32, x + 4);
+        return;
+    }
+    unpack_16_bytes(LOAD(uint4, base), dtype == DTYPE_f16 ? DTYPE_f16 : DTYPE_bf16, x);
 }
 
 DEVICE void store_eight(void *base, int64_t dtype, const float *x)

@@ -48,7 +48,7 @@ DEVICE float new_value(const struct kv_append_args *a, const struct view *v, con
         second = interleaved ? channel & 1 : channel >= pairs;
     int other = interleaved ? channel ^ 1 : second ? channel - pairs : channel + pairs;
     float y = load_element(row, other * v->stride[3], v->dtype), cosine, sine;
-    struct rope_cut cut = {1, pairs, pairs, pairs, 0};
+    struct rope_cut cut = {1, pairs, pairs, pairs, 0, v->dtype, DTYPE_f32};
     item_angles(&a->rope, &cut, pair, position, &cosine, &sine);
     return second ? y * sine + x * cosine : x * cosine - y * sine;
 }
@@ -85,8 +85,10 @@ DEVICE void append_items(const struct kv_append_args *a, const struct view *from
                          int64_t position)
 {
     for (int item = THREAD % LANES; item < cut->items; item += LANES) {
+        struct rope_piece piece;
         struct rope_values values;
-        load_item(&values, row, from, cut, item);
+        load_item(&piece, row, from, cut, item);
+        unpack_item(&piece, cut, &values);
         if (item < cut->pair_items) {
             float cosine[RUN_MAX], sine[RUN_MAX];
             item_angles(&a->rope, cut, item, position, cosine, sine);

@@ -9,131 +9,139 @@ enum {
     ANGLES = 2048 /* pairs of as many tokens as fit: at least 7 tokens */
 };
 
-/* The angles of tokens first_place ... of all sequences in a row (place = batch * tokens + token).
- */
-struct angle_table {
+/* What the block needs of some neighbouring places (place = batch * tokens + token): their angles,
+ * and where their first heads begin, in bytes from the start of x and out. */
+struct place_table {
     float cosine[ANGLES], sine[ANGLES];
-};
+    int64_t x[TILE_Q], out[TILE_Q];
+} __attribute__((aligned(16)));
 
-struct rope_row {
-    int b, token, head;
-};
-
-DEVICE struct rope_row rope_row_of(const struct rope_args *a, int64_t row)
+DEVICE int64_t position_of(const struct rope_args *a, int b, int token)
 {
-    struct rope_row r;
-    int64_t place = quotient(row, a->heads);
-    r.head = (int)(row - place * a->heads);
-    r.b = (int)quotient(place, a->tokens);
-    r.token = (int)(place - (int64_t)r.b * a->tokens);
-    return r;
+    return a->position.data ? load_index(&a->position, b, token) : token;
 }
 
-DEVICE void next_row(const struct rope_args *a, struct rope_row *r)
-{
-    if (++r->head < a->heads) return;
-    r->head = 0;
-    if (++r->token < a->tokens) return;
-    r->token = 0;
-    r->b++;
-}
-
-DEVICE int64_t position_of(const struct rope_args *a, const struct rope_row *r)
-{
-    return a->position.data ? load_index(&a->position, r->b, r->token) : r->token;
-}
-
-/* The angles of `count` tokens from first_place on. */
-DEVICE void fill_angles(const struct rope_args *a, int64_t first_place, int count,
-                        struct angle_table *table)
+/* The angles and addresses of `count` places from first on. */
+DEVICE void fill_places(const struct rope_args *a, int64_t first, int count,
+                        struct place_table *table)
 {
     int pairs = a->rotary / 2;
+#pragma unroll 1
+    for (int i = THREAD; i < count; i += THREADS) {
+        int64_t b = quotient(first + i, a->tokens), token = first + i - b * a->tokens;
+        table->x[i] =
+            (b * a->x.stride[0] + token * a->x.stride[2]) * dtype_bytes(a->x.dtype);
+        table->out[i] =
+            (b * a->out.stride[0] + token * a->out.stride[2]) * dtype_bytes(a->out.dtype);
+    }
+#pragma unroll 1
     for (int i = THREAD; i < count * pairs; i += THREADS) {
-        int64_t place = first_place + i / pairs;
-        struct rope_row r = {(int)quotient(place, a->tokens), 0, 0};
-        r.token = (int)(place - (int64_t)r.b * a->tokens);
-        struct angle t = pair_angle(a, i % pairs, position_of(a, &r));
+        int64_t place = first + i / pairs, b = quotient(place, a->tokens);
+        struct angle t =
+            pair_angle(a, i % pairs, position_of(a, (int)b, (int)(place - b * a->tokens)));
         table->cosine[i] = t.cosine;
         table->sine[i] = t.sine;
     }
 }
 
-/* Rows first ... end - 1, one item of each; their tokens are in the table from first_place on. */
-DEVICE void turn_rows(const struct rope_args *a, const struct rope_cut *cut, int item,
-                      int64_t first, int64_t end, int64_t first_place,
-                      const struct angle_table *table)
+/* The angles of an item's pairs: 16 bytes at a time where they come in runs. */
+DEVICE void load_angles(const float *from, int run, float *to)
 {
-    struct rope_row at = rope_row_of(a, first);
-    for (int64_t row = first; row < end; row += AT_ONCE) {
-        struct rope_values values[AT_ONCE];
-        struct rope_row place[AT_ONCE];
+    if (run == 1) to[0] = from[0];
+#pragma unroll
+    for (int i = 0; i < run / 4; i++) {
+        float4 four = ((const float4 *)from)[i];
+        to[4 * i] = four.x, to[4 * i + 1] = four.y, to[4 * i + 2] = four.z, to[4 * i + 3] = four.w;
+    }
+}
+
+/* One item of the rows first, first + step, ... below end, counted from head 0 of the table's first
+ * place. */
+DEVICE void turn_rows(const struct rope_args *a, const struct rope_cut *cut, int item, int first,
+                      int end, int step, const struct place_table *table)
+{
+#pragma unroll 1
+    for (int row = first; row < end; row += AT_ONCE * step) {
+        struct rope_piece pieces[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            place[i] = at;
-            if (row + i < end)
-                load_item(&values[i], element_at(&a->x, at.b, at.head, at.token, 0), &a->x, cut,
-                          item);
-            next_row(a, &at);
+            int at = smaller(row + i * step, end - 1), place = (uint32_t)at / (uint32_t)a->heads,
+                head = at - place * a->heads;
+            const char *x = (const char *)a->x.data + table->x[place];
+            load_item(&pieces[i], x + head * a->x.stride[1] * dtype_bytes(cut->in), &a->x, cut,
+                      item);
         }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            if (row + i >= end) break;
-            const struct rope_row *r = &place[i];
+            int at = row + i * step, place = (uint32_t)at / (uint32_t)a->heads,
+                head = at - place * a->heads;
+            if (at >= end) break;
+            struct rope_values values;
+            unpack_item(&pieces[i], cut, &values);
             if (item < cut->pair_items) {
-                int token = (int)((int64_t)r->b * a->tokens + r->token - first_place),
-                    angle = token * cut->pairs + item * cut->run;
-                turn_item(&values[i], cut, table->cosine + angle, table->sine + angle);
+                float cosine[RUN_MAX], sine[RUN_MAX];
+                int angle = place * cut->pairs + item * cut->run;
+                load_angles(table->cosine + angle, cut->run, cosine);
+                load_angles(table->sine + angle, cut->run, sine);
+                turn_item(&values, cut, cosine, sine);
             }
-            store_item(&values[i], element_at(&a->out, r->b, r->head, r->token, 0), &a->out, cut,
+            char *out = (char *)a->out.data + table->out[place];
+            store_item(&values, out + head * a->out.stride[1] * dtype_bytes(cut->out), &a->out, cut,
                        item);
         }
     }
 }
 
-/* Rows first ... end - 1 of the block, in as many groups of neighbours as there are threads for. */
-DEVICE void turn_groups(const struct rope_args *a, const struct rope_cut *cut, int64_t first,
-                        int64_t end, int64_t first_place, const struct angle_table *table)
+/* Rows first ... end - 1, counted as above: neighbouring threads take the items of a row, then the
+ * next row. */
+DEVICE void turn_groups(const struct rope_args *a, const struct rope_cut *cut, int first, int end,
+                        const struct place_table *table)
 {
-    int rows = (int)(end - first), groups = larger(1, THREADS / cut->items),
-        group = THREAD / cut->items;
-    int each = (rows + groups - 1) / groups, start = group * each;
-    if (cut->items > THREADS) {
-        for (int item = THREAD; item < cut->items; item += THREADS)
-            turn_rows(a, cut, item, first, end, first_place, table);
-    } else if (group < groups && start < rows) {
-        turn_rows(a, cut, THREAD - group * cut->items, first + start,
-                  first + smaller(rows, start + each), first_place, table);
+    int groups = larger(1, THREADS / cut->items), group = THREAD / cut->items;
+    if (cut->items <= THREADS) {
+        if (group < groups)
+            turn_rows(a, cut, THREAD - group * cut->items, first + group, end, groups, table);
+        return;
     }
+    for (int item = THREAD; item < cut->items; item += THREADS)
+        turn_rows(a, cut, item, first, end, 1, table);
 }
 
 DEVICE void rope_block(const struct rope_args *a, const struct rope_cut *cut,
-                       struct angle_table *table)
+                       struct place_table *table)
 {
     int64_t rows = (int64_t)a->batch * a->heads * a->tokens, start = (int64_t)BLOCK_X * TILE_Q;
     int64_t end = rows - start < TILE_Q ? rows : start + TILE_Q;
     int64_t place = quotient(start, a->heads), last = quotient(end - 1, a->heads);
-    int most = cut->pairs ? ANGLES / cut->pairs : TILE_Q;
+    int most = cut->pairs ? smaller(TILE_Q, ANGLES / cut->pairs) : TILE_Q;
     for (; place <= last; place += most) {
-        int64_t after = place + most <= last ? place + most : last + 1,
-                first_row = place * a->heads, last_row = after * a->heads;
+        int64_t zero = place * a->heads, begin = start > zero ? start : zero;
+        int count = (int)(last + 1 - place < most ? last + 1 - place : most);
+        int64_t stop = zero + (int64_t)count * a->heads;
         block_barrier();
-        fill_angles(a, place, (int)(after - place), table);
+        fill_places(a, place, count, table);
         block_barrier();
-        turn_groups(a, cut, first_row > start ? first_row : start, last_row < end ? last_row : end,
-                    place, table);
+        turn_groups(a, cut, (int)(begin - zero), (int)((stop < end ? stop : end) - zero), table);
     }
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct rope_args args)
 {
-    __shared__ struct angle_table table;
+    __shared__ struct place_table table;
     const struct rope_args *a = ARGUMENT(rope_args, args);
     struct rope_cut cut = rope_cut_of(&a->x, &a->out, a->channels, a->rotary, a->interleaved);
-    if (cut.run == 8) {
-        cut.run = 8; /* constants, so that each copy is unrolled for its run */
+    /* Constants, so that each copy is unrolled for its run and converts without asking. */
+    if (cut.run == 8 && cut.in == DTYPE_bf16) {
+        cut.run = 8;
+        cut.in = cut.out = DTYPE_bf16;
+        rope_block(a, &cut, &table);
+    } else if (cut.run == 8) {
+        cut.run = 8;
+        cut.in = cut.out = DTYPE_f16;
         rope_block(a, &cut, &table);
     } else if (cut.run == 4) {
         cut.run = 4;
+        cut.in = cut.out = DTYPE_f32;
         rope_block(a, &cut, &table);
     } else {
         cut.run = 1;

@@ -12,18 +12,19 @@ enum { RUN_MAX = 8 };
 struct rope_cut {
     int run, pair_items, items;
     int pairs, interleaved;
+    int64_t in, out; /* dtypes */
 };
 
-/* run is 1 unless every piece of a row is whole and aligned in both views. */
+/* run is 1 unless every piece of a row is whole and aligned in both views, of one dtype. */
 DEVICE struct rope_cut rope_cut_of(const struct view *from, const struct view *to, int channels,
                                    int rotary, int interleaved)
 {
-    int wide = from->dtype == DTYPE_f32, run = wide ? 4 : 8;
-    if (wide != (to->dtype == DTYPE_f32) || to->dtype == DTYPE_i8 || !runs_aligned(from, run) ||
-        !runs_aligned(to, run) || channels % run || rotary % (2 * run))
+    int run = from->dtype == DTYPE_f32 ? 4 : 8;
+    if (from->dtype != to->dtype || !runs_aligned(from, run) || !runs_aligned(to, run) ||
+        channels % run || rotary % (2 * run))
         run = 1;
     struct rope_cut cut = {run, rotary / 2 / run, rotary / 2 / run + (channels - rotary) / run,
-                           rotary / 2, interleaved};
+                           rotary / 2, interleaved, from->dtype, to->dtype};
     return cut;
 }
 
@@ -33,21 +34,35 @@ struct rope_values {
     float x[RUN_MAX], y[RUN_MAX];
 };
 
+/* An item as it lies in memory: of pairs, x and y are the first and the second ones; of copied
+ * channels, x. 16 bytes each, or with run 1 the bits of one f32 in x.x and y.x. */
+struct rope_piece {
+    uint4 x, y;
+};
+
 /* One element or a whole run: the row's cut says which. */
-DEVICE void load_piece(float *x, const char *row, const struct view *v, int channel, int run)
+DEVICE uint4 load_piece(const char *row, const struct view *v, int channel,
+                        const struct rope_cut *cut)
 {
-    const char *from = row + channel * v->stride[3] * dtype_bytes(v->dtype);
-    if (run == 1) x[0] = load_element(from, 0, v->dtype);
-    else if (v->dtype == DTYPE_f32) load_run(x, from, DTYPE_f32, 4, 4, 0);
-    else load_eight(from, v->dtype, x);
+    const char *from = row + channel * v->stride[3] * dtype_bytes(cut->in);
+    if (cut->run > 1) return LOAD(uint4, from);
+    uint4 one = {bits_of(load_element(from, 0, cut->in)), 0, 0, 0};
+    return one;
 }
 
-DEVICE void store_piece(char *row, const struct view *v, int channel, int run, const float *x)
+DEVICE void unpack_piece(uint4 piece, const struct rope_cut *cut, float *x)
 {
-    char *to = row + channel * v->stride[3] * dtype_bytes(v->dtype);
-    if (run == 1) store_element(to, 0, v->dtype, x[0]);
-    else if (v->dtype == DTYPE_f32) store_run(to, DTYPE_f32, 4, 4, x);
-    else store_eight(to, v->dtype, x);
+    if (cut->run == 1) x[0] = float_of(piece.x);
+    else unpack_16_bytes(piece, cut->run == 4 ? DTYPE_f32 : cut->in, x);
+}
+
+DEVICE void store_piece(char *row, const struct view *v, int channel, const struct rope_cut *cut,
+                        const float *x)
+{
+    char *to = row + channel * v->stride[3] * dtype_bytes(cut->out);
+    if (cut->run == 1) store_element(to, 0, cut->out, x[0]);
+    else if (cut->run == 4) store_run(to, DTYPE_f32, 4, 4, x);
+    else store_eight(to, cut->out == DTYPE_f16 ? DTYPE_f16 : DTYPE_bf16, x);
 }
 
 /* Channel of the first element of an item. */
@@ -57,22 +72,34 @@ DEVICE int item_channel(const struct rope_cut *cut, int item)
     return item * cut->run * (cut->interleaved ? 2 : 1);
 }
 
-DEVICE void load_item(struct rope_values *r, const char *row, const struct view *v,
+/* The second half of a pair's item: half a row behind, or the next run. */
+DEVICE int second_channel(const struct rope_cut *cut, int item)
+{
+    return item_channel(cut, item) + (cut->interleaved ? cut->run : cut->pairs);
+}
+
+/* Only loads, so that those of several items are on their way together. */
+DEVICE void load_item(struct rope_piece *r, const char *row, const struct view *v,
                       const struct rope_cut *cut, int item)
 {
-    int channel = item_channel(cut, item), pairs = item < cut->pair_items;
-    load_piece(r->x, row, v, channel, cut->run);
-    if (pairs)
-        load_piece(r->y, row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run);
+    uint4 none = {0, 0, 0, 0};
+    r->x = load_piece(row, v, item_channel(cut, item), cut);
+    r->y = none;
+    if (item < cut->pair_items) r->y = load_piece(row, v, second_channel(cut, item), cut);
+}
+
+DEVICE void unpack_item(const struct rope_piece *piece, const struct rope_cut *cut,
+                        struct rope_values *r)
+{
+    unpack_piece(piece->x, cut, r->x);
+    unpack_piece(piece->y, cut, r->y);
 }
 
 DEVICE void store_item(const struct rope_values *r, char *row, const struct view *v,
                        const struct rope_cut *cut, int item)
 {
-    int channel = item_channel(cut, item), pairs = item < cut->pair_items;
-    store_piece(row, v, channel, cut->run, r->x);
-    if (pairs)
-        store_piece(row, v, channel + (cut->interleaved ? cut->run : cut->pairs), cut->run, r->y);
+    store_piece(row, v, item_channel(cut, item), cut, r->x);
+    if (item < cut->pair_items) store_piece(row, v, second_channel(cut, item), cut, r->y);
 }
 
 struct angle {
