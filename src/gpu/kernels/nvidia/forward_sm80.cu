@@ -4,30 +4,46 @@
  * Dao 2023). */
 #include "nvidia/mma_forward.h"
 
+#ifndef BLOCKS
+#define BLOCKS 2 /* of a multiprocessor */
+#endif
+
 enum { SECTION = 16 }; /* heads whose K and V share the L2 cache at a time; see place_of_block */
 
-/* All keys of the tile, last to first: the masked ones come first. careful: values may be NaN or
- * infinite. */
+DEVICE int last_tile(const struct work *w)
+{
+    return (w->end_key - 1) / TILE_KV * TILE_KV;
+}
+
+/* All keys of the tile, last to first: the masked ones come first. The last tile of K is on its
+ * way. careful: values may be NaN or infinite. */
 DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc,
                       int careful)
 {
-    int key = (w->end_key - 1) / TILE_KV * TILE_KV;
-    load_keys(a, w, key);
+    int paged = FEATURES && a->page_table.data;
 #pragma unroll 1
-    for (; key >= w->first_key; key -= TILE_KV) {
+    for (int key = last_tile(w); key >= w->first_key; key -= TILE_KV) {
         float s[RT][NT][4];
         uint32_t p[RT][NT / 2][4];
+        int more = key > w->first_key, spread_k = SPREAD && a->channels == D && !paged,
+            spread_v = SPREAD && a->v_channels == D && !paged && key + TILE_KV <= w->seq.kv_length;
+        struct copies v = copies_of(v_tile(), w->v, a->v.stride[2] * 2, key, spread_v);
         copies_wait();
         block_barrier();
-        load_values(a, w, key);
-        scores(s);
+        if (!spread_v) load_values(a, w, key);
+        scores(s, &v);
+        copies_commit();
         if (FEATURES) change_scores(s, a, w, key);
         if (FEATURES && a->mask.data) mask_by_tensor(s, a, w, key);
         if (has_hidden(a, w, key)) mask_scores(s, a, w, key);
+        struct copies k =
+            copies_of(k_tile(), w->k, a->k.stride[2] * 2, key - TILE_KV, more && spread_k);
         copies_wait();
         block_barrier();
-        if (key > w->first_key) load_keys(a, w, key - TILE_KV);
-        softmax_step(acc, s, p, FEATURES ? w->scale_log2 : a->scale_log2);
+        if (more && !spread_k) load_keys(a, w, key - TILE_KV);
+        if (SPREAD && EARLY_K) copy_some(&k, COPIES); /* here, for want of registers */
+        softmax_step(acc, s, p, FEATURES ? w->scale_log2 : a->scale_log2, &k);
+        copies_commit();
         if (careful) take_special_values(a, w, acc, key);
         add_values(acc, p);
     }
@@ -40,44 +56,85 @@ DEVICE void load_queries(const struct attention_args *a, const struct work *w)
               a->q.stride[2] * 2, w->first_query, w->seq.q_length, a->channels);
 }
 
-/* One tile of one head. The result of a pass that is not finite is computed once more, with care.
- */
+/* The tile anew, for a result that is not finite. A function of its own, so that neither its
+ * registers nor its length are the common path's. */
+static __device__ __noinline__ void repeat_with_care(const struct attention_args *a,
+                                                     const struct work *w)
+{
+    struct accumulator acc;
+    load_keys(a, w, last_tile(w));
+    start(a, w, &acc);
+    walk_keys(a, w, &acc, 1);
+    store_results(a, w, &acc);
+}
+
+/* One tile of one head; its queries and its last tile of K are on their way. */
 DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
 {
     struct accumulator acc;
-    int careful = 0;
-    if (w->end_key > w->first_key) load_queries(a, w);
-#pragma unroll 1
-    do {
-        start(a, w, &acc);
-        if (w->end_key > w->first_key) walk_keys(a, w, &acc, careful);
-    } while (!careful++ && __syncthreads_or(!result_is_finite(&acc)));
+    start(a, w, &acc);
+    if (w->end_key > w->first_key) {
+        walk_keys(a, w, &acc, 0);
+        if (__syncthreads_or(!result_is_finite(&acc))) {
+            repeat_with_care(a, w);
+            return;
+        }
+    }
     store_results(a, w, &acc);
+}
+
+/* The same with one loop for both passes: half the code, for the kernels that are large as it is. */
+DEVICE void forward_tile_compact(const struct attention_args *a, const struct work *w)
+{
+    struct accumulator acc;
+    int careful = 0, some = w->end_key > w->first_key;
+#pragma unroll 1
+    for (;;) {
+        start(a, w, &acc);
+        if (some) walk_keys(a, w, &acc, careful);
+        if (careful || !__syncthreads_or(!result_is_finite(&acc))) break;
+        careful = 1;
+        if (some) load_keys(a, w, last_tile(w));
+    }
+    store_results(a, w, &acc);
+}
+
+/* Every thread knows the work while it starts the loads; then it lies in shared memory. */
+DEVICE void begin(const struct attention_args *a, struct work *work, int b, int head, int tile)
+{
+    struct work own = work_of(a, b, head, tile);
+    if (THREAD == 0) *work = own;
+    if (own.first_query >= own.seq.q_length) return;
+    if (own.end_key > own.first_key) {
+        load_queries(a, &own);
+        load_keys(a, &own, last_tile(&own));
+    }
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, 2) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     struct work *work = (struct work *)((char *)shared_memory + SHARED_BYTES - WORK_BYTES);
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    if (THREAD == 0) {
-        int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
-        struct tile_place at = place_of_block(tiles, smaller(a->q_heads, GRID_LIMIT),
-                                              smaller(a->batch, GRID_LIMIT), SECTION);
-        *work = work_of(a, at.z, at.y, at.tile);
-    }
-    block_barrier();
+    int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
+    struct tile_place at = {BLOCK_X, BLOCK_Y, BLOCK_Z};
+    if (a->window_right < a->kv_tokens) /* tiles differ in length */
+        at = place_of_block(tiles, smaller(a->q_heads, GRID_LIMIT), smaller(a->batch, GRID_LIMIT),
+                            SECTION);
 #pragma unroll 1
-    while (work->b < a->batch) { /* more than one round only past the largest grid */
-        if (work->first_query < work->seq.q_length) forward_tile(a, work);
+    for (;;) {
+        begin(a, work, at.z, at.y, at.tile);
         block_barrier();
-        if (THREAD == 0) {
-            int more_heads = work->head + GRID_LIMIT < a->q_heads,
-                tile = work->first_query / TILE_Q;
-            int b = more_heads ? work->b : work->b + GRID_LIMIT,
-                head = more_heads ? work->head + GRID_LIMIT : work->head % GRID_LIMIT;
-            if (b < a->batch) *work = work_of(a, b, head, tile);
-            else work->b = b;
+        if (work->first_query < work->seq.q_length) {
+            if (FEATURES) forward_tile_compact(a, work);
+            else forward_tile(a, work);
         }
+        if (a->q_heads <= GRID_LIMIT && a->batch <= GRID_LIMIT) return;
+        /* More rounds past the largest grid. */
+        int more_heads = work->head + GRID_LIMIT < a->q_heads;
+        at.tile = work->first_query / TILE_Q;
+        at.z = more_heads ? work->b : work->b + GRID_LIMIT;
+        at.y = more_heads ? work->head + GRID_LIMIT : work->head % GRID_LIMIT;
+        if (at.z >= a->batch) return;
         block_barrier();
     }
 }

@@ -20,6 +20,15 @@ DEVICE void copy_async(uint32_t to, const void *from, int bytes)
                  : "memory");
 }
 
+/* 16 bytes where on is not 0; no branch, for the code around it to be scheduled as one. */
+DEVICE void copy_async_if(uint32_t to, const void *from, int on)
+{
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %2, 0;"
+                 " @p cp.async.cg.shared.global [%0], [%1], 16;}" ::"r"(to),
+                 "l"(from), "r"(on)
+                 : "memory");
+}
+
 DEVICE void copies_commit(void)
 {
     asm volatile("cp.async.commit_group;" ::: "memory");

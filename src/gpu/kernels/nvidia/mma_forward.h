@@ -32,6 +32,10 @@ enum {
 };
 static_assert(D == DV && D % 32 == 0 && TILE_Q % (16 * WARPS) == 0 && TILE_KV % 16 == 0,
               "tile sizes");
+#define SPREAD (THREADS % (D / 8) == 0 && !(FEATURES && D > 128)) /* see struct copies */
+enum { COPIES = TILE_KV * PIECES / THREADS, EARLY_K = RT > 1 || FEATURES };
+static_assert(!SPREAD || (COPIES % 2 == 0 && COPIES <= D / 8 && (EARLY_K || COPIES <= 2 * NT)),
+              "room for the copies of a tile");
 static_assert(SHARED_BYTES == (TILE_Q + 2 * TILE_KV) * PITCH + WORK_BYTES,
               "Q, K and V, then struct work");
 
@@ -139,6 +143,35 @@ DEVICE void load_rows(uint32_t to, int count, const char *base, int64_t row_byte
 #endif
 }
 
+/* Whole tiles of K and V are copied a few pieces at a time, between products and exponentials: a
+ * burst would hold up the reads of the other warps. on: 0 for a tile that load_rows has to take. */
+struct copies {
+    uint32_t to;
+    const char *from;
+    int64_t step;
+    int on;
+};
+
+DEVICE struct copies copies_of(uint32_t to, const char *base, int64_t row_bytes, int first_row,
+                               int on)
+{
+    int row = fresh(THREAD) / PIECES, piece = fresh(THREAD) % PIECES;
+    struct copies c = {to + row * PITCH + piece * 16,
+                       base + (first_row + row) * row_bytes + piece * 16,
+                       THREADS / PIECES * row_bytes, on};
+    return c;
+}
+
+DEVICE void copy_some(struct copies *c, int count)
+{
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+        copy_async_if(c->to, c->from, c->on);
+        c->to += THREADS / PIECES * PITCH;
+        c->from += c->step;
+    }
+}
+
 DEVICE void load_pages(uint32_t to, const struct attention_args *a, const struct view *v,
                        const struct work *w, int first_row, int channels)
 {
@@ -176,8 +209,8 @@ DEVICE void load_values(const struct attention_args *a, const struct work *w, in
 
 /* ---- Scores ---------------------------------------------------------------------------------- */
 
-/* s = Q K^T of this warp's rows and all keys of the tile. */
-DEVICE void scores(float (*s)[NT][4])
+/* s = Q K^T of this warp's rows and all keys of the tile; copies go out in the first half. */
+DEVICE void scores(float (*s)[NT][4], struct copies *copies)
 {
     int thread = fresh(THREAD), lane = thread % 32;
     uint32_t q = q_tile() + (thread / 32 * RT * 16 + lane % 16) * PITCH + lane / 16 * 16;
@@ -191,6 +224,7 @@ DEVICE void scores(float (*s)[NT][4])
         uint32_t x[RT][4];
 #pragma unroll
         for (int i = 0; i < RT; i++) load_matrices(x[i], q + i * 16 * PITCH + c * 32);
+        if (SPREAD && c < COPIES / 2) copy_some(copies, 2);
 #pragma unroll
         for (int n = 0; n < NT / 2; n++) {
             uint32_t y[4];
@@ -342,7 +376,7 @@ DEVICE float scale_far_scores(const struct accumulator *acc, float (*s)[NT][4], 
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
         far |= (acc->m[r] > FAR || acc->m[r] < -FAR) && acc->m[r] != -INFINITY;
-    if (!__any_sync(~0u, far)) return scale;
+    if (!RARE(__any_sync(~0u, far))) return scale;
 #pragma unroll
     for (int i = 0; i < RT; i++)
 #pragma unroll
@@ -353,9 +387,10 @@ DEVICE float scale_far_scores(const struct accumulator *acc, float (*s)[NT][4], 
 }
 
 /* Scores become weights p = exp2(scale * s - m), rounded to DTYPE and in the layout of a product's
- * first operand, which is that of the scores in pairs; the sums take the unrounded ones. */
+ * first operand, which is that of the scores in pairs; the sums take the unrounded ones. Copies go
+ * out on the way. */
 DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*p)[NT / 2][4],
-                         float scale)
+                         float scale, struct copies *copies)
 {
     float m[ROWS];
     int unusual = 0;
@@ -368,7 +403,7 @@ DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*
         m[r] *= scale;
         unusual |= m[r] > acc->m[r] + KEEP || m[r] < -FAR || m[r] > FAR;
     }
-    if (__any_sync(~0u, unusual)) {
+    if (RARE(__any_sync(~0u, unusual))) {
         raise_maximum(acc, m);
         scale = scale_far_scores(acc, s, scale);
     }
@@ -382,6 +417,7 @@ DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*
             acc->l[r] += x;
             acc->l[r] += y;
             p[r / 2][n / 2][n % 2 * 2 + r % 2] = pack(x, y);
+            if (SPREAD && !EARLY_K && r * NT + n < COPIES) copy_some(copies, 1);
         }
     }
 }
@@ -414,7 +450,7 @@ DEVICE void start(const struct attention_args *a, const struct work *w, struct a
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         acc->m[r] = sink;
-        acc->l[r] = sink != -INFINITY && THREAD % 4 == 0 ? 1 : 0;
+        acc->l[r] = sink != -INFINITY && fresh(THREAD) % 4 == 0 ? 1 : 0;
     }
 #pragma unroll
     for (int i = 0; i < RT; i++)
@@ -460,7 +496,7 @@ DEVICE void take_special_values(const struct attention_args *a, const struct wor
         }
     }
     block_barrier();
-    for (int i = THREAD; i < TILE_KV * D; i += THREADS) {
+    for (int i = fresh(THREAD); i < TILE_KV * D; i += THREADS) {
         uint16_t *h = (uint16_t *)(v + i / D * PITCH) + i % D;
         if (!element_is_finite(*h)) *h = 0;
     }
@@ -469,17 +505,24 @@ DEVICE void take_special_values(const struct attention_args *a, const struct wor
 
 DEVICE int result_is_finite(const struct accumulator *acc)
 {
-    int finite = 1;
+    float nothing[4] = {0, 0, 0, 0}; /* 0 * x is NaN for an x that is not finite */
 #pragma unroll
     for (int i = 0; i < RT; i++)
 #pragma unroll
         for (int c = 0; c < CT; c++)
 #pragma unroll
-            for (int h = 0; h < 4; h++) finite &= is_finite(acc->o[i][c][h]);
-    return finite;
+            for (int h = 0; h < 4; h++) nothing[h] = fused(acc->o[i][c][h], 0, nothing[h]);
+    return nothing[0] + nothing[1] + nothing[2] + nothing[3] == 0;
 }
 
 /* ---- Store ----------------------------------------------------------------------------------- */
+
+/* One piece of a row whose last channels are not all there. */
+DEVICE void store_narrow(char *to, const char *from, int channels)
+{
+    for (int c = 0; c < channels; c++)
+        ((uint16_t *)to)[c] = ((const uint16_t *)from)[c];
+}
 
 /* Rows of the warp go out through the memory of its own Q rows, 16 bytes at a time. */
 DEVICE void store_packed(const struct attention_args *a, const struct work *w,
@@ -500,16 +543,13 @@ DEVICE void store_packed(const struct attention_args *a, const struct work *w,
         count = smaller(RT * 16, w->seq.q_length - first);
     char *to = element_at(&a->out, w->seq.q_batch, w->head, w->seq.q_start + first, 0);
 #pragma unroll 4
-    for (int i = THREAD % 32; i < count * PIECES; i += 32) {
+    for (int i = fresh(THREAD) % 32; i < count * PIECES; i += 32) {
         int row = i / PIECES, piece = i % PIECES;
         const char *from = rows + row * PITCH + piece * 16;
         char *at = to + row * a->out.stride[2] * 2 + piece * 16;
-        if (piece * 8 + 8 <= a->v_channels) {
-            *(uint4 *)at = *(const uint4 *)from;
-        } else {
-            for (int c = piece * 8; c < a->v_channels; c++, at += 2, from += 2)
-                *(uint16_t *)at = *(const uint16_t *)from;
-        }
+        if (RARE(piece * 8 + 8 > a->v_channels))
+            store_narrow(at, from, a->v_channels - piece * 8);
+        else *(uint4 *)at = *(const uint4 *)from;
     }
 }
 
