@@ -1,9 +1,16 @@
 # check_gpu.mk: the tests that need a GPU; on a machine without one they skip with one line.
 #   make check-gpu            problems.def with every kernel that serves, end-to-end tests, graphs, streams and threads
 #   make check-gpu-sanitize   compute-sanitizer's memcheck and racecheck over the subset below
+# The oracle on the CPU takes most of the time: the problems go in PARTS to as many programs, which run at once.
+PARTS     := $(shell seq 0 15)
+GPU_PARTS := $(PARTS:%=$(B)/tests/conformance.part%.t)
 GPU_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/conformance/*.c tests/e2e/*.c))
-check-gpu: all $(GPU_TESTS)
-	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all $(PROVE) $(GPU_TESTS)
+$(GPU_PARTS): $(B)/tests/conformance.part%.t: $(B)/tests/conformance/conformance mk/check_gpu.mk
+	printf '#!/bin/sh\nRAPT_TEST_PART=%s RAPT_TEST_PARTS=$(words $(PARTS)) exec $(abspath $<)\n' $* > $@
+	chmod +x $@
+check-gpu: all $(GPU_TESTS) $(GPU_PARTS)
+	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove -j $$(nproc) --exec '' --trap --timer \
+	    $(filter-out %/conformance/conformance,$(GPU_TESTS)) $(GPU_PARTS)
 
 # One problem of each kind that a kernel handles by code of its own. API errors are not reported: asking the driver whether a
 # pointer is the host's is answered by one.

@@ -4,6 +4,7 @@
  *   RAPT_TEST_FILTER   comma list of name patterns with * and ?; !pattern excludes
  *   RAPT_TEST_SIZE     largest size class of the named problems (default 2)
  *   RAPT_TEST_KERNELS  best (default), or all: every kernel that takes the problem, each by name
+ *   RAPT_TEST_PART     with RAPT_TEST_PARTS N: every Nth problem, counted from this one
  *   RAPT_TEST_BUDGET   millions of multiply-adds for the oracle per problem (60), else rows are sampled
  *   RAPT_TEST_VERBOSE  set: the worst fraction of the bound of each problem, on stderr */
 #ifndef RAPT_TESTS_DEVICES_H

@@ -64,6 +64,8 @@ static void test_problem(void **state)
     if (!problem_build(&line, problem, error, sizeof error)) fail_msg("%s", error);
     assert_int_equal(problem_upload(problem, run->device, &there), RAPT_OK);
     rapt_status status = problem_run(&there, line.op, NULL);
+    bool refused = status == RAPT_UNSUPPORTED && run->kernel &&
+                   strstr(rapt_last_error(), "is not 16-byte aligned");
     if (line.kv_blocked && status == RAPT_UNSUPPORTED && is_gpu(run->device)) {
         assert_non_null(strstr(rapt_last_error(), "kv_layout is blocked"));
         problem_device_free(&there);
@@ -71,28 +73,34 @@ static void test_problem(void **state)
         free(problem);
         return;
     }
-    if (status) fail_msg("%s: %s: %s", line.text, rapt_status_text(status), rapt_last_error());
+    if (status && !refused)
+        fail_msg("%s: %s: %s", line.text, rapt_status_text(status), rapt_last_error());
     if (problem_download(&there, problem)) fail_msg("%s", rapt_last_error());
-    check_result(problem);
+    if (!refused) check_result(problem); /* a plan does not know the addresses yet */
     problem_device_free(&there);
     problem_free(problem);
     free(problem);
 }
 
-/* Whether the kernel takes the problem: it is not a test of kernels that refuse it. */
-static bool is_served(const struct named_problem *named, rapt_device *device, const char *kernel)
+/* The problem, for asking kernels whether they serve it; problem_free, then free. */
+static struct problem_instance *instance_of(const struct named_problem *named)
 {
     static struct problem_line line;
     char error[256];
     struct problem_instance *problem = malloc(sizeof *problem);
+    if (!problem || !problem_parse(named->line, &line, error, sizeof error) ||
+        !problem_build(&line, problem, error, sizeof error))
+        abort();
+    return problem;
+}
+
+/* Whether the kernel takes the problem: it is not a test of kernels that refuse it. */
+static bool is_served(struct problem_instance *problem, rapt_device *device, const char *kernel)
+{
     rapt_plan *plan = NULL;
-    if (!problem_parse(named->line, &line, error, sizeof error) || !problem) abort();
-    snprintf(line.kernel, sizeof line.kernel, "%s", kernel);
-    if (!problem_build(&line, problem, error, sizeof error)) abort();
+    problem->args.forward.kernel = kernel;
     bool refused = rapt_plan_create(&plan, device, &problem->args.forward) == RAPT_UNSUPPORTED;
     rapt_plan_destroy(&plan);
-    problem_free(problem);
-    free(problem);
     return !refused;
 }
 
@@ -114,18 +122,40 @@ static int kernels_of(const struct test_devices *devices, int index, const char 
     return count;
 }
 
-static void add_run(struct run *runs, struct CMUnitTest *tests, size_t *count,
-                    const struct named_problem *named, const struct test_devices *devices,
-                    int device, const char *kernel)
+/* What runs, and what cmocka makes of it. */
+struct suite {
+    struct test_devices devices;
+    struct run *runs;
+    struct CMUnitTest *tests;
+    size_t count;
+    int64_t part, parts; /* this program takes every parts-th problem */
+};
+
+static void add_run(struct suite *suite, const struct named_problem *named, int device,
+                    const char *kernel)
 {
-    struct run *run = &runs[*count];
+    struct run *run = &suite->runs[suite->count];
     char label[32];
-    bool forward = !strncmp(named->line, "forward", 7);
-    if (kernel && (!forward || !is_served(named, devices->device[device], kernel))) return;
-    *run = (struct run){.named = named, .device = devices->device[device], .kernel = kernel};
-    test_device_label(&devices->info[device], label);
+    *run = (struct run){.named = named, .device = suite->devices.device[device], .kernel = kernel};
+    test_device_label(&suite->devices.info[device], label);
     snprintf(run->name, sizeof run->name, "%s on %s %s", named->name, label, kernel ? kernel : "");
-    tests[(*count)++] = (struct CMUnitTest){run->name, test_problem, NULL, NULL, run};
+    suite->tests[suite->count++] = (struct CMUnitTest){run->name, test_problem, NULL, NULL, run};
+}
+
+/* The library's choice, or each kernel of the names that serves. */
+static void add_problem(struct suite *suite, const struct named_problem *named, int device,
+                        const char *const names[], int name_count)
+{
+    if (!name_count || strncmp(named->line, "forward", 7)) {
+        add_run(suite, named, device, NULL);
+        return;
+    }
+    struct problem_instance *problem = instance_of(named);
+    for (int k = 0; k < name_count; k++)
+        if (is_served(problem, suite->devices.device[device], names[k]))
+            add_run(suite, named, device, names[k]);
+    problem_free(problem);
+    free(problem);
 }
 
 /* Which kernels to name: none for the library's choice; all of them; or with RAPT_CPU that level's
@@ -140,44 +170,49 @@ static int named_kernels(const struct test_devices *devices, int device, const c
     return level && *level && !strcmp(devices->info[device].backend, "cpu") && count ? 1 : 0;
 }
 
+enum { KERNELS = 128 };
+
+static void add_all(struct suite *suite)
+{
+    const char *filter = getenv("RAPT_TEST_FILTER"), *names[KERNELS];
+    int64_t largest = test_environment("RAPT_TEST_SIZE", 2), number = 0;
+    for (int d = 0; d < suite->devices.count; d++) {
+        int named = named_kernels(&suite->devices, d, names, KERNELS);
+        for (int i = 0; i < named_problem_count; i++)
+            if (named_problems[i].size <= largest &&
+                problem_selected(named_problems[i].name, filter) &&
+                number++ % suite->parts == suite->part)
+                add_problem(suite, &named_problems[i], d, names, named);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    enum { KERNELS = 64 };
-    struct test_devices devices;
-    const char *filter = getenv("RAPT_TEST_FILTER"), *names[KERNELS];
-    int64_t largest = test_environment("RAPT_TEST_SIZE", 2);
-    size_t most = (size_t)named_problem_count * TEST_DEVICES * (KERNELS + 1), count = 0;
+    struct suite suite = {.part = test_environment("RAPT_TEST_PART", 0),
+                          .parts = test_environment("RAPT_TEST_PARTS", 1)};
     if (argc > 1 && !strcmp(argv[1], "--list")) {
         for (int i = 0; i < named_problem_count; i++) printf("%s\n", named_problems[i].name);
         return 0;
     }
-    if (!test_devices_open(&devices)) {
+    if (!test_devices_open(&suite.devices)) {
         fprintf(stderr, "%s\n", rapt_last_error());
         return 1;
     }
-    if (!devices.count || test_level_missing(&devices)) {
+    if (!suite.devices.count || test_level_missing(&suite.devices)) {
         printf("1..0 # SKIP no such device or CPU level here\n");
-        test_devices_close(&devices);
+        test_devices_close(&suite.devices);
         return 0;
     }
-    struct run *runs = calloc(most, sizeof *runs);
-    struct CMUnitTest *tests = calloc(most, sizeof *tests);
-    for (int d = 0; d < devices.count && runs && tests; d++) {
-        int named = named_kernels(&devices, d, names, KERNELS);
-        for (int i = 0; i < named_problem_count; i++) {
-            if (named_problems[i].size > largest ||
-                !problem_selected(named_problems[i].name, filter))
-                continue;
-            if (!named || strncmp(named_problems[i].line, "forward", 7))
-                add_run(runs, tests, &count, &named_problems[i], &devices, d, NULL);
-            for (int k = 0; k < named; k++)
-                add_run(runs, tests, &count, &named_problems[i], &devices, d, names[k]);
-        }
-    }
-    int failed = count ? _cmocka_run_group_tests("conformance", tests, count, NULL, NULL) : 0;
-    if (!count) printf("1..0 # SKIP the filter leaves no problem\n");
-    free(runs);
-    free(tests);
-    test_devices_close(&devices);
+    size_t most = (size_t)named_problem_count * TEST_DEVICES * (KERNELS + 1);
+    suite.runs = calloc(most, sizeof *suite.runs);
+    suite.tests = calloc(most, sizeof *suite.tests);
+    if (suite.runs && suite.tests && suite.parts > 0) add_all(&suite);
+    int failed = suite.count ? _cmocka_run_group_tests("conformance", suite.tests, suite.count,
+                                                       NULL, NULL)
+                             : 0;
+    if (!suite.count) printf("1..0 # SKIP the filter leaves no problem\n");
+    free(suite.runs);
+    free(suite.tests);
+    test_devices_close(&suite.devices);
     return failed != 0;
 }
