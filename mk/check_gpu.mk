@@ -1,13 +1,19 @@
 # check_gpu.mk: the tests that need a GPU; on a machine without one they skip with one line.
 #   make check-gpu            problems.def with every kernel that serves, end-to-end tests, graphs, streams and threads
 #   make check-gpu-sanitize   compute-sanitizer's memcheck and racecheck over the subset below
-# The oracle on the CPU takes most of the time: the problems go in PARTS to as many programs, which run at once.
+# The oracle on the CPU takes most of the time: the problems go in PARTS to as many programs, which run at once; those of huge
+# strides, each of which takes gigabytes of the device, go to one.
+HUGE      := stride/huge*
 PARTS     := $(shell seq 0 15)
 GPU_PARTS := $(PARTS:%=$(B)/tests/conformance.part%.t)
 GPU_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/conformance/*.c tests/e2e/*.c))
 $(GPU_PARTS): $(B)/tests/conformance.part%.t: $(B)/tests/conformance/conformance mk/check_gpu.mk
-	printf '#!/bin/sh\nRAPT_TEST_PART=%s RAPT_TEST_PARTS=$(words $(PARTS)) exec $(abspath $<)\n' $* > $@
+	printf '#!/bin/sh\nRAPT_TEST_FILTER="!$(HUGE)" RAPT_TEST_PART=%s RAPT_TEST_PARTS=$(words $(PARTS)) exec $(abspath $<)\n' $* > $@
 	chmod +x $@
+$(B)/tests/conformance.huge.t: $(B)/tests/conformance/conformance mk/check_gpu.mk
+	printf '#!/bin/sh\nRAPT_TEST_FILTER="$(HUGE)" exec $(abspath $<)\n' > $@
+	chmod +x $@
+GPU_PARTS += $(B)/tests/conformance.huge.t
 check-gpu: all $(GPU_TESTS) $(GPU_PARTS)
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove -j $$(nproc) --exec '' --trap --timer \
 	    $(filter-out %/conformance/conformance,$(GPU_TESTS)) $(GPU_PARTS)

@@ -8,8 +8,8 @@ Groups (--only, comma separated):
   ragged   64 sequences of mixed lengths        options  window 1024 at 16k, softcap 50, sink, ALiBi
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
-Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, medians. sustained: each alone, 0.2 s to
-warm up and 0.3 s timed, forward then backward order: long kernels sit at the power limit there. A ratio is peer time / rapt time: above
+Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, medians. sustained: each alone, --warm s to
+warm up and --timed s timed, forward then backward order: long kernels sit at the power limit there. A ratio is peer time / rapt time: above
 1 rapt is faster. Same tensors for all; every output is compared with cuDNN's (f32: memory-efficient) before it is timed.
 --rows NAME,... times these kernels of the table against each other as well (--rows all: every one that serves)."""
 import argparse
@@ -210,7 +210,7 @@ class Bench:
         for protocol in self.options.protocol.split(","):
             if protocol == "sustained" and launches:
                 continue
-            us = by_graph(usable, self.options.rounds, launches) if protocol == "graph" else by_power(usable)
+            us = by_graph(usable, self.options.rounds, launches) if protocol == "graph" else by_power(usable, self.options.warm, self.options.timed)
             self.report(protocol, group, name, dtype, flops, us, ours, error)
 
     def report(self, protocol, group, name, dtype, flops, us, ours, error):
@@ -377,8 +377,10 @@ def main():
     parser.add_argument("--channels", default="64,128,256")
     parser.add_argument("--masks", default="1,0", help="1 causal, 0 full")
     parser.add_argument("--lengths", default="512,1024,2048,4096,8192,16384")
-    parser.add_argument("--peers", default="cudnn,flash2")
+    parser.add_argument("--peers", default="cudnn,flash2,efficient")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--warm", type=float, default=0.2, help="seconds before each sustained measurement")
+    parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
     parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
