@@ -118,7 +118,8 @@ struct amdgpu_loop {
     uint64_t first, last; /* offsets in the code of its first instruction and of its branch */
     uint64_t passes;      /* how often waves took the branch or fell out of it */
     double instructions, matrix_instructions; /* per pass */
-    double cycles, matrix_cycles;             /* issue cycles per pass */
+    double cycles, matrix_cycles;             /* issue cycles per pass, nothing overlapping */
+    double ordered_cycles, ordered_matrix_cycles; /* the same when units overlap, in order */
     uint64_t lds_cycles, lds_conflicts;       /* sums; conflicts are extra to the cycles */
 };
 /* False when no loop with matrix instructions ran. */

@@ -5,7 +5,12 @@
    clocks in which its unit is busy; any other takes one pass of its wave through a SIMD: 4 clocks of
    64 lanes on CDNA (SIMDs of 16 lanes), 1 of 32 lanes on RDNA; exponentials, logarithms, roots and
    reciprocals take 4 times that. Hardware overlaps matrix, vector, scalar and memory instructions
-   of several waves, so the matrix share found here is a lower bound of what the unit can reach. */
+   of several waves, so the matrix share found here is a lower bound of what the unit can reach.
+
+   Ordered cycles let the units overlap as they do for one wave whose results are always ready (a
+   second wave of the SIMD fills what waits for data): it issues in order, one instruction per pass
+   of a wave, and an instruction waits only while its own unit is busy. On RDNA matrix instructions
+   are the vector unit's. */
 #include <stdio.h>
 #include <string.h>
 
@@ -53,6 +58,32 @@ static bool loop_start(const struct program *p, uint64_t offset, uint64_t *first
     return true;
 }
 
+static enum category unit_of(const struct program *p, const struct inst *in)
+{
+    return in->category == CAT_MATRIX && p->target->wave == 32 ? CAT_VALU : in->category;
+}
+
+/* Of the instructions that most passes execute. */
+static void order_units(const struct program *p, struct amdgpu_loop *l)
+{
+    enum { PASSES = 8, WARM = 4 };
+    double pass = p->target->wave == 64 ? 4 : 1, issue = 0, warm = 0, free_at[CAT_KINDS] = {0};
+    double matrix = 0;
+    for (int i = 0; i < PASSES; i++) {
+        if (i == WARM) warm = issue;
+        for (uint64_t o = l->first; o <= l->last; o += 4) {
+            const struct inst *in = at(p, o);
+            if (!in || p->profile[o / 4].hits * 2 < l->passes) continue;
+            double *unit = &free_at[unit_of(p, in)], start = *unit > issue ? *unit : issue;
+            issue = start + pass;
+            *unit = start + cycles_of(p, in);
+            if (in->category == CAT_MATRIX) matrix += cycles_of(p, in);
+        }
+    }
+    l->ordered_cycles = (issue - warm) / (PASSES - WARM);
+    l->ordered_matrix_cycles = matrix / PASSES;
+}
+
 static struct amdgpu_loop measure(const struct program *p, uint64_t first, uint64_t last)
 {
     struct amdgpu_loop l = {.first = first, .last = last};
@@ -71,6 +102,7 @@ static struct amdgpu_loop measure(const struct program *p, uint64_t first, uint6
         l.lds_cycles += place->lds_cycles;
         l.lds_conflicts += place->lds_conflicts;
     }
+    order_units(p, &l);
     return l;
 }
 
@@ -98,9 +130,12 @@ void amdgpu_loop_report(const struct amdgpu_loop *l, char *text, size_t size)
     double served = l->lds_cycles ? (double)(l->lds_cycles + l->lds_conflicts) : 1;
     snprintf(text, size,
              "  matrix loop code+0x%llx..0x%llx, %llu passes: %.1f instructions (%.1f matrix), %.1f "
-             "issue cycles, %.1f%% of them matrix; LDS conflicts %.2f%% of %llu cycles\n",
+             "issue cycles, %.1f%% of them matrix (%.1f%% of %.1f when units overlap in order); LDS "
+             "conflicts %.2f%% of %llu cycles\n",
              (unsigned long long)l->first, (unsigned long long)l->last,
              (unsigned long long)l->passes, l->instructions, l->matrix_instructions, l->cycles,
-             100 * l->matrix_cycles / l->cycles, 100 * (double)l->lds_conflicts / served,
+             100 * l->matrix_cycles / l->cycles,
+             100 * l->ordered_matrix_cycles / l->ordered_cycles,
+             l->ordered_cycles, 100 * (double)l->lds_conflicts / served,
              (unsigned long long)(l->lds_cycles + l->lds_conflicts));
 }

@@ -148,7 +148,8 @@ DEVICE uint4 load_within(const char *tile, uint32_t more, uint32_t offset)
         __builtin_amdgcn_make_buffer_rsrc((void *)tile, 0, 0xffffffffu, raw_32_bit), (int)offset,
         (int)more, 0);
 #else
-    return LOAD(uint4, scalar(tile + more) + offset);
+    /* 32 bits, widened where they are used */
+    return LOAD(uint4, scalar(tile + more) + (uint32_t)fresh((int)offset));
 #endif
 }
 
@@ -160,12 +161,12 @@ DEVICE void request_keys(const struct attention_args *a, const struct work *w, i
         return;
     }
     int64_t pitch = a->k.stride[2] * 2;
-    uint32_t offset = fresh(from->k_offset); /* 32 bits, widened where it is used */
 #pragma unroll
     for (int i = 0; i < K_LOADS; i++) {
         int rows = i * (THREADS / K_LANES) % TILE_KV, pieces = i * (THREADS / K_LANES) / TILE_KV;
         if (has_item(i, K_ITEMS))
-            to->k[i] = load_within(from->k, rows * (uint32_t)pitch + pieces * K_LANES * 16, offset);
+            to->k[i] = load_within(from->k, rows * (uint32_t)pitch + pieces * K_LANES * 16,
+                                   from->k_offset);
     }
     from->k -= TILE_KV * pitch;
 }
@@ -178,7 +179,6 @@ DEVICE void request_values(const struct attention_args *a, const struct work *w,
         return;
     }
     int64_t pitch = a->v.stride[2] * 2;
-    uint32_t offset = fresh(from->v_offset);
 #pragma unroll
     for (int i = 0; i < V_LOADS; i++) {
         int quads = i * (THREADS / V_LANES) % (TILE_KV / 4),
@@ -188,7 +188,7 @@ DEVICE void request_values(const struct attention_args *a, const struct work *w,
         for (int j = 0; j < 4; j++)
             to->v[i][j] = load_within(
                 from->v, (v_row(quads) + j * QUAD_STEP) * (uint32_t)pitch + pieces * V_LANES * 16,
-                offset);
+                from->v_offset);
     }
     from->v -= TILE_KV * pitch;
 }
@@ -211,8 +211,8 @@ DEVICE void store_values(const struct source *places, const struct staged *from)
     for (int i = 0; i < V_LOADS; i++) {
         if (!has_item(i, V_ITEMS)) continue;
         const uint4 *x = from->v[i];
-        int to =
-            fresh(i ? v_write_address(item_of(THREAD, i, V_LANES, TILE_KV / 4)) : places->v_to);
+        int to = i ? v_write_address(item_of(THREAD, i, V_LANES, TILE_KV / 4)) : places->v_to;
+        if (FEW_ADDRESSES || WAVE == 32) to = fresh(to);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             uint32_t take = c % 2 ? 0x07060302 : 0x05040100;

@@ -59,11 +59,11 @@ DEVICE float fresh_f32(float x)
  * steps that run between matrix products. */
 struct weighing {
     float2 scale[QT], minus[QT], sum[QT]; /* sum: of the unrounded ones */
-    float2 x[QT][RESULTS / 2];
+    float x[QT][RESULTS];
     uint32_t pairs[QT][RESULTS / 2]; /* rounded to DTYPE */
 };
 
-enum { WEIGHING_STEPS = RESULTS / 2 + 2 };
+enum { WEIGHING_STEPS = RESULTS + 4 };
 
 DEVICE void begin_row(struct weighing *g, int r, float scale, float minus)
 {
@@ -79,22 +79,22 @@ DEVICE void begin_weights(struct weighing *g, const struct accumulator *acc, flo
 }
 
 /* One step for query tile r: three stages of three successive pairs, so that none waits for
- * another. */
+ * another, with one exponential a step. */
 DEVICE void weigh_step(struct weighing *g, const results *s, int r, int step)
 {
-    if (step >= 2) {
-        int i = step - 2;
-        g->sum[r] = i ? g->sum[r] + g->x[r][i] : g->x[r][i];
-        g->pairs[r][i] = pack_weights(g->x[r][i].x, g->x[r][i].y);
-        asm volatile("" : "+v"(g->pairs[r][i])); /* here, not where it is used */
+    float *x = g->x[r];
+    if (step >= 2 && step - 2 < RESULTS) x[step - 2] = exp2_fast(x[step - 2]);
+    if (step % 2 == 0 && step < RESULTS) {
+        float2 two = {(*s)[step], (*s)[step + 1]};
+        two = __builtin_elementwise_fma(two, g->scale[r], g->minus[r]);
+        x[step] = two.x, x[step + 1] = two.y;
     }
-    if (step >= 1 && step - 1 < RESULTS / 2) {
-        g->x[r][step - 1].x = exp2_fast(g->x[r][step - 1].x);
-        g->x[r][step - 1].y = exp2_fast(g->x[r][step - 1].y);
-    }
-    if (step < RESULTS / 2) {
-        float2 two = {(*s)[2 * step], (*s)[2 * step + 1]};
-        g->x[r][step] = __builtin_elementwise_fma(two, g->scale[r], g->minus[r]);
+    if (step % 2 && step >= 5) {
+        int i = step - 5;
+        float2 two = {x[i], x[i + 1]};
+        g->sum[r] = i ? g->sum[r] + two : two;
+        g->pairs[r][i / 2] = pack_weights(two.x, two.y);
+        asm volatile("" : "+v"(g->pairs[r][i / 2])); /* here, not where it is used */
     }
 }
 
