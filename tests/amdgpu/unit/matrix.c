@@ -321,6 +321,8 @@ static void test_loop(void **state)
     assert_int_equal(loop.passes, 10);
     assert_true(loop.matrix_instructions == 1 && loop.matrix_cycles == cycles);
     assert_true(loop.cycles >= cycles + (loop.instructions - 1) * (wave == 64 ? 4 : 1));
+    assert_true(loop.ordered_matrix_cycles == cycles);
+    assert_true(loop.ordered_cycles >= cycles && loop.ordered_cycles < loop.cycles + 1);
     assert_int_equal(loop.lds_cycles, 10 * wave / 32);
     assert_int_equal(loop.lds_conflicts, 10 * wave / 32);
     object_close(&o);
