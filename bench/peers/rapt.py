@@ -2,6 +2,7 @@
 import ctypes
 import os
 
+KV_BLOCKED = 1
 F32, F16, BF16, I8, U8, I32, I64 = 1, 2, 3, 4, 5, 6, 7
 
 
@@ -16,7 +17,7 @@ class Attention(ctypes.Structure):
                                        "q_scale k_scale v_scale weights").split()]
         + [("scale", ctypes.c_double), ("softcap", ctypes.c_double)]
         + [(name, ctypes.c_int64) for name in "causal align window_left window_right batch_invariant".split()]
-        + [("kernel", ctypes.c_char_p)])
+        + [("kernel", ctypes.c_char_p), ("kv_layout", ctypes.c_int64)])
 
 
 class Config(ctypes.Structure):

@@ -13,17 +13,39 @@ import rapt as binding
 RAPT_DTYPE = {"f32": binding.F32, "f16": binding.F16, "bf16": binding.BF16}
 
 
+def blocked(x, value, pairs):
+    """[batch, token, head, channel] as RAPT_KV_BLOCKED (rapt.h): blocks of 32 tokens, their elements in the order of a CPU's kernels."""
+    b, t, h, c = x.shape
+    x = x.transpose(0, 2, 1, 3).reshape(b, h, t // 32, 32, c)
+    if value:
+        x = x.reshape(b, h, t // 32, 32 // pairs, pairs, c // 32, 32).transpose(0, 1, 2, 5, 3, 6, 4)
+    else:
+        x = x.reshape(b, h, t // 32, 32, c // pairs, pairs).transpose(0, 1, 2, 4, 3, 5)
+    return np.ascontiguousarray(x)
+
+
 def rapt(problem, q, k, v, threads):
+    """Prefill from [batch][token][head][channel] as a projection leaves it; decode from a blocked cache."""
     library = binding.Rapt("cpu", threads)
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
+    decode = problem.queries < problem.keys
+    shapes = k.shape, v.shape
+    if decode:
+        pairs = 2 if problem.dtype == "bf16" else 1
+        k, v = blocked(k, 0, pairs), blocked(v, 1, pairs)
     out = np.full(q.shape[:3] + (problem.channels,), np.nan, np.float32).astype(q.dtype)
 
     def view(array, dtype):
         b, t, h, c = array.shape
         return binding.tensor(array.ctypes.data, RAPT_DTYPE[dtype], (b, h, t, c), (t * h * c, c, h * c, 1))
 
-    a = binding.Attention(q=view(q, problem.q_dtype), k=view(k, problem.dtype), v=view(v, problem.dtype),
-                          out=view(out, problem.q_dtype), causal=int(problem.causal))
+    def cache(array, shape):
+        b, t, h, c = shape
+        return binding.tensor(array.ctypes.data, RAPT_DTYPE[problem.dtype], (b, h, t, c), (t * h * c, t * c, c, 1))
+
+    a = binding.Attention(q=view(q, problem.q_dtype), k=view(k, problem.dtype) if not decode else cache(k, shapes[0]),
+                          v=view(v, problem.dtype) if not decode else cache(v, shapes[1]), out=view(out, problem.q_dtype),
+                          causal=int(problem.causal), kv_layout=binding.KV_BLOCKED if decode else 0)
     kernel, execute = library.plan(a)
     execute.keep = (library, a, q, k, v)
     return execute, lambda: out.astype(np.float32), kernel
