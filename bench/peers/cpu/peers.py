@@ -75,24 +75,27 @@ def plot(rows, path):
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    groups = sorted({(r["problem"], r["threads"]) for r in rows}, key=lambda g: (g[1], g[0]))
     names = [n for n in engines.ENGINES if any(r["engine"] == n for r in rows)]
-    figure, axes = plt.subplots(figsize=(10, 0.42 * len(groups) + 1.5))
-    height = 0.8 / len(names)
+    shown = [str(p) for p in problems.PROBLEMS if any(r["problem"] == str(p) for r in rows)]
+    counts = sorted({r["threads"] for r in rows})
+    figure, panels = plt.subplots(1, len(counts), figsize=(5 * len(counts) + 2, 0.4 * len(shown) + 1.3), sharey=True, squeeze=False)
     colours = dict(zip(engines.ENGINES, ("#d1495b", "#30638e", "#8a9a5b", "#edae49")))
-    for n, name in enumerate(names):
-        values = []
-        for group in groups:
-            found = {r["engine"]: r["median_ms"] for r in rows if (r["problem"], r["threads"]) == group}
-            values.append(found["rapt"] / found[name] if name in found else 0)
-        axes.barh([i + (n - len(names) / 2) * height for i in range(len(groups))], values, height, label=name, color=colours[name])
-    axes.set_yticks(range(len(groups)), [f"{p.replace('forward ', '')}  T{t}" for p, t in groups], fontsize=7)
-    axes.set_xlabel("speed relative to rapt (rapt = 1; longer is faster)")
-    axes.axvline(1, color="black", linewidth=0.6)
-    axes.legend(loc="lower right")
-    axes.invert_yaxis()
+    height = 0.8 / len(names)
+    for axes, threads in zip(panels[0], counts):
+        for n, name in enumerate(names):
+            values = []
+            for problem in shown:
+                found = {r["engine"]: r["median_ms"] for r in rows if (r["problem"], r["threads"]) == (problem, threads)}
+                values.append(found["rapt"] / found[name] if name in found else 0)
+            axes.barh([i + (n + 0.5 - len(names) / 2) * height for i in range(len(shown))], values, height, label=name, color=colours[name])
+        axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}", fontsize=10)
+        axes.set_yticks(range(len(shown)), [problem.replace("forward ", "") for problem in shown], fontsize=7)
+        axes.set_xlabel("speed relative to rapt (longer is faster)")
+        axes.axvline(1, color="black", linewidth=0.6)
+    panels[0][0].set_ylim(len(shown) - 0.4, -0.6)
+    panels[0][-1].legend(loc="lower right", bbox_to_anchor=(0.94, 0.05), fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def table(rows):
