@@ -4,6 +4,7 @@
 #   make amdgpu-check         the emulator's own tests
 #   make amdgpu-product       conformance, the mission's tests and the HSACO names on emulated GPUs
 #   make check-amd            both; a part of make check
+#   make amdgpu-report        table of static figures of the matrix-unit rows
 # Not under SAN: the emulator is built with flags of its own, and what it runs is device code.
 ifneq ($(SAN),)
 AMDGPU_LLVM_CONFIG :=
@@ -115,6 +116,11 @@ amdgpu-product: all $(AMDGPU_PRODUCT)
 check-amd: all $(AMDGPU_TESTS) $(AMDGPU_PRODUCT)
 	$(PROVE) $(AMDGPU_TESTS) $(AMDGPU_PRODUCT)
 .PHONY: amdgpu-product check-amd
+
+# Registers, occupancy, matrix share and LDS conflicts of the matrix-unit rows, for docs/PERFORMANCE.md. ROWS='*_gfx942': these alone.
+amdgpu-report: tool $(AMDGPU_HIP) $(GPU)/resources.txt
+	@$(PYTHON) tools/amdgpu/report.py $(B) '$(or $(ROWS),*)'
+.PHONY: amdgpu-report
 else
 amdgpu-check check-amd:
 	@echo "amdgpu: unit tests left out, need clang-22 and lld-22"

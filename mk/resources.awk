@@ -2,20 +2,22 @@
 # Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one
 # line per entry point; exit 1 when one spills, uses scratch on AMD (LLVM also reserves slots for
 # scalars that no instruction touches: the disassembly tells), or asks for more registers or shared
-# memory than a block can have, or when an AMD matrix kernel leaves a SIMD fewer than two waves.
+# memory than a block can have. Rows on AMD's matrix units (source amd/) must also leave
+# room for two waves per SIMD.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
     # work-group, from the LLVM AMDGPU processor table.
     budget["sm_80"] = 166912; budget["sm_86"] = budget["sm_89"] = budget["sm_120"] = 101376
     budget["sm_90a"] = budget["sm_90"] = budget["sm_100"] = budget["sm_100a"] = 232448
     budget["gfx950"] = 163840
-    printf "%-40s %9s %6s %6s %6s %7s %7s\n", "entry point", "registers", "shared", "spills", "scalar", "scratch", "threads"
+    printf "%-40s %9s %7s %6s %6s %6s %7s %7s %5s\n", "entry point", "registers", "scalars", "shared", "spills", "scalar", "scratch",
+        "threads", "waves"
 }
 FNR == 1 && FILENAME ~ /\.log$/ {
     path = FILENAME; sub(/\.log$/, "", path); key = path; sub(/.*\//, "", key); object[key] = path ".co"
 }
 FILENAME !~ /\.log$/ {
-    key = $1 "_" $2; arch[key] = $2; source[key] = $4
+    key = $1 "_" $2; arch[key] = $2; matrix[key] = $4 ~ /^amd\//
     match($0, /-DTHREADS=[0-9]+/); threads[key] = substr($0, RSTART + 10, RLENGTH - 10)
     match($0, /-DSHARED_BYTES="[^"]*"/); command = "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))"; command | getline dynamic[key]; close(command)
     next
@@ -24,34 +26,36 @@ FILENAME !~ /\.log$/ {
 /bytes spill stores/       { spills += $5 + $9 }
 /ptxas info *: Used/ {
     shared = 0; for (i = 2; i <= NF; i++) if ($i ~ /^smem/) shared = $(i - 2)
+    scalars = "-"; waves = 0
     report(entry, $5, shared, spills, 0, int(($5 + 7) / 8) * 8 * threads[key] > 65536)
 }
 /remark: Function Name:/   { entry = $5; registers = 0 }
+/remark: +TotalSGPRs:/     { scalars = $4 }
 /remark: +VGPRs:/          { registers = $4 }
 /remark: +AGPRs:/          { registers += $4 }
 /remark: +ScratchSize/     { scratch = $5 }
+/remark: +Occupancy/       { waves = $5 } # per SIMD, as registers allow
 /remark: +SGPRs Spill:/    { scalar = $5 } # into lanes of a vector register: no memory traffic
 /remark: +VGPRs Spill:/    { spills = $5 }
-/remark: +Occupancy/       { occupancy = $4 }
 /remark: +LDS Size/        { report(entry, registers, $6, spills, scratch, registers > 512) }
 
 function report(name, registers, shared, spills, scratch, too_many,   limit, total) {
     limit = arch[key] in budget ? budget[arch[key]] : 65536
     total = shared + (name ~ /_(prepare|combine)$/ ? 0 : dynamic[key])
-    printf "%-40s %9d %6d %6d %6d %7d %7d\n", name " " arch[key], registers, total, spills, scalar, scratch, threads[key]
+    if (waves) waves = least(waves, lds_waves(arch[key], total, threads[key]))
+    printf "%-40s %9d %7s %6d %6d %6d %7d %7d %5s\n", name " " arch[key], registers, scalars, total, spills, scalar, scratch,
+        threads[key], waves ? waves : "-"
+    if (matrix[key] && waves < 2) failed = failed "\n" key ": " name " leaves room for " waves " waves per SIMD (2 hide latency)"
     if (spills)        failed = failed "\n" key ": " name " spills " spills " (no kernel may spill)"
     if (scratch && touches(object[key])) failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
     if (too_many)      failed = failed "\n" key ": " name " needs more registers than a block of " threads[key] " threads has"
-    if (source[key] ~ /^amd\// && waves_per_simd(total) < 2)
-        failed = failed "\n" key ": " name " leaves a SIMD " waves_per_simd(total) " waves (two hide each other's latency)"
     if (total > limit) failed = failed "\n" key ": " name " needs " total " bytes of shared memory (" arch[key] " has " limit ")"
 }
-# By registers, as the compiler says, and by LDS: that of a compute unit of 4 SIMDs on CDNA, of two units with 4 SIMDs together on RDNA.
-function waves_per_simd(shared,   cdna, pool, waves) {
-    cdna = arch[key] ~ /^gfx9/
-    pool = arch[key] in budget ? budget[arch[key]] : cdna ? 65536 : 131072
-    waves = int(pool / shared) * threads[key] / (cdna ? 64 : 32) / 4
-    return occupancy < waves ? occupancy : waves
+function least(a, b) { return a < b ? a : b }
+# Waves per SIMD that LDS allows: CDNA has one LDS per 4 SIMDs and waves of 64, RDNA 128 KiB per 4 SIMDs and waves of 32.
+function lds_waves(gfx, bytes, block,   cdna) {
+    cdna = gfx ~ /^gfx9/
+    return bytes ? int(int((cdna ? (gfx in budget ? budget[gfx] : 65536) : 131072) / bytes) * block / (cdna ? 64 : 32) / 4) : 16
 }
 # Instructions of an object that reach scratch memory; 1 where no disassembler can tell.
 function touches(file,   command, count) {

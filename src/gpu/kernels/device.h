@@ -36,7 +36,19 @@ typedef uint32_t uint2 __attribute__((ext_vector_type(2)));
 #define ARGUMENT(type, name)                                                                       \
     ((void)name, (const struct type *)(const __attribute__((                                       \
                      address_space(4))) struct type *)__builtin_amdgcn_kernarg_segment_ptr())
+/* The same pointer, but new to the compiler, which then loads fields again instead of keeping them in scalar registers (there
+ * are 100) from one part of a kernel to another. */
+#define AGAIN(type, a)                                                                             \
+    ((void)(a), (const struct type *)(const __attribute__((address_space(4))) struct type *)       \
+                    kernarg_again())
 
+typedef const __attribute__((address_space(4))) void *kernarg_pointer;
+static __device__ __forceinline__ kernarg_pointer kernarg_again(void)
+{
+    kernarg_pointer p = (kernarg_pointer)__builtin_amdgcn_kernarg_segment_ptr();
+    asm volatile("" : "+s"(p));
+    return p;
+}
 static __device__ __forceinline__ uint32_t bits_of(float x)
 {
     return __builtin_bit_cast(uint32_t, x);
@@ -93,6 +105,17 @@ static __device__ __forceinline__ int fresh(int x)
 {
     asm volatile("" : "+v"(x));
     return x;
+}
+/* RDNA3 and RDNA4 issue two multiply-adds at once when their sources lie in different register banks (number mod 4): loops that
+ * count on it walk the four components of their operands side by side. */
+#if defined(__GFX11__) || defined(__GFX12__)
+#define DUAL_ISSUE 1
+#else
+#define DUAL_ISSUE 0
+#endif
+static __device__ __forceinline__ float component(float4 x, int i)
+{
+    return x[i];
 }
 #define LOAD(type, address)         (*(const __attribute__((address_space(1))) type *)(address))
 #define STORE(type, address, value) (*(__attribute__((address_space(1))) type *)(address) = (value))
@@ -171,6 +194,8 @@ static __device__ __forceinline__ float4 float4_of(float x, float y, float z, fl
 #define BLOCK_Z                     ((int)blockIdx.z)
 #define WAVE                        32
 #define ARGUMENT(type, name)        (&(name))
+#define AGAIN(type, a)              (a)
+#define DUAL_ISSUE                  0
 
 static __device__ __forceinline__ uint32_t bits_of(float x)
 {
@@ -287,6 +312,10 @@ static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
 static __device__ __forceinline__ float4 float4_of(float x, float y, float z, float w)
 {
     return make_float4(x, y, z, w);
+}
+static __device__ __forceinline__ float component(float4 x, int i)
+{
+    return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
 }
 #endif
 

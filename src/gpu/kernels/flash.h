@@ -282,6 +282,7 @@ DEVICE void key_tile_at_once(const struct attention_args *a, const struct work *
 
 DEVICE void flash_block(const struct attention_args *a, int b, int head, int tile)
 {
+    a = AGAIN(attention_args, a);
     struct work w = work_of(a, b, head, tile);
     if (w.first_query >= w.seq.q_length) return;
     struct rows q = rows_of(&a->q, w.seq.q_batch, head, w.seq.q_start, a->channels);
@@ -290,12 +291,13 @@ DEVICE void flash_block(const struct attention_args *a, int b, int head, int til
     block_barrier(); /* a block may do several heads */
     load_tile(shared_memory, TILE_Q, D / 4, SWIZZLE_ROW, &q, w.first_query, w.seq.q_length, 0);
     struct accumulator acc;
+    a = AGAIN(attention_args, a);
     start(a, &w, &acc);
     for (int key = w.first_key; key < w.end_key; key += TILE_KV) {
         if (FLASH_AT_ONCE) key_tile_at_once(a, &w, &acc, key);
         else key_tile(a, &w, &acc, key);
     }
-    store_results(a, &w, &acc);
+    store_results(AGAIN(attention_args, a), &w, &acc);
 }
 
 /* Heads whose keys are walked at the same time: 16 keep their K and V in an L2 cache of 32 MB and

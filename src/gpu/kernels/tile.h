@@ -177,6 +177,20 @@ DEVICE void add_scores(float (*s)[RN], const float4 *q, int q_width, int first, 
         float4 a[RM];
 #pragma unroll
         for (int i = 0; i < RM; i++) a[i] = q_row[i * ROW_LANES * q_width + cq];
+        if (DUAL_ISSUE) { /* neighbouring keys take different components */
+            float4 b[RN];
+#pragma unroll
+            for (int n = 0; n < RN; n++) b[n] = k_row[n * k_width + ck];
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+#pragma unroll
+                for (int i = 0; i < RM; i++)
+#pragma unroll
+                    for (int n = 0; n < RN; n++)
+                        s[i][n] = fused(component(a[i], (t + n) % 4),
+                                        component(b[n], (t + n) % 4), s[i][n]);
+            continue;
+        }
 #pragma unroll
         for (int n = 0; n < RN; n++) {
             float4 b = k_row[n * k_width + ck];
@@ -210,6 +224,26 @@ DEVICE void add_values(float4 (*o)[NC], const float4 *p, int first_key, const fl
         float w[RM][4];
 #pragma unroll
         for (int i = 0; i < RM; i++) load_weights(w[i], p, y + ROW_LANES * i, first_key / 4 + k4);
+        if (DUAL_ISSUE && NC <= 2 && !skip) { /* neighbouring channels take different keys */
+            float4 b[4][NC];
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+#pragma unroll
+                for (int j = 0; j < NC; j++)
+                    b[k][j] = v[(k4 * 4 + k) * (LANES * NC) + x + LANES * j];
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+#pragma unroll
+                for (int i = 0; i < RM; i++)
+#pragma unroll
+                    for (int j = 0; j < NC; j++) {
+                        o[i][j].x = fused(w[i][t], b[t][j].x, o[i][j].x);
+                        o[i][j].y = fused(w[i][(t + 1) % 4], b[(t + 1) % 4][j].y, o[i][j].y);
+                        o[i][j].z = fused(w[i][(t + 2) % 4], b[(t + 2) % 4][j].z, o[i][j].z);
+                        o[i][j].w = fused(w[i][(t + 3) % 4], b[(t + 3) % 4][j].w, o[i][j].w);
+                    }
+            continue;
+        }
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             float4 b[NC];

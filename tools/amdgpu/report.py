@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""report.py: static figures of the AMD matrix-unit rows as a Markdown table, by the compiler's reports, LLVM's machine-code analyser
+and the emulator. Estimates: nothing here is a time measured on hardware.
+
+usage: report.py BUILD_FOLDER [PATTERN]      (make amdgpu-report runs it; needs llvm-mca-22, llvm-objdump-22 and the emulator)
+
+The loop is the innermost one with matrix instructions that took most issue cycles when the emulator ran the row on 256 queries and
+512 keys. Share, emulator: clocks of its matrix instructions among all it issues, as if nothing overlapped (tests/amdgpu/loops.c).
+Share, llvm-mca: clocks in which the matrix unit is busy among the clocks of a pass, one wave alone; LLVM models MFMA as a
+unit of its own on CDNA only. LDS conflicts: extra cycles among all of the loop's LDS cycles."""
+
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+
+
+def rows(build):
+    """(name, arch, dtype, head size, can hide) of each built row on matrix units."""
+    with open(f"{build}/gpu/rows.txt") as file:
+        for line in file:
+            name, arch, vendor, source, *flags = line.split()
+            if vendor != "hip" or not source.startswith("amd/"):
+                continue
+            if os.path.exists(f"{build}/gpu/{name}_{arch}.co"):
+                value = dict(f[2:].split("=", 1) for f in flags if f.startswith("-D") and "=" in f)
+                yield name, arch, value["DTYPE"][len("DTYPE_") :], int(value["D"])
+
+
+def resources(build):
+    """Lines of resources.txt by (name, arch)."""
+    with open(f"{build}/gpu/resources.txt") as file:
+        head = re.sub("entry point", "entry", file.readline()).split()
+        for line in file:
+            name, arch, *values = line.split()
+            yield (name, arch), dict(zip(head[1:], values))
+
+
+def emulate(build, name, arch, dtype, d):
+    """What the emulator says of the row's loop."""
+    problem = f"forward {dtype} b1 h1 q256 kv512 d{d} kernel={name}"
+    environment = {
+        **os.environ,
+        "RAPT_HIP_LIBRARY": os.path.abspath(f"{build}/tests/libamdhip64.so"),
+        "RAPT_EMULATE": arch,
+        "RAPT_EMULATE_STATS": "sum",
+    }
+    command = [f"{build}/rapt", "bench", "--seconds", "0.001", "--device", "hip:0", problem]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    found = re.search(
+        r"matrix loop code\+0x(\w+)\.\.0x(\w+), \d+ passes: ([\d.]+) instructions \(([\d.]+) matrix\), "
+        r"([\d.]+) issue cycles, ([\d.]+)% of them matrix; LDS conflicts ([\d.]+)%",
+        done.stderr,
+    )
+    if not found:
+        sys.exit(f"report.py: {' '.join(command)}\n{done.stdout}{done.stderr}")
+    first, last = int(found[1], 16), int(found[2], 16)
+    return first, last, [float(found[i]) for i in range(3, 8)]
+
+
+def loop_text(build, name, arch, first, last):
+    """The loop's instructions as the assembler reads them, without branches."""
+    command = ["llvm-objdump-22", "-d", f"{build}/gpu/{name}_{arch}.co"]
+    start = None
+    for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
+        found = re.match(r"\t(.*?)\s*// ([0-9A-F]+):", line)
+        if not found:
+            continue
+        address = int(found[2], 16)
+        start = address if start is None else start
+        if first <= address - start <= last and not re.match(r"s_c?branch|s_endpgm", found[1]):
+            yield found[1]
+
+
+def analyse(arch, lines):
+    """Clocks of a pass and those of its matrix unit by llvm-mca; None where LLVM has no such unit."""
+    passes = 20
+    command = ["llvm-mca-22", "-mtriple=amdgcn-amd-amdhsa", f"-mcpu={arch}", f"-iterations={passes}"]
+    done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True)
+    total = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    unit = re.search(r"^\[([\d.]+)\]\s+- HWXDL$", done.stdout, re.M)
+    if not total or not unit:
+        return None
+    head, values = re.search(
+        r"Resource pressure per iteration:\n(.*)\n(.*)\n", done.stdout
+    ).groups()
+    pressure = dict(zip(head.split(), values.split()))
+    busy = pressure.get(f"[{unit[1]}]", "-")
+    return int(total[1]) / passes, 0.0 if busy == "-" else float(busy)
+
+
+def main():
+    build, pattern = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "*"
+    known = dict(resources(build))
+    print(
+        "| row | target | VGPRs | SGPRs | LDS KiB | waves/SIMD | loop: instructions | matrix | share, emulator | "
+        "share, llvm-mca | LDS conflicts |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for name, arch, dtype, d in rows(build):
+        if not fnmatch.fnmatch(f"{name}_{arch}", pattern):
+            continue
+        first, last, (count, matrix, _, share, conflicts) = emulate(build, name, arch, dtype, d)
+        mca = analyse(arch, loop_text(build, name, arch, first, last))
+        busy = f"{100 * mca[1] / mca[0]:.0f} %" if mca and mca[1] else "-"
+        r = known[name, arch]
+        print(
+            f"| {name} | {arch} | {r['registers']} | {r['scalars']} | {int(r['shared']) / 1024:.0f} | {r['waves']} | "
+            f"{count:.0f} | {matrix:.0f} | {share:.0f} % | {busy} | {conflicts:.1f} % |",
+            flush=True,
+        )
+
+
+main()
