@@ -6,9 +6,9 @@ trap 'rm -rf "$folder"' EXIT
 count=0
 awk=$(dirname "$0")/../mk/resources.awk
 
-row()   # name arch threads dynamic-shared
+row()   # name arch threads dynamic-shared source
 {
-    echo "$1 $2 vendor source.cu -DKERNEL_NAME=$1 -DTHREADS=$3 -DSHARED_BYTES=\"($4)\"" > "$folder/rows.txt"
+    echo "$1 $2 vendor ${5:-source.cu} -DKERNEL_NAME=$1 -DTHREADS=$3 -DSHARED_BYTES=\"($4)\"" > "$folder/rows.txt"
 }
 
 nvidia()   # name arch registers static-shared spill-stores
@@ -20,13 +20,14 @@ ptxas info    : Used $3 registers, used 1 barriers, $4 bytes smem
 END
 }
 
-amd()   # name arch vgprs lds scratch spills
+amd()   # name arch vgprs lds scratch spills waves-per-SIMD
 {
     cat > "$folder/$1_$2.log" <<END
 source.cu:1:1: remark: Function Name: $1 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     VGPRs: $3 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     AGPRs: 0 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     ScratchSize [bytes/lane]: $5 [-Rpass-analysis=kernel-resource-usage]
+source.cu:1:1: remark:     Occupancy [waves/SIMD]: ${7:-3} [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     SGPRs Spill: 0 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     VGPRs Spill: $6 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     LDS Size [bytes/block]: $4 [-Rpass-analysis=kernel-resource-usage]
@@ -44,7 +45,7 @@ expect()   # what, the words of the failure or "" to pass
     echo "$text" | sed 's/^/# /'
 }
 
-echo 1..9
+echo 1..12
 row k sm_80 256 '40 * 1024';   nvidia k sm_80 255 1024 0;  expect "what fits an sm_80" ""
 row k sm_80 256 0;             nvidia k sm_80 64 0 4;      expect "a spill" "k_sm_80: k spills 8 (no kernel may spill)"
 row k sm_80 512 0;             nvidia k sm_80 136 0 0;     expect "registers of a block" "needs more registers than a block of 512 threads has"
@@ -54,3 +55,6 @@ row k gfx942 256 65536;        amd k gfx942 128 0 0 0;     expect "what fits a g
 row k gfx942 256 0;            amd k gfx942 128 0 0 3;     expect "a spill on AMD" "k_gfx942: k spills 3"
 row k gfx1100 256 0;           amd k gfx1100 128 65552 0 0; expect "LDS" "needs 65552 bytes of shared memory (gfx1100 has 65536)"
 row k gfx942 256 0;            amd k gfx942 600 0 0 0;     expect "registers of a lane" "needs more registers than a block of 256 threads has"
+row k gfx942 256 32768 amd/k.cu; amd k gfx942 128 0 0 0 2; expect "two waves on matrix units" ""
+row k gfx942 256 0 amd/k.cu;   amd k gfx942 300 0 0 0 1;   expect "one wave by registers" "k leaves room for 1 waves per SIMD"
+row k gfx942 256 40960 amd/k.cu; amd k gfx942 128 0 0 0 4; expect "one wave by LDS" "k leaves room for 1 waves per SIMD"

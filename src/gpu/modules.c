@@ -115,8 +115,8 @@ int modules_replaced(const struct gpu_modules *m, const char *row_name)
 
 enum { LARGEST_FILE = 256 << 20 };
 
-/* Whether the section table of a 64-bit ELF file, which linkers put last, lies beyond its end. Drivers are told no size and
- * would read on. */
+/* Whether the section table of a 64-bit ELF file, which linkers put last, lies beyond its end.
+ * Drivers are told no size and would read on. */
 static int is_cut_short(const char *bytes, size_t size)
 {
     uint64_t table;
@@ -146,7 +146,9 @@ static void *read_file(const char *path, const char *variable, rapt_status *stat
             free(bytes);
             bytes = NULL;
         } else if (is_cut_short(bytes, (size_t)size)) {
-            *status = fail(RAPT_INVALID, "%s: %s is cut short: its section table lies beyond its end", variable, path);
+            *status =
+                fail(RAPT_INVALID, "%s: %s is cut short: its section table lies beyond its end",
+                     variable, path);
             free(bytes);
             bytes = NULL;
         } else {

@@ -181,7 +181,7 @@ struct program {
     const uint8_t *code; /* loaded text */
     uint64_t base;       /* its address */
     size_t size;
-    struct inst **at; /* per 4 bytes, NULL until decoded */
+    struct inst **at;      /* per 4 bytes, NULL until decoded */
     struct place *profile; /* per 4 bytes; NULL: not counted */
     void *disasm;
 };

@@ -36,8 +36,8 @@ typedef uint32_t uint2 __attribute__((ext_vector_type(2)));
 #define ARGUMENT(type, name)                                                                       \
     ((void)name, (const struct type *)(const __attribute__((                                       \
                      address_space(4))) struct type *)__builtin_amdgcn_kernarg_segment_ptr())
-/* The same pointer, but new to the compiler, which then loads fields again instead of keeping them in scalar registers (there
- * are 100) from one part of a kernel to another. */
+/* The same pointer, but new to the compiler, which then loads fields again instead of keeping them
+ * in scalar registers (there are about 100) from one part of a kernel to another. */
 #define AGAIN(type, a)                                                                             \
     ((void)(a), (const struct type *)(const __attribute__((address_space(4))) struct type *)       \
                     kernarg_again())
@@ -106,8 +106,8 @@ static __device__ __forceinline__ int fresh(int x)
     asm volatile("" : "+v"(x));
     return x;
 }
-/* RDNA3 and RDNA4 issue two multiply-adds at once when their sources lie in different register banks (number mod 4): loops that
- * count on it walk the four components of their operands side by side. */
+/* RDNA3 and RDNA4 issue two multiply-adds at once when their sources lie in different register banks
+ * (number mod 4): loops that count on it walk the four components of their operands side by side. */
 #if defined(__GFX11__) || defined(__GFX12__)
 #define DUAL_ISSUE 1
 #else
