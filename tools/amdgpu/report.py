@@ -5,8 +5,8 @@ and the emulator. Estimates: nothing here is a time measured on hardware.
 usage: report.py BUILD_FOLDER [PATTERN]      (make amdgpu-report runs it; needs llvm-mca-22, llvm-objdump-22 and the emulator)
 
 The loop is the innermost one with matrix instructions that took most issue cycles when the emulator ran the row on 256 queries and
-512 keys. Share, emulator: clocks of its matrix instructions among all it issues, as if nothing overlapped (tests/amdgpu/loops.c).
-Share, llvm-mca: clocks in which the matrix unit is busy among the clocks of a pass, one wave alone; LLVM models MFMA as a
+512 keys. Shares by the emulator (tests/amdgpu/loops.c): clocks of its matrix instructions among all it issues, one by one or with
+units that overlap in order. Share, llvm-mca: clocks in which the matrix unit is busy among the clocks of a pass, one wave alone; LLVM models MFMA as a
 unit of its own on CDNA only. LDS conflicts: extra cycles among all of the loop's LDS cycles."""
 
 import fnmatch
@@ -50,13 +50,14 @@ def emulate(build, name, arch, dtype, d):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     found = re.search(
         r"matrix loop code\+0x(\w+)\.\.0x(\w+), \d+ passes: ([\d.]+) instructions \(([\d.]+) matrix\), "
-        r"([\d.]+) issue cycles, ([\d.]+)% of them matrix; LDS conflicts ([\d.]+)%",
+        r"([\d.]+) issue cycles, ([\d.]+)% of them matrix \(([\d.]+)% of [\d.]+ when units overlap in order\); "
+        r"LDS conflicts ([\d.]+)%",
         done.stderr,
     )
     if not found:
         sys.exit(f"report.py: {' '.join(command)}\n{done.stdout}{done.stderr}")
     first, last = int(found[1], 16), int(found[2], 16)
-    return first, last, [float(found[i]) for i in range(3, 8)]
+    return first, last, [float(found[i]) for i in range(4, 9) if i != 5]
 
 
 def loop_text(build, name, arch, first, last):
@@ -94,20 +95,20 @@ def main():
     build, pattern = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "*"
     known = dict(resources(build))
     print(
-        "| row | target | VGPRs | SGPRs | LDS KiB | waves/SIMD | loop: instructions | matrix | share, emulator | "
-        "share, llvm-mca | LDS conflicts |"
+        "| row | target | VGPRs | SGPRs | LDS KiB | waves/SIMD | matrix instructions | share, one by one | "
+        "share, overlapping | share, llvm-mca | LDS conflicts |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name, arch, dtype, d in rows(build):
         if not fnmatch.fnmatch(f"{name}_{arch}", pattern):
             continue
-        first, last, (count, matrix, _, share, conflicts) = emulate(build, name, arch, dtype, d)
+        first, last, (matrix, share, ordered, conflicts) = emulate(build, name, arch, dtype, d)
         mca = analyse(arch, loop_text(build, name, arch, first, last))
         busy = f"{100 * mca[1] / mca[0]:.0f} %" if mca and mca[1] else "-"
         r = known[name, arch]
         print(
             f"| {name} | {arch} | {r['registers']} | {r['scalars']} | {int(r['shared']) / 1024:.0f} | {r['waves']} | "
-            f"{count:.0f} | {matrix:.0f} | {share:.0f} % | {busy} | {conflicts:.1f} % |",
+            f"{matrix:.0f} | {share:.0f} % | {ordered:.0f} % | {busy} | {conflicts:.1f} % |",
             flush=True,
         )
 
