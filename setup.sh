@@ -75,6 +75,7 @@ check() {
     # shellcheck disable=SC2086
     install required $tool_packages libcmocka-dev perl python3
     install optional clang-22 lld-22 llvm-22 llvm-22-dev
+    install optional cmake
     install optional qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     gpu_options check
     # shellcheck disable=SC2086

@@ -27,7 +27,7 @@ $(AMX_PROGRAMS): $(AMX_OBJECTS) $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(TEST_LIBS) $(LIBS)
 
 $(AMX)/conformance.t: $(AMX)/conformance
-	printf '#!/bin/sh\nRAPT_CPU=amx RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=1 exec $(abspath $<)\n' > $@
+	printf '#!/bin/sh\nRAPT_CPU=amx RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=$${RAPT_TEST_SIZE:-1} exec $(abspath $<)\n' > $@
 	chmod +x $@
 CHECKS += $(AMX)/tile_kernels $(AMX)/conformance.t tests/amx/faults.t
 endif

@@ -37,6 +37,15 @@ fuzz:
 	done
 .PHONY: fuzz
 
+# What tests/api/install.t looks at: two installations, into a prefix of its own and under DESTDIR.
+INSTALLED := $(abspath $(B))/tests/installed
+installed: all
+	rm -rf $(INSTALLED) $(INSTALLED).destdir
+	$(MAKE) -s --no-print-directory install PREFIX=$(INSTALLED) DESTDIR=
+	$(MAKE) -s --no-print-directory install PREFIX=/usr DESTDIR=$(INSTALLED).destdir
+check check-build: installed
+.PHONY: installed
+
 # Scripts: the header alone in C11 and C++17, the exported symbols, the map of requirements.
 CHECKS += $(wildcard tests/api/*.t) $(wildcard tests/requirements.t)
-export CC CXX PYTHON
+export CC CXX PYTHON LDFLAGS

@@ -1,0 +1,66 @@
+#!/bin/sh
+# install.t: a program builds and runs against what `make install` wrote (the Makefile's goal `installed` did): through pkg-config,
+# shared and static, and through the CMake package; and DESTDIR moves everything.
+set -u
+build=${RAPT_BUILD:-build}
+root=$build/tests/installed
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+export PKG_CONFIG_PATH="$root/lib/pkgconfig"
+pkg_config=${PKG_CONFIG:-pkg-config}
+echo 1..6
+failed=0
+count=0
+say() { # passed, what
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; sed 's/^/# /' "$folder/log"; failed=1; fi
+}
+skip() { # what, why
+    count=$((count + 1))
+    echo "ok $count - $1 # SKIP $2"
+}
+
+: > "$folder/log"
+for file in include/rapt/rapt.h lib/librapt.a lib/librapt.so lib/librapt.so.0 lib/pkgconfig/rapt.pc lib/cmake/rapt/raptConfig.cmake \
+    lib/cmake/rapt/raptConfigVersion.cmake share/man/man1/rapt.1; do
+    [ -s "$root/$file" ] || echo "$file is missing" >> "$folder/log"
+done
+[ ! -s "$folder/log" ]; say $? "every file is in its place"
+
+(cd "$root" && find . ! -type d | sort) > "$folder/plain"
+(cd "$root.destdir/usr" && find . ! -type d | sort) > "$folder/moved"
+diff "$folder/plain" "$folder/moved" > "$folder/log" && ! grep -q "$root" "$root.destdir/usr/lib/pkgconfig/rapt.pc"
+say $? "DESTDIR moves all of them and is written into none"
+
+if ! command -v "$pkg_config" > /dev/null; then
+    skip "pkg-config, shared" "pkg-config is not installed"
+    skip "pkg-config, static" "pkg-config is not installed"
+else
+    # shellcheck disable=SC2046
+    ${CC:-cc} ${LDFLAGS:-} -o "$folder/shared" examples/forward.c $("$pkg_config" --cflags --libs rapt) > "$folder/log" 2>&1 &&
+        LD_LIBRARY_PATH=$root/lib "$folder/shared" >> "$folder/log" 2>&1
+    say $? "pkg-config, shared"
+    # shellcheck disable=SC2046
+    ${CC:-cc} ${LDFLAGS:-} -o "$folder/static" examples/forward.c $("$pkg_config" --cflags rapt) "$root/lib/librapt.a" \
+        $("$pkg_config" --static --libs-only-l rapt | sed 's/-lrapt//') > "$folder/log" 2>&1 && "$folder/static" >> "$folder/log" 2>&1
+    say $? "pkg-config, static"
+fi
+
+if ! command -v cmake > /dev/null; then
+    skip "CMake package" "cmake is not installed"
+    skip "CMake package, a version that does not fit" "cmake is not installed"
+else
+    cat > "$folder/CMakeLists.txt" <<END
+cmake_minimum_required(VERSION 3.13)
+project(consumer C)
+find_package(rapt \${WANTED} REQUIRED)
+add_executable(consumer $PWD/examples/forward.c)
+target_link_libraries(consumer rapt::rapt)
+END
+    configure() { cmake -S "$folder" -B "$folder/$1" -DWANTED="$2" -DCMAKE_PREFIX_PATH="$root" -DCMAKE_EXE_LINKER_FLAGS="${LDFLAGS:-}"; }
+    { configure fits 0.1 && cmake --build "$folder/fits" && "$folder/fits/consumer"; } > "$folder/log" 2>&1
+    say $? "CMake package"
+    ! configure other 0.9 > "$folder/log" 2>&1
+    say $? "CMake package, a version that does not fit"
+fi
+exit $failed
