@@ -24,6 +24,8 @@ override CFLAGS += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recov
 override LDFLAGS += -fsanitize=$(SAN)
 # Everything takes many times as long: the small problems, which have every option, are enough.
 export RAPT_TEST_SIZE ?= 0
+export LSAN_OPTIONS := suppressions=$(abspath mk/lsan.txt):print_suppressions=0
+export SANITIZED_BY := $(SAN)
 # Device code carries no instrumentation; the host code of the GPU backends runs on the stand-in drivers.
 NVCC :=
 HIP_CLANG :=
