@@ -189,6 +189,68 @@ static void missing_file(void **state)
     session_end(v);
 }
 
+/* The first call that needs the code object of one of the nine replaceable rows. */
+static rapt_status use_row(rapt_device *device, const char *row)
+{
+    rapt_attention a = session_problem(memory);
+    rapt_tensor scores = rapt_tensor_bhtd(memory, RAPT_F32, 2, 4, 64, 96);
+    rapt_tensor wide = rapt_tensor_bhtd(memory, RAPT_F16, 2, 4, 96, 64);
+    rapt_qk_args qk = {.struct_size = sizeof qk, .q = a.q, .k = a.k, .out = scores};
+    rapt_pv_args pv = {.struct_size = sizeof pv, .weights = scores, .v = a.v, .out = a.out};
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = scores, .out = scores};
+    rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = scores};
+    rapt_rope_args rope = {.struct_size = sizeof rope, .x = a.q, .out = a.q};
+    rapt_kv_replicate_args copy = {
+        .struct_size = sizeof copy, .k = a.k, .v = a.v, .k_out = wide, .v_out = wide};
+    copy.v_out.data = memory + (3 << 18);
+    if (!strcmp(row, "qk")) {
+        qk.out.data = memory + (3 << 18);
+        return rapt_qk(device, &qk, NULL);
+    }
+    if (!strcmp(row, "pv")) return rapt_pv(device, &pv, NULL);
+    if (!strcmp(row, "softmax")) return rapt_softmax(device, &softmax, NULL);
+    if (!strcmp(row, "causal_mask")) return rapt_causal_mask(device, &mask, NULL);
+    if (!strcmp(row, "rope")) return rapt_rope(device, &rope, NULL);
+    if (!strcmp(row, "kv_replicate")) return rapt_kv_replicate(device, &copy, NULL);
+    rapt_plan *plan = NULL;
+    a.kernel = row;
+    a.causal = !strcmp(row, "flash_causal");
+    rapt_status status = rapt_plan_create(&plan, device, &a);
+    rapt_plan_destroy(&plan);
+    return status;
+}
+
+/* One row's file is missing, of another architecture or without its symbol: a sentence that names
+ * the variable. */
+static void replaced_badly(const struct stand_in *v, const char *row, const char *stem)
+{
+    char variable[64], text[128];
+    snprintf(variable, sizeof variable, "%s_%s", stem, v->suffix);
+    for (int i = 0; i < 3; i++) {
+        session_begin(v);
+        if (i == 2) snprintf(text, sizeof text, "fake %s something_else", v->arch);
+        else snprintf(text, sizeof text, "fake other_arch %s", row);
+        if (i) session_override(v, stem, text);
+        else setenv(variable, "/nonexistent/object", 1);
+        rapt_context *context = session_open(v);
+        rapt_status status = use_row(rapt_device_at(context, 0), row);
+        if (!status || !strstr(rapt_last_error(), variable))
+            print_error("%s, case %d: %s\n", variable, i, rapt_last_error());
+        assert_int_not_equal(status, RAPT_OK);
+        assert_non_null(strstr(rapt_last_error(), variable));
+        rapt_close(&context);
+        session_end(v);
+    }
+}
+
+static void every_variable(void **state)
+{
+    const struct stand_in *v = *state;
+#define OVERRIDE(name, stem) replaced_badly(v, #name, #stem);
+#include "gpu/overrides.def"
+#undef OVERRIDE
+}
+
 #define BOTH(test)                                                                                 \
     {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
     {                                                                                              \
@@ -200,7 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(no_driver),       BOTH(no_library_at_all), BOTH(old_driver),
         BOTH(broken_library),  BOTH(no_device),         BOTH(unknown_arch),
-        BOTH(several_devices), BOTH(bad_files),         BOTH(missing_file),
+        BOTH(several_devices), BOTH(bad_files),         BOTH(missing_file), BOTH(every_variable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
