@@ -11,7 +11,15 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MOST_LINES = 4096, KEY_JSON = 512, KEY_CSV, KEY_ROTATE, KEY_SECONDS, KEY_FORWARD };
+enum {
+    MOST_LINES = 4096,
+    TURNS = 8,
+    KEY_JSON = 512,
+    KEY_CSV,
+    KEY_ROTATE,
+    KEY_SECONDS,
+    KEY_FORWARD
+};
 
 struct bench {
     struct device_options where;
@@ -112,7 +120,7 @@ static const struct argp bench_argp = {
     "visible pairs, memory as each input and output once. The ceiling on a CPU is the slower of "
     "multiply-adds in registers and a stream over as many bytes, over the same threads: of reads "
     "for forward, qk and pv, of copies (read + write) for operations that read as they write, of "
-    "writes for causal_mask. On a GPU it is copies within the device, for problems that are bound "
+    "writes for causal_mask; its trials lie between the rounds of the problem, and the rate is their median. On a GPU it is copies within the device, for problems that are bound "
     "by memory.",
     children,
     NULL,
@@ -137,18 +145,11 @@ struct limit {
 };
 
 static struct limit limit_of(struct bench *bench, const struct device *device,
-                             const struct bench_case *c, double seconds, struct ceiling *stream)
+                             const struct bench_case *c, const struct ceiling *stream)
 {
     struct limit limit = {0};
-    double flops = problem_flops(&c->line), bytes = problem_bytes(&c->line);
-    if (!device->is_cpu) {
-        if (!bench_is_bound_by_memory(&c->line)) return limit;
-        if (bench->copies.rate <= 0) bench->copies = ceiling_gpu_copies((struct device *)device);
-        *stream = bench->copies;
-    } else {
-        *stream =
-            ceiling_cpu_memory(traffic_of[c->line.op], c->working_set, device->info.compute_units);
-    }
+    double flops = problem_flops(&c->line), bytes = problem_bytes(&c->line),
+           seconds = c->times.median;
     double memory = stream->rate > 0 ? bytes / stream->rate : 0, arithmetic = 0;
     struct ceiling *f = &bench->flops[c->line.dtype == RAPT_BF16];
     if (device->is_cpu && flops > 0) {
@@ -177,7 +178,7 @@ static int print_json_row(const struct device *device, const struct bench_case *
         json_number(problem_bytes(&c->line) / t->median * 1e-9), "ceiling",
         known ? json_number(limit->rate) : json_null(), "ceiling_unit", json_text(limit->unit),
         "ceiling_of", json_text(limit->what), "percent_of_ceiling",
-        known ? json_number(100 * limit->share) : json_null(), "rotated", (json_int_t)c->copies,
+        known ? json_number(100 * limit->share) : json_null(), "rotated", (json_int_t)(c->copies ? c->copies : 1),
         "calls", (json_int_t)t->calls));
 }
 
@@ -208,6 +209,30 @@ static void print_row(const struct bench_case *c, const struct limit *limit)
     fflush(stdout);
 }
 
+/* Times the case, in turn with the stream if memory is what it is compared with. */
+static int time_in_turn(struct bench *bench, struct bench_case *c, struct ceiling *ceiling)
+{
+    struct device *device = c->device;
+    struct stream *stream = NULL;
+    int64_t threads = device->info.compute_units;
+    int in_turn = bench_is_bound_by_memory(&c->line), code = bench_case_warm(c);
+    if (device->is_cpu)
+        stream = c->memory ? stream_open(TRAFFIC_READS, (double)c->copies_bytes, c->memory, threads)
+                           : stream_open(traffic_of[c->line.op], c->working_set, NULL, threads);
+    for (int i = 0; i < TURNS && !code; i++) {
+        code = bench_case_time(c, bench->seconds / TURNS);
+        if (in_turn) stream_try(stream);
+    }
+    for (int i = 0; i < TURNS && !code && !in_turn; i++) stream_try(stream);
+    if (!code) c->times = bench_case_times(c);
+    *ceiling = stream_ceiling(stream);
+    stream_close(stream);
+    if (device->is_cpu || code || !in_turn) return code;
+    if (bench->copies.rate <= 0) bench->copies = ceiling_gpu_copies(device);
+    *ceiling = bench->copies;
+    return code;
+}
+
 static int run_line(struct bench *bench, struct device *device, const struct problem_line *line)
 {
     struct bench_case c;
@@ -215,9 +240,9 @@ static int run_line(struct bench *bench, struct device *device, const struct pro
     int code = bench_case_open(device, &bench->where, line, bench->rotate, &c);
     if (code) return code;
     c.through_forward = bench->through_forward;
-    code = bench_case_time(&c, bench->seconds);
+    code = time_in_turn(bench, &c, &stream);
     if (!code) {
-        struct limit limit = limit_of(bench, device, &c, c.times.median, &stream);
+        struct limit limit = limit_of(bench, device, &c, &stream);
         if (bench->json) code = print_json_row(device, &c, &limit);
         else if (bench->csv) print_csv_row(device, &c, &limit);
         else print_row(&c, &limit);

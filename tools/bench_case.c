@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* A sequence that brings at most so many queries to its cache is a decode step. */
-enum { DECODE_QUERIES = 32, LEAST_ROUNDS = 5, MOST_ROUNDS = 1000, COPY_ALIGNMENT = 4096 };
+enum { DECODE_QUERIES = 32, LEAST_ROUNDS = 1, COPY_ALIGNMENT = 4096 };
 
 /* Flop a byte below which memory is the limit: CPUs and GPUs of today balance at 5 to 300. */
 #define BALANCE 40.0
@@ -72,6 +72,13 @@ static char *region_memory(const struct bench_case *c, const struct problem_regi
     return memory ? memory : region->base;
 }
 
+/* Copy n of K (which 0) or V (1). */
+static char *copy_at(const struct bench_case *c, int64_t n, int which)
+{
+    return (char *)c->memory + (size_t)n * (c->copy_bytes[0] + c->copy_bytes[1]) +
+           (which ? c->copy_bytes[0] : 0);
+}
+
 static int refuse(struct bench_case *c, int code, const char *sentence)
 {
     complain(code, "\"%s\": %s", c->line.text, sentence);
@@ -79,13 +86,13 @@ static int refuse(struct bench_case *c, int code, const char *sentence)
     return code;
 }
 
-/* Copies K and V so that calls can take them in turn. */
+/* Copies of K and V that calls take in turn, in one piece of memory. On a CPU the calls take them
+ * from there even if there is one alone: then a stream can be timed over the very same memory. */
 static int make_copies(struct bench_case *c, int64_t rotate)
 {
     const struct problem_region *regions[2] = {region_of(c, &c->instance.args.forward.k),
                                                region_of(c, &c->instance.args.forward.v)};
     double bytes = 0;
-    c->copies = 1;
     c->working_set = problem_bytes(&c->line);
     if (c->line.op != OP_forward) return EXIT_OK;
     for (int i = 0; i < 2; i++) {
@@ -100,17 +107,16 @@ static int make_copies(struct bench_case *c, int64_t rotate)
         rotate = c->line.q_tokens <= DECODE_QUERIES && c->line.kv_tokens > c->line.q_tokens
                      ? (int64_t)ceil(4 * last_cache(c->device) / bytes)
                      : 1;
-    if (rotate < 2) return EXIT_OK;
-    for (int i = 0; i < 2; i++) {
-        void *memory;
-        if (rapt_alloc(c->device->handle, (size_t)(rotate - 1) * c->copy_bytes[i], &memory))
-            return refuse(c, EXIT_NOT_HERE, rapt_last_error());
-        c->copy[i] = memory;
-        for (int64_t n = 0; n < rotate - 1; n++)
-            if (rapt_copy(c->device->handle, c->copy[i] + (size_t)n * c->copy_bytes[i],
-                          region_memory(c, regions[i]), regions[i]->bytes, NULL))
+    if (rotate < 2 && !(c->device->is_cpu && bench_is_bound_by_memory(&c->line))) return EXIT_OK;
+    if (rotate < 1) rotate = 1;
+    c->copies_bytes = (size_t)rotate * (c->copy_bytes[0] + c->copy_bytes[1]);
+    if (rapt_alloc(c->device->handle, c->copies_bytes, &c->memory))
+        return refuse(c, EXIT_NOT_HERE, rapt_last_error());
+    for (int64_t n = 0; n < rotate; n++)
+        for (int i = 0; i < 2; i++)
+            if (rapt_copy(c->device->handle, copy_at(c, n, i), region_memory(c, regions[i]),
+                          regions[i]->bytes, NULL))
                 return refuse(c, EXIT_NOT_HERE, rapt_last_error());
-    }
     c->copies = rotate;
     c->working_set = problem_bytes(&c->line) + (double)(rotate - 1) * bytes;
     return EXIT_OK;
@@ -161,12 +167,11 @@ static rapt_status call(struct bench_case *c)
     rapt_attention a = c->on_device.args.forward;
     rapt_tensor *tensors[2] = {&a.k, &a.v};
     const rapt_tensor *host[2] = {&c->instance.args.forward.k, &c->instance.args.forward.v};
-    for (int i = 0; i < 2 && c->turn; i++) {
+    for (int i = 0; i < 2 && c->copies; i++) {
         const struct problem_region *region = region_of(c, host[i]);
-        tensors[i]->data = c->copy[i] + (size_t)(c->turn - 1) * c->copy_bytes[i] +
-                           ((char *)host[i]->data - region->base);
+        tensors[i]->data = copy_at(c, c->turn, i) + ((char *)host[i]->data - region->base);
     }
-    c->turn = (c->turn + 1) % c->copies;
+    if (c->copies) c->turn = (c->turn + 1) % c->copies;
     return c->through_forward ? rapt_forward(c->device->handle, &a, NULL)
                               : rapt_plan_execute(c->plan, &a, c->workspace, NULL);
 }
@@ -188,35 +193,46 @@ static int by_value(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-int bench_case_time(struct bench_case *c, double seconds)
+int bench_case_warm(struct bench_case *c)
 {
-    double times[MOST_ROUNDS], round = c->device->is_cpu ? CPU_ROUND_SECONDS : GPU_ROUND_SECONDS,
-                               one = 0, total = 0;
-    int64_t calls = 1;
-    int rounds = 0;
+    double round = c->device->is_cpu ? CPU_ROUND_SECONDS : GPU_ROUND_SECONDS, one = 0;
+    c->round_calls = 1;
     rapt_status status = time_round(c, 1, &one); /* kernels are loaded and pages touched */
     for (double warm = 0; !status && (warm < WARM_SECONDS || warm == 0);
-         warm += one * (double)calls) {
-        status = time_round(c, calls, &one);
-        one /= (double)calls;
-        if (one * (double)calls < round) calls = (int64_t)ceil(round / fmax(one, 1e-9));
+         warm += one * (double)c->round_calls) {
+        status = time_round(c, c->round_calls, &one);
+        one /= (double)c->round_calls;
+        if (one * (double)c->round_calls < round)
+            c->round_calls = (int64_t)ceil(round / fmax(one, 1e-9));
     }
-    while (!status && rounds < MOST_ROUNDS && (total < seconds || rounds < LEAST_ROUNDS)) {
-        status = time_round(c, calls, &one);
+    return status ? complain(exit_code_of(status), "\"%s\": %s", c->line.text, rapt_last_error())
+                  : EXIT_OK;
+}
+
+int bench_case_time(struct bench_case *c, double seconds)
+{
+    double one = 0, total = 0;
+    for (int n = 0; c->rounds < BENCH_ROUNDS_MAX && (total < seconds || n < LEAST_ROUNDS); n++) {
+        rapt_status status = time_round(c, c->round_calls, &one);
+        if (status)
+            return complain(exit_code_of(status), "\"%s\": %s", c->line.text, rapt_last_error());
         total += one;
-        times[rounds++] = one / (double)calls;
+        c->round_seconds[c->rounds++] = one / (double)c->round_calls;
     }
-    if (status)
-        return complain(exit_code_of(status), "\"%s\": %s", c->line.text, rapt_last_error());
-    qsort(times, (size_t)rounds, sizeof *times, by_value);
-    c->times = (struct bench_times){times[0], times[rounds / 2], times[rounds - 1], calls * rounds};
     return EXIT_OK;
+}
+
+struct bench_times bench_case_times(struct bench_case *c)
+{
+    qsort(c->round_seconds, (size_t)c->rounds, sizeof *c->round_seconds, by_value);
+    return (struct bench_times){c->round_seconds[0], c->round_seconds[c->rounds / 2],
+                                c->round_seconds[c->rounds - 1], c->round_calls * c->rounds};
 }
 
 void bench_case_close(struct bench_case *c)
 {
     rapt_plan_destroy(&c->plan);
-    for (int i = 0; i < 2; i++) rapt_free(c->device->handle, c->copy[i]);
+    rapt_free(c->device->handle, c->memory);
     rapt_free(c->device->handle, c->workspace);
     if (c->on_device.device) problem_device_free(&c->on_device);
     problem_free(&c->instance);

@@ -10,6 +10,8 @@ struct bench_times {
     int64_t calls;
 };
 
+enum { BENCH_ROUNDS_MAX = 1000 };
+
 struct bench_case {
     struct device *device;
     struct problem_line line;
@@ -19,11 +21,15 @@ struct bench_case {
     void *workspace;
     int through_forward; /* calls go through rapt_forward instead, which keeps plans itself */
     char kernel[64];
-    int64_t copies;       /* of K and V, 1 or more */
-    char *copy[2];        /* copies - 1 of K's and of V's memory, in one piece each */
-    size_t copy_bytes[2]; /* from one to the next */
+    int64_t copies;       /* of K and V; 0: the instance's own are used */
+    void *memory;         /* of the copies: K and V of the first, of the second, ... */
+    size_t copies_bytes;  /* in all */
+    size_t copy_bytes[2]; /* of one K and one V */
     int64_t turn;         /* copy that the next call takes */
     double working_set;   /* bytes that the calls go through before one comes again */
+    int64_t round_calls;  /* calls that are timed together */
+    double round_seconds[BENCH_ROUNDS_MAX]; /* of a call */
+    int rounds;
     struct bench_times times;
 };
 
@@ -33,8 +39,12 @@ int bench_is_bound_by_memory(const struct problem_line *line);
  * *out is then empty. */
 int bench_case_open(struct device *device, const struct device_options *options,
                     const struct problem_line *line, int64_t rotate, struct bench_case *out);
-/* Fills times from calls of about so many seconds in all. */
+/* Calls before any that counts. */
+int bench_case_warm(struct bench_case *c);
+/* Times calls of about so many seconds in all, at least one round; may be called again. */
 int bench_case_time(struct bench_case *c, double seconds);
+/* Over all rounds so far. */
+struct bench_times bench_case_times(struct bench_case *c);
 void bench_case_close(struct bench_case *c);
 
 #endif

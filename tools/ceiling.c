@@ -24,6 +24,7 @@ struct member {
     struct team *team;
     char *memory;
     size_t bytes;
+    int touched;
     double rate;
     pthread_t thread;
 };
@@ -32,8 +33,9 @@ static void *member_main(void *argument)
 {
     struct member *me = argument;
     struct team *team = me->team;
-    if (me->bytes)
+    if (me->bytes && !me->touched)
         memset(me->memory, 1, me->bytes); /* first touched by its user, so that it lies near it */
+    me->touched = 1;
     atomic_fetch_add(&team->ready, 1);
     while (!atomic_load(&team->go)) sched_yield();
     double start = seconds_now(), done = team->work(&team->stop, me->memory, me->bytes);
@@ -69,57 +71,111 @@ static double trial(loop work, struct member *members, int64_t threads)
     return started == threads ? rate : 0;
 }
 
-/* The best of some trials, as a ceiling is what was reached and not what is usual. memory is cut
- * into equal shares. */
-static double best_rate(loop work, int64_t threads, char *memory, size_t bytes)
+static int by_value(const void *left, const void *right)
 {
-    if (threads < 1 || threads > MAX_THREADS) return 0;
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+/* memory is cut into equal shares. NULL: no memory, or too many threads. */
+static struct member *members_of(int64_t threads, char *memory, size_t bytes)
+{
+    if (threads < 1 || threads > MAX_THREADS) return NULL;
     struct member *members = calloc((size_t)threads, sizeof *members);
-    double best = 0;
     size_t share = bytes / (size_t)threads / 512 * 512;
     for (int64_t i = 0; members && i < threads; i++) {
         members[i].memory = memory ? memory + share * (size_t)i : NULL;
         members[i].bytes = share;
     }
-    for (int i = 0; members && i < TRIALS; i++) {
-        double rate = trial(work, members, threads);
-        if (rate > best) best = rate;
-    }
-    free(members);
-    return best;
+    return members;
 }
 
+/* The best of some trials, as arithmetic in registers has no neighbours that would speed it up. */
 struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads)
 {
     const char *name;
     loop work = loop_flops(dtype, &name);
-    struct ceiling ceiling = {.rate = best_rate(work, threads, NULL, 0)};
+    struct ceiling ceiling = {0};
+    struct member *members = members_of(threads, NULL, 0);
+    for (int i = 0; members && i < TRIALS; i++) {
+        double rate = trial(work, members, threads);
+        if (rate > ceiling.rate) ceiling.rate = rate;
+    }
+    free(members);
     snprintf(ceiling.what, sizeof ceiling.what, "%s in registers, %" PRId64 " thread%s", name,
              threads, threads == 1 ? "" : "s");
     return ceiling;
 }
 
-struct ceiling ceiling_cpu_memory(enum traffic traffic, double bytes, int64_t threads)
+struct stream {
+    enum traffic traffic;
+    int64_t threads;
+    size_t bytes;
+    char *memory, *owned; /* owned: to be freed; NULL: the caller's */
+    struct member *members;
+    loop work;
+    double rates[STREAM_TRIALS_MAX];
+    int trials;
+};
+
+struct stream *stream_open(enum traffic traffic, double bytes, void *memory, int64_t threads)
+{
+    size_t least = (size_t)threads << 16, most = (size_t)1 << 30;
+    struct stream *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->traffic = traffic;
+    s->threads = threads;
+    s->bytes = bytes < (double)most ? (size_t)bytes : most;
+    if (s->bytes < least && !memory) s->bytes = least;
+    if (!memory) s->owned = aligned_alloc(4096, (s->bytes + 4095) / 4096 * 4096);
+    s->memory = memory ? memory : s->owned;
+    s->members = s->memory ? members_of(threads, s->memory, s->bytes) : NULL;
+    for (int64_t i = 0; s->members && memory && i < threads; i++) s->members[i].touched = 1;
+    if (!s->members) {
+        stream_close(s);
+        return NULL;
+    }
+    double best = -1;
+    loop work;
+    for (int i = 0; (work = loop_memory(traffic, i)); i++) {
+        double rate = trial(work, s->members, threads);
+        if (rate > best) {
+            best = rate;
+            s->work = work;
+        }
+    }
+    return s;
+}
+
+void stream_try(struct stream *s)
+{
+    if (s && s->trials < STREAM_TRIALS_MAX)
+        s->rates[s->trials++] = trial(s->work, s->members, s->threads);
+}
+
+struct ceiling stream_ceiling(struct stream *s)
 {
     static const char *const names[TRAFFICS] = {[TRAFFIC_READS] = "reads of %.3g MB",
                                                 [TRAFFIC_COPIES] =
                                                     "copies of %.3g MB, read + write",
                                                 [TRAFFIC_WRITES] = "writes of %.3g MB"};
     struct ceiling ceiling = {0};
-    size_t least = (size_t)threads << 16, most = (size_t)1 << 30,
-           size = bytes < (double)most ? (size_t)bytes : most;
-    if (size < least) size = least;
-    char *memory = aligned_alloc(4096, (size + 4095) / 4096 * 4096), *end = ceiling.what;
-    loop work;
-    for (int i = 0; memory && (work = loop_memory(traffic, i)); i++) {
-        double rate = best_rate(work, threads, memory, size);
-        if (rate > ceiling.rate) ceiling.rate = rate;
-    }
-    free(memory);
-    end += snprintf(end, sizeof ceiling.what, names[traffic], (double)size * 1e-6);
+    if (!s || !s->trials) return ceiling;
+    char *end = ceiling.what;
+    qsort(s->rates, (size_t)s->trials, sizeof *s->rates, by_value);
+    ceiling.rate = s->rates[s->trials / 2];
+    end += snprintf(end, sizeof ceiling.what, names[s->traffic], (double)s->bytes * 1e-6);
     snprintf(end, sizeof ceiling.what - (size_t)(end - ceiling.what), ", %" PRId64 " thread%s",
-             threads, threads == 1 ? "" : "s");
+             s->threads, s->threads == 1 ? "" : "s");
     return ceiling;
+}
+
+void stream_close(struct stream *s)
+{
+    if (!s) return;
+    free(s->owned);
+    free(s->members);
+    free(s);
 }
 
 struct ceiling ceiling_gpu_copies(struct device *device)

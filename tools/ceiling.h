@@ -16,8 +16,17 @@ struct ceiling {
 struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads);
 /* The traffic over a buffer of so many bytes (64 KiB a thread ... 1 GiB of it), again and again,
  * over threads at once. A copy counts its bytes as read and as written, over a buffer that holds
- * both its sides; nothing else that the hardware moves counts, such as lines it reads to write. */
-struct ceiling ceiling_cpu_memory(enum traffic traffic, double bytes, int64_t threads);
+ * both its sides; nothing else that the hardware moves counts, such as lines it reads to write.
+ * Memory has other users, whose load changes: trials are meant to lie between the rounds of what is
+ * compared, and the rate is their median, as a program's time is. NULL: no memory; the others take
+ * it and do nothing. memory: the buffer, for reads alone (64-byte aligned), as where pages lie and how
+ * large they are matters much; NULL: one of its own. */
+enum { STREAM_TRIALS_MAX = 64 };
+struct stream;
+struct stream *stream_open(enum traffic traffic, double bytes, void *memory, int64_t threads);
+void stream_try(struct stream *s);
+struct ceiling stream_ceiling(struct stream *s);
+void stream_close(struct stream *s);
 /* Copies within a GPU's memory; each byte counts as read and as written. */
 struct ceiling ceiling_gpu_copies(struct device *device);
 

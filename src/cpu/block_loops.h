@@ -122,7 +122,7 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
 struct score_call {
     const float *q;
     int64_t q_stride, channels;
-    struct block_stream ahead;
+    struct prefetch fetch;
 };
 
 /* GROUP_LANES keys from token t of a block against rows of q, into s[row][GROUP_LANES]. Few rows
@@ -136,9 +136,9 @@ VEC void score_tile(struct score_call *call, float *s, int64_t s_stride, const c
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int n = 0; n < sums; n++) sum[r][n][0] = sum[r][n][1] = v_zero();
-    struct block_stream ahead = call->ahead; /* in registers */
+    struct prefetch fetch = call->fetch; /* in registers */
     for (int64_t c = 0; c < call->channels; c += DEPTH) {
-        block_stream_step(&ahead);
+        prefetch_step(&fetch);
 #pragma GCC unroll 4
         for (int i = 0; i < DEPTH; i++) {
             vec low = load_keys(block, dtype, c + i, t),
@@ -151,7 +151,7 @@ VEC void score_tile(struct score_call *call, float *s, int64_t s_stride, const c
             }
         }
     }
-    call->ahead = ahead;
+    call->fetch = fetch;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
@@ -205,22 +205,22 @@ static void score_group(struct score_call *call, float *s, int64_t s_stride, con
 
 static void decode_qk(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next)
+                      int64_t last, const struct cpu_ahead *ahead)
 {
     int64_t size = (int64_t)dtype_size(k->dtype);
     struct score_call call = {.q_stride = q_stride, .channels = channels};
-    call.ahead =
-        block_stream_of(next, (last - first) * channels * size, DEPTH * GROUP_LANES * size);
+    call.fetch =
+        block_stream_of(ahead, DEPTH * GROUP_LANES * size);
     for (int64_t j = first / GROUP_LANES * GROUP_LANES; j < last; j += GROUP_LANES) {
         int64_t low = max64(j, first), high = min64(j + GROUP_LANES, last);
         const char *block = block_of(k, low, high);
         for (int64_t r = 0; r < rows; r += BLOCK_ROWS) {
             call.q = (const float *)q + r * q_stride;
-            struct block_stream ahead = call.ahead;
-            if (r) call.ahead.at = call.ahead.end;
+            struct prefetch fetch = call.fetch;
+            if (r) call.fetch.quota = 0;
             score_group(&call, s + r * s_stride, s_stride, block, j, low, high,
                         min64(rows - r, BLOCK_ROWS), k->dtype);
-            if (r) call.ahead = ahead;
+            if (r) call.fetch = fetch;
         }
     }
 }
@@ -234,7 +234,7 @@ struct value_call {
     const void *const *row; /* of the block's first token */
     const char *block;
     int64_t first, last; /* tokens of the block */
-    struct block_stream ahead;
+    struct prefetch fetch;
 };
 
 /* o of rows x vectors * LANES channels from c on, over the tokens of one block. */
@@ -246,10 +246,10 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int vectors, i
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++)
             sum[r][i] = v_load(call->o + r * call->o_stride + c + i * LANES, RAPT_F32);
-    struct block_stream ahead = call->ahead;
+    struct prefetch fetch = call->fetch;
     for (int64_t t = call->first; t < call->last; t++) {
         vec x[4];
-        block_stream_step(&ahead);
+        prefetch_step(&fetch);
         if (!call->row[t]) continue;
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++) x[i] = load_values(call->block, dtype, t, c + i * LANES);
@@ -260,7 +260,7 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int vectors, i
             for (int i = 0; i < vectors; i++) sum[r][i] = v_fma(p, x[i], sum[r][i]);
         }
     }
-    call->ahead = ahead;
+    call->fetch = fetch;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
@@ -299,11 +299,11 @@ VEC void value_rows(struct value_call *call, int64_t rows, int64_t channels, int
 
 static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stride,
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next)
+                      int64_t last, const struct cpu_ahead *ahead)
 {
     int64_t size = (int64_t)dtype_size(v->dtype);
     struct value_call call = {.o_stride = o_stride, .p_stride = p_stride};
-    call.ahead = block_stream_of(next, (last - first) * channels * size, 4 * LANES * size);
+    call.fetch = block_stream_of(ahead, 4 * LANES * size);
     for (int64_t j = first, end; j < last; j = end) {
         int64_t start = j / RAPT_KV_BLOCK * RAPT_KV_BLOCK;
         end = min64(start + RAPT_KV_BLOCK, last);

@@ -5,7 +5,7 @@
 
 #include "base/dtype.h"
 #include "cpu/arena.h"
-#include "cpu/kernels.h"
+#include "cpu/decode_kernels.h"
 
 enum { BLOCK_PANEL = RAPT_KV_BLOCK * RAPT_KV_BLOCK }; /* elements of 32 channels of a block of V */
 
@@ -23,25 +23,13 @@ static inline const char *block_of(const struct cpu_rows *rows, int64_t first, i
     return NULL;
 }
 
-/* Memory that the following call will read: a block lies in one piece. */
-struct block_stream {
-    const char *at, *end; /* equal: nothing is left */
-    int64_t step;         /* bytes to ask for in each step of a loop */
-};
-
-static inline __attribute__((always_inline)) struct block_stream
-block_stream_of(const void *const *next, int64_t bytes, int64_t step)
+/* Fetches about so many bytes in each step, whatever the steps. */
+static inline __attribute__((always_inline)) struct prefetch
+block_stream_of(const struct cpu_ahead *ahead, int64_t step)
 {
-    const char *at = next ? *next : NULL;
-    return (struct block_stream){at, at ? at + bytes : NULL, step};
-}
-
-static inline __attribute__((always_inline)) void block_stream_step(struct block_stream *s)
-{
-    if (s->at == s->end) return;
-    for (int64_t i = 0; i < s->step; i += 64) __builtin_prefetch(s->at + i);
-    s->at += s->step;
-    if (s->at > s->end) s->at = s->end;
+    struct prefetch p = prefetch_of(ahead, 1);
+    if (p.quota) p.quota = max64(1, step / FETCH_BYTES);
+    return p;
 }
 
 #endif

@@ -10,11 +10,11 @@ enum { DECODE_CHANNELS_MAX = 1024 }; /* of a row; the buffers below are sized by
 #define DECODE_QK(isa)                                                                             \
     void decode_qk_##isa(float *s, int64_t s_stride, const void *q, int64_t q_stride,              \
                          const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,  \
-                         int64_t last, const void *const *next)
+                         int64_t last, const struct cpu_ahead *ahead)
 #define DECODE_PV(isa)                                                                             \
     void decode_pv_##isa(float *o, int64_t o_stride, const float *p, int64_t p_stride,             \
                          const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,  \
-                         int64_t last, const void *const *next)
+                         int64_t last, const struct cpu_ahead *ahead)
 
 DECODE_QK(scalar);
 DECODE_PV(scalar);
@@ -37,34 +37,49 @@ DECODE_PV(sve);
 /* What a NULL row stands for, in any dtype. */
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
-/* Walks over rows that the following call will read, in the order of memory, which is what makes
- * the hardware's own prefetchers run ahead: a whole row in each `every` steps. */
+/* Walks over what is to be fetched, a quota in each step. Into the second cache: the first is too
+ * small for what two blocks hold. */
 struct prefetch {
-    const void *const *row, *const *end; /* equal: nothing is left */
-    int64_t bytes;                       /* of a row */
-    int64_t every, wait;
+    const char *at, *end; /* of this run */
+    const void *const *run;
+    int64_t run_step, run_bytes, left; /* left: past this run */
+    int64_t quota;           /* pairs of lines of a step */
 };
 
+enum { FETCH_BYTES = 128 };
+
+/* steps: in how many it shall be done. */
 static inline __attribute__((always_inline)) struct prefetch
-prefetch_of(const void *const *next, int64_t rows, int64_t bytes, int64_t every)
+prefetch_of(const struct cpu_ahead *ahead, int64_t steps)
 {
-    return (struct prefetch){next, next ? next + rows : next, bytes, every, every};
+    struct prefetch p = {0};
+    if (!ahead || steps < 1) return p;
+    int64_t here = ahead->run_bytes - ahead->skip;
+    p.run = ahead->run;
+    p.run_step = ahead->run_step;
+    p.run_bytes = ahead->run_bytes;
+    p.at = (const char *)*p.run + ahead->skip;
+    p.end = p.at + (here < ahead->bytes ? here : ahead->bytes);
+    p.left = ahead->bytes - (p.end - p.at);
+    p.quota = (ahead->bytes + steps * FETCH_BYTES - 1) / (steps * FETCH_BYTES);
+    return p;
 }
 
 static inline __attribute__((always_inline)) void prefetch_step(struct prefetch *p)
 {
-    if (--p->wait) return;
-    p->wait = p->every;
-    if (p->row == p->end) return;
-    const char *row = *p->row++;
-    int64_t i = row ? 0 : p->bytes;
-    for (; i + 256 <= p->bytes; i += 256) {
-        __builtin_prefetch(row + i);
-        __builtin_prefetch(row + i + 64);
-        __builtin_prefetch(row + i + 128);
-        __builtin_prefetch(row + i + 192);
+    enum { READ = 0, SECOND_CACHE = 2 };
+    for (int64_t n = p->quota; n > 0; n--) {
+        if (p->at >= p->end) {
+            if (p->left <= 0) return;
+            p->run += p->run_step;
+            p->at = *p->run;
+            p->end = p->at + (p->run_bytes < p->left ? p->run_bytes : p->left);
+            p->left -= p->run_bytes;
+        }
+        __builtin_prefetch(p->at, READ, SECOND_CACHE);
+        __builtin_prefetch(p->at + 64, READ, SECOND_CACHE);
+        p->at += FETCH_BYTES;
     }
-    for (; i < p->bytes; i += 64) __builtin_prefetch(row + i);
 }
 
 #endif

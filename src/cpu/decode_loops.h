@@ -79,12 +79,34 @@ struct qk_call {
     struct row_scales scales;
 };
 
+/* Channels c ... c + LANES - 1 of a tile. */
+VEC void qk_step(const struct qk_call *t, const char *const *k, vec *sum, int dtype, int row_count,
+                 int key_count, int blocks, int64_t c)
+{
+    int64_t size = element_size(dtype);
+    vec key[8];
+#pragma GCC unroll 8
+    for (int j = 0; j < key_count; j++) {
+        key[j] = v_load(k[j] + c * size, dtype);
+        if (blocks && k[j] != decode_zeros) key[j] = scaled(key[j], &t->scales, j, c);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < row_count; r++) {
+        vec x = v_load(t->q + r * t->q_stride + c, RAPT_F32);
+#pragma GCC unroll 8
+        for (int j = 0; j < key_count; j++)
+            sum[r * key_count + j] = v_fma(key[j], x, sum[r * key_count + j]);
+    }
+}
+
 /* wanted: keys of the tile that exist; all but t and, in the last tile, wanted are constants.
- * blocks: rows have several scales. */
+ * blocks: rows have several scales. Steps are unrolled so that, with 64 or 128 channels, each load
+ * instruction walks through memory in equal strides: the first cache's prefetcher goes by
+ * instruction. */
 VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks,
                  int64_t wanted)
 {
-    enum { SUMS = 16 + LANES };
+    enum { SUMS = 16 + LANES, LONG = 128 / LANES, SHORT = 64 / LANES };
     vec sum[SUMS];
     const char *k[8];
     float dots[SUMS];
@@ -93,21 +115,18 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
     for (int i = 0; i < row_count * key_count; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
     for (int j = 0; j < key_count; j++) k[j] = j < wanted && t->row[j] ? t->row[j] : decode_zeros;
-    for (; c + LANES <= t->channels; c += LANES) {
-        vec key[8];
-#pragma GCC unroll 8
-        for (int j = 0; j < key_count; j++) {
-            key[j] = v_load(k[j] + c * size, dtype);
-            if (blocks && k[j] != decode_zeros) key[j] = scaled(key[j], &t->scales, j, c);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < row_count; r++) {
-            vec x = v_load(t->q + r * t->q_stride + c, RAPT_F32);
-#pragma GCC unroll 8
-            for (int j = 0; j < key_count; j++)
-                sum[r * key_count + j] = v_fma(key[j], x, sum[r * key_count + j]);
-        }
+    for (; !blocks && c + LONG * LANES <= t->channels; c += LONG * LANES)
+#pragma GCC unroll 16
+        for (int i = 0; i < LONG; i++)
+            qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
+    if (!blocks && c + SHORT * LANES <= t->channels) {
+#pragma GCC unroll 16
+        for (int i = 0; i < SHORT; i++)
+            qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
+        c += SHORT * LANES;
     }
+    for (; c + LANES <= t->channels; c += LANES)
+        qk_step(t, k, sum, dtype, row_count, key_count, blocks, c);
     if (c < t->channels)
 #pragma GCC unroll 8
         for (int r = 0; r < row_count; r++) {
@@ -138,20 +157,19 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
 #define QK_KEYS(rows) ((rows) == 1 ? 8 : (rows) == 2 || ACCUMULATORS / (rows) >= 4 ? 4 : 2)
 
 VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t keys,
-                 const void *const *next)
+                 const struct cpu_ahead *ahead)
 {
     const int key_count = QK_KEYS(row_count);
-    int64_t bytes = t.channels * element_size(dtype), j = 0;
-    struct prefetch ahead = prefetch_of(next, keys, bytes, 1);
+    struct prefetch fetch = prefetch_of(ahead, keys / key_count);
+    int64_t j = 0;
     for (; j + key_count <= keys; j += key_count) {
-        for (int n = 0; n < key_count; n++) prefetch_step(&ahead);
+        prefetch_step(&fetch);
         qk_tile(&t, dtype, row_count, key_count, blocks, key_count);
         t.row += key_count;
         t.s += key_count;
         if (blocks) t.scales.row += key_count;
     }
     if (j == keys) return;
-    while (ahead.row != ahead.end) prefetch_step(&ahead);
     qk_tile(&t, dtype, row_count, key_count, blocks, keys - j);
 }
 
@@ -159,24 +177,24 @@ VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t
     case count:                                                                                    \
         switch (dtype) {                                                                           \
         case RAPT_F32:                                                                             \
-            qk_rows(t, RAPT_F32, count, 0, keys, next);                                            \
+            qk_rows(t, RAPT_F32, count, 0, keys, ahead);                                            \
             break;                                                                                 \
         case RAPT_F16:                                                                             \
-            qk_rows(t, RAPT_F16, count, 0, keys, next);                                            \
+            qk_rows(t, RAPT_F16, count, 0, keys, ahead);                                            \
             break;                                                                                 \
         case RAPT_BF16:                                                                            \
-            qk_rows(t, RAPT_BF16, count, 0, keys, next);                                           \
+            qk_rows(t, RAPT_BF16, count, 0, keys, ahead);                                           \
             break;                                                                                 \
         default:                                                                                   \
-            if (t.scales.row) qk_rows(t, RAPT_I8, count, 1, keys, next);                           \
-            else qk_rows(t, RAPT_I8, count, 0, keys, next);                                        \
+            if (t.scales.row) qk_rows(t, RAPT_I8, count, 1, keys, ahead);                           \
+            else qk_rows(t, RAPT_I8, count, 0, keys, ahead);                                        \
             break;                                                                                 \
         }                                                                                          \
         break;
 
 /* Any number of rows, in tiles; the keys of the call stay in the first cache meanwhile. */
 static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t keys,
-                        const void *const *next)
+                        const struct cpu_ahead *ahead)
 {
     for (int64_t r = 0; r < rows;
          r += DECODE_ROWS, t.q += DECODE_ROWS * t.q_stride, t.s += DECODE_ROWS * t.s_stride) {
@@ -194,7 +212,7 @@ static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t k
         default:
             break;
         }
-        next = 0;
+        ahead = 0;
     }
 }
 
@@ -224,7 +242,7 @@ DECODE_QK_OF(DECODE_ISA)
                         .row = k->row + first,
                         .scales = block_scales(k, first, channels)};
     if (!gathered(k, channels)) {
-        qk_all_rows(t, k->dtype, rows, last - first, next);
+        qk_all_rows(t, k->dtype, rows, last - first, ahead);
         if (has_row_scales(k, channels)) scale_scores(s, s_stride, k, rows, first, last);
         return;
     }
@@ -247,7 +265,8 @@ struct pv_call {
     int64_t o_stride, p_stride;
     const void *const *row;
     int64_t keys, channels;
-    struct prefetch ahead; /* the rows of the following call */
+    const struct cpu_ahead *ahead;
+    struct prefetch fetch;
     struct row_scales scales;
 };
 
@@ -265,11 +284,11 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
             const float *o = t->o + r * t->o_stride + channel + i * LANES;
             sum[r][i] = part ? v_load_part(o, RAPT_F32, part) : v_load(o, RAPT_F32);
         }
-    struct prefetch ahead = t->ahead; /* in registers */
+    struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j++) {
         vec value[8];
         const char *row = t->row[j];
-        prefetch_step(&ahead);
+        prefetch_step(&fetch);
         if (!row) continue;
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; i++) {
@@ -284,7 +303,7 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
             for (int i = 0; i < vectors; i++) sum[r][i] = v_fma(p, value[i], sum[r][i]);
         }
     }
-    t->ahead = ahead;
+    t->fetch = fetch;
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 8
@@ -302,8 +321,7 @@ VEC void pv_rows(struct pv_call *t, int dtype, int row_count, int blocks)
     const int vectors = PV_VECTORS(row_count);
     int64_t c = 0, width = LANES * vectors,
             passes = t->channels / width + (t->channels % width + LANES - 1) / LANES;
-    t->ahead.bytes = t->channels * element_size(dtype);
-    t->ahead.every = t->ahead.wait = passes;
+    t->fetch = prefetch_of(t->ahead, passes * t->keys);
     for (; c + LANES * vectors <= t->channels; c += LANES * vectors)
         pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
     for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, blocks, c, 0);
@@ -347,7 +365,7 @@ static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
         default:
             break;
         }
-        t.ahead.row = t.ahead.end;
+        t.ahead = 0;
     }
 }
 
@@ -379,7 +397,7 @@ static void pv_scaled(struct pv_call t, const struct cpu_rows *v, const float *p
             scale_weights(weights, p + r * p_stride, p_stride, tile, v, first, t.keys);
             pv_all_rows(t, RAPT_I8, tile);
             if (r) continue;
-            t.ahead.row = t.ahead.end;
+            t.ahead = 0;
         }
         t.o = o;
     }
@@ -394,7 +412,7 @@ DECODE_PV_OF(DECODE_ISA)
                         .row = v->row + first,
                         .keys = last - first,
                         .channels = channels,
-                        .ahead = prefetch_of(next, last - first, 0, 1),
+                        .ahead = ahead,
                         .scales = block_scales(v, first, channels)};
     if (has_row_scales(v, channels) && v->channel_stride == 1) {
         pv_scaled(t, v, p, rows, first, last);
@@ -408,7 +426,7 @@ DECODE_PV_OF(DECODE_ISA)
     _Alignas(64) float x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.ahead.row = t.ahead.end;
+    t.ahead = 0;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {

@@ -74,6 +74,16 @@ struct cpu_softmax_tile {
     int64_t o_stride, channels;
 };
 
+/* What a later call will read, to be fetched into the second cache: runs of run_bytes, in the order
+ * of memory. */
+struct cpu_ahead {
+    const void *const *run; /* addresses */
+    int64_t run_step;       /* entries of run from one to the next */
+    int64_t run_bytes;
+    int64_t skip;  /* bytes of the first run */
+    int64_t bytes; /* in all */
+};
+
 struct cpu_kernels {
     const char *name;    /* "cpu_avx512" */
     const char *arch;    /* "avx512" */
@@ -116,18 +126,18 @@ struct cpu_kernels {
     void (*weights)(float *s, int64_t first, int64_t last, float scale, float m, float factor);
 
     /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are
-     * filled by decode_*.c of each folder; q as pack_q left it, p as softmax left it. next: as
-     * many rows, which the following call will read, to be prefetched; NULL: none. Columns are keys
+     * filled by decode_*.c of each folder; q as pack_q left it, p as softmax left it. ahead: what
+     * to fetch meanwhile, or NULL. Columns are keys
      * [first, last). decode_qk: s[row][j] = dot(q[row], k[j]), 0 for NULL rows; decode_pv:
      * o[row][c] += sum of p[row][j] v[j][c] without the NULL rows, which is how a caller keeps a
      * hidden value out (0 * NaN is NaN). NULL slots: the level below serves (with the same pair).
      */
     void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next);
+                      int64_t last, const struct cpu_ahead *ahead);
     void (*decode_pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride,
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next);
+                      int64_t last, const struct cpu_ahead *ahead);
 };
 
 /* The slots of a level that have a form for blocked caches (RAPT_KV_BLOCKED): the same arguments,
@@ -139,10 +149,10 @@ struct cpu_block_kernels {
                   int64_t channels, int64_t panel_keys);
     void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next);
+                      int64_t last, const struct cpu_ahead *ahead);
     void (*decode_pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride,
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next);
+                      int64_t last, const struct cpu_ahead *ahead);
 };
 
 /* The levels, each in its own file; those of another architecture are not compiled. */

@@ -74,33 +74,33 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
     }
 }
 
-VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const void *const *next)
+VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu_ahead *ahead)
 {
-    struct prefetch ahead = prefetch_of(next, keys, 2 * t.channels, 1);
+    struct prefetch fetch = prefetch_of(ahead, (keys + KEYS - 1) / KEYS);
     for (int64_t j = 0; j < keys; j += KEYS, t.row += KEYS, t.s += KEYS) {
-        for (int n = 0; n < KEYS; n++) prefetch_step(&ahead);
+        prefetch_step(&fetch);
         qk_tile(&t, row_count, keys - j);
     }
 }
 
-static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const void *const *next)
+static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const struct cpu_ahead *ahead)
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
         case 1:
-            qk_rows(t, 1, keys, next);
+            qk_rows(t, 1, keys, ahead);
             break;
         case 2:
-            qk_rows(t, 2, keys, next);
+            qk_rows(t, 2, keys, ahead);
             break;
         case 3:
-            qk_rows(t, 3, keys, next);
+            qk_rows(t, 3, keys, ahead);
             break;
         default:
-            qk_rows(t, 4, keys, next);
+            qk_rows(t, 4, keys, ahead);
             break;
         }
-        next = NULL;
+        ahead = NULL;
     }
 }
 
@@ -113,7 +113,7 @@ DECODE_QK(neon_bf16)
                         .channels = channels,
                         .row = k->row + first};
     if (k->channel_stride == 1 && !k->span) {
-        qk_all_rows(t, rows, last - first, next);
+        qk_all_rows(t, rows, last - first, ahead);
         return;
     }
     uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
@@ -134,7 +134,8 @@ struct pv_call {
     int64_t o_stride, p_stride; /* p_stride in elements */
     const void *const *row;
     int64_t keys, channels;
-    struct prefetch ahead; /* the rows of the following call */
+    const struct cpu_ahead *ahead;
+    struct prefetch fetch;
 };
 
 /* Columns channel ... channel + 4 * vectors - 1; part: how many of two vectors, 0 for all. */
@@ -153,11 +154,10 @@ VEC void pv_tile(struct pv_call *t, int row_count, int vectors, int64_t channel,
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++) sum[r][i] = v_load(o + i * LANES, RAPT_F32);
     }
-    struct prefetch ahead = t->ahead; /* in registers */
+    struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
         const uint16_t *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
-        prefetch_step(&ahead);
-        prefetch_step(&ahead);
+        prefetch_step(&fetch);
         if (!row && !second) continue;
         if (!row) row = (const uint16_t *)decode_zeros;
         if (!second) second = (const uint16_t *)decode_zeros;
@@ -179,7 +179,7 @@ VEC void pv_tile(struct pv_call *t, int row_count, int vectors, int64_t channel,
             for (int i = 0; i < vectors; i++) sum[r][i] = vbfdotq_f32(sum[r][i], p, value[i]);
         }
     }
-    t->ahead = ahead;
+    t->fetch = fetch;
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++) {
         float *o = t->o + r * t->o_stride + channel, *to = part ? tail[r] : o;
@@ -193,8 +193,7 @@ VEC void pv_rows(struct pv_call *t, int row_count)
 {
     int64_t c = 0, width = LANES * WIDTH,
             passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
-    t->ahead.bytes = 2 * t->channels;
-    t->ahead.every = t->ahead.wait = passes;
+    t->fetch = prefetch_of(t->ahead, passes * ((t->keys + 1) / 2));
     for (; c + width <= t->channels; c += width) pv_tile(t, row_count, WIDTH, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 2, c, 0);
     if (c < t->channels) pv_tile(t, row_count, 2, c, t->channels - c);
@@ -217,7 +216,7 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
             pv_rows(&t, 4);
             break;
         }
-        t.ahead.row = t.ahead.end;
+        t.ahead = NULL;
     }
 }
 
@@ -230,7 +229,7 @@ DECODE_PV(neon_bf16)
                         .row = v->row + first,
                         .keys = last - first,
                         .channels = channels,
-                        .ahead = prefetch_of(next, last - first, 0, 1)};
+                        .ahead = ahead};
     if (v->channel_stride == 1 && !v->span) {
         pv_all_rows(t, rows);
         return;
@@ -238,7 +237,7 @@ DECODE_PV(neon_bf16)
     uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.ahead.row = t.ahead.end;
+    t.ahead = NULL;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {

@@ -63,7 +63,7 @@ static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, i
 struct score_call {
     const uint32_t *q; /* pairs */
     int64_t q_stride, pairs;
-    struct block_stream ahead;
+    struct prefetch fetch;
 };
 
 /* The 32 keys of a block against rows of q, into s[row][32]. Few rows have several sums each, or a
@@ -77,9 +77,9 @@ VEC void score_tile(struct score_call *call, float *s, int64_t s_stride, const c
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int n = 0; n < sums; n++) sum[r][n][0] = sum[r][n][1] = v_zero();
-    struct block_stream ahead = call->ahead; /* in registers */
+    struct prefetch fetch = call->fetch; /* in registers */
     for (int64_t c = 0; c < call->pairs; c += DEPTH) {
-        block_stream_step(&ahead);
+        prefetch_step(&fetch);
 #pragma GCC unroll 4
         for (int i = 0; i < DEPTH; i++) {
             const char *at = block + (c + i) * PAIR_BYTES;
@@ -93,7 +93,7 @@ VEC void score_tile(struct score_call *call, float *s, int64_t s_stride, const c
             }
         }
     }
-    call->ahead = ahead;
+    call->fetch = fetch;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
@@ -124,10 +124,10 @@ static void score_rows(struct score_call *call, float *s, int64_t s_stride, cons
 
 static void decode_qk(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next)
+                      int64_t last, const struct cpu_ahead *ahead)
 {
     struct score_call call = {.q_stride = q_stride, .pairs = channels / 2};
-    call.ahead = block_stream_of(next, (last - first) * channels * 2, DEPTH * PAIR_BYTES);
+    call.fetch = block_stream_of(ahead, DEPTH * PAIR_BYTES);
     for (int64_t j = first / RAPT_KV_BLOCK * RAPT_KV_BLOCK; j < last; j += RAPT_KV_BLOCK) {
         int64_t low = max64(j, first), high = min64(j + RAPT_KV_BLOCK, last);
         int whole = high - low == RAPT_KV_BLOCK;
@@ -154,7 +154,7 @@ struct value_call {
     const struct cpu_rows *v;
     const char *block;
     int64_t start, first, last; /* the block's first token; tokens of the call, first even */
-    struct block_stream ahead;
+    struct prefetch fetch;
 };
 
 /* o of rows x 32 * panels channels from c on, over the tokens of one block. */
@@ -166,10 +166,10 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int panels)
 #pragma GCC unroll 4
         for (int i = 0; i < 2 * panels; i++)
             sum[r][i] = v_load(call->o + r * call->o_stride + c + i * LANES, RAPT_F32);
-    struct block_stream ahead = call->ahead;
+    struct prefetch fetch = call->fetch;
     for (int64_t j = call->first; j < call->last; j += 2) {
         __m512bh x[4];
-        block_stream_step(&ahead);
+        prefetch_step(&fetch);
         int whole = j + 1 < call->last && call->v->row[j] && call->v->row[j + 1];
         const char *from = call->block + c * RAPT_KV_BLOCK * 2 + (j - call->start) / 2 * PAIR_BYTES;
 #pragma GCC unroll 4
@@ -187,7 +187,7 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int panels)
             for (int i = 0; i < 2 * panels; i++) sum[r][i] = _mm512_dpbf16_ps(sum[r][i], p, x[i]);
         }
     }
-    call->ahead = ahead;
+    call->fetch = fetch;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
@@ -216,10 +216,10 @@ static void value_rows(struct value_call *call, int64_t rows, int64_t channels)
 
 static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stride,
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
-                      int64_t last, const void *const *next)
+                      int64_t last, const struct cpu_ahead *ahead)
 {
     struct value_call call = {.o_stride = o_stride, .p_stride = 2 * p_stride, .v = v};
-    call.ahead = block_stream_of(next, (last - first) * channels * 2, 2 * PAIR_BYTES);
+    call.fetch = block_stream_of(ahead, 2 * PAIR_BYTES);
     for (int64_t j = first, end; j < last; j = end) {
         call.start = j / RAPT_KV_BLOCK * RAPT_KV_BLOCK;
         end = min64(call.start + RAPT_KV_BLOCK, last);

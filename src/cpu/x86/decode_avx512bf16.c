@@ -34,6 +34,24 @@ struct qk_call {
     const void *const *row;
 };
 
+/* Channels c ... c + STEP - 1 of a tile. */
+VEC void qk_step(const struct qk_call *t, const uint16_t *const *k, vec *sum, int row_count,
+                 int key_count, int64_t c)
+{
+    __m512bh key[8];
+#pragma GCC unroll 8
+    for (int j = 0; j < key_count; j++) key[j] = load_pairs(k[j] + c);
+#pragma GCC unroll 8
+    for (int r = 0; r < row_count; r++) {
+        __m512bh x = load_pairs(t->q + r * t->q_stride + c);
+#pragma GCC unroll 8
+        for (int j = 0; j < key_count; j++)
+            sum[r * key_count + j] = _mm512_dpbf16_ps(sum[r * key_count + j], key[j], x);
+    }
+}
+
+/* Steps are unrolled so that, with 64 or 128 channels, each load instruction walks through memory
+ * in equal strides: the first cache's prefetcher goes by instruction. */
 VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t wanted)
 {
     vec sum[LANES];
@@ -45,17 +63,17 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
 #pragma GCC unroll 8
     for (int j = 0; j < key_count; j++)
         k[j] = (const uint16_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
-    for (; c + STEP <= t->channels; c += STEP) {
-        __m512bh key[8];
-#pragma GCC unroll 8
-        for (int j = 0; j < key_count; j++) key[j] = load_pairs(k[j] + c);
-#pragma GCC unroll 8
-        for (int r = 0; r < row_count; r++) {
-            __m512bh x = load_pairs(t->q + r * t->q_stride + c);
-#pragma GCC unroll 8
-            for (int j = 0; j < key_count; j++)
-                sum[r * key_count + j] = _mm512_dpbf16_ps(sum[r * key_count + j], key[j], x);
-        }
+    for (; c + 4 * STEP <= t->channels; c += 4 * STEP)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) qk_step(t, k, sum, row_count, key_count, c + i * STEP);
+    if (c + 2 * STEP <= t->channels) {
+        qk_step(t, k, sum, row_count, key_count, c);
+        qk_step(t, k, sum, row_count, key_count, c + STEP);
+        c += 2 * STEP;
+    }
+    if (c + STEP <= t->channels) {
+        qk_step(t, k, sum, row_count, key_count, c);
+        c += STEP;
     }
     if (c < t->channels)
 #pragma GCC unroll 8
@@ -78,50 +96,49 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
 
 #define QK_KEYS(rows) ((rows) == 1 ? 8 : (rows) <= 4 ? 4 : 2)
 
-VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const void *const *next)
+VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu_ahead *ahead)
 {
     const int key_count = QK_KEYS(row_count);
+    struct prefetch fetch = prefetch_of(ahead, keys / key_count);
     int64_t j = 0;
-    struct prefetch ahead = prefetch_of(next, keys, 2 * t.channels, 1);
     for (; j + key_count <= keys; j += key_count, t.row += key_count, t.s += key_count) {
-        for (int n = 0; n < key_count; n++) prefetch_step(&ahead);
+        prefetch_step(&fetch);
         qk_tile(&t, row_count, key_count, key_count);
     }
     if (j == keys) return;
-    while (ahead.row != ahead.end) prefetch_step(&ahead);
     qk_tile(&t, row_count, key_count, keys - j);
 }
 
-static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const void *const *next)
+static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const struct cpu_ahead *ahead)
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
         case 1:
-            qk_rows(t, 1, keys, next);
+            qk_rows(t, 1, keys, ahead);
             break;
         case 2:
-            qk_rows(t, 2, keys, next);
+            qk_rows(t, 2, keys, ahead);
             break;
         case 3:
-            qk_rows(t, 3, keys, next);
+            qk_rows(t, 3, keys, ahead);
             break;
         case 4:
-            qk_rows(t, 4, keys, next);
+            qk_rows(t, 4, keys, ahead);
             break;
         case 5:
-            qk_rows(t, 5, keys, next);
+            qk_rows(t, 5, keys, ahead);
             break;
         case 6:
-            qk_rows(t, 6, keys, next);
+            qk_rows(t, 6, keys, ahead);
             break;
         case 7:
-            qk_rows(t, 7, keys, next);
+            qk_rows(t, 7, keys, ahead);
             break;
         default:
-            qk_rows(t, 8, keys, next);
+            qk_rows(t, 8, keys, ahead);
             break;
         }
-        next = NULL;
+        ahead = NULL;
     }
 }
 
@@ -134,7 +151,7 @@ DECODE_QK(avx512_bf16)
                         .channels = channels,
                         .row = k->row + first};
     if (k->channel_stride == 1 && !k->span) {
-        qk_all_rows(t, rows, last - first, next);
+        qk_all_rows(t, rows, last - first, ahead);
         return;
     }
     _Alignas(64) uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
@@ -155,7 +172,8 @@ struct pv_call {
     int64_t o_stride, p_stride; /* p_stride in elements */
     const void *const *row;
     int64_t keys, channels;
-    struct prefetch ahead; /* the rows of the following call */
+    const struct cpu_ahead *ahead;
+    struct prefetch fetch;
 };
 
 /* Columns channel ... channel + 32 * doubles - 1; part: how many of a single double, 0 for all. */
@@ -174,11 +192,10 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
             sum[r][i] = part ? _mm512_maskz_loadu_ps((__mmask16)(wanted >> i * 16), o)
                              : v_load(o, RAPT_F32);
         }
-    struct prefetch ahead = t->ahead; /* in registers */
+    struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
         const uint16_t *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
-        prefetch_step(&ahead);
-        prefetch_step(&ahead);
+        prefetch_step(&fetch);
         if (!row && !second) continue;
         if (!row) row = (const uint16_t *)decode_zeros;
         if (!second) second = (const uint16_t *)decode_zeros;
@@ -204,7 +221,7 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
                 sum[r][i] = _mm512_dpbf16_ps(sum[r][i], p, value[i]);
         }
     }
-    t->ahead = ahead;
+    t->fetch = fetch;
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 8
@@ -222,8 +239,7 @@ VEC void pv_rows(struct pv_call *t, int row_count)
     const int doubles = PV_DOUBLES(row_count);
     int64_t c = 0, width = STEP * doubles,
             passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
-    t->ahead.bytes = 2 * t->channels;
-    t->ahead.every = t->ahead.wait = passes;
+    t->fetch = prefetch_of(t->ahead, passes * ((t->keys + 1) / 2));
     for (; c + STEP * doubles <= t->channels; c += STEP * doubles)
         pv_tile(t, row_count, doubles, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 1, c, 0);
@@ -259,7 +275,7 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
             pv_rows(&t, 8);
             break;
         }
-        t.ahead.row = t.ahead.end;
+        t.ahead = NULL;
     }
 }
 
@@ -272,7 +288,7 @@ DECODE_PV(avx512_bf16)
                         .row = v->row + first,
                         .keys = last - first,
                         .channels = channels,
-                        .ahead = prefetch_of(next, last - first, 0, 1)};
+                        .ahead = ahead};
     if (v->channel_stride == 1 && !v->span) {
         pv_all_rows(t, rows);
         return;
@@ -280,7 +296,7 @@ DECODE_PV(avx512_bf16)
     _Alignas(64) uint16_t x[GATHER_KEYS][DECODE_CHANNELS_MAX];
     const void *row[GATHER_KEYS];
     t.row = row;
-    t.ahead.row = t.ahead.end;
+    t.ahead = NULL;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.p += GATHER_KEYS) {
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {

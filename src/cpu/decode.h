@@ -1,0 +1,92 @@
+/* decode.h: what the halves of decode share: decode.c cuts keys into items and merges their results,
+ * decode_item.c computes the results of one item. */
+#ifndef RAPT_CPU_DECODE_H
+#define RAPT_CPU_DECODE_H
+
+#include "cpu/arena.h"
+#include "cpu/cpu.h"
+
+#include <stdatomic.h>
+
+enum {
+    /* Past this, reading K and V again for each tile of rows costs more than packing them. */
+    DECODE_ROWS_MAX = 16,
+    DECODE_BLOCK = 64, /* keys of one softmax; blocks begin at multiples of it */
+};
+
+/* One sequence as the items see it. */
+struct decode_sequence {
+    int64_t item0;          /* number of its first item */
+    int64_t low, high;      /* keys that some query sees; low is not reduced to a chunk's start */
+    int64_t chunk0, chunks; /* at least one chunk, even without a key, so that out is written */
+    int64_t rows;           /* of a KV head; 0: forward.c serves it */
+    int64_t partial0;       /* in floats, within the partial results */
+};
+
+/* Addresses of one block's keys, [DECODE_BLOCK]; NULL where a key is not looked at. */
+struct decode_table {
+    const void **row;
+    const float **scale; /* I8 */
+};
+
+/* Scratch of one thread. */
+struct decode_scratch {
+    void *q;                                /* [heads][rows][q_stride] */
+    float *s;                               /* [heads][rows][DECODE_BLOCK] */
+    struct decode_table k[2], v[2];         /* of the first head: this block and the next one */
+    struct decode_table of_head;
+    int64_t *first, *last; /* [DECODE_ROWS_MAX]: the keys a row sees */
+};
+
+struct decode_job {
+    const struct cpu_call *call;
+    struct decode_sequence *sequences;
+    _Atomic int64_t *unfinished; /* [batch][kv_heads / heads]: chunks */
+    float *partials;
+    char *scratch;
+    int64_t items;
+    int64_t width; /* channels of o, padded */
+    int score_options;
+    float exponent_scale; /* p = 2^(exponent_scale * (s - m)) */
+    _Atomic int64_t next;
+};
+
+/* One chunk of keys of one sequence, with plan->decode_heads neighbouring KV heads. */
+struct decode_item {
+    const struct decode_job *job;
+    const struct cpu_call *call;
+    const struct cpu_kernels *kernels;
+    struct decode_scratch scratch;
+    struct cpu_sequence sequence;
+    const struct decode_sequence *table;
+    int64_t kv_head; /* the first */
+    int64_t rows;    /* of each head */
+    float *partial;  /* of the first head */
+    int64_t partial_step;
+};
+
+void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
+                            const struct cpu_plan *plan, struct arena *arena);
+
+/* Where a partial result holds its parts: o [rows][width], m [rows], l [rows]. */
+static inline float *partial_m(float *partial, int64_t rows, int64_t width)
+{
+    return partial + rows * width;
+}
+
+static inline float *partial_l(float *partial, int64_t rows, int64_t width)
+{
+    return partial + rows * width + rows;
+}
+
+/* Query head of row r of one KV head. */
+static inline int64_t decode_query_head(const struct decode_item *t, int64_t kv_head, int64_t r)
+{
+    return kv_head * t->call->problem->group + r % t->call->problem->group;
+}
+
+/* Writes the partial results of keys [low, high), which lie within one chunk. Keys from high up to
+ * ahead are this thread's next: they are asked for. */
+void decode_run_item(struct decode_item *t, int64_t low, int64_t high, int64_t ahead);
+
+#endif

@@ -1,0 +1,294 @@
+/* decode_item.c: one item of decode: some query rows against one chunk of keys, in blocks of 64 keys.
+ *
+ * Memory is read in its own order. Where the KV heads of a token lie side by side, an item holds as
+ * many heads as make long runs, takes a block of keys for all of them, and meanwhile asks for the
+ * next block, token by token, into the second cache. */
+#include "base/dtype.h"
+#include "cpu/decode.h"
+#include "cpu/decode_kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BLOCK = DECODE_BLOCK };
+
+/* In 4-byte units; whole cache lines, so that kernels may read full vectors. */
+static int64_t q_stride(const struct problem *p, const struct cpu_kernels *k)
+{
+    return round_up((p->qk_channels + k->pair - 1) / k->pair, 16);
+}
+
+static struct decode_table take_table(struct arena *arena)
+{
+    struct decode_table table = {.row = take(arena, BLOCK, sizeof(void *))};
+    table.scale = take(arena, BLOCK, sizeof(void *));
+    return table;
+}
+
+void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
+                            const struct cpu_plan *plan, struct arena *arena)
+{
+    int64_t rows = p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group;
+    w->q = take(arena, plan->decode_heads * rows * q_stride(p, plan->kernels), 4);
+    w->s = take(arena, plan->decode_heads * rows * BLOCK, sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        w->k[i] = take_table(arena);
+        w->v[i] = take_table(arena);
+    }
+    w->of_head = take_table(arena);
+    w->first = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
+    w->last = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
+}
+
+/* One pass: keys key0 + first ... key0 + last - 1 of all heads; first >= last: none. */
+struct block {
+    int64_t key0, first, last;
+    int uniform; /* every row sees all of them */
+    const struct decode_table *k, *v;
+};
+
+/* One head of an item. */
+struct head {
+    int64_t number; /* within the item */
+    const void *q;
+    float *s, *o, *m, *l;
+};
+
+static struct head head_at(const struct decode_item *t, int64_t number)
+{
+    int64_t width = t->job->width,
+            q_bytes = t->rows * q_stride(t->call->problem, t->kernels) * 4;
+    float *partial = t->partial + number * t->partial_step;
+    return (struct head){.number = number,
+                         .q = (const char *)t->scratch.q + number * q_bytes,
+                         .s = t->scratch.s + number * t->rows * BLOCK,
+                         .o = partial,
+                         .m = partial_m(partial, t->rows, width),
+                         .l = partial_l(partial, t->rows, width)};
+}
+
+static void load_queries(struct decode_item *t)
+{
+    const struct problem *p = t->call->problem;
+    const rapt_attention *a = t->call->a;
+    int64_t stride = q_stride(p, t->kernels), width = t->job->width;
+    char *q = t->scratch.q;
+    float *partial = t->partial;
+    for (int64_t h = 0; h < t->call->plan->decode_heads; h++, partial += t->partial_step) {
+        for (int64_t r = 0; r < t->rows; r++, q += stride * 4) {
+            const void *row = query_row(t->call, &a->q, &t->sequence,
+                                        decode_query_head(t, t->kv_head + h, r), r / p->group);
+            t->kernels->pack_q(q, row, a->q.dtype, a->q.stride[3], p->qk_channels,
+                               a->scale < 0 ? -1 : 1);
+            partial_m(partial, t->rows, width)[r] = -INFINITY;
+            partial_l(partial, t->rows, width)[r] = 0;
+        }
+        memset(partial, 0, (size_t)(t->rows * width) * sizeof *partial);
+    }
+    for (int64_t r = 0; r < t->rows; r++)
+        visible_keys(p, r / p->group, t->sequence.q_length, t->sequence.kv_length,
+                     &t->scratch.first[r], &t->scratch.last[r]);
+}
+
+/* ---- Where keys lie ---- */
+
+static void fill_table(const struct decode_item *t, const rapt_tensor *tensor,
+                       const struct block *b, const struct decode_table *table)
+{
+    memset(table->row, 0, BLOCK * sizeof *table->row);
+    key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, table->row,
+             tensor->dtype == RAPT_I8 ? table->scale : NULL);
+}
+
+static struct block block_at(const struct decode_item *t, int64_t key0, int64_t low, int64_t high,
+                             int turn)
+{
+    struct block b = {.key0 = key0,
+                      .first = max64(low - key0, 0),
+                      .last = min64(high - key0, BLOCK),
+                      .uniform = 1,
+                      .k = &t->scratch.k[turn],
+                      .v = &t->scratch.v[turn]};
+    for (int64_t r = 0; r < t->rows; r++)
+        if (t->scratch.first[r] > key0 + b.first || t->scratch.last[r] < key0 + b.last)
+            b.uniform = 0;
+    if (b.first >= b.last) return b;
+    fill_table(t, &t->call->a->k, &b, b.k);
+    fill_table(t, &t->call->a->v, &b, b.v);
+    return b;
+}
+
+/* The rows of one head, from those of the first. own: room for their addresses. */
+static struct cpu_rows rows_of(const struct decode_item *t, const rapt_tensor *tensor,
+                               const rapt_tensor *scales, const struct block *b,
+                               const struct decode_table *first, int64_t head)
+{
+    const struct decode_table *own = &t->scratch.of_head;
+    int64_t step = head * tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
+            scale_step = head * scales->stride[1];
+    if (!head) return rows_behind(t->call, tensor, first->row, first->scale);
+    memset(own->row, 0, BLOCK * sizeof *own->row);
+    for (int64_t j = b->first; j < b->last; j++) own->row[j] = (const char *)first->row[j] + step;
+    for (int64_t j = b->first; j < b->last && tensor->dtype == RAPT_I8; j++)
+        own->scale[j] = first->scale[j] + scale_step;
+    return rows_behind(t->call, tensor, own->row, own->scale);
+}
+
+/* A blocked cache holds whole blocks in one piece; an item has one head of it. */
+static struct cpu_ahead blocks_ahead(const struct block *b, const struct decode_table *table,
+                                     int64_t bytes)
+{
+    if (b->first > 0) return (struct cpu_ahead){0};
+    return (struct cpu_ahead){.run = table->row,
+                              .run_step = RAPT_KV_BLOCK,
+                              .run_bytes = bytes,
+                              .bytes = round_up(b->last, RAPT_KV_BLOCK) / RAPT_KV_BLOCK * bytes};
+}
+
+/* Head h's share of a block's rows, in the order of memory. */
+static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor *tensor,
+                                 const struct block *b, const struct decode_table *table,
+                                 int64_t h)
+{
+    int64_t size = (int64_t)dtype_size(tensor->dtype), keys = b->last - b->first,
+            heads = t->call->plan->decode_heads;
+    int64_t run = ((heads - 1) * tensor->stride[1] + tensor->size[3]) * size;
+    if (keys <= 0) return (struct cpu_ahead){0};
+    if (t->call->a->kv_layout == RAPT_KV_BLOCKED)
+        return blocks_ahead(b, table, RAPT_KV_BLOCK * tensor->size[3] * size);
+    if (tensor->stride[3] != 1) return (struct cpu_ahead){0};
+    if (tensor->stride[2] * size == run && !t->call->problem->page_tokens) { /* without gaps */
+        run *= keys;
+        keys = 1;
+    }
+    int64_t share = keys * run / heads, before = h * share;
+    return (struct cpu_ahead){.run = table->row + b->first + before / run,
+                              .run_step = 1,
+                              .run_bytes = run,
+                              .skip = before % run,
+                              .bytes = share};
+}
+
+/* ---- One head of a block ---- */
+
+/* Softcap and ALiBi: then s is a natural logit. */
+static void apply_score_options(const struct decode_item *t, const struct block *b,
+                                const struct head *h)
+{
+    const rapt_attention *a = t->call->a;
+    int64_t offset = a->align == RAPT_TOP_LEFT ? 0 : t->sequence.kv_length - t->sequence.q_length;
+    struct cpu_score_row row = {.scale = (float)fabs(a->scale), .softcap = (float)a->softcap};
+    for (int64_t r = 0; r < t->rows; r++) {
+        row.slope = head_value(&a->alibi_slope, t->sequence.index,
+                               decode_query_head(t, t->kv_head + h->number, r), 0);
+        row.position = r / t->call->problem->group + offset - b->key0;
+        t->kernels->score(h->s + r * BLOCK, &row, b->first, b->last);
+    }
+}
+
+static void softmax_rows(const struct decode_item *t, const struct block *b, const struct head *h)
+{
+    int64_t tile = t->kernels->row_tile, row_first[ROW_TILE_MAX], row_last[ROW_TILE_MAX];
+    for (int64_t r0 = 0; r0 < t->rows; r0 += tile) {
+        int64_t rows = min64(tile, t->rows - r0);
+        for (int64_t i = 0; i < rows; i++) {
+            row_first[i] = min64(max64(t->scratch.first[r0 + i] - b->key0, b->first), b->last);
+            row_last[i] = max64(min64(t->scratch.last[r0 + i] - b->key0, b->last), row_first[i]);
+        }
+        struct cpu_softmax_tile softmax = {
+            .s = h->s + r0 * BLOCK,
+            .stride = BLOCK,
+            .rows = rows,
+            .first = b->first / t->kernels->column_tile * t->kernels->column_tile,
+            .last = b->last,
+            .row_first = row_first,
+            .row_last = row_last,
+            .scale = t->job->exponent_scale,
+            .m = h->m + r0,
+            .l = h->l + r0,
+            .o = h->o + r0 * t->job->width,
+            .o_stride = t->job->width,
+            .channels = round_up(t->call->problem->v_channels, t->kernels->column_tile)};
+        t->kernels->softmax(&softmax);
+    }
+}
+
+/* Queries that see different parts of a block take their own keys alone: a hidden value must not be
+ * touched, and 0 * NaN would be. The neighbours that an even start or end takes in are set aside.
+ */
+static void add_values_by_query(const struct decode_item *t, const struct block *b,
+                                const struct head *h, const struct cpu_rows *v, const void **row)
+{
+    int64_t group = t->call->problem->group, width = t->job->width;
+    for (int64_t r = 0; r < t->rows; r += group) {
+        int64_t first = max64(t->scratch.first[r] - b->key0, b->first),
+                last = min64(t->scratch.last[r] - b->key0, b->last);
+        if (last <= first) continue;
+        int64_t even = first & ~(int64_t)1, odd = last % 2 ? last : even;
+        const void *before = row[even], *after = row[odd];
+        if (even < first) row[even] = NULL;
+        if (odd == last) row[odd] = NULL;
+        t->kernels->decode_pv(h->o + r * width, width, h->s + r * BLOCK, BLOCK, v, group,
+                              t->call->problem->v_channels, even, last, NULL);
+        row[odd] = after;
+        row[even] = before;
+    }
+}
+
+/* ---- A block: scores of all heads, then all softmaxes, then all values ---- */
+
+static void add_scores(const struct decode_item *t, const struct block *b)
+{
+    const struct problem *p = t->call->problem;
+    const rapt_attention *a = t->call->a;
+    for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
+        struct head h = head_at(t, n);
+        struct cpu_rows k = rows_of(t, &a->k, &a->k_scale, b, b->k, n);
+        struct cpu_ahead ahead = ahead_of(t, &a->v, b, b->v, n);
+        t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows,
+                              p->qk_channels, b->first, b->last, ahead.bytes ? &ahead : NULL);
+    }
+}
+
+static void add_values(const struct decode_item *t, const struct block *b, const struct block *next)
+{
+    const rapt_attention *a = t->call->a;
+    for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
+        struct head h = head_at(t, n);
+        struct cpu_rows v = rows_of(t, &a->v, &a->v_scale, b, b->v, n);
+        struct cpu_ahead ahead = ahead_of(t, &a->k, next, next->k, n);
+        if (b->uniform)
+            t->kernels->decode_pv(h.o, t->job->width, h.s, BLOCK, &v, t->rows,
+                                  t->call->problem->v_channels, b->first & ~(int64_t)1, b->last,
+                                  ahead.bytes ? &ahead : NULL);
+        else add_values_by_query(t, b, &h, &v, n ? t->scratch.of_head.row : b->v->row);
+    }
+}
+
+static void attend_block(const struct decode_item *t, const struct block *b,
+                         const struct block *next)
+{
+    add_scores(t, b);
+    for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
+        struct head h = head_at(t, n);
+        if (t->job->score_options) apply_score_options(t, b, &h);
+        softmax_rows(t, b, &h);
+    }
+    add_values(t, b, next);
+}
+
+void decode_run_item(struct decode_item *t, int64_t low, int64_t high, int64_t ahead)
+{
+    load_queries(t);
+    if (high <= low) return;
+    int turn = 0;
+    struct block b = block_at(t, low / BLOCK * BLOCK, low, high, turn);
+    for (;;) {
+        int more = b.key0 + BLOCK < high;
+        turn = !turn;
+        struct block next = block_at(t, b.key0 + BLOCK, low, more ? high : ahead, turn);
+        attend_block(t, &b, &next);
+        if (!more) return;
+        b = next;
+    }
+}
