@@ -114,7 +114,7 @@ $(EXAMPLES): $(B)/%: %.c $(SHARED)
 examples: $(EXAMPLES)
 
 # The conformance suite runs once per instruction set; a level that this CPU lacks is skipped by the suite itself.
-CPU_LEVELS ?= scalar $(if $(filter aarch64,$(MACHINE)),neon neon_bf16 sve,avx2 avx512 avx512_bf16 amx)
+CPU_LEVELS ?= scalar $(if $(filter aarch64,$(MACHINE)),neon neon_bf16 sve,avx2 avx512 avx512_vnni avx512_bf16 amx)
 LEVEL_CHECKS := $(foreach level,$(CPU_LEVELS),$(B)/tests/conformance.$(level).t)
 $(LEVEL_CHECKS): $(B)/tests/conformance.%.t: $(B)/tests/conformance/conformance
 	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu exec $(abspath $<)\n' $* > $@

@@ -9,6 +9,7 @@
  *
  * Score of key j, absolute error e_s:
  *     gamma(1.25 D + 2) |scale| sum |q k|     the dot product; 0 when its sums are exact
+ *   + |scale| fixed(max |q|) sum |k|          I8 keys and half queries: q in 16-bit fixed point
  *   + 4 u |scale dot|                         scale in f32, its product, log2(e) folded in
  *   + 8 u softcap                             tanh; its slope is at most 1, so the error before it passes through
  *   + 3 u (|bias| + |alibi|) + 2 u |s|        the added terms and the stored score
@@ -26,6 +27,11 @@
  *     N_d = sum p_j |v_jd| (expm1(e_j) (1 + up) + up) + gamma(1.25 n + R) A_d + floor sum |v_jd| / total
  *     up: P is rounded to q's dtype before PV (0 for f32); floor: the absolute error of a small P, half of the smallest
  *     f16 number, or a flush below 2^-126.
+ *
+ *     I8 values and half queries: weights times scales in 16-bit fixed point, relative to the largest of them among the
+ *     visible keys of an aligned group of 64 keys: + sum over groups of fixed(max p_i scale_i) sum |integer v_jd|
+ *     fixed(x) = 0.51 x / 32766, half a unit and the roundings on the way to it; of q over more than 512 channels twice
+ *     as much (docs/decisions/0008).
  *
  * Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype. It never exceeds max |v| + |out|,
  * because an average of values stays between them.
@@ -115,12 +121,53 @@ static int64_t longest_rise(const struct oracle_row *row, int step, double *pile
     return length;
 }
 
+/* Half queries over I8 keys and values: a kernel may take 16-bit integers. */
+static bool fixed_point(const rapt_attention *a)
+{
+    return (a->q.dtype == RAPT_F16 || a->q.dtype == RAPT_BF16) && a->k.dtype == RAPT_I8 &&
+           a->v.dtype == RAPT_I8;
+}
+
+static double fixed_error(double largest)
+{
+    return 0.51 * largest / 32766;
+}
+
+static double query_error(const struct oracle *o, int64_t j)
+{
+    double largest = 0, keys = 0;
+    for (int64_t c = 0; c < o->qk_channels; c++) {
+        largest = fmax(largest, fabs(o->q[c]));
+        keys += fabs(o->k[j * o->qk_channels + c]);
+    }
+    return fabs(o->scale) * keys * fixed_error(largest) * (o->qk_channels > 512 ? 2 : 1);
+}
+
+/* Of the numerator of channel d. */
+static double weight_error(const struct oracle *o, const struct oracle_row *row, int64_t d)
+{
+    enum { GROUP = 64 };
+    double sum = 0;
+    for (int64_t j0 = 0; j0 < row->columns; j0 += GROUP) {
+        double largest = 0, integers = 0;
+        for (int64_t j = j0; j < j0 + GROUP && j < row->columns; j++) {
+            double unit = fabs(o->v_unit[j * o->v_channels + d]);
+            if (!row->seen[j] || unit <= 0) continue;
+            largest = fmax(largest, row->p[j] * unit);
+            integers += fabs(row->v[j * o->v_channels + d]) / unit;
+        }
+        sum += fixed_error(largest) * integers;
+    }
+    return sum;
+}
+
 static double score_error(const struct oracle *o, const struct oracle_row *row,
                           const struct rounding *r, int64_t j)
 {
     double steps = (double)o->qk_channels + 2, e = 3 * u * row->added[j];
     if (!r->exact) e += gamma_bound(steps, r->accumulate) * row->magnitude[j];
     if (r->exact < 2) e += 4 * u * fabs(row->product[j]) + 2 * u * fabs(row->score[j]);
+    if (fixed_point(o->a)) e += query_error(o, j);
     if (o->a->softcap > 0) e += 8 * u * o->a->softcap;
     return e + fabs(o->scale) * (double)o->qk_channels * 0x1p-120;
 }
@@ -170,6 +217,7 @@ static void bound_out(const struct oracle *o, const struct oracle_row *row,
             if (v > most) most = v;
         }
         double out = fabs(row->out[d]), e = INFINITY;
+        if (fixed_point(o->a)) numerator += weight_error(o, row, d);
         numerator += sums * average + r->weight_floor * all / row->total;
         if (s < 0.5) e = (numerator + out * s) / (1 - s) + 3 * u * out;
         if (!(e < most + out)) e = most + out;

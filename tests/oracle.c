@@ -78,15 +78,21 @@ int64_t oracle_key_offset(int64_t layout, int value, const rapt_tensor *t, int64
            oracle_block_index(value, t->dtype, i2 % 32, c);
 }
 
+/* What 1 stands for in I8 data. */
+static double load_unit(const rapt_tensor *t, const rapt_tensor *scale, int64_t i0, int64_t i1,
+                        int64_t i2, int64_t c)
+{
+    int64_t block = t->size[3] / scale->size[3];
+    return ((const float *)scale->data)[tensor_offset(scale, i0, i1, i2, c / block)];
+}
+
 /* value = data, or scale * data when the data is I8. */
 static double load_value(const rapt_tensor *t, const rapt_tensor *scale, int64_t i0, int64_t i1,
                          int64_t i2, int64_t c)
 {
     int64_t at = tensor_offset(t, i0, i1, i2, c);
     if (t->dtype != RAPT_I8) return load_float(t->data, t->dtype, at);
-    int64_t block = t->size[3] / scale->size[3];
-    double s = ((const float *)scale->data)[tensor_offset(scale, i0, i1, i2, c / block)];
-    return s * ((const int8_t *)t->data)[at];
+    return load_unit(t, scale, i0, i1, i2, c) * ((const int8_t *)t->data)[at];
 }
 
 /* The same for k or v. */
@@ -115,7 +121,9 @@ bool oracle_open(struct oracle *o, const rapt_attention *a)
     o->k = malloc(sizeof(double) * (size_t)(o->capacity * o->qk_channels + 1));
     o->v = malloc(sizeof(double) * (size_t)(o->capacity * o->v_channels + 1));
     o->q = malloc(sizeof(double) * (size_t)(o->qk_channels + 1));
-    if (o->k && o->v && o->q) return true;
+    if (a->v.dtype == RAPT_I8)
+        o->v_unit = malloc(sizeof(double) * (size_t)(o->capacity * o->v_channels + 1));
+    if (o->k && o->v && o->q && (o->v_unit || a->v.dtype != RAPT_I8)) return true;
     oracle_close(o);
     return false;
 }
@@ -124,6 +132,7 @@ void oracle_close(struct oracle *o)
 {
     free(o->k);
     free(o->v);
+    free(o->v_unit);
     free(o->q);
     memset(o, 0, sizeof *o);
 }
@@ -144,6 +153,8 @@ static void load_head(struct oracle *o, int64_t sequence, int64_t kv_head)
             o->k[j * o->qk_channels + c] = load_key(a, 0, i0, kv_head, i2, c);
         for (int64_t c = 0; c < o->v_channels; c++)
             o->v[j * o->v_channels + c] = load_key(a, 1, i0, kv_head, i2, c);
+        for (int64_t c = 0; c < o->v_channels && o->v_unit; c++)
+            o->v_unit[j * o->v_channels + c] = load_unit(&a->v, &a->v_scale, i0, kv_head, i2, c);
     }
 }
 

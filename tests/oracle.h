@@ -21,6 +21,7 @@ struct oracle {
     int64_t q_length, kv_length; /* of the loaded sequence */
     int64_t capacity;            /* keys that the arrays below have room for */
     double *k, *v;               /* [kv_length][channels] */
+    double *v_unit;              /* I8: the scale of each value, as v; else NULL */
     double *q;                   /* [channels] of the row */
 };
 

@@ -120,7 +120,8 @@ static const struct argp bench_argp = {
     "visible pairs, memory as each input and output once. The ceiling on a CPU is the slower of "
     "multiply-adds in registers and a stream over as many bytes, over the same threads: of reads "
     "for forward, qk and pv, of copies (read + write) for operations that read as they write, of "
-    "writes for causal_mask; its trials lie between the rounds of the problem, and the rate is their median. On a GPU it is copies within the device, for problems that are bound "
+    "writes for causal_mask; its trials lie between the rounds of the problem, and the rate is "
+    "their median. On a GPU it is copies within the device, for problems that are bound "
     "by memory.",
     children,
     NULL,
@@ -178,8 +179,8 @@ static int print_json_row(const struct device *device, const struct bench_case *
         json_number(problem_bytes(&c->line) / t->median * 1e-9), "ceiling",
         known ? json_number(limit->rate) : json_null(), "ceiling_unit", json_text(limit->unit),
         "ceiling_of", json_text(limit->what), "percent_of_ceiling",
-        known ? json_number(100 * limit->share) : json_null(), "rotated", (json_int_t)(c->copies ? c->copies : 1),
-        "calls", (json_int_t)t->calls));
+        known ? json_number(100 * limit->share) : json_null(), "rotated",
+        (json_int_t)(c->copies ? c->copies : 1), "calls", (json_int_t)t->calls));
 }
 
 static void print_csv_row(const struct device *device, const struct bench_case *c,

@@ -27,6 +27,32 @@ static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
     return NULL;
 }
 
+#if defined(__x86_64__)
+/* Scales that change within a step of the VNNI kernels. */
+static int has_short_blocks(const rapt_tensor *t, const rapt_tensor *scale)
+{
+    enum { STEP = 32 };
+    return scale->size[3] > 1 && t->size[3] / scale->size[3] % STEP != 0;
+}
+
+static const char *no_i8(const struct problem *p, char reason[REASON_SIZE])
+{
+    const rapt_attention *a = &p->a;
+    if (a->q.dtype != RAPT_F16 && a->q.dtype != RAPT_BF16)
+        snprintf(reason, REASON_SIZE, "q is %s (needs f16 or bf16)", dtype_name(a->q.dtype));
+    else if (a->k.dtype != RAPT_I8 || a->v.dtype != RAPT_I8)
+        snprintf(reason, REASON_SIZE, "k is %s, v is %s (needs i8)", dtype_name(a->k.dtype),
+                 dtype_name(a->v.dtype));
+    else if (a->kv_layout == RAPT_KV_BLOCKED || a->k.stride[3] != 1 || a->v.stride[3] != 1)
+        snprintf(reason, REASON_SIZE, "the channels of a key do not lie side by side");
+    else if (has_short_blocks(&a->k, &a->k_scale) || has_short_blocks(&a->v, &a->v_scale))
+        snprintf(reason, REASON_SIZE,
+                 "a scale has fewer than 32 channels, or not a multiple of 32");
+    else return NULL;
+    return reason;
+}
+#endif
+
 /* Worst first: a later row is preferred where the CPU has its features. On each architecture
  * RAPT_CPU=arch cuts the list after that row. */
 static const struct level {
@@ -40,6 +66,7 @@ static const struct level {
 #if defined(__x86_64__)
     {&cpu_avx2, CPU_AVX2, NULL, &cpu_blocks_avx2},
     {&cpu_avx512, CPU_AVX512, NULL, &cpu_blocks_avx512},
+    {&cpu_avx512_vnni, CPU_AVX512 | CPU_AVX512_VNNI, no_i8, NULL},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16, &cpu_blocks_avx512_bf16},
     {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16, no_bf16, &cpu_blocks_avx512_bf16},
 #elif defined(__aarch64__)

@@ -98,7 +98,9 @@ static int heads_lie_together(const rapt_tensor *t)
  * thread some items. */
 static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *plan, int64_t chunks)
 {
-    if (p->a.kv_layout == RAPT_KV_BLOCKED || !heads_lie_together(&p->a.k) || !heads_lie_together(&p->a.v)) return 1;
+    if (p->a.kv_layout == RAPT_KV_BLOCKED || !heads_lie_together(&p->a.k) ||
+        !heads_lie_together(&p->a.v))
+        return 1;
     int64_t heads = p->kv_heads, bytes = DECODE_BLOCK * max64(p->qk_channels, p->v_channels) *
                                          (int64_t)dtype_size(p->a.k.dtype);
     while (heads > 1 && (p->kv_heads % heads || heads * bytes > BLOCK_BYTES ||
@@ -187,7 +189,8 @@ static void run_item(struct decode_item *t, const struct decode_sequence *s, int
     t->partial = partial_of(job, s, kv_head, chunk);
     t->partial_step = s->chunks * partial_floats(s->rows, job->width);
     int64_t high = min64(start + keys, s->high);
-    decode_run_item(t, max64(start, s->low), high, more ? min64(high + DECODE_BLOCK, s->high) : high);
+    decode_run_item(t, max64(start, s->low), high,
+                    more ? min64(high + DECODE_BLOCK, s->high) : high);
     _Atomic int64_t *unfinished = &job->unfinished[b * sets + kv_head / heads];
     if (atomic_fetch_sub_explicit(unfinished, 1, memory_order_acq_rel) > 1) return;
     for (int64_t h = 0; h < heads; h++)
@@ -262,8 +265,7 @@ static int64_t number_items(struct decode_job *job)
             s->chunk0 = s->low / keys;
             s->chunks = (s->high + keys - 1) / keys - s->chunk0;
         }
-        for (int64_t i = 0; i < sets; i++)
-            atomic_init(&job->unfinished[b * sets + i], s->chunks);
+        for (int64_t i = 0; i < sets; i++) atomic_init(&job->unfinished[b * sets + i], s->chunks);
         if (s->rows) {
             items += sets * s->chunks;
             partial += p->kv_heads * s->chunks * partial_floats(s->rows, job->width);

@@ -56,8 +56,7 @@ struct head {
 
 static struct head head_at(const struct decode_item *t, int64_t number)
 {
-    int64_t width = t->job->width,
-            q_bytes = t->rows * q_stride(t->call->problem, t->kernels) * 4;
+    int64_t width = t->job->width, q_bytes = t->rows * q_stride(t->call->problem, t->kernels) * 4;
     float *partial = t->partial + number * t->partial_step;
     return (struct head){.number = number,
                          .q = (const char *)t->scratch.q + number * q_bytes,
@@ -85,6 +84,9 @@ static void load_queries(struct decode_item *t)
         }
         memset(partial, 0, (size_t)(t->rows * width) * sizeof *partial);
     }
+    if (t->kernels->decode_q)
+        t->kernels->decode_q(t->scratch.q, stride, t->call->plan->decode_heads * t->rows,
+                             p->qk_channels);
     for (int64_t r = 0; r < t->rows; r++)
         visible_keys(p, r / p->group, t->sequence.q_length, t->sequence.kv_length,
                      &t->scratch.first[r], &t->scratch.last[r]);
@@ -147,8 +149,7 @@ static struct cpu_ahead blocks_ahead(const struct block *b, const struct decode_
 
 /* Head h's share of a block's rows, in the order of memory. */
 static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor *tensor,
-                                 const struct block *b, const struct decode_table *table,
-                                 int64_t h)
+                                 const struct block *b, const struct decode_table *table, int64_t h)
 {
     int64_t size = (int64_t)dtype_size(tensor->dtype), keys = b->last - b->first,
             heads = t->call->plan->decode_heads;
@@ -245,8 +246,8 @@ static void add_scores(const struct decode_item *t, const struct block *b)
         struct head h = head_at(t, n);
         struct cpu_rows k = rows_of(t, &a->k, &a->k_scale, b, b->k, n);
         struct cpu_ahead ahead = ahead_of(t, &a->v, b, b->v, n);
-        t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows,
-                              p->qk_channels, b->first, b->last, ahead.bytes ? &ahead : NULL);
+        t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows, p->qk_channels,
+                              b->first, b->last, ahead.bytes ? &ahead : NULL);
     }
 }
 

@@ -23,6 +23,9 @@ DECODE_QK(avx2);
 DECODE_PV(avx2);
 DECODE_QK(avx512);
 DECODE_PV(avx512);
+DECODE_QK(avx512_vnni);
+DECODE_PV(avx512_vnni);
+void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 DECODE_QK(avx512_bf16);
 DECODE_PV(avx512_bf16);
 #elif defined(__aarch64__)
@@ -43,7 +46,7 @@ struct prefetch {
     const char *at, *end; /* of this run */
     const void *const *run;
     int64_t run_step, run_bytes, left; /* left: past this run */
-    int64_t quota;           /* pairs of lines of a step */
+    int64_t quota;                     /* pairs of lines of a step */
 };
 
 enum { FETCH_BYTES = 128 };

@@ -102,11 +102,12 @@ VEC void qk_step(const struct qk_call *t, const char *const *k, vec *sum, int dt
 /* wanted: keys of the tile that exist; all but t and, in the last tile, wanted are constants.
  * blocks: rows have several scales. Steps are unrolled so that, with 64 or 128 channels, each load
  * instruction walks through memory in equal strides: the first cache's prefetcher goes by
- * instruction. */
+ * instruction. Not of many rows, which are bound by arithmetic. */
 VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks,
                  int64_t wanted)
 {
     enum { SUMS = 16 + LANES, LONG = 128 / LANES, SHORT = 64 / LANES };
+    const int unrolled = LANES >= 8 && row_count <= 4 && !blocks;
     vec sum[SUMS];
     const char *k[8];
     float dots[SUMS];
@@ -115,11 +116,11 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
     for (int i = 0; i < row_count * key_count; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
     for (int j = 0; j < key_count; j++) k[j] = j < wanted && t->row[j] ? t->row[j] : decode_zeros;
-    for (; !blocks && c + LONG * LANES <= t->channels; c += LONG * LANES)
+    for (; unrolled && c + LONG * LANES <= t->channels; c += LONG * LANES)
 #pragma GCC unroll 16
         for (int i = 0; i < LONG; i++)
             qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
-    if (!blocks && c + SHORT * LANES <= t->channels) {
+    if (unrolled && c + SHORT * LANES <= t->channels) {
 #pragma GCC unroll 16
         for (int i = 0; i < SHORT; i++)
             qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
@@ -177,17 +178,17 @@ VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t
     case count:                                                                                    \
         switch (dtype) {                                                                           \
         case RAPT_F32:                                                                             \
-            qk_rows(t, RAPT_F32, count, 0, keys, ahead);                                            \
+            qk_rows(t, RAPT_F32, count, 0, keys, ahead);                                           \
             break;                                                                                 \
         case RAPT_F16:                                                                             \
-            qk_rows(t, RAPT_F16, count, 0, keys, ahead);                                            \
+            qk_rows(t, RAPT_F16, count, 0, keys, ahead);                                           \
             break;                                                                                 \
         case RAPT_BF16:                                                                            \
-            qk_rows(t, RAPT_BF16, count, 0, keys, ahead);                                           \
+            qk_rows(t, RAPT_BF16, count, 0, keys, ahead);                                          \
             break;                                                                                 \
         default:                                                                                   \
-            if (t.scales.row) qk_rows(t, RAPT_I8, count, 1, keys, ahead);                           \
-            else qk_rows(t, RAPT_I8, count, 0, keys, ahead);                                        \
+            if (t.scales.row) qk_rows(t, RAPT_I8, count, 1, keys, ahead);                          \
+            else qk_rows(t, RAPT_I8, count, 0, keys, ahead);                                       \
             break;                                                                                 \
         }                                                                                          \
         break;

@@ -126,12 +126,14 @@ struct cpu_kernels {
     void (*weights)(float *s, int64_t first, int64_t last, float scale, float m, float factor);
 
     /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are
-     * filled by decode_*.c of each folder; q as pack_q left it, p as softmax left it. ahead: what
+     * filled by decode_*.c of each folder; q as decode_q left it, p as softmax left it. ahead: what
      * to fetch meanwhile, or NULL. Columns are keys
      * [first, last). decode_qk: s[row][j] = dot(q[row], k[j]), 0 for NULL rows; decode_pv:
      * o[row][c] += sum of p[row][j] v[j][c] without the NULL rows, which is how a caller keeps a
      * hidden value out (0 * NaN is NaN). NULL slots: the level below serves (with the same pair).
      */
+    /* Rows of q, in place, from what pack_q left into what decode_qk takes; NULL: the same. */
+    void (*decode_q)(void *q, int64_t q_stride, int64_t rows, int64_t channels);
     void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead);
@@ -158,7 +160,8 @@ struct cpu_block_kernels {
 /* The levels, each in its own file; those of another architecture are not compiled. */
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_bf16, cpu_amx;
+extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx512_bf16,
+    cpu_amx;
 extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;

@@ -15,13 +15,14 @@ enum {
     ITEM_KEYS = 512,
 };
 
-/* The best level with f32 arithmetic. */
+/* The best level that multiplies floats: not pairs, not integers. */
 static const struct cpu_kernels *float_level(const rapt_device *device)
 {
     const struct cpu_device *cpu = ops_device(device);
     int level = 0;
     while (level < cpu->level_count - 1 &&
-           (cpu->levels[level]->pair != 1 || !cpu->levels[level]->decode_qk))
+           (cpu->levels[level]->pair != 1 || cpu->levels[level]->decode_q ||
+            !cpu->levels[level]->decode_qk))
         level++;
     return cpu->levels[level];
 }

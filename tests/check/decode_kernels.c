@@ -25,6 +25,7 @@ static const struct level levels[] = {
 #if defined(__x86_64__)
     {&cpu_avx2, CPU_AVX2},
     {&cpu_avx512, CPU_AVX512},
+    {&cpu_avx512_vnni, CPU_AVX512_VNNI},
     {&cpu_avx512_bf16, CPU_AVX512_BF16},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON},
@@ -127,7 +128,32 @@ static double rounding(int64_t n, double magnitude)
 static struct cpu_ahead ahead_of(const struct setting *t)
 {
     int64_t bytes = t->channels * (int64_t)dtype_size(t->dtype);
-    return (struct cpu_ahead){next_rows, 1, bytes, bytes / 2, (t->last - t->first) * bytes - bytes / 2};
+    return (struct cpu_ahead){next_rows, 1, bytes, bytes / 2,
+                              (t->last - t->first) * bytes - bytes / 2};
+}
+
+/* Of 16-bit integers relative to the largest magnitude: half a unit, and the roundings of factor
+ * and product. */
+static double fixed_point_error(double largest, int64_t levels)
+{
+    return 0.51 * largest / (double)levels;
+}
+
+/* Replaces the values of q by those that decode_q leaves, which are near. */
+static void use_fixed_point(const struct setting *t)
+{
+    t->kernels->decode_q(q, CHANNELS, t->rows, t->channels);
+    for (int64_t r = 0; r < t->rows; r++) {
+        const int16_t *integers = (const int16_t *)(q + r * CHANNELS);
+        double largest = 0, step = q[r * CHANNELS + CHANNELS / 2];
+        for (int64_t c = 0; c < t->channels; c++) largest = fmax(largest, fabs(q_values[r][c]));
+        for (int64_t c = 0; c < t->channels; c++) {
+            double x = step * integers[c], bound = fixed_point_error(largest, 32766);
+            if (!(fabs(x - q_values[r][c]) <= bound))
+                explain(t, "q", r, c, x, q_values[r][c], bound);
+            q_values[r][c] = x;
+        }
+    }
 }
 
 static void check_scores(const struct setting *t)
@@ -137,6 +163,7 @@ static void check_scores(const struct setting *t)
     for (int64_t r = 0; r < t->rows; r++)
         for (int64_t c = 0; c < t->channels; c++)
             q_values[r][c] = put(t, q + r * CHANNELS, c, number());
+    if (t->kernels->decode_q) use_fixed_point(t);
     for (size_t i = 0; i < sizeof s / sizeof *s; i++) s[i] = MARK;
     struct cpu_ahead ahead = ahead_of(t);
     t->kernels->decode_qk(s, KEYS, q, CHANNELS, &k, t->rows, t->channels, t->first, t->last,
@@ -154,6 +181,19 @@ static void check_scores(const struct setting *t)
             if (!(fabs(s[r * KEYS + j] - expected) <= bound))
                 explain(t, "qk", r, j, s[r * KEYS + j], expected, bound);
         }
+}
+
+/* Of weights in fixed point, which take the scale of the channel's block with them. */
+static double weight_error(const struct setting *t, int64_t r, int64_t c)
+{
+    double largest = 0, integers = 0;
+    for (int64_t j = t->first; j < t->last; j++) {
+        if (!rows[j]) continue;
+        double scale = scales[j][c / t->scale_channels];
+        largest = fmax(largest, fabs(p_values[r][j] * scale));
+        integers += fabs(values[j][c] / scale);
+    }
+    return fixed_point_error(largest, 32766) * integers;
 }
 
 static void check_values(const struct setting *t)
@@ -180,6 +220,7 @@ static void check_values(const struct setting *t)
                 magnitude += fabs(p_values[r][j] * values[j][c]);
             }
             double bound = written ? rounding(t->last - t->first + 2, magnitude) : 0;
+            if (t->kernels->decode_q && written) bound += weight_error(t, r, c);
             if (!(fabs(o[r * CHANNELS + c] - expected) <= bound))
                 explain(t, "pv", r, c, o[r * CHANNELS + c], expected, bound);
         }
@@ -197,6 +238,7 @@ static void check_both(struct setting t)
 static void every_tile(void **state)
 {
     const struct level *level = *state;
+    if (level->kernels->decode_q) return; /* for i8 alone */
     static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16},
                          channels[] = {1, 7, 16, 31, 32, 33, 64, 80, 128, 200, 264};
     for (size_t d = 0; d < 3; d++)
@@ -211,16 +253,18 @@ static void every_tile(void **state)
 static void every_range(void **state)
 {
     const struct level *level = *state;
+    int64_t dtype = level->kernels->decode_q ? RAPT_I8 : RAPT_BF16;
     for (int64_t first = 0; first < KEYS; first += 3)
         for (int64_t last = first + 1; last <= KEYS; last += 2)
             for (int null_row = 0; null_row < 2; null_row++)
-                check_both((struct setting){level->kernels, RAPT_BF16, 4, 72, 1, first, last, 1,
+                check_both((struct setting){level->kernels, dtype, 4, 72, 1, first, last, 72,
                                             null_row, 1});
 }
 
 static void strided_rows(void **state)
 {
     const struct level *level = *state;
+    if (level->kernels->decode_q) return; /* refuses them */
     for (int64_t n = 1; n <= 9; n += 4)
         for (int null_row = 0; null_row < 2; null_row++)
             check_both(
@@ -234,9 +278,15 @@ static void quantised_rows(void **state)
     static const int64_t channels[] = {32, 64, 96, 128, 256}, blocks[] = {1, 2, 4};
     for (int64_t n = 1; n <= ROWS; n += 3)
         for (size_t c = 0; c < 5; c++)
-            for (size_t b = 0; b < 3; b++)
+            for (size_t b = 0; b < 3; b++) {
+                int64_t block = channels[c] / blocks[b];
+                if (level->kernels->decode_q && blocks[b] > 1 && block % 32) continue;
                 check_both((struct setting){level->kernels, RAPT_I8, n, channels[c], 1, 0, 33,
-                                            channels[c] / blocks[b], (int)b % 2, 1});
+                                            block, (int)b % 2, 1});
+            }
+    for (int64_t c = 1; c < CHANNELS; c += 17)
+        check_both((struct setting){level->kernels, RAPT_I8, 1 + c % ROWS, c, 1, 0, 40, c, 1, 1});
+    if (level->kernels->decode_q) return; /* refuses the next */
     check_both((struct setting){level->kernels, RAPT_I8, 4, 63, 2, 3, 32, 21, 0, 0});
 }
 

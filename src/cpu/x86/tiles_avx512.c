@@ -41,22 +41,25 @@ VEC void clear_p(float *s, int64_t first, int64_t last)
 #include "cpu/x86/transpose_avx512.h"
 #include "cpu/tile_loops.h"
 
+#define FORWARD                                                                                    \
+    .row_tile = ROW_TILE, .column_tile = COLUMN_TILE, .pair = 1, .load_row = load_row,             \
+    .store_row = store_row, .pack_q = pack_q, .pack_k = pack_k, .pack_v = pack_v, .qk = qk,        \
+    .score = score, .softmax = softmax, .pv = pv, .weights = weights
+
 const struct cpu_kernels cpu_avx512 = {
     .name = "cpu_avx512",
     .arch = "avx512",
-    .row_tile = ROW_TILE,
-    .column_tile = COLUMN_TILE,
-    .pair = 1,
-    .load_row = load_row,
-    .store_row = store_row,
-    .pack_q = pack_q,
-    .pack_k = pack_k,
-    .pack_v = pack_v,
-    .qk = qk,
-    .score = score,
-    .softmax = softmax,
-    .pv = pv,
-    .weights = weights,
+    FORWARD,
     .decode_qk = decode_qk_avx512,
     .decode_pv = decode_pv_avx512,
+};
+
+/* VNNI serves the decode of i8 keys and values. */
+const struct cpu_kernels cpu_avx512_vnni = {
+    .name = "cpu_avx512_vnni",
+    .arch = "avx512_vnni",
+    FORWARD,
+    .decode_q = decode_q_avx512_vnni,
+    .decode_qk = decode_qk_avx512_vnni,
+    .decode_pv = decode_pv_avx512_vnni,
 };
