@@ -31,7 +31,7 @@
  *     I8 values and half queries: weights times scales in 16-bit fixed point, relative to the largest of them among the
  *     visible keys of an aligned group of 64 keys: + sum over groups of fixed(max p_i scale_i) sum |integer v_jd|
  *     fixed(x) = 0.51 x / 32766, half a unit and the roundings on the way to it; of q over more than 512 channels twice
- *     as much (docs/decisions/0008).
+ *     as much (docs/decisions/0009).
  *
  * Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype. It never exceeds max |v| + |out|,
  * because an average of values stays between them.

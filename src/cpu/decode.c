@@ -2,9 +2,9 @@
  * is one chunk of keys, at absolute positions, of one sequence and some KV heads, with all query
  * rows of these heads together, so that K and V are read once, in place. Each item leaves a partial
  * result (o, m, l) per head; the item that finishes last for its sequence and heads merges them in
- * the order of the chunks (Dao et al., "Flash-Decoding", 2023). Chunks depend on the problem's sizes
- * alone, and no head's arithmetic on its neighbours: the same sequence has the same bits alone, in
- * any batch and with any number of threads.
+ * the order of the chunks (Dao et al., "Flash-Decoding", 2023). Chunks depend on the problem's
+ * sizes alone, and no head's arithmetic on its neighbours: the same sequence has the same bits
+ * alone, in any batch and with any number of threads.
  *
  * Packed row r is query r / group of head kv_head * group + r % group, as in forward.c. */
 #include "cpu/decode.h"

@@ -1,5 +1,5 @@
-/* decode.h: what the halves of decode share: decode.c cuts keys into items and merges their results,
- * decode_item.c computes the results of one item. */
+/* decode.h: what the halves of decode share: decode.c cuts keys into items and merges their
+ * results, decode_item.c computes the results of one item. */
 #ifndef RAPT_CPU_DECODE_H
 #define RAPT_CPU_DECODE_H
 

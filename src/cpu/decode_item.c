@@ -1,4 +1,4 @@
-/* decode_item.c: one item of decode: some query rows against one chunk of keys, in blocks of 64 keys.
+/* decode_item.c: one item of decode: some query rows against one chunk of keys, in blocks of 64.
  *
  * Memory is read in its own order. Where the KV heads of a token lie side by side, an item holds as
  * many heads as make long runs, takes a block of keys for all of them, and meanwhile asks for the

@@ -1,8 +1,8 @@
 /* decode_avx512vnni.c: the decode kernels for i8 K and V with AVX-512 VNNI: products of 16-bit
- * integers, summed exactly in 32 bits. K and V are widened; a row of q, and the weights of a row over
- * the keys of a call, become 16-bit fixed-point numbers relative to their largest magnitude. Decision
- * 0008 has the error. Rows lie in one piece, and a scale belongs to a whole row or to a multiple of
- * STEP channels. */
+ * integers, summed exactly in 32 bits. K and V are widened; a row of q, and the weights of a row
+ * over the keys of a call, become 16-bit fixed-point numbers relative to their largest magnitude.
+ * Decision 0009 has the error. Rows lie in one piece, and a scale belongs to a whole row or to a
+ * multiple of STEP channels. */
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx512.h"
 
