@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct amdgpu_module;
 struct amdgpu_memory;
@@ -124,6 +125,8 @@ struct amdgpu_loop {
 };
 /* False when no loop with matrix instructions ran. */
 bool amdgpu_matrix_loop(const struct amdgpu_module *, struct amdgpu_loop *);
+/* Writes those of its instructions that at least every second pass executes, one a line. */
+void amdgpu_loop_print(const struct amdgpu_module *, const struct amdgpu_loop *, FILE *);
 void amdgpu_loop_report(const struct amdgpu_loop *, char *text, size_t size);
 
 struct amdgpu_device_info {

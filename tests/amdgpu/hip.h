@@ -5,7 +5,7 @@
    RAPT_EMULATE_CHECKS   all (adds LDS races), some (the default), none
    RAPT_EMULATE_THREADS  host threads per launch (default: one per core)
    RAPT_EMULATE_STATS    1: report every launch on stderr; sum: sums per kernel, and its matrix
-                         loop, when the module is unloaded */
+                         loop, when the module is unloaded; loop: its instructions too */
 #ifndef AMDGPU_HIP_H
 #define AMDGPU_HIP_H
 
@@ -54,7 +54,7 @@ struct hip_state {
     int device_count;
     struct amdgpu_memory *memory;
     struct amdgpu_options options;
-    int report; /* 1: each launch, 2: sums at exit */
+    int report; /* 1: each launch, 2: sums at exit, 3: and the matrix loop */
     int captures;
 };
 

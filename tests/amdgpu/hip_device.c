@@ -23,8 +23,10 @@ static void read_options(struct amdgpu_options *o)
     if (checks && strcmp(checks, "all") == 0) o->check_races = true;
     if (checks && strcmp(checks, "none") == 0) o->check_undefined = o->check_waits = false;
     if (threads) o->threads = atoi(threads);
-    if (report) state.report = strcmp(report, "sum") == 0 ? 2 : atoi(report) != 0;
-    o->profile = state.report == 2;
+    if (report) state.report = strcmp(report, "sum") == 0    ? 2
+                                : strcmp(report, "loop") == 0 ? 3
+                                                              : atoi(report) != 0;
+    o->profile = state.report >= 2;
 }
 
 static void start(void)

@@ -142,6 +142,7 @@ static void report_sums(const struct module *m)
     if (!amdgpu_matrix_loop(m->code, &loop)) return;
     amdgpu_loop_report(&loop, text, sizeof text);
     fputs(text, stderr);
+    if (hip_state()->report == 3) amdgpu_loop_print(m->code, &loop, stderr);
 }
 
 hip_error hipModuleUnload(void *module)
@@ -156,7 +157,7 @@ hip_error hipModuleUnload(void *module)
             break;
         }
     pthread_mutex_unlock(&s->lock);
-    if (s->report == 2) report_sums(m);
+    if (s->report >= 2) report_sums(m);
     amdgpu_module_close(&m->code);
     free(m);
     return hipSuccess;

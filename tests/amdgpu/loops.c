@@ -125,6 +125,15 @@ bool amdgpu_matrix_loop(const struct amdgpu_module *m, struct amdgpu_loop *out)
     return most > 0;
 }
 
+void amdgpu_loop_print(const struct amdgpu_module *m, const struct amdgpu_loop *l, FILE *to)
+{
+    const struct program *p = &m->program;
+    for (uint64_t o = l->first; o <= l->last; o += 4) {
+        const struct inst *in = at(p, o);
+        if (in && 2 * p->profile[o / 4].hits >= l->passes) fprintf(to, "loop: %s\n", in->text);
+    }
+}
+
 void amdgpu_loop_report(const struct amdgpu_loop *l, char *text, size_t size)
 {
     double served = l->lds_cycles ? (double)(l->lds_cycles + l->lds_conflicts) : 1;

@@ -2,10 +2,10 @@
 """report.py: static figures of the AMD matrix-unit rows as a Markdown table, by the compiler's reports, LLVM's machine-code analyser
 and the emulator. Estimates: nothing here is a time measured on hardware.
 
-usage: report.py BUILD_FOLDER [PATTERN]      (make amdgpu-report runs it; needs llvm-mca-22, llvm-objdump-22 and the emulator)
+usage: report.py BUILD_FOLDER [PATTERN]      (make amdgpu-report runs it; needs llvm-mca-22 and the emulator)
 
 The loop is the innermost one with matrix instructions that took most issue cycles when the emulator ran the row on 256 queries and
-512 keys. Shares by the emulator (tests/amdgpu/loops.c): clocks of its matrix instructions among all it issues, one by one or with
+2048 keys. Shares by the emulator (tests/amdgpu/loops.c): clocks of its matrix instructions among all it issues, one by one or with
 units that overlap in order. Share, llvm-mca: clocks in which the matrix unit is busy among the clocks of a pass, one wave alone; LLVM models MFMA as a
 unit of its own on CDNA only. LDS conflicts: extra cycles among all of the loop's LDS cycles."""
 
@@ -17,7 +17,7 @@ import sys
 
 
 def rows(build):
-    """(name, arch, dtype, head size, can hide) of each built row on matrix units."""
+    """(name, arch, dtype, head size) of each built row on matrix units."""
     with open(f"{build}/gpu/rows.txt") as file:
         for line in file:
             name, arch, vendor, source, *flags = line.split()
@@ -39,12 +39,12 @@ def resources(build):
 
 def emulate(build, name, arch, dtype, d):
     """What the emulator says of the row's loop."""
-    problem = f"forward {dtype} b1 h1 q256 kv512 d{d} kernel={name}"
+    problem = f"forward {dtype} b1 h1 q256 kv2048 d{d} kernel={name}"
     environment = {
         **os.environ,
         "RAPT_HIP_LIBRARY": os.path.abspath(f"{build}/tests/libamdhip64.so"),
         "RAPT_EMULATE": arch,
-        "RAPT_EMULATE_STATS": "sum",
+        "RAPT_EMULATE_STATS": "loop",
     }
     command = [f"{build}/rapt", "bench", "--seconds", "0.001", "--device", "hip:0", problem]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -56,22 +56,8 @@ def emulate(build, name, arch, dtype, d):
     )
     if not found:
         sys.exit(f"report.py: {' '.join(command)}\n{done.stdout}{done.stderr}")
-    first, last = int(found[1], 16), int(found[2], 16)
-    return first, last, [float(found[i]) for i in range(4, 9) if i != 5]
-
-
-def loop_text(build, name, arch, first, last):
-    """The loop's instructions as the assembler reads them, without branches."""
-    command = ["llvm-objdump-22", "-d", f"{build}/gpu/{name}_{arch}.co"]
-    start = None
-    for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines():
-        found = re.match(r"\t(.*?)\s*// ([0-9A-F]+):", line)
-        if not found:
-            continue
-        address = int(found[2], 16)
-        start = address if start is None else start
-        if first <= address - start <= last and not re.match(r"s_c?branch|s_endpgm", found[1]):
-            yield found[1]
+    lines = re.findall(r"^loop: ((?!s_c?branch|s_endpgm).*)$", done.stderr, re.M)
+    return lines, [float(found[i]) for i in (4, 6, 7, 8)]
 
 
 def analyse(arch, lines):
@@ -102,8 +88,8 @@ def main():
     for name, arch, dtype, d in rows(build):
         if not fnmatch.fnmatch(f"{name}_{arch}", pattern):
             continue
-        first, last, (matrix, share, ordered, conflicts) = emulate(build, name, arch, dtype, d)
-        mca = analyse(arch, loop_text(build, name, arch, first, last))
+        lines, (matrix, share, ordered, conflicts) = emulate(build, name, arch, dtype, d)
+        mca = analyse(arch, lines)
         busy = f"{100 * mca[1] / mca[0]:.0f} %" if mca and mca[1] else "-"
         r = known[name, arch]
         print(
