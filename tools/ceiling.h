@@ -19,8 +19,8 @@ struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads);
  * both its sides; nothing else that the hardware moves counts, such as lines it reads to write.
  * Memory has other users, whose load changes: trials are meant to lie between the rounds of what is
  * compared, and the rate is their median, as a program's time is. NULL: no memory; the others take
- * it and do nothing. memory: the buffer, for reads alone (64-byte aligned), as where pages lie and how
- * large they are matters much; NULL: one of its own. */
+ * it and do nothing. memory: the buffer, for reads alone (64-byte aligned), as where pages lie and
+ * how large they are matters much; NULL: one of its own. */
 enum { STREAM_TRIALS_MAX = 64 };
 struct stream;
 struct stream *stream_open(enum traffic traffic, double bytes, void *memory, int64_t threads);

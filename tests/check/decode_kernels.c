@@ -134,9 +134,9 @@ static struct cpu_ahead ahead_of(const struct setting *t)
 
 /* Of 16-bit integers relative to the largest magnitude: half a unit, and the roundings of factor
  * and product. */
-static double fixed_point_error(double largest, int64_t levels)
+static double fixed_point_error(double largest, int64_t most)
 {
-    return 0.51 * largest / (double)levels;
+    return 0.51 * largest / (double)most;
 }
 
 /* Replaces the values of q by those that decode_q leaves, which are near. */
