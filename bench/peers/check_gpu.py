@@ -1,10 +1,12 @@
 """check_gpu.py: rapt on a GPU against attention in float64, on shapes and options where a tiled kernel can go wrong.
 
-usage: python3 bench/peers/check_gpu.py [--lib build/librapt.so] [--dtype bf16] [--match TEXT]
+usage: python3 bench/peers/check_gpu.py [--lib build/librapt.so] [--dtype bf16] [--match TEXT] [--random 10000 [--seed 1]]
+--random N: N problems of random sizes and options in place of the listed ones.
 Every output starts as NaN; keys past a length and whole neighbouring sequences hold NaN. One line per case that fails, and a count.
 The library's own conformance suite is the real test; this one needs nothing but the shared library and PyTorch."""
 import argparse
 import math
+import random
 import sys
 
 import torch
@@ -153,34 +155,69 @@ def cases():
     return listed
 
 
+def random_case(seed):
+    """(name, function) of a random problem: sizes around tile edges and small ones, any options together."""
+    r = random.Random(seed)
+    tokens = lambda: r.choice((1, r.randint(1, 40), r.randint(41, 300), r.randint(1, 5) * 64 + r.randint(-1, 1), r.randint(301, 700)))
+    d, dv = r.choice(((64, 64), (64, 64), (128, 128), (128, 128), (256, 256), (96, 96), (192, 128), (80, 80), (32, 32), (8, 24), (72, 40)))
+    hk = r.choice((1, 1, 2, 3))
+    h, causal = hk * r.choice((1, 1, 2, 4)), r.randint(0, 1)
+    options = {"causal": causal}
+    if r.random() < 0.2:
+        options["align"] = 1
+    if r.random() < 0.25:
+        options["window_left"] = r.randint(1, 300)
+    if r.random() < 0.15 and not causal:
+        options["window_right"] = r.randint(1, 300)
+    if r.random() < 0.3 and d == dv:
+        count = r.randint(1, 5)
+        lengths = [[r.choice((0, 1, tokens(), tokens())) for _ in range(count)] for _ in range(2)]
+        if not sum(lengths[0]) or not sum(lengths[1]):
+            lengths[0][0] = lengths[1][0] = 77
+        return f"ragged {lengths} h{h}/{hk} d{d} {options}", lambda rapt, t: ragged(rapt, t, *lengths, h, hk, d, **options)
+    b, sq, sk = r.randint(1, 3), tokens(), tokens()
+    for name, value, share in (("softcap", r.uniform(2, 50), 0.15), ("scale", r.uniform(0.02, 0.3), 0.15), ("alibi", 1, 0.1), ("sinks", 1, 0.1),
+                               ("grow", 8, 0.1), ("lengths", [r.randint(0, sk) for _ in range(b)], 0.15)):
+        if r.random() < share:
+            options[name] = value
+    name = f"{b}x{sq}x{sk} h{h}/{hk} d{d}/{dv} {options}"
+    return name, lambda rapt, t: dense(rapt, t, b, sq, sk, h, hk, d, dv, **options)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lib", default="build/librapt.so")
     parser.add_argument("--dtype", default="bf16,f16")
     parser.add_argument("--match", default="")
+    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rapt = Rapt(options.lib)
-    failed = count = 0
+    failed = count = refused = 0
     worst = {}
-    for name in options.dtype.split(","):
+    names = options.dtype.split(",")
+    listed = [(name, *case) for name in names for case in cases() if options.match in case[0]]
+    if options.random:
+        listed = ((names[i % len(names)], *random_case(options.seed * 1000003 + i)) for i in range(options.random))
+    for name, case, function in listed:
         dtype = DTYPES[name]
-        for case, function in cases():
-            if options.match not in case:
+        torch.manual_seed(count)
+        count += 1
+        try:
+            kernel, error, lse_error = function(rapt, dtype)
+        except RuntimeError as problem:
+            kernel, error, lse_error = str(problem).splitlines()[0][:200], math.inf, math.inf
+            if options.random and "no kernel of" in str(problem):
+                refused += 1
                 continue
-            torch.manual_seed(count)
-            count += 1
-            try:
-                kernel, error, lse_error = function(rapt, dtype)
-            except RuntimeError as problem:
-                kernel, error, lse_error = str(problem).splitlines()[0][:200], math.inf, math.inf
-                if "CUDA" in str(problem):
-                    print("stopped:", name, case, problem)
-                    sys.exit(1)
-            worst[kernel] = max(worst.get(kernel, 0), error if error < math.inf else 0)
-            if not (error < BOUND[dtype] and lse_error < 2e-3):
-                failed += 1
-                print(f"FAILED {name} {case}: {kernel} error {error:.1e} lse {lse_error:.1e}", flush=True)
-    print(f"{count - failed} of {count} right; worst relative error by kernel: " +
+            if "CUDA" in str(problem):
+                print("stopped:", name, case, problem)
+                sys.exit(1)
+        worst[kernel] = max(worst.get(kernel, 0), error if error < math.inf else 0)
+        if not (error < BOUND[dtype] and lse_error < 2e-3):
+            failed += 1
+            print(f"FAILED {name} {case}: {kernel} error {error:.1e} lse {lse_error:.1e}", flush=True)
+    print(f"{count - failed - refused} of {count} right, {refused} served by no kernel; worst relative error by kernel: " +
           ", ".join(f"{kernel} {error:.1e}" for kernel, error in sorted(worst.items())))
     sys.exit(failed > 0)
 

@@ -5,12 +5,16 @@ usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librap
 Groups (--only, comma separated):
   grid     16k tokens, heads x channels = 2048, channels 64/128/256, S 512 ... 16k, causal and full
   models   LLaMA-3-8B 32/8, Qwen2-7B 28/4, LLaMA-2-13B 40/40, MQA 32/1, 128 channels, causal, batch 1, S 512 ... 32k
-  ragged   64 sequences of mixed lengths        options  window 1024 at 16k, softcap 50, sink, ALiBi
+  ragged   64 sequences of 100 ... 4,000 tokens, 32/8 heads, against the same tokens as 64 equal sequences; and shorter mixtures
+  options  window 1024 at 16k, softcap 50, sink, ALiBi, also against rapt's own plain causal rate
+  errors   relative error of rapt and of the peers against float64, two heads, normal and growing scores
+  repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
 Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, medians. sustained: each alone, --warm s to
-warm up and --timed s timed, forward then backward order: long kernels sit at the power limit there. A ratio is peer time / rapt time: above
-1 rapt is faster. Same tensors for all; every output is compared with cuDNN's (f32: memory-efficient) before it is timed.
+warm up and --timed s timed, forward then backward order: long kernels sit at the power limit there. A ratio is rapt's rate / the peer's: above
+1 rapt is faster; where both do the same work, that is peer time / rapt time. Same tensors for all; every output is compared with cuDNN's
+(f32: memory-efficient) before it is timed.
 --rows NAME,... times these kernels of the table against each other as well (--rows all: every one that serves)."""
 import argparse
 import csv
@@ -116,7 +120,11 @@ def by_graph(runs, rounds, launches=0):
     graphs = {}
     for name, run in runs.items():
         n = launches or max(1, min(64, int(1500 / once(run))))
-        graphs[name] = (graph_of(run, n), n)
+        try:
+            graphs[name] = (graph_of(run, n), n)
+        except RuntimeError as problem:
+            print(f"   {name} cannot be captured: {str(problem).splitlines()[0][:110]}")
+            torch.cuda.synchronize()
     times = {name: [] for name in runs}
     for i in range(rounds + 1):
         for name, (graph, n) in graphs.items():
@@ -183,15 +191,18 @@ class Bench:
         return found
 
     def case(self, group, name, dtype, flops, ours, peers, launches=0, tolerance=None):
-        """ours: name -> (run, out tensor); peers: name -> (run, out list). The first peer is the measure of right."""
+        """ours: name -> (run, out tensor); peers: name -> (run, out list, and where it does other work: its operations). The first
+        peer that does the same work is the measure of right."""
         tolerance = tolerance or {"bf16": 1e-2, "f16": 2e-3, "f32": 5e-6}[dtype]
-        usable, want = {}, None
-        for peer, (run, out) in peers.items():
+        usable, want, work = {}, None, {}
+        for peer, (run, out, *other) in peers.items():
             try:
                 run()
                 torch.cuda.synchronize()
                 usable[peer] = run
-                if want is None and ", no " not in peer:
+                if other:
+                    work[peer] = other[0]
+                elif want is None and ", no " not in peer:
                     want = out[0]
             except (RuntimeError, TypeError, ImportError) as problem:
                 print(f"   {name}: {peer} left out: {str(problem).splitlines()[0][:110]}")
@@ -211,14 +222,15 @@ class Bench:
             if protocol == "sustained" and launches:
                 continue
             us = by_graph(usable, self.options.rounds, launches) if protocol == "graph" else by_power(usable, self.options.warm, self.options.timed)
-            self.report(protocol, group, name, dtype, flops, us, ours, error)
+            self.report(protocol, group, name, dtype, flops, us, ours, error, work)
 
-    def report(self, protocol, group, name, dtype, flops, us, ours, error):
+    def report(self, protocol, group, name, dtype, flops, us, ours, error, work):
+        """work: operations of the candidates that do not do `flops`."""
         line = []
-        mine = us.get("rapt")
+        mine = flops / us["rapt"] / 1e6 if "rapt" in us else math.nan
         for candidate, t in us.items():
-            tf = flops / t / 1e6
-            ratio = t / mine if mine else math.nan
+            tf = work.get(candidate, flops) / t / 1e6
+            ratio = mine / tf
             self.rows.append(dict(self.head, protocol=protocol, group=group, case=name, dtype=dtype, candidate=candidate, us=f"{t:.2f}",
                                   tflops=f"{tf:.1f}", ratio=f"{ratio:.3f}", share=f"{tf / self.matmul:.3f}",
                                   error=f"{error.get(candidate, 0):.1e}"))
@@ -273,17 +285,21 @@ def models(bench):
 
 def ragged(bench):
     t = DTYPES[bench.options.dtype]
-    for name, lengths in (("64 of 128..2048", [128 + (i * 613) % 1921 for i in range(64)]), ("64 of 16..512", [16 + (i * 97) % 497 for i in range(64)]),
+    # Multiplied by 37 modulo 64: all lengths, in no order.
+    spread = [100 + (i * 37 % 64) * 3900 // 63 for i in range(64)]
+    for name, lengths in (("64 of 100..4000", spread), ("64 of 16..512", [16 + (i * 97) % 497 for i in range(64)]),
                           ("63 short, one of 16k", [256] * 63 + [16384])):
-        for h, hk in ((16, 16), (32, 8)):
+        for h, hk in ((32, 8), (16, 16)):
             starts = torch.tensor([0] + lengths, device="cuda").cumsum(0).to(torch.int32)
             q = torch.randn(sum(lengths), h, 128, device="cuda").to(t)
             k, v = (torch.randn(sum(lengths), hk, 128, device="cuda").to(t) for _ in range(2))
             out, r1, r2 = torch.empty_like(q), [None], [None]
             run = bench.rapt.forward(q, k, v, out, ragged=True, causal=1, q_start=starts, kv_start=starts)
             flops = sum(attention_flops(1, h, n, n, 128, 128, 1) for n in lengths)
+            mean = sum(lengths) // 64
+            equal = [x[:64 * mean].view(64, mean, -1, 128) for x in (q, k, v)]
             peers = {"flash2": (flash_varlen(q, k, v, starts, max(lengths), True, r1), r1),
-                     "cudnn": (cudnn_varlen(q, k, v, starts, max(lengths), True, r2), r2)}
+                     "cudnn, equal lengths": (sdpa("cudnn", *equal, True, r2), r2, attention_flops(64, h, mean, mean, 128, 128, 1))}
             bench.case("ragged", f"{name} {h}/{hk}", bench.options.dtype, flops, {"rapt": (run, out)}, peers)
 
 
@@ -292,17 +308,24 @@ def options_group(bench):
     results = [[None] for _ in range(8)]
     slopes = torch.exp2(-torch.arange(1, heads + 1, device="cuda").float() / 2)
     sinks = torch.randn(heads, device="cuda")
+    def plain(q, k, v):
+        """rapt's own plain causal run over the same tensors."""
+        out, (b, s, h, d) = [torch.empty_like(q)], q.shape
+        run = bench.rapt.forward(q, k, v, out[0], causal=1)
+        return {"rapt, plain": (run, out, attention_flops(b, h, s, s, d, d, 1))}
     for s in (4096, 16384):
         b = 16384 // s
         bench.dense("options", f"window 1024 {s}", dtype, b, s, s, heads, heads, 128, 1, window_left=1025,
-                    extra=lambda q, k, v: {"flash2": (flash_dense(q, k, v, True, results[0], 1024), results[0]),
+                    extra=lambda q, k, v: {"flash2": (flash_dense(q, k, v, True, results[0], 1024), results[0]), **plain(q, k, v),
                                            "cudnn, no window": (sdpa("cudnn", q, k, v, True, results[6]), results[6])})
+        def capped(q, k, v):
+            return {"flex": (flex(q, k, v, results[1], lambda x, b, h, i, j: 50 * torch.tanh(x / 50), lambda b, h, i, j: i >= j),
+                             results[1])} if bench.options.flex else {}
         bench.dense("options", f"softcap 50 {s}", dtype, b, s, s, heads, heads, 128, 1, softcap=50.0,
-                    extra=lambda q, k, v: {"flex": (flex(q, k, v, results[1], lambda x, b, h, i, j: 50 * torch.tanh(x / 50),
-                                                         lambda b, h, i, j: i >= j), results[1]),
+                    extra=lambda q, k, v: {**capped(q, k, v), **plain(q, k, v),
                                            "cudnn, no softcap": (sdpa("cudnn", q, k, v, True, results[2]), results[2])})
         bench.dense("options", f"alibi {s}", dtype, b, s, s, heads, heads, 128, 1, alibi_slope=slopes,
-                    extra=lambda q, k, v: {"flash2": (flash_dense(q, k, v, True, results[3], slopes=slopes), results[3])})
+                    extra=lambda q, k, v: {"flash2": (flash_dense(q, k, v, True, results[3], slopes=slopes), results[3]), **plain(q, k, v)})
 
         def with_sink(q, k, v):
             """The same values from cuDNN: its output and log-sum-exp, then the sink's share, as PyTorch users do it; and without."""
@@ -312,7 +335,7 @@ def options_group(bench):
                 o, lse = torch.ops.aten._scaled_dot_product_cudnn_attention(qt, kt, vt, None, True, 0.0, True)[:2]
                 share = torch.sigmoid(lse.reshape(o.shape[:3]) - sinks[None, :, None])
                 results[4][0] = (o * share[..., None].to(o.dtype)).transpose(1, 2)
-            return {"cudnn + rescale": (run, results[4]), "cudnn, no sink": (sdpa("cudnn", q, k, v, True, results[5]), results[5])}
+            return {"cudnn + rescale": (run, results[4]), **plain(q, k, v), "cudnn, no sink": (sdpa("cudnn", q, k, v, True, results[5]), results[5])}
         bench.dense("options", f"sink {s}", dtype, b, s, s, heads, heads, 128, 1, sink=sinks, extra=with_sink)
 
 
@@ -332,7 +355,64 @@ def f32(bench):
                             ("efficient",))
 
 
-GROUPS = {"grid": grid, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32}
+def head_in_f64(q, k, v, causal, b, h):
+    """One head of one sequence; bottom-right mask."""
+    x, y, z = (t[b, :, h].double() for t in (q, k, v))
+    s = x @ y.T * x.shape[1] ** -0.5
+    if causal:
+        s.masked_fill_(torch.ones_like(s, dtype=torch.bool).triu(1 + s.shape[1] - s.shape[0]), -math.inf)
+    return s.softmax(1) @ z
+
+
+def errors(bench):
+    o = bench.options
+    for d in map(int, o.channels.split(",")):
+        for causal in map(int, o.masks.split(",")):
+            for s in map(int, o.lengths.split(",")):
+                for grows in (0, 1):
+                    torch.manual_seed(s + d)
+                    q, k, v = (torch.randn(2, s, 2, d, device="cuda") for _ in range(3))
+                    if grows:  # towards the first key, the last one worked on: the reference is raised all the time
+                        q, k = q.abs(), 0.5 * k + 4 * torch.linspace(1, 0, s, device="cuda")[None, :, None, None]
+                    q, k, v = (x.to(DTYPES[o.dtype]) for x in (q, k, v))
+                    out, result = torch.empty_like(q), [None]
+                    bench.rapt.forward(q, k, v, out, causal=causal)()
+                    runs = {"rapt": out}
+                    for peer in ("efficient",) if o.dtype == "f32" else o.peers.split(","):
+                        sdpa(peer, q, k, v, bool(causal), result)()
+                        runs[peer] = result[0].transpose(1, 2)
+                    worst = dict.fromkeys(runs, 0.0)
+                    for b, h in ((0, 0), (1, 1)):
+                        want = head_in_f64(q, k, v, causal, b, h)
+                        for name, x in runs.items():
+                            worst[name] = max(worst[name], ((x[b, :, h].double() - want).norm() / want.norm()).item())
+                    name = f"d{d} {'causal' if causal else 'full'} {s}{' growing' if grows else ''}"
+                    print(f"errors {name:28s} {o.dtype} " + " | ".join(f"{n} {e:.2e} ({worst['rapt'] / e:.3f})" for n, e in worst.items()), flush=True)
+                    for candidate, e in worst.items():
+                        bench.rows.append(dict(bench.head, protocol="errors", group="errors", case=name, dtype=o.dtype, candidate=candidate,
+                                               ratio=f"{worst['rapt'] / e:.3f}", error=f"{e:.2e}"))
+
+
+def repeat(bench, launches=1000):
+    o = bench.options
+    for d in map(int, o.channels.split(",")):
+        for causal in map(int, o.masks.split(",")):
+            for s in map(int, o.lengths.split(",")):
+                torch.manual_seed(s + d)
+                q, k, v = (torch.randn(max(1, 4096 // s), s, 2048 // d, d, device="cuda").to(DTYPES[o.dtype]) for _ in range(3))
+                out, differing = torch.full_like(q, math.nan), torch.zeros((), device="cuda", dtype=torch.int64)
+                run = bench.rapt.forward(q, k, v, out, causal=causal)
+                run()
+                first = out.clone()
+                for _ in range(launches):
+                    run()
+                    differing += (out.view(torch.int16) != first.view(torch.int16)).any()
+                print(f"repeat d{d} {'causal' if causal else 'full'} {s} {o.dtype} {run.kernel}: {differing.item()} of {launches} differ", flush=True)
+                bench.rows.append(dict(bench.head, protocol="repeat", group="repeat", case=f"d{d} {'causal' if causal else 'full'} {s}",
+                                       dtype=o.dtype, candidate="rapt", error=f"{differing.item()} of {launches} differ"))
+
+
+GROUPS = {"grid": grid, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors, "repeat": repeat}
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------------------
@@ -381,6 +461,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--warm", type=float, default=0.2, help="seconds before each sustained measurement")
     parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
+    parser.add_argument("--flex", action="store_true", help="FlexAttention as well, compiled first (half a minute)")
     parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
