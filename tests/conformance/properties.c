@@ -248,7 +248,9 @@ static void spoilers_stay_in_their_rows(void **state)
         "forward f16 b2 h4/2 q70 kv70 d64 window9,9", "forward f32 b2 h8/2 q1 kv300 d64",
         "forward bf16 b2 h8/2 q4 kv300 d128 causal window30,0",
         "forward bf16 b1 h2 q2100 kv2100 d64 causal", "forward f16 b2 h4/2 q300 kv300 d128 causal",
-        "forward bf16 b1 h2 q300 kv300 d256 causal"}; /* many tiles; tiles of 192 and 128 rows */
+        "forward bf16 b1 h2 q300 kv300 d256 causal", "forward bf16 b2 h4/2 q300 kv300 d64 causal",
+        "forward f32 b2 h4/2 q300 kv300 d64 causal",
+        "forward f32 b1 h4/2 q500 kv500 d128 causal"}; /* many tiles; tiles of 192 and 128 rows */
     (void)state;
     EACH_DEVICE(device)
     for (size_t i = 0; i < sizeof lines / sizeof *lines;
@@ -285,6 +287,7 @@ static void the_future_is_hidden(void **state)
     (void)state;
     each_type("forward %s b1 h4/2 q90 kv90 d64 causal", future);
     each_type("forward %s b1 h4/1 q90 kv90 d80 causal window50,0", future);
+    each_type("forward %s b1 h4/2 q300 kv300 d128 causal", future);
 }
 
 /* ---- Empty rows and sinks (S13, S16) ---- */
