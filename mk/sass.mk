@@ -7,7 +7,8 @@ $(SASS_ORDER): tools/sass/sass_order.c
 
 SASS_CHECKED := $(foreach id,$(filter sm90_%,$(GPU_BUILT)),$(GPU)/$(id).order)
 $(GPU)/%.order: $(GPU)/%.co $(SASS_ORDER)
-	@$(SASS_ORDER) $< $$(sed -n 's/.*-DTILE_KV=\([0-9]*\).*/\1/p' $(GPU)/$*.flags) $$(sed -n 's/.*-DD=\([0-9]*\).*/\1/p' $(GPU)/$*.flags)
+	@$(SASS_ORDER) $< $$(sed -n 's/.*-DTILE_KV=\([0-9]*\).*/\1/p' $(GPU)/$*.flags) $$(sed -n 's/.*-DD=\([0-9]*\).*/\1/p' $(GPU)/$*.flags) \
+	  $$(sed -n 's/.*-DPARTS=\([0-9]*\).*/\1/p' $(GPU)/$*.flags)
 	@if grep -q 'C75[0-9][0-9]' $(GPU)/$*.log; then grep 'C75[0-9][0-9]' $(GPU)/$*.log; exit 1; fi
 	@touch $@
 EXTRA_BUILD += $(SASS_CHECKED)

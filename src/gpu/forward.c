@@ -5,6 +5,7 @@
 #include "gpu/gpu.h"
 #include "gpu/maps.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -47,7 +48,10 @@ enum {
     PART_PARTIAL_LSE,
     PART_SCORES,
     PART_HALF,
-    PART_COUNT = PART_HALF + 3
+    PART_KEY_FACTORS = PART_HALF + 3,
+    PART_WIDE_BLOCKS,
+    PART_WIDE,
+    PART_COUNT
 };
 
 enum { MAX_STEPS = 4 };
@@ -56,12 +60,14 @@ struct step {
     void *function;
     struct grid grid;
     uint32_t threads, shared;
+    int strict; /* a launch of the row's strict companion: with its maps */
 };
 
 struct gpu_plan {
-    const struct row *row;
-    struct attention_args args; /* complete but for addresses and ticket */
-    struct driver_map maps[MAP_COUNT];
+    const struct row *row, *strict; /* strict: NEED_STRICT */
+    struct attention_args args;     /* complete but for addresses and ticket */
+    struct driver_map maps[MAP_COUNT], strict_maps[MAP_COUNT];
+    struct map_cache cache, strict_cache;
     struct step steps[MAX_STEPS];
     int step_count;
     size_t offset[PART_COUNT], bytes[PART_COUNT]; /* bytes 0: not used */
@@ -220,6 +226,18 @@ static size_t claimed_bytes(const struct problem *p, const struct row *row)
     return (size_t)(1 + heads * tiles * ceil_div(tile, 64)) * 16;
 }
 
+static void fill_strict(struct gpu_plan *gp, const struct problem *p)
+{
+    struct attention_args *a = &gp->args;
+    int64_t heads = p->batch * p->kv_heads;
+    a->wide_queries = (int32_t)ceil_div(p->q_tokens, 16);
+    a->wide_keys = (int32_t)ceil_div(p->kv_tokens, gp->row->tile_kv);
+    gp->bytes[PART_KEY_FACTORS] = (size_t)(heads * ceil_div(p->kv_tokens, 128) * 128) * 16;
+    gp->bytes[PART_WIDE_BLOCKS] =
+        (size_t)(p->batch * p->q_heads * a->wide_queries + 2 * heads * a->wide_keys) * 4;
+    gp->bytes[PART_WIDE] = (size_t)heads * 4;
+}
+
 static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
 {
     const struct attention_args *a = &gp->args;
@@ -235,6 +253,7 @@ static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
         gp->bytes[PART_PARTIAL_LSE] = (size_t)(a->splits * query_rows(p)) * 8;
     }
     if (row->needs & NEED_HALVES) fill_halves(gp, p);
+    if (row->needs & NEED_STRICT) fill_strict(gp, p);
 }
 
 static void place_workspace(struct gpu_plan *gp)
@@ -251,7 +270,7 @@ static void add_step(struct gpu_plan *gp, const struct row *row, void *function,
                      const struct grid *grid, int shared)
 {
     gp->steps[gp->step_count++] =
-        (struct step){function, *grid, (uint32_t)row->threads, (uint32_t)shared};
+        (struct step){function, *grid, (uint32_t)row->threads, (uint32_t)shared, row == gp->strict};
 }
 
 /* The row's main launch; a grid without blocks adds none. */
@@ -275,6 +294,29 @@ static uint32_t cut(int64_t blocks)
     return (uint32_t)(blocks < 65535 ? blocks : 65535);
 }
 
+/* NAME_prepare; x: blocks along the tokens. */
+static void add_prepare(struct gpu_plan *gp, const struct row *row, const struct code *code,
+                        int64_t x, int64_t heads, int64_t batch)
+{
+    struct grid grid = {(uint32_t)x, cut(heads), cut(batch)};
+    add_step(gp, row, code->prepare, &grid, 0);
+}
+
+/* The companion that does what this row leaves. */
+static rapt_status find_strict(struct gpu_plan *gp, struct gpu_device *device,
+                               const struct problem *p, const struct code **code)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s_strict", gp->row->name);
+    gp->strict = kernels_row(device, name);
+    if (!gp->strict)
+        return fail(RAPT_UNSUPPORTED,
+                    "rapt_plan_create: %s needs %s, which is not in this library for %s",
+                    gp->row->name, name, device->arch);
+    maps_describe(gp->strict, p, &gp->args, gp->strict_maps);
+    return modules_get(device, gp->strict, code);
+}
+
 static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
                              const struct problem *p)
 {
@@ -286,13 +328,19 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     if (row->needs & NEED_PARTIALS) choose_splits(&gp->args, row);
     fill_workspace(gp, p);
     if (row->needs & NEED_MAPS) maps_describe(row, p, a, gp->maps);
-    if (row->needs & NEED_PREPARE) {
-        int64_t longest = at_least(p->q_tokens, p->kv_tokens);
-        struct grid grid = {(uint32_t)ceil_div(longest, row->tile_kv),
-                            cut(p->q_heads + 2 * p->kv_heads), cut(p->batch)};
-        add_step(gp, row, code->prepare, &grid, 0);
+    const struct code *strict = NULL;
+    int64_t longest = at_least(p->q_tokens, p->kv_tokens), heads = p->q_heads + 2 * p->kv_heads;
+    if (row->needs & NEED_STRICT) {
+        status = find_strict(gp, device, p, &strict);
+        if (!status) add_prepare(gp, row, code, gp->args.wide_keys, 2 * p->kv_heads, p->batch);
+    } else if (row->needs & NEED_PREPARE) {
+        add_prepare(gp, row, code, ceil_div(longest, row->tile_kv), heads, p->batch);
     }
     if (!status) status = add_main(gp, row, code, query_rows(p));
+    if (!status && strict) {
+        add_prepare(gp, gp->strict, strict, ceil_div(longest, 2048), heads, p->batch);
+        status = add_main(gp, gp->strict, strict, query_rows(p));
+    }
     if (!status && (row->needs & NEED_COMBINE)) {
         struct grid grid = {(uint32_t)p->q_tokens, cut(p->q_heads),
                             cut(p->ragged_q ? 1 : p->batch)};
@@ -435,6 +483,11 @@ static void place(const struct gpu_plan *gp, const rapt_attention *a, void *work
         args->k_half.data = part(gp, PART_HALF + 1, workspace);
         args->v_half.data = part(gp, PART_HALF + 2, workspace);
     }
+    if (gp->row->needs & NEED_STRICT) {
+        args->key_factors = part(gp, PART_KEY_FACTORS, workspace);
+        args->wide_blocks = part(gp, PART_WIDE_BLOCKS, workspace);
+        args->wide = part(gp, PART_WIDE, workspace);
+    }
     if (args->scores.dtype) {
         args->scores.data =
             gp->bytes[PART_SCORES] ? part(gp, PART_SCORES, workspace) : args->weights.data;
@@ -442,20 +495,24 @@ static void place(const struct gpu_plan *gp, const rapt_attention *a, void *work
     }
 }
 
-static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp,
+static rapt_status launch(struct gpu_device *device, struct gpu_plan *gp,
                           struct attention_args *args, rapt_stream stream)
 {
-    struct tensor_maps maps;
-    void *parameters[] = {args, &maps, NULL};
+    struct tensor_maps maps[2]; /* the row's, its strict companion's */
+    void *parameters[2][3] = {{args, &maps[0], NULL}, {args, &maps[1], NULL}};
     rapt_status status = RAPT_OK;
-    if (gp->row->needs & NEED_MAPS) status = maps_encode(device, gp->row, gp->maps, args, &maps);
+    if (gp->row->needs & NEED_MAPS)
+        status = maps_encode(device, gp->row, gp->maps, args, &gp->cache, &maps[0]);
+    if (!status && gp->strict)
+        status =
+            maps_encode(device, gp->strict, gp->strict_maps, args, &gp->strict_cache, &maps[1]);
     if (!status && (gp->row->needs & NEED_COUNTERS))
         status = device->driver->zero(device, args->counters, gp->bytes[PART_COUNTERS], stream);
     for (int i = 0; i < gp->step_count && !status; i++) {
         const struct step *s = &gp->steps[i];
         struct driver_launch l = {
-            s->function, {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared, parameters,
-            (gp->row->needs & NEED_EARLY) != 0};
+            s->function,           {s->grid.x, s->grid.y, s->grid.z}, s->threads, s->shared,
+            parameters[s->strict], (gp->row->needs & NEED_EARLY) != 0};
         status = device->driver->launch(device, &l, stream);
     }
     return status;

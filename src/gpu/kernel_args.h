@@ -68,6 +68,16 @@ struct attention_args {
     /* NEED_HALVES: dense bf16 [HALVES * batch, head, token, channel] in the workspace, part i of
      * sequence b at batch i * batch + b; the parts of an element, largest first, sum up to it */
     struct view q_half, k_half, v_half;
+    /* NEED_STRICT, powers of two: [batch][kv head][pair of keys, rounded up to 64][8], see
+     * nvidia/sm90_scaled.h */
+    float *key_factors;
+    /* NEED_STRICT: 1 for blocks with rows that two f16 parts cannot hold, of 16 queries,
+     * [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads][wide_keys] */
+    int32_t *wide_blocks;
+    /* NEED_STRICT: whether a KV head and its query heads have some, [batch][kv head]; NULL for a
+     * strict row that works alone */
+    int32_t *wide;
+    int32_t wide_queries, wide_keys;
     /* NEED_COUNTERS: one per (batch, kv head, tile of q_tokens * group rows), tile fastest.
      * NEED_CLAIMED: one; then from 16 bytes on one 16-byte note per (batch, q head, tile of q_tokens,
      * 64 rows); ragged q: per (q head, tile, 64 rows) with q_tokens / tile_q + batch + 1 tiles */

@@ -34,7 +34,7 @@ enum {
     NEED_CLAIMED = 8,
     /* attention_args.partial_out, partial_lse for `splits` parts; with grid split or any other */
     NEED_PARTIALS = 16,
-    /* attention_args.q_half ... (f32 as three bf16) */
+    /* attention_args.q_half ... (f32 in parts of 16 bits) */
     NEED_HALVES = 32,
     /* entry point NAME_prepare, launched before with the same arguments and block and no dynamic
      * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
@@ -46,6 +46,9 @@ enum {
     /* may be launched before earlier work of the stream has ended, since the kernel itself waits
      * for that (griddepcontrol) before it touches memory */
     NEED_EARLY = 256,
+    /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has y = 2 * kv_heads; and the row
+     * NAME_strict, whose prepare and main launches follow and do the heads again that are wide */
+    NEED_STRICT = 512,
 };
 
 enum feature_index {

@@ -182,8 +182,8 @@ static void every_kernel(void **state)
 {
     const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
-    static const int64_t heads[][2] = {{64, 64},   {96, 96},   {128, 128}, {192, 128},
-                                       {192, 192}, {256, 256}, {576, 512}};
+    static const int64_t heads[][2] = {{32, 32},   {64, 64},   {96, 96},   {128, 128},
+                                       {192, 128}, {192, 192}, {256, 256}, {576, 512}};
     static const int64_t tokens[] = {1, 100, 1024, 16384};
     static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
 #define OVERRIDE(name, stem) session_override(v, #stem, NULL);
@@ -198,7 +198,7 @@ static void every_kernel(void **state)
             continue;
         int ran = 0;
         kernels++;
-        for (int j = 0; j < 7 * 4 * 3 * 2; j++)
+        for (int j = 0; j < 8 * 4 * 3 * 2; j++)
             ran += try_kernel(fake, rapt_device_at(context, 0), info.name,
                               large_problem(dtypes[j / 2 % 3], tokens[j / 6 % 4], heads[j / 24][0],
                                             heads[j / 24][1], j % 2));

@@ -1,8 +1,9 @@
 /* sass_order.c: checks in an sm_90a object that the compiler kept the overlap of a wgmma kernel.
  *
- *   sass_order OBJECT.co KEYS CHANNELS     one forward kernel of forward_sm90.cu with blocks of
- * KEYS keys and heads of CHANNELS sass_order -l OBJECT.co                lists the order of the
- * instructions that matter
+ *   sass_order OBJECT.co KEYS CHANNELS [PARTS]
+ *                            one forward kernel of forward_sm90.cu with blocks of KEYS keys, heads of
+ *                            CHANNELS and operands in PARTS parts (1)
+ *   sass_order -l OBJECT.co  lists the order of the instructions that matter
  *
  * ptxas may move the wait for the second matrix product above the exponentials, or put a wait
  * behind every multiply, without any error: the results stay right and a third of the speed is
@@ -11,7 +12,8 @@
  * with nvcc 13.0 (they are the same since sm_70, the wgmma ones since sm_90).
  *
  * A step must read: at least CHANNELS/16 + KEYS/16 multiplies without a wait between; a wait that
- * leaves one group in flight; KEYS/2 exponentials on every way to the wait for the rest.
+ * leaves one group in flight; KEYS/2 exponentials on every way to the wait for the rest. With parts
+ * there are 3 or 6 times as many multiplies; with two parts the softmax comes before them.
  * Local-memory accesses (spills) fail as well. */
 #include <elf.h>
 #include <stdint.h>
@@ -209,16 +211,17 @@ static int walk_object(const unsigned char *data, size_t size, struct demand dem
 int main(int argc, char **argv)
 {
     int list = argc == 3 && !strcmp(argv[1], "-l");
-    if (!list && argc != 4) {
-        fprintf(
-            stderr,
-            "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS | sass_order -l OBJECT.co\n");
+    if (!list && argc != 4 && argc != 5) {
+        fprintf(stderr, "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS [PARTS] | "
+                        "sass_order -l OBJECT.co\n");
         return 2;
     }
     const char *path = argv[list ? 2 : 1];
     long keys = list ? 0 : strtol(argv[2], NULL, 10),
-         channels = list ? 0 : strtol(argv[3], NULL, 10);
-    struct demand demand = {(channels + 15) / 16 + keys / 16, keys / 2};
+         channels = list ? 0 : strtol(argv[3], NULL, 10),
+         parts = argc == 5 ? strtol(argv[4], NULL, 10) : 1, products = parts * (parts + 1) / 2;
+    struct demand demand = {products * ((channels + 15) / 16 + keys / 16),
+                            parts == 2 ? 0 : keys / 2};
     struct report report = {0};
     size_t size = 0;
     unsigned char *data = read_file(path, &size);

@@ -53,6 +53,32 @@ DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &map
     load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, a.batch, L2_EVICT_FIRST);
 }
 
+#if PARTS == 2
+/* Of a block of keys. */
+DEVICE void load_key_factors(const struct attention_args &a, uint32_t to, uint32_t full, int block,
+                             int head, int batch)
+{
+    int64_t keys = (a.kv_tokens + 127) / 128 * 128;
+    bulk_load(to, a.key_factors + ((batch * a.kv_heads + head) * keys + block * KEYS) * 4,
+              KEY_FACTOR_BYTES, full);
+}
+
+/* The consumers read Q themselves, from L2 then. */
+DEVICE void prefetch_q(const struct attention_args &a, const struct tile *t)
+{
+    const float *from =
+        (const float *)a.q.data + t->batch * a.q.stride[0] + t->head * a.q.stride[1];
+    int end = min_int(a.q_tokens, t->rows * ROWS + ROWS);
+    for (int i = t->rows * ROWS; i < end; i++) bulk_prefetch(from + i * a.q.stride[2], D * 4);
+}
+#endif
+
+/* Whether this launch leaves the tile as two parts have done it. */
+DEVICE bool leaves(const struct attention_args &a, const struct tile &t)
+{
+    return PARTS == 3 && a.wide && a.wide[t.batch * a.kv_heads + t.head / a.group] == 0;
+}
+
 /* Record and Q of a tile into a slot; rows -1: the record alone, which ends the consumers. */
 DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
                       const struct tile *t, uint32_t slot, uint32_t phase)
@@ -62,7 +88,7 @@ DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &
         uint32_t i = slot * GROUPS + g, full = base + AT_Q_FULL + 8 * i;
         mbarrier_wait(base + AT_Q_EMPTY + 8 * i, phase);
         tile_write(base + AT_RECORD + RECORD_BYTES * i, t);
-        if (t->rows < 0) {
+        if (PARTS == 2 || t->rows < 0) {
             mbarrier_arrive(full);
             continue;
         }
@@ -92,14 +118,21 @@ DEVICE struct key_source key_source_of(const struct attention_args &a, const str
 /* The stage that K comes to next, and its parity. */
 struct ring {
     uint32_t stage, phase;
+#if PARTS == 2
+    uint32_t factors; /* slot of the keys' factors */
+#endif
 };
 
-DEVICE void produce_k(const struct tensor_maps &maps, uint32_t base, const struct ring &r,
-                      const struct key_source &from, int block)
+DEVICE void produce_k(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
+                      const struct ring &r, const struct key_source &from, int block)
 {
     uint32_t full = base + AT_K_FULL + 8 * r.stage;
     mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
-    mbarrier_expect(full, K_BYTES);
+    mbarrier_expect(full, K_BYTES + KEY_FACTOR_BYTES);
+#if PARTS == 2
+    load_key_factors(a, base + AT_KEY_FACTORS + r.factors * KEY_FACTOR_BYTES, full, block,
+                     from.head, from.batch);
+#endif
     load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS,
                          from.head, from.batch, from.apart);
 }
@@ -120,6 +153,9 @@ DEVICE void produce_v(const struct tensor_maps &maps, uint32_t base, const struc
 DEVICE void advance(struct ring &r)
 {
     if (++r.stage == STAGES) r.stage = 0, r.phase ^= 1;
+#if PARTS == 2
+    if (++r.factors == FACTOR_SLOTS) r.factors = 0;
+#endif
 }
 
 /* The V block that a tile leaves to the next one's first step waits in shared memory: registers are
@@ -136,7 +172,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
 {
     struct ring keys = {0, 1};
     uint32_t slot = 0, slot_phase = 1;
-    bool first = true;
+    bool first = true, claimed = false;
     int step = gridDim.x / CLUSTER, index = blockIdx.x / CLUSTER;
 
 #pragma unroll 1
@@ -146,30 +182,41 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         struct tile t;
         int next = index + step;
         tile_at(a, shared, s, index, &t);
+        if (PARTS == 3 && leaves(a, t)) {
+            if (s.total > step && !claimed) counter_claim(a);
+            if (s.total > step) next = step + counter_take(a);
+            claimed = true;
+            index = next;
+            continue;
+        }
         struct key_source from = key_source_of(a, &t);
-        if (CLUSTER == 1 && s.total > step && !first) next = step + counter_take(a);
+        if (CLUSTER == 1 && s.total > step && claimed) next = step + counter_take(a);
         if (Q_SLOTS > 1) produce_q(a, maps, base, &t, slot, slot_phase);
-        produce_k(maps, base, keys, from, t.key_end - 1);
+        produce_k(a, maps, base, keys, from, t.key_end - 1);
         if (!first) produce_v_behind(maps, base, keys);
         advance(keys);
+#if PARTS == 2
+        prefetch_q(a, &t);
+#endif
         if (Q_SLOTS == 1) produce_q(a, maps, base, &t, slot, slot_phase);
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
         int n = t.key_end - 2;
 #pragma unroll 1
         for (; n >= key_begin(&t); n--) {
-            produce_k(maps, base, keys, from, n);
+            produce_k(a, maps, base, keys, from, n);
             produce_v(maps, base, keys, from, n + 1);
             advance(keys);
         }
         shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch,
                       from.apart);
-        if (CLUSTER == 1 && first &&
+        if (CLUSTER == 1 && !claimed &&
             schedule_of(a, shared).total >
                 step) { /* only now, behind the first loads: two round trips to L2 */
             counter_claim(a);
             next = step + counter_take(a);
         }
         first = false;
+        claimed = true;
         index = next;
     }
     int total = schedule_of(a, shared).total;

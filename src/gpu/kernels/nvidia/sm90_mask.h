@@ -32,20 +32,32 @@ DEVICE void hide_below(float (&s)[KEYS / 2], int below0, int below1)
     }
 }
 
-/* row: the lane's first row within the tile; column: within a block. */
-DEVICE void mask_block(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
-                       int block, int row, int column)
+/* Columns that the lane's two rows see from the left: hide_above's limits. row: the lane's first row
+ * within the tile; column: within a block. */
+DEVICE void visible_columns(const struct attention_args &a, const struct tile &t, int block,
+                            int row, int column, int &above0, int &above1)
 {
-    int first = block * KEYS + column, above0 = kv_tokens(a, &t), above1 = above0;
+    int first = block * KEYS + column;
+    above0 = above1 = kv_tokens(a, &t);
     if (CAUSAL || FEATURES) {
         int end = t.rows * ROWS + row + query_offset(a, &t) + a.window_right +
                   1; /* below 2^31: see attention_args */
         above0 = min_int(above0, end);
         above1 = min_int(above1, end + 8);
     }
-    hide_above(s, above0 - first, above1 - first);
+    above0 -= first;
+    above1 -= first;
+}
+
+DEVICE void mask_block(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
+                       int block, int row, int column)
+{
+    int above0, above1;
+    visible_columns(a, t, block, row, column, above0, above1);
+    hide_above(s, above0, above1);
 #if FEATURES
     int begin = t.rows * ROWS + row + query_offset(a, &t) - a.window_left;
+    int first = block * KEYS + column;
     if (block * KEYS < t.rows * ROWS + ROWS + query_offset(a, &t) - a.window_left)
         hide_below(s, begin - first, begin + 8 - first);
 #endif

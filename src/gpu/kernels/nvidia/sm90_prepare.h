@@ -47,35 +47,56 @@ DEVICE void prepare4(const float *from, uint16_t *to, int64_t apart)
     }
 }
 
-/* TILE_KV tokens of one head. */
+/* TILE_KV tokens of one head at a time. */
 DEVICE void prepare_rows(const struct view &from, const struct view &to, int batch, int sequence,
                          int head, int tokens, int channels)
 {
     const float *source =
         (const float *)from.data + sequence * from.stride[0] + head * from.stride[1];
     uint16_t *target = (uint16_t *)to.data + sequence * to.stride[0] + head * to.stride[1];
-    int columns = channels / 4, first = blockIdx.x * TILE_KV,
-        rows = tokens - first < TILE_KV ? tokens - first : TILE_KV;
-    for (int i = threadIdx.x; i < rows * columns; i += THREADS) {
-        int token = first + i / columns, channel = i % columns * 4;
-        prepare4(source + token * from.stride[2] + channel, target + token * to.stride[2] + channel,
-                 batch * to.stride[0]);
+    for (int first = blockIdx.x * TILE_KV; first < tokens; first += gridDim.x * TILE_KV) {
+        int columns = channels / 4, rows = tokens - first < TILE_KV ? tokens - first : TILE_KV;
+        for (int i = threadIdx.x; i < rows * columns; i += THREADS) {
+            int token = first + i / columns, channel = i % columns * 4;
+            prepare4(source + token * from.stride[2] + channel,
+                     target + token * to.stride[2] + channel, batch * to.stride[0]);
+        }
     }
 }
 
-/* Grid: key blocks of the longest axis, heads of q, k and v, sequences. */
+/* Behind the launch in two f16 parts (sm90_scaled.h): whether a row of the group's queries, of its
+ * keys or its values was wide; then the whole group is done again in three parts. The block of its
+ * keys tells the forward kernel. */
+DEVICE bool group_is_wide(const struct attention_args &a, int sequence, int key_head, bool tells)
+{
+    int64_t queries = ((int64_t)sequence * a.q_heads + key_head * a.group) * a.wide_queries,
+            keys = (int64_t)a.batch * a.q_heads * a.wide_queries +
+                   ((int64_t)sequence * 2 * a.kv_heads + key_head) * a.wide_keys;
+    int wide = 0;
+    for (int i = threadIdx.x; i < a.group * a.wide_queries; i += THREADS)
+        wide |= a.wide_blocks[queries + i];
+    for (int i = threadIdx.x; i < a.wide_keys; i += THREADS)
+        wide |= a.wide_blocks[keys + i] | a.wide_blocks[keys + a.kv_heads * a.wide_keys + i];
+    wide = __syncthreads_or(wide);
+    if (tells && threadIdx.x == 0) a.wide[sequence * a.kv_heads + key_head] = wide;
+    return wide;
+}
+
+/* Grid: key blocks of the longest axis, or fewer, heads of q, k and v, sequences. */
 extern "C" __global__ void __launch_bounds__(THREADS)
     PREPARE_NAME(const __grid_constant__ struct attention_args a)
 {
+    wait_for_predecessors();
     for (int sequence = blockIdx.z; sequence < a.batch; sequence += gridDim.z)
         for (int head = blockIdx.y; head < a.q_heads + 2 * a.kv_heads; head += gridDim.y) {
-            if (head < a.q_heads)
-                prepare_rows(a.q, a.q_half, a.batch, sequence, head, a.q_tokens, D);
-            else if (head < a.q_heads + a.kv_heads)
-                prepare_rows(a.k, a.k_half, a.batch, sequence, head - a.q_heads, a.kv_tokens, D);
-            else
-                prepare_rows(a.v, a.v_half, a.batch, sequence, head - a.q_heads - a.kv_heads,
-                             a.kv_tokens, DV);
+            int key_head = head - a.q_heads, value_head = key_head - a.kv_heads;
+            int group = key_head < 0 ? head / a.group : value_head < 0 ? key_head : value_head;
+            bool tells = blockIdx.x == 0 && key_head == group;
+            if (a.wide && !group_is_wide(a, sequence, group, tells)) continue;
+            if (key_head < 0) prepare_rows(a.q, a.q_half, a.batch, sequence, head, a.q_tokens, D);
+            else if (value_head < 0)
+                prepare_rows(a.k, a.k_half, a.batch, sequence, key_head, a.kv_tokens, D);
+            else prepare_rows(a.v, a.v_half, a.batch, sequence, value_head, a.kv_tokens, DV);
         }
 }
 

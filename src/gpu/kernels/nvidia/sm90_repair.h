@@ -88,8 +88,13 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
     if (thread == 0) {
         struct key_source from = key_source_of(a, &t);
         int row = from.token + block * KEYS;
-        mbarrier_expect(full, V_BYTES + (what.k ? K_BYTES : 0) + (what.q ? Q_BYTES : 0));
-        if (what.q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
+        bool q = what.q && PARTS != 2; /* else the warps split it */
+        mbarrier_expect(full,
+                        V_BYTES + (what.k ? K_BYTES + KEY_FACTOR_BYTES : 0) + (q ? Q_BYTES : 0));
+        if (q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
+#if PARTS == 2
+        if (what.k) load_key_factors(a, base + AT_KEY_FACTORS, full, block, from.head, from.batch);
+#endif
         if (what.k)
             load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch,
                                  from.apart, L2_EVICT_LAST);
@@ -104,13 +109,14 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
 /* Two elements of V: whether one is NaN or Inf. */
 DEVICE bool not_finite2(uint32_t x)
 {
-    const uint32_t exponent = DTYPE == DTYPE_f16 ? 0x7c00 : 0x7f80;
+    const uint32_t exponent = F16_PARTS ? 0x7c00 : 0x7f80;
     return (x & exponent) == exponent || (x >> 16 & exponent) == exponent;
 }
 
 /* One bit per key of a block; for every thread of the warpgroup. */
+constexpr int KEY_WORDS = (KEYS + 31) / 32;
 struct key_bits {
-    uint32_t word[4];
+    uint32_t word[KEY_WORDS];
 };
 
 /* Puts zeros in place of the bad rows of V in stage 0 and says which these were. Thread i takes key
@@ -136,15 +142,18 @@ DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
     if ((thread & 31) == 0) shared_store(base + AT_BAD_KEYS + 4 * (thread >> 5), word);
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group, 128);
-    int x[4];
-    shared_load4(base + AT_BAD_KEYS, x[0], x[1], x[2], x[3]);
-    struct key_bits bits = {{(uint32_t)x[0], (uint32_t)x[1], (uint32_t)x[2], (uint32_t)x[3]}};
+    struct key_bits bits;
+#pragma unroll
+    for (int i = 0; i < KEY_WORDS; i++) bits.word[i] = shared_load(base + AT_BAD_KEYS + 4 * i);
     return bits;
 }
 
 DEVICE bool any_key(const struct key_bits &bits)
 {
-    return (bits.word[0] | bits.word[1] | bits.word[2] | bits.word[3]) != 0;
+    uint32_t any = 0;
+#pragma unroll
+    for (int i = 0; i < KEY_WORDS; i++) any |= bits.word[i];
+    return any != 0;
 }
 
 /* Whether one of the keys from, ..., to - 1 of the block is among the bits. */
@@ -152,7 +161,7 @@ DEVICE bool any_key_between(const struct key_bits &bits, int from, int to)
 {
     uint32_t found = 0;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < KEY_WORDS; i++) {
         int low = max_int(from - 32 * i, 0), high = min_int(to - 32 * i, 32);
         if (low < high) found |= bits.word[i] & (~0u >> (32 - (high - low)) << low);
     }

@@ -75,20 +75,22 @@ DEVICE void tile_write(uint32_t at, const struct tile *t)
 #endif
 }
 
-/* The reductions prove to the compiler that the values are the same in all lanes. */
-DEVICE void tile_read(uint32_t at, struct tile *t)
+/* One lane of the warp reads, the one that later gives the slot back; the reductions bring its
+ * values to the others and prove to the compiler that they are the same in all lanes. */
+DEVICE void tile_read(uint32_t at, bool reads, struct tile *t)
 {
-    shared_load4(at, t->rows, t->head, t->batch, t->key_end);
-    t->rows = __reduce_max_sync(~0u, t->rows);
-    t->head = __reduce_max_sync(~0u, t->head);
-    t->batch = __reduce_max_sync(~0u, t->batch);
-    t->key_end = __reduce_max_sync(~0u, t->key_end);
+    int x[4] = {INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN};
+    if (reads) shared_load4(at, x[0], x[1], x[2], x[3]);
+    t->rows = __reduce_max_sync(~0u, x[0]);
+    t->head = __reduce_max_sync(~0u, x[1]);
+    t->batch = __reduce_max_sync(~0u, x[2]);
+    t->key_end = __reduce_max_sync(~0u, x[3]);
 #if FEATURES
-    shared_load4(at + 16, t->key_begin, t->q_start, t->q_tokens, t->kv_tokens);
-    t->key_begin = __reduce_max_sync(~0u, t->key_begin);
-    t->q_start = __reduce_max_sync(~0u, t->q_start);
-    t->q_tokens = __reduce_max_sync(~0u, t->q_tokens);
-    t->kv_tokens = __reduce_max_sync(~0u, t->kv_tokens);
+    if (reads) shared_load4(at + 16, x[0], x[1], x[2], x[3]);
+    t->key_begin = __reduce_max_sync(~0u, x[0]);
+    t->q_start = __reduce_max_sync(~0u, x[1]);
+    t->q_tokens = __reduce_max_sync(~0u, x[2]);
+    t->kv_tokens = __reduce_max_sync(~0u, x[3]);
 #endif
 }
 

@@ -81,8 +81,21 @@ DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale
     }
 }
 
-/* The upper halves of two floats, which are their bf16 parts of 8 bits, the first in the low half;
- * what remains of each stays. */
+/* The next part of two floats, the first in the low half; what remains of each stays. */
+#if PARTS == 2
+DEVICE uint32_t take_part2(float &low, float &high)
+{
+    float x, y;
+    uint32_t part = pack2(low, high);
+    asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}"
+        : "=f"(x), "=f"(y)
+        : "r"(part));
+    low -= x;
+    high -= y;
+    return part;
+}
+#else
+/* The upper halves of two floats, which are their bf16 parts of 8 bits. */
 DEVICE uint32_t take_part2(float &low, float &high)
 {
     uint32_t x = __float_as_uint(low), y = __float_as_uint(high);
@@ -90,6 +103,7 @@ DEVICE uint32_t take_part2(float &low, float &high)
     high -= __uint_as_float(y & 0xffff0000);
     return __byte_perm(x, y, 0x7632);
 }
+#endif
 
 /* Weights as the A operand of p v: the layouts agree, see wgmma.h. Register i of a part holds
  * scores 2i and 2i + 1. */

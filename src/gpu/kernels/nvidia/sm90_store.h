@@ -17,7 +17,9 @@ struct row_result {
 DEVICE struct row_result finish_row(float sum, float reference)
 {
     struct row_result f;
-    f.factor = sum == 0 ? 0.f : __fdividef(1.f, sum); /* NaN stays NaN */
+    f.factor = sum == 0             ? 0.f /* NaN stays NaN */
+               : DTYPE == DTYPE_f32 ? __frcp_rn(sum)
+                                    : __fdividef(1.f, sum);
     f.lse = sum == 0 ? -INFINITY : __fmul_rn(__fadd_rn(reference, __log2f(sum)), LN2);
     return f;
 }
@@ -111,12 +113,18 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
                  : "+r"(channel)); /* or the compiler keeps every channel's number in registers */
 #pragma unroll
     for (int i = 0; i < VALUES / 8; i++) {
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-            if (FEATURES && 8 * i + channel + e >= channels) continue;
-            if (row0) out[8 * i + channel + e] = o[4 * i + e] * factor0;
-            if (row1) out[8 * row_stride + 8 * i + channel + e] = o[4 * i + 2 + e] * factor1;
+        float2 x = make_float2(o[4 * i] * factor0, o[4 * i + 1] * factor0),
+               y = make_float2(o[4 * i + 2] * factor1, o[4 * i + 3] * factor1);
+        float *at = out + 8 * i + channel, *below = at + 8 * row_stride;
+        if (!FEATURES) { /* all channels exist, and rows are 16-byte aligned */
+            if (row0) *(float2 *)at = x;
+            if (row1) *(float2 *)below = y;
+            continue;
         }
+        if (8 * i + channel < channels && row0) at[0] = x.x;
+        if (8 * i + channel + 1 < channels && row0) at[1] = x.y;
+        if (8 * i + channel < channels && row1) below[0] = y.x;
+        if (8 * i + channel + 1 < channels && row1) below[1] = y.y;
     }
 }
 #endif
@@ -134,6 +142,10 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 1);
     float top0 = __fmul_rn(r.reference0, scale), top1 = __fmul_rn(r.reference1, scale);
     struct row_result f0 = finish_row(r.sum0, top0), f1 = finish_row(r.sum1, top1);
+    if (PARTS == 2) { /* V came in times 2^14 */
+        f0.factor *= 0x1p-14f;
+        f1.factor *= 0x1p-14f;
+    }
     int q = t.rows * ROWS + row, tokens = q_tokens(a, &t), batch = t.batch;
     int64_t token = q;
 #if FEATURES

@@ -9,7 +9,8 @@
  * registers, D <= 128 CLUSTER      2: two blocks take neighbouring row tiles of a head and share
  * the loads of K and V by multicast SECTION      heads that are worked on together, so that their K
  * and V stay in the L2 cache SECTION_SHORT  heads in a section while the K and V of so many take no
- * more than 32 MB PARTS        3: f32, each element as the sum of three bf16 parts
+ * more than 32 MB PARTS        2, 3: f32, each element as the sum of two f16
+ * parts, scaled by a power of two for its row, or of three bf16 parts
  * (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i of sequence b at batch i *
  * a.batch + b. 1: 16-bit elements PANEL_MAPS   1: tensor maps are 4-D (channel, token, head, batch)
  * and each 64-column panel is a box of its own, so that channels past the tensor's are zero: head
@@ -57,7 +58,8 @@ constexpr int KEYS = TILE_KV;     /* keys of a block */
 constexpr int QK_SLICES = (D + 15) / 16, QK_PANELS = (D + 63) / 64;
 constexpr int V_PANELS = (DV + 63) / 64,
               VALUES = 64 * V_PANELS;  /* columns of the output accumulator */
-constexpr bool PING_PONG = GROUPS > 1; /* warpgroups take turns at the tensor cores */
+/* Warpgroups take turns at the tensor cores; with two parts they need no order. */
+constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2;
 constexpr bool Q_HELD = Q_REGISTERS;
 constexpr bool REPAIRS =
     CAUSAL || FEATURES; /* some rows of a tile may not see a key that others see */
@@ -68,16 +70,16 @@ static_assert(CLUSTER == 1 || (CLUSTER == 2 && !CAUSAL && !FEATURES && !PANEL_MA
                                QK_PANELS % 2 == 0 && V_PANELS % 2 == 0),
               "multicast splits the panels of a block between two blocks of the cluster");
 
-/* Products of parts, a of the left operand with b of the right one, the small ones first; the three
- * smallest of the nine are left out. */
-constexpr int PAIRS = PARTS == 1 ? 1 : 6;
+/* Products of parts, a of the left operand with b of the right one, the small ones first; the
+ * smallest ones, one of four or three of nine, are left out. */
+constexpr int PAIRS = PARTS == 1 ? 1 : PARTS == 2 ? 3 : 6;
 __host__ __device__ constexpr int pair_left(int i)
 {
-    return PARTS == 1 ? 0 : 0x001102 >> 4 * i & 15;
+    return PARTS == 1 ? 0 : (PARTS == 2 ? 0x001 : 0x001102) >> 4 * i & 15;
 }
 __host__ __device__ constexpr int pair_right(int i)
 {
-    return PARTS == 1 ? 0 : 0x010120 >> 4 * i & 15;
+    return PARTS == 1 ? 0 : (PARTS == 2 ? 0x010 : 0x010120) >> 4 * i & 15;
 }
 
 /* ---- Shared memory, byte offsets from the 1024-byte aligned base
@@ -110,13 +112,22 @@ constexpr uint32_t AT_REPAIR_FULL = AT_BAD_KEYS + 16; /* mbarriers, one for each
 constexpr uint32_t AT_FIRST_TILE =
     AT_REPAIR_FULL + 8 * 4; /* ragged queries: int[RAGGED_LIMIT + 1] */
 constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1); /* uint16_t[RAGGED_LIMIT] */
-constexpr uint32_t SHARED_END = FEATURES ? AT_ORDER + 2 * RAGGED_LIMIT : AT_FIRST_TILE;
+/* PARTS 2: factors of keys, in a ring of one more than stages: K's stage is free again before the
+ * softmax that needs its factors. */
+constexpr int FACTOR_SLOTS = STAGES + 1;
+constexpr uint32_t KEY_FACTOR_BYTES = PARTS == 2 ? 16 * KEYS : 0;
+constexpr uint32_t AT_KEY_FACTORS = (AT_FIRST_TILE + 127) / 128 * 128;
+constexpr uint32_t SHARED_END = FEATURES     ? AT_ORDER + 2 * RAGGED_LIMIT
+                                : PARTS == 2 ? AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES
+                                             : AT_FIRST_TILE;
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
 static_assert(!REPAIRS || (KEYS <= 128 && CLUSTER == 1),
               "one thread of a warpgroup looks at each key");
 static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && CLUSTER == 1 && !Q_HELD),
               "parts: plain rows");
+static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128) && Q_SLOTS == 1),
+              "two parts: a warp splits a row of Q, or two, at a time");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");

@@ -98,6 +98,20 @@ DEVICE void tma_load_5d(uint32_t to, const void *map, uint32_t bar, int c0, int 
                  : "memory");
 }
 
+/* 16-byte aligned bytes in one piece; they arrive at bar. */
+DEVICE void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(bar)
+                 : "memory");
+}
+
+DEVICE void bulk_prefetch(const void *from, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
 /* To the same address, and the same barrier's address, in every block of the cluster that blocks
  * has a bit for. */
 DEVICE void tma_multicast_5d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2,
@@ -150,6 +164,13 @@ DEVICE bool elect_lane(void)
     return chosen;
 }
 
+/* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
+ * launch do the same, then waits for that work. Nothing in memory may be touched before. */
+DEVICE void wait_for_predecessors(void)
+{
+    asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
+}
+
 DEVICE void cluster_sync(void)
 {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
@@ -175,6 +196,16 @@ DEVICE void shared_store(uint32_t at, uint32_t x)
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x) : "memory");
 }
 
+DEVICE void shared_store2(uint32_t at, uint32_t x, uint32_t y)
+{
+    asm volatile("st.shared.v2.b32 [%0], {%1,%2};" ::"r"(at), "r"(x), "r"(y) : "memory");
+}
+
+DEVICE void shared_load2(uint32_t at, float &x, float &y)
+{
+    asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(x), "=f"(y) : "r"(at) : "memory");
+}
+
 DEVICE uint32_t shared_load(uint32_t at)
 {
     uint32_t x;
@@ -191,6 +222,14 @@ DEVICE uint32_t shared_compare_and_swap(uint32_t at, uint32_t expected, uint32_t
                  : "r"(at), "r"(expected), "r"(x)
                  : "memory");
     return old;
+}
+
+DEVICE void shared_load4(uint32_t at, float &a, float &b, float &c, float &d)
+{
+    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(a), "=f"(b), "=f"(c), "=f"(d)
+                 : "r"(at)
+                 : "memory");
 }
 
 DEVICE void shared_load4(uint32_t at, int &a, int &b, int &c, int &d)

@@ -17,10 +17,14 @@
 
 #include "tma.h"
 
-#if DTYPE == DTYPE_bf16 || DTYPE == DTYPE_f32
-#define WGMMA_TYPE "bf16.bf16"
-#elif DTYPE == DTYPE_f16
+/* f32 goes in as parts of bf16, or of f16 where the row says so. */
+#ifndef F16_PARTS
+#define F16_PARTS (DTYPE == DTYPE_f16)
+#endif
+#if F16_PARTS
 #define WGMMA_TYPE "f16.f16"
+#elif DTYPE == DTYPE_bf16 || DTYPE == DTYPE_f32
+#define WGMMA_TYPE "bf16.bf16"
 #else
 #error "wgmma.h: element type (bf16 or f16; f32 goes in as bf16 parts)"
 #endif
@@ -185,7 +189,7 @@ DEVICE float reciprocal_approx(float x)
 DEVICE uint32_t pack2(float low, float high)
 {
     uint32_t y;
-#if DTYPE != DTYPE_f16
+#if !F16_PARTS
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
 #else
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));

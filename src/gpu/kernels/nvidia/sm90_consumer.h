@@ -1,0 +1,422 @@
+/* sm90_consumer.h: what a consumer warpgroup does in every order of steps: turns, stages and slots,
+ * the two matrix products of a block, mask and softmax between them. */
+#ifndef RAPT_NVIDIA_SM90_CONSUMER_H
+#define RAPT_NVIDIA_SM90_CONSUMER_H
+
+#include "sm90_load.h"
+#include "sm90_mask.h"
+#include "sm90_repair.h"
+#include "sm90_softmax.h"
+#include "sm90_store.h"
+#if PARTS == 2
+#include "sm90_scaled.h"
+#elif PARTS == 3
+#include "sm90_prepare.h"
+#endif
+
+/* What a consumer thread knows besides its tile. */
+struct consumer {
+    uint32_t base;         /* of shared memory */
+    int group, thread;     /* warpgroup, from 0; thread of the warpgroup */
+    uint32_t stage, phase; /* of the K and V block worked on last */
+    uint32_t tiles;        /* received so far */
+    float scale;           /* log2 units per unit of a score as the softmax sees it */
+#if PARTS == 2
+    uint32_t factors; /* slot of the keys' factors */
+    float row0, row1; /* of the lane's two rows: factor times log2 units per unit of a score */
+#endif
+#if FEATURES
+    int tail;    /* rows that exist in the V block that comes next */
+    float slope; /* ALiBi's, times log2(e) */
+#endif
+};
+
+/* Derived from the thread's number where they are needed: the empty statement keeps them out of
+ * registers in between; with parts there is not even one for the number. */
+DEVICE int thread_now(const struct consumer &c)
+{
+#if PARTS == 2
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread & 127;
+#else
+    int thread = c.thread;
+    asm volatile("" : "+r"(thread));
+    return thread;
+#endif
+}
+
+DEVICE int group_now(const struct consumer &c)
+{
+#if PARTS == 2
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return (thread >> 7) - 1;
+#else
+    return c.group;
+#endif
+}
+
+DEVICE int lane_now(const struct consumer &c)
+{
+    return thread_now(c) & 31;
+}
+
+/* The lane's first row in the tile; its other one is 8 below. */
+DEVICE int row_now(const struct consumer &c)
+{
+    int thread = thread_now(c);
+    return group_now(c) * 64 + (thread >> 5) * 16 + (thread >> 2 & 7);
+}
+
+/* The lane's first column in a block of scores. */
+DEVICE int column_now(const struct consumer &c)
+{
+    return (thread_now(c) & 3) * 2;
+}
+
+DEVICE void release_stage(const struct consumer &c, uint32_t at)
+{
+#if CLUSTER > 1
+    if (c.thread < CLUSTER)
+        mbarrier_arrive_at(c.base + at, c.thread); /* the other block writes into this stage too */
+#else
+    if (thread_now(c) == 0) mbarrier_arrive(c.base + at);
+#endif
+}
+
+/* The slot of Q, and the parity that says that it is full. */
+DEVICE uint32_t slot_now(const struct consumer &c)
+{
+    return Q_SLOTS == 1 ? 0 : c.tiles % Q_SLOTS;
+}
+
+DEVICE uint32_t slot_phase(const struct consumer &c)
+{
+    return c.tiles / Q_SLOTS & 1;
+}
+
+/* Of the slot and of the tile's record in it; the barrier orders the reads of the other lanes
+ * before the arrival of one. */
+DEVICE void release_q(const struct consumer &c)
+{
+    __syncwarp();
+    if (lane_now(c) == 0)
+        mbarrier_arrive(c.base + AT_Q_EMPTY + 8 * (slot_now(c) * GROUPS + group_now(c)));
+}
+
+DEVICE void next_stage(struct consumer &c)
+{
+    if (++c.stage == STAGES) c.stage = 0, c.phase ^= 1;
+#if PARTS == 2
+    if (++c.factors == FACTOR_SLOTS) c.factors = 0;
+#endif
+}
+
+/* A stage, and the parity that says that it is full. */
+struct place {
+    uint32_t stage, phase;
+};
+
+/* The place `back` blocks before the one worked on last; back is at most STAGES. */
+DEVICE struct place place_before(const struct consumer &c, uint32_t back)
+{
+    bool wraps = c.stage < back;
+    struct place p = {wraps ? c.stage + STAGES - back : c.stage - back, c.phase ^ wraps};
+    return p;
+}
+
+DEVICE void take_turn(const struct consumer &c)
+{
+    if (PING_PONG) named_barrier_sync(BARRIER_TURN + group_now(c), 256);
+}
+
+/* When the multiplies are issued, not done: the queue never drains. */
+DEVICE void end_turn(const struct consumer &c)
+{
+    if (PING_PONG) named_barrier_arrive(BARRIER_TURN + (group_now(c) + 1) % GROUPS, 256);
+}
+
+/* K of blocks that none of the warpgroup's rows sees: waited for and given back. */
+DEVICE void pass_keys(struct consumer &c, int blocks)
+{
+#pragma unroll 1
+    for (; blocks > 0; blocks--) {
+        next_stage(c);
+        mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
+        take_turn(c);
+        end_turn(c);
+        release_stage(c, AT_K_EMPTY + 8 * c.stage);
+    }
+}
+
+/* V of as many, the last of them `back` blocks before the one worked on last. */
+DEVICE void pass_values(const struct consumer &c, int blocks, int back)
+{
+#pragma unroll 1
+    for (; blocks > 0; blocks--) {
+        struct place v = place_before(c, back + blocks - 1);
+        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
+        release_stage(c, AT_V_EMPTY + 8 * v.stage);
+    }
+}
+
+/* Waits for a tile; its Q is then in shared memory and, with Q_HELD, in registers as A operands. */
+DEVICE void receive_tile(const struct consumer &c, const struct attention_args &a, struct tile &t)
+{
+    uint32_t i = slot_now(c) * GROUPS + group_now(c);
+    mbarrier_wait(c.base + AT_Q_FULL + 8 * i, slot_phase(c));
+    tile_read(c.base + AT_RECORD + RECORD_BYTES * i, lane_now(c) == 0, &t);
+}
+
+DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
+{
+    if (!Q_HELD) return;
+    int thread = thread_now(c),
+        row = (thread >> 5) * 16 +
+              (thread & 15); /* swizzle: 16-byte column c of row r lies at column c ^ (r % 8) */
+    uint32_t at = c.base + AT_Q + (slot_now(c) * GROUPS + group_now(c)) * Q_BYTES + row * 128;
+#pragma unroll
+    for (int k = 0; k < QK_SLICES; k++)
+        ldmatrix4(at + (k >> 2) * 64 * 128 + ((((k & 3) * 2 + (thread >> 4 & 1)) ^ (row & 7)) << 4),
+                  held + (Q_HELD ? 4 * k : 0));
+    registers_fence(held);
+    release_q(c);
+}
+
+#if PARTS == 2
+/* The first of the warp's rows in the tile. */
+DEVICE int warp_row(const struct consumer &c, const struct tile &t)
+{
+    return t.rows * ROWS + group_now(c) * 64 + (thread_now(c) >> 5) * 16;
+}
+
+DEVICE void load_q(const struct consumer &c, const struct attention_args &a, const struct tile &t,
+                   float4 (&x)[ROW_LOADS])
+{
+    load_queries(a, t.batch, t.head, warp_row(c, t), lane_now(c), x);
+}
+
+/* Q of a tile into the warpgroup's slot, when all of its warps are through with what lies there. */
+DEVICE void split_q(struct consumer &c, const struct attention_args &a, const struct tile &t,
+                    const float4 (&x)[ROW_LOADS])
+{
+    uint32_t to = c.base + AT_Q + group_now(c) * Q_BYTES + (thread_now(c) >> 5) * 16 * 128;
+    named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+    int2 exponents = split_queries(a, t.batch, t.head, warp_row(c, t), lane_now(c), x, to);
+    c.row0 = power_of_two(exponents.x - 14) * a.scale_log2;
+    c.row1 = power_of_two(exponents.y - 14) * a.scale_log2;
+    async_proxy_fence();
+    named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+}
+#endif
+
+/* S = q K^T of the current stage. */
+DEVICE void issue_qk(const struct consumer &c, float (&s)[KEYS / 2],
+                     uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
+{
+    uint64_t k_desc = matrix_descriptor(c.base + AT_K + c.stage * K_BYTES, 16);
+    uint64_t q_desc =
+        matrix_descriptor(c.base + AT_Q + (slot_now(c) * GROUPS + group_now(c)) * Q_BYTES, 16);
+    registers_fence(s);
+    if (Q_HELD) registers_fence(held);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+#pragma unroll
+        for (int k = 0; k < QK_SLICES; k++) {
+            uint64_t right = k_desc + slice_offset(k, KEYS) + pair_right(i) * K_PART / 16;
+            if (Q_HELD) wgmma_rs(s, held + (Q_HELD ? 4 * k : 0), right, k > 0);
+            else
+                wgmma_ss(s, q_desc + slice_offset(k, 64) + pair_left(i) * Q_PART / 16, right,
+                         i > 0 || k > 0);
+        }
+    }
+    wgmma_commit();
+}
+
+/* What P V is added to: O itself; with parts a sum of its own that starts from zero, since the
+ * multiplies truncate where they add, and O would gather that over all keys. */
+struct product {
+    float sum[PARTS > 1 ? VALUES / 2 : 1];
+};
+
+/* O, or the product, += P V of a stage. */
+DEVICE void issue_pv(const struct consumer &c, float (&o)[VALUES / 2], struct product &product,
+                     const uint32_t (&p)[PARTS * KEYS / 4], uint32_t stage)
+{
+    uint64_t v_desc = matrix_descriptor(c.base + AT_V + stage * V_BYTES, KEYS * 128);
+#if PARTS > 1
+    registers_fence(product.sum);
+#endif
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+#pragma unroll
+        for (int k = 0; k < KEYS / 16; k++) {
+            const uint32_t *left = p + pair_left(i) * KEYS / 4 + 4 * k;
+            uint64_t right = v_desc + row_slice_offset(k) + pair_right(i) * V_PART / 16;
+#if PARTS > 1
+            wgmma_rs_v(product.sum, left, right, i > 0 || k > 0);
+#else
+            wgmma_rs_v(o, left, right, 1);
+#endif
+        }
+    }
+    wgmma_commit();
+}
+
+/* When the multiplies are over. */
+DEVICE void add_product(float (&o)[VALUES / 2], struct product &product)
+{
+#if PARTS > 1
+    registers_fence(product.sum);
+#pragma unroll
+    for (int i = 0; i < VALUES / 2; i++) o[i] = __fadd_rn(o[i], product.sum[i]);
+#else
+    registers_fence(o);
+#endif
+}
+
+#if FEATURES
+/* Rows past a sequence's end hold what lies behind it in memory; a weight of 0 would not keep NaN
+ * out of p v. Every warpgroup writes the same zeros, so they need not wait for each other. */
+DEVICE void clear_tail(const struct consumer &c, uint32_t stage)
+{
+    uint32_t at = c.base + AT_V + stage * V_BYTES;
+    for (int p = 0; p < V_PANELS; p++)
+        for (int i = c.tail * 8 + c.thread; i < KEYS * 8; i += 128)
+            shared_store4(at + p * KEYS * 128 + i * 16, 0, 0, 0, 0);
+    async_proxy_fence();
+    named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+}
+#endif
+
+#if FEATURES
+/* Of a tile's first block, the only one that can reach past the sequence's end. */
+DEVICE int existing_rows(const struct tile &t)
+{
+    return max_int(0, min_int(KEYS, t.kv_tokens - (t.key_end - 1) * KEYS));
+}
+#endif
+
+/* The first block, counted down from key_end, that every row of the warpgroup sees whole; with
+ * FEATURES, every row of the tile. Blocks above need the mask. */
+DEVICE int masked_from(const struct consumer &c, const struct attention_args &a,
+                       const struct tile &t)
+{
+#if FEATURES
+    int first_row = t.rows * ROWS + query_offset(a, &t) + a.window_right + 1;
+    return max_int(0, min_int(t.kv_tokens, first_row)) / KEYS;
+#else
+    return max_int(0, (t.rows * ROWS + 64 * group_now(c) + query_offset(a, &t) + a.window_right) /
+                          KEYS);
+#endif
+}
+
+/* Rows whose warpgroups pass over tiles, see idle_in(). Not tall causal ones: registers are few. */
+constexpr bool IDLES = ((GROUPS > 2 && !CAUSAL) || PARTS == 2) && !FEATURES && CLUSTER == 1;
+
+/* Whether the warpgroup has no rows in the tile, which then reaches past the last query. */
+DEVICE bool idle_in(const struct consumer &c, const struct attention_args &a, const struct tile &t)
+{
+    return IDLES && t.rows * ROWS + 64 * group_now(c) >= q_tokens(a, &t);
+}
+
+/* Blocks below it are masked on the left. */
+DEVICE int masked_below(const struct attention_args &a, const struct tile &t)
+{
+#if FEATURES
+    return (max_int(0, t.rows * ROWS + ROWS - 1 + query_offset(a, &t) - a.window_left) + KEYS - 1) /
+           KEYS;
+#else
+    return 0;
+#endif
+}
+
+/* Blocks at the upper end of the tile that none of the warpgroup's rows sees. At least one block
+ * is left, whatever it holds. */
+DEVICE int unseen_blocks(const struct consumer &c, const struct attention_args &a,
+                         const struct tile &t)
+{
+    if (!CAUSAL || FEATURES || KEYS >= ROWS) return 0;
+    int group = group_now(c);
+    asm volatile("" : "+r"(group)); /* computed anew at each use */
+    int end = t.rows * ROWS + 64 * group + 64 + query_offset(a, &t) + a.window_right;
+    return t.key_end - max_int(1, min_int(t.key_end, (end + KEYS - 1) / KEYS));
+}
+
+/* Mask, then softmax; MASKED: some scores of the block may be hidden. FIRST: of the tile. */
+template <bool MASKED, bool FIRST>
+DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a,
+                        const struct tile &t, float (&s)[KEYS / 2], struct row_state &r, int block)
+{
+#if PARTS == 2
+    uint32_t at = c.base + AT_KEY_FACTORS + c.factors * KEY_FACTOR_BYTES + (thread_now(c) & 3) * 32;
+    float x0, x1;
+    if ((CAUSAL && block >= masked_from(c, a, t)) || (block + 1) * KEYS > kv_tokens(a, &t)) {
+        int above0, above1;
+        visible_columns(a, t, block, row_now(c), column_now(c), above0, above1);
+        largest_scaled<true>(s, at, c.row0, c.row1, above0, above1, x0, x1);
+    } else {
+        largest_scaled<false>(s, at, c.row0, c.row1, 0, 0, x0, x1);
+    }
+    softmax_scaled(s, r, at, c.row0, c.row1, x0, x1);
+#else
+#if FEATURES
+    if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
+#endif
+    if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
+        mask_block(a, t, s, block, row_now(c), column_now(c));
+    softmax_block<MASKED, FIRST>(s, r, c.scale);
+#endif
+}
+
+DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
+{
+#pragma unroll
+    for (int i = 0; i < VALUES / 8; i++) {
+        o[4 * i] = __fmul_rn(o[4 * i], r.decay0);
+        o[4 * i + 1] = __fmul_rn(o[4 * i + 1], r.decay0);
+        o[4 * i + 2] = __fmul_rn(o[4 * i + 2], r.decay1);
+        o[4 * i + 3] = __fmul_rn(o[4 * i + 3], r.decay1);
+    }
+}
+
+/* The tile's output from registers to memory; a NaN in it is noted. */
+DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a,
+                        const struct tile &t, const float (&o)[VALUES / 2],
+                        const struct row_state &r)
+{
+    bool bad = store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c));
+    if (REPAIRS && __any_sync(~0u, bad)) {
+        if (lane_now(c) == 0) note_tile(a, t, c.base, group_now(c));
+        __syncwarp();
+    }
+}
+
+#if FEATURES
+DEVICE float tile_slope(const struct attention_args &a, const struct tile &t)
+{
+    if (!a.alibi.data) return 0;
+    return ((const float *)a.alibi.data)[t.batch * a.alibi.stride[0] + t.head * a.alibi.stride[1]] *
+           LOG2E;
+}
+#endif
+
+/* Tiles in which the warpgroup has no rows, up to the next that it works on. */
+DEVICE void pass_tiles(struct consumer &c, const struct attention_args &a, struct tile &t)
+{
+    while (t.rows >= 0 && idle_in(c, a, t)) {
+        release_q(c);
+#pragma unroll 1
+        for (int n = t.key_end - key_begin(&t); n > 0; n--) {
+            pass_keys(c, 1);
+            pass_values(c, 1, 0);
+        }
+        c.tiles++;
+        receive_tile(c, a, t);
+    }
+}
+
+#endif

@@ -1,0 +1,102 @@
+/* sm90_mend.h: computes noted tiles again, see sm90_repair.h. */
+#ifndef RAPT_NVIDIA_SM90_MEND_H
+#define RAPT_NVIDIA_SM90_MEND_H
+
+#include "sm90_consumer.h"
+
+/* Whether a block that some row of the tile sees in part has bad rows of V. Else nothing can be
+ * mended: every row sees the bad key. */
+DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_args &a,
+                             const struct tensor_maps &maps, const struct tile &t, uint32_t &phase)
+{
+    int above = masked_from(c, a, t), below = masked_below(a, t);
+#pragma unroll 1
+    for (int block = t.key_end - 1; block >= key_begin(&t); block--) {
+        if (block < above && block >= below) continue;
+        fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {false, false}, block, phase);
+        if (any_key(clean_values(c.base, group_now(c), thread_now(c)))) return true;
+    }
+    return false;
+}
+
+/* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. */
+DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
+                        const struct tensor_maps &maps, const struct tile &t, uint32_t &phase)
+{
+    struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false};
+#if PARTS == 2
+    {
+        float4 x[ROW_LOADS];
+        load_q(c, a, t, x);
+        split_q(c, a, t, x);
+    }
+#endif
+    float o[VALUES / 2];
+    bool clean0 = true, clean1 = true;
+#pragma unroll
+    for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
+#pragma unroll 1
+    for (int block = t.key_end - 1; block >= key_begin(&t); block--) {
+        bool first = PARTS != 2 && block == t.key_end - 1;
+        int key = block * KEYS, keys = kv_tokens(a, &t) - key;
+        fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {first, true}, block, phase);
+        float s[KEYS / 2];
+        struct product product;
+        uint32_t p[PARTS * KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
+        hold_q(c, held); /* anew for every block: held only after the first, its registers were
+                            given to p as well (nvcc 13.0) */
+        int end = t.rows * ROWS + row_now(c) + query_offset(a, &t) + a.window_right + 1;
+        int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
+        struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
+        clean0 = clean0 && !any_key_between(bad, begin - key, min_int(end - key, keys));
+        clean1 = clean1 && !any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
+        issue_qk(c, s, held);
+        wgmma_wait<0>();
+        registers_fence(s);
+        if (first) weigh_block<true, true>(c, a, t, s, r, block);
+        else weigh_block<true, false>(c, a, t, s, r, block);
+        pack_weights(s, p);
+        if (r.rescale) rescale(o, r);
+        registers_fence(o);
+        registers_fence(p);
+        issue_pv(c, o, product, p, 0);
+        wgmma_wait<0>();
+        add_product(o, product);
+    }
+    store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c), clean0, clean1);
+}
+
+/* What the warpgroups have noted, one warpgroup after the other: they share a stage. All loads of
+ * the producer have arrived and been used by now. */
+DEVICE void repair_noted(struct consumer &c, const struct attention_args &a,
+                         const struct tensor_maps &maps)
+{
+    int heads[4];
+    uint32_t phase = 0;
+    named_barrier_sync(BARRIER_REPAIR, 128 * GROUPS);
+    shared_load4(c.base + AT_NOTES, heads[0], heads[1], heads[2], heads[3]);
+    if (!(heads[0] | heads[1] | heads[2] | heads[3])) return;
+    c.stage = c.tiles = 0;
+#if PARTS == 2
+    c.factors = 0;
+#endif
+#pragma unroll 1
+    for (int turn = group_now(c); turn > 0; turn--)
+        named_barrier_sync(BARRIER_REPAIR, 128 * GROUPS);
+    uint32_t place = __reduce_max_sync(~0u, shared_load(c.base + AT_NOTES + 4 * group_now(c)));
+#pragma unroll 1
+    while (place) {
+        struct tile t;
+        place = read_note(a, place, &t);
+#if FEATURES
+        c.slope = tile_slope(a, t);
+#endif
+        if (hides_bad_values(c, a, maps, t, phase)) repair_tile(c, a, maps, t, phase);
+    }
+    async_proxy_fence();
+#pragma unroll 1
+    for (int turn = group_now(c); turn < GROUPS; turn++)
+        named_barrier_sync(BARRIER_REPAIR, 128 * GROUPS);
+}
+
+#endif

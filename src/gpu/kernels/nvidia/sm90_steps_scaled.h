@@ -1,0 +1,113 @@
+/* sm90_steps_scaled.h: the order of a consumer's work on f32 in two f16 parts. Per block n, from the
+ * last visible one down to the first:
+ *
+ *     softmax of S, P = weights in two parts
+ *     T = P V[n];  S = q K[n - 1]^T       issued
+ *     wait for T;  O += T                 runs under q k^T
+ *     wait for S
+ *
+ * Six products a block keep the tensor cores busy five times as long as the softmax takes, so the
+ * other warpgroup's products hide it, and T's registers are free while it runs. The first q k^T of
+ * the next tile is issued behind the last P V of this one. */
+#ifndef RAPT_NVIDIA_SM90_STEPS_SCALED_H
+#define RAPT_NVIDIA_SM90_STEPS_SCALED_H
+
+#include "sm90_consumer.h"
+
+/* Issues q k^T of a block of tile t, when its K has come. */
+DEVICE void start_scores(struct consumer &c, float (&s)[KEYS / 2])
+{
+    uint32_t none[1];
+    next_stage(c);
+    mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
+    issue_qk(c, s, none);
+}
+
+/* Its stage is free again. */
+DEVICE void end_scores(const struct consumer &c, float (&s)[KEYS / 2])
+{
+    wgmma_wait<0>();
+    registers_fence(s);
+    release_stage(c, AT_K_EMPTY + 8 * c.stage);
+}
+
+/* Scores to weights in p, which P V takes from there. */
+DEVICE void start_values(struct consumer &c, const struct attention_args &a, const struct tile &t,
+                         int block, float (&s)[KEYS / 2], float (&o)[VALUES / 2],
+                         struct product &product, uint32_t (&p)[PARTS * KEYS / 4],
+                         struct row_state &r)
+{
+    weigh_block<true, false>(c, a, t, s, r, block);
+    pack_weights(s, p);
+    if (r.rescale) rescale(o, r);
+    mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, c.phase);
+    registers_fence(p);
+    issue_pv(c, o, product, p, c.stage);
+}
+
+/* The row state and O of a tile's start. */
+DEVICE void clear_tile(float (&o)[VALUES / 2], struct row_state &r)
+{
+    r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false};
+#pragma unroll
+    for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
+}
+
+/* One block but the tile's first; q k^T of the next one is issued behind its p v. */
+DEVICE void step(struct consumer &c, const struct attention_args &a, const struct tile &t,
+                 int block, float (&s)[KEYS / 2], float (&o)[VALUES / 2],
+                 uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r)
+{
+    struct product product;
+    start_values(c, a, t, block, s, o, product, p, r);
+    uint32_t v_stage = c.stage;
+    start_scores(c, s);
+    wgmma_wait<1>();
+    add_product(o, product);
+    release_stage(c, AT_V_EMPTY + 8 * v_stage);
+    registers_fence(o);
+    end_scores(c, s);
+}
+
+/* The next tile, and its Q on the way to registers. */
+DEVICE void take_tile(struct consumer &c, const struct attention_args &a, struct tile &t,
+                      float4 (&x)[ROW_LOADS])
+{
+    receive_tile(c, a, t);
+    pass_tiles(c, a, t);
+    if (t.rows >= 0) release_q(c); /* of the record alone */
+    load_q(c, a, t, x);            /* of no tile: zeros */
+}
+
+/* All tiles of the block. */
+DEVICE void work(struct consumer &c, const struct attention_args &a)
+{
+    struct tile t, done;
+    float4 x[ROW_LOADS];
+    take_tile(c, a, t, x);
+    while (t.rows >= 0) {
+        struct row_state r;
+        float o[VALUES / 2], s[KEYS / 2];
+        uint32_t p[PARTS * KEYS / 4];
+        split_q(c, a, t, x);
+        clear_tile(o, r);
+        int passed = unseen_blocks(c, a, t), block = t.key_end - 1 - passed;
+        pass_keys(c, passed);
+        start_scores(c, s);
+        end_scores(c, s);
+        pass_values(c, passed, 1);
+#pragma unroll 1
+        for (; block > 0; block--) step(c, a, t, block, s, o, p, r);
+        struct product product;
+        start_values(c, a, t, block, s, o, product, p, r);
+        wgmma_wait<0>();
+        add_product(o, product);
+        release_stage(c, AT_V_EMPTY + 8 * c.stage);
+        c.tiles++;
+        done = t;
+        take_tile(c, a, t, x);
+        finish_tile(c, a, done, o, r);
+    }
+}
+
+#endif
