@@ -321,10 +321,23 @@ DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t a
             sum1[j] = __fadd_rn(sum1[j], p1);
             s[4 * i + j] = __fmul_rn(p0, v[j]);
             s[4 * i + 2 + j] = __fmul_rn(p1, v[j]);
+            r.least = min(r.least, __float_as_uint(s[4 * i + j]) - 1);
+            r.least = min(r.least, __float_as_uint(s[4 * i + 2 + j]) - 1);
         }
     }
     r.sum0 = __fadd_rn(r.sum0, __fadd_rn(sum0[0], sum0[1]));
     r.sum1 = __fadd_rn(r.sum1, __fadd_rn(sum1[0], sum1[1]));
+}
+
+/* Two f16 parts hold a weight to 2^-25. Below 2^-16, 2^23 times smaller than the row's largest,
+ * fewer than 9 bits remain, and where the values of all larger weights are 0 such a weight is the
+ * result: the group of a row that has one is done again in three parts. */
+DEVICE void tell_small_weights(const struct attention_args &a, int sequence, int head, int first,
+                               int lane, const struct row_state &r)
+{
+    bool small = __any_sync(~0u, r.least < __float_as_uint(0x1p-16f) - 1);
+    if (small && lane == 0 && first < a.q_tokens)
+        a.wide_blocks[wide_query_at(a, sequence, head) + first / 16] = 1;
 }
 
 #endif

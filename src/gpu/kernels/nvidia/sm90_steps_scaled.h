@@ -48,7 +48,7 @@ DEVICE void start_values(struct consumer &c, const struct attention_args &a, con
 /* The row state and O of a tile's start. */
 DEVICE void clear_tile(float (&o)[VALUES / 2], struct row_state &r)
 {
-    r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false};
+    r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
 }
@@ -104,6 +104,7 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
         add_product(o, product);
         release_stage(c, AT_V_EMPTY + 8 * c.stage);
         c.tiles++;
+        tell_small_weights(a, t.batch, t.head, warp_row(c, t), lane_now(c), r);
         done = t;
         take_tile(c, a, t, x);
         finish_tile(c, a, done, o, r);
