@@ -71,11 +71,12 @@ struct attention_args {
     /* NEED_STRICT, powers of two: [batch][kv head][pair of keys, rounded up to 64][8], see
      * nvidia/sm90_scaled.h */
     float *key_factors;
-    /* NEED_STRICT: 1 for blocks with rows that two f16 parts cannot hold, of 16 queries,
-     * [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads][wide_keys] */
+    /* NEED_STRICT: bit 0 for blocks with rows that two f16 parts cannot hold, of 16 queries,
+     * [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads][wide_keys];
+     * of queries also bit 1 + i for a row i with weights that they hold in few bits */
     int32_t *wide_blocks;
-    /* NEED_STRICT: whether a KV head and its query heads have some, [batch][kv head]; NULL for a
-     * strict row that works alone */
+    /* NEED_STRICT, [batch][kv head]: 1 where a KV head and its query heads are done again, 2 where
+     * some of their rows are, else 0; NULL for a strict row that works alone */
     int32_t *wide;
     int32_t wide_queries, wide_keys;
     /* NEED_COUNTERS: one per (batch, kv head, tile of q_tokens * group rows), tile fastest.

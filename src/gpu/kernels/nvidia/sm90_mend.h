@@ -23,7 +23,7 @@ DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_ar
 DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
                         const struct tensor_maps &maps, const struct tile &t, uint32_t &phase)
 {
-    struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false};
+    struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u, ~0u};
 #if PARTS == 2
     {
         float4 x[ROW_LOADS];
@@ -63,6 +63,9 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         wgmma_wait<0>();
         add_product(o, product);
     }
+#if PARTS == 2 /* split_q has put it down anew */
+    tell_small_weights(a, t.batch, t.head, warp_row(c, t), lane_now(c), r);
+#endif
     store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c), clean0, clean1);
 }
 

@@ -64,10 +64,11 @@ DEVICE void prepare_rows(const struct view &from, const struct view &to, int bat
     }
 }
 
-/* Behind the launch in two f16 parts (sm90_scaled.h): whether a row of the group's queries, of its
- * keys or its values was wide; then the whole group is done again in three parts. The block of its
- * keys tells the forward kernel. */
-DEVICE bool group_is_wide(const struct attention_args &a, int sequence, int key_head, bool tells)
+/* Behind the launch in two f16 parts (sm90_scaled.h): 1 if a row of the group's queries, of its keys
+ * or its values was wide; then the whole group is done again in three parts. 2 if only weights of
+ * some rows ask for it, which are then replaced alone. The block of its keys tells the forward
+ * kernel. */
+DEVICE int group_is_wide(const struct attention_args &a, int sequence, int key_head, bool tells)
 {
     int64_t queries = ((int64_t)sequence * a.q_heads + key_head * a.group) * a.wide_queries,
             keys = (int64_t)a.batch * a.q_heads * a.wide_queries +
@@ -77,7 +78,7 @@ DEVICE bool group_is_wide(const struct attention_args &a, int sequence, int key_
         wide |= a.wide_blocks[queries + i];
     for (int i = threadIdx.x; i < a.wide_keys; i += THREADS)
         wide |= a.wide_blocks[keys + i] | a.wide_blocks[keys + a.kv_heads * a.wide_keys + i];
-    wide = __syncthreads_or(wide);
+    wide = __syncthreads_or(wide & 1) ? 1 : __syncthreads_or(wide) ? 2 : 0;
     if (tells && threadIdx.x == 0) a.wide[sequence * a.kv_heads + key_head] = wide;
     return wide;
 }

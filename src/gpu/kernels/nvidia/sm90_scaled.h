@@ -321,8 +321,8 @@ DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t a
             sum1[j] = __fadd_rn(sum1[j], p1);
             s[4 * i + j] = __fmul_rn(p0, v[j]);
             s[4 * i + 2 + j] = __fmul_rn(p1, v[j]);
-            r.least = min(r.least, __float_as_uint(s[4 * i + j]) - 1);
-            r.least = min(r.least, __float_as_uint(s[4 * i + 2 + j]) - 1);
+            r.least0 = min(r.least0, __float_as_uint(s[4 * i + j]) - 1);
+            r.least1 = min(r.least1, __float_as_uint(s[4 * i + 2 + j]) - 1);
         }
     }
     r.sum0 = __fadd_rn(r.sum0, __fadd_rn(sum0[0], sum0[1]));
@@ -331,13 +331,21 @@ DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t a
 
 /* Two f16 parts hold a weight to 2^-25. Below 2^-16, 2^23 times smaller than the row's largest,
  * fewer than 9 bits remain, and where the values of all larger weights are 0 such a weight is the
- * result: the group of a row that has one is done again in three parts. */
+ * result: a row that has one is done again in three parts. A row asks by its own weights alone, so
+ * what it does not see cannot change its bits. */
 DEVICE void tell_small_weights(const struct attention_args &a, int sequence, int head, int first,
                                int lane, const struct row_state &r)
 {
-    bool small = __any_sync(~0u, r.least < __float_as_uint(0x1p-16f) - 1);
-    if (small && lane == 0 && first < a.q_tokens)
-        a.wide_blocks[wide_query_at(a, sequence, head) + first / 16] = 1;
+    uint32_t limit = __float_as_uint(0x1p-16f) - 1;
+    uint32_t small0 = __ballot_sync(~0u, r.least0 < limit),
+             small1 = __ballot_sync(~0u, r.least1 < limit);
+    if ((small0 | small1) == 0 || lane != 0 || first >= a.q_tokens) return;
+    int rows = 0;
+    for (int i = 0; i < 8; i++) {
+        if (small0 >> (4 * i) & 15) rows |= 2 << i;
+        if (small1 >> (4 * i) & 15) rows |= 512 << i;
+    }
+    a.wide_blocks[wide_query_at(a, sequence, head) + first / 16] |= rows;
 }
 
 #endif

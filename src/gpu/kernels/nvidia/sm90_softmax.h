@@ -15,7 +15,8 @@ struct row_state {
     float sum0, sum1;             /* of this lane's columns only */
     float decay0, decay1;         /* what the old output must be multiplied by, if rescale */
     bool rescale;
-    uint32_t least; /* PARTS == 2: bits of the least weight of the lane that is not 0, less one */
+    /* PARTS == 2: the bits of the lane's least weight that is not 0, less one. */
+    uint32_t least0, least1;
 };
 
 /* A row must have the same bits whichever copy of this code works on it: masked or not, in the

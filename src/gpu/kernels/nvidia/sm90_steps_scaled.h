@@ -48,7 +48,7 @@ DEVICE void start_values(struct consumer &c, const struct attention_args &a, con
 /* The row state and O of a tile's start. */
 DEVICE void clear_tile(float (&o)[VALUES / 2], struct row_state &r)
 {
-    r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
+    r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u, ~0u};
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
 }
