@@ -72,14 +72,20 @@ DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale
         r.reference1 = x1;
     }
     float shift0 = __fmul_rn(from0, scale), shift1 = __fmul_rn(from1, scale);
+    float block0 = 0, block1 = 0; /* PARTS == 3: the block's sums */
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
         s[4 * i] = exp2_approx(__fmaf_rn(s[4 * i], scale, -shift0));
         s[4 * i + 1] = exp2_approx(__fmaf_rn(s[4 * i + 1], scale, -shift0));
         s[4 * i + 2] = exp2_approx(__fmaf_rn(s[4 * i + 2], scale, -shift1));
         s[4 * i + 3] = exp2_approx(__fmaf_rn(s[4 * i + 3], scale, -shift1));
-        r.sum0 = __fadd_rn(r.sum0, __fadd_rn(s[4 * i], s[4 * i + 1]));
-        r.sum1 = __fadd_rn(r.sum1, __fadd_rn(s[4 * i + 2], s[4 * i + 3]));
+        float &sum0 = PARTS == 3 ? block0 : r.sum0, &sum1 = PARTS == 3 ? block1 : r.sum1;
+        sum0 = __fadd_rn(sum0, __fadd_rn(s[4 * i], s[4 * i + 1]));
+        sum1 = __fadd_rn(sum1, __fadd_rn(s[4 * i + 2], s[4 * i + 3]));
+    }
+    if (PARTS == 3) { /* equal weights, as of many small keys, would all be rounded one way */
+        r.sum0 = __fadd_rn(r.sum0, block0);
+        r.sum1 = __fadd_rn(r.sum1, block1);
     }
 }
 
