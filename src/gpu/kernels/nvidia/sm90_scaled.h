@@ -329,8 +329,8 @@ DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t a
     r.sum1 = __fadd_rn(r.sum1, __fadd_rn(sum1[0], sum1[1]));
 }
 
-/* Two f16 parts hold a weight to 2^-25. Below 2^-16, 2^23 times smaller than the row's largest,
- * fewer than 9 bits remain, and where the values of all larger weights are 0 such a weight is the
+/* Two f16 parts hold a weight to 2^-25. Below 2^-16, where the row's largest so far is 2^7 to
+ * 2^15, fewer than 9 bits remain, and where the values of all larger weights are 0 such a weight is the
  * result: a row that has one is done again in three parts. A row asks by its own weights alone, so
  * what it does not see cannot change its bits. */
 DEVICE void tell_small_weights(const struct attention_args &a, int sequence, int head, int first,
