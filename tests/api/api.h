@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "group.h"
+#include "sentence.h"
 
 enum { B = 2, HQ = 4, HKV = 2, SQ = 5, SKV = 7, D = 8, DV = 6 };
 
@@ -50,6 +51,14 @@ static inline void call_reset(struct call *c)
     c->a.k = rapt_tensor_bthd(c->k, RAPT_F32, B, HKV, SKV, D);
     c->a.v = rapt_tensor_bthd(c->v, RAPT_F32, B, HKV, SKV, DV);
     c->a.out = rapt_tensor_bthd(c->out, RAPT_F32, B, HQ, SQ, DV);
+}
+
+/* The status of a call that has just returned, and its whole sentence. */
+static inline void expect(int64_t status, int64_t expected, const char *sentence)
+{
+    if (status != expected || !says(rapt_last_error(), sentence))
+        fail_msg("%lld, not %lld with \"%s\": %s", (long long)status, (long long)expected, sentence,
+                 rapt_last_error());
 }
 
 static inline void open_cpu(rapt_context **context, int64_t threads)

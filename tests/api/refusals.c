@@ -114,6 +114,12 @@ static void blocked_ragged(struct call *c)
     c->a.kv_start = rapt_tensor_bhtd(c->k, RAPT_I32, B + 1, 1, 1, 1);
     c->a.k.size[0] = c->a.v.size[0] = 1;
 }
+static void blocked_bytes(struct call *c)
+{
+    c->a.kv_layout = RAPT_KV_BLOCKED;
+    c->a.k.dtype = c->a.v.dtype = RAPT_I8;
+    c->a.k_scale = c->a.v_scale = rapt_tensor_bhtd(c->scale, RAPT_F32, 1, 1, 1, 1);
+}
 static void lse_f16(struct call *c)
 {
     c->a.lse = rapt_tensor_bhtd(c->lse, RAPT_F16, B, HQ, SQ, 1);
@@ -226,6 +232,21 @@ static void ragged_with_batch(struct call *c)
 {
     c->a.q_start = rapt_tensor_bhtd(c->starts, RAPT_I32, B + 1, 1, 1, 1);
 }
+static void page_without_tokens(struct call *c)
+{
+    c->a.page_table = rapt_tensor_bhtd(c->pages, RAPT_I32, B, 1, 1, 1);
+    c->a.k.size[2] = c->a.v.size[2] = 0;
+}
+static void pages_overflow(struct call *c)
+{
+    c->a.page_table = rapt_tensor_bhtd(c->pages, RAPT_I32, B, 1, 1, 1);
+    c->a.page_table.size[2] = INT64_MAX;
+    c->a.page_table.stride[2] = 0;
+}
+static void q_scale_without_i8(struct call *c)
+{
+    c->a.q_scale = rapt_tensor_bhtd(c->scale, RAPT_F32, 1, 1, 1, 1);
+}
 static void q_start_empty(struct call *c)
 {
     c->a.q_start = rapt_tensor_bhtd(c->starts, RAPT_I32, 0, 1, 1, 1);
@@ -241,6 +262,10 @@ static void size_short(struct call *c)
 static void size_odd(struct call *c)
 {
     c->a.struct_size = sizeof c->a + 3;
+}
+static void size_far(struct call *c)
+{
+    c->a.struct_size = (uint64_t)1 << 40;
 }
 static void size_absurd(struct call *c)
 {
@@ -358,87 +383,115 @@ static const struct refusal {
     void (*bend)(struct call *c);
     rapt_status status;
     enum when when;
-    const char *words; /* of the sentence */
+    const char *sentence; /* after the function's name; see says() */
 } refusals[] = {
 #define ROW(name, status, when, words)                                                             \
     {                                                                                              \
 #name, name, RAPT_##status, when, words                                                    \
     }
-    ROW(q_absent, INVALID, AT_PLAN, "q is absent"),
-    ROW(k_absent, INVALID, AT_PLAN, "k is absent"),
-    ROW(v_absent, INVALID, AT_PLAN, "v is absent"),
-    ROW(out_absent, INVALID, AT_PLAN, "out is absent"),
-    ROW(q_of_bytes, INVALID, AT_PLAN, "q has dtype"),
-    ROW(no_dtype, INVALID, AT_PLAN, "k has dtype 77"),
-    ROW(negative_dtype, INVALID, AT_PLAN, "k has dtype -1"),
-    ROW(kv_mixed, INVALID, AT_PLAN, "k is f32 and v is f16"),
-    ROW(half_q_f32_k, INVALID, AT_PLAN, "q is f16 and k is f32"),
-    ROW(out_of_other_half, INVALID, AT_PLAN, "out is bf16 and q is f32"),
-    ROW(heads_not_multiple, INVALID, AT_PLAN, "3 query heads and 2 KV heads"),
-    ROW(no_kv_heads, INVALID, AT_PLAN, "0 KV heads"),
+    ROW(q_absent, INVALID, AT_PLAN, "q is absent (its dtype is 0)"),
+    ROW(k_absent, INVALID, AT_PLAN, "k is absent (its dtype is 0)"),
+    ROW(v_absent, INVALID, AT_PLAN, "v is absent (its dtype is 0)"),
+    ROW(out_absent, INVALID, AT_PLAN, "out is absent (its dtype is 0)"),
+    ROW(q_of_bytes, INVALID, AT_PLAN, "q has dtype 5, u8 (must be f32, f16 or bf16)"),
+    ROW(no_dtype, INVALID, AT_PLAN, "k has dtype 77, ? (must be f32, f16 or bf16)"),
+    ROW(negative_dtype, INVALID, AT_PLAN, "k has dtype -1, ? (must be f32, f16 or bf16)"),
+    ROW(kv_mixed, INVALID, AT_PLAN, "k is f32 and v is f16 (they must agree)"),
+    ROW(half_q_f32_k, INVALID, AT_PLAN, "q is f16 and k is f32 (k has q's dtype, or q is f32)"),
+    ROW(out_of_other_half, INVALID, AT_PLAN,
+        "out is bf16 and q is f32 (out is f32 or has q's dtype)"),
+    ROW(heads_not_multiple, INVALID, AT_PLAN,
+        "3 query heads and 2 KV heads (query heads must be a multiple of KV heads)"),
+    ROW(no_kv_heads, INVALID, AT_PLAN,
+        "4 query heads and 0 KV heads (query heads must be a multiple of KV heads)"),
     ROW(k_of_other_batch, INVALID, AT_PLAN, "k has size 1 on its batch axis (must be 2)"),
     ROW(v_shorter, INVALID, AT_PLAN, "v has size 6 on its token axis (must be 7)"),
     ROW(v_of_other_heads, INVALID, AT_PLAN, "v has size 1 on its head axis (must be 2)"),
     ROW(k_of_other_channels, INVALID, AT_PLAN, "k has size 7 on its channel axis (must be 8)"),
     ROW(out_of_other_channels, INVALID, AT_PLAN, "out has size 5 on its channel axis (must be 6)"),
     ROW(out_of_other_queries, INVALID, AT_PLAN, "out has size 6 on its token axis (must be 5)"),
-    ROW(negative_size, INVALID, AT_PLAN, "q has size -1 on its token axis"),
-    ROW(no_channels, INVALID, AT_PLAN, "0 and v has 6 channels"),
-    ROW(out_repeats, INVALID, AT_PLAN, "out has stride 0 on its head axis"),
-    ROW(extent_overflows, INVALID, AT_PLAN, "the extent of k does not fit"),
-    ROW(lse_f16, INVALID, AT_PLAN, "lse has dtype 2"),
+    ROW(negative_size, INVALID, AT_PLAN, "q has size -1 on its token axis (0 or more)"),
+    ROW(no_channels, INVALID, AT_PLAN, "q has 0 and v has 6 channels (at least 1)"),
+    ROW(out_repeats, INVALID, AT_PLAN,
+        "out has stride 0 on its head axis (an output cannot repeat)"),
+    ROW(extent_overflows, INVALID, AT_PLAN,
+        "the extent of k does not fit in 63 bits (check its strides)"),
+    ROW(lse_f16, INVALID, AT_PLAN, "lse has dtype 2, f16 (must be f32)"),
     ROW(lse_too_short, INVALID, AT_PLAN, "lse has size 4 on its token axis (must be 5)"),
     ROW(bias_too_narrow, INVALID, AT_PLAN, "bias has size 6 on its channel axis (must be 7)"),
-    ROW(bias_other_half, INVALID, AT_PLAN, "bias is f16 and q is f32"),
-    ROW(mask_of_f32, INVALID, AT_PLAN, "mask has dtype"),
+    ROW(bias_other_half, INVALID, AT_PLAN,
+        "bias is f16 and q is f32 (bias is f32 or has q's dtype)"),
+    ROW(mask_of_f32, INVALID, AT_PLAN, "mask has dtype 1, f32 (must be u8)"),
     ROW(mask_of_two_heads, INVALID, AT_PLAN, "mask has size 2 on its head axis (must be 4)"),
     ROW(slopes_too_few, INVALID, AT_PLAN, "alibi_slope has size 3 on its head axis (must be 4)"),
     ROW(sink_per_query, INVALID, AT_PLAN, "sink has size 5 on its token axis (must be 1)"),
     ROW(weights_too_wide, INVALID, AT_PLAN, "weights has size 8 on its channel axis (must be 7)"),
-    ROW(lengths_of_f32, INVALID, AT_PLAN, "kv_length has dtype"),
+    ROW(lengths_of_f32, INVALID, AT_PLAN, "kv_length has dtype 1, f32 (must be i32 or i64)"),
     ROW(lengths_too_many, INVALID, AT_PLAN, "kv_length has size 3 on its batch axis (must be 2)"),
-    ROW(causal_of_two, INVALID, AT_PLAN, "causal is 2"),
-    ROW(causal_negative, INVALID, AT_PLAN, "causal is -1"),
-    ROW(align_unknown, INVALID, AT_PLAN, "align is 2"),
-    ROW(invariant_unknown, INVALID, AT_PLAN, "batch_invariant is 5"),
-    ROW(window_negative, INVALID, AT_PLAN, "window_left is -3"),
-    ROW(window_right_negative, INVALID, AT_PLAN, "window_right is -"),
-    ROW(scale_nan, INVALID, AT_PLAN, "scale is"),
-    ROW(scale_infinite, INVALID, AT_PLAN, "scale is inf"),
-    ROW(softcap_negative, INVALID, AT_PLAN, "softcap is -1"),
-    ROW(softcap_infinite, INVALID, AT_PLAN, "softcap is inf"),
-    ROW(kernel_unknown, UNSUPPORTED, AT_PLAN, "no_such_kernel"),
-    ROW(i8_without_scale, INVALID, AT_PLAN, "k is i8 and scales are absent"),
-    ROW(scale_without_i8, INVALID, AT_PLAN, "k is f32 and scales are given"),
-    ROW(scale_blocks_uneven, INVALID, AT_PLAN, "has 3 blocks for 8 channels"),
-    ROW(pages_and_starts, INVALID, AT_PLAN, "page_table and kv_start are both given"),
+    ROW(causal_of_two, INVALID, AT_PLAN, "causal is 2 (0 ... 1)"),
+    ROW(causal_negative, INVALID, AT_PLAN, "causal is -1 (0 ... 1)"),
+    ROW(align_unknown, INVALID, AT_PLAN, "align is 2 (0 ... 1)"),
+    ROW(invariant_unknown, INVALID, AT_PLAN, "batch_invariant is 5 (0 ... 1)"),
+    ROW(window_negative, INVALID, AT_PLAN, "window_left is -3 (0 ... 9223372036854775807)"),
+    ROW(window_right_negative, INVALID, AT_PLAN,
+        "window_right is -9223372036854775808 (0 ... 9223372036854775807)"),
+    ROW(scale_nan, INVALID, AT_PLAN, "scale is *nan (must be finite)"),
+    ROW(scale_infinite, INVALID, AT_PLAN, "scale is inf (must be finite)"),
+    ROW(softcap_negative, INVALID, AT_PLAN, "softcap is -1 (0 or more, finite)"),
+    ROW(softcap_infinite, INVALID, AT_PLAN, "softcap is inf (0 or more, finite)"),
+    ROW(kernel_unknown, UNSUPPORTED, AT_PLAN,
+        "no kernel of cpu:0 serves this (no_such_kernel: this device has no kernel of that name)"),
+    ROW(i8_without_scale, INVALID, AT_PLAN,
+        "k is i8 and scales are absent (k_scale and v_scale belong to i8 keys and values)"),
+    ROW(scale_without_i8, INVALID, AT_PLAN,
+        "k is f32 and scales are given (k_scale and v_scale belong to i8 keys and values)"),
+    ROW(scale_blocks_uneven, INVALID, AT_PLAN,
+        "k_scale has 3 blocks for 8 channels (blocks must divide channels)"),
+    ROW(pages_and_starts, INVALID, AT_PLAN,
+        "page_table and kv_start are both given (keys are paged or ragged)"),
     ROW(ragged_with_batch, INVALID, AT_PLAN, "q has size 2 on its batch axis (must be 1)"),
-    ROW(q_start_empty, INVALID, AT_PLAN, "is empty"),
+    ROW(q_start_empty, INVALID, AT_PLAN, "q_start or kv_start is empty (batch + 1 entries)"),
     ROW(layout_unknown, INVALID, AT_PLAN, "kv_layout is 2 (0 ... 1)"),
-    ROW(blocked_channels, INVALID, AT_PLAN, "8 channels (blocked: multiples of 32)"),
-    ROW(blocked_strides, INVALID, AT_PLAN, "(blocked: its channels, 1)"),
-    ROW(blocked_ragged, INVALID, AT_PLAN, "kv_start is given and kv_layout is blocked"),
-    ROW(size_zero, INVALID, AT_PLAN, "struct_size is 0"),
-    ROW(size_short, INVALID, AT_PLAN, "struct_size is"),
-    ROW(size_odd, INVALID, AT_PLAN, "struct_size is"),
-    ROW(size_absurd, INVALID, AT_PLAN, "struct_size is"),
-    ROW(q_without_data, INVALID, AT_EXECUTE, "q has no data"),
-    ROW(out_without_data, INVALID, AT_EXECUTE, "out has no data"),
-    ROW(q_misaligned, INVALID, AT_EXECUTE, "q is not aligned"),
-    ROW(out_is_q, INVALID, AT_EXECUTE, "out overlaps q"),
-    ROW(out_overlaps_v, INVALID, AT_EXECUTE, "out overlaps v"),
-    ROW(lse_overlaps_out, INVALID, AT_EXECUTE, "overlaps"),
+    ROW(blocked_channels, INVALID, AT_PLAN,
+        "k has 7 tokens and 8 channels (blocked: multiples of 32)"),
+    ROW(blocked_strides, INVALID, AT_PLAN,
+        "k has strides 64, 1 on its token and channel axes (blocked: its channels, 1)"),
+    ROW(blocked_ragged, INVALID, AT_PLAN,
+        "kv_start is given and kv_layout is blocked (blocked keys are a cache, plain or paged)"),
+    ROW(size_zero, INVALID, AT_PLAN,
+        "struct_size is 0 (set it to sizeof of the struct, at least *)"),
+    ROW(size_short, INVALID, AT_PLAN,
+        "struct_size is * (set it to sizeof of the struct, at least *)"),
+    ROW(size_odd, INVALID, AT_PLAN,
+        "struct_size is * (set it to sizeof of the struct, at least *)"),
+    ROW(size_absurd, INVALID, AT_PLAN,
+        "struct_size is 18446744073709551615 (set it to sizeof of the struct, at least *)"),
+    ROW(size_far, INVALID, AT_PLAN,
+        "struct_size is 1099511627776 (set it to sizeof of the struct)"),
+    ROW(page_without_tokens, INVALID, AT_PLAN, "a page of k has no tokens (at least 1)"),
+    ROW(pages_overflow, INVALID, AT_PLAN, "pages times tokens of a page overflow"),
+    ROW(q_scale_without_i8, INVALID, AT_PLAN,
+        "q is f32 and q_scale is given (q_scale belongs to i8 queries)"),
+    ROW(blocked_bytes, INVALID, AT_PLAN, "k is i8 (blocked it must be f32, f16 or bf16)"),
+    ROW(q_without_data, INVALID, AT_EXECUTE, "q has no data (its pointer is NULL)"),
+    ROW(out_without_data, INVALID, AT_EXECUTE, "out has no data (its pointer is NULL)"),
+    ROW(q_misaligned, INVALID, AT_EXECUTE, "q is not aligned to its elements (4 bytes)"),
+    ROW(out_is_q, INVALID, AT_EXECUTE, "out overlaps q (outputs need memory of their own)"),
+    ROW(out_overlaps_v, INVALID, AT_EXECUTE, "out overlaps v (outputs need memory of their own)"),
+    ROW(lse_overlaps_out, INVALID, AT_EXECUTE,
+        "out overlaps lse (outputs need memory of their own)"),
     ROW(length_too_long, INVALID, AT_EXECUTE, "kv_length[1] is 8 (0 ... 7)"),
-    ROW(length_negative, INVALID, AT_EXECUTE, "kv_length[0] is -1"),
-    ROW(starts_falling, INVALID, AT_EXECUTE, "q_start[2] is 5"),
-    ROW(starts_beyond, INVALID, AT_EXECUTE, "q_start[2] is 11"),
-    ROW(start_negative, INVALID, AT_EXECUTE, "q_start[0] is -1"),
-    ROW(kv_starts_falling, INVALID, AT_EXECUTE, "kv_start[2] is 5"),
-    ROW(kv_starts_beyond, INVALID, AT_EXECUTE, "kv_start[2] is 15"),
-    ROW(mask_short_of_ragged_keys, INVALID, AT_EXECUTE, "mask has 6 columns"),
+    ROW(length_negative, INVALID, AT_EXECUTE, "kv_length[0] is -1 (0 ... 7)"),
+    ROW(starts_falling, INVALID, AT_EXECUTE, "q_start[2] is 5 (10 ... 10)"),
+    ROW(starts_beyond, INVALID, AT_EXECUTE, "q_start[2] is 11 (5 ... 10)"),
+    ROW(start_negative, INVALID, AT_EXECUTE, "q_start[0] is -1 (0 ... 10)"),
+    ROW(kv_starts_falling, INVALID, AT_EXECUTE, "kv_start[2] is 5 (7 ... 14)"),
+    ROW(kv_starts_beyond, INVALID, AT_EXECUTE, "kv_start[2] is 15 (7 ... 14)"),
+    ROW(mask_short_of_ragged_keys, INVALID, AT_EXECUTE,
+        "mask has 6 columns (sequence 0 has 7 keys)"),
     ROW(length_beyond_ragged_keys, INVALID, AT_EXECUTE, "kv_length[1] is 8 (0 ... 7)"),
     ROW(page_beyond, INVALID, AT_EXECUTE, "page_table[1, 0] is 2 (0 ... 1)"),
-    ROW(page_negative, INVALID, AT_EXECUTE, "page_table[0, 0] is -1"),
+    ROW(page_negative, INVALID, AT_EXECUTE, "page_table[0, 0] is -1 (0 ... 1)"),
 };
 enum { REFUSALS = sizeof refusals / sizeof *refusals };
 
@@ -449,8 +502,8 @@ static void assert_refused(const struct refusal *r, rapt_status status, const ch
         fail_msg("%s: %s gives %s: %s", r->name, function, rapt_status_text(status), sentence);
     if (strncmp(sentence, function, strlen(function)) && r->when == AT_PLAN)
         fail_msg("%s: the sentence does not name %s: %s", r->name, function, sentence);
-    if (!strstr(sentence, r->words))
-        fail_msg("%s: \"%s\" is not in: %s", r->name, r->words, sentence);
+    if (!says(sentence, r->sentence))
+        fail_msg("%s: \"%s\" is not: %s", r->name, r->sentence, sentence);
 }
 
 static void assert_untouched(const struct refusal *r)
@@ -475,7 +528,8 @@ static void test_refusal(void **state)
         assert_null(plan);
         size_t length = rapt_explain(device, &call.a, text, sizeof text);
         assert_int_equal(length, strlen(text));
-        assert_non_null(strstr(text, r->words));
+        if (r->status == RAPT_INVALID) assert_true(says(text, r->sentence));
+        else assert_non_null(strstr(text, call.a.kernel)); /* a problem that makes sense */
         assert_int_equal(rapt_explain(device, &call.a, shorter, sizeof shorter), length);
         assert_true(strlen(shorter) == sizeof shorter - 1 &&
                     !memcmp(shorter, text, sizeof shorter - 1));
@@ -506,50 +560,23 @@ static void the_straight_call_runs(void **state)
     assert_int_equal(rapt_plan_execute(plan, &other.a, workspace, NULL), RAPT_OK);
     assert_memory_equal(call.out, other.out, sizeof call.out);
     other.a.scale = 0.5;
-    assert_int_equal(rapt_plan_execute(plan, &other.a, workspace, NULL), RAPT_INVALID);
-    assert_non_null(strstr(rapt_last_error(), "differs from the plan"));
+    expect(rapt_plan_execute(plan, &other.a, workspace, NULL), RAPT_INVALID,
+           "rapt_plan_execute: an option differs from the plan (only data pointers may change)");
     if (rapt_plan_workspace_size(plan)) {
-        assert_int_equal(rapt_plan_execute(plan, &call.a, NULL, NULL), RAPT_INVALID);
-        assert_non_null(strstr(rapt_last_error(), "workspace"));
-        assert_int_equal(rapt_plan_execute(plan, &call.a, (char *)workspace + 8, NULL),
-                         RAPT_INVALID);
+        expect(rapt_plan_execute(plan, &call.a, NULL, NULL), RAPT_INVALID,
+               "rapt_plan_execute: workspace is * (* bytes, 64-byte aligned)");
+        expect(rapt_plan_execute(plan, &call.a, (char *)workspace + 8, NULL), RAPT_INVALID,
+               "rapt_plan_execute: workspace is * (* bytes, 64-byte aligned)");
     }
     free(workspace);
     rapt_plan_destroy(&plan);
 }
 
-static void null_objects_are_refused(void **state)
-{
-    rapt_plan *plan;
-    (void)state;
-    call_reset(&call);
-    assert_int_equal(rapt_plan_create(NULL, device, &call.a), RAPT_INVALID);
-    assert_int_equal(rapt_plan_create(&plan, NULL, &call.a), RAPT_INVALID);
-    assert_int_equal(rapt_plan_create(&plan, device, NULL), RAPT_INVALID);
-    assert_null(plan);
-    assert_int_equal(rapt_plan_execute(NULL, &call.a, NULL, NULL), RAPT_INVALID);
-    assert_int_equal(rapt_forward(NULL, &call.a, NULL), RAPT_INVALID);
-    assert_int_equal(rapt_forward(device, NULL, NULL), RAPT_INVALID);
-    assert_true(rapt_explain(NULL, &call.a, NULL, 0) > 0);
-    assert_true(rapt_explain(device, NULL, NULL, 100) > 0);
-    assert_int_equal(rapt_plan_workspace_size(NULL), 0);
-    assert_string_equal(rapt_plan_kernel(NULL), "");
-    assert_int_equal(rapt_alloc(NULL, 8, (void **)&plan), RAPT_INVALID);
-    assert_int_equal(rapt_alloc(device, 8, NULL), RAPT_INVALID);
-    assert_int_equal(rapt_copy(device, NULL, &call, 8, NULL), RAPT_INVALID);
-    assert_int_equal(rapt_copy(NULL, &call, &call, 8, NULL), RAPT_INVALID);
-    assert_int_equal(rapt_copy(device, NULL, NULL, 0, NULL), RAPT_OK);
-    assert_int_equal(rapt_synchronize(NULL, NULL), RAPT_INVALID);
-    rapt_free(device, NULL);
-    rapt_free(NULL, NULL);
-}
-
 int main(int argc, char **argv)
 {
-    static struct CMUnitTest tests[REFUSALS + 2] = {cmocka_unit_test(the_straight_call_runs),
-                                                    cmocka_unit_test(null_objects_are_refused)};
+    static struct CMUnitTest tests[REFUSALS + 1] = {cmocka_unit_test(the_straight_call_runs)};
     for (int i = 0; i < REFUSALS; i++)
-        tests[i + 2] =
+        tests[i + 1] =
             (struct CMUnitTest){refusals[i].name, test_refusal, NULL, NULL, (void *)&refusals[i]};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);

@@ -5,7 +5,8 @@
 static rapt_context *context;
 static rapt_device *device;
 
-static float x[4096], y[4096], out[4096], more[4096];
+enum { WIDE = 100000 };
+static float x[4096], y[4096], out[4096], more[4096], wide[4 * WIDE];
 static int32_t indices[64];
 
 /* One call of any piece, bent by a row. */
@@ -95,6 +96,16 @@ BEND(rope_position_f32, p->rope.position = rapt_tensor_bhtd(y, RAPT_F32, 2, 1, 3
 BEND(rope_position_short, p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 2, 1))
 BEND(rope_null, p->rope.x.data = NULL)
 BEND(rope_odd_head, p->rope.x.size[3] = p->rope.out.size[3] = 7)
+BEND(rope_extent, p->rope.x.stride[0] = INT64_MAX)
+BEND(rope_long, p->rope.x = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, 1, 4096);
+     p->rope.out = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 1, 4096))
+BEND(rope_frequencies, p->rope.high_freq_factor = 0.5)
+BEND(rope_betas, p->rope.beta_fast = 0.5)
+BEND(rope_attention, p->rope.attention_factor = -1)
+BEND(rope_table_f16, p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F16, 1, 1, 9, 4))
+BEND(rope_table_short, indices[4] = 9;
+     p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 3, 1);
+     p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4))
 BEND(softmax_shape, p->softmax.out.size[3] = 7)
 BEND(softmax_overlap, p->softmax.out.data = x + 1)
 BEND(softmax_misaligned, p->softmax.x.data = (char *)x + 1)
@@ -104,6 +115,8 @@ BEND(qk_channels, p->qk.k.size[3] = 7)
 BEND(qk_shape, p->qk.out.size[3] = 4)
 BEND(qk_scale, p->qk.scale = 1e308 * 10)
 BEND(qk_dtype, p->qk.k.dtype = RAPT_U8)
+BEND(qk_empty, p->qk.q.size[3] = p->qk.k.size[3] = 0)
+BEND(qk_half, p->qk.q.dtype = RAPT_F16)
 BEND(pv_tokens, p->pv.v.size[2] = 4)
 BEND(pv_overlap, p->pv.out.data = x)
 BEND(causal_mask_align, p->causal_mask.align = 7)
@@ -120,6 +133,26 @@ BEND(append_length_negative, indices[1] = -1;
      p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
 BEND(append_page, indices[1] = 2;
      p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+BEND(append_starts_empty, p->kv_append.q_start = rapt_tensor_bhtd(indices, RAPT_I32, 0, 1, 1, 1))
+BEND(append_starts_falling, indices[1] = 2; indices[2] = 1;
+     p->kv_append.k_new.size[0] = p->kv_append.v_new.size[0] = 1;
+     p->kv_append.q_start = rapt_tensor_bhtd(indices, RAPT_I32, 3, 1, 1, 1))
+BEND(append_page_empty, p->kv_append.k.size[2] = p->kv_append.v.size[2] = 0;
+     p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+BEND(append_pages_overflow,
+     p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1);
+     p->kv_append.page_table.size[2] = INT64_MAX; p->kv_append.page_table.stride[2] = 0)
+BEND(append_mixed, p->kv_append.v_new.dtype = RAPT_F16)
+BEND(append_dtype, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_U8)
+BEND(append_scale_dtype, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
+     p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F16, 2, 2, 9, 1))
+BEND(append_scale_blocks, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
+     p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 3))
+/* Wider than the rows that a conversion holds. */
+BEND(append_wide, p->kv_append.k_new = rapt_tensor_bhtd(wide, RAPT_F32, 1, 1, 1, WIDE);
+     p->kv_append.v_new = rapt_tensor_bhtd(wide + WIDE, RAPT_F32, 1, 1, 1, WIDE);
+     p->kv_append.k = rapt_tensor_bhtd(wide + 2 * WIDE, RAPT_F16, 1, 1, 1, WIDE);
+     p->kv_append.v = rapt_tensor_bhtd(wide + 3 * WIDE, RAPT_F16, 1, 1, 1, WIDE))
 BEND(append_layout, p->kv_append.kv_layout = RAPT_KV_BLOCKED)
 BEND(append_overlap, p->kv_append.v.data = out)
 BEND(append_scales, p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
@@ -129,54 +162,76 @@ static const struct refusal {
     const char *name;
     enum piece piece;
     void (*bend)(struct pieces *p);
-    const char *words;
+    const char *sentence; /* after the function's name; see says() */
 } refusals[] = {
 #define ROW(piece, name, words)                                                                    \
     {                                                                                              \
 #name, piece, name, words                                                                  \
     }
-    ROW(rope, rope_size, "struct_size is 8"),
-    ROW(rope, rope_dtype, "x has dtype i8"),
+    ROW(rope, rope_size, "struct_size is 8 (set it to sizeof of the struct, at least *)"),
+    ROW(rope, rope_dtype, "x has dtype i8 (must be f32, f16 or bf16)"),
     ROW(rope, rope_shape, "out has size 2 on its token axis (must be 3)"),
-    ROW(rope, rope_odd_width, "rotary_channels must be even"),
-    ROW(rope, rope_wide, "rotary_channels must be even and at most"),
-    ROW(rope, rope_overlap, "out overlaps x"),
+    ROW(rope, rope_odd_width, "rotary_channels must be even and at most the head's channels"),
+    ROW(rope, rope_wide, "rotary_channels must be even and at most the head's channels"),
+    ROW(rope, rope_overlap, "out overlaps x (outputs need memory of their own)"),
     ROW(rope, rope_interleaved, "interleaved must be 0 or 1"),
-    ROW(rope, rope_scaling, "scaling is no RAPT_ROPE_"),
+    ROW(rope, rope_scaling, "scaling is no RAPT_ROPE_ value"),
     ROW(rope, rope_factor, "factor must be at least 1"),
-    ROW(rope, rope_context, "original_context must be at least 1"),
-    ROW(rope, rope_theta, "theta must be over 1"),
-    ROW(rope, rope_cos_alone, "cos and sin must both be given"),
-    ROW(rope, rope_position_f32, "position has dtype f32"),
-    ROW(rope, rope_position_short, "position has size 2 on its token axis"),
-    ROW(rope, rope_null, "x has no data"),
-    ROW(rope, rope_odd_head, "rotary_channels must be even"),
-    ROW(softmax, softmax_shape, "out has size 7 on its channel axis"),
-    ROW(softmax, softmax_overlap, "out overlaps x"),
-    ROW(softmax, softmax_misaligned, "x is not aligned"),
-    ROW(softmax, softmax_repeats, "out has stride 0"),
-    ROW(qk, qk_heads, "query heads must be a multiple"),
-    ROW(qk, qk_channels, "k has size 7 on its channel axis"),
-    ROW(qk, qk_shape, "out has size 4 on its channel axis"),
+    ROW(rope, rope_context, "original_context must be at least 1 for YaRN and Llama 3 scaling"),
+    ROW(rope, rope_theta, "theta must be over 1 (0: 10000)"),
+    ROW(rope, rope_cos_alone, "cos and sin must both be given or both be absent"),
+    ROW(rope, rope_position_f32, "position has dtype f32 (must be i32 or i64)"),
+    ROW(rope, rope_position_short, "position has size 2 on its token axis (must be 3)"),
+    ROW(rope, rope_null, "x has no data (its pointer is NULL)"),
+    ROW(rope, rope_odd_head, "rotary_channels must be even and at most the head's channels"),
+    ROW(rope, rope_extent, "the extent of x does not fit in 63 bits (check its strides)"),
+    ROW(rope, rope_long, "rotary_channels is over 2048 (the longest frequency table)"),
+    ROW(rope, rope_frequencies, "high_freq_factor must be above low_freq_factor"),
+    ROW(rope, rope_betas, "beta_fast must be above beta_slow"),
+    ROW(rope, rope_attention, "attention_factor must be 0 or more"),
+    ROW(rope, rope_table_f16, "cos and sin must be f32"),
+    ROW(rope, rope_table_short, "a position is 9 (cos and sin have rows 0 ... 8)"),
+    ROW(softmax, softmax_shape, "out has size 7 on its channel axis (must be 8)"),
+    ROW(softmax, softmax_overlap, "out overlaps x (outputs need memory of their own)"),
+    ROW(softmax, softmax_misaligned, "x is not aligned to its elements (4 bytes)"),
+    ROW(softmax, softmax_repeats, "out has stride 0 (an output cannot repeat)"),
+    ROW(qk, qk_heads, "query heads must be a multiple of KV heads"),
+    ROW(qk, qk_channels, "k has size 7 on its channel axis (must be 8)"),
+    ROW(qk, qk_shape, "out has size 4 on its channel axis (must be 5)"),
     ROW(qk, qk_scale, "scale must be finite"),
-    ROW(qk, qk_dtype, "k has dtype u8"),
-    ROW(pv, pv_tokens, "v has size 4 on its token axis"),
-    ROW(pv, pv_overlap, "out overlaps weights"),
-    ROW(causal_mask, causal_mask_align, "align is no"),
-    ROW(causal_mask, causal_mask_null, "x has no data"),
-    ROW(kv_replicate, replicate_heads, "query heads must be a multiple"),
-    ROW(kv_replicate, replicate_dtype, "must have one dtype"),
-    ROW(kv_replicate, replicate_overlap, "k_out overlaps v_out"),
-    ROW(kv_append, append_heads, "k has size 1 on its head axis"),
-    ROW(kv_append, append_channels, "v has size 4 on its channel axis"),
-    ROW(kv_append, append_full, "the cache has room for 2"),
-    ROW(kv_append, append_length, "holds 7 tokens"),
-    ROW(kv_append, append_length_negative, "-1"),
-    ROW(kv_append, append_page, "2"),
-    ROW(kv_append, append_layout, "(blocked: multiples of 32)"),
-    ROW(kv_append, append_overlap, "k overlaps v"),
-    ROW(kv_append, append_scales, "k_scale and v_scale belong to i8"),
-    ROW(kv_append, append_rope_width, "rotary_channels must be even"),
+    ROW(qk, qk_dtype, "k has dtype u8 (must be f32, f16 or bf16)"),
+    ROW(qk, qk_empty, "q has no channels (at least 1)"),
+    ROW(qk, qk_half, "k must have q's dtype, or q be f32"),
+    ROW(pv, pv_tokens, "v has size 4 on its token axis (must be 5)"),
+    ROW(pv, pv_overlap, "out overlaps weights (outputs need memory of their own)"),
+    ROW(causal_mask, causal_mask_align, "align is no RAPT_BOTTOM_RIGHT or RAPT_TOP_LEFT"),
+    ROW(causal_mask, causal_mask_null, "x has no data (its pointer is NULL)"),
+    ROW(kv_replicate, replicate_heads, "query heads must be a multiple of KV heads"),
+    ROW(kv_replicate, replicate_dtype, "k, v, k_out and v_out must have one dtype"),
+    ROW(kv_replicate, replicate_overlap, "k_out overlaps v_out (outputs need memory of their own)"),
+    ROW(kv_append, append_heads, "k has size 1 on its head axis (must be 2)"),
+    ROW(kv_append, append_channels, "v has size 4 on its channel axis (must be 8)"),
+    ROW(kv_append, append_full, "sequence 0 holds 0 tokens and gets 3 (the cache has room for 2)"),
+    ROW(kv_append, append_length,
+        "sequence 0 holds 7 tokens and gets 3 (the cache has room for 9)"),
+    ROW(kv_append, append_length_negative,
+        "sequence 1 holds -1 tokens and gets 3 (the cache has room for 9)"),
+    ROW(kv_append, append_page, "page_table[1, 0] is 2 (0 ... 1)"),
+    ROW(kv_append, append_starts_empty, "q_start is empty (batch + 1 entries)"),
+    ROW(kv_append, append_starts_falling, "q_start[1] is 2 and q_start[2] is 1 (rising, 0 ... 3)"),
+    ROW(kv_append, append_page_empty, "a page of k has no tokens (at least 1)"),
+    ROW(kv_append, append_pages_overflow, "pages times tokens of a page overflow (63 bits)"),
+    ROW(kv_append, append_mixed, "k and v must agree in dtype"),
+    ROW(kv_append, append_dtype, "the cache must be f32, f16, bf16 or i8"),
+    ROW(kv_append, append_scale_dtype, "k_scale and v_scale must be f32"),
+    ROW(kv_append, append_scale_blocks, "scale blocks must divide the channels"),
+    ROW(kv_append, append_wide,
+        "100000 channels are to be rotated, converted or blocked (at most *)"),
+    ROW(kv_append, append_layout, "k has 9 tokens and 8 channels (blocked: multiples of 32)"),
+    ROW(kv_append, append_overlap, "k overlaps v (outputs need memory of their own)"),
+    ROW(kv_append, append_scales, "k_scale and v_scale belong to i8 caches"),
+    ROW(kv_append, append_rope_width,
+        "rotary_channels must be even and at most the head's channels"),
 };
 enum { REFUSALS = sizeof refusals / sizeof *refusals };
 
@@ -192,11 +247,13 @@ static void test_refusal(void **state)
     r->bend(&p);
     rapt_status status = run(r->piece, &p, device);
     const char *sentence = rapt_last_error();
-    if (status != RAPT_INVALID) fail_msg("%s: %s: %s", r->name, rapt_status_text(status), sentence);
+    /* What the CPU alone cannot do is a matter of its buffers, not of the call. */
+    if (status != (r->bend == append_wide ? RAPT_UNSUPPORTED : RAPT_INVALID))
+        fail_msg("%s: %s: %s", r->name, rapt_status_text(status), sentence);
     if (strncmp(sentence, functions[r->piece], strlen(functions[r->piece])))
         fail_msg("%s does not name the function: %s", r->name, sentence);
-    if (!strstr(sentence, r->words))
-        fail_msg("%s: \"%s\" is not in: %s", r->name, r->words, sentence);
+    if (!says(sentence, r->sentence))
+        fail_msg("%s: \"%s\" is not: %s", r->name, r->sentence, sentence);
     for (size_t i = 0; i < sizeof out; i++)
         if (((unsigned char *)out)[i] != 0xff || ((unsigned char *)more)[i] != 0xff)
             fail_msg("%s: an output was written", r->name);
@@ -209,8 +266,7 @@ static void the_straight_calls_run(void **state)
     for (int piece = rope; piece <= kv_append; piece++) {
         straighten(&p);
         if (run((enum piece)piece, &p, device)) fail_msg("%s", rapt_last_error());
-        assert_int_equal(run((enum piece)piece, &p, NULL), RAPT_INVALID);
-        assert_non_null(strstr(rapt_last_error(), "device is NULL"));
+        expect(run((enum piece)piece, &p, NULL), RAPT_INVALID, "device is NULL");
     }
 }
 

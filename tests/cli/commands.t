@@ -235,7 +235,10 @@ result = rapt("bench", *quick, "--json", "-", stdin=LINE + "\n")
 tap.equal(len(result.out.splitlines()), 1, "bench: lines of the standard input", result.error)
 result = rapt("bench", *quick, LINE)
 tap.ok(
-    result.code == 0 and all(w in result.out for w in (LINE, "GFLOP/s", "GB/s", "%", "registers")),
+    result.code == 0
+    and all(w in result.out for w in (LINE, "GFLOP/s", "GB/s", "%"))
+    # Which ceiling is the nearer one depends on the build: instrumented code is short of bandwidth.
+    and any(w in result.out for w in ("in registers", ": reads of")),
     "bench for people",
     result.out,
 )

@@ -1,0 +1,109 @@
+/* refusals_objects.c: what calls say of absent objects, of structs to fill and of levels that refuse. */
+#include "api.h"
+
+static rapt_context *context;
+static rapt_device *device;
+static struct call call;
+
+static void null_objects_are_refused(void **state)
+{
+    rapt_plan *plan;
+    rapt_device_info info = {.struct_size = sizeof info};
+    (void)state;
+    call_reset(&call);
+    expect(rapt_plan_create(NULL, device, &call.a), RAPT_INVALID,
+           "rapt_plan_create: out is NULL (pass the address of a plan pointer)");
+    expect(rapt_plan_create(&plan, NULL, &call.a), RAPT_INVALID,
+           "rapt_plan_create: device is NULL");
+    expect(rapt_plan_create(&plan, device, NULL), RAPT_INVALID,
+           "rapt_plan_create: the struct is NULL (pass its address)");
+    assert_null(plan);
+    expect(rapt_plan_execute(NULL, &call.a, NULL, NULL), RAPT_INVALID,
+           "rapt_plan_execute: plan is NULL");
+    expect(rapt_forward(NULL, &call.a, NULL), RAPT_INVALID, "rapt_forward: device is NULL");
+    expect(rapt_forward(device, NULL, NULL), RAPT_INVALID,
+           "rapt_forward: the struct is NULL (pass its address)");
+    expect(rapt_explain(NULL, &call.a, NULL, 0) > 0, 1, "rapt_explain: device is NULL");
+    expect(rapt_explain(device, NULL, NULL, 100) > 0, 1,
+           "rapt_explain: the struct is NULL (pass its address)");
+    assert_int_equal(rapt_plan_workspace_size(NULL), 0);
+    assert_string_equal(rapt_plan_kernel(NULL), "");
+    expect(rapt_alloc(NULL, 8, (void **)&plan), RAPT_INVALID, "rapt_alloc: device is NULL");
+    expect(rapt_alloc(device, 8, NULL), RAPT_INVALID, "rapt_alloc: out is NULL");
+    expect(rapt_copy(device, NULL, &call, 8, NULL), RAPT_INVALID, "rapt_copy: to is NULL");
+    expect(rapt_copy(device, &call, NULL, 8, NULL), RAPT_INVALID, "rapt_copy: from is NULL");
+    expect(rapt_copy(NULL, &call, &call, 8, NULL), RAPT_INVALID, "rapt_copy: device is NULL");
+    assert_int_equal(rapt_copy(device, NULL, NULL, 0, NULL), RAPT_OK);
+    expect(rapt_synchronize(NULL, NULL), RAPT_INVALID, "rapt_synchronize: device is NULL");
+    expect(rapt_device_describe(NULL, &info), RAPT_INVALID, "rapt_device_describe: device is NULL");
+    rapt_free(device, NULL);
+    rapt_free(NULL, NULL);
+}
+
+/* A level that does not take the call says why, where the CPU has the level. */
+static void levels_say_what_they_need(void **state)
+{
+    static const struct {
+        const char *kernel;
+        rapt_dtype q, k;
+        int64_t blocks, stride;
+        const char *reason;
+    } rows[] = {
+        {"cpu_avx512_bf16", RAPT_F32, RAPT_F32, 0, 1, "q is f32 (needs bf16)"},
+        {"cpu_avx512_vnni", RAPT_F32, RAPT_I8, 1, 1, "q is f32 (needs f16 or bf16)"},
+        {"cpu_avx512_vnni", RAPT_F16, RAPT_F16, 0, 1, "k is f16, v is f16 (needs i8)"},
+        {"cpu_avx512_vnni", RAPT_F16, RAPT_I8, 1, 2,
+         "the channels of a key do not lie side by side"},
+        {"cpu_avx512_vnni", RAPT_F16, RAPT_I8, 2, 1,
+         "a scale has fewer than 32 channels, or not a multiple of 32"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char sentence[256], absent[256];
+        rapt_plan *plan;
+        call_reset(&call);
+        call.a.kernel = rows[i].kernel;
+        call.a.q.dtype = call.a.out.dtype = rows[i].q;
+        call.a.k.dtype = call.a.v.dtype = rows[i].k;
+        if (rows[i].blocks)
+            call.a.k_scale = call.a.v_scale =
+                rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, rows[i].blocks);
+        call.a.k.stride[3] *= rows[i].stride;
+        snprintf(sentence, sizeof sentence, "no kernel of cpu:0 serves this (%s: %s)",
+                 rows[i].kernel, rows[i].reason);
+        snprintf(absent, sizeof absent,
+                 "no kernel of cpu:0 serves this (%s: this device has no kernel of that name)",
+                 rows[i].kernel);
+        assert_int_equal(rapt_plan_create(&plan, device, &call.a), RAPT_UNSUPPORTED);
+        if (!says(rapt_last_error(), absent)) expect(RAPT_OK, RAPT_OK, sentence);
+    }
+}
+
+/* The structs that the library fills. */
+static void information_is_refused(void **state)
+{
+    rapt_device_info info = {.struct_size = 8};
+    rapt_kernel_info kernel = {.struct_size = sizeof kernel};
+    (void)state;
+    expect(rapt_device_describe(device, NULL), RAPT_INVALID,
+           "rapt_device_describe: info is NULL (pass the address of a struct)");
+    expect(rapt_device_describe(device, &info), RAPT_INVALID,
+           "rapt_device_describe: struct_size is 8 (set it to sizeof of the struct, at least *)");
+    expect(rapt_kernel_at(context, -1, &kernel), RAPT_INVALID,
+           "rapt_kernel_at: there is no kernel -1 (0 ... *)");
+    expect(rapt_kernel_at(context, 1 << 20, &kernel), RAPT_INVALID,
+           "rapt_kernel_at: there is no kernel 1048576 (0 ... *)");
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(null_objects_are_refused),
+                                       cmocka_unit_test(information_is_refused),
+                                       cmocka_unit_test(levels_say_what_they_need)};
+    open_cpu(&context, 2);
+    device = rapt_device_at(context, 0);
+    int failed = run_group("refusals of objects", tests, sizeof tests / sizeof *tests, NULL, NULL,
+                           argc, argv);
+    rapt_close(&context);
+    return failed;
+}
