@@ -4,6 +4,11 @@
 WRAPPED := malloc calloc realloc aligned_alloc posix_memalign pthread_create free
 $(B)/tests/api/allocations: override LDFLAGS += $(WRAPPED:%=-Wl,--wrap=%)
 
+# Programs that note the error sentences they meet, for tests/api/sentences.t.
+SENTENCE_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/api/*.c)) $(FAKE_TESTS)
+$(SENTENCE_TESTS): $(B)/tests/record/sentences.o
+$(SENTENCE_TESTS): WRAP += -Wl,--wrap=fail
+
 # Fuzz targets: tests/fuzz/NAME.c has LLVMFuzzerTestOneInput. `make check` replays the stored corpus and seeded mutations of it
 # with any compiler; `make fuzz` searches with clang's libFuzzer for FUZZ_SECONDS each; what it finds stays in $(B)/fuzz.
 FUZZ_TARGETS := params $(if $(shell command -v $(or $(PKG_CONFIG),pkg-config) > /dev/null && $(or $(PKG_CONFIG),pkg-config) --exists jansson && echo yes),safetensors)

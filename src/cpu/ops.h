@@ -85,9 +85,8 @@ struct rotation {
     const struct row_kernels *rows;
 };
 
-/* channels: of the rows to rotate. UNSUPPORTED past ROPE_PAIRS_MAX pairs. */
-rapt_status rotation_prepare(struct rotation *r, const rapt_device *device,
-                             const rapt_rope_args *args, int64_t channels, const char *function);
+/* args: checked, with its rotary_channels filled in. */
+void rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_rope_args *args);
 /* INVALID when the caller's table has no row for position. */
 rapt_status rotation_check(const struct rotation *r, int64_t position, const char *function);
 /* cos and sin [pairs] of one position. */

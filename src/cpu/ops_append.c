@@ -101,26 +101,6 @@ static rapt_status check_sequence(const struct append_job *job, int64_t b)
     return status;
 }
 
-/* A stored scale must have a place of its own per token and head. */
-static rapt_status check_scale(const rapt_tensor *scale, const rapt_tensor *cache, const char *name)
-{
-    if (cache->dtype != RAPT_I8) return RAPT_OK;
-    if (!scale->dtype)
-        return fail(RAPT_INVALID, "rapt_kv_append: %s is absent (an i8 cache needs it)", name);
-    if (scale->size[3] < 1 || cache->size[3] % scale->size[3])
-        return fail(
-            RAPT_INVALID,
-            "rapt_kv_append: %s has %lld blocks for %lld channels (blocks must divide channels)",
-            name, (long long)scale->size[3], (long long)cache->size[3]);
-    for (int axis = 0; axis < 4; axis++)
-        if (scale->size[axis] > 1 && scale->stride[axis] == 0)
-            return fail(
-                RAPT_UNSUPPORTED,
-                "rapt_kv_append: %s repeats on axis %d (each token and head gets its own scale)",
-                name, axis);
-    return RAPT_OK;
-}
-
 static rapt_status check_rows(const rapt_tensor *from, const rapt_tensor *cache, int rotated,
                               int64_t layout)
 {
@@ -353,16 +333,12 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     job.block_tokens = BLOCK_TOKENS;
     rapt_status status;
     if (args->rope) {
-        if ((status = rotation_prepare(&rotation, device, args->rope, args->k_new.size[3],
-                                       "rapt_kv_append")))
-            return status;
+        rotation_prepare(&rotation, device, args->rope);
         job.rotation = &rotation;
         while (job.block_tokens > 1 && job.block_tokens * rotation.pairs > TABLE_FLOATS)
             job.block_tokens /= 2;
     }
-    if ((status = check_scale(&args->k_scale, &args->k, "k_scale")) ||
-        (status = check_scale(&args->v_scale, &args->v, "v_scale")) ||
-        (status = check_rows(&args->k_new, &args->k, job.rotation != NULL, args->kv_layout)) ||
+    if ((status = check_rows(&args->k_new, &args->k, job.rotation != NULL, args->kv_layout)) ||
         (status = check_rows(&args->v_new, &args->v, 0, args->kv_layout)))
         return status;
     for (int64_t b = 0; b < job.batch; b++)

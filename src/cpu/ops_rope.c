@@ -8,26 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-rapt_status rotation_prepare(struct rotation *r, const rapt_device *device,
-                             const rapt_rope_args *args, int64_t channels, const char *function)
+void rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_rope_args *args)
 {
-    int64_t rotary = args->rotary_channels ? args->rotary_channels : channels;
-    if (rotary < 0 || rotary > channels || rotary % 2)
-        return fail(RAPT_INVALID,
-                    "%s: rotary_channels is %lld for %lld channels (even, at most the channels)",
-                    function, (long long)rotary, (long long)channels);
-    if (rotary / 2 > ROPE_PAIRS_MAX)
-        return fail(RAPT_UNSUPPORTED, "%s: %lld channels are to be rotated (at most %d)", function,
-                    (long long)rotary, 2 * ROPE_PAIRS_MAX);
     r->args = args;
-    r->pairs = rotary / 2;
+    r->pairs = args->rotary_channels / 2;
     r->rows = ops_rows(device);
     r->magnitude = 1;
     r->largest = 0;
-    if (!args->cos.dtype) rope_frequencies(args, rotary, r->inverse, &r->magnitude);
-    for (int64_t i = 0; i < r->pairs && !args->cos.dtype; i++)
-        r->largest = fmax(r->largest, fabs(r->inverse[i]));
-    return RAPT_OK;
+    if (args->cos.dtype) return;
+    rope_frequencies(args, args->rotary_channels, r->inverse, &r->magnitude);
+    for (int64_t i = 0; i < r->pairs; i++) r->largest = fmax(r->largest, fabs(r->inverse[i]));
 }
 
 rapt_status rotation_check(const struct rotation *r, int64_t position, const char *function)
@@ -174,8 +164,8 @@ rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
     (void)stream;
     const rapt_tensor *x = &args->x;
     struct rotation rotation;
-    rapt_status status = rotation_prepare(&rotation, device, args, x->size[3], "rapt_rope");
-    if (status) return status;
+    rapt_status status;
+    rotation_prepare(&rotation, device, args);
     if (args->cos.dtype)
         for (int64_t b = 0; b < x->size[0]; b++)
             for (int64_t t = 0; t < x->size[2]; t++)

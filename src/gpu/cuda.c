@@ -229,12 +229,12 @@ static rapt_status cuda_function(struct gpu_device *device, void *module, const 
 static rapt_status cuda_launch(struct gpu_device *device, const struct driver_launch *l,
                                rapt_stream stream)
 {
-    if (!l->early || !api_of(device)->launch_with)
+    if (!l->early)
         return CALL(device, launch, cuLaunchKernel, l->function, l->grid[0], l->grid[1], l->grid[2],
                     l->threads, 1, 1, l->shared, stream, l->parameters, NULL);
     struct launch_attribute early = {.id = LAUNCH_PROGRAMMATIC, .value.flag = 1};
-    struct launch_config config = {{l->grid[0], l->grid[1], l->grid[2]}, {l->threads, 1, 1},
-                                   l->shared, stream, &early, 1};
+    struct launch_config config = {
+        {l->grid[0], l->grid[1], l->grid[2]}, {l->threads, 1, 1}, l->shared, stream, &early, 1};
     return CALL(device, launch_with, cuLaunchKernelEx, &config, l->function, l->parameters, NULL);
 }
 
@@ -247,10 +247,6 @@ static rapt_status cuda_encode(struct gpu_device *device, const struct driver_ma
                                const void *data, struct tensor_map *out)
 {
     static const uint32_t every[5] = {1, 1, 1, 1, 1};
-    if (!api_of(device)->encode)
-        return fail(RAPT_UNSUPPORTED,
-                    "cuTensorMapEncodeTiled: the driver of %s lacks it (CUDA 12 has it)",
-                    device->label);
     return CALL(device, encode, cuTensorMapEncodeTiled, out,
                 map->dtype == DTYPE_f16 ? MAP_FLOAT16 : MAP_BFLOAT16, map->rank, (void *)data,
                 map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_256B,

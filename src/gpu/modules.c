@@ -142,7 +142,8 @@ static void *read_file(const char *path, const char *variable, rapt_status *stat
             *status =
                 fail(RAPT_NO_MEMORY, "%s: no memory for %s (%ld bytes)", variable, path, size);
         } else if (fread(bytes, 1, (size_t)size, file) != (size_t)size) {
-            *status = fail(RAPT_SYSTEM, "%s: cannot read %s (%s)", variable, path, strerror(errno));
+            *status = fail(RAPT_SYSTEM, "%s: cannot read %s (%s)", variable, path,
+                           ferror(file) ? strerror(errno) : "it ends before its size");
             free(bytes);
             bytes = NULL;
         } else if (is_cut_short(bytes, (size_t)size)) {

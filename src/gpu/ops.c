@@ -140,21 +140,11 @@ rapt_status gpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
     return run_scores(device, "rapt_softmax", OP_softmax, &a, stream);
 }
 
-/* Whether the qk kernel takes q and k of different dtypes. */
-static int takes_mixed(const rapt_device *rapt)
-{
-    const struct row *row = ((const struct gpu_device *)rapt->state)->op_row[OP_qk];
-    return !row || (row->can & CAN_MIXED);
-}
-
 rapt_status gpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream stream)
 {
     rapt_status status = check_size("rapt_qk", "q", &args->q);
     if (!status) status = check_size("rapt_qk", "k", &args->k);
     if (status) return status;
-    if (args->q.dtype != args->k.dtype && !takes_mixed(device))
-        return fail(RAPT_UNSUPPORTED,
-                    "rapt_qk: q and k differ in dtype (the qk kernel of a GPU takes one)");
     struct attention_args a = plain_args(device, args->out.size, args->k.size[1]);
     a.q = view_of(&args->q);
     a.k = view_of(&args->k);

@@ -22,6 +22,7 @@ enum {
     MULTIPROCESSORS = 16,
     MAJOR = 75,
     MINOR = 76,
+    SERIALISATION = 6,
     INVALID = 1,
     INVALID_CONTEXT = 201,
     DEPTH = 8
@@ -164,16 +165,46 @@ int cuFuncSetAttribute(void *function, int attribute, int value)
     return 0;
 }
 
+static int launch(struct fake_function *f, const unsigned grid[3], const unsigned block[3],
+                  unsigned shared, void *stream, void **parameters, void **extra)
+{
+    if (extra) fake_misuse("cuLaunchKernel: both kinds of parameters");
+    if (shared > 48 << 10 && f->shared < (int)shared)
+        fake_misuse("%s: %u bytes of shared memory without the attribute", f->name, shared);
+    return fake_launch(current_device("cuLaunchKernel"), f, grid, block, shared, stream,
+                       parameters);
+}
+
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, void *stream, void **parameters, void **extra)
 {
     ENTER("cuLaunchKernel");
-    const struct fake_function *f = function;
-    if (extra) fake_misuse("cuLaunchKernel: both kinds of parameters");
-    if (shared > 48 << 10 && f->shared < (int)shared)
-        fake_misuse("%s: %u bytes of shared memory without the attribute", f->name, shared);
-    return fake_launch(current_device("cuLaunchKernel"), function, (unsigned[3]){gx, gy, gz},
-                       (unsigned[3]){bx, by, bz}, shared, stream, parameters);
+    return launch(function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz}, shared, stream,
+                  parameters, extra);
+}
+
+/* CUlaunchConfig and CUlaunchAttribute of the CUDA Driver API reference; the one attribute known
+ * here is programmatic stream serialisation. */
+struct config {
+    unsigned grid[3], block[3], shared;
+    void *stream;
+    const struct {
+        int id, padding;
+        union {
+            int on;
+            char bytes[64];
+        } value;
+    } * attributes;
+    unsigned count;
+};
+
+int cuLaunchKernelEx(const void *config, void *function, void **parameters, void **extra)
+{
+    ENTER("cuLaunchKernelEx");
+    const struct config *c = config;
+    if (c->count != 1 || c->attributes->id != SERIALISATION || c->attributes->value.on != 1)
+        fake_misuse("cuLaunchKernelEx: an attribute that is not known");
+    return launch(function, c->grid, c->block, c->shared, c->stream, parameters, extra);
 }
 
 int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
@@ -242,7 +273,6 @@ int cuGetErrorString(int error, const char **text)
     return 0;
 }
 
-#ifndef WITHOUT_TENSOR_MAPS
 int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const uint64_t *size,
                            const uint64_t *stride, const uint32_t *box, const uint32_t *step,
                            int interleave, int swizzle, int promotion, int fill)
@@ -260,4 +290,3 @@ int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const
     memset(map, 0x5a, sizeof(struct tensor_map));
     return 0;
 }
-#endif

@@ -1,0 +1,159 @@
+/* test_refusals.c: what a GPU backend refuses that the CPU would take, and files it cannot use, each with its sentence. */
+#include "session.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static _Alignas(256) char memory[5 << 18];
+
+static void expect(const struct stand_in *v, rapt_status status, rapt_status wanted,
+                   const char *words)
+{
+    if (status != wanted || !strstr(rapt_last_error(), words))
+        fail_msg("%s: %s: %s", v->name, rapt_status_text(status), rapt_last_error());
+}
+
+/* An address that nobody reads: n times 2^60. */
+static char *far(int n)
+{
+    return (char *)((uintptr_t)n << 60);
+}
+
+/* More blocks, or elements of scores, than 31 or 63 bits count. */
+static void too_many_blocks(void **state)
+{
+    const struct stand_in *v = *state;
+    session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    int64_t b = 1 << 20, h = 1 << 10, sq = 1 << 24, skv = 1 << 28;
+    rapt_attention a = {.struct_size = sizeof a, .kernel = "composed"};
+    a.q = rapt_tensor_bthd(far(1), RAPT_F16, b, h, sq, 1);
+    a.k = rapt_tensor_bthd(far(2), RAPT_F16, 1, 1, skv, 1);
+    a.k.size[0] = b, a.k.stride[0] = 0;
+    a.v = a.k;
+    a.out = rapt_tensor_bthd(far(4), RAPT_F16, b, h, sq, 1);
+    rapt_plan *plan = NULL;
+    expect(v, rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY, "do not fit in 63 bits");
+    a.k.size[2] = a.v.size[2] = 1;
+    expect(v, rapt_plan_create(&plan, device, &a), RAPT_UNSUPPORTED,
+           "softmax would need more blocks than a launch may have (split the batch)");
+    rapt_tensor rows = rapt_tensor_bhtd(far(1), RAPT_F16, 1 << 28, 1 << 28, 1, 1), out = rows;
+    out.data = far(4);
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = rows, .out = out};
+    expect(v, rapt_softmax(device, &softmax, NULL), RAPT_UNSUPPORTED,
+           "rapt_softmax: more blocks than a launch may have (split the call)");
+    softmax.x = rapt_tensor_bhtd(far(1), RAPT_F16, 1, 1, 1 << 29, 1);
+    softmax.out = rapt_tensor_bhtd(far(4), RAPT_F16, 1, 1, 1 << 29, 1);
+    expect(v, rapt_softmax(device, &softmax, NULL), RAPT_UNSUPPORTED,
+           "x has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void options_of_pieces(void **state)
+{
+    const struct stand_in *v = *state;
+    session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_kv_append_args append = {.struct_size = sizeof append,
+                                  .k_new = rapt_tensor_bthd(memory, RAPT_F16, 2, 2, 3, 32),
+                                  .v_new = rapt_tensor_bthd(memory, RAPT_F16, 2, 2, 3, 32),
+                                  .k = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F16, 2, 2, 32, 32),
+                                  .v = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F16, 2, 2, 32, 32),
+                                  .kv_layout = RAPT_KV_BLOCKED};
+    expect(v, rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
+           "kv_layout is blocked (a GPU's caches are strided)");
+    rapt_rope_args rope = {.struct_size = sizeof rope,
+                           .x = rapt_tensor_bthd(memory, RAPT_F16, 1, 1, 1, 640),
+                           .out = rapt_tensor_bthd(memory + (1 << 18), RAPT_F16, 1, 1, 1, 640)};
+    expect(v, rapt_rope(device, &rope, NULL), RAPT_UNSUPPORTED,
+           "640 rotary channels (a GPU kernel takes at most 576; give cos and sin)");
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* A file of the system whose size promises more than can be read, and the head of an object whose
+ * tables are missing. */
+static void files_that_end_early(void **state)
+{
+    const struct stand_in *v = *state;
+    static const char promising[] = "/sys/devices/system/cpu/online";
+    char variable[64];
+    unsigned char head[64] = {127, 'E', 'L', 'F', [41] = 16, [58] = 64, [60] = 9};
+    rapt_attention a = session_problem(memory);
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
+    snprintf(variable, sizeof variable, "SOFTMAX_%s", v->suffix);
+    if (!access(promising, R_OK)) {
+        session_begin(v);
+        setenv(variable, promising, 1);
+        rapt_context *context = session_open(v);
+        expect(v, rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_SYSTEM,
+               "cannot read /sys/devices/system/cpu/online (it ends before its size)");
+        rapt_close(&context);
+        session_end(v);
+    } else {
+        print_message("# %s is not here\n", promising);
+    }
+    session_begin(v);
+    FILE *file = fopen(getenv(variable), "wb"); /* the session removes it */
+    assert_non_null(file);
+    assert_int_equal(fwrite(head, 1, sizeof head, file), sizeof head);
+    assert_int_equal(fclose(file), 0);
+    rapt_context *context = session_open(v);
+    expect(v, rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_INVALID,
+           "is cut short: its section table lies beyond its end");
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* Named kernels that move 16 bytes at a time refuse addresses that do not allow it. */
+static void named_kernels_and_addresses(void **state)
+{
+    const struct stand_in *v = *state;
+    session_begin(v);
+#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
+#include "gpu/overrides.def"
+#undef OVERRIDE
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = session_problem(memory);
+    rapt_kernel_info info = {.struct_size = sizeof info};
+    int refused = 0, kernels = 0;
+    for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++) {
+        if (!info.present || !info.bytes || strcmp(info.op, "forward") ||
+            strcmp(info.backend, v->name))
+            continue;
+        a = session_problem(memory);
+        a.kernel = info.name;
+        rapt_plan *plan = NULL;
+        if (rapt_plan_create(&plan, device, &a)) continue;
+        void *workspace = NULL;
+        assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
+        a.k.data = memory + (1 << 18) + 2;
+        rapt_status status = rapt_plan_execute(plan, &a, workspace, NULL);
+        if (status) expect(v, status, RAPT_UNSUPPORTED, "is not 16-byte aligned");
+        kernels++;
+        refused += status != RAPT_OK;
+        rapt_free(device, workspace);
+        rapt_plan_destroy(&plan);
+    }
+    print_message("# %s: %d of %d kernels ask for 16-byte addresses\n", v->name, refused, kernels);
+    rapt_close(&context);
+    session_end(v);
+}
+
+#define BOTH(test)                                                                                 \
+    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
+    {                                                                                              \
+        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {BOTH(too_many_blocks), BOTH(options_of_pieces),
+                                       BOTH(files_that_end_early),
+                                       BOTH(named_kernels_and_addresses)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
