@@ -27,13 +27,24 @@ __attribute__((visibility("default"))) void fake_reset(void)
 {
     pthread_mutex_lock(&lock);
     state.version = state.devices = state.max_shared = state.fail_at = state.fail_code =
-        state.calls = state.launch_count = 0;
+        state.capturing = state.calls = state.launch_count = 0;
     memset(state.arch, 0, sizeof state.arch);
     memset(state.failed, 0, sizeof state.failed);
     memset(state.misuse, 0, sizeof state.misuse);
     memset(state.call, 0, sizeof state.call);
     state.devices = 1;
     pthread_mutex_unlock(&lock);
+}
+
+/* In a capture of the strictest mode, as both drivers document. */
+static int forbidden(const char *name)
+{
+    static const char *const names[] = {
+        "cuMemAlloc", "cuMemFree", "cuModuleLoadData", "cuModuleUnload", "cuStreamSynchronize",
+        "hipMalloc",  "hipFree",   "hipModuleLoadData", "hipModuleUnload", "hipStreamSynchronize"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i])) return 1;
+    return 0;
 }
 
 int fake_call(const char *name)
@@ -51,6 +62,8 @@ int fake_call(const char *name)
     if (state.fail_at && state.calls == state.fail_at) {
         code = state.fail_code;
         snprintf(state.failed, sizeof state.failed, "%s", name);
+    } else if (state.capturing && forbidden(name)) {
+        code = FAKE_CAPTURING;
     }
     pthread_mutex_unlock(&lock);
     return code;

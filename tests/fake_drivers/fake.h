@@ -16,6 +16,7 @@ enum {
     FAKE_NO_DEVICE = 100,
     FAKE_NO_BINARY = 209,
     FAKE_NOT_FOUND = 500,
+    FAKE_CAPTURING = 900,
     FAKE_LAUNCH_FAILED = 719
 };
 
@@ -39,6 +40,7 @@ struct fake {
     int max_shared;
     int fail_at,
         fail_code; /* the call of this number from now on, from 1, fails with this code; 0: none */
+    int capturing; /* what a stream capture forbids fails: memory, modules, waiting */
 
     /* Kept by the fake. */
     int calls;                                  /* since fake_reset */

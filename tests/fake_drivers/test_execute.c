@@ -271,6 +271,53 @@ static void execute_is_lean(void **state)
     session_end(v);
 }
 
+static void assert_refused(const struct stand_in *v, rapt_status status, const char *call)
+{
+    char device[16];
+    snprintf(device, sizeof device, "%s:0", v->name);
+    assert_int_equal(status, RAPT_DRIVER);
+    if (!strstr(rapt_last_error(), call) || !strstr(rapt_last_error(), device))
+        print_error("%s\n", rapt_last_error());
+    assert_non_null(strstr(rapt_last_error(), call));
+    assert_non_null(strstr(rapt_last_error(), device));
+}
+
+/* While a stream is captured: what was planned executes; what would have to load a kernel, take
+ * memory or wait is refused with the driver's call and the device, and works afterwards. */
+static void captures(void **state)
+{
+    const struct stand_in *v = *state;
+    int cuda = !strcmp(v->name, "cuda");
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = session_problem(memory);
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
+    void *block = NULL;
+    a.kernel = "flash";
+    rapt_plan *plan = plan_of(device, &a), *other = NULL;
+    fake->capturing = 1;
+    assert_int_equal(rapt_plan_execute(plan, &a, NULL, NULL), RAPT_OK);
+    assert_refused(v, rapt_softmax(device, &softmax, NULL),
+                   cuda ? "cuModuleLoadData" : "hipModuleLoadData");
+    a.kernel = "composed";
+    assert_refused(v, rapt_plan_create(&other, device, &a),
+                   cuda ? "cuModuleLoadData" : "hipModuleLoadData");
+    assert_null(other);
+    assert_refused(v, rapt_alloc(device, 64, &block), cuda ? "cuMemAlloc" : "hipMalloc");
+    assert_null(block);
+    assert_refused(v, rapt_synchronize(device, NULL),
+                   cuda ? "cuStreamSynchronize" : "hipStreamSynchronize");
+    fake->capturing = 0;
+    assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_OK);
+    fake->capturing = 1; /* its kernel is there now */
+    assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_OK);
+    fake->capturing = 0;
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+    session_end(v);
+}
+
 static double now(void)
 {
     struct timespec t;
@@ -452,7 +499,8 @@ int main(void)
         BOTH(composed_order),      BOTH(nothing_to_do),
         BOTH(replaced_rows_first), BOTH(every_kernel),
         BOTH(unaligned_addresses), BOTH(execute_is_lean),
-        BOTH(execute_is_quick),    BOTH(pieces),
+        BOTH(captures),            BOTH(execute_is_quick),
+        BOTH(pieces),
         BOTH(rotary_limits),       BOTH(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
