@@ -2,7 +2,7 @@
  * m16n8k16, K and V through cp.async. One block per (query tile, head, sequence). While a tile of K
  * is multiplied, V is on its way; while P V runs, the next K is (the schedule of FlashAttention-2,
  * Dao 2023). */
-#include "nvidia/mma_forward.h"
+#include "nvidia/mma_store.h"
 
 #ifndef BLOCKS
 #define BLOCKS 2 /* of a multiprocessor */
@@ -20,29 +20,33 @@ DEVICE int last_tile(const struct work *w)
 DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc,
                       int careful)
 {
-    int paged = FEATURES && a->page_table.data;
+    int bursts = careful || (FEATURES && a->page_table.data);
 #pragma unroll 1
     for (int key = last_tile(w); key >= w->first_key; key -= TILE_KV) {
-        float s[RT][NT][4];
+        float s[RT][NT][4], m[ROWS];
         uint32_t p[RT][NT / 2][4];
-        int more = key > w->first_key, spread_k = SPREAD && a->channels == D && !paged,
-            spread_v = SPREAD && a->v_channels == D && !paged && key + TILE_KV <= w->seq.kv_length;
+        int more = key > w->first_key, spread_k = SPREAD && a->channels == D && !bursts,
+            spread_v = SPREAD && a->v_channels == D && !bursts && key + TILE_KV <= w->seq.kv_length;
         struct copies v = copies_of(v_tile(), w->v, a->v.stride[2] * 2, key, spread_v);
         copies_wait();
         block_barrier();
         if (!spread_v) load_values(a, w, key);
         scores(s, &v);
         copies_commit();
-        if (FEATURES) change_scores(s, a, w, key);
-        if (FEATURES && a->mask.data) mask_by_tensor(s, a, w, key);
-        if (has_hidden(a, w, key)) mask_scores(s, a, w, key);
+        if (FEATURES) change_scores(s, a, w, own_keys(key));
+        if (FEATURES && a->mask.data) mask_by_tensor(s, a, w, own_keys(key));
+        if (has_hidden(a, w, own_keys(key))) mask_scores(s, a, w, own_keys(key));
         struct copies k =
             copies_of(k_tile(), w->k, a->k.stride[2] * 2, key - TILE_KV, more && spread_k);
+        float scale = FEATURES ? w->scale_log2 : a->scale_log2;
+        int unusual = SPLIT > 1 && find_maxima(acc, s, scale, m);
         copies_wait();
-        block_barrier();
+        if (SPLIT > 1) unusual = __syncthreads_or(unusual);
+        else block_barrier();
         if (more && !spread_k) load_keys(a, w, key - TILE_KV);
         if (SPREAD && EARLY_K) copy_some(&k, COPIES); /* here, for want of registers */
-        softmax_step(acc, s, p, FEATURES ? w->scale_log2 : a->scale_log2, &k);
+        if (SPLIT == 1) unusual = __any_sync(~0u, find_maxima(acc, s, scale, m));
+        softmax_step(acc, s, p, scale, m, unusual, &k);
         copies_commit();
         if (careful) take_special_values(a, w, acc, key);
         add_values(acc, p);
@@ -111,7 +115,7 @@ DEVICE void begin(const struct attention_args *a, struct work *work, int b, int 
     }
 }
 
-KERNEL_ENTRY void LAUNCH(THREADS, 2) KERNEL_NAME(const BY_VALUE struct attention_args args)
+KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     struct work *work = (struct work *)((char *)shared_memory + SHARED_BYTES - WORK_BYTES);
     const struct attention_args *a = ARGUMENT(attention_args, args);

@@ -16,7 +16,7 @@ DEVICE uint32_t shared_address(const void *p)
 /* 16 bytes of which the first `bytes` are read and the rest are zero. */
 DEVICE void copy_async(uint32_t to, const void *from, int bytes)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
                  : "memory");
 }
 
@@ -24,7 +24,7 @@ DEVICE void copy_async(uint32_t to, const void *from, int bytes)
 DEVICE void copy_async_if(uint32_t to, const void *from, int on)
 {
     asm volatile("{.reg .pred p; setp.ne.s32 p, %2, 0;"
-                 " @p cp.async.cg.shared.global [%0], [%1], 16;}" ::"r"(to),
+                 " @p cp.async.cg.shared.global.L2::128B [%0], [%1], 16;}" ::"r"(to),
                  "l"(from), "r"(on)
                  : "memory");
 }

@@ -1,11 +1,16 @@
 /* mma_forward.h: the parts of the sm_80 forward, cut by role: tiles in shared memory (load), scores
- * and their mask, softmax, output (store).
+ * and their mask, softmax; mma_store.h has the output.
  *
- * A block is WARPS warps; warp w owns query rows 16 * RT * w ... of the tile, lane (g, t) the rows
- * g and g + 8 of each of its RT 16-row tiles. Tiles in shared memory are rows of D elements and 16
- * bytes of padding: an odd number of 16-byte pieces, so that the 8 rows of an ldmatrix fall into
- * different banks at every head size.
+ * A block is WARPS warps in groups of SPLIT; group w owns query rows 16 * RT * w ... of the tile,
+ * lane (g, t) the rows g and g + 8 of each of its RT 16-row tiles. The warps of a group share their
+ * rows: each takes its part of the tile's keys for the scores and its part of the channels for the
+ * output, and they exchange weights. So a head size whose accumulators allow 16 rows per warp reads
+ * K and V once per 32 rows. Tiles in shared memory are rows of D elements whose
+ * 16-byte pieces trade places within groups of 128 bytes (see swizzle), so that the 8 rows of an
+ * ldmatrix fall into different banks. Padding would do that too, but cp.async fetches each sector
+ * twice that lands across two.
  *
+ *   SPLIT     1, or 2: pairs of warps
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
  *   FEATURES  1: windows, softcap, bias, mask, ALiBi, sinks and pages too (implies CAUSAL) */
 #ifndef RAPT_MMA_FORWARD_H
@@ -19,27 +24,35 @@
 #ifndef FEATURES
 #define FEATURES 0
 #endif
+#ifndef SPLIT
+#define SPLIT 1
+#endif
 
 enum {
     WARPS = THREADS / 32,
-    RT = TILE_Q / (16 * WARPS), /* 16-row tiles per warp */
-    ROWS = 2 * RT,              /* query rows per lane */
-    NT = TILE_KV / 8,           /* 8-key tiles */
-    CT = D / 8,                 /* 8-channel tiles */
-    PIECES = D / 8,             /* 16-byte pieces of a row */
-    PITCH = D * 2 + 16,         /* bytes from row to row */
-    WORK_BYTES = 96
+    RT = TILE_Q * SPLIT / (16 * WARPS), /* 16-row tiles per warp */
+    ROWS = 2 * RT,                      /* query rows per lane */
+    NT = TILE_KV / 8 / SPLIT,           /* 8-key tiles of a warp's scores */
+    CT = D / 8 / SPLIT,                 /* 8-channel tiles of a warp's output */
+    PIECES = D / 8,                     /* 16-byte pieces of a row */
+    PITCH = D * 2,                      /* bytes from row to row */
+    GROUP = D % 64 ? 64 : 128,          /* bytes within which pieces trade places */
+    STRIDE = THREADS / PIECES,          /* rows that the block copies at a time */
+    WORK_BYTES = 96,
+    EXCHANGE_BYTES = SPLIT > 1 ? THREADS * (RT * NT / 2 * 16 + ROWS * 4) : 0
 };
-static_assert(D == DV && D % 32 == 0 && TILE_Q % (16 * WARPS) == 0 && TILE_KV % 16 == 0,
+static_assert(D == DV && D % 32 == 0 && TILE_Q * SPLIT % (16 * WARPS) == 0 &&
+                  TILE_KV % (16 * SPLIT) == 0 && SPLIT <= 2 && CT * 16 % GROUP == 0,
               "tile sizes");
 #define SPREAD (THREADS % (D / 8) == 0 && !(FEATURES && D > 128)) /* see struct copies */
-enum { COPIES = TILE_KV * PIECES / THREADS, EARLY_K = RT > 1 || FEATURES };
-static_assert(!SPREAD || (COPIES % 2 == 0 && COPIES <= D / 8 && (EARLY_K || COPIES <= 2 * NT)),
+enum { COPIES = TILE_KV * PIECES / THREADS, EARLY_K = (RT > 1 && SPLIT == 1) || FEATURES };
+static_assert(THREADS % PIECES || STRIDE % 16 == 0 || 16 % STRIDE == 0, "see copy_some");
+static_assert(!SPREAD || (COPIES % 2 == 0 && COPIES <= D / 8 && (EARLY_K || COPIES <= ROWS * NT)),
               "room for the copies of a tile");
-static_assert(SHARED_BYTES == (TILE_Q + 2 * TILE_KV) * PITCH + WORK_BYTES,
-              "Q, K and V, then struct work");
+static_assert(SHARED_BYTES == (TILE_Q + 2 * TILE_KV) * PITCH + EXCHANGE_BYTES + WORK_BYTES,
+              "Q, K and V, what warps exchange, then struct work");
 
-extern __shared__ uint4 shared_memory[];
+extern __shared__ __align__(128) uint4 shared_memory[];
 
 /* What this block works on; it lies in shared memory, for the accumulators need nearly all
  * registers. */
@@ -56,17 +69,23 @@ struct work {
 
 static_assert(sizeof(struct work) <= WORK_BYTES, "room behind the tiles");
 
-/* The warp, and within it the lane's place in a fragment; made anew where they are used, to keep no
- * register. */
+/* The warp's group and part, and the lane's place in a fragment; made anew where they are used, to
+ * keep no register. */
 struct lane {
-    int warp, g, t;
+    int group, part, g, t;
 };
 
 DEVICE struct lane lane_here(void)
 {
-    int thread = fresh(THREAD);
-    struct lane l = {thread / 32, thread % 32 / 4, thread % 4};
+    int thread = fresh(THREAD), warp = thread / 32;
+    struct lane l = {warp / SPLIT, warp % SPLIT, thread % 32 / 4, thread % 4};
     return l;
+}
+
+/* First of the warp's keys in a tile that starts at key. */
+DEVICE int own_keys(int key)
+{
+    return SPLIT == 1 ? key : key + lane_here().part * NT * 8;
 }
 
 DEVICE uint32_t q_tile(void)
@@ -82,6 +101,20 @@ DEVICE uint32_t k_tile(void)
 DEVICE uint32_t v_tile(void)
 {
     return k_tile() + TILE_KV * PITCH;
+}
+
+/* What a row's pieces trade places by: piece i lies at i * 16 ^ swizzle(row), bytes. Rows whose
+ * numbers differ by 16 agree. */
+DEVICE uint32_t swizzle(int row)
+{
+    return GROUP == 128 ? row % 8 * 16 : row / 2 % 4 * 16;
+}
+
+/* From the address of one of a row's first 8 + 8 channels (its first byte, plus 0 or 16 ^ its
+ * swizzle) to that of the same half of channels 16 * c ... */
+DEVICE uint32_t fragment(uint32_t first, int c)
+{
+    return (first ^ c * 32 % GROUP) + c * 32 / GROUP * GROUP;
 }
 
 /* Whether change_scores has work; it leaves natural scores. A negative scale would turn the maximum
@@ -126,18 +159,19 @@ DEVICE void load_rows(uint32_t to, int count, const char *base, int64_t row_byte
     int row = fresh(THREAD) / PIECES, piece = fresh(THREAD) % PIECES;
     int bytes = larger(0, smaller(16, 2 * channels - 16 * piece)), left = limit - first_row - row;
     const char *from = base + (first_row + row) * row_bytes + piece * 16;
-    to += row * PITCH + piece * 16;
+    to += row * PITCH + (piece * 16 ^ swizzle(row));
 #pragma unroll
-    for (int i = 0; i < count; i += THREADS / PIECES) {
-        copy_async(to + i * PITCH, from, i < left ? bytes : 0);
-        from += THREADS / PIECES * row_bytes;
+    for (int i = 0; i < count; i += STRIDE) {
+        copy_async((to + i * PITCH) ^ swizzle(i), from, i < left ? bytes : 0);
+        from += STRIDE * row_bytes;
     }
 #else
 #pragma unroll 1
     for (int i = fresh(THREAD); i < count * PIECES; i += THREADS) {
         int row = i / PIECES, piece = i % PIECES,
             bytes = larger(0, smaller(16, 2 * channels - 16 * piece));
-        copy_async(to + row * PITCH + piece * 16, base + (first_row + row) * row_bytes + piece * 16,
+        copy_async(to + row * PITCH + (piece * 16 ^ swizzle(row)),
+                   base + (first_row + row) * row_bytes + piece * 16,
                    first_row + row < limit ? bytes : 0);
     }
 #endif
@@ -156,9 +190,8 @@ DEVICE struct copies copies_of(uint32_t to, const char *base, int64_t row_bytes,
                                int on)
 {
     int row = fresh(THREAD) / PIECES, piece = fresh(THREAD) % PIECES;
-    struct copies c = {to + row * PITCH + piece * 16,
-                       base + (first_row + row) * row_bytes + piece * 16,
-                       THREADS / PIECES * row_bytes, on};
+    struct copies c = {to + row * PITCH + (piece * 16 ^ swizzle(row)),
+                       base + (first_row + row) * row_bytes + piece * 16, STRIDE * row_bytes, on};
     return c;
 }
 
@@ -167,7 +200,7 @@ DEVICE void copy_some(struct copies *c, int count)
 #pragma unroll
     for (int i = 0; i < count; i++) {
         copy_async_if(c->to, c->from, c->on);
-        c->to += THREADS / PIECES * PITCH;
+        c->to = (c->to + STRIDE * PITCH) ^ swizzle(STRIDE);
         c->from += c->step;
     }
 }
@@ -187,7 +220,7 @@ DEVICE void load_pages(uint32_t to, const struct attention_args *a, const struct
         } else {
             bytes = 0;
         }
-        copy_async(to + row * PITCH + piece * 16, from, bytes);
+        copy_async(to + row * PITCH + (piece * 16 ^ swizzle(row)), from, bytes);
     }
 }
 
@@ -209,26 +242,29 @@ DEVICE void load_values(const struct attention_args *a, const struct work *w, in
 
 /* ---- Scores ---------------------------------------------------------------------------------- */
 
-/* s = Q K^T of this warp's rows and all keys of the tile; copies go out in the first half. */
+/* s = Q K^T of this warp's rows and its keys of the tile; copies go out in the first half. */
 DEVICE void scores(float (*s)[NT][4], struct copies *copies)
 {
-    int thread = fresh(THREAD), lane = thread % 32;
-    uint32_t q = q_tile() + (thread / 32 * RT * 16 + lane % 16) * PITCH + lane / 16 * 16;
-    uint32_t k = k_tile() + (lane % 8 + lane / 16 * 8) * PITCH + lane / 8 % 2 * 16;
+    int thread = fresh(THREAD), lane = thread % 32, warp = thread / 32;
+    int key = lane % 8 + lane / 16 * 8;
+    uint32_t q = q_tile() + (warp / SPLIT * RT * 16 + lane % 16) * PITCH +
+                 (lane / 16 * 16 ^ swizzle(lane % 16)),
+             k = k_tile() + (warp % SPLIT * NT * 8 + key) * PITCH +
+                 (lane / 8 % 2 * 16 ^ swizzle(key));
 #pragma unroll
     for (int i = 0; i < RT; i++)
 #pragma unroll
         for (int n = 0; n < NT; n++) s[i][n][0] = s[i][n][1] = s[i][n][2] = s[i][n][3] = 0;
 #pragma unroll
     for (int c = 0; c < D / 16; c++) {
-        uint32_t x[RT][4];
+        uint32_t x[RT][4], q_at = fragment(q, c), k_at = fragment(k, c);
 #pragma unroll
-        for (int i = 0; i < RT; i++) load_matrices(x[i], q + i * 16 * PITCH + c * 32);
+        for (int i = 0; i < RT; i++) load_matrices(x[i], q_at + i * 16 * PITCH);
         if (SPREAD && c < COPIES / 2) copy_some(copies, 2);
 #pragma unroll
         for (int n = 0; n < NT / 2; n++) {
             uint32_t y[4];
-            load_matrices(y, k + n * 16 * PITCH + c * 32);
+            load_matrices(y, k_at + n * 16 * PITCH);
 #pragma unroll
             for (int i = 0; i < RT; i++) {
                 multiply_add(s[i][2 * n], x[i], y[0], y[1]);
@@ -241,7 +277,7 @@ DEVICE void scores(float (*s)[NT][4], struct copies *copies)
 /* Query (within the sequence) of the lane's row r, r < ROWS: tile r / 2, half r % 2. */
 DEVICE int query_of(const struct work *w, const struct lane *lane, int r)
 {
-    return w->first_query + (lane->warp * RT + r / 2) * 16 + r % 2 * 8 + lane->g;
+    return w->first_query + (lane->group * RT + r / 2) * 16 + r % 2 * 8 + lane->g;
 }
 
 DEVICE int is_hidden(const struct attention_args *a, const struct work *w, int query, int key)
@@ -255,12 +291,12 @@ DEVICE int is_hidden(const struct attention_args *a, const struct work *w, int q
     return hidden;
 }
 
-/* Whether some row of this warp may not see some key of the tile that starts at key. */
+/* Whether some row of this warp may not see some of its keys, which start at key. */
 DEVICE int has_hidden(const struct attention_args *a, const struct work *w, int key)
 {
-    int first = w->first_query + lane_here().warp * RT * 16 + w->seq.offset,
-        hidden = key + TILE_KV > w->seq.kv_length;
-    if (CAUSAL || FEATURES) hidden |= key + TILE_KV - 1 > first + a->window_right;
+    int first = w->first_query + lane_here().group * RT * 16 + w->seq.offset,
+        hidden = key + NT * 8 > w->seq.kv_length;
+    if (CAUSAL || FEATURES) hidden |= key + NT * 8 - 1 > first + a->window_right;
     if (FEATURES) hidden |= key < first + RT * 16 - 1 - a->window_left;
     return hidden;
 }
@@ -350,11 +386,50 @@ struct accumulator {
  * rarely. */
 #define KEEP 8.0f
 
+/* What the warps of a group hand each other: weights in the layout of fragments, which is the same
+ * for all of them, then a number per row. */
+DEVICE uint4 *exchanged_weights(int part)
+{
+    int thread = fresh(THREAD);
+    uint4 *all = (uint4 *)((char *)shared_memory + (TILE_Q + 2 * TILE_KV) * PITCH);
+    return all + (thread / 32 / SPLIT * SPLIT + part) * 32 * (RT * NT / 2) + thread % 32;
+}
+
+DEVICE float *exchanged_rows(int part)
+{
+    int thread = fresh(THREAD);
+    float *all = (float *)((char *)shared_memory + (TILE_Q + 2 * TILE_KV) * PITCH +
+                           EXCHANGE_BYTES - THREADS * ROWS * 4);
+    return all + (thread / 32 / SPLIT * SPLIT + part) * 32 * ROWS + thread % 32;
+}
+
+DEVICE void group_barrier(void)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + fresh(THREAD) / 32 / SPLIT), "n"(32 * SPLIT)
+                 : "memory");
+}
+
+/* x of this lane's rows becomes that of the other part's lane. */
+DEVICE void swap_rows(float *x)
+{
+    int part = lane_here().part;
+    float *own = exchanged_rows(part), *other = exchanged_rows(1 - part);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) own[r * 32] = x[r];
+    group_barrier();
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) x[r] = other[r * 32];
+}
+
 DEVICE void raise_maximum(struct accumulator *acc, const float *m)
 {
+    float top[ROWS], other[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) other[r] = top[r] = max_of_quad(m[r]);
+    if (SPLIT > 1) swap_rows(other);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float raised = maximum(acc->m[r], max_of_quad(m[r]));
+        float raised = maximum(acc->m[r], maximum(top[r], other[r]));
         float factor = exp2_fast(acc->m[r] - (raised == -INFINITY ? 0 : raised));
         acc->m[r] = raised;
         acc->l[r] *= factor;
@@ -386,13 +461,9 @@ DEVICE float scale_far_scores(const struct accumulator *acc, float (*s)[NT][4], 
     return 1;
 }
 
-/* Scores become weights p = exp2(scale * s - m), rounded to DTYPE and in the layout of a product's
- * first operand, which is that of the scores in pairs; the sums take the unrounded ones. Copies go
- * out on the way. */
-DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*p)[NT / 2][4],
-                         float scale, struct copies *copies)
+/* m: this lane's maxima of the scaled scores; returns whether they ask for raise_maximum. */
+DEVICE int find_maxima(const struct accumulator *acc, float (*s)[NT][4], float scale, float *m)
 {
-    float m[ROWS];
     int unusual = 0;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -403,7 +474,16 @@ DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*
         m[r] *= scale;
         unusual |= m[r] > acc->m[r] + KEEP || m[r] < -FAR || m[r] > FAR;
     }
-    if (RARE(__any_sync(~0u, unusual))) {
+    return unusual;
+}
+
+/* Scores become weights p = exp2(scale * s - m), rounded to DTYPE and in the layout of a product's
+ * first operand, which is that of the scores in pairs; the sums take the unrounded ones. Copies go
+ * out on the way. m, unusual: of find_maxima, the latter the same in all warps of a group. */
+DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*p)[NT / 2][4],
+                         float scale, const float *m, int unusual, struct copies *copies)
+{
+    if (RARE(unusual)) {
         raise_maximum(acc, m);
         scale = scale_far_scores(acc, s, scale);
     }
@@ -414,181 +494,71 @@ DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*
         for (int n = 0; n < NT; n++) {
             float x = exp2_fast(fused(s[r / 2][n][r % 2 * 2], scale, -base)),
                   y = exp2_fast(fused(s[r / 2][n][r % 2 * 2 + 1], scale, -base));
-            acc->l[r] += x;
-            acc->l[r] += y;
+            acc->l[r] += x + y;
             p[r / 2][n / 2][n % 2 * 2 + r % 2] = pack(x, y);
             if (SPREAD && !EARLY_K && r * NT + n < COPIES) copy_some(copies, 1);
         }
     }
 }
 
-/* o += P V */
-DEVICE void add_values(struct accumulator *acc, uint32_t (*p)[NT / 2][4])
+/* o += p V for 16 keys in the warp's channels; v: for fragment. */
+DEVICE void add_sixteen(struct accumulator *acc, uint32_t (*p)[NT / 2][4], int n, uint32_t v)
 {
-    int lane = fresh(THREAD) % 32;
-    uint32_t v = v_tile() + lane % 16 * PITCH + lane / 16 * 16;
 #pragma unroll
-    for (int n = 0; n < NT / 2; n++) {
+    for (int c = 0; c < CT / 2; c++) {
+        uint32_t y[4];
+        load_matrices_transposed(y, fragment(v, c));
 #pragma unroll
-        for (int c = 0; c < CT / 2; c++) {
-            uint32_t y[4];
-            load_matrices_transposed(y, v + n * 16 * PITCH + c * 32);
-#pragma unroll
-            for (int i = 0; i < RT; i++) {
-                multiply_add(acc->o[i][2 * c], p[i][n], y[0], y[1]);
-                multiply_add(acc->o[i][2 * c + 1], p[i][n], y[2], y[3]);
-            }
+        for (int i = 0; i < RT; i++) {
+            multiply_add(acc->o[i][2 * c], p[i][n], y[0], y[1]);
+            multiply_add(acc->o[i][2 * c + 1], p[i][n], y[2], y[3]);
         }
     }
+}
+
+/* o += P V. The keys of the other part come last, when their weights are there. */
+DEVICE void add_values(struct accumulator *acc, uint32_t (*p)[NT / 2][4])
+{
+    int lane = fresh(THREAD) % 32, part = SPLIT == 1 ? 0 : lane_here().part;
+    uint32_t v = v_tile() + lane % 16 * PITCH + part * CT * 16 +
+                 (lane / 16 * 16 ^ swizzle(lane % 16)),
+             own = v + part * NT * 8 * PITCH, other = v + (1 - part) * NT * 8 * PITCH;
+    if (SPLIT > 1)
+#pragma unroll
+        for (int i = 0; i < RT * NT / 2; i++) {
+            const uint32_t *x = p[i / (NT / 2)][i % (NT / 2)];
+            exchanged_weights(part)[i * 32] = make_uint4(x[0], x[1], x[2], x[3]);
+        }
+#pragma unroll
+    for (int n = 0; n < NT / 2; n++) add_sixteen(acc, p, n, own + n * 16 * PITCH);
+    if (SPLIT == 1) return;
+    group_barrier();
+#pragma unroll
+    for (int i = 0; i < RT * NT / 2; i++) {
+        uint4 x = exchanged_weights(1 - part)[i * 32];
+        uint32_t *y = p[i / (NT / 2)][i % (NT / 2)];
+        y[0] = x.x, y[1] = x.y, y[2] = x.z, y[3] = x.w;
+    }
+#pragma unroll
+    for (int n = 0; n < NT / 2; n++) add_sixteen(acc, p, n, other + n * 16 * PITCH);
 }
 
 DEVICE void start(const struct attention_args *a, const struct work *w, struct accumulator *acc)
 {
     float sink = -INFINITY;
+    struct lane lane = lane_here();
     if (FEATURES && a->sink.data)
         sink = load_element(element_at(&a->sink, w->b, w->head, 0, 0), 0, DTYPE_f32) * LOG2_E;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         acc->m[r] = sink;
-        acc->l[r] = sink != -INFINITY && fresh(THREAD) % 4 == 0 ? 1 : 0;
+        acc->l[r] = sink != -INFINITY && lane.part == 0 && lane.t == 0 ? 1 : 0;
     }
 #pragma unroll
     for (int i = 0; i < RT; i++)
 #pragma unroll
         for (int c = 0; c < CT; c++)
             acc->o[i][c][0] = acc->o[i][c][1] = acc->o[i][c][2] = acc->o[i][c][3] = 0;
-}
-
-/* ---- Values that are not finite
- * ---------------------------------------------------------------------------------------------- */
-
-DEVICE int element_is_finite(uint32_t h)
-{
-    uint32_t exponent = DTYPE == DTYPE_bf16 ? 0x7f80 : 0x7c00;
-    return (h & exponent) != exponent;
-}
-
-/* 0 * NaN is NaN: a hidden key's value must not meet its weight 0. Before P V of such a tile, every
- * NaN and infinity of V is added to the rows that see its key, and becomes 0 in shared memory.
- * Slow; run only after a tile's result came out not finite. */
-DEVICE void take_special_values(const struct attention_args *a, const struct work *w,
-                                struct accumulator *acc, int key)
-{
-    const char *v = (const char *)shared_memory + (TILE_Q + TILE_KV) * PITCH;
-    struct lane lane = lane_here();
-#pragma unroll 1
-    for (int j = 0; j < TILE_KV; j++) {
-#pragma unroll
-        for (int c = 0; c < CT; c++) {
-            asm volatile("" ::: "memory"); /* one at a time: the scores hold the registers */
-            uint32_t two = *(const uint32_t *)(v + j * PITCH + c * 16 + lane.t * 4);
-            if (element_is_finite(two) && element_is_finite(two >> 16)) continue;
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                uint32_t h = i ? two >> 16 : two & 0xffff;
-                if (element_is_finite(h)) continue;
-                float x = DTYPE == DTYPE_bf16 ? bf16_to_f32(h) : f16_to_f32((uint16_t)h);
-#pragma unroll
-                for (int r = 0; r < ROWS; r++)
-                    if (!is_hidden(a, w, query_of(w, &lane, r), key + j))
-                        acc->o[r / 2][c][r % 2 * 2 + i] += x;
-            }
-        }
-    }
-    block_barrier();
-    for (int i = fresh(THREAD); i < TILE_KV * D; i += THREADS) {
-        uint16_t *h = (uint16_t *)(v + i / D * PITCH) + i % D;
-        if (!element_is_finite(*h)) *h = 0;
-    }
-    block_barrier();
-}
-
-DEVICE int result_is_finite(const struct accumulator *acc)
-{
-    float nothing[4] = {0, 0, 0, 0}; /* 0 * x is NaN for an x that is not finite */
-#pragma unroll
-    for (int i = 0; i < RT; i++)
-#pragma unroll
-        for (int c = 0; c < CT; c++)
-#pragma unroll
-            for (int h = 0; h < 4; h++) nothing[h] = fused(acc->o[i][c][h], 0, nothing[h]);
-    return nothing[0] + nothing[1] + nothing[2] + nothing[3] == 0;
-}
-
-/* ---- Store ----------------------------------------------------------------------------------- */
-
-/* One piece of a row whose last channels are not all there. */
-DEVICE void store_narrow(char *to, const char *from, int channels)
-{
-    for (int c = 0; c < channels; c++)
-        ((uint16_t *)to)[c] = ((const uint16_t *)from)[c];
-}
-
-/* Rows of the warp go out through the memory of its own Q rows, 16 bytes at a time. */
-DEVICE void store_packed(const struct attention_args *a, const struct work *w,
-                         const struct accumulator *acc, const float *factor)
-{
-    struct lane lane = lane_here();
-    char *rows = (char *)shared_memory + lane.warp * RT * 16 * PITCH;
-    wave_barrier();
-#pragma unroll
-    for (int r = 0; r < ROWS; r++)
-#pragma unroll
-        for (int c = 0; c < CT; c++)
-            *(uint32_t *)(rows + (r / 2 * 16 + r % 2 * 8 + lane.g) * PITCH + c * 16 + lane.t * 4) =
-                pack(acc->o[r / 2][c][r % 2 * 2] * factor[r],
-                     acc->o[r / 2][c][r % 2 * 2 + 1] * factor[r]);
-    wave_barrier();
-    int first = w->first_query + lane.warp * RT * 16,
-        count = smaller(RT * 16, w->seq.q_length - first);
-    char *to = element_at(&a->out, w->seq.q_batch, w->head, w->seq.q_start + first, 0);
-#pragma unroll 4
-    for (int i = fresh(THREAD) % 32; i < count * PIECES; i += 32) {
-        int row = i / PIECES, piece = i % PIECES;
-        const char *from = rows + row * PITCH + piece * 16;
-        char *at = to + row * a->out.stride[2] * 2 + piece * 16;
-        if (RARE(piece * 8 + 8 > a->v_channels))
-            store_narrow(at, from, a->v_channels - piece * 8);
-        else *(uint4 *)at = *(const uint4 *)from;
-    }
-}
-
-DEVICE void store_f32(const struct attention_args *a, const struct work *w,
-                      const struct accumulator *acc, const float *factor)
-{
-    struct lane lane = lane_here();
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        int query = query_of(w, &lane, r);
-        if (query >= w->seq.q_length) continue;
-        float *to =
-            (float *)element_at(&a->out, w->seq.q_batch, w->head, w->seq.q_start + query, 0);
-#pragma unroll
-        for (int c = 0; c < CT; c++) {
-            int channel = 8 * c + 2 * lane.t;
-            if (channel < a->v_channels) to[channel] = acc->o[r / 2][c][r % 2 * 2] * factor[r];
-            if (channel + 1 < a->v_channels)
-                to[channel + 1] = acc->o[r / 2][c][r % 2 * 2 + 1] * factor[r];
-        }
-    }
-}
-
-DEVICE void store_results(const struct attention_args *a, const struct work *w,
-                          const struct accumulator *acc)
-{
-    float factor[ROWS];
-    struct lane lane = lane_here();
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        float l = sum_of_quad(acc->l[r]);
-        int query = query_of(w, &lane, r);
-        factor[r] = l == 0 ? 0 : 1 / l;
-        if (a->lse.data && lane.t == 0 && query < w->seq.q_length)
-            store_element(element_at(&a->lse, w->seq.q_batch, w->head, w->seq.q_start + query, 0),
-                          0, DTYPE_f32, (acc->m[r] + log2_fast(l)) * LN_2);
-    }
-    if (a->out.dtype == DTYPE_f32) store_f32(a, w, acc, factor);
-    else store_packed(a, w, acc, factor);
 }
 
 #endif
