@@ -22,6 +22,7 @@ struct gpu_device {
     char label[24]; /* "cuda:0", for sentences */
     struct gpu_modules *modules;
     const struct row *op_row[OP_COUNT]; /* of each op but forward; NULL: no code for this device */
+    const struct row *longer[2];        /* see kernels_for_rows; NULL: none */
     struct gpu_kernel *kernels;         /* attention kernels, best first */
     int kernel_count;
 };

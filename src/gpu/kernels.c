@@ -1,5 +1,6 @@
 /* kernels.c: which rows serve a device, best first, and why one refuses a problem. */
 #include "base/alloc.h"
+#include "base/dtype.h"
 #include "base/error.h"
 #include "gpu/gpu.h"
 
@@ -29,6 +30,27 @@ const struct row *kernels_row(const struct gpu_device *device, const char *name)
             best = &kernel_rows[i], best_suits = suits;
     }
     return best;
+}
+
+const struct row *kernels_for_rows(const struct gpu_device *device, const struct row *row,
+                                   int64_t columns, int64_t dtype)
+{
+    if (!row || row->op != OP_softmax) return row;
+    const struct row *more = device->longer[0], *most = device->longer[1];
+    if (!more || columns <= row->tile_kv) return row;
+    int64_t bytes = columns * (int64_t)dtype_size(dtype);
+    return most && bytes > more->tile_kv * (int64_t)sizeof(float) ? most : more;
+}
+
+/* A file that replaces softmax serves every length. */
+static void list_longer(struct gpu_device *device)
+{
+    static const char *const names[] = {"softmax_long", "softmax_longest"};
+    if (modules_replaced(device->modules, op_name[OP_softmax])) return;
+    for (int i = 0; i < 2; i++) {
+        const struct row *row = kernels_row(device, names[i]);
+        if (row && row->shared <= device->max_shared) device->longer[i] = row;
+    }
 }
 
 static int listed(const struct gpu_device *device, const char *name)
@@ -81,6 +103,7 @@ rapt_status kernels_list(struct gpu_device *device)
     add_rows(device, 0);
     for (int op = 0; op < OP_COUNT; op++)
         if (op != OP_forward) device->op_row[op] = kernels_row(device, op_name[op]);
+    list_longer(device);
     add_composed(device);
     return RAPT_OK;
 }

@@ -28,6 +28,10 @@ static rapt_status run(rapt_device *rapt, const char *function, enum op op, cons
 {
     struct gpu_device *device = rapt->state;
     const struct row *row = device->op_row[op];
+    if (op == OP_softmax) {
+        const struct attention_args *a = args;
+        row = kernels_for_rows(device, row, a->columns, a->scores.dtype);
+    }
     if (!row)
         return fail(RAPT_UNSUPPORTED,
                     "%s: %s, %s, has no code object of %s (this library was built without)",

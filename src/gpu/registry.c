@@ -17,6 +17,11 @@ static int64_t at_most(int64_t limit, int64_t x)
     return x < limit ? x : limit;
 }
 
+static int64_t at_least(int64_t limit, int64_t x)
+{
+    return x > limit ? x : limit;
+}
+
 #define GRID(name, x, y, z)                                                                        \
     __attribute__((unused)) static void grid_##name(const struct extent *e, const struct row *row, \
                                                     int64_t blocks[3])                             \

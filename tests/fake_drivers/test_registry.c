@@ -1,7 +1,8 @@
 /* test_registry.c: the table of code objects: which devices a row runs on, what it refuses, its
- * grids, its tensor maps. */
+ * grids, its tensor maps, the kernel of long rows. */
 #include "session.h"
 
+#include "gpu/gpu.h"
 #include "gpu/maps.h"
 
 #include <stdio.h>
@@ -202,9 +203,29 @@ static void maps(void **state)
     assert_true(k->size[1] == 16 && k->size[3] == 40 && k->box[1] == 16);
 }
 
+/* Softmax of more columns than its row's tile has a kernel of its own, where there is one. */
+static void long_rows(void **state)
+{
+    (void)state;
+    struct row softmax = {.op = OP_softmax, .tile_kv = 4096}, mask = {.op = OP_causal_mask},
+               more = {.op = OP_softmax, .tile_kv = 32768}, most = {.op = OP_softmax};
+    struct gpu_device all = {.longer = {&more, &most}}, some = {.longer = {&more}}, none = {0};
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 4096, RAPT_F32), &softmax);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 4097, RAPT_BF16), &more);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 32768, RAPT_F32), &more);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 32769, RAPT_F32), &most);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 65536, RAPT_F16), &more);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 65537, RAPT_F16), &most);
+    assert_ptr_equal(kernels_for_rows(&some, &softmax, 32769, RAPT_F32), &more);
+    assert_ptr_equal(kernels_for_rows(&none, &softmax, 32769, RAPT_F32), &softmax);
+    assert_ptr_equal(kernels_for_rows(&all, &mask, 32769, RAPT_F32), &mask);
+    assert_null(kernels_for_rows(&all, NULL, 32769, RAPT_F32));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(archs), cmocka_unit_test(refusals),
-                                       cmocka_unit_test(grids), cmocka_unit_test(maps)};
+                                       cmocka_unit_test(grids), cmocka_unit_test(maps),
+                                       cmocka_unit_test(long_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

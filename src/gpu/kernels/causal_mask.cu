@@ -3,8 +3,6 @@
  * Hidden runs are written without being read. */
 #include "rows.h"
 
-enum { WAVES = THREADS / WAVE };
-
 /* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
 DEVICE float changed_score(const struct attention_args *a, const struct score_row *r, float s,
                            int key)
@@ -45,6 +43,7 @@ DEVICE void hide(const struct view *v, char *row, int first, int end, int run, i
     }
     uint4 all = {pair, pair, pair, pair};
     hide_elements(v, row, first, from, lanes, lane);
+#pragma unroll 4
     for (int at = from + lane * run; at < to; at += lanes * run)
         STORE(uint4, row + at * (16 / run), all);
     hide_elements(v, row, to, end, lanes, lane);
@@ -55,34 +54,56 @@ DEVICE int has_changes(const struct attention_args *a)
     return a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0;
 }
 
-DEVICE void one_row(const struct attention_args *a, int64_t row, int lanes, int lane)
+/* to: the row's first element; run: see hide. */
+DEVICE void one_row(const struct attention_args *a, const struct score_row *r, char *to, int run,
+                    int changes, int lanes, int lane)
 {
-    struct score_row r = score_row_of(a, row);
-    char *to = element_at(&a->scores, r.seq.q_batch, r.head, r.seq.q_start + r.query, 0);
     int64_t step = a->scores.stride[3] * dtype_bytes(a->scores.dtype);
-    int position = r.query + r.seq.offset, run = a->scores.dtype == DTYPE_f32 ? 4 : 8;
+    int position = r->query + r->seq.offset;
     int end =
-        larger(0, smaller(smaller(r.seq.kv_length, a->columns), position + a->window_right + 1));
+        larger(0, smaller(smaller(r->seq.kv_length, a->columns), position + a->window_right + 1));
     int first = larger(0, smaller(end, position - a->window_left));
-    if (!runs_aligned(&a->scores, run)) run = 1;
-    hide(&a->scores, to, 0, first, run, lanes, lane);
+    if (first > 0) hide(&a->scores, to, 0, first, run, lanes, lane);
     hide(&a->scores, to, end, a->columns, run, lanes, lane);
-    if (!has_changes(a)) return;
+    if (!changes) return;
     for (int key = first + lane; key < end; key += lanes)
         store_element(to + key * step, 0, a->scores.dtype,
-                      changed_score(a, &r, load_element(to + key * step, 0, a->scores.dtype), key));
+                      changed_score(a, r, load_element(to + key * step, 0, a->scores.dtype), key));
 }
 
-KERNEL_ENTRY void LAUNCH(THREADS, 4) KERNEL_NAME(const BY_VALUE struct attention_args args)
+/* Rows first ... end - 1, which are neighbours: most begin one stride behind the one before. */
+DEVICE void neighbours(const struct attention_args *a, int64_t first, int64_t end, int lanes,
+                       int lane)
+{
+    const struct view *v = &a->scores;
+    int64_t step = v->stride[2] * dtype_bytes(v->dtype);
+    int run = v->dtype == DTYPE_f32 ? 4 : 8, changes = has_changes(a);
+    if (!runs_aligned(v, run)) run = 1;
+    struct score_row r;
+    char *to = (char *)v->data;
+#pragma unroll 1
+    for (int64_t row = first; row < end; row++) {
+        if (row > first && r.query + 1 < r.seq.q_length) {
+            r.query++;
+            to += step;
+        } else {
+            r = score_row_of(a, row);
+            to = element_at(v, r.seq.q_batch, r.head, r.seq.q_start + r.query, 0);
+        }
+        one_row(a, &r, to, run, changes, lanes, lane);
+    }
+}
+
+/* A block has as many rows as have TILE_Q elements. Its lanes are shared out among them, eight or
+ * more to a row; each group of lanes takes neighbouring rows. */
+KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    int64_t rows = score_row_count(a);
-    if (a->columns > SHORT_ROW) {
-        one_row(a, BLOCK_X, THREADS, THREAD);
-        return;
-    }
-    for (int i = THREAD / WAVE; i < TILE_Q; i += WAVES) {
-        int64_t row = (int64_t)BLOCK_X * TILE_Q + i;
-        if (row < rows) one_row(a, row, WAVE, THREAD % WAVE);
-    }
+    int64_t rows = score_row_count(a), count = larger(1, TILE_Q / larger(1, a->columns)),
+            first = BLOCK_X * count, end = first + count < rows ? first + count : rows;
+    int lanes = THREADS;
+    while (lanes > 8 && lanes * count > THREADS) lanes /= 2;
+    int groups = THREADS / lanes, each = ((int)count + groups - 1) / groups;
+    int64_t own = first + THREAD / lanes * each;
+    neighbours(a, own, own + each < end ? own + each : end, lanes, THREAD % lanes);
 }

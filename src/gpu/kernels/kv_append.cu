@@ -1,25 +1,46 @@
 /* kv_append.cu: new keys and values behind those that a plain or paged cache holds; keys rotated,
  * both converted or quantised to i8 on the way. Portable. Rows are numbered [batch][token][head]
- * (ragged: [total token][head]); 16 lanes share a row. */
+ * (ragged: [total token][head]): the heads of a token are neighbours, and the block works out where
+ * its rows lie and the angles of its tokens once, in shared memory. */
 #include "rope.h"
 
-enum { LANES = 16, ROWS_AT_ONCE = THREADS / LANES };
+enum {
+    AT_ONCE = 4,   /* pieces whose loads are in flight together */
+    ANGLES = 2048, /* pairs of as many tokens as fit: at least 2 */
+    LANES = 16     /* of a row that is quantised */
+};
 
-/* Where a row comes from and goes to. */
+/* Where rows come from and go to, K and V. */
 struct append_row {
-    int b, head, token;   /* of k_new; ragged: b is 0 and token counts in the total */
+    const char *from[2];
+    char *to[2];
+    float *scales[2]; /* of an i8 cache */
+};
+
+struct append_table {
+    float cosine[ANGLES], sine[ANGLES];
+    struct append_row row[TILE_Q];
+} __attribute__((aligned(16)));
+
+/* What belongs to K (which 0) or V (1). */
+struct append_half {
+    const struct view *from, *to, *scale;
+    int which, channels, block, rotary;
+};
+
+/* A token of k_new: ragged: b is 0 and token counts in the total. */
+struct append_place {
+    int b, token;
     int64_t outer, inner; /* of the cache: batch or page, row */
     int64_t position;
 };
 
-DEVICE struct append_row append_row_of(const struct kv_append_args *a, int64_t row)
+DEVICE struct append_place append_place_of(const struct kv_append_args *a, int64_t place)
 {
-    struct append_row r;
-    int64_t place = row / a->kv_heads;
-    r.head = (int)(row - place * a->kv_heads);
-    int sequence = (int)(place / a->tokens), first = 0;
-    r.token = (int)(place - (int64_t)sequence * a->tokens);
-    r.b = sequence;
+    struct append_place r;
+    r.b = (int)quotient(place, a->tokens);
+    r.token = (int)(place - (int64_t)r.b * a->tokens);
+    int sequence = r.b, first = 0;
     if (a->q_start.data) {
         sequence = sequence_of_token(&a->q_start, a->batch, r.token);
         first = (int)load_index(&a->q_start, sequence, 0);
@@ -37,101 +58,213 @@ DEVICE struct append_row append_row_of(const struct kv_append_args *a, int64_t r
     return r;
 }
 
-/* One channel of the row after rotation. */
-DEVICE float new_value(const struct kv_append_args *a, const struct view *v, const char *row,
-                       int channel, int rotary, int64_t position)
+/* Rows first ... end - 1 and the angles of their places, `place` on. */
+DEVICE void fill_table(const struct kv_append_args *a, int64_t first, int64_t end, int64_t place,
+                       int places, struct append_table *table)
 {
+    int pairs = a->rope.rotary / 2;
+#pragma unroll 1
+    for (int i = THREAD; i < (int)(end - first); i += THREADS) {
+        int64_t at = quotient(first + i, a->kv_heads);
+        int head = (int)(first + i - at * a->kv_heads);
+        struct append_place p = append_place_of(a, at);
+        struct append_row *r = &table->row[i];
+        r->from[0] = element_at(&a->k_new, p.b, head, p.token, 0);
+        r->from[1] = element_at(&a->v_new, p.b, head, p.token, 0);
+        r->to[0] = element_at(&a->k, p.outer, head, p.inner, 0);
+        r->to[1] = element_at(&a->v, p.outer, head, p.inner, 0);
+        r->scales[0] = (float *)element_at(&a->k_scale, p.outer, head, p.inner, 0);
+        r->scales[1] = (float *)element_at(&a->v_scale, p.outer, head, p.inner, 0);
+    }
+#pragma unroll 1
+    for (int i = THREAD; i < places * pairs; i += THREADS) {
+        int64_t position = append_place_of(a, place + i / pairs).position;
+        struct angle t = pair_angle(&a->rope, i % pairs, position);
+        table->cosine[i] = t.cosine;
+        table->sine[i] = t.sine;
+    }
+}
+
+/* ---- i8 -------------------------------------------------------------------------------------- */
+
+/* One channel of the row after rotation; angle: where the row's angles begin in the table. */
+DEVICE float new_value(const struct kv_append_args *a, const struct append_half *h, const char *row,
+                       int channel, int angle, const struct append_table *table)
+{
+    const struct view *v = h->from;
     float x = load_element(row, channel * v->stride[3], v->dtype);
-    if (channel >= rotary) return x;
-    int interleaved = a->rope.interleaved, pairs = rotary / 2;
+    if (channel >= h->rotary) return x;
+    int interleaved = a->rope.interleaved, pairs = h->rotary / 2;
     int pair = interleaved ? channel / 2 : channel % pairs,
         second = interleaved ? channel & 1 : channel >= pairs;
     int other = interleaved ? channel ^ 1 : second ? channel - pairs : channel + pairs;
-    float y = load_element(row, other * v->stride[3], v->dtype), cosine, sine;
-    struct rope_cut cut = {1, pairs, pairs, pairs, 0, v->dtype, DTYPE_f32};
-    item_angles(&a->rope, &cut, pair, position, &cosine, &sine);
+    float y = load_element(row, other * v->stride[3], v->dtype);
+    float cosine = table->cosine[angle + pair], sine = table->sine[angle + pair];
     return second ? y * sine + x * cosine : x * cosine - y * sine;
 }
 
 /* Symmetric i8: scale = largest magnitude / 127 per block of channels; a block with NaN or infinity
  * gets the scale NaN, so that it stays visible. Values are those of the CPU's kv_append. */
-DEVICE void quantise_row(const struct kv_append_args *a, const struct view *from, const char *row,
-                         const struct view *to, char *cache, const struct view *scale, char *scales,
-                         int channels, int block, int rotary, int64_t position)
+DEVICE void quantise_row(const struct kv_append_args *a, const struct append_half *h,
+                         const struct append_row *r, int angle, const struct append_table *table)
 {
     int lane = THREAD % LANES;
-    for (int start = 0; start < channels; start += block, scales += scale->stride[3] * 4) {
+    const char *row = r->from[h->which];
+    char *cache = r->to[h->which];
+    float *scale = r->scales[h->which];
+    for (int start = 0; start < h->channels; start += h->block, scale += h->scale->stride[3]) {
         float largest = 0, bad = 0;
-        for (int c = start + lane; c < start + block; c += LANES) {
-            float x = new_value(a, from, row, c, rotary, position);
+        for (int c = start + lane; c < start + h->block; c += LANES) {
+            float x = new_value(a, h, row, c, angle, table);
             if (!is_finite(x)) bad = 1;
             largest = maximum(largest, x < 0 ? -x : x);
         }
         largest = max_of_16(largest);
         bad = max_of_16(bad);
         float inverse = bad == 0 && largest > 0 ? 127 / largest : 0;
-        if (lane == 0) STORE(float, scales, bad != 0 ? float_of(0x7fc00000u) : largest / 127);
-        for (int c = start + lane; c < start + block; c += LANES) {
-            float q = nearest_f32(new_value(a, from, row, c, rotary, position) * inverse);
+        if (lane == 0) STORE(float, scale, bad != 0 ? float_of(0x7fc00000u) : largest / 127);
+        for (int c = start + lane; c < start + h->block; c += LANES) {
+            float q = nearest_f32(new_value(a, h, row, c, angle, table) * inverse);
             if (bad != 0) q = 1;
-            STORE(int8_t, cache + c * to->stride[3], (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q));
+            STORE(int8_t, cache + c * h->to->stride[3],
+                  (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q));
         }
     }
 }
 
-/* The row's items over the 16 lanes; rotary 0 copies. */
-DEVICE void append_items(const struct kv_append_args *a, const struct view *from, const char *row,
-                         const struct view *to, char *cache, const struct rope_cut *cut,
-                         int64_t position)
+/* ---- Floats ---------------------------------------------------------------------------------- */
+
+/* The angles of an item's pairs, from the table: 16 bytes at a time where they come in runs. */
+DEVICE void table_angles(const float *from, int run, float *to)
 {
-    for (int item = THREAD % LANES; item < cut->items; item += LANES) {
+    if (run == 1) to[0] = from[0];
+#pragma unroll
+    for (int i = 0; i < run / 4; i++) {
+        float4 four = ((const float4 *)from)[i];
+        to[4 * i] = four.x, to[4 * i + 1] = four.y, to[4 * i + 2] = four.z, to[4 * i + 3] = four.w;
+    }
+}
+
+/* Where an item's rows are: first, first + step, ... below count; zero: the first row's place in
+ * units of heads, counted from the table's first place. */
+struct append_span {
+    int item, first, step, count, zero;
+};
+
+/* Copied channels in runs, as they lie. */
+DEVICE void copy_item(const struct append_half *h, const struct rope_cut *cut,
+                      const struct append_span *s, const struct append_table *table)
+{
+    int at = item_channel(cut, s->item) * dtype_bytes(cut->in);
+#pragma unroll 1
+    for (int row = s->first; row < s->count; row += AT_ONCE * s->step) {
+        uint4 pieces[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            pieces[i] = LOAD(uint4, table->row[smaller(row + i * s->step, s->count - 1)]
+                                            .from[h->which] + at);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            if (row + i * s->step < s->count)
+                STORE(uint4, table->row[row + i * s->step].to[h->which] + at, pieces[i]);
+    }
+}
+
+/* Pairs that turn, or single elements. */
+DEVICE void turn_rows(const struct kv_append_args *a, const struct append_half *h,
+                      const struct rope_cut *cut, const struct append_span *s,
+                      const struct append_table *table)
+{
+#pragma unroll 1
+    for (int row = s->first; row < s->count; row += s->step) {
         struct rope_piece piece;
         struct rope_values values;
-        load_item(&piece, row, from, cut, item);
+        load_item(&piece, table->row[row].from[h->which], h->from, cut, s->item);
         unpack_item(&piece, cut, &values);
-        if (item < cut->pair_items) {
+        if (s->item < cut->pair_items) {
             float cosine[RUN_MAX], sine[RUN_MAX];
-            item_angles(&a->rope, cut, item, position, cosine, sine);
+            int angle = (uint32_t)(s->zero + row) / (uint32_t)a->kv_heads * cut->pairs +
+                        s->item * cut->run;
+            table_angles(table->cosine + angle, cut->run, cosine);
+            table_angles(table->sine + angle, cut->run, sine);
             turn_item(&values, cut, cosine, sine);
         }
-        store_item(&values, cache, to, cut, item);
+        store_item(&values, table->row[row].to[h->which], h->to, cut, s->item);
     }
 }
 
-DEVICE void append_one(const struct kv_append_args *a, const struct append_row *r,
-                       const struct view *from, const struct view *to, const struct view *scale,
-                       int channels, int block, int rotary)
+/* Neighbouring threads take the items of a row, then the next row. */
+DEVICE void append_items(const struct kv_append_args *a, const struct append_half *h,
+                         const struct rope_cut *cut, int count, int zero,
+                         const struct append_table *table)
 {
-    const char *row = element_at(from, r->b, r->head, r->token, 0);
-    char *cache = element_at(to, r->outer, r->head, r->inner, 0);
-    if (to->dtype == DTYPE_i8) {
-        quantise_row(a, from, row, to, cache, scale,
-                     element_at(scale, r->outer, r->head, r->inner, 0), channels, block, rotary,
-                     r->position);
+    int across = larger(1, smaller(cut->items, THREADS)), rows = THREADS / across;
+    struct append_span s = {THREAD % across, THREAD / across, rows, count, zero};
+    if (s.first >= rows) return;
+#pragma unroll 1
+    for (; s.item < cut->items; s.item += across) {
+        if (cut->run > 1 && s.item >= cut->pair_items) copy_item(h, cut, &s, table);
+        else turn_rows(a, h, cut, &s, table);
+    }
+}
+
+/* K or V of the table's rows. */
+DEVICE void append_half(const struct kv_append_args *a, const struct append_half *h, int count,
+                        int zero, const struct append_table *table)
+{
+    if (h->to->dtype == DTYPE_i8) {
+        for (int i = THREAD / LANES; i < count; i += THREADS / LANES)
+            quantise_row(a, h, &table->row[i],
+                         (uint32_t)(zero + i) / (uint32_t)a->kv_heads * (h->rotary / 2), table);
         return;
     }
-    struct rope_cut cut = rope_cut_of(from, to, channels, rotary, a->rope.interleaved);
-    if (cut.run == 8) {
+    struct rope_cut cut =
+        rope_cut_of(h->from, h->to, h->channels, h->rotary, a->rope.interleaved);
+    if (cut.run == 8 && cut.in == DTYPE_bf16) {
         cut.run = 8; /* constants, so that each copy is unrolled for its run */
-        append_items(a, from, row, to, cache, &cut, r->position);
+        cut.in = cut.out = DTYPE_bf16;
+        append_items(a, h, &cut, count, zero, table);
+    } else if (cut.run == 8) {
+        cut.run = 8;
+        cut.in = cut.out = DTYPE_f16;
+        append_items(a, h, &cut, count, zero, table);
     } else if (cut.run == 4) {
         cut.run = 4;
-        append_items(a, from, row, to, cache, &cut, r->position);
+        cut.in = cut.out = DTYPE_f32;
+        append_items(a, h, &cut, count, zero, table);
     } else {
         cut.run = 1;
-        append_items(a, from, row, to, cache, &cut, r->position);
+        append_items(a, h, &cut, count, zero, table);
     }
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct kv_append_args args)
 {
+    __shared__ struct append_table table;
     const struct kv_append_args *a = ARGUMENT(kv_append_args, args);
-    int64_t rows = (int64_t)(a->q_start.data ? 1 : a->batch) * a->kv_heads * a->tokens;
-    for (int i = THREAD / LANES; i < TILE_Q; i += ROWS_AT_ONCE) {
-        int64_t row = (int64_t)BLOCK_X * TILE_Q + i;
-        if (row >= rows) break;
-        struct append_row r = append_row_of(a, row);
-        append_one(a, &r, &a->k_new, &a->k, &a->k_scale, a->channels, a->k_block, a->rope.rotary);
-        append_one(a, &r, &a->v_new, &a->v, &a->v_scale, a->v_channels, a->v_block, 0);
+    int64_t rows = (int64_t)(a->q_start.data ? 1 : a->batch) * a->kv_heads * a->tokens,
+            start = (int64_t)BLOCK_X * TILE_Q, end = rows - start < TILE_Q ? rows : start + TILE_Q;
+    int64_t place = quotient(start, a->kv_heads), last = quotient(end - 1, a->kv_heads);
+    int pairs = a->rope.rotary / 2, most = pairs ? smaller(TILE_Q, ANGLES / pairs) : TILE_Q;
+#pragma unroll 1
+    for (; place <= last; place += most) {
+        int64_t zero = place * a->kv_heads, begin = start > zero ? start : zero;
+        int places = (int)(last + 1 - place < most ? last + 1 - place : most);
+        int64_t stop = zero + (int64_t)places * a->kv_heads;
+        if (stop > end) stop = end;
+        block_barrier();
+        fill_table(a, begin, stop, place, places, &table);
+        block_barrier();
+#pragma unroll 1
+        for (int which = 0; which < 2; which++) {
+            struct append_half h = {which ? &a->v_new : &a->k_new,
+                                    which ? &a->v : &a->k,
+                                    which ? &a->v_scale : &a->k_scale,
+                                    which,
+                                    which ? a->v_channels : a->channels,
+                                    which ? a->v_block : a->k_block,
+                                    which ? 0 : a->rope.rotary};
+            append_half(a, &h, (int)(stop - begin), (int)(begin - zero), &table);
+        }
     }
 }

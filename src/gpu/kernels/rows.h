@@ -5,10 +5,6 @@
 
 #include "device.h"
 
-/* Rows up to this many keys are one wave's work, TILE_Q of them a block's; longer ones are a whole
- * block's (GRID row_groups). */
-#define SHORT_ROW TILE_KV
-
 /* One row of scores: (batch, head, query), with the sequence that it belongs to. */
 struct score_row {
     struct sequence seq;

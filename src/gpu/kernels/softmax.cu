@@ -1,9 +1,65 @@
 /* softmax.cu: weights = softmax(scores) along the keys, any length and stride; a row of -inf gives
- * zeros. Portable, f32 arithmetic. Rows whose scores fit in registers are read once; longer and
- * strided ones twice. */
+ * zeros. Portable, f32 arithmetic.
+ *
+ * A team of lanes, a part of a wave up to the whole block, has KEPT elements of a row per lane in
+ * registers, or fewer of several rows at once, in pieces of 16 bytes; what lies before the first
+ * 16-byte boundary of a row and behind the last is taken one element per lane. All loads go out
+ * before the first is looked at. Of a row beyond the whole block's registers, as many parts as fit
+ * are kept in shared memory as they lie (LONG), and the others read twice. */
 #include "rows.h"
 
-enum { WAVES = THREADS / WAVE, KEPT = 32 /* elements per lane that are kept in registers */ };
+#ifndef KEPT
+#define KEPT 32 /* elements per lane in registers */
+#endif
+#ifndef LONG
+#define LONG 0
+#endif
+extern __shared__ uint4 held[]; /* LONG: [part][piece][thread] */
+
+enum {
+    WAVES = THREADS / WAVE,
+    SHORT = 8 * WAVE, /* columns up to which a lane takes elements of several rows */
+    AT_ONCE = 4,      /* these rows */
+    EDGE = 8          /* more than the elements at an edge of a row */
+};
+
+/* Who works on a row. A wave's lanes have neighbouring pieces, `step` columns between those of one
+ * lane; waves follow each other. */
+struct team {
+    int lanes;                /* of a team, a power of two */
+    int number, count;        /* which of the block's teams this is, how many there are */
+    int first, step;          /* first column of this lane, columns between its pieces */
+    float *shared;            /* for reductions over waves: of maxima, then of sums */
+};
+
+DEVICE int lane_of(const struct team *t)
+{
+    return fresh(THREAD) & (t->lanes - 1);
+}
+
+DEVICE float combined(float x, float y, int sums)
+{
+    return sums ? x + y : maximum(x, y);
+}
+
+/* x[r] becomes the maximum or the sum of the team's. Maxima and sums take turns, so that the
+ * barrier of the one lets the next of the other overwrite its part of `shared`. */
+DEVICE void reduce(float *x, int rows, int sums, const struct team *t)
+{
+#pragma unroll 1
+    for (int mask = smaller(t->lanes, WAVE) / 2; mask; mask /= 2)
+#pragma unroll
+        for (int r = 0; r < rows; r++) x[r] = combined(x[r], lane_xor(x[r], mask), sums);
+    if (t->lanes <= WAVE) return;
+    float *all = t->shared + sums * WAVES;
+    if (THREAD % WAVE == 0) all[THREAD / WAVE] = x[0];
+    block_barrier();
+    const float *parts = all + t->number * (t->lanes / WAVE);
+    x[0] = parts[0];
+#pragma unroll 1
+    for (int i = 1; i < t->lanes / WAVE; i++) x[0] = combined(x[0], parts[i], sums);
+}
+
 struct partial {
     float m, l; /* maximum; sum of exp(x - m) */
 };
@@ -14,45 +70,6 @@ DEVICE struct partial merged(struct partial a, struct partial b)
     float base = c.m == -INFINITY ? 0 : c.m;
     c.l = a.l * exp2_fast((a.m - base) * LOG2_E) + b.l * exp2_fast((b.m - base) * LOG2_E);
     return c;
-}
-
-DEVICE float block_max(float x, float *shared)
-{
-    x = max_of_wave(x);
-    block_barrier();
-    if (THREAD % WAVE == 0) shared[THREAD / WAVE] = x;
-    block_barrier();
-#pragma unroll
-    for (int i = 0; i < WAVES; i++) x = maximum(x, shared[i]);
-    return x;
-}
-
-DEVICE float block_sum(float x, float *shared)
-{
-    x = sum_of_wave(x);
-    block_barrier();
-    if (THREAD % WAVE == 0) shared[THREAD / WAVE] = x;
-    block_barrier();
-    x = 0;
-#pragma unroll
-    for (int i = 0; i < WAVES; i++) x += shared[i];
-    return x;
-}
-
-/* Who works on a row: a wave or the whole block. */
-struct team {
-    int lanes, lane; /* how many threads, this one's number */
-    float *shared;   /* for the block's reductions */
-};
-
-DEVICE float team_max(float x, const struct team *t)
-{
-    return t->lanes == THREADS ? block_max(x, t->shared) : max_of_wave(x);
-}
-
-DEVICE float team_sum(float x, const struct team *t)
-{
-    return t->lanes == THREADS ? block_sum(x, t->shared) : sum_of_wave(x);
 }
 
 /* Rows follow each other at one distance, and no row has a sink or a log-sum-exp. */
@@ -66,46 +83,68 @@ DEVICE int is_simple(const struct attention_args *a)
            out->stride[0] == a->q_heads * out->stride[1];
 }
 
-/* Row `number` of scores or weights. */
-DEVICE char *row_at(const struct attention_args *a, const struct view *v, int64_t number,
-                    int simple)
-{
-    if (simple) return (char *)v->data + number * v->stride[2] * dtype_bytes(v->dtype);
-    struct score_row s = score_row_of(a, number);
-    return element_at(v, s.seq.q_batch, s.head, s.seq.q_start + s.query, 0);
-}
+/* Where row `number` is read and written, and what it needs besides. */
+struct place {
+    const char *from; /* of whole pieces from here on */
+    char *to;
+    float *lse; /* NULL: none */
+    float sink; /* a logit without a column; -inf: none */
+    int end;    /* of the whole pieces, in columns from here */
+    int edge;   /* this lane's element outside of them; EDGE_NONE: has none */
+};
+#define EDGE_NONE (-(1 << 30))
 
-/* The row's sink joins as a logit without a column; also writes the log-sum-exp. Returns what to
- * multiply exp(x - m) with. */
-DEVICE float finish_row(const struct attention_args *a, int64_t number, float m, float l,
-                        int simple, int writer)
+DEVICE struct place place_of(const struct attention_args *a, int64_t number, int simple)
 {
-    if (simple) return l == 0 ? 0 : 1 / l; /* 0 for a row without keys */
+    const struct view *in = &a->scores, *out = &a->weights;
+    struct place p = {(char *)in->data + number * in->stride[2] * dtype_bytes(in->dtype),
+                      (char *)out->data + number * out->stride[2] * dtype_bytes(out->dtype),
+                      (float *)0,
+                      -INFINITY,
+                      a->columns,
+                      EDGE_NONE};
+    if (simple) return p;
     struct score_row s = score_row_of(a, number);
-    struct partial own = {m, l}, extra = {-INFINITY, 1};
+    int b = s.seq.q_batch, token = s.seq.q_start + s.query;
+    p.from = element_at(in, b, s.head, token, 0);
+    p.to = element_at(out, b, s.head, token, 0);
+    if (a->lse.data) p.lse = (float *)element_at(&a->lse, b, s.head, token, 0);
     if (a->sink.data)
-        extra.m = load_element(element_at(&a->sink, s.b, s.head, 0, 0), 0, DTYPE_f32);
-    if (extra.m != -INFINITY) own = merged(own, extra);
-    if (a->lse.data && writer)
-        store_element(element_at(&a->lse, s.seq.q_batch, s.head, s.seq.q_start + s.query, 0), 0,
-                      DTYPE_f32, own.m + log2_fast(own.l) * LN_2);
-    float change = extra.m == -INFINITY ? 1 : exp2_fast((m - own.m) * LOG2_E);
-    return own.l == 0 ? 0 : change / own.l;
+        p.sink = load_element(element_at(&a->sink, s.b, s.head, 0, 0), 0, DTYPE_f32);
+    return p;
 }
 
-/* ---- Rows in runs of 16 bytes or more -------------------------------------------------------- */
+/* The sink joins; also writes the log-sum-exp. Returns what to multiply exp(x - m) with. */
+DEVICE float finish_row(const struct place *p, float m, float l, int writer)
+{
+    struct partial own = {m, l}, extra = {p->sink, 1};
+    if (p->sink != -INFINITY) own = merged(own, extra);
+    if (p->lse && writer) STORE(float, p->lse, own.m + log2_fast(own.l) * LN_2);
+    float change = p->sink == -INFINITY ? 1 : exp2_fast((m - own.m) * LOG2_E);
+    return own.l == 0 ? 0 : change / own.l; /* 0 for a row without keys */
+}
 
-/* How a row is read: in, out: dtypes; run: elements of a run; kept: elements per lane, in runs that
- * are WAVE * run columns apart (the wave's own part of the row, so that the distances are
- * constants); end: where the whole runs end, the elements behind it are taken one per lane. */
-struct runs {
-    int64_t in, out;
-    int run, kept, end;
+/* ---- Pieces ---------------------------------------------------------------------------------- */
+
+/* How rows are read and written. run: elements in 16 bytes; kept: elements of one row that a lane
+ * holds in pieces; rows: of a team at once. Constants but for the last two. */
+struct form {
+    int64_t dtype;
+    int run, kept, rows;
+    int columns, whole; /* whole: every row begins and ends on 16 bytes */
 };
 
-DEVICE int first_column(const struct runs *c, const struct team *t)
+/* Cuts the row at its 16-byte boundaries; lane: within the team, of at least 2 * EDGE. */
+DEVICE void cut_edges(struct place *p, const struct form *f, int lane)
 {
-    return t->lane / WAVE * WAVE * c->kept + t->lane % WAVE * c->run;
+    int bytes = dtype_bytes(f->dtype),
+        before = (int)(-(uint64_t)p->from & 15) / bytes, head = smaller(before, f->columns);
+    p->end = (f->columns - head) / f->run * f->run;
+    p->from += head * bytes;
+    p->to += head * bytes;
+    if (lane < head) p->edge = lane - head;
+    else if (lane >= EDGE && lane - EDGE < f->columns - head - p->end)
+        p->edge = p->end + lane - EDGE;
 }
 
 DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */
@@ -113,42 +152,48 @@ DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */
     return dtype == DTYPE_f32 ? 0xff800000u : dtype == DTYPE_f16 ? 0xfc00fc00u : 0xff80ff80u;
 }
 
-/* The lane's elements from column `start` on, as they lie in memory; -inf from the end on. */
-DEVICE void load_kept(uint4 *raw, const char *row, const struct runs *c, int start,
-                      const struct team *t)
+/* The lane's pieces of a row from column `start` on, -inf from the end on. */
+DEVICE void load_pieces(uint4 *raw, const struct place *p, const struct form *f, int start,
+                        const struct team *t)
 {
-    int bytes = dtype_bytes(c->in), parts = c->run * bytes / 16,
-        first = start + first_column(c, t);
-    uint32_t fill = hidden_bits(c->in);
-    row += (int64_t)first * bytes;
+    int first = start + t->first;
+    uint32_t fill = hidden_bits(f->dtype);
+    const char *from = p->from + (int64_t)first * dtype_bytes(f->dtype);
 #pragma unroll
-    for (int k = 0; k < c->kept / c->run; k++) {
-#pragma unroll
-        for (int i = 0; i < parts; i++) {
-            uint4 h = {fill, fill, fill, fill};
-            if (k * WAVE * c->run < c->end - first)
-                h = LOAD(uint4, row + k * WAVE * c->run * bytes + i * 16);
-            raw[k * parts + i] = h;
-        }
+    for (int k = 0; k < f->kept / f->run; k++) {
+        uint4 h = {fill, fill, fill, fill};
+        if (first + k * t->step < p->end) h = LOAD(uint4, from);
+        raw[k] = h;
+        from += t->step * dtype_bytes(f->dtype);
     }
 }
 
-DEVICE void unpack_kept(const uint4 *raw, const struct runs *c, float *x)
+DEVICE float load_edge(const struct place *p, const struct form *f)
 {
-    int each = 16 / dtype_bytes(c->in);
-#pragma unroll
-    for (int k = 0; k < c->kept / each; k++) unpack_16_bytes(raw[k], c->in, x + k * each);
+    return p->edge == EDGE_NONE ? -INFINITY : load_element(p->from, p->edge, f->dtype);
 }
 
-DEVICE void store_kept(const float *x, char *row, const struct runs *c, int start,
-                       const struct team *t)
+DEVICE void unpack_pieces(float *x, const uint4 *raw, const struct form *f)
 {
-    int bytes = dtype_bytes(c->out), first = start + first_column(c, t);
-    row += (int64_t)first * bytes;
 #pragma unroll
-    for (int k = 0; k < c->kept / c->run; k++)
-        if (k * WAVE * c->run < c->end - first)
-            store_run(row + k * WAVE * c->run * bytes, c->out, c->run, c->run, x + k * c->run);
+    for (int k = 0; k < f->kept / f->run; k++) unpack_16_bytes(raw[k], f->dtype, x + k * f->run);
+}
+
+DEVICE void store_pieces(const float *x, const struct place *p, const struct form *f, int start,
+                         const struct team *t)
+{
+    int first = start + t->first;
+    char *to = p->to + (int64_t)first * dtype_bytes(f->dtype);
+#pragma unroll
+    for (int k = 0; k < f->kept / f->run; k++) {
+        if (first + k * t->step < p->end) store_run(to, f->dtype, f->run, f->run, x + k * f->run);
+        to += t->step * dtype_bytes(f->dtype);
+    }
+}
+
+DEVICE void store_edge(float x, const struct place *p, const struct form *f)
+{
+    if (p->edge != EDGE_NONE) store_element(p->to, p->edge, f->dtype, x);
 }
 
 DEVICE float max_of_kept(const float *x, int kept, float m)
@@ -158,10 +203,10 @@ DEVICE float max_of_kept(const float *x, int kept, float m)
     return m;
 }
 
-/* x becomes factor * exp(x - base); returns the sum of the exponentials. */
-DEVICE float exp_of_kept(float *x, int kept, float base, float factor)
+/* x becomes factor * exp(x - m); returns the sum of the exponentials. */
+DEVICE float exp_of_kept(float *x, int kept, float m, float factor)
 {
-    float l = 0;
+    float l = 0, base = m == -INFINITY ? 0 : m;
 #pragma unroll
     for (int i = 0; i < kept; i++) {
         float e = exp2_fast((x[i] - base) * LOG2_E);
@@ -171,112 +216,210 @@ DEVICE float exp_of_kept(float *x, int kept, float base, float factor)
     return l;
 }
 
-/* A row that the team's registers hold: read once. */
-DEVICE void kept_row(const struct attention_args *a, int64_t number, int64_t in, int64_t out,
-                     int run, int simple, const struct team *t)
+/* ---- Rows ------------------------------------------------------------------------------------ */
+
+/* f->rows rows of each team, the first of the block's being number `first`; those from `end` on are
+ * not there. */
+DEVICE void kept_rows(const struct attention_args *a, const struct form *f, int64_t first,
+                      int64_t end, int simple, const struct team *t)
 {
-    struct runs c = {in, out, run, KEPT, a->columns / run * run};
-    int last = c.end + t->lane, rest = last < a->columns;
-    const char *from = row_at(a, &a->scores, number, simple);
-    float own = rest ? load_element(from, last, in) : -INFINITY, x[KEPT];
+    float x[KEPT], m[AT_ONCE], l[AT_ONCE], edge[AT_ONCE];
     uint4 raw[KEPT / 4];
-    load_kept(raw, from, &c, 0, t);
-    unpack_kept(raw, &c, x);
-    float m = team_max(max_of_kept(x, KEPT, own), t), base = m == -INFINITY ? 0 : m;
-    own = exp2_fast((own - base) * LOG2_E);
-    float l = team_sum(own + exp_of_kept(x, KEPT, base, 1), t);
-    float factor = finish_row(a, number, m, l, simple, t->lane == 0);
-    char *to = row_at(a, &a->weights, number, simple);
+    struct place place[AT_ONCE];
+    int pieces = f->kept / f->run;
+#pragma unroll
+    for (int r = 0; r < f->rows; r++) {
+        int64_t number = first + r * t->count + t->number;
+        place[r] = place_of(a, number < end ? number : end - 1, simple);
+        if (!f->whole) cut_edges(&place[r], f, lane_of(t));
+        load_pieces(raw + r * pieces, &place[r], f, 0, t);
+        edge[r] = load_edge(&place[r], f);
+    }
+#pragma unroll
+    for (int r = 0; r < f->rows; r++) {
+        unpack_pieces(x + r * f->kept, raw + r * pieces, f);
+        m[r] = max_of_kept(x + r * f->kept, f->kept, edge[r]);
+    }
+    reduce(m, f->rows, 0, t);
+#pragma unroll
+    for (int r = 0; r < f->rows; r++)
+        l[r] = exp_of_kept(x + r * f->kept, f->kept, m[r], 1) + exp_of_kept(&edge[r], 1, m[r], 1);
+    reduce(l, f->rows, 1, t);
+#pragma unroll
+    for (int r = 0; r < f->rows; r++) {
+        if (first + r * t->count + t->number >= end) continue;
+        float factor = finish_row(&place[r], m[r], l[r], lane_of(t) == 0);
+#pragma unroll
+        for (int i = 0; i < f->kept; i++) x[r * f->kept + i] *= factor;
+        store_pieces(x + r * f->kept, &place[r], f, 0, t);
+        store_edge(edge[r] * factor, &place[r], f);
+    }
+}
+
+/* Whether the part of a row that begins at this column has room in shared memory. */
+DEVICE int is_held(const struct form *f, int start)
+{
+    return SHARED_BYTES && start + THREADS * KEPT <= SHARED_BYTES / dtype_bytes(f->dtype);
+}
+
+/* Puts the thread's pieces of such a part there, or takes them. */
+DEVICE void hold(uint4 *raw, const struct form *f, int start, int take)
+{
+    uint4 *at = held + start / f->run + THREAD;
+#pragma unroll
+    for (int k = 0; k < KEPT / f->run; k++) {
+        if (take) raw[k] = at[k * THREADS];
+        else at[k * THREADS] = raw[k];
+    }
+}
+
+/* A row that the block's registers do not hold: the last part stays there, others in shared memory,
+ * and what is left is read again, the newest first. */
+DEVICE void long_row(const struct attention_args *a, const struct form *f, int64_t number,
+                     int simple, const struct team *t)
+{
+    struct place place = place_of(a, number, simple);
+    if (!f->whole) cut_edges(&place, f, THREAD);
+    float x[KEPT], edge = load_edge(&place, f);
+    struct partial sum = {edge, edge == -INFINITY ? 0.0f : 1.0f};
+    uint4 raw[KEPT / 4];
+    int part = THREADS * KEPT, start = 0;
+#pragma unroll 1
+    for (;; start += part) {
+        load_pieces(raw, &place, f, start, t);
+        if (is_held(f, start) && start + part < f->columns) hold(raw, f, start, 0);
+        unpack_pieces(x, raw, f);
+        if (start + part >= f->columns) break;
+        struct partial own = {max_of_kept(x, KEPT, -INFINITY), 0};
+        own.l = exp_of_kept(x, KEPT, own.m, 1);
+        sum = merged(sum, own);
+    }
+    float m = max_of_kept(x, KEPT, sum.m);
+    reduce(&m, 1, 0, t);
+    place = place_of(a, number, simple); /* anew, to keep no register */
+    if (!f->whole) cut_edges(&place, f, fresh(THREAD));
+    float base = m == -INFINITY ? 0 : m, l = sum.l * exp2_fast((sum.m - base) * LOG2_E);
+    l += exp_of_kept(x, KEPT, m, 1);
+    reduce(&l, 1, 1, t);
+    float factor = finish_row(&place, m, l, THREAD == 0);
+    store_edge(exp2_fast((edge - base) * LOG2_E) * factor, &place, f);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) x[i] *= factor;
-    store_kept(x, to, &c, 0, t);
-    if (rest) store_element(to, last, out, own * factor);
+#pragma unroll 1
+    for (;;) {
+        store_pieces(x, &place, f, start, t);
+        if (start == 0) break;
+        start -= part;
+        if (is_held(f, start)) hold(raw, f, start, 1);
+        else load_pieces(raw, &place, f, start, t);
+        unpack_pieces(x, raw, f);
+        exp_of_kept(x, KEPT, m, factor);
+    }
 }
 
-/* A longer one: read twice. */
-DEVICE void long_row(const struct attention_args *a, int64_t number, int64_t in, int64_t out,
-                     int run, const struct team *t)
-{
-    struct runs c = {in, out, run, KEPT, a->columns / run * run};
-    int step = t->lanes * KEPT, last = c.end + t->lane, rest = last < a->columns;
-    const char *from = row_at(a, &a->scores, number, 0);
-    float own = rest ? load_element(from, last, in) : -INFINITY, x[KEPT];
-    struct partial sum = {own, own == -INFINITY ? 0.0f : 1.0f};
-    uint4 raw[KEPT / 4];
-#pragma unroll 1
-    for (int start = 0; start < c.end; start += step) {
-        load_kept(raw, from, &c, start, t);
-        unpack_kept(raw, &c, x);
-        struct partial part = {max_of_kept(x, KEPT, -INFINITY), 0};
-        part.l = exp_of_kept(x, KEPT, part.m == -INFINITY ? 0 : part.m, 1);
-        sum = merged(sum, part);
-    }
-    float m = team_max(sum.m, t), base = m == -INFINITY ? 0 : m;
-    float l = team_sum(sum.l * exp2_fast((sum.m - base) * LOG2_E), t);
-    float factor = finish_row(a, number, m, l, 0, t->lane == 0);
-    char *to = row_at(a, &a->weights, number, 0);
-#pragma unroll 1
-    for (int start = 0; start < c.end; start += step) {
-        load_kept(raw, from, &c, start, t);
-        unpack_kept(raw, &c, x);
-        exp_of_kept(x, KEPT, base, factor);
-        store_kept(x, to, &c, start, t);
-    }
-    if (rest) store_element(to, last, out, exp2_fast((own - base) * LOG2_E) * factor);
-}
-
-/* ---- Rows of any strides and dtypes ---------------------------------------------------------- */
-
-/* Element by element; reads the row twice. */
+/* Of any strides and dtypes, element by element; read twice. */
 DEVICE void row_of_elements(const struct attention_args *a, int64_t number, const struct team *t)
 {
-    int n = a->columns;
+    struct place place = place_of(a, number, 0);
     int64_t in = a->scores.dtype, out = a->weights.dtype, step = a->scores.stride[3],
             out_step = a->weights.stride[3];
-    const char *from = row_at(a, &a->scores, number, 0);
-    char *to = row_at(a, &a->weights, number, 0);
     struct partial own = {-INFINITY, 0};
-    for (int at = t->lane; at < n; at += t->lanes) {
-        struct partial one = {load_element(from, at * step, in), 1};
+#pragma unroll 1
+    for (int at = t->first; at < a->columns; at += t->lanes) {
+        struct partial one = {load_element(place.from, at * step, in), 1};
         if (one.m != -INFINITY) own = merged(own, one);
     }
-    float m = team_max(own.m, t), base = m == -INFINITY ? 0 : m;
-    float l = team_sum(own.l * exp2_fast((own.m - base) * LOG2_E), t);
-    float factor = finish_row(a, number, m, l, 0, t->lane == 0);
-    for (int at = t->lane; at < n; at += t->lanes) {
-        float x = load_element(from, at * step, in);
-        store_element(to, at * out_step, out, exp2_fast((x - base) * LOG2_E) * factor);
+    float m = own.m;
+    reduce(&m, 1, 0, t);
+    float base = m == -INFINITY ? 0 : m, l = own.l * exp2_fast((own.m - base) * LOG2_E);
+    reduce(&l, 1, 1, t);
+    float factor = finish_row(&place, m, l, t->first == 0);
+#pragma unroll 1
+    for (int at = t->first; at < a->columns; at += t->lanes) {
+        float x = load_element(place.from, at * step, in);
+        store_element(place.to, at * out_step, out, exp2_fast((x - base) * LOG2_E) * factor);
     }
 }
 
-/* A wide row is the block's; of others each wave takes its share of TILE_Q. run 1: element by
- * element; else in and out are the dtypes, constants where they can be. */
-DEVICE void rows_of_block(const struct attention_args *a, int run, int64_t in, int64_t out,
-                          float *shared)
+/* ---- Blocks ---------------------------------------------------------------------------------- */
+
+/* The least power of two that is not below x. */
+DEVICE int power_from(int x)
 {
-    int wide = a->columns > SHORT_ROW, simple = is_simple(a);
-    struct team t = {wide ? THREADS : WAVE, wide ? THREAD : THREAD % WAVE, shared};
-    int64_t number = wide ? BLOCK_X : (int64_t)BLOCK_X * TILE_Q + THREAD / WAVE,
-            all = score_row_count(a), end = wide ? number + 1 : ((int64_t)BLOCK_X + 1) * TILE_Q;
-    if (end > all) end = all;
+    int p = 1;
+    while (p < x) p *= 2;
+    return p;
+}
+
+/* As few lanes for a row as hold it and its edges. */
+DEVICE struct team team_of(const struct form *f, float *shared)
+{
+    int lanes = smaller(THREADS, power_from(larger(f->whole ? 1 : 2 * EDGE,
+                                                   (f->columns + f->kept - 1) / f->kept)));
+    int lane = THREAD % lanes;
+    struct team t = {lanes,
+                     THREAD / lanes,
+                     THREADS / lanes,
+                     lane / WAVE * WAVE * f->kept + lane % WAVE * f->run,
+                     smaller(lanes, WAVE) * f->run,
+                     shared};
+    return t;
+}
+
+/* The block's rows are [first, end). */
+DEVICE void rows_of_elements(const struct attention_args *a, int64_t first, int64_t end,
+                             float *shared)
+{
+    int lanes = a->columns > WAVE * KEPT ? THREADS : WAVE;
+    struct team t = {lanes, THREAD / lanes, THREADS / lanes, THREAD % lanes, 0, shared};
 #pragma unroll 1
-    for (; number < end; number += WAVES) {
-        if (run == 1) row_of_elements(a, number, &t);
-        else if (a->columns <= t.lanes * KEPT) kept_row(a, number, in, out, run, simple, &t);
-        else long_row(a, number, in, out, run, &t);
+    for (first += t.number; first < end; first += t.count) row_of_elements(a, first, &t);
+}
+
+DEVICE void rows_of_pieces(const struct attention_args *a, int64_t dtype, int run, int whole,
+                           int64_t first, int64_t end, float *shared)
+{
+    int simple = is_simple(a);
+    if (!LONG && simple && a->columns <= SHORT) {
+        struct form f = {dtype, run, KEPT / AT_ONCE, AT_ONCE, a->columns, whole};
+        struct team t = team_of(&f, shared);
+#pragma unroll 1
+        for (; first < end; first += AT_ONCE * t.count) kept_rows(a, &f, first, end, 1, &t);
+        return;
     }
+    struct form f = {dtype, run, KEPT, 1, a->columns, whole};
+    struct team t = team_of(&f, shared);
+#pragma unroll 1
+    for (; first < end; first += t.count) {
+        if (a->columns > THREADS * KEPT) long_row(a, &f, first, simple, &t);
+        else kept_rows(a, &f, first, end, simple, &t);
+    }
+}
+
+/* Whether in and out are cut by the same 16-byte boundaries in every row. */
+DEVICE int same_edges(const struct view *in, const struct view *out)
+{
+    int bytes = dtype_bytes(in->dtype), run = 16 / bytes;
+    int64_t apart = (in->stride[0] - out->stride[0]) | (in->stride[1] - out->stride[1]) |
+                    (in->stride[2] - out->stride[2]);
+    return in->dtype == out->dtype && in->stride[3] == 1 && out->stride[3] == 1 &&
+           !(apart & (run - 1)) && !(((uint64_t)in->data - (uint64_t)out->data) & 15) &&
+           !((uint64_t)in->data & (bytes - 1));
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
-    __shared__ float shared[WAVES];
+    __shared__ float shared[2 * WAVES];
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    int64_t in = a->scores.dtype, out = a->weights.dtype;
-    int wide = in == DTYPE_f32, run = wide && out == DTYPE_f32 ? 4 : 8;
-    if (!runs_aligned(&a->scores, run) || !runs_aligned(&a->weights, run) || (!wide && in != out))
-        rows_of_block(a, 1, 0, 0, shared);
-    else if (run == 4) rows_of_block(a, 4, DTYPE_f32, DTYPE_f32, shared);
-    else if (wide) rows_of_block(a, 8, DTYPE_f32, out, shared);
-    else if (in == DTYPE_f16) rows_of_block(a, 8, DTYPE_f16, DTYPE_f16, shared);
-    else rows_of_block(a, 8, DTYPE_bf16, DTYPE_bf16, shared);
+    const struct view *in = &a->scores, *out = &a->weights;
+    int64_t all = score_row_count(a), count = larger(1, TILE_Q / larger(1, a->columns)),
+            first = BLOCK_X * count, end = first + count < all ? first + count : all;
+    int run = in->dtype == DTYPE_f32 ? 4 : 8,
+        whole = runs_aligned(in, run) && runs_aligned(out, run) && a->columns % run == 0;
+    if (!same_edges(in, out)) rows_of_elements(a, first, end, shared);
+    else if (in->dtype == DTYPE_f32)
+        rows_of_pieces(a, DTYPE_f32, 4, whole, first, end, shared);
+    else if (in->dtype == DTYPE_f16)
+        rows_of_pieces(a, DTYPE_f16, 8, whole, first, end, shared);
+    else rows_of_pieces(a, DTYPE_bf16, 8, whole, first, end, shared);
 }
