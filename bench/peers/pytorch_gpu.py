@@ -1,6 +1,7 @@
-"""pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; ratios, a CSV, plots.
+"""pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; ratios and a CSV, from
+which bench/tables_gpu.py makes the tables and plots of docs/PERFORMANCE.md.
 
-usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--out bench/results] [--protocol graph,sustained]
+usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--csv rows.csv] [--protocol graph,sustained]
 
 Groups (--only, comma separated):
   grid     16k tokens, heads x channels = 2048, channels 64/128/256, S 512 ... 16k, causal and full
@@ -12,7 +13,7 @@ Groups (--only, comma separated):
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
 Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, medians. sustained: each alone, --warm s to
-warm up and --timed s timed, forward then backward order: long kernels sit at the power limit there. A ratio is rapt's rate / the peer's: above
+warm up and --timed s timed, forward then backward order: long kernels sit at the power limit there; of the peers those of --sustained-peers. A ratio is rapt's rate / the peer's: above
 1 rapt is faster; where both do the same work, that is peer time / rapt time. Same tensors for all; every output is compared with cuDNN's
 (f32: memory-efficient) before it is timed.
 --rows NAME,... times these kernels of the table against each other as well (--rows all: every one that serves)."""
@@ -23,6 +24,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 
 import torch
 import torch.nn.functional as F
@@ -163,7 +165,7 @@ class Bench:
     def __init__(self, options):
         self.options, self.rapt, self.rows = options, Rapt(options.lib), []
         run = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        self.head = {"date": datetime.date.today().isoformat(), "commit": run("git", "rev-parse", "--short", "HEAD"),
+        self.head = {"date": datetime.date.today().isoformat(), "commit": options.commit or run("git", "rev-parse", "--short", "HEAD"),
                      "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
                      "driver": run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")}
         self.matmul = self.matmul_rate()
@@ -221,7 +223,11 @@ class Bench:
         for protocol in self.options.protocol.split(","):
             if protocol == "sustained" and launches:
                 continue
-            us = by_graph(usable, self.options.rounds, launches) if protocol == "graph" else by_power(usable, self.options.warm, self.options.timed)
+            if protocol == "graph":
+                us = by_graph(usable, self.options.rounds, launches)
+            else:
+                alone = self.options.sustained_peers.split(",")
+                us = by_power({n: run for n, run in usable.items() if n in ours or n in alone}, self.options.warm, self.options.timed)
             self.report(protocol, group, name, dtype, flops, us, ours, error, work)
 
     def report(self, protocol, group, name, dtype, flops, us, ours, error, work):
@@ -418,39 +424,12 @@ GROUPS = {"grid": grid, "models": models, "ragged": ragged, "options": options_g
 # ---- Results -----------------------------------------------------------------------------------------------------------------
 
 
-def plot(rows, folder):
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        print("no matplotlib: no plots")
-        return
-    chosen = [r for r in rows if r["group"] in ("grid", "f32")]
-    for protocol in sorted({r["protocol"] for r in chosen}):
-        for group in sorted({r["group"] for r in chosen}):
-            panels = sorted({r["case"].rsplit(" ", 1)[0] for r in chosen if r["group"] == group})
-            if not panels:
-                continue
-            figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3), sharey=False, squeeze=False)
-            for axis, panel in zip(axes[0], panels):
-                part = [r for r in chosen if r["group"] == group and r["protocol"] == protocol and r["case"].rsplit(" ", 1)[0] == panel]
-                for candidate in dict.fromkeys(r["candidate"] for r in part):
-                    points = [(int(r["case"].rsplit(" ", 1)[1]), float(r["tflops"])) for r in part if r["candidate"] == candidate]
-                    axis.plot(*zip(*points), marker="o", label=candidate)
-                axis.set(title=panel, xlabel="tokens", xscale="log")
-                axis.set_ylim(bottom=0)
-            axes[0][0].set_ylabel("TFLOP/s")
-            axes[0][0].legend(fontsize=7)
-            figure.suptitle(f"{rows[0]['gpu']}, {protocol}, {rows[0]['date']}, {rows[0]['commit']}", fontsize=9)
-            figure.tight_layout()
-            figure.savefig(os.path.join(folder, f"gpu_{group}_{protocol}.png"), dpi=120)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lib", default="build/librapt.so")
-    parser.add_argument("--out", default="bench/results")
+    parser.add_argument("--out", default="bench/results", help="folder of the rows, pytorch_gpu.csv")
+    parser.add_argument("--csv", default="", help="another file that the rows are appended to")
+    parser.add_argument("--commit", default="", help="for the CSV, where git cannot tell")
     parser.add_argument("--only", default="grid")
     parser.add_argument("--protocol", default="graph")
     parser.add_argument("--dtype", default="bf16")
@@ -458,6 +437,7 @@ def main():
     parser.add_argument("--masks", default="1,0", help="1 causal, 0 full")
     parser.add_argument("--lengths", default="512,1024,2048,4096,8192,16384")
     parser.add_argument("--peers", default="cudnn,flash2,efficient")
+    parser.add_argument("--sustained-peers", default="cudnn,flash2,efficient")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--warm", type=float, default=0.2, help="seconds before each sustained measurement")
     parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
@@ -468,23 +448,23 @@ def main():
     bench = Bench(options)
     options.known = bench.rapt.kernels()
     for group in options.only.split(","):
+        begin = time.time()
         try:
             GROUPS[group](bench)
+            print(f"{group}: {time.time() - begin:.0f} s", flush=True)
         except RuntimeError as problem:
             print(f"{group} stopped: {str(problem)[:300]}")
             if "CUDA" in str(problem):
                 break
     os.makedirs(options.out, exist_ok=True)
-    path = os.path.join(options.out, "pytorch_gpu.csv")
-    new = not os.path.exists(path)
-    with open(path, "a", newline="") as file:
+    options.csv = options.csv or os.path.join(options.out, "pytorch_gpu.csv")
+    new = not os.path.exists(options.csv)
+    with open(options.csv, "a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         if new:
             writer.writeheader()
         writer.writerows(bench.rows)
-    if bench.rows:
-        plot(bench.rows, options.out)
-    print(f"{len(bench.rows)} lines in {path}")
+    print(f"{len(bench.rows)} lines in {options.csv}")
     sys.exit(not bench.rows)
 
 

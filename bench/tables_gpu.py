@@ -1,0 +1,215 @@
+"""tables_gpu.py: the tables and plots of docs/PERFORMANCE.md about NVIDIA GPUs, from the rows in bench/results.
+
+usage: python3 bench/tables_gpu.py             writes each table between its <!-- bench: NAME --> and <!-- end -->
+       python3 bench/tables_gpu.py --check     exit code 1 where one differs from the rows
+       python3 bench/tables_gpu.py --plots     draws docs/images/h100-*.png (matplotlib)
+
+Of rows with the same protocol, group, case, type and candidate the last one in the file counts."""
+import csv
+import math
+import os
+import re
+import sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+RESULTS, PAGE = os.path.join(ROOT, "bench", "results"), os.path.join(ROOT, "docs", "PERFORMANCE.md")
+LENGTHS = ("512", "1024", "2048", "4096", "8192", "16384", "32768")
+PEERS = {"cudnn": "cuDNN", "flash2": "FlashAttention-2", "efficient": "memory-efficient"}
+
+
+def load(name):
+    path = os.path.join(RESULTS, name)
+    return list(csv.DictReader(open(path, newline=""))) if os.path.exists(path) else []
+
+
+def pick(rows, protocol, group, dtype=None):
+    """(case, dtype) -> candidate -> row."""
+    found = {}
+    for r in rows:
+        if r["protocol"] == protocol and r["group"] == group and dtype in (None, r["dtype"]):
+            found.setdefault((r["case"], r["dtype"]), {})[r["candidate"]] = r
+    return found
+
+
+def mean(values):
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def short(length):
+    return length if int(length) < 1024 else f"{int(length) // 1024}k"
+
+
+def head_name(panel):
+    return panel.replace("d", "D", 1) if re.match(r"d\d", panel) else panel
+
+
+def table(cells, row_title):
+    """cells: (row, length) -> text."""
+    rows = list(dict.fromkeys(r for r, _ in cells))
+    lengths = [x for x in LENGTHS if any((r, x) in cells for r in rows)]
+    lines = [f"| {row_title} | " + " | ".join(map(short, lengths)) + " |", "|---" * (len(lengths) + 1) + "|"]
+    return lines + [f"| {head_name(r)} | " + " | ".join(cells.get((r, x), "-") for x in lengths) + " |" for r in rows]
+
+
+def summary(ratios, least_below=1.0):
+    lost = [f"{head_name(case)} ({ratio:.2f})" for case, ratio in ratios.items() if round(ratio, 2) < least_below]
+    text = f"Geometric mean {mean(ratios.values()):.3f}, least {min(ratios.values()):.2f}, {len(lost)} of {len(ratios)} below {least_below:g}"
+    return text + (": " + ", ".join(lost) + "." if lost else ".")
+
+
+def rates(rows, protocol, group, dtype, peer, limit=1.0, absolute=True):
+    """TFLOP/s of rapt and its ratio to a peer, by panel and length; then a line about all of them."""
+    cells, ratios = {}, {}
+    for (case, _), found in pick(rows, protocol, group, dtype).items():
+        if "rapt" not in found or peer not in found:
+            continue
+        ratio = float(found[peer]["us"]) / float(found["rapt"]["us"])
+        panel, length = case.rsplit(" ", 1)
+        ratios[case] = ratio
+        cells[panel, length] = f"{float(found['rapt']['tflops']):.0f} ({ratio:.2f})" if absolute else f"{ratio:.2f}"
+    if not cells:
+        return ["Not measured."]
+    order = sorted(cells, key=lambda key: (int(re.sub(r"\D", "", key[0]) or 0), "full" in key[0]) if group in ("grid", "f32") else (0, 0))
+    return [summary(ratios, limit), ""] + table({key: cells[key] for key in order}, "heads" if group == "models" else "head size, mask")
+
+
+def few(rows):
+    lines = ["| tokens x heads, 128 channels | rapt us | cuDNN us | FlashAttention-2 us | memory-efficient us | rapt ahead of the best by |",
+             "|---|---|---|---|---|---|"]
+    for (case, dtype), found in pick(rows, "graph", "tiny").items():
+        peers = {p: float(found[p]["us"]) for p in PEERS if p in found}
+        us = float(found["rapt"]["us"])
+        lines.append(f"| {case}, {dtype} | {us:.2f} | " + " | ".join(f"{peers[p]:.2f}" if p in peers else "-" for p in PEERS) +
+                     f" | {min(peers.values()) / us:.2f}x |")
+    return lines
+
+
+def peers(rows):
+    lines = ["| problems | protocol | " + " | ".join(PEERS.values()) + " |", "|---|---|---|---|---|"]
+    words = {"graph": "interleaved", "sustained": "sustained"}
+    for group, dtype, title in (("grid", "bf16", "grid, bf16"), ("models", "bf16", "models, bf16"), ("tiny", "bf16", "few tokens, bf16"),
+                                ("tiny", "f32", "few tokens, f32"), ("f32", "f32", "grid, f32")):
+        for protocol in words:
+            cells = []
+            for peer in PEERS:
+                ratios = [float(f[peer]["us"]) / float(f["rapt"]["us"]) for f in pick(rows, protocol, group, dtype).values()
+                          if peer in f and "rapt" in f]
+                cells.append(f"{mean(ratios):.2f} ({min(ratios):.2f}), {len(ratios)}" if ratios else "-")
+            if set(cells) != {"-"}:
+                lines.append(f"| {title} | {words[protocol]} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def ragged(rows):
+    lines = ["| lengths, heads | rapt | cuDNN, equal lengths | FlashAttention-2, ragged |", "|---|---|---|---|"]
+    for (case, _), found in pick(rows, "graph", "ragged").items():
+        mine = float(found["rapt"]["tflops"])
+        cell = lambda p: f"{float(found[p]['tflops']):.0f} ({mine / float(found[p]['tflops']):.2f})" if p in found else "-"
+        name = re.sub(r" (\d+/\d+)$", r", \1", case)
+        lines.append(f"| {name} | {mine:.0f} | {cell('cudnn, equal lengths')} | {cell('flash2')} |")
+    return lines
+
+
+def options(rows):
+    cells = {}
+    for (case, _), found in pick(rows, "graph", "options").items():
+        if "rapt, plain" not in found:
+            continue
+        rate, plain = (float(found[c]["tflops"]) for c in ("rapt", "rapt, plain"))
+        name, length = case.rsplit(" ", 1)
+        cells[name, length] = f"{rate:.0f} TFLOP/s, {rate / plain:.2f}"
+    return table(cells, "option")
+
+
+def errors(rows):
+    ratios = [float(r["error"]) / float(found["cudnn"]["error"]) for found in pick(rows, "errors", "errors", "bf16").values()
+              for r in (found["rapt"],) if "cudnn" in found]
+    if not ratios:
+        return ["Not measured."]
+    return [f"Relative error against float64, bf16, normal and growing scores: {min(ratios):.2f} to {max(ratios):.2f} of cuDNN's, {len(ratios)} problems."]
+
+
+def operations(rows):
+    """Softmax by columns and type, then the others."""
+    share = {r["problem"]: float(r["percent_of_copy"]) for r in rows}
+    types, softmax, others = ("f32", "f16", "bf16"), {}, []
+    for problem, percent in share.items():
+        op, dtype = problem.split()[:2]
+        if op == "softmax":
+            softmax.setdefault(int(problem.rsplit("kv", 1)[1]), {})[dtype] = percent
+        else:
+            others.append((problem, percent))
+    below = sum(p < 85 for p in share.values())
+    lines = [f"{len(share)} rows, {below} below 85 %.", "", "| columns of softmax | " + " | ".join(types) + " |", "|---|---|---|---|"]
+    for columns in sorted(softmax):
+        lines.append(f"| {columns} | " + " | ".join(f"{softmax[columns][t]:.0f} %" if t in softmax[columns] else "-" for t in types) + " |")
+    lines += ["", "| operation | share |", "|---|---|"]
+    return lines + [f"| {problem} | {percent:.0f} % |" for problem, percent in others]
+
+
+def tables():
+    main, old, memory = load("h100-pytorch.csv"), load("h100-sm80.csv"), load("h100-operations.csv")
+    return {"grid-graph": rates(main, "graph", "grid", "bf16", "cudnn"), "grid-sustained": rates(main, "sustained", "grid", "bf16", "cudnn"),
+            "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
+            "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
+            "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
+            "few": few(main), "peers": peers(main), "ragged": ragged(main), "options": options(main), "errors": errors(main),
+            "operations": operations(memory)}
+
+
+def plot(rows, protocol, group, name):
+    """A panel for each head size and mask: TFLOP/s over length."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    lines = {}
+    for (case, _), found in pick(rows, protocol, group).items():
+        panel, length = case.rsplit(" ", 1)
+        for candidate, r in found.items():
+            lines.setdefault(panel, {}).setdefault(candidate, []).append((int(length), float(r["tflops"])))
+    if not lines:
+        return
+    figure, axes = plt.subplots(1, len(lines), figsize=(3.2 * len(lines), 3), squeeze=False)
+    for axis, (panel, candidates) in zip(axes[0], lines.items()):
+        for candidate, points in candidates.items():
+            axis.plot(*zip(*sorted(points)), marker="o", label=candidate)
+        axis.set(title=panel, xlabel="tokens", xscale="log")
+        axis.set_ylim(bottom=0)
+    axes[0][0].set_ylabel("TFLOP/s")
+    axes[0][0].legend(fontsize=7)
+    last = [r for r in rows if r["protocol"] == protocol and r["group"] == group][-1]
+    figure.suptitle(f"{last['gpu']}, {protocol}, {last['date']}, {last['commit']}", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(os.path.join(ROOT, "docs", "images", name), dpi=120)
+
+
+def main():
+    if "--plots" in sys.argv[1:]:
+        rows = load("h100-pytorch.csv")
+        plot(rows, "graph", "grid", "h100-grid-graph.png")
+        plot(rows, "sustained", "grid", "h100-grid-sustained.png")
+        plot(rows, "graph", "f32", "h100-f32.png")
+        return
+    made = tables()
+    text = open(PAGE).read()
+    missing = []
+
+    def fill(match):
+        name = match.group(1)
+        if name not in made:
+            missing.append(name)
+            return match.group(0)
+        return f"<!-- bench: {name} -->\n" + "\n".join(made[name]) + "\n<!-- end -->"
+
+    new = re.sub(r"<!-- bench: ([a-z0-9-]+) -->\n.*?<!-- end -->", fill, text, flags=re.S)
+    if missing:
+        sys.exit(f"{PAGE}: no such table: {', '.join(missing)}")
+    if "--check" in sys.argv[1:]:
+        if new != text:
+            sys.exit("docs/PERFORMANCE.md: a table differs from bench/results (python3 bench/tables_gpu.py writes it)")
+        return
+    open(PAGE, "w").write(new)
+
+
+if __name__ == "__main__":
+    main()
