@@ -87,7 +87,8 @@ prebuilt: $(GPU_BUILT:%=$(GPU)/%.co)
 
 # ---- Stand-in drivers and the tests that run the host code on them -------------------------------------------------
 FAKES := $(B)/tests/fake_drivers
-FAKE_LIBRARIES := $(FAKES)/libcuda.so $(FAKES)/libamdhip64.so $(FAKES)/libcuda_broken.so $(FAKES)/libamdhip64_broken.so
+FAKE_LIBRARIES := $(FAKES)/libcuda.so $(FAKES)/libamdhip64.so $(FAKES)/libcuda_broken.so $(FAKES)/libamdhip64_broken.so \
+                  $(FAKES)/libamdhip64_old.so
 FAKE_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/fake_drivers/test_*.c))
 FAKE_LINK = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fPIC -shared -Wl,-z,nodelete
 $(B)/tests/fake_drivers/%.o: override CPPFLAGS += -Itests
@@ -97,11 +98,15 @@ $(FAKES)/libcuda.so: tests/fake_drivers/cuda.c tests/fake_drivers/fake.c tests/f
 $(FAKES)/libamdhip64.so: tests/fake_drivers/hip.c tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gpu/hip_api.def src/gpu/kernel_args.h
 	@mkdir -p $(@D)
 	$(FAKE_LINK) -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
+$(FAKES)/libamdhip64_old.so: tests/fake_drivers/hip.c tests/fake_drivers/fake.c tests/fake_drivers/fake.h
+	@mkdir -p $(@D)
+	$(FAKE_LINK) -DWITHOUT_PROPERTIES -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
 # Libraries of the right name without any of a driver's functions.
 $(FAKES)/%_broken.so: tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gpu/kernel_args.h
 	@mkdir -p $(@D)
 	$(FAKE_LINK) -MF $@.d -o $@ tests/fake_drivers/fake.c -lpthread
 $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRARIES)
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $^ -lcmocka $(LIBS)
+$(FAKES)/test_sentences: WRAP := -Wl,--wrap=fread
 $(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc
 CHECKS += $(FAKE_TESTS)

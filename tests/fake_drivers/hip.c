@@ -66,6 +66,7 @@ int hipDeviceGetAttribute(int *value, int attribute, int device)
     return *value < 0 ? INVALID : 0;
 }
 
+#ifndef WITHOUT_PROPERTIES /* a library with neither of the two names */
 /* As ROCm's struct: the marketing name first, the arch with its features somewhere behind. */
 static int properties(unsigned char *to, int at)
 {
@@ -76,14 +77,12 @@ static int properties(unsigned char *to, int at)
     return 0;
 }
 
-#ifndef WITHOUT_PROPERTIES
 int hipGetDevicePropertiesR0600(void *to, int device)
 {
     ENTER("hipGetDeviceProperties");
     (void)device;
     return properties(to, 700);
 }
-#endif
 
 int hipGetDeviceProperties(void *to, int device)
 {
@@ -91,6 +90,7 @@ int hipGetDeviceProperties(void *to, int device)
     (void)device;
     return properties(to, 396);
 }
+#endif
 
 int hipGetDevice(int *device)
 {

@@ -3,6 +3,7 @@
 #define SESSION_H
 
 #include "fake.h"
+#include "sentence.h"
 #include "rapt/rapt.h"
 
 #include <setjmp.h>

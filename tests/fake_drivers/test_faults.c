@@ -143,6 +143,10 @@ static void every_call_fails_once(void **state)
                     print_error("call %d of %d (%d), %s: %s\n", i, calls, fake->calls, fake->failed,
                                 sentence);
                 assert_non_null(strstr(sentence, v->name));
+                assert_true(
+                    says(sentence, "*: failed on * (*)") ||
+                    says(sentence, "*: failed on * (*); *") /* and another device's note */ ||
+                    strstr(sentence, ": failed (")); /* before there is a device */
             } else if (!is_cleanup(fake->failed) && i <= calls_before_close) {
                 /* rapt_free reports nothing, but frees all the same: session_end checks that. */
                 assert_true(!strcmp(fake->failed, v->enter) ||
@@ -157,9 +161,33 @@ static void every_call_fails_once(void **state)
     assert_true(frees < 32); /* two codes, at most so many calls of rapt_free */
 }
 
+/* What must have been said when every allocation has failed, of which vendor; NULL: of both. */
+static const struct {
+    const char *vendor, *sentence;
+} sentences[] = {
+    {"cuda", "rapt_open: no memory for the CUDA driver's functions (* bytes)"},
+    {"hip", "rapt_open: no memory for the HIP runtime's functions (* bytes)"},
+    {"hip", "rapt_open: no memory for the properties of hip:*"},
+    {"cuda", "rapt_open: no memory for the cuda backend"},
+    {"hip", "rapt_open: no memory for the hip backend"},
+    {NULL, "rapt_open: no memory for a context (* bytes)"},
+    {NULL, "rapt_open: no memory for a list of * devices"},
+    {NULL, "rapt_open: no memory for device *:*"},
+    {NULL, "rapt_open: no memory for a list of * code objects"},
+    {NULL, "rapt_open: no memory for the kernels of *"},
+    {NULL, "rapt_open: no memory to keep *"},
+    {NULL, "*: no memory for * (* bytes)"},
+    {NULL, "*: no memory for a loaded module on *"},
+    {NULL, "rapt_plan_create: no memory for a plan (* bytes)"},
+    {NULL, "rapt_forward: no memory for a plan (* bytes)"},
+    {NULL, "rapt_forward: no memory to keep a plan"},
+};
+enum { SENTENCES = sizeof sentences / sizeof *sentences };
+
 static void every_allocation_fails_once(void **state)
 {
     const struct stand_in *v = *state;
+    int said[SENTENCES] = {0};
     char note[512];
     struct fake *fake = session_begin(v);
     fake->devices = 2;
@@ -178,7 +206,17 @@ static void every_allocation_fails_once(void **state)
         if (o.status != RAPT_NO_MEMORY)
             print_error("allocation %d: %d %s\n", i, (int)o.status, o.sentence);
         assert_int_equal(o.status, RAPT_NO_MEMORY);
+        int known = 0;
+        for (int n = 0; n < SENTENCES; n++)
+            if (says(o.sentence, sentences[n].sentence)) known = said[n] = 1;
+        if (!known) print_error("allocation %d: %s\n", i, o.sentence);
+        assert_true(known);
         session_end(v);
+    }
+    for (int n = 0; n < SENTENCES; n++) {
+        if (sentences[n].vendor && strcmp(sentences[n].vendor, v->name)) continue;
+        if (!said[n]) print_error("%s: never said: %s\n", v->name, sentences[n].sentence);
+        assert_true(said[n]);
     }
     print_message("# %s: %d host allocations, each failed once\n", v->name, count);
 }

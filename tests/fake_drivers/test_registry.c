@@ -120,7 +120,14 @@ static void refusals(void **state)
     plain.needs = NEED_MAPS;
     rapt_attention reversed = base;
     reversed.k.stride[2] = -64;
-    assert_non_null(strstr(refusal(&plain, &reversed), "tensor maps"));
+    assert_string_equal(refusal(&plain, &reversed),
+                        "reads through tensor maps (no axis may be empty, no stride 0, negative or "
+                        "over 2^37 elements)");
+    plain.needs = 0;
+    rapt_attention long_keys = base;
+    long_keys.k.size[2] = long_keys.v.size[2] = (int64_t)1 << 29;
+    assert_string_equal(refusal(&plain, &long_keys),
+                        "counts tokens, channels, heads and batch in 29 bits");
 }
 
 /* The grid rule of the library's row of this name. */
