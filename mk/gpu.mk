@@ -107,6 +107,6 @@ $(FAKES)/%_broken.so: tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gp
 	$(FAKE_LINK) -MF $@.d -o $@ tests/fake_drivers/fake.c -lpthread
 $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRARIES)
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $^ -lcmocka $(LIBS)
-$(FAKES)/test_sentences: WRAP := -Wl,--wrap=fread
+$(FAKES)/test_reasons: WRAP := -Wl,--wrap=fread
 $(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc
 CHECKS += $(FAKE_TESTS)

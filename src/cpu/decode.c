@@ -101,12 +101,13 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
     if (p->a.kv_layout == RAPT_KV_BLOCKED || !heads_lie_together(&p->a.k) ||
         !heads_lie_together(&p->a.v))
         return 1;
-    int64_t heads = p->kv_heads, bytes = DECODE_BLOCK * max64(p->qk_channels, p->v_channels) *
-                                         (int64_t)dtype_size(p->a.k.dtype);
-    while (heads > 1 && (p->kv_heads % heads || heads * bytes > BLOCK_BYTES ||
-                         p->kv_heads / heads * chunks < plan->slots * 2 * RUNS_PER_THREAD))
-        heads--;
-    return max64(1, heads);
+    int64_t bytes = DECODE_BLOCK * max64(p->qk_channels, p->v_channels) *
+                    (int64_t)dtype_size(p->a.k.dtype);
+    for (int64_t heads = p->kv_heads; heads > 1; heads--)
+        if (p->kv_heads % heads == 0 && heads * bytes <= BLOCK_BYTES &&
+            p->kv_heads / heads * chunks >= plan->slots * 2 * RUNS_PER_THREAD)
+            return heads;
+    return 1;
 }
 
 size_t decode_plan(const struct problem *p, struct cpu_plan *plan)

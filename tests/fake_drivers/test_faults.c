@@ -181,6 +181,7 @@ static const struct {
     {NULL, "rapt_plan_create: no memory for a plan (* bytes)"},
     {NULL, "rapt_forward: no memory for a plan (* bytes)"},
     {NULL, "rapt_forward: no memory to keep a plan"},
+    {NULL, "rapt_forward: no memory to keep a workspace"},
 };
 enum { SENTENCES = sizeof sentences / sizeof *sentences };
 

@@ -1,4 +1,5 @@
-/* test_refusals.c: what a GPU backend refuses that the CPU would take, and files it cannot use, each with its sentence. */
+/* test_refusals.c: what a GPU backend refuses that the CPU would take, and files it cannot use,
+ * each with its sentence. */
 #include "session.h"
 
 #include <stdio.h>
@@ -7,9 +8,9 @@
 static _Alignas(256) char memory[5 << 18];
 
 static void expect(const struct stand_in *v, rapt_status status, rapt_status wanted,
-                   const char *words)
+                   const char *sentence)
 {
-    if (status != wanted || !strstr(rapt_last_error(), words))
+    if (status != wanted || !says(rapt_last_error(), sentence))
         fail_msg("%s: %s: %s", v->name, rapt_status_text(status), rapt_last_error());
 }
 
@@ -34,10 +35,12 @@ static void too_many_blocks(void **state)
     a.v = a.k;
     a.out = rapt_tensor_bthd(far(4), RAPT_F16, b, h, sq, 1);
     rapt_plan *plan = NULL;
-    expect(v, rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY, "do not fit in 63 bits");
+    expect(v, rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY,
+           "rapt_plan_create: the scores of * query rows and 268435456 keys do not fit in 63 bits");
     a.k.size[2] = a.v.size[2] = 1;
     expect(v, rapt_plan_create(&plan, device, &a), RAPT_UNSUPPORTED,
-           "softmax would need more blocks than a launch may have (split the batch)");
+           "rapt_plan_create: softmax would need more blocks than a launch may have (split the "
+           "batch)");
     rapt_tensor rows = rapt_tensor_bhtd(far(1), RAPT_F16, 1 << 28, 1 << 28, 1, 1), out = rows;
     out.data = far(4);
     rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = rows, .out = out};
@@ -46,7 +49,7 @@ static void too_many_blocks(void **state)
     softmax.x = rapt_tensor_bhtd(far(1), RAPT_F16, 1, 1, 1 << 29, 1);
     softmax.out = rapt_tensor_bhtd(far(4), RAPT_F16, 1, 1, 1 << 29, 1);
     expect(v, rapt_softmax(device, &softmax, NULL), RAPT_UNSUPPORTED,
-           "x has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
+           "rapt_softmax: x has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
     rapt_close(&context);
     session_end(v);
 }
@@ -64,12 +67,12 @@ static void options_of_pieces(void **state)
                                   .v = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F16, 2, 2, 32, 32),
                                   .kv_layout = RAPT_KV_BLOCKED};
     expect(v, rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
-           "kv_layout is blocked (a GPU's caches are strided)");
+           "rapt_kv_append: kv_layout is blocked (a GPU's caches are strided)");
     rapt_rope_args rope = {.struct_size = sizeof rope,
                            .x = rapt_tensor_bthd(memory, RAPT_F16, 1, 1, 1, 640),
                            .out = rapt_tensor_bthd(memory + (1 << 18), RAPT_F16, 1, 1, 1, 640)};
     expect(v, rapt_rope(device, &rope, NULL), RAPT_UNSUPPORTED,
-           "640 rotary channels (a GPU kernel takes at most 576; give cos and sin)");
+           "rapt_rope: 640 rotary channels (a GPU kernel takes at most 576; give cos and sin)");
     rapt_close(&context);
     session_end(v);
 }
@@ -90,7 +93,7 @@ static void files_that_end_early(void **state)
         setenv(variable, promising, 1);
         rapt_context *context = session_open(v);
         expect(v, rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_SYSTEM,
-               "cannot read /sys/devices/system/cpu/online (it ends before its size)");
+               "SOFTMAX_*: cannot read /sys/devices/system/cpu/online (it ends before its size)");
         rapt_close(&context);
         session_end(v);
     } else {
@@ -103,7 +106,7 @@ static void files_that_end_early(void **state)
     assert_int_equal(fclose(file), 0);
     rapt_context *context = session_open(v);
     expect(v, rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_INVALID,
-           "is cut short: its section table lies beyond its end");
+           "SOFTMAX_*: * is cut short: its section table lies beyond its end");
     rapt_close(&context);
     session_end(v);
 }
@@ -133,7 +136,10 @@ static void named_kernels_and_addresses(void **state)
         assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
         a.k.data = memory + (1 << 18) + 2;
         rapt_status status = rapt_plan_execute(plan, &a, workspace, NULL);
-        if (status) expect(v, status, RAPT_UNSUPPORTED, "is not 16-byte aligned");
+        if (status)
+            expect(v, status, RAPT_UNSUPPORTED,
+                   "rapt_plan_execute: q, k, v or out is not 16-byte aligned (* needs that, and no "
+                   "other kernel was allowed or serves)");
         kernels++;
         refused += status != RAPT_OK;
         rapt_free(device, workspace);
