@@ -101,8 +101,8 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
     if (p->a.kv_layout == RAPT_KV_BLOCKED || !heads_lie_together(&p->a.k) ||
         !heads_lie_together(&p->a.v))
         return 1;
-    int64_t bytes = DECODE_BLOCK * max64(p->qk_channels, p->v_channels) *
-                    (int64_t)dtype_size(p->a.k.dtype);
+    int64_t bytes =
+        DECODE_BLOCK * max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype);
     for (int64_t heads = p->kv_heads; heads > 1; heads--)
         if (p->kv_heads % heads == 0 && heads * bytes <= BLOCK_BYTES &&
             p->kv_heads / heads * chunks >= plan->slots * 2 * RUNS_PER_THREAD)
