@@ -1,0 +1,44 @@
+#!/bin/sh
+# readme.t: what README.md says to type works: its C program, its commands; its picture and the pages it leads to are there.
+set -u
+build=${RAPT_BUILD:-build}
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+sample=tests/data/smollm2-layer17.safetensors
+count=0
+failed=0
+say() { # passed, what
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; sed 's/^/# /' "$folder/log"; failed=1; fi
+}
+
+sed -n '/^```c$/,/^```$/p' README.md | sed '/^```/d' > "$folder/program.c"
+sed -n 's/^After `make`: `cc \([^`]*\)`.*/\1/p' README.md |
+    sed "s|program.c|$folder/program.c -o $folder/program|; s|-Lbuild|-L$build|; s|\$PWD/build|$build|" > "$folder/arguments"
+# shellcheck disable=SC2086,SC2046
+eval "${CC:-cc} -Wall -Wextra -Wpedantic -Werror ${LDFLAGS:-} $(cat "$folder/arguments")" 2> "$folder/log" &&
+    "$folder/program" > "$folder/printed" 2>> "$folder/log" && [ "$(cat "$folder/printed")" = 1 ]
+say $? "the program compiles as it says and prints 1"
+[ "$(grep -c '[^ ]' "$folder/program.c")" -le 25 ]; say $? "the program is short"
+
+grep -o '](\([^)#:]*\))' README.md | tr -d '()]' | sort -u | while read -r path; do
+    [ -e "$path" ] || echo "there is no $path"
+done > "$folder/log"
+[ ! -s "$folder/log" ]; say $? "every page and picture is there"
+file=$(sed -n 's/^!\[[^]]*\](\([^)]*\)).*/\1/p' README.md)
+[ "$(dd if="$file" bs=1 skip=1 count=3 2> /dev/null)" = PNG ]; say $? "$file is a picture"
+grep '^    ./setup.sh' README.md | awk '{ print $2 }' | while read -r word; do grep -q "^$word)" setup.sh || echo "$word"; done > "$folder/log"
+[ ! -s "$folder/log" ]; say $? "setup.sh knows the words"
+
+# The block of the tool's commands, on the sample and on a smaller problem; rapt check has tests of its own.
+sed -n 's|^    build/rapt ||p' README.md > "$folder/commands"
+if [ -x "$build/rapt" ]; then
+    while read -r line; do
+        case $line in check*) continue ;; esac
+        line=$(printf '%s\n' "$line" | sed "s|FILE.safetensors|$sample|; s|map.png|$folder/map.png|; s|q4096 kv4096|q64 kv64|")
+        eval "\"$build/rapt\" $line" > "$folder/log" 2>&1
+        say $? "rapt $(printf '%s' "$line" | cut -d ' ' -f 1)"
+    done < "$folder/commands"
+fi
+echo "1..$count"
+exit $failed
