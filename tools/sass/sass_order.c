@@ -1,20 +1,22 @@
 /* sass_order.c: checks in an sm_90a object that the compiler kept the overlap of a wgmma kernel.
  *
- *   sass_order OBJECT.co KEYS CHANNELS [PARTS]
- *                            one forward kernel of forward_sm90.cu with blocks of KEYS keys, heads of
- *                            CHANNELS and operands in PARTS parts (1)
+ *   sass_order OBJECT.co KEYS CHANNELS PARTS EARLY
+ *                            one forward kernel of forward_sm90.cu with blocks of KEYS keys, heads
+ *                            of CHANNELS, operands in PARTS parts and EARLY eighths of the
+ *                            exponentials before the second wait
  *   sass_order -l OBJECT.co  lists the order of the instructions that matter
  *
- * ptxas may move the wait for the second matrix product above the exponentials, or put a wait
- * behind every multiply, without any error: the results stay right and a third of the speed is
- * gone. So the object itself is read: an ELF file whose .text sections are instructions of 16
- * bytes, opcode in the low 12 bits. The opcodes below were found by assembling one instruction each
- * with nvcc 13.0 (they are the same since sm_70, the wgmma ones since sm_90).
+ * ptxas may move exponentials over the wait for the second matrix product, or put a wait behind
+ * every multiply, without any error: the results stay right and a part of the speed is gone. So the
+ * object itself is read: an ELF file whose .text sections are instructions of 16 bytes, opcode in
+ * the low 12 bits. The opcodes below were found by assembling one instruction each with nvcc 13.0
+ * (they are the same since sm_70, the wgmma ones since sm_90).
  *
  * A step must read: at least CHANNELS/16 + KEYS/16 multiplies without a wait between; a wait that
- * leaves one group in flight; KEYS/2 exponentials on every way to the wait for the rest. With parts
- * there are 3 or 6 times as many multiplies; with two parts the softmax comes before them.
- * Local-memory accesses (spills) fail as well. */
+ * leaves one group in flight; a third of the EARLY exponentials on every way to the wait for the
+ * rest, since the compiler evens out the two sides; with three parts all KEYS/2. With EARLY 0 the
+ * multiplies end in a wait for everything. With parts there are 3 or 6 times as many multiplies;
+ * with two parts the softmax comes before them. Local-memory accesses (spills) fail as well. */
 #include <elf.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -75,8 +77,10 @@ static struct instruction decode(uint64_t low, uint64_t high, long index)
     return i;
 }
 
+/* whole: a step ends in a wait for everything. */
 struct demand {
     long multiplies, exponentials;
+    int whole;
 };
 
 struct report {
@@ -138,6 +142,7 @@ static void walk(const struct instruction *code, long count, long *scratch, stru
         last = kind;
         report->spills += kind == LOCAL;
         if (kind == MULTIPLY) multiplies++;
+        if (kind == WAIT_NONE && demand.whole && multiplies >= demand.multiplies) report->steps++;
         if (kind == WAIT_NONE) multiplies = 0;
         if (kind != WAIT_ONE) continue;
         long exponentials = fewest_exponentials(code, count, i, scratch);
@@ -211,17 +216,18 @@ static int walk_object(const unsigned char *data, size_t size, struct demand dem
 int main(int argc, char **argv)
 {
     int list = argc == 3 && !strcmp(argv[1], "-l");
-    if (!list && argc != 4 && argc != 5) {
-        fprintf(stderr, "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS [PARTS] | "
+    if (!list && argc != 6) {
+        fprintf(stderr, "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS PARTS EARLY | "
                         "sass_order -l OBJECT.co\n");
         return 2;
     }
     const char *path = argv[list ? 2 : 1];
-    long keys = list ? 0 : strtol(argv[2], NULL, 10),
-         channels = list ? 0 : strtol(argv[3], NULL, 10),
-         parts = argc == 5 ? strtol(argv[4], NULL, 10) : 1, products = parts * (parts + 1) / 2;
-    struct demand demand = {products * ((channels + 15) / 16 + keys / 16),
-                            parts == 2 ? 0 : keys / 2};
+    long number[4] = {0}; /* keys, channels, parts, early */
+    for (int i = 0; i < 4 && !list; i++) number[i] = strtol(argv[2 + i], NULL, 10);
+    long products = number[2] * (number[2] + 1) / 2, all = number[0] / 2;
+    const long exponentials[4] = {0, all * number[3] / 24, 0, all}; /* by parts */
+    struct demand demand = {products * ((number[1] + 15) / 16 + number[0] / 16),
+                            exponentials[number[2] & 3], number[3] == 0};
     struct report report = {0};
     size_t size = 0;
     unsigned char *data = read_file(path, &size);

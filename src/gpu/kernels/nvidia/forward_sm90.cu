@@ -4,19 +4,24 @@
  * Warpgroup 0 loads (sm90_load.h). Each other warpgroup owns 64 query rows and repeats one step per
  * key block n, from the last visible one down to the first:
  *
- *     S = q K[n]^T          both issued, in this order; the tensor cores work on them one after the
- * other O += P V[n + 1] wait for S; mask; softmax of S      runs under P V wait for O; P = S
- * rounded
+ *     S = q K[n]^T, O += P V[n + 1]   both issued; the tensor cores work on one after the other
+ *     wait for S; mask; a part of the weights, EARLY eighths
+ *     wait for O; the other weights; P = weights rounded
+ *
+ * No maximum is looked for but in a row's first block (sm90_weights.h). Since two warpgroups take
+ * turns at the tensor cores, it does not matter whether a softmax overlaps its own p v or the other
+ * warpgroup's multiplies; what counts is its number of instructions, and that rounding runs beside
+ * exponentials.
  *
  * The first step of the next tile takes the last P V of this one along, so tile boundaries cost no
  * bubble, and O goes from registers to memory. Ideas: FlashAttention-3 (Shah et al. 2024) for
  * roles, turns and the overlap inside a warpgroup; FlashAttention-4 for keeping the maximum.
  * bench/notes/hopper.md has what each idea was predicted to give and gave.
  *
- * ptxas keeps a wait inside its basic block but moves exponentials, whose results nobody needs
- * until P is rounded, below the wait for O, and nothing overlaps. So a branch on their sum, to a
- * wait that is already over, stands before that wait; the wait for K[n - 1] comes there too.
- * tools/sass checks the order in every object. */
+ * ptxas moves exponentials over waits in either direction: up, so that all of them come before the
+ * wait for O, where the rounding cannot (end_block() says how that is prevented), and down, with
+ * three parts, so that nothing overlaps; there a branch on their sum, to a wait that is already
+ * over, stands before the wait. tools/sass checks the order in every object. */
 #if PARTS > 1
 #define NAME_WITH(name, tail) name##tail
 #define NAME_OF(name, tail)   NAME_WITH(name, tail)

@@ -8,7 +8,12 @@
 #include "sm90_repair.h"
 #include "sm90_softmax.h"
 #include "sm90_store.h"
-#if PARTS == 2
+#if PARTS == 1
+#include "sm90_weights.h"
+#if FEATURES && SCORES == SCORES_CAPPED
+#include "sm90_capped.h"
+#endif
+#elif PARTS == 2
 #include "sm90_scaled.h"
 #elif PARTS == 3
 #include "sm90_prepare.h"
@@ -346,6 +351,59 @@ DEVICE int unseen_blocks(const struct consumer &c, const struct attention_args &
     return t.key_end - max_int(1, min_int(t.key_end, (end + KEYS - 1) / KEYS));
 }
 
+#if PARTS == 1
+/* Log2 units per unit of a score as the softmax sees it; in a register only where it varies. */
+DEVICE float score_scale(const struct consumer &c, const struct attention_args &a)
+{
+    if (!FEATURES || SCORES == SCORES_LINEAR) return a.scale_log2;
+    return SCORES == SCORES_ANY ? c.scale : 1;
+}
+
+/* Mask, and the first weights; MASKED: some scores of the block may be hidden. FIRST: of the
+ * tile. */
+template <bool MASKED, bool FIRST, bool REPAIR>
+DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
+                                   const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
+                                   int block)
+{
+#if FEATURES && SCORES == SCORES_CAPPED
+    cap_block(a, s);
+#elif FEATURES
+    if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
+#endif
+    if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
+        mask_block(a, t, s, block, row_now(c), column_now(c));
+    if (needs_maxima<MASKED, FIRST, REPAIR>(r)) {
+        float x0, x1;
+        row_maxima(s, x0, x1);
+        float scale = score_scale(c, a);
+        take_maxima<REPAIR>(r, __fmul_rn(x0, scale), __fmul_rn(x1, scale));
+    }
+    struct weighing w = weighing_of<MASKED>(r);
+    weigh_columns<0, EARLY_COLUMNS>(s, w, score_scale(c, a));
+    return w;
+}
+
+/* The other weights, and all of them rounded, behind the wait for o. The compiler would take them
+ * up before it, so they seem to need o; infinite, it is lost anyway. */
+template <bool FIRST>
+DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
+                      const float (&o)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &r,
+                      struct weighing &w, uint32_t (&p)[KEYS / 4])
+{
+    if (EARLY > 0) {
+        w.from0 = o[0] == INFINITY ? 0 : w.from0;
+        w.from1 = o[2] == INFINITY ? 0 : w.from1;
+    }
+    weigh_columns<EARLY_COLUMNS, COLUMNS>(s, w, score_scale(c, a));
+    pack_weights(s, p);
+    if (!FIRST && too_large(w)) {
+        lower_block(s, r, w);
+        pack_weights(s, p);
+    }
+    add_sums(r, w);
+}
+#else
 /* Mask, then softmax; MASKED: some scores of the block may be hidden. FIRST: of the tile. */
 template <bool MASKED, bool FIRST>
 DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a,
@@ -363,14 +421,30 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
     }
     softmax_scaled(s, r, at, c.row0, c.row1, x0, x1);
 #else
-#if FEATURES
-    if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
-#endif
-    if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
+    if (MASKED && (CAUSAL || (block + 1) * KEYS > kv_tokens(a, &t)))
         mask_block(a, t, s, block, row_now(c), column_now(c));
     softmax_block<MASKED, FIRST>(s, r, c.scale);
 #endif
 }
+
+/* PARTS == 3: the softmax is whole before the wait. */
+struct weighing {};
+template <bool MASKED, bool FIRST, bool REPAIR>
+DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
+                                   const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
+                                   int block)
+{
+    weigh_block<MASKED, FIRST>(c, a, t, s, r, block);
+    return {};
+}
+template <bool FIRST>
+DEVICE void end_block(const struct consumer &, const struct attention_args &,
+                      const float (&)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &,
+                      struct weighing &, uint32_t (&p)[PARTS * KEYS / 4])
+{
+    pack_weights(s, p);
+}
+#endif
 
 DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
 {
@@ -388,7 +462,7 @@ DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a
                         const struct tile &t, const float (&o)[VALUES / 2],
                         const struct row_state &r)
 {
-    bool bad = store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c));
+    bool bad = store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c));
     if (REPAIRS && __any_sync(~0u, bad)) {
         if (lane_now(c) == 0) note_tile(a, t, c.base, group_now(c));
         __syncwarp();

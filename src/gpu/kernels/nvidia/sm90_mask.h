@@ -54,7 +54,12 @@ DEVICE void mask_block(const struct attention_args &a, const struct tile &t, flo
 {
     int above0, above1;
     visible_columns(a, t, block, row, column, above0, above1);
+#if FEATURES
+    int first_end = t.rows * ROWS + query_offset(a, &t) + a.window_right + 1; /* of the first row */
+    if (block * KEYS + KEYS > min_int(first_end, t.kv_tokens)) hide_above(s, above0, above1);
+#else
     hide_above(s, above0, above1);
+#endif
 #if FEATURES
     int begin = t.rows * ROWS + row + query_offset(a, &t) - a.window_left;
     int first = block * KEYS + column;
@@ -66,9 +71,10 @@ DEVICE void mask_block(const struct attention_args &a, const struct tile &t, flo
 #if FEATURES
 
 /* Whether scores leave their linear form, so that they must be put in units of log2 before the
- * softmax. */
+ * softmax, or with SCORES_CAPPED in it. */
 DEVICE bool scores_change(const struct attention_args &a)
 {
+    if (SCORES != SCORES_ANY) return SCORES != SCORES_LINEAR;
     return a.softcap != 0 || a.alibi.data || a.scale < 0;
 }
 
@@ -79,31 +85,60 @@ DEVICE float tanh_exp2(float x) /* of x / (2 log2 e) */
     return __fmaf_rn(-2, reciprocal_approx(__fadd_rn(1, exp2_approx(x))), 1);
 }
 
-/* Scores times log2(e): scaled, capped, and less the ALiBi distance. slope: times log2(e). */
-DEVICE void change_scores(const struct attention_args &a, const struct tile &t,
-                          float (&s)[KEYS / 2], int block, int row, int column, float slope)
+/* Scores in units of log2(e) to capped ones. */
+DEVICE void cap_scores(const struct attention_args &a, float (&s)[KEYS / 2])
 {
-    if (a.softcap != 0) {
-        float in = 2 * a.scale_log2 / a.softcap, out = a.softcap * 1.4426950408889634f;
+    float in = 2 * a.scale_log2 / a.softcap, out = a.softcap * 1.4426950408889634f;
 #pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(out, tanh_exp2(__fmul_rn(in, s[i])));
-    } else {
-#pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], a.scale_log2);
-    }
-    if (a.alibi.data) {
-        float distance =
-            (float)(block * KEYS + column - (t.rows * ROWS + row + query_offset(a, &t)));
+    for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(out, tanh_exp2(__fmul_rn(in, s[i])));
+}
+
+/* Scores in units of log2, less the ALiBi distance: scale * s - slope * |key - position|. slope:
+ * times log2(e). Where no row sees a key behind its own position, the distance is linear in the
+ * key and one sum serves two columns' rows each. */
+DEVICE void slope_scores(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
+                         int block, int row, int column, float slope, float scale)
+{
+    float distance = (float)(block * KEYS + column - (t.rows * ROWS + row + query_offset(a, &t)));
+    if (a.window_right == 0) {
+        float bias = __fmul_rn(slope, distance), below = __fmul_rn(slope, -8);
 #pragma unroll
         for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                s[4 * i + e] = __fmaf_rn(-slope, fabsf(distance + (8 * i + e)), s[4 * i + e]);
-                s[4 * i + 2 + e] =
-                    __fmaf_rn(-slope, fabsf(distance + (8 * i + e - 8)), s[4 * i + 2 + e]);
+                float x = __fmaf_rn(slope, (float)(8 * i + e), bias);
+                s[4 * i + e] = __fmaf_rn(s[4 * i + e], scale, x);
+                s[4 * i + 2 + e] = __fmaf_rn(s[4 * i + 2 + e], scale, __fadd_rn(x, below));
             }
         }
+        return;
     }
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float x = fabsf(distance + (8 * i + e)), y = fabsf(distance + (8 * i + e - 8));
+            s[4 * i + e] = __fmaf_rn(-slope, x, __fmul_rn(s[4 * i + e], scale));
+            s[4 * i + 2 + e] = __fmaf_rn(-slope, y, __fmul_rn(s[4 * i + 2 + e], scale));
+        }
+    }
+}
+
+/* Scores times log2(e): scaled, capped, and less the ALiBi distance. slope: times log2(e). */
+DEVICE void change_scores(const struct attention_args &a, const struct tile &t,
+                          float (&s)[KEYS / 2], int block, int row, int column, float slope)
+{
+    if (SCORES == SCORES_SLOPED) {
+        slope_scores(a, t, s, block, row, column, slope, a.scale_log2);
+        return;
+    }
+    if (a.softcap != 0) {
+        cap_scores(a, s);
+    } else {
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], a.scale_log2);
+    }
+    if (a.alibi.data) slope_scores(a, t, s, block, row, column, slope, 1);
 }
 
 #endif

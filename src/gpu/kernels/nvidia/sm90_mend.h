@@ -53,9 +53,11 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         issue_qk(c, s, held);
         wgmma_wait<0>();
         registers_fence(s);
-        if (first) weigh_block<true, true>(c, a, t, s, r, block);
-        else weigh_block<true, false>(c, a, t, s, r, block);
-        pack_weights(s, p);
+        struct weighing w;
+        if (first) w = begin_block<true, true, true>(c, a, t, s, r, block);
+        else w = begin_block<true, false, true>(c, a, t, s, r, block);
+        if (first) end_block<true>(c, a, o, s, r, w, p);
+        else end_block<false>(c, a, o, s, r, w, p);
         if (r.rescale) rescale(o, r);
         registers_fence(o);
         registers_fence(p);
@@ -66,7 +68,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #if PARTS == 2 /* split_q has put it down anew */
     tell_small_weights(a, t.batch, t.head, warp_row(c, t), lane_now(c), r);
 #endif
-    store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c), clean0, clean1);
+    store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c), clean0, clean1);
 }
 
 /* What the warpgroups have noted, one warpgroup after the other: they share a stage. All loads of
@@ -94,7 +96,7 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a,
 #if FEATURES
         c.slope = tile_slope(a, t);
 #endif
-        if (hides_bad_values(c, a, maps, t, phase)) repair_tile(c, a, maps, t, phase);
+        if (PARTS == 1 || hides_bad_values(c, a, maps, t, phase)) repair_tile(c, a, maps, t, phase);
     }
     async_proxy_fence();
 #pragma unroll 1

@@ -137,7 +137,9 @@ struct schedule {
     int total;
 };
 
-/* While all K and V fit a part of the L2 cache, one section holds all heads: the best balance. */
+/* While all K and V fit a part of the L2 cache, one section holds all heads: the best balance. Else,
+ * while sections of SECTION_SHORT fit, they are made equally wide: a narrow last one would begin
+ * with heavy tiles for few blocks. */
 DEVICE int section_heads(const struct attention_args &a, int heads)
 {
     int64_t bytes = (int64_t)a.kv_heads * a.kv_tokens * (D + DV) * 2 * PARTS;
@@ -146,9 +148,11 @@ DEVICE int section_heads(const struct attention_args &a, int heads)
 #else
     bytes *= a.batch;
 #endif
-    if (bytes <= (16 << 20)) return heads;
+    if (bytes <= (24 << 20)) return heads;
     bool fit = SECTION_SHORT != SECTION && bytes * SECTION_SHORT <= (int64_t)heads * (32 << 20);
-    return min_int(fit ? SECTION_SHORT : SECTION, heads);
+    if (!fit) return min_int(SECTION, heads);
+    int sections = (heads + SECTION_SHORT - 1) / SECTION_SHORT;
+    return (heads + sections - 1) / sections;
 }
 
 /* index / per_section and so on: one thread does this once per tile. */

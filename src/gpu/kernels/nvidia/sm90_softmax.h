@@ -1,5 +1,5 @@
 /* sm90_softmax.h: the online softmax of a lane's two rows (Milakov and Gimelshein 2018), in units
- * of log2. */
+ * of log2: its state, for all rows; for 16-bit ones see sm90_weights.h. */
 #ifndef RAPT_NVIDIA_SM90_SOFTMAX_H
 #define RAPT_NVIDIA_SM90_SOFTMAX_H
 

@@ -33,16 +33,17 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
     issue_pv(c, o, product, p, v.stage);
     end_turn(c);
-    wgmma_wait<1>();
+    wgmma_wait<EARLY == 0 ? 0 : 1>();
     registers_fence(s);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (!Q_HELD && block == key_begin(&t)) release_q(c);
-    weigh_block<MASKED, FIRST>(c, a, t, s, r, block);
+    struct weighing w;
+    if (EARLY > 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
     registers_fence(s);
-    if (!(r.sum0 + r.sum1 < 1e38f))
+    if (PARTS > 1 && !(r.sum0 + r.sum1 < 1e38f))
         mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage,
-                      v.phase); /* never; see the file's comment */
-    if (block > key_begin(&t)) {
+                      v.phase); /* never; see forward_sm90.cu */
+    if (EARLY > 0 && block > key_begin(&t)) {
         uint32_t next = c.stage + 1 == STAGES ? 0 : c.stage + 1,
                  parity = c.stage + 1 == STAGES ? c.phase ^ 1 : c.phase;
         mbarrier_wait(c.base + AT_K_FULL + 8 * next, parity);
@@ -51,7 +52,8 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     add_product(o, product);
     release_stage(c, AT_V_EMPTY + 8 * v.stage);
     if (FIRST) pass_values(c, unseen_blocks(c, a, t), 1);
-    pack_weights(s, p);
+    if (EARLY == 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
+    end_block<FIRST>(c, a, o, s, r, w, p);
     if (FIRST) {
         finish_tile(c, a, done, o, finished);
 #pragma unroll
@@ -84,10 +86,10 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     registers_fence(s);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (!Q_HELD && block == key_begin(&t)) release_q(c);
-    weigh_block<true, true>(c, a, t, s, r, block);
-    pack_weights(s, p);
+    struct weighing w = begin_block<true, true, false>(c, a, t, s, r, block);
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
+    end_block<true>(c, a, o, s, r, w, p);
 }
 
 /* All blocks of a tile but its first. */

@@ -2,19 +2,26 @@
  * where things lie in shared memory.
  *
  * The row of kernels.def gives D, DV, TILE_Q, TILE_KV, THREADS, SHARED_BYTES and, as flags:
- *   CAUSAL       1: heaviest row tiles first, a masked loop at the diagonal. 0: no causal mask
- *   FEATURES     1: window, softcap, sink, ALiBi, ragged batches, lengths, f32 output, any scale:
- * chosen at run time STAGES       K/V blocks in flight Q_SLOTS      row tiles of Q in shared memory
- *   Q_REGISTERS  1: Q is an operand in registers, its slot is free at once; pays with 240
- * registers, D <= 128 CLUSTER      2: two blocks take neighbouring row tiles of a head and share
- * the loads of K and V by multicast SECTION      heads that are worked on together, so that their K
- * and V stay in the L2 cache SECTION_SHORT  heads in a section while the K and V of so many take no
- * more than 32 MB PARTS        2, 3: f32, each element as the sum of two f16
- * parts, scaled by a power of two for its row, or of three bf16 parts
- * (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i of sequence b at batch i *
- * a.batch + b. 1: 16-bit elements PANEL_MAPS   1: tensor maps are 4-D (channel, token, head, batch)
- * and each 64-column panel is a box of its own, so that channels past the tensor's are zero: head
- * sizes that are no multiple of 64, or smaller than the tile's */
+ *   CAUSAL         1: heaviest row tiles first, a masked loop at the diagonal. 0: no causal mask
+ *   FEATURES       1: window, softcap, sink, ALiBi, ragged batches, lengths, f32 output, any scale:
+ *                  chosen at run time
+ *   SCORES         with FEATURES: which scores the row is for: SCORES_ANY, or of one kind, so that
+ *                  the others cost nothing
+ *   EARLY          16-bit rows: eighths of a block's weights that are taken while p v runs; 0: the
+ *                  softmax waits for p v
+ *   STAGES         K/V blocks in flight
+ *   Q_SLOTS        row tiles of Q in shared memory
+ *   Q_REGISTERS    1: Q is an operand in registers, its slot is free at once; D <= 128
+ *   CLUSTER        2: two blocks take neighbouring row tiles of a head and share the loads of K and
+ *                  V by multicast
+ *   SECTION        heads that are worked on together, so that their K and V stay in the L2 cache
+ *   SECTION_SHORT  the same while the K and V of so many take no more than 32 MB
+ *   PARTS          2, 3: f32, each element as the sum of two f16 parts, scaled by a power of two for
+ *                  its row, or of three bf16 parts (docs/decisions/0007-f32-on-tensor-cores.md); the
+ *                  maps hold part i of sequence b at batch i * a.batch + b. 1: 16-bit elements
+ *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is a
+ *                  box of its own, so that channels past the tensor's are zero: head sizes that are
+ *                  no multiple of 64, or smaller than the tile's */
 #ifndef RAPT_NVIDIA_SM90_TILE_H
 #define RAPT_NVIDIA_SM90_TILE_H
 
@@ -26,6 +33,18 @@
 #endif
 #ifndef FEATURES
 #define FEATURES 0
+#endif
+/* LINEAR: neither softcap nor ALiBi nor a negative scale; CAPPED: softcap alone; SLOPED: ALiBi
+ * alone. */
+#define SCORES_ANY    0
+#define SCORES_LINEAR 1
+#define SCORES_CAPPED 2
+#define SCORES_SLOPED 3
+#ifndef SCORES
+#define SCORES SCORES_ANY
+#endif
+#ifndef EARLY
+#define EARLY 4
 #endif
 #ifndef STAGES
 #define STAGES 2
@@ -61,8 +80,8 @@ constexpr int V_PANELS = (DV + 63) / 64,
 /* Warpgroups take turns at the tensor cores; with two parts they need no order. */
 constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2;
 constexpr bool Q_HELD = Q_REGISTERS;
-constexpr bool REPAIRS =
-    CAUSAL || FEATURES; /* some rows of a tile may not see a key that others see */
+/* Some rows of a tile may not see a key that others see, or 16-bit rows' weights may overflow. */
+constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 
 static_assert(THREADS == 128 * (GROUPS + 1),
               "one producer warpgroup and one consumer warpgroup per 64 rows");

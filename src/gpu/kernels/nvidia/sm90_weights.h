@@ -1,0 +1,157 @@
+/* sm90_weights.h: the softmax of 16-bit rows. References are in units of log2.
+ *
+ * The first visible block of a row sets its reference to the block's maximum. Later blocks look
+ * for no maximum: their weights are taken against the reference as it is, and only when a lane's
+ * sum of them exceeds LARGEST_SUM is the reference raised, by a whole number, and everything so far
+ * multiplied by a power of two, which rounds nothing. A weight that overflows, 2^128 above the
+ * reference, makes the output infinite or NaN; such a tile is computed again with maxima
+ * (sm90_repair.h).
+ *
+ * A row must have the same bits whichever copy of this code works on it: masked or not, in the
+ * pipeline or in a repair. The compiler may fuse a product and a sum in one copy and not in another,
+ * so every rounding is written out: __fmul_rn, __fadd_rn and __fmaf_rn are never fused. And whether
+ * a warp raises references makes no difference to a row that keeps its own: it is then multiplied
+ * by 1. */
+#ifndef RAPT_NVIDIA_SM90_WEIGHTS_H
+#define RAPT_NVIDIA_SM90_WEIGHTS_H
+
+#include "sm90_mask.h"
+#include "sm90_softmax.h"
+
+/* Of a lane's weights of one row in a block. f16 holds each of them. */
+constexpr float LARGEST_SUM = 0x1p15f;
+
+/* 8-key columns of a block, and those whose weights are taken while p v runs; the others follow
+ * behind it, beside their rounding. */
+constexpr int COLUMNS = KEYS / 8, EARLY_COLUMNS = COLUMNS * EARLY / 8;
+
+/* A block on its way: what to subtract from its rows' scores, and the sums of their weights. */
+struct weighing {
+    float from0, from1, sum0, sum1;
+};
+
+/* Of the lane's scores in each row. */
+DEVICE void row_maxima(const float (&s)[KEYS / 2], float &x0, float &x1)
+{
+    x0 = fmaxf(s[0], s[1]);
+    x1 = fmaxf(s[2], s[3]);
+#pragma unroll
+    for (int i = 1; i < COLUMNS; i++) {
+        x0 = fmaxf(x0, fmaxf(s[4 * i], s[4 * i + 1]));
+        x1 = fmaxf(x1, fmaxf(s[4 * i + 2], s[4 * i + 3]));
+    }
+}
+
+/* Of all lanes of a row, which are four. */
+DEVICE float row_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+}
+
+/* What came before is to be multiplied by these. */
+DEVICE void set_decay(struct row_state &r, float decay0, float decay1)
+{
+    r.sum0 = __fmul_rn(r.sum0, decay0);
+    r.sum1 = __fmul_rn(r.sum1, decay1);
+    r.decay0 = r.rescale ? __fmul_rn(r.decay0, decay0) : decay0;
+    r.decay1 = r.rescale ? __fmul_rn(r.decay1, decay1) : decay1;
+    r.rescale = true;
+}
+
+/* In a repair: the decay of a row whose reference must rise to x, or 1. */
+DEVICE float raise_far(float &reference, float x)
+{
+    if (!(__fadd_rn(x, -reference) >= 127)) return 1;
+    float decay = exp2_approx(reference - x);
+    reference = x;
+    return decay;
+}
+
+/* Whether a block's maxima are needed. FIRST: of a tile, r holds nothing yet. CHECKED: rows may
+ * have had nothing visible before. */
+template <bool CHECKED, bool FIRST, bool REPAIR>
+DEVICE bool needs_maxima(struct row_state &r)
+{
+    if (FIRST) r.sum0 = r.sum1 = 0;
+    if (FIRST) r.reference0 = r.reference1 = -INFINITY;
+    r.rescale = false;
+    return FIRST || REPAIR ||
+           (CHECKED && __any_sync(~0u, (r.reference0 == -INFINITY) | (r.reference1 == -INFINITY)));
+}
+
+/* x0, x1: the lane's maxima, in units of log2. */
+template <bool REPAIR> DEVICE void take_maxima(struct row_state &r, float x0, float x1)
+{
+    x0 = row_max(x0);
+    x1 = row_max(x1);
+    if (r.reference0 == -INFINITY) r.reference0 = x0;
+    if (r.reference1 == -INFINITY) r.reference1 = x1;
+    if (REPAIR) {
+        float decay0 = raise_far(r.reference0, x0), decay1 = raise_far(r.reference1, x1);
+        set_decay(r, decay0, decay1);
+    }
+}
+
+template <bool CHECKED> DEVICE struct weighing weighing_of(const struct row_state &r)
+{
+    struct weighing w = {r.reference0, r.reference1, 0, 0};
+    if (CHECKED && r.reference0 == -INFINITY) w.from0 = 0;
+    if (CHECKED && r.reference1 == -INFINITY) w.from1 = 0;
+    return w;
+}
+
+/* Scores of columns 8 BEGIN ... 8 END - 1 become weights, exp2(scale * s - from). */
+template <int BEGIN, int END>
+DEVICE void weigh_columns(float (&s)[KEYS / 2], struct weighing &w, float scale)
+{
+#pragma unroll
+    for (int i = BEGIN; i < END; i++) {
+        s[4 * i] = exp2_approx(__fmaf_rn(s[4 * i], scale, -w.from0));
+        s[4 * i + 1] = exp2_approx(__fmaf_rn(s[4 * i + 1], scale, -w.from0));
+        s[4 * i + 2] = exp2_approx(__fmaf_rn(s[4 * i + 2], scale, -w.from1));
+        s[4 * i + 3] = exp2_approx(__fmaf_rn(s[4 * i + 3], scale, -w.from1));
+        w.sum0 = __fadd_rn(w.sum0, __fadd_rn(s[4 * i], s[4 * i + 1]));
+        w.sum1 = __fadd_rn(w.sum1, __fadd_rn(s[4 * i + 2], s[4 * i + 3]));
+    }
+}
+
+/* The power of two that brings a row's weights back, given the largest sum among its lanes; the
+ * reference goes up by its logarithm. */
+DEVICE float lower_weights(float sum, float &reference)
+{
+    sum = row_max(sum);
+    int exponent = sum > LARGEST_SUM ? min_int((int)(__float_as_uint(sum) >> 23) - 127, 126) : 0;
+    reference = __fadd_rn(reference, (float)exponent);
+    return __uint_as_float((uint32_t)(127 - exponent) << 23);
+}
+
+/* Rare. */
+DEVICE void lower_block(float (&s)[KEYS / 2], struct row_state &r, struct weighing &w)
+{
+    float x = lower_weights(w.sum0, r.reference0), y = lower_weights(w.sum1, r.reference1);
+    set_decay(r, x, y);
+    w.sum0 = w.sum1 = 0;
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) {
+        s[4 * i] = __fmul_rn(s[4 * i], x);
+        s[4 * i + 1] = __fmul_rn(s[4 * i + 1], x);
+        s[4 * i + 2] = __fmul_rn(s[4 * i + 2], y);
+        s[4 * i + 3] = __fmul_rn(s[4 * i + 3], y);
+        w.sum0 = __fadd_rn(w.sum0, __fadd_rn(s[4 * i], s[4 * i + 1]));
+        w.sum1 = __fadd_rn(w.sum1, __fadd_rn(s[4 * i + 2], s[4 * i + 3]));
+    }
+}
+
+DEVICE void add_sums(struct row_state &r, const struct weighing &w)
+{
+    r.sum0 = __fadd_rn(r.sum0, w.sum0);
+    r.sum1 = __fadd_rn(r.sum1, w.sum1);
+}
+
+DEVICE bool too_large(const struct weighing &w)
+{
+    return __any_sync(~0u, (w.sum0 > LARGEST_SUM) | (w.sum1 > LARGEST_SUM));
+}
+
+#endif
