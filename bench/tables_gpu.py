@@ -130,7 +130,8 @@ def errors(rows):
 
 
 def operations(rows):
-    """Softmax by columns and type, then the others."""
+    """Softmax by columns and type, then the others; parenthesised rows are none of rapt's."""
+    rows = [r for r in rows if not r["problem"].startswith("(")]
     share = {r["problem"]: float(r["percent_of_copy"]) for r in rows}
     types, softmax, others = ("f32", "f16", "bf16"), {}, []
     for problem, percent in share.items():
