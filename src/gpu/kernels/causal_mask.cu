@@ -30,23 +30,54 @@ DEVICE void hide_elements(const struct view *v, char *row, int first, int end, i
         store_element(row + at * step, 0, v->dtype, -INFINITY);
 }
 
-/* Columns [first, end), in runs of 16 bytes where they are aligned (run elements; 1: nowhere). */
+DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */
+{
+    return dtype == DTYPE_f32 ? 0xff800000u : dtype == DTYPE_f16 ? 0xfc00fc00u : 0xff80ff80u;
+}
+
+/* 16 bytes of a row whose first `visible` elements stay as they are; run: elements in them. */
+DEVICE uint4 partly_hidden(uint4 h, int visible, int run, uint32_t hidden)
+{
+    uint32_t w[4] = {h.x, h.y, h.z, h.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int left = visible - i * run / 4;
+        if (left <= 0) w[i] = hidden;
+        else if (run == 8 && left == 1) w[i] = (w[i] & 0xffff) | (hidden & 0xffff0000u);
+    }
+    uint4 all = {w[0], w[1], w[2], w[3]};
+    return all;
+}
+
+/* Columns [first, end), in pieces of 16 bytes where they are aligned (run elements; 1: nowhere). */
 DEVICE void hide(const struct view *v, char *row, int first, int end, int run, int lanes, int lane)
 {
-    uint32_t pair = v->dtype == DTYPE_f32   ? 0xff800000u
-                    : v->dtype == DTYPE_f16 ? 0xfc00fc00u
-                                            : 0xff80ff80u;
     int from = (first + run - 1) / run * run, to = end / run * run;
     if (run == 1 || from >= to) {
         hide_elements(v, row, first, end, lanes, lane);
         return;
     }
-    uint4 all = {pair, pair, pair, pair};
-    hide_elements(v, row, first, from, lanes, lane);
-#pragma unroll 4
+    uint32_t hidden = hidden_bits(v->dtype);
+    uint4 all = {hidden, hidden, hidden, hidden};
+    if (first < from) hide_elements(v, row, first, from, lanes, lane);
     for (int at = from + lane * run; at < to; at += lanes * run)
         STORE(uint4, row + at * (16 / run), all);
-    hide_elements(v, row, to, end, lanes, lane);
+    if (to < end) hide_elements(v, row, to, end, lanes, lane);
+}
+
+/* The 32 bytes in which hidden columns begin, at `first`: two lanes read what is visible there and
+ * write them whole, so that memory has no sector to complete. Returns where the rest begins. */
+DEVICE int hide_sector(const struct view *v, char *row, int first, int columns, int run, int lane)
+{
+    int start = first / (2 * run) * (2 * run), rest = smaller(start + 2 * run, columns / run * run),
+        at = start + lane * run;
+    if (first == start || rest <= first) return first;
+    if (lane < 2 && at < rest) {
+        char *to = row + at * (16 / run);
+        uint32_t hidden = hidden_bits(v->dtype);
+        STORE(uint4, to, partly_hidden(LOAD(uint4, to), first - at, run, hidden));
+    }
+    return rest;
 }
 
 DEVICE int has_changes(const struct attention_args *a)
@@ -54,7 +85,7 @@ DEVICE int has_changes(const struct attention_args *a)
     return a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0;
 }
 
-/* to: the row's first element; run: see hide. */
+/* to: the row's first element; run: elements of aligned pieces, or 1. */
 DEVICE void one_row(const struct attention_args *a, const struct score_row *r, char *to, int run,
                     int changes, int lanes, int lane)
 {
@@ -63,8 +94,10 @@ DEVICE void one_row(const struct attention_args *a, const struct score_row *r, c
     int end =
         larger(0, smaller(smaller(r->seq.kv_length, a->columns), position + a->window_right + 1));
     int first = larger(0, smaller(end, position - a->window_left));
+    int rest = end; /* other lanes change what is visible: each its own elements */
     if (first > 0) hide(&a->scores, to, 0, first, run, lanes, lane);
-    hide(&a->scores, to, end, a->columns, run, lanes, lane);
+    if (run > 1 && !changes) rest = hide_sector(&a->scores, to, end, a->columns, run, lane);
+    hide(&a->scores, to, rest, a->columns, run, lanes, lane);
     if (!changes) return;
     for (int key = first + lane; key < end; key += lanes)
         store_element(to + key * step, 0, a->scores.dtype,
