@@ -284,6 +284,34 @@ tap.ok(
     result.out,
 )
 
+# A wrong result is exit code 1: a stand-in driver takes launches and computes nothing.
+fakes = os.path.join(os.path.dirname(RAPT), "tests", "fake_drivers", "libcuda.so")
+if os.path.exists(fakes):
+    with open(path("idle"), "w") as file:
+        file.write("fake sm_90 flash")
+    idle = {
+        "RAPT_CUDA_LIBRARY": os.path.abspath(fakes),
+        "FAKE_ARCH": "sm_90",
+        "FLASH_ATTENTION_CUBIN": path("idle"),
+    }
+    on_it = ("--device", "cuda:0", "--kernel", "flash")
+    result = rapt("run", SAMPLE, "--causal", "--verify", *on_it, environment=idle)
+    tap.ok(
+        result.code == 1 and "WRONG" in result.out,
+        "run --verify: wrong is exit code 1",
+        result.out,
+        result.error,
+    )
+    result = rapt("check", "--select", "semantics/plain-f16", *on_it, environment=idle)
+    tap.ok(
+        result.code == 1 and "semantics/plain-f16" in result.error,
+        "check: wrong is exit code 1",
+        result.out,
+        result.error,
+    )
+else:
+    tap.ok(True, "wrong is exit code 1 # SKIP no stand-in driver")
+
 # A kernel by its name gives the same answer; one that is not there is refused.
 names = [
     k["name"]
