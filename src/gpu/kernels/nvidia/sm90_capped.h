@@ -1,8 +1,8 @@
 /* sm90_capped.h: softcap for rows of scores that have nothing else (SCORES_CAPPED).
  *
  * tanh by special functions takes two of them for each score, next to the softmax's one, and their
- * pipe then sets the pace. Up to half a cap, tanh x = x T(x^2) with T of degree 4 is right to
- * 2^-26: multiply-adds. When some score of a warp is larger, the warp takes special functions for
+ * pipe then sets the pace. Up to 0.4 of a cap, tanh x = x T(x^2) with T of degree 3 is right to
+ * 2^-23: multiply-adds. When some score of a warp is larger, the warp takes special functions for
  * the scores that are, and the same polynomial for the others: a score has the same bits whatever
  * its neighbours are. */
 #ifndef RAPT_NVIDIA_SM90_CAPPED_H
@@ -13,7 +13,7 @@
 /* Of scores as they leave q k^T. */
 struct cap {
     float near;    /* the polynomial serves up to here */
-    float term[5]; /* capped score in units of log2: s * sum term[i] s^2i */
+    float term[4]; /* capped score in units of log2: s * sum term[i] s^2i */
 };
 
 /* Computed anew for each block, which the empty statement enforces: registers are few. */
@@ -23,19 +23,17 @@ DEVICE struct cap cap_of(const struct attention_args &a)
     asm volatile("" : "+f"(limit));
     float x = __fdividef(a.scale, limit), y = x * x; /* tanh's argument per unit of s, squared */
     struct cap c;
-    c.near = __fdividef(0.5f, x);
-    c.term[0] = a.scale_log2;
-    c.term[1] = -0.333330679f * a.scale_log2 * y;
-    c.term[2] = 0.133247505f * a.scale_log2 * y * y;
-    c.term[3] = -0.0529842388f * a.scale_log2 * y * y * y;
-    c.term[4] = 0.0171313444f * a.scale_log2 * y * y * y * y;
+    c.near = __fdividef(0.4f, x);
+    c.term[0] = 0.999999901f * a.scale_log2;
+    c.term[1] = -0.333313563f * a.scale_log2 * y;
+    c.term[2] = 0.132708743f * a.scale_log2 * y * y;
+    c.term[3] = -0.0475493467f * a.scale_log2 * y * y * y;
     return c;
 }
 
 DEVICE float cap_near(float s, const struct cap &c)
 {
-    float y = __fmul_rn(s, s), p = __fmaf_rn(y, c.term[4], c.term[3]);
-    p = __fmaf_rn(y, p, c.term[2]);
+    float y = __fmul_rn(s, s), p = __fmaf_rn(y, c.term[3], c.term[2]);
     p = __fmaf_rn(y, p, c.term[1]);
     p = __fmaf_rn(y, p, c.term[0]);
     return __fmul_rn(s, p);

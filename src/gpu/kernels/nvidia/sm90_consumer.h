@@ -355,8 +355,26 @@ DEVICE int unseen_blocks(const struct consumer &c, const struct attention_args &
 /* Log2 units per unit of a score as the softmax sees it; in a register only where it varies. */
 DEVICE float score_scale(const struct consumer &c, const struct attention_args &a)
 {
-    if (!FEATURES || SCORES == SCORES_LINEAR) return a.scale_log2;
+    if (!FEATURES || SCORES == SCORES_LINEAR || SCORES == SCORES_SLOPED) return a.scale_log2;
     return SCORES == SCORES_ANY ? c.scale : 1;
+}
+
+DEVICE float score_slope(const struct consumer &c)
+{
+#if FEATURES
+    return c.slope;
+#else
+    return 0;
+#endif
+}
+
+/* ALiBi's distance of the lane's first column from its first row, all times log2(e); the other row's
+ * is 8 slopes less. */
+DEVICE float first_bias(const struct consumer &c, const struct attention_args &a,
+                        const struct tile &t, int block)
+{
+    int position = t.rows * ROWS + row_now(c) + query_offset(a, &t);
+    return __fmul_rn(score_slope(c), (float)(block * KEYS + column_now(c) - position));
 }
 
 /* Mask, and the first weights; MASKED: some scores of the block may be hidden. FIRST: of the
@@ -368,19 +386,24 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
 {
 #if FEATURES && SCORES == SCORES_CAPPED
     cap_block(a, s);
-#elif FEATURES
+#elif FEATURES && SCORES == SCORES_ANY
     if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
 #endif
     if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
         mask_block(a, t, s, block, row_now(c), column_now(c));
+    bool sloped = SCORES == SCORES_SLOPED;
+    float scale = score_scale(c, a), slope = score_slope(c);
+    float bias0 = sloped ? first_bias(c, a, t, block) : 0,
+          bias1 = sloped ? __fmaf_rn(slope, -8, bias0) : 0;
     if (needs_maxima<MASKED, FIRST, REPAIR>(r)) {
         float x0, x1;
-        row_maxima(s, x0, x1);
-        float scale = score_scale(c, a);
-        take_maxima<REPAIR>(r, __fmul_rn(x0, scale), __fmul_rn(x1, scale));
+        row_maxima(s, scale, slope, x0, x1);
+        if (sloped) x0 = __fadd_rn(x0, bias0), x1 = __fadd_rn(x1, bias1);
+        take_maxima<REPAIR>(r, x0, x1);
     }
     struct weighing w = weighing_of<MASKED>(r);
-    weigh_columns<0, EARLY_COLUMNS>(s, w, score_scale(c, a));
+    if (sloped) w.from0 = __fadd_rn(w.from0, -bias0), w.from1 = __fadd_rn(w.from1, -bias1);
+    weigh_columns<0, EARLY_COLUMNS>(s, w, scale, slope);
     return w;
 }
 
@@ -395,7 +418,7 @@ DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
         w.from0 = o[0] == INFINITY ? 0 : w.from0;
         w.from1 = o[2] == INFINITY ? 0 : w.from1;
     }
-    weigh_columns<EARLY_COLUMNS, COLUMNS>(s, w, score_scale(c, a));
+    weigh_columns<EARLY_COLUMNS, COLUMNS>(s, w, score_scale(c, a), score_slope(c));
     pack_weights(s, p);
     if (!FIRST && too_large(w)) {
         lower_block(s, r, w);

@@ -93,33 +93,18 @@ DEVICE void cap_scores(const struct attention_args &a, float (&s)[KEYS / 2])
     for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(out, tanh_exp2(__fmul_rn(in, s[i])));
 }
 
-/* Scores in units of log2, less the ALiBi distance: scale * s - slope * |key - position|. slope:
- * times log2(e). Where no row sees a key behind its own position, the distance is linear in the
- * key and one sum serves two columns' rows each. */
+/* Scores less the ALiBi distance, slope * |key - position|; all times log2(e). */
 DEVICE void slope_scores(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
-                         int block, int row, int column, float slope, float scale)
+                         int block, int row, int column, float slope)
 {
     float distance = (float)(block * KEYS + column - (t.rows * ROWS + row + query_offset(a, &t)));
-    if (a.window_right == 0) {
-        float bias = __fmul_rn(slope, distance), below = __fmul_rn(slope, -8);
-#pragma unroll
-        for (int i = 0; i < KEYS / 8; i++) {
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                float x = __fmaf_rn(slope, (float)(8 * i + e), bias);
-                s[4 * i + e] = __fmaf_rn(s[4 * i + e], scale, x);
-                s[4 * i + 2 + e] = __fmaf_rn(s[4 * i + 2 + e], scale, __fadd_rn(x, below));
-            }
-        }
-        return;
-    }
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             float x = fabsf(distance + (8 * i + e)), y = fabsf(distance + (8 * i + e - 8));
-            s[4 * i + e] = __fmaf_rn(-slope, x, __fmul_rn(s[4 * i + e], scale));
-            s[4 * i + 2 + e] = __fmaf_rn(-slope, y, __fmul_rn(s[4 * i + 2 + e], scale));
+            s[4 * i + e] = __fmaf_rn(-slope, x, s[4 * i + e]);
+            s[4 * i + 2 + e] = __fmaf_rn(-slope, y, s[4 * i + 2 + e]);
         }
     }
 }
@@ -128,17 +113,13 @@ DEVICE void slope_scores(const struct attention_args &a, const struct tile &t, f
 DEVICE void change_scores(const struct attention_args &a, const struct tile &t,
                           float (&s)[KEYS / 2], int block, int row, int column, float slope)
 {
-    if (SCORES == SCORES_SLOPED) {
-        slope_scores(a, t, s, block, row, column, slope, a.scale_log2);
-        return;
-    }
     if (a.softcap != 0) {
         cap_scores(a, s);
     } else {
 #pragma unroll
         for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], a.scale_log2);
     }
-    if (a.alibi.data) slope_scores(a, t, s, block, row, column, slope, 1);
+    if (a.alibi.data) slope_scores(a, t, s, block, row, column, slope);
 }
 
 #endif

@@ -25,21 +25,36 @@ constexpr float LARGEST_SUM = 0x1p15f;
  * behind it, beside their rounding. */
 constexpr int COLUMNS = KEYS / 8, EARLY_COLUMNS = COLUMNS * EARLY / 8;
 
-/* A block on its way: what to subtract from its rows' scores, and the sums of their weights. */
+/* A block on its way: what to subtract from its rows' scores, and the sums of their weights. With
+ * SCORES_SLOPED no row sees a key past its own position, so that ALiBi's distance is linear in the
+ * key: from0 and from1 hold the distance of the lane's first column as well. */
 struct weighing {
     float from0, from1, sum0, sum1;
 };
 
-/* Of the lane's scores in each row. */
-DEVICE void row_maxima(const float (&s)[KEYS / 2], float &x0, float &x1)
+/* A score in units of log2, less from; column: counted from the lane's first. */
+DEVICE float exponent_of(float s, float scale, float slope, int column, float from)
 {
-    x0 = fmaxf(s[0], s[1]);
-    x1 = fmaxf(s[2], s[3]);
+    return __fmaf_rn(s, scale,
+                     SCORES == SCORES_SLOPED ? __fmaf_rn(slope, (float)column, -from) : -from);
+}
+
+/* Of the lane's scores in each row; with SCORES_SLOPED, from those of the lane's first column. */
+DEVICE void row_maxima(const float (&s)[KEYS / 2], float scale, float slope, float &x0, float &x1)
+{
+    x0 = x1 = -INFINITY;
 #pragma unroll
-    for (int i = 1; i < COLUMNS; i++) {
-        x0 = fmaxf(x0, fmaxf(s[4 * i], s[4 * i + 1]));
-        x1 = fmaxf(x1, fmaxf(s[4 * i + 2], s[4 * i + 3]));
+    for (int i = 0; i < COLUMNS; i++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            bool sloped = SCORES == SCORES_SLOPED;
+            float x = s[4 * i + e], y = s[4 * i + 2 + e];
+            x0 = fmaxf(x0, sloped ? exponent_of(x, scale, slope, 8 * i + e, 0) : x);
+            x1 = fmaxf(x1, sloped ? exponent_of(y, scale, slope, 8 * i + e, 0) : y);
+        }
     }
+    if (SCORES != SCORES_SLOPED) x0 = __fmul_rn(x0, scale);
+    if (SCORES != SCORES_SLOPED) x1 = __fmul_rn(x1, scale);
 }
 
 /* Of all lanes of a row, which are four. */
@@ -101,16 +116,18 @@ template <bool CHECKED> DEVICE struct weighing weighing_of(const struct row_stat
     return w;
 }
 
-/* Scores of columns 8 BEGIN ... 8 END - 1 become weights, exp2(scale * s - from). */
+/* Scores of columns 8 BEGIN ... 8 END - 1 become weights. */
 template <int BEGIN, int END>
-DEVICE void weigh_columns(float (&s)[KEYS / 2], struct weighing &w, float scale)
+DEVICE void weigh_columns(float (&s)[KEYS / 2], struct weighing &w, float scale, float slope)
 {
 #pragma unroll
     for (int i = BEGIN; i < END; i++) {
-        s[4 * i] = exp2_approx(__fmaf_rn(s[4 * i], scale, -w.from0));
-        s[4 * i + 1] = exp2_approx(__fmaf_rn(s[4 * i + 1], scale, -w.from0));
-        s[4 * i + 2] = exp2_approx(__fmaf_rn(s[4 * i + 2], scale, -w.from1));
-        s[4 * i + 3] = exp2_approx(__fmaf_rn(s[4 * i + 3], scale, -w.from1));
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float &x = s[4 * i + e], &y = s[4 * i + 2 + e];
+            x = exp2_approx(exponent_of(x, scale, slope, 8 * i + e, w.from0));
+            y = exp2_approx(exponent_of(y, scale, slope, 8 * i + e, w.from1));
+        }
         w.sum0 = __fadd_rn(w.sum0, __fadd_rn(s[4 * i], s[4 * i + 1]));
         w.sum1 = __fadd_rn(w.sum1, __fadd_rn(s[4 * i + 2], s[4 * i + 3]));
     }
