@@ -1,5 +1,6 @@
 #!/bin/sh
-# readme.t: what README.md says to type works: its C program, its commands; its picture and the pages it leads to are there.
+# readme.t: what README.md says to type works: its C program, its commands; its picture and the pages it leads to are there. The docs
+# name files that exist, the manual page every option; examples are short.
 set -u
 build=${RAPT_BUILD:-build}
 folder=$(mktemp -d) || exit 1
@@ -30,9 +31,25 @@ file=$(sed -n 's/^!\[[^]]*\](\([^)]*\)).*/\1/p' README.md)
 grep '^    ./setup.sh' README.md | awk '{ print $2 }' | while read -r word; do grep -q "^$word)" setup.sh || echo "$word"; done > "$folder/log"
 [ ! -s "$folder/log" ]; say $? "setup.sh knows the words"
 
+# NAME and the like stand for any name; a program is named without its .c.
+grep -ohE '`(src|tests|tools|mk|docs|bench|examples|include)/[^` ,:]*`' README.md docs/*.md docs/decisions/*.md | tr -d '`' | sort -u |
+    while read -r path; do
+        pattern=$(printf '%s\n' "$path" | sed 's/NAME/*/g')
+        # shellcheck disable=SC2086
+        ls -d $pattern > /dev/null 2>&1 || [ -e "$path.c" ] || echo "there is no $path"
+    done > "$folder/log"
+[ ! -s "$folder/log" ]; say $? "the docs name files that exist"
+wc -l examples/*.c | awk '$2 != "total" && $1 > 60' > "$folder/log"
+[ ! -s "$folder/log" ]; say $? "no example is over 60 lines"
+
 # The block of the tool's commands, on the sample and on a smaller problem; rapt check has tests of its own.
 sed -n 's|^    build/rapt ||p' README.md > "$folder/commands"
 if [ -x "$build/rapt" ]; then
+    for command in run map bench check info; do "$build/rapt" $command --help; done | grep -oE -- '--[a-z][a-z-]*' | sort -u |
+        grep -vxE -- '--(help|usage|version)' | while read -r option; do
+            grep -qF -- "$(printf '%s' "$option" | sed 's/-/\\-/g')" docs/rapt.1 || echo "$option is not in docs/rapt.1"
+        done > "$folder/log"
+    [ ! -s "$folder/log" ]; say $? "the manual page has every option"
     while read -r line; do
         case $line in check*) continue ;; esac
         line=$(printf '%s\n' "$line" | sed "s|FILE.safetensors|$sample|; s|map.png|$folder/map.png|; s|q4096 kv4096|q64 kv64|")
