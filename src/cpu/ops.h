@@ -23,15 +23,27 @@ struct row_run {
     int stream;
 };
 
+/* Rows of softmax on their way: the terms of a row are scaled and stored while the next row's are
+ * computed, so that writing and arithmetic overlap. */
+struct softmax_rows {
+    float scratch[2][SOFTMAX_SCRATCH]; /* terms of a row, of the rows in turn */
+    int turn;
+    void *to; /* the row that waits, its terms in scratch[turn]; NULL: none */
+    int64_t dtype, n;
+    float factor;
+    int stream;
+};
+
 /* Rows are contiguous in their channels and aligned to their elements. stream: past the caches
  * where the destination's lines allow it, for what would not stay in them. */
 struct row_kernels {
     const char *name;
     /* to = softmax(from) over n elements; -inf everywhere gives zeros, NaN anywhere gives NaN
-     * everywhere. scratch has SOFTMAX_SCRATCH floats. from may be to. next: the row to come, as
-     * long, to be prefetched; NULL: none. */
+     * everywhere. from may be to. next: the row to come, as long, to be prefetched; NULL: none.
+     * The rows of a state are whole after softmax_end. */
     void (*softmax)(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
-                    float *scratch, const void *next, int stream);
+                    struct softmax_rows *state, const void *next, int stream);
+    void (*softmax_end)(struct softmax_rows *state);
     /* Rotates the pairs of each row; from may be to. interleaved: pairs (2c, 2c + 1), else
      * (c, c + pairs). */
     void (*rotate)(const struct row_run *run, int64_t dtype, const float *cos, const float *sin,
@@ -54,7 +66,7 @@ struct row_kernels {
 
 extern const struct row_kernels rows_scalar;
 #if defined(__x86_64__)
-extern const struct row_kernels rows_avx2, rows_avx512;
+extern const struct row_kernels rows_avx2, rows_avx512, rows_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct row_kernels rows_neon;
 #endif

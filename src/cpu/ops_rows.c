@@ -75,7 +75,9 @@ static void softmax_block(const void *argument, int64_t index)
 {
     const struct row_job *job = argument;
     const rapt_tensor *x = job->x, *out = job->out;
-    float scratch[SOFTMAX_SCRATCH];
+    struct softmax_rows state;
+    state.turn = 0;
+    state.to = NULL;
     int64_t first = index * job->block_rows, last = first + job->block_rows;
     if (last > rows_of(x)) last = rows_of(x);
     int contiguous = x->size[3] <= 1 || (x->stride[3] == 1 && out->stride[3] == 1);
@@ -84,10 +86,11 @@ static void softmax_block(const void *argument, int64_t index)
         void *to = numbered_row(out, r);
         const void *next = r + 1 < last ? numbered_row(x, r + 1) : NULL;
         if (contiguous)
-            job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], scratch, next,
+            job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], &state, next,
                                job->stream);
         else softmax_strided(x, out, from, to);
     }
+    job->rows->softmax_end(&state);
     if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 

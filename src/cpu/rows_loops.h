@@ -46,6 +46,14 @@ VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
 }
 #endif
 
+#ifndef V_HAS_PAIRS
+VEC void v_load_two(const void *p, int dtype, vec *a, vec *b)
+{
+    *a = v_load(p, dtype);
+    *b = v_load(at(p, dtype, LANES), dtype);
+}
+#endif
+
 /* Whether vectors from p on may bypass the caches. */
 static int streamable(const void *p, int64_t step)
 {
@@ -67,8 +75,10 @@ VEC float row_largest(const void *from, int dtype, int64_t n)
     vec m0 = v_set(-INFINITY), m1 = m0;
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        m0 = v_max(v_load(at(from, dtype, i), dtype), m0);
-        m1 = v_max(v_load(at(from, dtype, i + LANES), dtype), m1);
+        vec x, y;
+        v_load_two(at(from, dtype, i), dtype, &x, &y);
+        m0 = v_max(x, m0);
+        m1 = v_max(y, m1);
     }
     for (; i < n; i += LANES) {
         vec x = load_row_part(from, dtype, i, n);
@@ -81,6 +91,12 @@ VEC float row_largest(const void *from, int dtype, int64_t n)
  * rounding of m log2(e), below 1/2 while |m| is below NEAR; x log2(e) must not be rounded for that.
  * Farther off the difference comes first. */
 #define NEAR 4e6f
+
+/* 2^x of a row that will be rounded to dtype. */
+VEC vec guessed_term(vec x, int dtype)
+{
+    return dtype == RAPT_F32 ? v_exp2_f32(x) : v_exp2_half(x);
+}
 
 VEC vec term(vec x, vec shift, vec m, int near)
 {
@@ -95,8 +111,10 @@ VEC float row_terms(const void *from, int dtype, int64_t n, float m, float *scra
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
         ask_ahead(next, dtype, i);
-        vec x = term(v_load(at(from, dtype, i), dtype), shift, top, near);
-        vec y = term(v_load(at(from, dtype, i + LANES), dtype), shift, top, near);
+        vec x, y;
+        v_load_two(at(from, dtype, i), dtype, &x, &y);
+        x = term(x, shift, top, near);
+        y = term(y, shift, top, near);
         s0 = v_add(s0, x);
         s1 = v_add(s1, y);
         if (scratch) v_store(scratch + i, RAPT_F32, x), v_store(scratch + i + LANES, RAPT_F32, y);
@@ -185,9 +203,95 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
     return found;
 }
 
-static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
-                        float *scratch, const void *next, int stream)
+/* The sum of e^(x - m) for a row whose largest element is at least m, and the terms in scratch; what
+ * waits (of as many elements) is stored meanwhile. Where the sum is at most GUESS_SUM, no element
+ * exceeds m by more than 8.4, whose rounding costs the largest term 6 units of 2^-24, of the n that
+ * the sum of a row is allowed. */
+enum { GUESS_LEAST = 256, GUESS_FROM = 64, GUESS_SUM = 4096 };
+
+VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *scratch,
+                      const char *next, const struct softmax_rows *before, int waits, int stream)
 {
+    vec s0 = v_zero(), s1 = v_zero(), shift = v_set(-m * LOG2_E), factor = v_set(LOG2_E);
+    const float *terms = before->scratch[before->turn];
+    char *to = before->to;
+    vec f = v_set(waits ? before->factor : 0);
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        vec x, y;
+        ask_ahead(next, dtype, i);
+        v_load_two(at(from, dtype, i), dtype, &x, &y);
+        x = guessed_term(v_fma(x, factor, shift), dtype);
+        y = guessed_term(v_fma(y, factor, shift), dtype);
+        s0 = v_add(s0, x);
+        s1 = v_add(s1, y);
+        v_store(scratch + i, RAPT_F32, x);
+        v_store(scratch + i + LANES, RAPT_F32, y);
+        if (waits)
+            v_store_two(to + (at(to, dtype, i) - to), dtype, v_mul(v_load(terms + i, RAPT_F32), f),
+                        v_mul(v_load(terms + i + LANES, RAPT_F32), f), stream);
+    }
+    for (; i < n; i += LANES) {
+        vec x = guessed_term(v_fma(load_row_part(from, dtype, i, n), factor, shift), dtype);
+        s0 = v_add(s0, v_keep(x, 0, (int)(n - i < LANES ? n - i : LANES), v_zero()));
+        store_row_part(scratch, RAPT_F32, x, i, n);
+        if (waits) store_row_part(to, dtype, v_mul(load_row_part(terms, RAPT_F32, i, n), f), i, n);
+    }
+    return v_sum(v_add(s0, s1));
+}
+
+static float row_guessed_of(const void *from, int64_t dtype, int64_t n, float m, float *scratch,
+                            const char *next, const struct softmax_rows *before)
+{
+    float sum = 0;
+    int waits = before->to != NULL, stream = waits && before->stream && streamable(before->to, 0);
+#define CALL(type)                                                                                 \
+    sum = stream  ? row_guessed(from, type, n, m, scratch, next, before, 1, 1)                     \
+          : waits ? row_guessed(from, type, n, m, scratch, next, before, 1, 0)                     \
+                  : row_guessed(from, type, n, m, scratch, next, before, 0, 0)
+    ROWS_CASES(dtype, CALL)
+#undef CALL
+    return sum;
+}
+
+static void softmax_row_end(struct softmax_rows *state)
+{
+    if (state->to)
+        row_scale_to(state->to, state->dtype, state->scratch[state->turn], state->n, state->factor,
+                     state->stream);
+    state->to = NULL;
+}
+
+/* A row in one pass less: the largest of the first few elements in place of the largest of all. 0:
+ * it does not serve, and to is untouched. */
+static int softmax_guessed(void *to, int64_t dtype, const void *from, int64_t n,
+                           struct softmax_rows *state, const void *next, int stream)
+{
+#ifdef ROWS_WITHOUT_FMA
+    return 0;
+#endif
+    float m = row_largest_of(from, dtype, GUESS_FROM);
+    if (!(m < NEAR && m > -NEAR)) return 0;
+    int turn = !state->turn;
+    float sum = row_guessed_of(from, dtype, n, m, state->scratch[turn], next, state);
+    state->to = NULL;
+    if (!(sum <= GUESS_SUM)) return 0;
+    state->to = to;
+    state->turn = turn;
+    state->dtype = dtype;
+    state->n = n;
+    state->factor = 1 / sum;
+    state->stream = stream;
+    return 1;
+}
+
+static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
+                        struct softmax_rows *state, const void *next, int stream)
+{
+    if (to_dtype == from_dtype && n >= GUESS_LEAST && n <= SOFTMAX_SCRATCH &&
+        softmax_guessed(to, to_dtype, from, n, state, next, stream))
+        return;
+    float *scratch = state->scratch[!state->turn];
     float *kept = n <= SOFTMAX_SCRATCH ? scratch : to_dtype == RAPT_F32 ? to : NULL;
     float m = row_largest_of(from, from_dtype, n);
     if (m == -INFINITY) {
@@ -217,8 +321,9 @@ VEC void rotate_half_row(void *to, const void *from, int dtype, const float *cos
     char *high_to = (char *)to + pairs * size;
     const char *high = at(from, dtype, pairs);
     for (; i + 2 * LANES <= pairs; i += 2 * LANES) {
-        vec x0 = v_load(at(from, dtype, i), dtype), x1 = v_load(at(from, dtype, i + LANES), dtype);
-        vec y0 = v_load(at(high, dtype, i), dtype), y1 = v_load(at(high, dtype, i + LANES), dtype);
+        vec x0, x1, y0, y1;
+        v_load_two(at(from, dtype, i), dtype, &x0, &x1);
+        v_load_two(at(high, dtype, i), dtype, &y0, &y1);
         vec c0 = v_load(cos + i, RAPT_F32), c1 = v_load(cos + i + LANES, RAPT_F32);
         vec s0 = v_load(sin + i, RAPT_F32), s1 = v_load(sin + i + LANES, RAPT_F32);
         v_store_two((char *)to + i * size, dtype, v_fnma(y0, s0, v_mul(x0, c0)),
@@ -240,6 +345,14 @@ VEC void rotate_pairs_row(void *to, const void *from, int dtype, const float *co
     int64_t i = 0, size = dtype == RAPT_F32 ? 4 : 2;
     (void)size;
     (void)stream;
+#ifdef V_HAS_PAIRS
+    for (; dtype != RAPT_F32 && i + LANES <= pairs; i += LANES) {
+        vec x, y, c = v_load(cos + i, RAPT_F32), s = v_load(sin + i, RAPT_F32);
+        v_load_pairs((const char *)from + 2 * i * size, dtype, &x, &y);
+        v_store_pairs((char *)to + 2 * i * size, dtype, v_fnma(y, s, v_mul(x, c)),
+                      v_fma(x, s, v_mul(y, c)), stream);
+    }
+#endif
 #ifndef ROWS_WITHOUT_SHUFFLES
     for (; i + LANES <= pairs; i += LANES) {
         vec x = v_load((const char *)from + 2 * i * size, dtype),
@@ -301,8 +414,8 @@ static void angles_row(float *cosine, float *sine, double position, const double
 }
 #else
 /* LANES / 2 angles at once. x = n pi/2 + r: pi/2 in two parts of which the first has 33 bits, so
- * that n times it is exact for |n| < 2^20; Taylor series of sine and cosine to r^17, whose
- * remainder on |r| <= pi/4 is below 2^-53. */
+ * that n times it is exact for |n| < 2^20; Taylor series of sine and cosine to r^13 and r^14, whose
+ * remainders on |r| <= pi/4 are below 1e-13 of the value: nothing to its rounding to f32. */
 enum { ANGLES = LANES / 2 };
 typedef double angles __attribute__((vector_size(ANGLES * 8)));
 typedef int64_t angle_bits __attribute__((vector_size(ANGLES * 8)));
@@ -320,16 +433,13 @@ VEC void angles_of(angles x, angles *cosine, angles *sine)
     angles r = x - n * 0x1.921fb544p+0;
     r = r - n * 0x1.0b4611a626331p-34;
     angles z = r * r;
-    angles s = z * (1 / 355687428096000.0) - 1 / 1307674368000.0;
-    s = s * z + 1 / 6227020800.0;
-    s = s * z - 1 / 39916800.0;
+    angles s = z * (1 / 6227020800.0) - 1 / 39916800.0;
     s = s * z + 1 / 362880.0;
     s = s * z - 1 / 5040.0;
     s = s * z + 1 / 120.0;
     s = s * z - 1 / 6.0;
     s = r + r * z * s;
-    angles c = z * (1 / 20922789888000.0) - 1 / 87178291200.0;
-    c = c * z + 1 / 479001600.0;
+    angles c = z * (-1 / 87178291200.0) + 1 / 479001600.0;
     c = c * z - 1 / 3628800.0;
     c = c * z + 1 / 40320.0;
     c = c * z - 1 / 720.0;
@@ -397,6 +507,7 @@ static void fill_row(void *to, const void *line, size_t bytes, int stream)
 const struct row_kernels ROWS_NAME = {
     .name = ROWS_TEXT,
     .softmax = softmax_row,
+    .softmax_end = softmax_row_end,
     .rotate = rotate,
     .angles = angles_row,
 #ifndef ROWS_WITHOUT_STREAM

@@ -162,6 +162,13 @@ VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
     else _mm256_mask_storeu_epi16(p, lanes, v_narrow(a, dtype));
 }
 
+#if defined(V_BF16_CONVERSION)
+/* bf16 of two vectors; subnormal numbers become 0. */
+VEC __m512i v_narrow_two(vec a, vec b)
+{
+    return (__m512i)_mm512_cvtne2ps_pbh(b, a);
+}
+#else
 /* bf16 of two vectors, as v_narrow rounds. */
 VEC __m512i v_narrow_two(vec a, vec b)
 {
@@ -181,24 +188,64 @@ VEC __m512i v_narrow_two(vec a, vec b)
     }
     return _mm512_permutex2var_epi16(low, high, next);
 }
+#endif
+
+VEC __m512i v_narrow_both(vec a, vec b, int dtype)
+{
+    if (dtype == RAPT_BF16) return v_narrow_two(a, b);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(v_narrow(a, dtype)), v_narrow(b, dtype), 1);
+}
+
+VEC void v_store_bits(void *p, __m512i bits, int stream)
+{
+    if (stream) _mm512_stream_si512(p, bits);
+    else _mm512_storeu_si512(p, bits);
+}
 
 /* Two neighbouring vectors; stream: past the caches, with p at a multiple of 64 bytes. */
 VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
 {
-    if (dtype == RAPT_F32 && stream) {
-        _mm512_stream_ps(p, a);
-        _mm512_stream_ps((float *)p + LANES, b);
-    } else if (dtype == RAPT_F32) {
-        _mm512_storeu_ps(p, a);
-        _mm512_storeu_ps((float *)p + LANES, b);
-    } else {
-        __m512i bits = dtype == RAPT_BF16
-                           ? v_narrow_two(a, b)
-                           : _mm512_inserti64x4(_mm512_castsi256_si512(v_narrow(a, dtype)),
-                                                v_narrow(b, dtype), 1);
-        if (stream) _mm512_stream_si512(p, bits);
-        else _mm512_storeu_si512(p, bits);
+    if (dtype == RAPT_F32) {
+        v_store_bits(p, _mm512_castps_si512(a), stream);
+        v_store_bits((float *)p + LANES, _mm512_castps_si512(b), stream);
+    } else v_store_bits(p, v_narrow_both(a, b, dtype), stream);
+}
+
+#define V_HAS_PAIRS
+/* Two neighbouring vectors. bf16: quarters of 64 bits in the order that leaves each half of the
+ * unpacked words in its own. */
+VEC void v_load_two(const void *p, int dtype, vec *a, vec *b)
+{
+    if (dtype == RAPT_BF16) {
+        __m512i x = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7),
+                                             _mm512_loadu_si512(p));
+        *a = _mm512_castsi512_ps(_mm512_unpacklo_epi16(_mm512_setzero_si512(), x));
+        *b = _mm512_castsi512_ps(_mm512_unpackhi_epi16(_mm512_setzero_si512(), x));
+        return;
     }
+    *a = v_load(p, dtype);
+    *b = v_load((const char *)p + LANES * (dtype == RAPT_F32 ? 4 : 2), dtype);
+}
+
+/* The even and the odd of 2 LANES neighbours of F16 or BF16, and back. */
+VEC void v_load_pairs(const void *p, int dtype, vec *even, vec *odd)
+{
+    __m512i x = _mm512_loadu_si512(p), high = _mm512_set1_epi32((int)0xffff0000);
+    if (dtype == RAPT_BF16) {
+        *even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+        *odd = _mm512_castsi512_ps(_mm512_and_si512(x, high));
+    } else {
+        *even = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x));
+        *odd = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)));
+    }
+}
+
+VEC void v_store_pairs(void *p, int dtype, vec even, vec odd, int stream)
+{
+    const __m512i in_turn =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    v_store_bits(p, _mm512_permutexvar_epi16(in_turn, v_narrow_both(even, odd, dtype)), stream);
 }
 
 /* Lane i: the sum of a[i]'s lanes. A transposition by halves: 4 steps of 8, 4, 2, 1 additions of
