@@ -154,7 +154,7 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
     int64_t size = (int64_t)dtype_size(tensor->dtype), keys = b->last - b->first,
             heads = t->call->plan->decode_heads;
     int64_t run = ((heads - 1) * tensor->stride[1] + tensor->size[3]) * size;
-    if (keys <= 0) return (struct cpu_ahead){0};
+    if (keys <= 0 || run <= 0) return (struct cpu_ahead){0};
     if (t->call->a->kv_layout == RAPT_KV_BLOCKED)
         return blocks_ahead(b, table, RAPT_KV_BLOCK * tensor->size[3] * size);
     if (tensor->stride[3] != 1) return (struct cpu_ahead){0};
