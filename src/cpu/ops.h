@@ -54,6 +54,8 @@ struct row_kernels {
                    int64_t pairs);
     /* Copies bytes past the caches (NULL: memcpy serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);
+    /* The same to count places, step bytes apart; NULL with copy_stream. */
+    void (*repeat_stream)(void *to, int64_t step, int64_t count, const void *from, size_t bytes);
     /* Repeats a line of 64 bytes, which consists of equal elements; NULL: there is none. */
     void (*fill)(void *to, const void *line, size_t bytes, int stream);
     /* After the last of them on a thread: other threads see the bytes from here on. */

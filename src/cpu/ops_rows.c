@@ -17,7 +17,7 @@ static int64_t rows_of(const rapt_tensor *t)
     return t->size[0] * t->size[1] * t->size[2];
 }
 
-enum { LINE = 64, ROWS_AHEAD = 16 };
+enum { LINE = 64, ROWS_AHEAD = 8 };
 
 /* Rows go to threads in blocks of about so many elements; of more, where each block ends with a wait
  * for the writes in flight and begins with a row that nobody asked for ahead. */
@@ -214,6 +214,14 @@ static void copy_row(const struct replicate_job *job, const rapt_tensor *from,
                     load_float(in, from->dtype, c * from->stride[3]));
 }
 
+/* Whether each row can be written to all heads of its group at once. */
+static int lines_stream(const struct replicate_job *job, const rapt_tensor *from,
+                        const rapt_tensor *to)
+{
+    return job->stream && job->rows->repeat_stream && from->dtype == to->dtype &&
+           (from->size[3] == 1 || (from->stride[3] == 1 && to->stride[3] == 1));
+}
+
 /* Tokens first ... last - 1 of one KV head to the heads of its group. */
 static void replicate_head(const struct replicate_job *job, const rapt_tensor *from,
                            const rapt_tensor *to, int64_t batch, int64_t head, int64_t first,
@@ -222,7 +230,14 @@ static void replicate_head(const struct replicate_job *job, const rapt_tensor *f
     int64_t group = to->size[1] / from->size[1], channels = from->size[3];
     int dense = from->dtype == to->dtype && from->stride[3] == 1 && to->stride[3] == 1 &&
                 from->stride[2] == channels && to->stride[2] == channels;
-    int64_t step = dense ? last - first : 1;
+    int64_t step = dense ? last - first : 1, size = (int64_t)dtype_size(to->dtype);
+    if (!dense && lines_stream(job, from, to)) {
+        for (int64_t t = first; t < last; t++)
+            job->rows->repeat_stream(
+                ops_row(to, (size_t)size, batch, head * group, t), to->stride[1] * size, group,
+                ops_row(from, (size_t)size, batch, head, t), (size_t)(channels * size));
+        return;
+    }
     for (int64_t g = 0; g < group && first < last; g++)
         for (int64_t t = first; t < last; t += step)
             copy_row(job, from, to, ops_row(to, dtype_size(to->dtype), batch, head * group + g, t),

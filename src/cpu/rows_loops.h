@@ -474,10 +474,15 @@ static void copy_stream_row(void *to, const void *from, size_t bytes)
 {
     size_t head = -(uintptr_t)to & 63;
     if (head > bytes) head = bytes;
-    memcpy(to, from, head);
+    if (head) memcpy(to, from, head);
     size_t i = head;
     for (; i + 64 <= bytes; i += 64) v_stream_line((char *)to + i, (const char *)from + i);
-    memcpy((char *)to + i, (const char *)from + i, bytes - i);
+    if (i < bytes) memcpy((char *)to + i, (const char *)from + i, bytes - i);
+}
+
+static void repeat_stream_row(void *to, int64_t step, int64_t count, const void *from, size_t bytes)
+{
+    for (int64_t i = 0; i < count; i++) copy_stream_row((char *)to + i * step, from, bytes);
 }
 
 static void stream_end_rows(void)
@@ -489,12 +494,12 @@ VEC void fill_as(char *to, const char *line, size_t bytes, int stream)
 {
     size_t head = -(uintptr_t)to & 63;
     if (head > bytes) head = bytes;
-    memcpy(to, line, head);
+    if (head) memcpy(to, line, head);
     size_t i = head;
     for (; i + 64 <= bytes; i += 64)
         if (stream) v_stream_line(to + i, line);
         else memcpy(__builtin_assume_aligned(to + i, 64), line, 64);
-    memcpy(to + i, line, bytes - i);
+    if (i < bytes) memcpy(to + i, line, bytes - i);
 }
 
 static void fill_row(void *to, const void *line, size_t bytes, int stream)
@@ -512,6 +517,7 @@ const struct row_kernels ROWS_NAME = {
     .angles = angles_row,
 #ifndef ROWS_WITHOUT_STREAM
     .copy_stream = copy_stream_row,
+    .repeat_stream = repeat_stream_row,
     .fill = fill_row,
     .stream_end = stream_end_rows,
 #endif

@@ -264,9 +264,19 @@ static void copies(void **state)
                 for (size_t i = 0; i < bytes; i++)
                     from_memory[i + 5] = fill ? 0x5a : (unsigned char)(i * 7);
                 if (fill) level->rows->fill(to_memory + offset, line, bytes, fill == 2);
-                else level->rows->copy_stream(to_memory + offset, from_memory + 5, bytes);
+                else {
+                    level->rows->copy_stream(to_memory + offset, from_memory + 5, bytes);
+                    level->rows->repeat_stream(to_memory + 2000 + offset, 1100, 3, from_memory + 5,
+                                               bytes);
+                }
                 level->rows->stream_end();
                 assert_memory_equal(to_memory + offset, from_memory + 5, bytes);
+                for (size_t i = 0; i < 3 && !fill; i++) {
+                    const unsigned char *copy = to_memory + 2000 + offset + i * 1100;
+                    assert_memory_equal(copy, from_memory + 5, bytes);
+                    assert_int_equal(copy[-1], 0xff);
+                    assert_int_equal(copy[bytes], 0xff);
+                }
                 for (size_t i = 0; i < offset; i++) assert_int_equal(to_memory[i], 0xff);
                 for (size_t i = 0; i < 64; i++)
                     assert_int_equal(to_memory[offset + bytes + i], 0xff);
