@@ -100,6 +100,11 @@ VEC void store_row_as(void *row, const float *x, float factor, int64_t channels,
 {
     vec f = v_set(factor);
     int64_t c = 0;
+#ifdef V_BF16_CONVERSION
+    for (; dtype == RAPT_BF16 && c + 2 * LANES <= channels; c += 2 * LANES)
+        v_store_two((char *)element_at(row, dtype, c), dtype, v_mul(f, v_load(x + c, RAPT_F32)),
+                    v_mul(f, v_load(x + c + LANES, RAPT_F32)), 0);
+#endif
     for (; c + LANES <= channels; c += LANES)
         v_store((char *)element_at(row, dtype, c), dtype, v_mul(f, v_load(x + c, RAPT_F32)));
     if (c < channels)

@@ -1,6 +1,7 @@
 /* tiles_avx512bf16.c: the AVX-512 BF16 level: 12 x 32 register tiles of dot products of bf16 pairs,
  * summed in f32. vdpbf16ps flushes subnormal inputs and rounds each step to nearest even (Intel
  * SDM, VDPBF16PS). */
+#define V_BF16_CONVERSION
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx512.h"
