@@ -26,6 +26,7 @@ enum {
     KEYS_MAX = 512, /* s of a tile stays within half of the L1 cache */
     ITEMS_PER_THREAD = 4,
     ROWS_AHEAD = 16,
+    ROWS_IN_PLACE = 16, /* with more, each element would meet too many keys at strides of memory */
     CACHE_LINE = 64,
 };
 
@@ -150,8 +151,23 @@ static void *row_ahead(const struct forward_item *t, const rapt_tensor *tensor, 
     return row_of(t, tensor, r);
 }
 
+/* f32 rows of one head, a step apart, that few keys will meet: as they lie in memory. */
+static int queries_in_place(struct forward_item *t)
+{
+    const rapt_attention *a = t->call->a;
+    if (a->q.dtype != RAPT_F32 || t->kernels->pair != 1 || t->call->problem->group != 1 ||
+        a->q.stride[3] != 1 || a->scale < 0 || t->rows > ROWS_IN_PLACE)
+        return 0;
+    t->q = row_of(t, &a->q, 0);
+    t->q_stride = a->q.stride[2];
+    return 1;
+}
+
 static void load_queries(struct forward_item *t)
 {
+    if (queries_in_place(t)) return;
+    t->q = t->scratch.q;
+    t->q_stride = t->scratch.q_stride;
     for (int64_t r = 0; r < t->rows; r++) load_query(t, r, row_ahead(t, &t->call->a->q, r));
 }
 
@@ -283,7 +299,7 @@ static int tile_scores(struct forward_item *t, const struct forward_range *range
         tile->row_first[r] = max64(w->first[r0 + r] - range->key0, 0);
         tile->row_last[r] = max64(w->last[r0 + r] - range->key0, 0);
     }
-    t->kernels->qk(w->s, t->call->plan->key_block, w->q + r0 * w->q_stride, w->q_stride,
+    t->kernels->qk(w->s, t->call->plan->key_block, t->q + r0 * t->q_stride, t->q_stride,
                    w->k_panels, rows, t->call->problem->qk_channels, tile->first, tile->last);
     if (t->score_options) apply_score_options(t, tile);
     return 1;

@@ -41,6 +41,8 @@ struct forward_item {
     struct forward_scratch scratch;
     struct cpu_sequence sequence;
     int64_t kv_head, row0, rows, tiles;
+    const float *q; /* of row0: scratch.q, or the caller's */
+    int64_t q_stride;
     int64_t low, high;      /* an interval that holds the keys its rows see */
     int score_options;      /* softcap, bias, ALiBi or mask: s is a logit; else s is q k^T, not yet
                                scaled */
