@@ -83,7 +83,8 @@ DEVICE bool poisoned2(uint32_t sum)
     return (sum & 0x7fff7fff) != 0;
 }
 
-/* Eight elements at `to`, of which `count` exist. */
+/* Eight elements at `to`, of which `count` exist. The first to leave L2, for which K and V are the
+ * better use. */
 DEVICE void store_columns(uint16_t *to, const uint32_t *x, int count)
 {
 #if PANEL_MAPS
@@ -94,7 +95,7 @@ DEVICE void store_columns(uint16_t *to, const uint32_t *x, int count)
         return;
     }
 #endif
-    *(uint4 *)to = make_uint4(x[0], x[1], x[2], x[3]);
+    __stcs((uint4 *)to, make_uint4(x[0], x[1], x[2], x[3]));
 }
 
 #if FEATURES || DTYPE == DTYPE_f32
