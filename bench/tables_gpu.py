@@ -84,8 +84,10 @@ def few(rows):
     return lines
 
 
-def peers(rows):
-    lines = ["| problems | protocol | " + " | ".join(PEERS.values()) + " |", "|---|---|---|---|---|"]
+def peers(name):
+    rows = load(name)
+    commits = ", ".join(dict.fromkeys(r["commit"] for r in rows if r["group"] in ("grid", "models", "tiny", "f32")))
+    lines = [f"`bench/results/{name}`, commits {commits}.", "", "| problems | protocol | " + " | ".join(PEERS.values()) + " |", "|---|---|---|---|---|"]
     words = {"graph": "interleaved", "sustained": "sustained"}
     for group, dtype, title in (("grid", "bf16", "grid, bf16"), ("models", "bf16", "models, bf16"), ("tiny", "bf16", "few tokens, bf16"),
                                 ("tiny", "f32", "few tokens, f32"), ("f32", "f32", "grid, f32")):
@@ -149,12 +151,14 @@ def operations(rows):
 
 
 def tables():
+    """The table of all peers is of the file that has FlashAttention-2 on the grid."""
     main, old, memory = load("h100-pytorch.csv"), load("h100-sm80.csv"), load("h100-operations.csv")
+    whole = "h100-pytorch.csv" if any("flash2" in found for found in pick(main, "graph", "grid").values()) else "h100-peers.csv"
     return {"grid-graph": rates(main, "graph", "grid", "bf16", "cudnn"), "grid-sustained": rates(main, "sustained", "grid", "bf16", "cudnn"),
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "peers": peers(main), "ragged": ragged(main), "options": options(main), "errors": errors(main),
+            "few": few(main), "peers": peers(whole), "ragged": ragged(main), "options": options(main), "errors": errors(main),
             "operations": operations(memory)}
 
 
