@@ -235,7 +235,7 @@ static void fill_strict(struct gpu_plan *gp, const struct problem *p)
     gp->bytes[PART_KEY_FACTORS] = (size_t)(heads * ceil_div(p->kv_tokens, 128) * 128) * 16;
     gp->bytes[PART_WIDE_BLOCKS] =
         (size_t)(p->batch * p->q_heads * a->wide_queries + 2 * heads * a->wide_keys) * 4;
-    gp->bytes[PART_WIDE] = (size_t)heads * 4;
+    gp->bytes[PART_WIDE] = (size_t)(heads + 1) * 4;
 }
 
 static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
@@ -317,6 +317,19 @@ static rapt_status find_strict(struct gpu_plan *gp, struct gpu_device *device,
     return modules_get(device, gp->strict, code);
 }
 
+/* Blocks of the launch that splits keys ahead of the forward kernel, one block of keys by a warp:
+ * those that the first tiles ask for, four for each multiprocessor, and where fewer than four row
+ * tiles use a block of keys, a share of the others. The kernel itself splits the rest on its way,
+ * which takes it about as long as the work of four tiles on each block. */
+static int64_t split_blocks(const struct gpu_plan *gp, const struct problem *p)
+{
+    int64_t tasks = 2 * p->batch * p->kv_heads * gp->args.wide_keys, group = gp->args.group;
+    int64_t tiles = group * ceil_div(p->q_tokens, gp->row->tile_q);
+    int64_t uses = p->window_right == WINDOW_OPEN ? 2 * tiles : tiles + group; /* halves of tiles */
+    int64_t ahead = 4 * gp->args.units + (uses < 8 ? tasks * (8 - uses) / 8 : 0);
+    return ceil_div(ahead < tasks ? ahead : tasks, gp->row->threads / 32);
+}
+
 static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
                              const struct problem *p)
 {
@@ -332,7 +345,7 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     int64_t longest = at_least(p->q_tokens, p->kv_tokens), heads = p->q_heads + 2 * p->kv_heads;
     if (row->needs & NEED_STRICT) {
         status = find_strict(gp, device, p, &strict);
-        if (!status) add_prepare(gp, row, code, gp->args.wide_keys, 2 * p->kv_heads, p->batch);
+        if (!status) add_prepare(gp, row, code, split_blocks(gp, p), 1, 1);
     } else if (row->needs & NEED_PREPARE) {
         add_prepare(gp, row, code, ceil_div(longest, row->tile_kv), heads, p->batch);
     }

@@ -73,14 +73,15 @@ struct attention_args {
     float *key_factors;
     /* NEED_STRICT: bit 0 for blocks with rows that two f16 parts cannot hold, of 16 queries,
      * [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads][wide_keys];
-     * of queries also bit 1 + i for a row i with weights that they hold in few bits */
+     * of keys also bit 1 once they are split */
     int32_t *wide_blocks;
-    /* NEED_STRICT, [batch][kv head]: 1 where a KV head and its query heads are done again, 2 where
-     * some of their rows are, else 0; NULL for a strict row that works alone */
+    /* NEED_STRICT, [batch][kv head]: 1 where a KV head and its query heads are done again, else 0;
+     * then the number of blocks of keys that are split; NULL for a strict row that works alone */
     int32_t *wide;
     int32_t wide_queries, wide_keys;
     /* NEED_COUNTERS: one per (batch, kv head, tile of q_tokens * group rows), tile fastest.
-     * NEED_CLAIMED: one; then from 16 bytes on one 16-byte note per (batch, q head, tile of q_tokens,
+     * NEED_CLAIMED: one; with NEED_STRICT an int32_t behind it counts the blocks of keys that are
+     * being split; then from 16 bytes on one 16-byte note per (batch, q head, tile of q_tokens,
      * 64 rows); ragged q: per (q head, tile, 64 rows) with q_tokens / tile_q + batch + 1 tiles */
     uint64_t *counters;
     /* NEED_PARTIALS: [split][batch][q head][q token][v channel]; ragged q: batch 1, q token of the

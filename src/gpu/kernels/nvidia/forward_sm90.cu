@@ -56,16 +56,6 @@ DEVICE void consume(const struct attention_args &a, const struct tensor_maps &ma
     if (REPAIRS) repair_noted(c, a, maps);
 }
 
-#if PARTS == 3
-/* Whether two parts have left anything to do. */
-DEVICE bool any_wide(const struct attention_args &a)
-{
-    int wide = 0;
-    for (int i = threadIdx.x; i < a.batch * a.kv_heads; i += THREADS) wide |= a.wide[i];
-    return __syncthreads_or(wide);
-}
-#endif
-
 extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     KERNEL_NAME(const __grid_constant__ struct attention_args a,
                 const __grid_constant__ struct tensor_maps maps)
@@ -106,6 +96,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     if (group == 0) {
         registers_release<PRODUCER_REGISTERS>();
         if (threadIdx.x < 32 && elect_lane()) produce(a, maps, base, shared);
+#if PARTS == 2
+        int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+        if (warp > 0) split_ahead(a, base, warp - 1);
+#endif
         __syncwarp();
     } else {
         registers_claim<CONSUMER_REGISTERS>();

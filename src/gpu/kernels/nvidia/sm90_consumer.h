@@ -271,17 +271,55 @@ DEVICE void issue_pv(const struct consumer &c, float (&o)[VALUES / 2], struct pr
     wgmma_commit();
 }
 
-/* When the multiplies are over. */
-DEVICE void add_product(float (&o)[VALUES / 2], struct product &product)
+/* When the multiplies are over. factor: a power of two. */
+DEVICE void add_product(float (&o)[VALUES / 2], struct product &product, float factor = 1)
 {
 #if PARTS > 1
     registers_fence(product.sum);
 #pragma unroll
-    for (int i = 0; i < VALUES / 2; i++) o[i] = __fadd_rn(o[i], product.sum[i]);
+    for (int i = 0; i < VALUES / 2; i++) o[i] = __fmaf_rn(product.sum[i], factor, o[i]);
 #else
     registers_fence(o);
 #endif
 }
+
+#if PARTS == 2
+/* Whether a thread of the warpgroup says so; the reduction proves that all lanes know the same. */
+DEVICE bool group_any(const struct consumer &c, bool x)
+{
+    return __reduce_or_sync(~0u, named_barrier_or(BARRIER_GROUP + group_now(c), 128, x));
+}
+
+/* Weights to parts, and their P V. Where some are so small that they want a product of their own,
+ * that of the others comes first and is added to O; the small ones meanwhile lie in local memory,
+ * since registers are few. Returns the factor of the last product, which is on its way. */
+DEVICE float issue_weights(const struct consumer &c, float (&s)[KEYS / 2], float (&o)[VALUES / 2],
+                           struct product &product, uint32_t (&p)[PARTS * KEYS / 4],
+                           struct row_state &r, uint32_t stage)
+{
+    float factor = 1;
+#pragma unroll 1
+    while (group_any(c, has_small(r))) {
+        volatile float left[KEYS / 2];
+        struct product part;
+        pack_large(s, p, r);
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++) left[i] = s[i];
+        registers_fence(p);
+        issue_pv(c, o, part, p, stage);
+        wgmma_wait<0>();
+        add_product(o, part, factor);
+        registers_fence(o);
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++) s[i] = left[i];
+        factor *= 1 / RANGE;
+    }
+    pack_weights(s, p);
+    registers_fence(p);
+    issue_pv(c, o, product, p, stage);
+    return factor;
+}
+#endif
 
 #if FEATURES
 /* Rows past a sequence's end hold what lies behind it in memory; a weight of 0 would not keep NaN

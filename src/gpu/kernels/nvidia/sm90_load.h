@@ -8,6 +8,9 @@
 #define RAPT_NVIDIA_SM90_LOAD_H
 
 #include "sm90_schedule.h"
+#if PARTS == 2
+#include "sm90_scaled.h"
+#endif
 
 /* One box of `rows` rows and PANELS panels of 64 columns, to `to`; its other parts behind it.
  * apart: from one part to the next on the batch axis. */
@@ -61,6 +64,25 @@ DEVICE void load_key_factors(const struct attention_args &a, uint32_t to, uint32
     int64_t keys = (a.kv_tokens + 127) / 128 * 128;
     bulk_load(to, a.key_factors + ((batch * a.kv_heads + head) * keys + block * KEYS) * 4,
               KEY_FACTOR_BYTES, full);
+}
+
+/* Whether all keys of the launch are split. */
+DEVICE bool all_split(const struct attention_args &a)
+{
+    bool all = load_acquire(split_done(a)) >= split_tasks(a);
+    if (all) async_proxy_fence_global();
+    return all;
+}
+
+/* Until a block of keys is split, perhaps by another block of threads: both K and V, whose factors
+ * come together. */
+DEVICE void wait_split(const struct attention_args &a, int batch, int head, int block)
+{
+    const int32_t *k = ready_word(a, false, batch, head, block),
+                  *v = ready_word(a, true, batch, head, block);
+    while (load_acquire(k) == 0 || load_acquire(v) == 0) {
+    }
+    async_proxy_fence_global();
 }
 
 /* The consumers read Q themselves, from L2 then. */
@@ -120,6 +142,7 @@ struct ring {
     uint32_t stage, phase;
 #if PARTS == 2
     uint32_t factors; /* slot of the keys' factors */
+    bool split;       /* all keys are */
 #endif
 };
 
@@ -127,6 +150,9 @@ DEVICE void produce_k(const struct attention_args &a, const struct tensor_maps &
                       const struct ring &r, const struct key_source &from, int block)
 {
     uint32_t full = base + AT_K_FULL + 8 * r.stage;
+#if PARTS == 2
+    if (!r.split) wait_split(a, from.batch, from.head, block);
+#endif
     mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
     mbarrier_expect(full, K_BYTES + KEY_FACTOR_BYTES);
 #if PARTS == 2
@@ -190,6 +216,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
             continue;
         }
         struct key_source from = key_source_of(a, &t);
+#if PARTS == 2
+        keys.split = keys.split || all_split(a);
+#endif
         if (CLUSTER == 1 && s.total > step && claimed) next = step + counter_take(a);
         if (Q_SLOTS > 1) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_k(a, maps, base, keys, from, t.key_end - 1);

@@ -23,7 +23,7 @@ DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_ar
 DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
                         const struct tensor_maps &maps, const struct tile &t, uint32_t &phase)
 {
-    struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u, ~0u};
+    struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
 #if PARTS == 2
     {
         float4 x[ROW_LOADS];
@@ -53,21 +53,27 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         issue_qk(c, s, held);
         wgmma_wait<0>();
         registers_fence(s);
+#if PARTS == 2
+        weigh_block<true, false>(c, a, t, s, r, block);
+#else
         struct weighing w;
         if (first) w = begin_block<true, true, true>(c, a, t, s, r, block);
         else w = begin_block<true, false, true>(c, a, t, s, r, block);
         if (first) end_block<true>(c, a, o, s, r, w, p);
         else end_block<false>(c, a, o, s, r, w, p);
+#endif
         if (r.rescale) rescale(o, r);
+        float factor = 1;
         registers_fence(o);
+#if PARTS == 2
+        factor = issue_weights(c, s, o, product, p, r, 0);
+#else
         registers_fence(p);
         issue_pv(c, o, product, p, 0);
-        wgmma_wait<0>();
-        add_product(o, product);
-    }
-#if PARTS == 2 /* split_q has put it down anew */
-    tell_small_weights(a, t.batch, t.head, warp_row(c, t), lane_now(c), r);
 #endif
+        wgmma_wait<0>();
+        add_product(o, product, factor);
+    }
     store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c), clean0, clean1);
 }
 

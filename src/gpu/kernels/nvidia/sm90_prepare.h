@@ -9,7 +9,7 @@
 #ifndef RAPT_NVIDIA_SM90_PREPARE_H
 #define RAPT_NVIDIA_SM90_PREPARE_H
 
-#include "sm90_tile.h"
+#include "sm90_schedule.h"
 
 /* The nearest bf16, as an f32; where that would overflow, the one towards zero. */
 DEVICE float nearest_part(float x)
@@ -64,10 +64,9 @@ DEVICE void prepare_rows(const struct view &from, const struct view &to, int bat
     }
 }
 
-/* Behind the launch in two f16 parts (sm90_scaled.h): 1 if a row of the group's queries, of its keys
- * or its values was wide; then the whole group is done again in three parts. 2 if only weights of
- * some rows ask for it, which are then replaced alone. The block of its keys tells the forward
- * kernel. */
+/* Behind the launch in two f16 parts (sm90_scaled.h): whether a row of the group's queries, of its
+ * keys or its values was wide; then the whole group is done again in three parts. The block of its
+ * keys tells the forward kernel. */
 DEVICE int group_is_wide(const struct attention_args &a, int sequence, int key_head, bool tells)
 {
     int64_t queries = ((int64_t)sequence * a.q_heads + key_head * a.group) * a.wide_queries,
@@ -78,7 +77,7 @@ DEVICE int group_is_wide(const struct attention_args &a, int sequence, int key_h
         wide |= a.wide_blocks[queries + i];
     for (int i = threadIdx.x; i < a.wide_keys; i += THREADS)
         wide |= a.wide_blocks[keys + i] | a.wide_blocks[keys + a.kv_heads * a.wide_keys + i];
-    wide = __syncthreads_or(wide & 1) ? 1 : __syncthreads_or(wide) ? 2 : 0;
+    wide = __syncthreads_or(wide & 1);
     if (tells && threadIdx.x == 0) a.wide[sequence * a.kv_heads + key_head] = wide;
     return wide;
 }
@@ -88,6 +87,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     PREPARE_NAME(const __grid_constant__ struct attention_args a)
 {
     wait_for_predecessors();
+    if (a.wide && !any_wide(a)) return;
     for (int sequence = blockIdx.z; sequence < a.batch; sequence += gridDim.z)
         for (int head = blockIdx.y; head < a.q_heads + 2 * a.kv_heads; head += gridDim.y) {
             int key_head = head - a.q_heads, value_head = key_head - a.kv_heads;

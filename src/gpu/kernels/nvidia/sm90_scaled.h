@@ -10,12 +10,15 @@
 #ifndef RAPT_NVIDIA_SM90_SCALED_H
 #define RAPT_NVIDIA_SM90_SCALED_H
 
+#include "sm90_schedule.h"
 #include "sm90_softmax.h"
 
 /* Weights reach 2^TOP while their reference holds, 2^(TOP + KEEP) before it is raised. */
 constexpr float TOP = 7.f;
 /* Exponents of a row's largest element that factors can hold; beyond, the head is `wide`. */
 constexpr int EXPONENT_LIMIT = 40;
+/* Of the word of a block of keys: it is split. Bit 0: it is wide. */
+constexpr int READY = 2;
 
 /* ---- The pass that splits ---- */
 
@@ -57,14 +60,9 @@ DEVICE bool is_lost(float x, float scale)
 }
 
 /* Bits of the magnitude; a greater number has greater ones. */
-DEVICE uint32_t size_of(float x)
-{
-    return __float_as_uint(x) & 0x7fffffff;
-}
-
 DEVICE uint32_t finite_size(float x)
 {
-    return is_finite(x) ? size_of(x) : 0;
+    return is_finite(x) ? __float_as_uint(fabsf(x)) : 0;
 }
 
 DEVICE uint32_t larger_size(uint32_t a, uint32_t b)
@@ -96,39 +94,72 @@ DEVICE uint32_t largest_of_row(uint32_t size)
     return size;
 }
 
-DEVICE struct split4 split_row4(const float4 &x)
+/* As many rows, or pairs of rows, as come together: the reductions of one run under the others'. */
+constexpr int SPLIT_BATCH = 2;
+
+/* NaN if x or y is. */
+DEVICE float larger_or_nan(float x, float y)
 {
-    struct split4 y;
-    uint32_t size = largest_of_row(larger_size(larger_size(size_of(x.x), size_of(x.y)),
-                                               larger_size(size_of(x.z), size_of(x.w))));
-    bool odd = __any_sync(~0u, size >= 0x7f800000); /* of a row in the warp */
-    if (odd)
-        size = largest_of_row(larger_size(larger_size(finite_size(x.x), finite_size(x.y)),
-                                          larger_size(finite_size(x.z), finite_size(x.w))));
+    float z;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(fabsf(x)), "f"(fabsf(y)));
+    return z;
+}
+
+DEVICE uint32_t size_of4(const float4 &x)
+{
+    return __float_as_uint(larger_or_nan(larger_or_nan(x.x, x.y), larger_or_nan(x.z, x.w)));
+}
+
+DEVICE uint32_t finite_size4(const float4 &x)
+{
+    return larger_size(larger_size(finite_size(x.x), finite_size(x.y)),
+                       larger_size(finite_size(x.z), finite_size(x.w)));
+}
+
+template <bool ODD> DEVICE void split_row4(const float4 &x, uint32_t size, struct split4 &y)
+{
     y.exponent = (int)(size >> 23) - 127;
     y.wide = size != 0 && (y.exponent > EXPONENT_LIMIT || y.exponent < -EXPONENT_LIMIT);
     if (y.wide || size == 0) y.exponent = -EXPONENT_LIMIT;
     float scale = power_of_two(14 - y.exponent);
-    if (odd) {
-        split_half2<true>(x.x, x.y, scale, y.hi.x, y.lo.x);
-        split_half2<true>(x.z, x.w, scale, y.hi.y, y.lo.y);
-    } else {
-        split_half2<false>(x.x, x.y, scale, y.hi.x, y.lo.x);
-        split_half2<false>(x.z, x.w, scale, y.hi.y, y.lo.y);
-    }
-    y.wide = y.wide | is_lost(x.x, scale) | is_lost(x.y, scale) | is_lost(x.z, scale) |
-             is_lost(x.w, scale);
-    return y;
+    split_half2<ODD>(x.x, x.y, scale, y.hi.x, y.lo.x);
+    split_half2<ODD>(x.z, x.w, scale, y.hi.y, y.lo.y);
+    float least = fminf(fminf(fabsf(x.x), fabsf(x.y)), fminf(fabsf(x.z), fabsf(x.w)));
+    if (least * scale < 0x1p-25f) /* few, but for zeros */
+        y.wide = y.wide | is_lost(x.x, scale) | is_lost(x.y, scale) | is_lost(x.z, scale) |
+                 is_lost(x.w, scale);
 }
 
-/* The factor of key `token` of its head, in the layout that the forward kernel copies: for each
- * pair of keys 8 words, 2^(e - 14) of K, e of V, 2^e of V, two each, and 2 unused. */
-DEVICE void write_factor(const struct attention_args &a, bool of_value, int sequence, int head,
-                         int token, int exponent)
+DEVICE void split_rows(const float4 *x, struct split4 (&y)[SPLIT_BATCH])
+{
+    uint32_t size[SPLIT_BATCH], most = 0;
+#pragma unroll
+    for (int i = 0; i < SPLIT_BATCH; i++) size[i] = size_of4(x[i]);
+#pragma unroll
+    for (int i = 0; i < SPLIT_BATCH; i++) size[i] = largest_of_row(size[i]);
+#pragma unroll
+    for (int i = 0; i < SPLIT_BATCH; i++) most = larger_size(most, size[i]);
+    if (!__any_sync(~0u, most >= 0x7f800000)) { /* no NaN, no Inf */
+#pragma unroll
+        for (int i = 0; i < SPLIT_BATCH; i++) split_row4<false>(x[i], size[i], y[i]);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < SPLIT_BATCH; i++)
+        split_row4<true>(x[i], largest_of_row(finite_size4(x[i])), y[i]);
+}
+
+/* Where the factor of key `token` of its head goes. For each pair of keys 8 words, as the forward
+ * kernel copies them: 2^(e - 14) of K, e of V, 2^e of V, two each, and 2 unused. */
+DEVICE float *factor_at(const struct attention_args &a, int sequence, int head, int token)
 {
     int64_t keys = (a.kv_tokens + 127) / 128 * 128;
-    float *to =
-        a.key_factors + ((sequence * a.kv_heads + head) * keys + token / 2 * 2) * 4 + (token & 1);
+    return a.key_factors + ((sequence * a.kv_heads + head) * keys + token / 2 * 2) * 4 +
+           (token & 1);
+}
+
+DEVICE void write_factor(float *to, bool of_value, int exponent)
+{
     if (of_value) {
         to[2] = (float)exponent;
         to[4] = power_of_two(exponent);
@@ -137,47 +168,8 @@ DEVICE void write_factor(const struct attention_args &a, bool of_value, int sequ
     }
 }
 
-/* TILE_KV tokens of one head of K or V, from the grid's x on; keys up to the next multiple of
- * TILE_KV get a factor, of a row of zeros. Returns whether one of them is wide. */
-DEVICE bool split_keys(const struct attention_args &a, bool of_value, int sequence, int head)
-{
-    constexpr int WARP_ROWS = 32 / ROW_LANES, STEP = THREADS / 32 * WARP_ROWS, BATCH = 3;
-    const struct view &from = of_value ? a.v : a.k, &to = of_value ? a.v_half : a.k_half;
-    const float *source =
-        (const float *)from.data + sequence * from.stride[0] + head * from.stride[1];
-    uint16_t *target = (uint16_t *)to.data + sequence * to.stride[0] + head * to.stride[1];
-    int first = blockIdx.x * TILE_KV, channel = threadIdx.x % ROW_LANES * 4;
-    int64_t apart = a.batch * to.stride[0];
-    bool wide = false;
-#pragma unroll 1
-    for (int start = threadIdx.x / ROW_LANES; start < (TILE_KV + STEP - 1) / STEP * STEP;
-         start += BATCH * STEP) {
-        float4 x[BATCH];
-#pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            int row = start + i * STEP, token = first + row;
-            x[i] = make_float4(0, 0, 0, 0);
-            if (row < TILE_KV && token < a.kv_tokens)
-                x[i] = __ldcs((const float4 *)(source + token * from.stride[2] + channel));
-        }
-#pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            int row = start + i * STEP, token = first + row;
-            struct split4 y = split_row4(x[i]);
-            if (row >= TILE_KV) continue;
-            if (channel == 0) write_factor(a, of_value, sequence, head, token, y.exponent);
-            if (token >= a.kv_tokens) continue;
-            uint16_t *at = target + token * to.stride[2] + channel;
-            *(uint2 *)at = y.hi;
-            *(uint2 *)(at + apart) = y.lo;
-            wide |= y.wide;
-        }
-    }
-    return wide;
-}
-
-/* Which blocks are wide: of 16 queries, [batch][q head][a.wide_queries]; behind them of TILE_KV
- * keys, [batch][k heads, v heads][a.wide_keys]. */
+/* Which blocks are wide: of 16 queries, [batch][q head][a.wide_queries]; behind them, with READY,
+ * of TILE_KV keys, [batch][k heads, v heads][a.wide_keys]. */
 DEVICE int64_t wide_query_at(const struct attention_args &a, int sequence, int head)
 {
     return ((int64_t)sequence * a.q_heads + head) * a.wide_queries;
@@ -188,23 +180,149 @@ DEVICE int64_t wide_key_at(const struct attention_args &a, int sequence, int hea
     return wide_query_at(a, a.batch, 0) + ((int64_t)sequence * 2 * a.kv_heads + head) * a.wide_keys;
 }
 
-/* K and V of all heads; queries are split where they are used. Grid: key blocks, heads of k and v,
- * sequences. */
+/* What one warp splits at a time: a block of keys of one head of K or of V. In the order in which
+ * tiles ask for them: by section, from the last keys down, heads fastest, K before V. */
+struct split_task {
+    int sequence, head, block;
+    bool of_value;
+};
+
+DEVICE int split_tasks(const struct attention_args &a)
+{
+    return 2 * a.batch * a.kv_heads * a.wide_keys;
+}
+
+DEVICE struct split_task split_task_at(const struct attention_args &a, int index)
+{
+    int heads = a.batch * a.kv_heads, width = section_heads(a, a.batch * a.q_heads) / a.group, rest;
+    struct schedule s = {a.wide_keys, heads, max_int(1, width), heads * a.wide_keys};
+    struct split_task t;
+    tile_position(s, index / 2, &rest, &t.head);
+    t.block = a.wide_keys - 1 - rest;
+    t.sequence = t.head / a.kv_heads;
+    t.head -= t.sequence * a.kv_heads;
+    t.of_value = index & 1;
+    return t;
+}
+
+DEVICE int32_t *ready_word(const struct attention_args &a, bool of_value, int sequence, int head,
+                           int block)
+{
+    return a.wide_blocks + wide_key_at(a, sequence, head + of_value * a.kv_heads) + block;
+}
+
+/* Tasks taken so far; beside the counter of tiles. */
+DEVICE int *split_counter(const struct attention_args &a)
+{
+    return (int *)(a.counters + 1);
+}
+
+/* Tasks done; behind the heads' words. */
+DEVICE int32_t *split_done(const struct attention_args &a)
+{
+    return a.wide + a.batch * a.kv_heads;
+}
+
+constexpr int ROWS_AT_ONCE = 32 / ROW_LANES; /* that a warp holds, four channels in each lane */
+constexpr int SPLIT_STEPS = KEYS / ROWS_AT_ONCE;
+
+/* A task. Each lane reads back what it has loaded itself: 16 bytes of each step, in a ring of
+ * BATCHES batches. at: the ring's shared address plus 16 * lane. */
+template <int BATCHES>
+DEVICE void split_block(const struct attention_args &a, const struct split_task &t, uint32_t at,
+                        int lane)
+{
+    static_assert(SPLIT_STEPS % SPLIT_BATCH == 0 && SPLIT_STEPS / SPLIT_BATCH >= BATCHES, "");
+    const struct view &from = t.of_value ? a.v : a.k, &to = t.of_value ? a.v_half : a.k_half;
+    int channel = lane % ROW_LANES * 4, token = t.block * KEYS + lane / ROW_LANES;
+    const float *source = (const float *)from.data + t.sequence * from.stride[0] +
+                          t.head * from.stride[1] + token * from.stride[2] + channel;
+    uint16_t *target = (uint16_t *)to.data + t.sequence * to.stride[0] + t.head * to.stride[1] +
+                       token * to.stride[2] + channel;
+    int64_t apart = a.batch * to.stride[0];
+    int steps = (a.kv_tokens - token + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE; /* of this lane */
+    float *factors = factor_at(a, t.sequence, t.head, token);
+    bool wide = false;
+#pragma unroll 1
+    for (int step = -BATCHES * SPLIT_BATCH; step < SPLIT_STEPS; step += SPLIT_BATCH) {
+        if (step >= 0) {
+            async_copy_wait<BATCHES - 1>();
+            float4 x[SPLIT_BATCH];
+            struct split4 y[SPLIT_BATCH];
+#pragma unroll
+            for (int i = 0; i < SPLIT_BATCH; i++)
+                shared_load4(at + (step + i) % (BATCHES * SPLIT_BATCH) * 512, x[i].x, x[i].y,
+                             x[i].z, x[i].w);
+            split_rows(x, y);
+#pragma unroll
+            for (int i = 0; i < SPLIT_BATCH; i++) {
+                int after = (step + i) * ROWS_AT_ONCE;
+                if (channel == 0)
+                    write_factor(factors + after / 2 * 8 + (after & 1), t.of_value, y[i].exponent);
+                wide |= y[i].wide;
+                if (step + i < steps) {
+                    *(uint2 *)target = y[i].hi;
+                    *(uint2 *)(target + apart) = y[i].lo;
+                }
+                target += ROWS_AT_ONCE * to.stride[2];
+            }
+        }
+        int next = step + BATCHES * SPLIT_BATCH;
+#pragma unroll
+        for (int i = 0; i < SPLIT_BATCH && next < SPLIT_STEPS; i++) {
+            async_copy16(at + (next + i) % (BATCHES * SPLIT_BATCH) * 512, source,
+                         next + i < steps);
+            source += ROWS_AT_ONCE * from.stride[2];
+        }
+        async_copy_commit();
+    }
+    async_proxy_fence_global();
+    wide = __any_sync(~0u, wide);
+    if (wide && lane == 0) tell_wide(a);
+    __threadfence();
+    __syncwarp();
+    if (lane == 0)
+        store_release(ready_word(a, t.of_value, t.sequence, t.head, t.block), READY | wide);
+}
+
+/* The first tasks, so that the forward kernel can begin; the others are marked as not done. */
 extern "C" __global__ void __launch_bounds__(THREADS)
     PREPARE_NAME(const __grid_constant__ struct attention_args a)
 {
+    constexpr int BATCHES = 8 / SPLIT_BATCH, WARPS = THREADS / 32;
+    __shared__ __align__(16) char ring[WARPS * BATCHES * SPLIT_BATCH * 512];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tasks = split_tasks(a);
     wait_for_predecessors();
-    for (int sequence = blockIdx.z; sequence < a.batch; sequence += gridDim.z)
-        for (int head = blockIdx.y; head < 2 * a.kv_heads; head += gridDim.y) {
-            bool of_value = head >= a.kv_heads;
-            int wide = __syncthreads_or(
-                split_keys(a, of_value, sequence, of_value ? head - a.kv_heads : head));
-            if (threadIdx.x == 0) a.wide_blocks[wide_key_at(a, sequence, head) + blockIdx.x] = wide;
-        }
+    int index = blockIdx.x * WARPS + warp, first = gridDim.x * WARPS;
+    if (index < tasks)
+        split_block<BATCHES>(a, split_task_at(a, index),
+                             shared_address(ring) + warp * BATCHES * SPLIT_BATCH * 512 + lane * 16,
+                             lane);
+    for (int i = first + blockIdx.x * THREADS + threadIdx.x; i < tasks; i += gridDim.x * THREADS) {
+        struct split_task t = split_task_at(a, i);
+        *ready_word(a, t.of_value, t.sequence, t.head, t.block) = 0;
+    }
+    if (blockIdx.x == 0 && threadIdx.x == 0) *split_counter(a) = *split_done(a) = first;
+}
+
+/* What the producer's idle warps do: the other tasks, ahead of the tiles. warp: 0 ... 2. */
+DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
+{
+    int lane = threadIdx.x % 32, tasks = split_tasks(a);
+    uint32_t at = base + AT_SPLIT + warp * SPLIT_RING_BYTES + lane * 16;
+#pragma unroll 1
+    for (;;) {
+        int index = 0;
+        if (lane == 0) index = atomicAdd(split_counter(a), 1);
+        index = __shfl_sync(~0u, index, 0);
+        if (index >= tasks) break;
+        split_block<SPLIT_RING_BYTES / 512 / SPLIT_BATCH>(a, split_task_at(a, index), at, lane);
+        if (lane == 0) add_release(split_done(a), 1);
+    }
 }
 
 /* Sixteen rows of Q of a warp, from row `first` on, a row or two at a time. */
-constexpr int ROWS_AT_ONCE = 32 / ROW_LANES, ROW_LOADS = 16 / ROWS_AT_ONCE;
+constexpr int ROW_LOADS = 16 / ROWS_AT_ONCE;
 
 DEVICE void load_queries(const struct attention_args &a, int sequence, int head, int first,
                          int lane, float4 (&x)[ROW_LOADS])
@@ -229,24 +347,30 @@ DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head
     int2 exponents = {0, 0};
     bool wide = false;
 #pragma unroll
-    for (int i = 0; i < ROW_LOADS; i++) {
-        int row = i * ROWS_AT_ONCE + lane / ROW_LANES;
-        struct split4 y = split_row4(x[i]);
-        uint32_t at = to + channel / 64 * 64 * 128 + row * 128 + ((column ^ (row & 7)) << 4) +
-                      (channel & 4) * 2;
-        shared_store2(at, y.hi.x, y.hi.y);
-        shared_store2(at + Q_PART, y.lo.x, y.lo.y);
-        wide |= y.wide;
+    for (int n = 0; n < ROW_LOADS; n += SPLIT_BATCH) {
+        struct split4 y[SPLIT_BATCH];
+        split_rows(x + n, y);
 #pragma unroll
-        for (int k = 0; k < ROWS_AT_ONCE; k++) {
-            int exponent = __shfl_sync(~0u, y.exponent, k * ROW_LANES);
-            if (i * ROWS_AT_ONCE + k == lane / 4) exponents.x = exponent;
-            if (i * ROWS_AT_ONCE + k == lane / 4 + 8) exponents.y = exponent;
+        for (int i = 0; i < SPLIT_BATCH; i++) {
+            int row = (n + i) * ROWS_AT_ONCE + lane / ROW_LANES;
+            uint32_t at = to + channel / 64 * 64 * 128 + row * 128 + ((column ^ (row & 7)) << 4) +
+                          (channel & 4) * 2;
+            shared_store2(at, y[i].hi.x, y[i].hi.y);
+            shared_store2(at + Q_PART, y[i].lo.x, y[i].lo.y);
+            wide |= y[i].wide;
+#pragma unroll
+            for (int k = 0; k < ROWS_AT_ONCE; k++) {
+                int exponent = __shfl_sync(~0u, y[i].exponent, k * ROW_LANES);
+                if ((n + i) * ROWS_AT_ONCE + k == lane / 4) exponents.x = exponent;
+                if ((n + i) * ROWS_AT_ONCE + k == lane / 4 + 8) exponents.y = exponent;
+            }
         }
     }
     wide = __any_sync(~0u, wide);
-    if (lane == 0 && first < a.q_tokens)
+    if (lane == 0 && first < a.q_tokens) {
         a.wide_blocks[wide_query_at(a, sequence, head) + first / 16] = wide;
+        if (wide) tell_wide(a);
+    }
     return exponents;
 }
 
@@ -271,6 +395,12 @@ DEVICE void raise_references(struct row_state &r, float x0, float x1)
     r.sum1 = __fmul_rn(r.sum1, r.decay1);
     r.reference0 = x0;
     r.reference1 = x1;
+}
+
+/* The bits less one; 0 is the greatest. */
+DEVICE uint32_t nonzero_size(float x)
+{
+    return __float_as_uint(x) - 1;
 }
 
 /* The largest of x + e of the lane's columns, for its two rows; s becomes s times the key's
@@ -309,6 +439,7 @@ DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t a
     float from0 = r.reference0 == -INFINITY ? 0.f : r.reference0;
     float from1 = r.reference1 == -INFINITY ? 0.f : r.reference1;
     float sum0[2] = {0, 0}, sum1[2] = {0, 0};
+    r.least = ~0u;
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
         float v[2];
@@ -321,31 +452,41 @@ DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t a
             sum1[j] = __fadd_rn(sum1[j], p1);
             s[4 * i + j] = __fmul_rn(p0, v[j]);
             s[4 * i + 2 + j] = __fmul_rn(p1, v[j]);
-            r.least0 = min(r.least0, __float_as_uint(s[4 * i + j]) - 1);
-            r.least1 = min(r.least1, __float_as_uint(s[4 * i + 2 + j]) - 1);
+            r.least = min(r.least, nonzero_size(s[4 * i + j])); /* a hidden weight is 0 */
+            r.least = min(r.least, nonzero_size(s[4 * i + 2 + j]));
         }
     }
     r.sum0 = __fadd_rn(r.sum0, __fadd_rn(sum0[0], sum0[1]));
     r.sum1 = __fadd_rn(r.sum1, __fadd_rn(sum1[0], sum1[1]));
 }
 
-/* Two f16 parts hold a weight to 2^-25. Below 2^-16, where the row's largest so far is 2^7 to
- * 2^15, fewer than 9 bits remain, and where the values of all larger weights are 0 such a weight is the
- * result: a row that has one is done again in three parts. A row asks by its own weights alone, so
- * what it does not see cannot change its bits. */
-DEVICE void tell_small_weights(const struct attention_args &a, int sequence, int head, int first,
-                               int lane, const struct row_state &r)
+/* Two f16 parts hold a weight to 2^-25, so with at least 9 bits from SMALL on. Where the values of
+ * larger weights are 0, smaller ones are the result: they wait for a product of their own,
+ * multiplied by RANGE, and so on. */
+constexpr float SMALL = 0x1p-16f, RANGE = 0x1p31f;
+
+DEVICE bool has_small(const struct row_state &r)
 {
-    uint32_t limit = __float_as_uint(0x1p-16f) - 1;
-    uint32_t small0 = __ballot_sync(~0u, r.least0 < limit),
-             small1 = __ballot_sync(~0u, r.least1 < limit);
-    if ((small0 | small1) == 0 || lane != 0 || first >= a.q_tokens) return;
-    int rows = 0;
-    for (int i = 0; i < 8; i++) {
-        if (small0 >> (4 * i) & 15) rows |= 2 << i;
-        if (small1 >> (4 * i) & 15) rows |= 512 << i;
+    return r.least < nonzero_size(SMALL);
+}
+
+/* Weights that P V takes now, in p; what is left for the next product in s. */
+DEVICE void pack_large(float (&s)[KEYS / 2], uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r)
+{
+    r.least = ~0u;
+#pragma unroll
+    for (int i = 0; i < KEYS / 4; i++) {
+        float now[2];
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float &x = s[2 * i + j];
+            now[j] = x < SMALL ? 0.f : x; /* NaN goes along */
+            x = x < SMALL ? __fmul_rn(x, RANGE) : 0.f;
+            r.least = min(r.least, nonzero_size(x));
+        }
+        p[i] = take_part2(now[0], now[1]);
+        p[KEYS / 4 + i] = take_part2(now[0], now[1]);
     }
-    a.wide_blocks[wide_query_at(a, sequence, head) + first / 16] |= rows;
 }
 
 #endif

@@ -126,6 +126,25 @@ DEVICE void counter_reset(const struct attention_args &a)
     atomicExch(counter_word(a), 0ull);
 }
 
+#if PARTS > 1
+/* Whether two parts have left anything to three: the launches' ticket in the last of the counter's
+ * 16 bytes. In a replayed graph it can be that of an earlier replay, which costs time alone. */
+DEVICE int *wide_word(const struct attention_args &a)
+{
+    return (int *)(a.counters + 1) + 1;
+}
+
+DEVICE void tell_wide(const struct attention_args &a)
+{
+    *wide_word(a) = (int)a.ticket;
+}
+
+DEVICE bool any_wide(const struct attention_args &a)
+{
+    return *wide_word(a) == (int)a.ticket;
+}
+#endif
+
 /* ---- Tiles by number
  * --------------------------------------------------------------------------------------------------------
  */

@@ -15,8 +15,7 @@ struct row_state {
     float sum0, sum1;             /* of this lane's columns only */
     float decay0, decay1;         /* what the old output must be multiplied by, if rescale */
     bool rescale;
-    /* PARTS == 2: the bits of the lane's least weight that is not 0, less one. */
-    uint32_t least0, least1;
+    uint32_t least; /* PARTS == 2: the bits of the lane's least weight of a block but 0, less one */
 };
 
 /* A row must have the same bits whichever copy of this code works on it: masked or not, in the

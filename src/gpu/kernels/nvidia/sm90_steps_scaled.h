@@ -31,24 +31,23 @@ DEVICE void end_scores(const struct consumer &c, float (&s)[KEYS / 2])
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
 }
 
-/* Scores to weights in p, which P V takes from there. */
+/* Scores to weights in p, which P V takes from there. factor: of the product, see
+ * add_whole(). */
 DEVICE void start_values(struct consumer &c, const struct attention_args &a, const struct tile &t,
                          int block, float (&s)[KEYS / 2], float (&o)[VALUES / 2],
-                         struct product &product, uint32_t (&p)[PARTS * KEYS / 4],
-                         struct row_state &r)
+                         struct product &product, float &factor,
+                         uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r)
 {
     weigh_block<true, false>(c, a, t, s, r, block);
-    pack_weights(s, p);
     if (r.rescale) rescale(o, r);
     mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, c.phase);
-    registers_fence(p);
-    issue_pv(c, o, product, p, c.stage);
+    factor = issue_weights(c, s, o, product, p, r, c.stage);
 }
 
 /* The row state and O of a tile's start. */
 DEVICE void clear_tile(float (&o)[VALUES / 2], struct row_state &r)
 {
-    r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u, ~0u};
+    r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
 }
@@ -59,11 +58,12 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
                  uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r)
 {
     struct product product;
-    start_values(c, a, t, block, s, o, product, p, r);
+    float factor;
+    start_values(c, a, t, block, s, o, product, factor, p, r);
     uint32_t v_stage = c.stage;
     start_scores(c, s);
     wgmma_wait<1>();
-    add_product(o, product);
+    add_product(o, product, factor);
     release_stage(c, AT_V_EMPTY + 8 * v_stage);
     registers_fence(o);
     end_scores(c, s);
@@ -99,12 +99,12 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
 #pragma unroll 1
         for (; block > 0; block--) step(c, a, t, block, s, o, p, r);
         struct product product;
-        start_values(c, a, t, block, s, o, product, p, r);
+        float factor;
+        start_values(c, a, t, block, s, o, product, factor, p, r);
         wgmma_wait<0>();
-        add_product(o, product);
+        add_product(o, product, factor);
         release_stage(c, AT_V_EMPTY + 8 * c.stage);
         c.tiles++;
-        tell_small_weights(a, t.batch, t.head, warp_row(c, t), lane_now(c), r);
         done = t;
         take_tile(c, a, t, x);
         finish_tile(c, a, done, o, r);

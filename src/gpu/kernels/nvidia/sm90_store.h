@@ -130,15 +130,6 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
 }
 #endif
 
-/* Behind a launch in two f16 parts: whether row q of a head is to be replaced, because its whole
- * group is (bit 0) or its own weights ask for it (bit 1 + row of the 16). */
-DEVICE bool row_is_replaced(const struct attention_args &a, const struct tile &t, int q)
-{
-    if (PARTS != 3 || !a.wide || (a.wide[t.batch * a.kv_heads + t.head / a.group] & 1)) return true;
-    int64_t head = ((int64_t)t.batch * a.q_heads + t.head) * a.wide_queries;
-    return q < a.q_tokens && (a.wide_blocks[head + q / 16] >> (1 + q % 16) & 1);
-}
-
 /* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
  * keep1: whether the lane's rows are stored. True if something that was stored is not finite, or
  * rows behind the last one are not. */
@@ -171,8 +162,8 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
 #endif
     int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2],
             down = 8 * a.out.stride[2];
-    bool row0 = q < tokens && keep0 && row_is_replaced(a, t, q);
-    bool row1 = q + 8 < tokens && keep1 && row_is_replaced(a, t, q + 8);
+    bool row0 = q < tokens && keep0;
+    bool row1 = q + 8 < tokens && keep1;
     if (a.lse.data && (lane & 3) == 0) {
         float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] +
                      token * a.lse.stride[2];

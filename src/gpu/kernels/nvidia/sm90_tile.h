@@ -136,8 +136,11 @@ constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1); /* uint16_
 constexpr int FACTOR_SLOTS = STAGES + 1;
 constexpr uint32_t KEY_FACTOR_BYTES = PARTS == 2 ? 16 * KEYS : 0;
 constexpr uint32_t AT_KEY_FACTORS = (AT_FIRST_TILE + 127) / 128 * 128;
+/* f32 rows on their way through each of three warps that split. */
+constexpr uint32_t AT_SPLIT = AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES,
+                   SPLIT_RING_BYTES = 8192;
 constexpr uint32_t SHARED_END = FEATURES     ? AT_ORDER + 2 * RAGGED_LIMIT
-                                : PARTS == 2 ? AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES
+                                : PARTS == 2 ? AT_SPLIT + 3 * SPLIT_RING_BYTES
                                              : AT_FIRST_TILE;
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
@@ -154,8 +157,8 @@ static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can ha
 /* ---- Registers: 65536 / THREADS at launch, rounded down to 8; the producers give theirs to the
  * consumers --------------------- */
 
-constexpr int PRODUCER_REGISTERS = GROUPS == 3 ? 32 : 40;
-constexpr int CONSUMER_REGISTERS = GROUPS == 3 ? 160 : 232;
+constexpr int PRODUCER_REGISTERS = GROUPS == 3 ? 32 : PARTS == 2 ? 56 : 40;
+constexpr int CONSUMER_REGISTERS = GROUPS == 3 ? 160 : PARTS == 2 ? 224 : 232;
 
 /* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the
  * threads of each, then one for all consumers. */

@@ -131,12 +131,65 @@ DEVICE void async_proxy_fence(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* Orders ordinary accesses to global memory before later ones of the copy engine, and back. */
+DEVICE void async_proxy_fence_global(void)
+{
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
+/* 16 bytes, or zeros; the thread's copies since its last commit are a group. */
+DEVICE void async_copy16(uint32_t to, const void *from, bool exists)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(exists ? 16 : 0)
+                 : "memory");
+}
+
+DEVICE void async_copy_commit(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until at most PENDING groups of the thread are in flight. */
+template <int PENDING> DEVICE void async_copy_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+DEVICE void store_release(int32_t *to, int32_t x)
+{
+    asm volatile("st.release.gpu.s32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+
+DEVICE void add_release(int32_t *to, int32_t x)
+{
+    asm volatile("red.release.gpu.add.s32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+
+DEVICE int32_t load_acquire(const int32_t *from)
+{
+    int32_t x;
+    asm volatile("ld.acquire.gpu.s32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+    return x;
+}
+
 /* ---- Named barriers, registers, clusters
  * ------------------------------------------------------------------------------------ */
 
 DEVICE void named_barrier_sync(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+/* Whether one of the threads says so. */
+DEVICE uint32_t named_barrier_or(int id, int threads, bool x)
+{
+    uint32_t y;
+    asm volatile("{.reg .pred p, q; setp.ne.u32 p, %3, 0; barrier.cta.red.or.pred q, %1, %2, p; "
+                 "selp.u32 %0, 1, 0, q;}"
+                 : "=r"(y)
+                 : "r"(id), "r"(threads), "r"((uint32_t)x)
+                 : "memory");
+    return y;
 }
 DEVICE void named_barrier_arrive(int id, int threads)
 {
