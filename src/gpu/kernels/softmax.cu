@@ -5,7 +5,8 @@
  * registers, or fewer of several rows at once, in pieces of 16 bytes; what lies before the first
  * 16-byte boundary of a row and behind the last is taken one element per lane. All loads go out
  * before the first is looked at. Of a row beyond the whole block's registers, as many parts as fit
- * are kept in shared memory as they lie (LONG), and the others read twice. */
+ * are kept in shared memory as they lie (LONG), and the others read twice. Where blocks form
+ * clusters, the CLUSTER blocks of one share a row. */
 #include "rows.h"
 
 #ifndef KEPT
@@ -13,6 +14,15 @@
 #endif
 #ifndef LONG
 #define LONG 0
+#endif
+#ifndef CLUSTER
+#define CLUSTER 1
+#endif
+#if CLUSTER > 1
+#include "nvidia/cluster.h"
+#define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define IN_CLUSTERS
 #endif
 extern __shared__ uint4 held[]; /* LONG: [part][piece][thread] */
 
@@ -58,6 +68,21 @@ DEVICE void reduce(float *x, int rows, int sums, const struct team *t)
     x[0] = parts[0];
 #pragma unroll 1
     for (int i = 1; i < t->lanes / WAVE; i++) x[0] = combined(x[0], parts[i], sums);
+}
+
+/* The same over the blocks of a cluster, of a value that all threads of a block have. */
+DEVICE void reduce_cluster(float *x, int sums, const struct team *t)
+{
+#if CLUSTER > 1
+    float *own = t->shared + 2 * WAVES + sums;
+    if (THREAD == 0) *own = *x;
+    cluster_barrier();
+    *x = load_of_rank(own, 0);
+#pragma unroll
+    for (int rank = 1; rank < CLUSTER; rank++) *x = combined(*x, load_of_rank(own, rank), sums);
+#else
+    (void)x, (void)sums, (void)t;
+#endif
 }
 
 struct partial {
@@ -273,13 +298,44 @@ DEVICE void hold(uint4 *raw, const struct form *f, int start, int take)
     }
 }
 
+#if CLUSTER > 1
+/* Columns of a block of a cluster but the last, in whole pieces. */
+DEVICE int cluster_columns(const struct attention_args *a)
+{
+    return (a->columns + 8 * CLUSTER - 1) / (8 * CLUSTER) * 8;
+}
+#endif
+
+DEVICE int first_part(void)
+{
+#if CLUSTER > 1
+    return cluster_rank() == 0;
+#else
+    return 1;
+#endif
+}
+
+/* The block's part of a row: f->columns of them. */
+DEVICE struct place part_of_row(const struct attention_args *a, const struct form *f,
+                                int64_t number, int simple, int lane)
+{
+    struct place p = place_of(a, number, simple);
+#if CLUSTER > 1
+    int64_t begin = (int64_t)cluster_rank() * cluster_columns(a) * dtype_bytes(f->dtype);
+    p.from += begin;
+    p.to += begin;
+#endif
+    p.end = f->columns;
+    if (!f->whole) cut_edges(&p, f, lane);
+    return p;
+}
+
 /* A row that the block's registers do not hold: the last part stays there, others in shared memory,
  * and what is left is read again, the newest first. */
 DEVICE void long_row(const struct attention_args *a, const struct form *f, int64_t number,
                      int simple, const struct team *t)
 {
-    struct place place = place_of(a, number, simple);
-    if (!f->whole) cut_edges(&place, f, THREAD);
+    struct place place = part_of_row(a, f, number, simple, THREAD);
     float x[KEPT], edge = load_edge(&place, f);
     struct partial sum = {edge, edge == -INFINITY ? 0.0f : 1.0f};
     uint4 raw[KEPT / 4];
@@ -296,12 +352,13 @@ DEVICE void long_row(const struct attention_args *a, const struct form *f, int64
     }
     float m = max_of_kept(x, KEPT, sum.m);
     reduce(&m, 1, 0, t);
-    place = place_of(a, number, simple); /* anew, to keep no register */
-    if (!f->whole) cut_edges(&place, f, fresh(THREAD));
+    reduce_cluster(&m, 0, t);
+    place = part_of_row(a, f, number, simple, fresh(THREAD)); /* anew, to keep no register */
     float base = m == -INFINITY ? 0 : m, l = sum.l * exp2_fast((sum.m - base) * LOG2_E);
     l += exp_of_kept(x, KEPT, m, 1);
     reduce(&l, 1, 1, t);
-    float factor = finish_row(&place, m, l, THREAD == 0);
+    reduce_cluster(&l, 1, t);
+    float factor = finish_row(&place, m, l, THREAD == 0 && first_part());
     store_edge(exp2_fast((edge - base) * LOG2_E) * factor, &place, f);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) x[i] *= factor;
@@ -376,10 +433,30 @@ DEVICE void rows_of_elements(const struct attention_args *a, int64_t first, int6
     for (first += t.number; first < end; first += t.count) row_of_elements(a, first, &t);
 }
 
+/* The cluster's row; all its blocks stay until nobody reads their shared memory. */
+DEVICE void row_of_cluster(const struct attention_args *a, int64_t dtype, int run, int whole,
+                           int64_t number, float *shared)
+{
+#if CLUSTER > 1
+    int each = cluster_columns(a), left = a->columns - cluster_rank() * each;
+    struct form f = {dtype, run, KEPT, 1, larger(0, smaller(each, left)), whole};
+    struct team t = {THREADS, 0, 1, THREAD / WAVE * WAVE * KEPT + THREAD % WAVE * run, WAVE * run,
+                     shared};
+    long_row(a, &f, number, is_simple(a), &t);
+    cluster_barrier();
+#else
+    (void)a, (void)dtype, (void)run, (void)whole, (void)number, (void)shared;
+#endif
+}
+
 DEVICE void rows_of_pieces(const struct attention_args *a, int64_t dtype, int run, int whole,
                            int64_t first, int64_t end, float *shared)
 {
     int simple = is_simple(a);
+    if (CLUSTER > 1) {
+        row_of_cluster(a, dtype, run, whole, first, shared);
+        return;
+    }
     if (!LONG && simple && a->columns <= SHORT) {
         struct form f = {dtype, run, KEPT / AT_ONCE, AT_ONCE, a->columns, whole};
         struct team t = team_of(&f, shared);
@@ -407,17 +484,19 @@ DEVICE int same_edges(const struct view *in, const struct view *out)
            !((uint64_t)in->data & (bytes - 1));
 }
 
-KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
+KERNEL_ENTRY void IN_CLUSTERS LAUNCH(THREADS, BLOCKS)
+    KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
-    __shared__ float shared[2 * WAVES];
+    __shared__ float shared[2 * WAVES + 2]; /* see reduce and reduce_cluster */
     const struct attention_args *a = ARGUMENT(attention_args, args);
     const struct view *in = &a->scores, *out = &a->weights;
     int64_t all = score_row_count(a), count = larger(1, TILE_Q / larger(1, a->columns)),
-            first = BLOCK_X * count, end = first + count < all ? first + count : all;
+            first = BLOCK_X / CLUSTER * count, end = first + count < all ? first + count : all;
     int run = in->dtype == DTYPE_f32 ? 4 : 8,
         whole = runs_aligned(in, run) && runs_aligned(out, run) && a->columns % run == 0;
-    if (!same_edges(in, out)) rows_of_elements(a, first, end, shared);
-    else if (in->dtype == DTYPE_f32)
+    if (!same_edges(in, out)) {
+        if (first_part()) rows_of_elements(a, first, end, shared);
+    } else if (in->dtype == DTYPE_f32)
         rows_of_pieces(a, DTYPE_f32, 4, whole, first, end, shared);
     else if (in->dtype == DTYPE_f16)
         rows_of_pieces(a, DTYPE_f16, 8, whole, first, end, shared);
