@@ -377,7 +377,8 @@ static rapt_status build_composed(struct gpu_plan *gp, struct gpu_device *device
     for (int i = 0; i < PIECE_COUNT && !status; i++) {
         const struct code *code;
         if (i == PIECE_MASK && !changes_scores(p)) continue;
-        const struct row *row = kernels_for_rows(device, k->piece[i], gp->args.columns, gp->args.scores.dtype);
+        const struct row *row =
+            kernels_for_rows(device, k->piece[i], gp->args.columns, gp->args.scores.dtype);
         status = modules_get(device, row, &code);
         if (!status) status = add_main(gp, row, code, query_rows(p));
     }

@@ -50,7 +50,7 @@ __attribute__((constructor)) static void from_environment(void)
 static int forbidden(const char *name)
 {
     static const char *const names[] = {
-        "cuMemAlloc", "cuMemFree", "cuModuleLoadData", "cuModuleUnload", "cuStreamSynchronize",
+        "cuMemAlloc", "cuMemFree", "cuModuleLoadData",  "cuModuleUnload",  "cuStreamSynchronize",
         "hipMalloc",  "hipFree",   "hipModuleLoadData", "hipModuleUnload", "hipStreamSynchronize"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i])) return 1;

@@ -495,13 +495,19 @@ static void many_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(flash_arguments),     BOTH(open_windows),
-        BOTH(composed_order),      BOTH(nothing_to_do),
-        BOTH(replaced_rows_first), BOTH(every_kernel),
-        BOTH(unaligned_addresses), BOTH(execute_is_lean),
-        BOTH(captures),            BOTH(execute_is_quick),
+        BOTH(flash_arguments),
+        BOTH(open_windows),
+        BOTH(composed_order),
+        BOTH(nothing_to_do),
+        BOTH(replaced_rows_first),
+        BOTH(every_kernel),
+        BOTH(unaligned_addresses),
+        BOTH(execute_is_lean),
+        BOTH(captures),
+        BOTH(execute_is_quick),
         BOTH(pieces),
-        BOTH(rotary_limits),       BOTH(many_threads),
+        BOTH(rotary_limits),
+        BOTH(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,7 +127,9 @@ DEVICE void quantise_row(const struct kv_append_args *a, const struct append_hal
             float q = nearest_f32(new_value(a, h, row, c, angle, table) * inverse);
             if (bad != 0) q = 1;
             STORE(int8_t, cache + c * h->to->stride[3],
-                  (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q));
+                  (int8_t)(q > 127    ? 127
+                           : q < -127 ? -127
+                                      : q));
         }
     }
 }
@@ -161,8 +163,8 @@ DEVICE void copy_item(const struct append_half *h, const struct rope_cut *cut,
         uint4 pieces[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
-            pieces[i] = LOAD(uint4, table->row[smaller(row + i * s->step, s->count - 1)]
-                                            .from[h->which] + at);
+            pieces[i] = LOAD(
+                uint4, table->row[smaller(row + i * s->step, s->count - 1)].from[h->which] + at);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
             if (row + i * s->step < s->count)
@@ -183,8 +185,8 @@ DEVICE void turn_rows(const struct kv_append_args *a, const struct append_half *
         unpack_item(&piece, cut, &values);
         if (s->item < cut->pair_items) {
             float cosine[RUN_MAX], sine[RUN_MAX];
-            int angle = (uint32_t)(s->zero + row) / (uint32_t)a->kv_heads * cut->pairs +
-                        s->item * cut->run;
+            int angle =
+                (uint32_t)(s->zero + row) / (uint32_t)a->kv_heads * cut->pairs + s->item * cut->run;
             table_angles(table->cosine + angle, cut->run, cosine);
             table_angles(table->sine + angle, cut->run, sine);
             turn_item(&values, cut, cosine, sine);
@@ -218,8 +220,7 @@ DEVICE void append_half(const struct kv_append_args *a, const struct append_half
                          (uint32_t)(zero + i) / (uint32_t)a->kv_heads * (h->rotary / 2), table);
         return;
     }
-    struct rope_cut cut =
-        rope_cut_of(h->from, h->to, h->channels, h->rotary, a->rope.interleaved);
+    struct rope_cut cut = rope_cut_of(h->from, h->to, h->channels, h->rotary, a->rope.interleaved);
     if (cut.run == 8 && cut.in == DTYPE_bf16) {
         cut.run = 8; /* constants, so that each copy is unrolled for its run */
         cut.in = cut.out = DTYPE_bf16;
@@ -257,13 +258,11 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct kv_a
         block_barrier();
 #pragma unroll 1
         for (int which = 0; which < 2; which++) {
-            struct append_half h = {which ? &a->v_new : &a->k_new,
-                                    which ? &a->v : &a->k,
-                                    which ? &a->v_scale : &a->k_scale,
-                                    which,
-                                    which ? a->v_channels : a->channels,
-                                    which ? a->v_block : a->k_block,
-                                    which ? 0 : a->rope.rotary};
+            struct append_half h = {
+                which ? &a->v_new : &a->k_new,       which ? &a->v : &a->k,
+                which ? &a->v_scale : &a->k_scale,   which,
+                which ? a->v_channels : a->channels, which ? a->v_block : a->k_block,
+                which ? 0 : a->rope.rotary};
             append_half(a, &h, (int)(stop - begin), (int)(begin - zero), &table);
         }
     }

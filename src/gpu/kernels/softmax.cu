@@ -36,10 +36,10 @@ enum {
 /* Who works on a row. A wave's lanes have neighbouring pieces, `step` columns between those of one
  * lane; waves follow each other. */
 struct team {
-    int lanes;                /* of a team, a power of two */
-    int number, count;        /* which of the block's teams this is, how many there are */
-    int first, step;          /* first column of this lane, columns between its pieces */
-    float *shared;            /* for reductions over waves: of maxima, then of sums */
+    int lanes;         /* of a team, a power of two */
+    int number, count; /* which of the block's teams this is, how many there are */
+    int first, step;   /* first column of this lane, columns between its pieces */
+    float *shared;     /* for reductions over waves: of maxima, then of sums */
 };
 
 DEVICE int lane_of(const struct team *t)
@@ -134,8 +134,7 @@ DEVICE struct place place_of(const struct attention_args *a, int64_t number, int
     p.from = element_at(in, b, s.head, token, 0);
     p.to = element_at(out, b, s.head, token, 0);
     if (a->lse.data) p.lse = (float *)element_at(&a->lse, b, s.head, token, 0);
-    if (a->sink.data)
-        p.sink = load_element(element_at(&a->sink, s.b, s.head, 0, 0), 0, DTYPE_f32);
+    if (a->sink.data) p.sink = load_element(element_at(&a->sink, s.b, s.head, 0, 0), 0, DTYPE_f32);
     return p;
 }
 
@@ -162,8 +161,8 @@ struct form {
 /* Cuts the row at its 16-byte boundaries; lane: within the team, of at least 2 * EDGE. */
 DEVICE void cut_edges(struct place *p, const struct form *f, int lane)
 {
-    int bytes = dtype_bytes(f->dtype),
-        before = (int)(-(uint64_t)p->from & 15) / bytes, head = smaller(before, f->columns);
+    int bytes = dtype_bytes(f->dtype), before = (int)(-(uint64_t)p->from & 15) / bytes,
+        head = smaller(before, f->columns);
     p->end = (f->columns - head) / f->run * f->run;
     p->from += head * bytes;
     p->to += head * bytes;
@@ -411,8 +410,8 @@ DEVICE int power_from(int x)
 /* As few lanes for a row as hold it and its edges. */
 DEVICE struct team team_of(const struct form *f, float *shared)
 {
-    int lanes = smaller(THREADS, power_from(larger(f->whole ? 1 : 2 * EDGE,
-                                                   (f->columns + f->kept - 1) / f->kept)));
+    int lanes = smaller(
+        THREADS, power_from(larger(f->whole ? 1 : 2 * EDGE, (f->columns + f->kept - 1) / f->kept)));
     int lane = THREAD % lanes;
     struct team t = {lanes,
                      THREAD / lanes,
@@ -440,8 +439,8 @@ DEVICE void row_of_cluster(const struct attention_args *a, int64_t dtype, int ru
 #if CLUSTER > 1
     int each = cluster_columns(a), left = a->columns - cluster_rank() * each;
     struct form f = {dtype, run, KEPT, 1, larger(0, smaller(each, left)), whole};
-    struct team t = {THREADS, 0, 1, THREAD / WAVE * WAVE * KEPT + THREAD % WAVE * run, WAVE * run,
-                     shared};
+    struct team t = {THREADS,    0,     1, THREAD / WAVE * WAVE * KEPT + THREAD % WAVE * run,
+                     WAVE * run, shared};
     long_row(a, &f, number, is_simple(a), &t);
     cluster_barrier();
 #else
@@ -496,9 +495,7 @@ KERNEL_ENTRY void IN_CLUSTERS LAUNCH(THREADS, BLOCKS)
         whole = runs_aligned(in, run) && runs_aligned(out, run) && a->columns % run == 0;
     if (!same_edges(in, out)) {
         if (first_part()) rows_of_elements(a, first, end, shared);
-    } else if (in->dtype == DTYPE_f32)
-        rows_of_pieces(a, DTYPE_f32, 4, whole, first, end, shared);
-    else if (in->dtype == DTYPE_f16)
-        rows_of_pieces(a, DTYPE_f16, 8, whole, first, end, shared);
+    } else if (in->dtype == DTYPE_f32) rows_of_pieces(a, DTYPE_f32, 4, whole, first, end, shared);
+    else if (in->dtype == DTYPE_f16) rows_of_pieces(a, DTYPE_f16, 8, whole, first, end, shared);
     else rows_of_pieces(a, DTYPE_bf16, 8, whole, first, end, shared);
 }

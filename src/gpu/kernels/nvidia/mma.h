@@ -16,7 +16,8 @@ DEVICE uint32_t shared_address(const void *p)
 /* 16 bytes of which the first `bytes` are read and the rest are zero. */
 DEVICE void copy_async(uint32_t to, const void *from, int bytes)
 {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(bytes)
                  : "memory");
 }
 

@@ -39,7 +39,7 @@ enum {
     GROUP = D % 64 ? 64 : 128,          /* bytes within which pieces trade places */
     STRIDE = THREADS / PIECES,          /* rows that the block copies at a time */
     WORK_BYTES = 96,
-    EXCHANGE_BYTES = SPLIT > 1 ? THREADS * (RT * NT / 2 * 16 + ROWS * 4) : 0
+    EXCHANGE_BYTES = SPLIT > 1 ? THREADS *(RT *NT / 2 * 16 + ROWS * 4) : 0
 };
 static_assert(D == DV && D % 32 == 0 && TILE_Q * SPLIT % (16 * WARPS) == 0 &&
                   TILE_KV % (16 * SPLIT) == 0 && SPLIT <= 2 && CT * 16 % GROUP == 0,
@@ -398,8 +398,8 @@ DEVICE uint4 *exchanged_weights(int part)
 DEVICE float *exchanged_rows(int part)
 {
     int thread = fresh(THREAD);
-    float *all = (float *)((char *)shared_memory + (TILE_Q + 2 * TILE_KV) * PITCH +
-                           EXCHANGE_BYTES - THREADS * ROWS * 4);
+    float *all = (float *)((char *)shared_memory + (TILE_Q + 2 * TILE_KV) * PITCH + EXCHANGE_BYTES -
+                           THREADS * ROWS * 4);
     return all + (thread / 32 / SPLIT * SPLIT + part) * 32 * ROWS + thread % 32;
 }
 

@@ -65,8 +65,7 @@ DEVICE int result_is_finite(const struct accumulator *acc)
 /* One piece of a row whose last channels are not all there. */
 DEVICE void store_narrow(char *to, const char *from, int channels)
 {
-    for (int c = 0; c < channels; c++)
-        ((uint16_t *)to)[c] = ((const uint16_t *)from)[c];
+    for (int c = 0; c < channels; c++) ((uint16_t *)to)[c] = ((const uint16_t *)from)[c];
 }
 
 /* Where piece c of the warp's channels lies in the memory of its Q rows, through which it goes out;
