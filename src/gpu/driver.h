@@ -8,6 +8,8 @@
 
 #include <stdatomic.h>
 
+enum { LONGER = 3 }; /* rows that do softmax of more columns than its own row should */
+
 /* The driver's own view of one device. */
 struct gpu_device {
     const struct driver *driver;
@@ -22,7 +24,7 @@ struct gpu_device {
     char label[24]; /* "cuda:0", for sentences */
     struct gpu_modules *modules;
     const struct row *op_row[OP_COUNT]; /* of each op but forward; NULL: no code for this device */
-    const struct row *longer[2];        /* see kernels_for_rows; NULL: none */
+    const struct row *longer[LONGER];   /* see kernels_for_rows; NULL: none */
     struct gpu_kernel *kernels;         /* attention kernels, best first */
     int kernel_count;
 };

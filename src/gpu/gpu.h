@@ -29,8 +29,8 @@ rapt_status kernels_list(struct gpu_device *device);
 /* The row of this name that suits the device best and has code; NULL: none. */
 const struct row *kernels_row(const struct gpu_device *device, const char *name);
 /* The row that serves rows of so many columns of a type in place of this one: softmax_long those
- * beyond the tile_kv of softmax, softmax_longest those beyond as many bytes as its tile_kv of f32
- * have. */
+ * beyond the tile_kv of softmax, softmax_longer and softmax_longest those of more bytes than the
+ * tile_kv of f32 of the one before. */
 const struct row *kernels_for_rows(const struct gpu_device *device, const struct row *row,
                                    int64_t columns, int64_t dtype);
 /* Whether the composed path has all its pieces. */

@@ -35,19 +35,23 @@ const struct row *kernels_row(const struct gpu_device *device, const char *name)
 const struct row *kernels_for_rows(const struct gpu_device *device, const struct row *row,
                                    int64_t columns, int64_t dtype)
 {
+    const struct row *first = row;
     if (!row || row->op != OP_softmax) return row;
-    const struct row *more = device->longer[0], *most = device->longer[1];
-    if (!more || columns <= row->tile_kv) return row;
     int64_t bytes = columns * (int64_t)dtype_size(dtype);
-    return most && bytes > more->tile_kv * (int64_t)sizeof(float) ? most : more;
+    for (int i = 0; i < LONGER; i++) {
+        int64_t most = row->tile_kv * (int64_t)sizeof(float);
+        if (device->longer[i] && (row == first ? columns > row->tile_kv : bytes > most))
+            row = device->longer[i];
+    }
+    return row;
 }
 
 /* A file that replaces softmax serves every length. */
 static void list_longer(struct gpu_device *device)
 {
-    static const char *const names[] = {"softmax_long", "softmax_longest"};
+    static const char *const names[LONGER] = {"softmax_long", "softmax_longer", "softmax_longest"};
     if (modules_replaced(device->modules, op_name[OP_softmax])) return;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < LONGER; i++) {
         const struct row *row = kernels_row(device, names[i]);
         if (row && row->shared <= device->max_shared) device->longer[i] = row;
     }

@@ -215,14 +215,18 @@ static void long_rows(void **state)
 {
     (void)state;
     struct row softmax = {.op = OP_softmax, .tile_kv = 4096}, mask = {.op = OP_causal_mask},
-               more = {.op = OP_softmax, .tile_kv = 32768}, most = {.op = OP_softmax};
-    struct gpu_device all = {.longer = {&more, &most}}, some = {.longer = {&more}}, none = {0};
+               more = {.op = OP_softmax, .tile_kv = 32768},
+               twice = {.op = OP_softmax, .tile_kv = 65536}, most = {.op = OP_softmax};
+    struct gpu_device all = {.longer = {&more, &twice, &most}}, none = {0},
+                      some = {.longer = {&more}}, gap = {.longer = {&more, NULL, &most}};
     assert_ptr_equal(kernels_for_rows(&all, &softmax, 4096, RAPT_F32), &softmax);
     assert_ptr_equal(kernels_for_rows(&all, &softmax, 4097, RAPT_BF16), &more);
     assert_ptr_equal(kernels_for_rows(&all, &softmax, 32768, RAPT_F32), &more);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 32769, RAPT_F32), &most);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 32769, RAPT_F32), &twice);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 65537, RAPT_F32), &most);
     assert_ptr_equal(kernels_for_rows(&all, &softmax, 65536, RAPT_F16), &more);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 65537, RAPT_F16), &most);
+    assert_ptr_equal(kernels_for_rows(&all, &softmax, 131072, RAPT_F16), &twice);
+    assert_ptr_equal(kernels_for_rows(&gap, &softmax, 32769, RAPT_F32), &most);
     assert_ptr_equal(kernels_for_rows(&some, &softmax, 32769, RAPT_F32), &more);
     assert_ptr_equal(kernels_for_rows(&none, &softmax, 32769, RAPT_F32), &softmax);
     assert_ptr_equal(kernels_for_rows(&all, &mask, 32769, RAPT_F32), &mask);
