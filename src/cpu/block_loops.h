@@ -138,7 +138,7 @@ VEC void score_tile(struct score_call *call, float *s, int64_t s_stride, const c
         for (int n = 0; n < sums; n++) sum[r][n][0] = sum[r][n][1] = v_zero();
     struct prefetch fetch = call->fetch; /* in registers */
     for (int64_t c = 0; c < call->channels; c += DEPTH) {
-        prefetch_step(&fetch);
+        prefetch_step(&fetch, 0, DEPTH * GROUP_LANES * (dtype == RAPT_F32 ? 4 : 2));
 #pragma GCC unroll 4
         for (int i = 0; i < DEPTH; i++) {
             vec low = load_keys(block, dtype, c + i, t),
@@ -207,22 +207,22 @@ static void decode_qk(float *s, int64_t s_stride, const void *q, int64_t q_strid
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead)
 {
-    int64_t size = (int64_t)dtype_size(k->dtype);
-    struct score_call call = {.q_stride = q_stride, .channels = channels};
-    call.fetch =
-        block_stream_of(ahead, DEPTH * GROUP_LANES * size);
+    struct prefetch none = {0};
+    struct score_call call = {
+        .q_stride = q_stride, .channels = channels, .fetch = prefetch_of(ahead)};
     for (int64_t j = first / GROUP_LANES * GROUP_LANES; j < last; j += GROUP_LANES) {
         int64_t low = max64(j, first), high = min64(j + GROUP_LANES, last);
         const char *block = block_of(k, low, high);
         for (int64_t r = 0; r < rows; r += BLOCK_ROWS) {
             call.q = (const float *)q + r * q_stride;
             struct prefetch fetch = call.fetch;
-            if (r) call.fetch.quota = 0;
+            if (r) call.fetch = none;
             score_group(&call, s + r * s_stride, s_stride, block, j, low, high,
                         min64(rows - r, BLOCK_ROWS), k->dtype);
             if (r) call.fetch = fetch;
         }
     }
+    prefetch_rest(&call.fetch);
 }
 
 /* ---- Decode: weighted values ---- */
@@ -249,7 +249,7 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int vectors, i
     struct prefetch fetch = call->fetch;
     for (int64_t t = call->first; t < call->last; t++) {
         vec x[4];
-        prefetch_step(&fetch);
+        prefetch_step(&fetch, t, vectors * LANES * (dtype == RAPT_F32 ? 4 : 2));
         if (!call->row[t]) continue;
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++) x[i] = load_values(call->block, dtype, t, c + i * LANES);
@@ -301,9 +301,8 @@ static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stri
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead)
 {
-    int64_t size = (int64_t)dtype_size(v->dtype);
-    struct value_call call = {.o_stride = o_stride, .p_stride = p_stride};
-    call.fetch = block_stream_of(ahead, 4 * LANES * size);
+    struct value_call call = {
+        .o_stride = o_stride, .p_stride = p_stride, .fetch = prefetch_of(ahead)};
     for (int64_t j = first, end; j < last; j = end) {
         int64_t start = j / RAPT_KV_BLOCK * RAPT_KV_BLOCK;
         end = min64(start + RAPT_KV_BLOCK, last);
@@ -319,6 +318,7 @@ static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stri
 #undef CALL
         }
     }
+    prefetch_rest(&call.fetch);
 }
 
 const struct cpu_block_kernels BLOCKS_NAME = {

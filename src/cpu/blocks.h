@@ -1,5 +1,4 @@
-/* blocks.h: what the kernels for blocked caches share: where a block begins, and asking for the one
- * to come. */
+/* blocks.h: what the kernels for blocked caches share: where a block begins. */
 #ifndef RAPT_CPU_BLOCKS_H
 #define RAPT_CPU_BLOCKS_H
 
@@ -21,15 +20,6 @@ static inline const char *block_of(const struct cpu_rows *rows, int64_t first, i
                    rapt_kv_blocked_index(value, rows->dtype, RAPT_KV_BLOCK, j % RAPT_KV_BLOCK, 0) *
                        size;
     return NULL;
-}
-
-/* Fetches about so many bytes in each step, whatever the steps. */
-static inline __attribute__((always_inline)) struct prefetch
-block_stream_of(const struct cpu_ahead *ahead, int64_t step)
-{
-    struct prefetch p = prefetch_of(ahead, 1);
-    if (p.quota) p.quota = max64(1, step / FETCH_BYTES);
-    return p;
 }
 
 #endif

@@ -40,23 +40,22 @@ DECODE_PV(sve);
 /* What a NULL row stands for, in any dtype. */
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
-/* Walks over what is to be fetched, a quota in each step. Into the second cache: the first is too
- * small for what two blocks hold. */
+/* Walks over what is to be fetched, into the second cache: the first is too small for what two
+ * blocks hold. A kernel asks for a line for each that it reads, between its products: bursts of
+ * more than a few lines fill the queue of misses, which its own reads need. */
 struct prefetch {
     const char *at, *end; /* of this run */
     const void *const *run;
     int64_t run_step, run_bytes, left; /* left: past this run */
-    int64_t quota;                     /* pairs of lines of a step */
 };
 
-enum { FETCH_BYTES = 128 };
+enum { FETCH_LINE = 64 };
 
-/* steps: in how many it shall be done. */
 static inline __attribute__((always_inline)) struct prefetch
-prefetch_of(const struct cpu_ahead *ahead, int64_t steps)
+prefetch_of(const struct cpu_ahead *ahead)
 {
     struct prefetch p = {0};
-    if (!ahead || steps < 1) return p;
+    if (!ahead) return p;
     int64_t here = ahead->run_bytes - ahead->skip;
     p.run = ahead->run;
     p.run_step = ahead->run_step;
@@ -64,25 +63,53 @@ prefetch_of(const struct cpu_ahead *ahead, int64_t steps)
     p.at = (const char *)*p.run + ahead->skip;
     p.end = p.at + (here < ahead->bytes ? here : ahead->bytes);
     p.left = ahead->bytes - (p.end - p.at);
-    p.quota = (ahead->bytes + steps * FETCH_BYTES - 1) / (steps * FETCH_BYTES);
     return p;
 }
 
-static inline __attribute__((always_inline)) void prefetch_step(struct prefetch *p)
+/* Lines one by one, over the ends of runs. */
+static inline __attribute__((always_inline)) void prefetch_over_ends(struct prefetch *p,
+                                                                     int64_t lines)
 {
     enum { READ = 0, SECOND_CACHE = 2 };
-    for (int64_t n = p->quota; n > 0; n--) {
+    for (; lines > 0; lines--) {
         if (p->at >= p->end) {
             if (p->left <= 0) return;
             p->run += p->run_step;
-            p->at = *p->run;
+            p->at = (const char *)*p->run;
             p->end = p->at + (p->run_bytes < p->left ? p->run_bytes : p->left);
             p->left -= p->run_bytes;
         }
         __builtin_prefetch(p->at, READ, SECOND_CACHE);
-        __builtin_prefetch(p->at + 64, READ, SECOND_CACHE);
-        p->at += FETCH_BYTES;
+        p->at += FETCH_LINE;
     }
+}
+
+/* lines is a constant. */
+static inline __attribute__((always_inline)) void prefetch_lines(struct prefetch *p, int lines)
+{
+    enum { READ = 0, SECOND_CACHE = 2 };
+    if (__builtin_expect(p->end - p->at < lines * FETCH_LINE, 0)) {
+        if (p->left > 0 || p->at < p->end) prefetch_over_ends(p, lines);
+        return;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < lines; i++)
+        __builtin_prefetch(p->at + i * FETCH_LINE, READ, SECOND_CACHE);
+    p->at += lines * FETCH_LINE;
+}
+
+/* For steps of less than a line: step number i of steps of so many bytes each. */
+static inline __attribute__((always_inline)) void prefetch_step(struct prefetch *p, int64_t i,
+                                                                int bytes)
+{
+    if (bytes >= FETCH_LINE) prefetch_lines(p, bytes / FETCH_LINE);
+    else if (i % (FETCH_LINE / bytes) == 0) prefetch_lines(p, 1);
+}
+
+/* What is left, where the tensor ahead has longer rows than the one that was read. */
+static inline __attribute__((always_inline)) void prefetch_rest(struct prefetch *p)
+{
+    prefetch_over_ends(p, (p->end - p->at + (p->left > 0 ? p->left : 0)) / FETCH_LINE);
 }
 
 #endif

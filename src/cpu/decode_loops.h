@@ -104,7 +104,7 @@ VEC void qk_step(const struct qk_call *t, const char *const *k, vec *sum, int dt
  * instruction walks through memory in equal strides: the first cache's prefetcher goes by
  * instruction. Not of many rows, which are bound by arithmetic. */
 VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_count, int blocks,
-                 int64_t wanted)
+                 int64_t wanted, struct prefetch *fetch)
 {
     enum { SUMS = 16 + LANES, LONG = 128 / LANES, SHORT = 64 / LANES };
     const int unrolled = LANES >= 8 && row_count <= 4 && !blocks;
@@ -116,18 +116,23 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
     for (int i = 0; i < row_count * key_count; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
     for (int j = 0; j < key_count; j++) k[j] = j < wanted && t->row[j] ? t->row[j] : decode_zeros;
-    for (; unrolled && c + LONG * LANES <= t->channels; c += LONG * LANES)
+    for (; unrolled && c + LONG * LANES <= t->channels; c += LONG * LANES) {
+        prefetch_lines(fetch, (int)(key_count * LONG * LANES * size) / FETCH_LINE);
 #pragma GCC unroll 16
         for (int i = 0; i < LONG; i++)
             qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
+    }
     if (unrolled && c + SHORT * LANES <= t->channels) {
+        prefetch_lines(fetch, (int)(key_count * SHORT * LANES * size) / FETCH_LINE);
 #pragma GCC unroll 16
         for (int i = 0; i < SHORT; i++)
             qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
         c += SHORT * LANES;
     }
-    for (; c + LANES <= t->channels; c += LANES)
+    for (; c + LANES <= t->channels; c += LANES) {
+        prefetch_step(fetch, c / LANES, (int)(key_count * LANES * size));
         qk_step(t, k, sum, dtype, row_count, key_count, blocks, c);
+    }
     if (c < t->channels)
 #pragma GCC unroll 8
         for (int r = 0; r < row_count; r++) {
@@ -161,17 +166,16 @@ VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t
                  const struct cpu_ahead *ahead)
 {
     const int key_count = QK_KEYS(row_count);
-    struct prefetch fetch = prefetch_of(ahead, keys / key_count);
+    struct prefetch fetch = prefetch_of(ahead);
     int64_t j = 0;
     for (; j + key_count <= keys; j += key_count) {
-        prefetch_step(&fetch);
-        qk_tile(&t, dtype, row_count, key_count, blocks, key_count);
+        qk_tile(&t, dtype, row_count, key_count, blocks, key_count, &fetch);
         t.row += key_count;
         t.s += key_count;
         if (blocks) t.scales.row += key_count;
     }
-    if (j == keys) return;
-    qk_tile(&t, dtype, row_count, key_count, blocks, keys - j);
+    if (j < keys) qk_tile(&t, dtype, row_count, key_count, blocks, keys - j, &fetch);
+    prefetch_rest(&fetch);
 }
 
 #define QK_ROWS(count)                                                                             \
@@ -289,7 +293,7 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
     for (int64_t j = 0; j < t->keys; j++) {
         vec value[8];
         const char *row = t->row[j];
-        prefetch_step(&fetch);
+        if (!part) prefetch_step(&fetch, j, (int)(vectors * LANES * size));
         if (!row) continue;
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; i++) {
@@ -320,13 +324,13 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
 VEC void pv_rows(struct pv_call *t, int dtype, int row_count, int blocks)
 {
     const int vectors = PV_VECTORS(row_count);
-    int64_t c = 0, width = LANES * vectors,
-            passes = t->channels / width + (t->channels % width + LANES - 1) / LANES;
-    t->fetch = prefetch_of(t->ahead, passes * t->keys);
+    int64_t c = 0;
+    t->fetch = prefetch_of(t->ahead);
     for (; c + LANES * vectors <= t->channels; c += LANES * vectors)
         pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
     for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, blocks, c, 0);
     if (c < t->channels) pv_tile(t, dtype, row_count, 1, blocks, c, t->channels - c);
+    prefetch_rest(&t->fetch);
 }
 
 #define PV_ROWS(count)                                                                             \

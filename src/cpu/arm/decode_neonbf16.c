@@ -40,7 +40,7 @@ struct qk_call {
     const void *const *row;
 };
 
-VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
+VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted, struct prefetch *fetch)
 {
     vec sum[ROWS][KEYS];
     const uint16_t *k[KEYS];
@@ -55,6 +55,7 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
     for (; c < t->channels; c += STEP) {
         int64_t n = t->channels - c;
         bfloat16x8_t key[KEYS];
+        if (n >= STEP) prefetch_step(fetch, c / STEP, KEYS * STEP * (int)sizeof *k[0]);
 #pragma GCC unroll 4
         for (int j = 0; j < KEYS; j++)
             key[j] = n >= STEP ? load_pairs(k[j] + c) : load_pairs_part(k[j] + c, n);
@@ -76,11 +77,10 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int64_t wanted)
 
 VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu_ahead *ahead)
 {
-    struct prefetch fetch = prefetch_of(ahead, (keys + KEYS - 1) / KEYS);
-    for (int64_t j = 0; j < keys; j += KEYS, t.row += KEYS, t.s += KEYS) {
-        prefetch_step(&fetch);
-        qk_tile(&t, row_count, keys - j);
-    }
+    struct prefetch fetch = prefetch_of(ahead);
+    for (int64_t j = 0; j < keys; j += KEYS, t.row += KEYS, t.s += KEYS)
+        qk_tile(&t, row_count, keys - j, &fetch);
+    prefetch_rest(&fetch);
 }
 
 static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const struct cpu_ahead *ahead)
@@ -157,7 +157,7 @@ VEC void pv_tile(struct pv_call *t, int row_count, int vectors, int64_t channel,
     struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
         const uint16_t *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
-        prefetch_step(&fetch);
+        if (!part) prefetch_step(&fetch, j / 2, 2 * vectors * LANES * (int)sizeof *row);
         if (!row && !second) continue;
         if (!row) row = (const uint16_t *)decode_zeros;
         if (!second) second = (const uint16_t *)decode_zeros;
@@ -191,12 +191,12 @@ VEC void pv_tile(struct pv_call *t, int row_count, int vectors, int64_t channel,
 
 VEC void pv_rows(struct pv_call *t, int row_count)
 {
-    int64_t c = 0, width = LANES * WIDTH,
-            passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
-    t->fetch = prefetch_of(t->ahead, passes * ((t->keys + 1) / 2));
+    int64_t c = 0, width = LANES * WIDTH;
+    t->fetch = prefetch_of(t->ahead);
     for (; c + width <= t->channels; c += width) pv_tile(t, row_count, WIDTH, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 2, c, 0);
     if (c < t->channels) pv_tile(t, row_count, 2, c, t->channels - c);
+    prefetch_rest(&t->fetch);
 }
 
 static void pv_all_rows(struct pv_call t, int64_t rows)

@@ -79,7 +79,7 @@ VEC void score_tile(struct score_call *call, float *s, int64_t s_stride, const c
         for (int n = 0; n < sums; n++) sum[r][n][0] = sum[r][n][1] = v_zero();
     struct prefetch fetch = call->fetch; /* in registers */
     for (int64_t c = 0; c < call->pairs; c += DEPTH) {
-        prefetch_step(&fetch);
+        prefetch_lines(&fetch, DEPTH * PAIR_BYTES / FETCH_LINE);
 #pragma GCC unroll 4
         for (int i = 0; i < DEPTH; i++) {
             const char *at = block + (c + i) * PAIR_BYTES;
@@ -126,8 +126,8 @@ static void decode_qk(float *s, int64_t s_stride, const void *q, int64_t q_strid
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead)
 {
-    struct score_call call = {.q_stride = q_stride, .pairs = channels / 2};
-    call.fetch = block_stream_of(ahead, DEPTH * PAIR_BYTES);
+    struct score_call call = {
+        .q_stride = q_stride, .pairs = channels / 2, .fetch = prefetch_of(ahead)};
     for (int64_t j = first / RAPT_KV_BLOCK * RAPT_KV_BLOCK; j < last; j += RAPT_KV_BLOCK) {
         int64_t low = max64(j, first), high = min64(j + RAPT_KV_BLOCK, last);
         int whole = high - low == RAPT_KV_BLOCK;
@@ -143,6 +143,7 @@ static void decode_qk(float *s, int64_t s_stride, const void *q, int64_t q_strid
                        (size_t)(high - low) * sizeof(float));
         }
     }
+    prefetch_rest(&call.fetch);
 }
 
 /* ---- Decode: weighted values ---- */
@@ -169,7 +170,7 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int panels)
     struct prefetch fetch = call->fetch;
     for (int64_t j = call->first; j < call->last; j += 2) {
         __m512bh x[4];
-        prefetch_step(&fetch);
+        prefetch_lines(&fetch, 2 * panels);
         int whole = j + 1 < call->last && call->v->row[j] && call->v->row[j + 1];
         const char *from = call->block + c * RAPT_KV_BLOCK * 2 + (j - call->start) / 2 * PAIR_BYTES;
 #pragma GCC unroll 4
@@ -218,8 +219,8 @@ static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stri
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead)
 {
-    struct value_call call = {.o_stride = o_stride, .p_stride = 2 * p_stride, .v = v};
-    call.fetch = block_stream_of(ahead, 2 * PAIR_BYTES);
+    struct value_call call = {
+        .o_stride = o_stride, .p_stride = 2 * p_stride, .v = v, .fetch = prefetch_of(ahead)};
     for (int64_t j = first, end; j < last; j = end) {
         call.start = j / RAPT_KV_BLOCK * RAPT_KV_BLOCK;
         end = min64(call.start + RAPT_KV_BLOCK, last);
@@ -232,6 +233,7 @@ static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stri
             value_rows(&call, min64(rows - r, ROWS), channels);
         }
     }
+    prefetch_rest(&call.fetch);
 }
 
 const struct cpu_block_kernels cpu_blocks_avx512_bf16 = {

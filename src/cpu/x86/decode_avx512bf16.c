@@ -52,7 +52,8 @@ VEC void qk_step(const struct qk_call *t, const uint16_t *const *k, vec *sum, in
 
 /* Steps are unrolled so that, with 64 or 128 channels, each load instruction walks through memory
  * in equal strides: the first cache's prefetcher goes by instruction. */
-VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t wanted)
+VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t wanted,
+                 struct prefetch *fetch)
 {
     vec sum[LANES];
     const uint16_t *k[8];
@@ -65,13 +66,18 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
         k[j] = (const uint16_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
     for (; c + 4 * STEP <= t->channels; c += 4 * STEP)
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) qk_step(t, k, sum, row_count, key_count, c + i * STEP);
+        for (int i = 0; i < 4; i++) {
+            prefetch_lines(fetch, key_count);
+            qk_step(t, k, sum, row_count, key_count, c + i * STEP);
+        }
     if (c + 2 * STEP <= t->channels) {
+        prefetch_lines(fetch, 2 * key_count);
         qk_step(t, k, sum, row_count, key_count, c);
         qk_step(t, k, sum, row_count, key_count, c + STEP);
         c += 2 * STEP;
     }
     if (c + STEP <= t->channels) {
+        prefetch_lines(fetch, key_count);
         qk_step(t, k, sum, row_count, key_count, c);
         c += STEP;
     }
@@ -99,14 +105,12 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
 VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu_ahead *ahead)
 {
     const int key_count = QK_KEYS(row_count);
-    struct prefetch fetch = prefetch_of(ahead, keys / key_count);
+    struct prefetch fetch = prefetch_of(ahead);
     int64_t j = 0;
-    for (; j + key_count <= keys; j += key_count, t.row += key_count, t.s += key_count) {
-        prefetch_step(&fetch);
-        qk_tile(&t, row_count, key_count, key_count);
-    }
-    if (j == keys) return;
-    qk_tile(&t, row_count, key_count, keys - j);
+    for (; j + key_count <= keys; j += key_count, t.row += key_count, t.s += key_count)
+        qk_tile(&t, row_count, key_count, key_count, &fetch);
+    if (j < keys) qk_tile(&t, row_count, key_count, keys - j, &fetch);
+    prefetch_rest(&fetch);
 }
 
 static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const struct cpu_ahead *ahead)
@@ -195,7 +199,7 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
     struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
         const uint16_t *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
-        prefetch_step(&fetch);
+        prefetch_lines(&fetch, 2 * doubles);
         if (!row && !second) continue;
         if (!row) row = (const uint16_t *)decode_zeros;
         if (!second) second = (const uint16_t *)decode_zeros;
@@ -237,13 +241,13 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
 VEC void pv_rows(struct pv_call *t, int row_count)
 {
     const int doubles = PV_DOUBLES(row_count);
-    int64_t c = 0, width = STEP * doubles,
-            passes = t->channels / width + (t->channels % width + STEP - 1) / STEP;
-    t->fetch = prefetch_of(t->ahead, passes * ((t->keys + 1) / 2));
+    int64_t c = 0;
+    t->fetch = prefetch_of(t->ahead);
     for (; c + STEP * doubles <= t->channels; c += STEP * doubles)
         pv_tile(t, row_count, doubles, c, 0);
     for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 1, c, 0);
     if (c < t->channels) pv_tile(t, row_count, 1, c, t->channels - c);
+    prefetch_rest(&t->fetch);
 }
 
 static void pv_all_rows(struct pv_call t, int64_t rows)

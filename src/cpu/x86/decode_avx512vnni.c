@@ -18,10 +18,10 @@ enum { LEVELS = 32766, LONG_CHANNELS = 512 };
 /* x ~ step * integer. NaN: x has a NaN, or infinities. */
 struct fixed {
     float factor, step;
-    int exponent; /* of the power of two that x is divided by before factor */
+    float exponent; /* of the power of two that x is divided by before factor */
 };
 
-static struct fixed fixed_for(float largest, int levels)
+VEC struct fixed fixed_for(float largest, int levels)
 {
     struct fixed f = {0};
     if (!(largest <= 0x1.fffffep127f)) {
@@ -29,16 +29,18 @@ static struct fixed fixed_for(float largest, int levels)
         return f;
     }
     if (largest <= 0) return f;
-    float mantissa = 2 * frexpf(largest, &f.exponent); /* 1 <= mantissa < 2 */
-    f.exponent--;
-    f.factor = (float)levels / mantissa;
-    f.step = ldexpf(mantissa / (float)levels, f.exponent);
+    __m128 x = _mm_set_ss(largest), exponent = _mm_getexp_ss(x, x),
+           mantissa = _mm_getmant_ss(x, x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+    f.exponent = _mm_cvtss_f32(exponent);
+    f.factor = (float)levels / _mm_cvtss_f32(mantissa);
+    f.step = _mm_cvtss_f32(
+        _mm_scalef_ss(_mm_div_ss(mantissa, _mm_set_ss((float)levels)), exponent));
     return f;
 }
 
 VEC __m256i to_fixed(vec x, const struct fixed *f)
 {
-    vec y = v_mul(v_scale2(x, v_set((float)-f->exponent)), v_set(f->factor));
+    vec y = v_mul(v_scale2(x, v_set(-f->exponent)), v_set(f->factor));
     return _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(y));
 }
 
@@ -104,6 +106,14 @@ VEC __m512i load_q(const int16_t *q, int64_t n)
     return _mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), q);
 }
 
+/* sum + the products of pairs of 16-bit integers. The compiler's intrinsic copies sum before and
+ * after each use, which costs the loops below a third of their speed (gcc 12). */
+VEC __m512i dot_pairs(__m512i sum, __m512i a, __m512i b)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+
 static int has_blocks(const struct cpu_rows *rows, int64_t channels)
 {
     return rows->scale_channels < channels;
@@ -114,8 +124,18 @@ static void gather_scales(float *scale, const struct cpu_rows *rows, int64_t fir
                           int64_t c)
 {
     int64_t at = c / rows->scale_channels * rows->scale_stride;
-    for (int64_t j = 0; j < keys; j++)
-        scale[j] = rows->row[first + j] ? rows->scale[first + j][at] : 0;
+    const void *const *row = rows->row + first;
+    const float *const *from = rows->scale + first;
+    for (int64_t j = 0; j < keys; j++) scale[j] = row[j] ? from[j][at] : 0;
+}
+
+/* Bit j: row first + j is not NULL. */
+static uint64_t rows_there(const struct cpu_rows *rows, int64_t first, int64_t keys)
+{
+    const void *const *row = rows->row + first;
+    uint64_t there = 0;
+    for (int64_t j = 0; j < keys; j++) there |= (uint64_t)(row[j] != NULL) << j;
+    return there;
 }
 
 /* ---- Scores ---- */
@@ -167,10 +187,10 @@ VEC void qk_step(const struct qk_call *t, const int8_t *const *k, __m512i *sum, 
 #pragma GCC unroll 8
         for (int j = 0; j < key_count; j++) {
             __m512i *to = &sum[r * key_count + j];
-            if (!blocks) *to = _mm512_dpwssd_epi32(*to, key[j], x);
+            if (!blocks) *to = dot_pairs(*to, key[j], x);
             else
                 *to = _mm512_castps_si512(v_fma(
-                    _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(_mm512_setzero_si512(), key[j], x)),
+                    _mm512_cvtepi32_ps(dot_pairs(_mm512_setzero_si512(), key[j], x)),
                     scale[j], _mm512_castsi512_ps(*to)));
         }
     }
@@ -184,7 +204,8 @@ VEC vec repeat_scales(const float *scale, int key_count)
 
 /* Four steps are unrolled so that, with 128 channels, each load instruction walks through memory in
  * equal strides: the first cache's prefetcher goes by instruction. */
-VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int blocks, int64_t wanted)
+VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int blocks, int64_t wanted,
+                 struct prefetch *fetch)
 {
     __m512i sum[LANES];
     const int8_t *k[8];
@@ -197,8 +218,10 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int bloc
         k[j] = (const int8_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
     for (; c + 4 * STEP <= t->channels; c += 4 * STEP)
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 4; i++) {
+            prefetch_step(fetch, i, key_count * STEP);
             qk_step(t, k, sum, row_count, key_count, blocks, c + i * STEP, STEP);
+        }
     for (; c < t->channels; c += STEP)
         qk_step(t, k, sum, row_count, key_count, blocks, c, t->channels - c);
     vec total;
@@ -221,36 +244,37 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int bloc
 }
 
 VEC void qk_rows(struct qk_call t, int row_count, int blocks, int64_t keys,
-                 const struct cpu_ahead *ahead)
+                 struct prefetch *fetch)
 {
     const int key_count = row_count <= 2 ? 8 : 4;
     float steps[LANES] = {0};
     int64_t j = 0;
-    struct prefetch fetch = prefetch_of(ahead, keys / key_count);
+    struct prefetch walk = *fetch; /* in registers */
     for (int r = 0; r < row_count; r++)
         for (int i = 0; i < key_count; i++)
             memcpy(&steps[r * key_count + i], t.q + r * t.q_stride + t.q_stride / 2, sizeof(float));
     t.steps = v_load(steps, RAPT_F32);
     for (; j + key_count <= keys; j += key_count) {
-        prefetch_step(&fetch);
-        qk_tile(&t, row_count, key_count, blocks, key_count);
+        qk_tile(&t, row_count, key_count, blocks, key_count, &walk);
         t.row += key_count;
         t.s += key_count;
         t.scale += key_count;
         if (blocks) t.of_blocks += key_count;
     }
-    if (j < keys) qk_tile(&t, row_count, key_count, blocks, keys - j);
+    if (j < keys) qk_tile(&t, row_count, key_count, blocks, keys - j, &walk);
+    *fetch = walk;
 }
 
 #define QK_CASE(count)                                                                             \
     case count:                                                                                    \
-        if (blocks) qk_rows(t, count, 1, keys, ahead);                                             \
-        else qk_rows(t, count, 0, keys, ahead);                                                    \
+        if (blocks) qk_rows(t, count, 1, keys, fetch);                                             \
+        else qk_rows(t, count, 0, keys, fetch);                                                    \
         break;
 
 static void qk_all_rows(struct qk_call t, int blocks, int64_t rows, int64_t keys,
-                        const struct cpu_ahead *ahead)
+                        struct prefetch *fetch)
 {
+    struct prefetch none = {0};
     for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
             QK_CASE(1)
@@ -260,7 +284,7 @@ static void qk_all_rows(struct qk_call t, int blocks, int64_t rows, int64_t keys
         default:
             break;
         }
-        ahead = NULL;
+        fetch = &none;
     }
 }
 
@@ -268,7 +292,8 @@ DECODE_QK(avx512_vnni)
 {
     float scale[KEYS_MAX + 8];
     int blocks = has_blocks(k, channels);
-    for (int64_t j = first; j < last; j += KEYS_MAX, ahead = NULL) {
+    struct prefetch fetch = prefetch_of(ahead);
+    for (int64_t j = first; j < last; j += KEYS_MAX) {
         int64_t keys = last - j < KEYS_MAX ? last - j : KEYS_MAX;
         memset(scale, 0, sizeof scale);
         if (!blocks) gather_scales(scale, k, j, keys, 0);
@@ -282,8 +307,9 @@ DECODE_QK(avx512_vnni)
                             .of_blocks = k->scale + j,
                             .scale_channels = k->scale_channels,
                             .scale_stride = k->scale_stride};
-        qk_all_rows(t, blocks, rows, keys, ahead);
+        qk_all_rows(t, blocks, rows, keys, &fetch);
     }
+    prefetch_rest(&fetch);
 }
 
 /* ---- Weighted values ---- */
@@ -299,25 +325,28 @@ struct pv_call {
     _Alignas(64) int16_t p[ROWS][KEYS_MAX];
 };
 
-/* p times the scales of the keys, as integers. */
+/* p times the scales of the keys, as integers; 0 where a row is NULL, whatever p is there. */
 static void set_weights(struct pv_call *t, const float *p, int64_t p_stride, int64_t rows,
-                        const float *scale)
+                        const float *scale, uint64_t there)
 {
-    _Alignas(64) float x[KEYS_MAX];
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t j = 0; j < t->keys; j += LANES)
-            v_store(x + j, RAPT_F32,
-                    v_mul(load_up_to(p + r * p_stride + j, t->keys - j),
-                          load_up_to(scale + j, t->keys - j)));
-        for (int64_t j = 0; j < t->keys; j++)
-            if (!t->row[j]) x[j] = 0;
-        struct fixed f = fixed_for(largest_magnitude(x, t->keys), LEVELS);
+    enum { VECTORS = KEYS_MAX / LANES };
+    for (int64_t r = 0; r < rows; r++, p += p_stride) {
+        vec x[VECTORS], most = v_zero();
+        __mmask16 bad = 0;
+#pragma GCC unroll 4
+        for (int i = 0; i < VECTORS; i++) {
+            __mmask16 lanes = (__mmask16)(there >> i * LANES);
+            x[i] = v_mul(_mm512_maskz_loadu_ps(lanes, p + i * LANES),
+                         v_load(scale + i * LANES, RAPT_F32));
+            bad |= _mm512_cmp_ps_mask(x[i], x[i], _CMP_UNORD_Q);
+            most = v_max(most, v_abs(x[i]));
+        }
+        struct fixed f = fixed_for(bad ? NAN : v_largest(most), LEVELS);
         t->step[r] = f.step;
-        if (isnan(f.step)) memset(x, 0, sizeof x);
-        for (int64_t j = 0; j < KEYS_MAX; j += LANES)
-            _mm256_store_si256(
-                (__m256i *)(void *)&t->p[r][j],
-                to_fixed(j < t->keys ? load_up_to(x + j, t->keys - j) : v_zero(), &f));
+#pragma GCC unroll 4
+        for (int i = 0; i < VECTORS; i++)
+            _mm256_store_si256((__m256i *)(void *)&t->p[r][i * LANES],
+                               isnan(f.step) ? _mm256_setzero_si256() : to_fixed(x[i], &f));
     }
 }
 
@@ -337,7 +366,7 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t c, int64
         const void *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
         const char *a = row ? row : decode_zeros, *b = second ? second : decode_zeros;
         __m512i value[4];
-        prefetch_step(&fetch);
+        prefetch_step(&fetch, j / 2, 2 * doubles * STEP);
 #pragma GCC unroll 2
         for (int i = 0; i < doubles; i++) {
             __m256i x = part
@@ -356,7 +385,7 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t c, int64
             __m512i p = _mm512_set1_epi32(pair);
 #pragma GCC unroll 4
             for (int i = 0; i < 2 * doubles; i++)
-                sum[r][i] = _mm512_dpwssd_epi32(sum[r][i], value[i], p);
+                sum[r][i] = dot_pairs(sum[r][i], value[i], p);
         }
     }
     t->fetch = fetch;
@@ -403,23 +432,25 @@ static void pv_group(struct pv_call *t, int64_t rows, int64_t c, int64_t end)
 
 DECODE_PV(avx512_vnni)
 {
-    float scale[KEYS_MAX];
+    float scale[KEYS_MAX] = {0};
     struct pv_call t = {.o_stride = o_stride};
     int64_t block = v->scale_channels < channels ? v->scale_channels : channels;
-    for (int64_t j = first; j < last; j += KEYS_MAX, ahead = NULL) {
+    t.fetch = prefetch_of(ahead);
+    for (int64_t j = first; j < last; j += KEYS_MAX) {
         t.keys = last - j < KEYS_MAX ? last - j : KEYS_MAX;
         t.row = v->row + j;
-        t.fetch = prefetch_of(ahead, (t.keys + 1) / 2 * ((channels + 2 * STEP - 1) / (2 * STEP)));
+        uint64_t there = rows_there(v, j, t.keys);
         for (int64_t c = 0; c < channels; c += block) {
             gather_scales(scale, v, j, t.keys, c);
             for (int64_t r = 0; r < rows; r += ROWS) {
                 int64_t group = rows - r < ROWS ? rows - r : ROWS,
                         end = c + block < channels ? c + block : channels;
-                set_weights(&t, p + r * p_stride + j, p_stride, group, scale);
+                set_weights(&t, p + r * p_stride + j, p_stride, group, scale,
+                            there);
                 t.o = o + r * o_stride;
                 pv_group(&t, group, c, end);
-                if (rows > ROWS) t.fetch.quota = 0;
             }
         }
     }
+    prefetch_rest(&t.fetch);
 }
