@@ -130,6 +130,13 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
 }
 #endif
 
+/* A row whose weights add up to NaN sees a NaN score: no repair changes that. (Tall tiles have no
+ * register for the question and repair in vain.) */
+DEVICE bool mendable(float sum)
+{
+    return PARTS > 1 || GROUPS > 2 || sum == sum;
+}
+
 /* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
  * keep1: whether the lane's rows are stored. True if something that was stored is not finite, or
  * rows behind the last one are not. */
@@ -174,9 +181,10 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
     if (DTYPE == DTYPE_f32 || a.out.dtype == DTYPE_f32) {
         store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1,
                   2 * (lane & 3), a.v_channels);
-        return any_nan(o);
+        return (mendable(r.sum0) || mendable(r.sum1)) && any_nan(o);
     }
 #endif
+    bool look0 = row0 && mendable(r.sum0), look1 = row1 && mendable(r.sum1);
     uint32_t poison0 = 0, poison1 = 0;
     uint16_t *out = (uint16_t *)a.out.data + at + (lane & 3) * 8;
 #pragma unroll
@@ -192,7 +200,7 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
             poison1 = poison2(x[4 + j], poison1);
         }
     }
-    return (row0 && poisoned2(poison0)) || (row1 && poisoned2(poison1));
+    return (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
 }
 
 #endif
