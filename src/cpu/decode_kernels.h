@@ -41,8 +41,8 @@ DECODE_PV(sve);
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
 /* Walks over what is to be fetched, into the second cache: the first is too small for what two
- * blocks hold. A kernel asks for a line for each that it reads, between its products: bursts of
- * more than a few lines fill the queue of misses, which its own reads need. */
+ * blocks hold. A kernel asks for a line for each that it reads, in constant numbers: a count in a
+ * variable takes registers and branches from its inner loop. */
 struct prefetch {
     const char *at, *end; /* of this run */
     const void *const *run;
