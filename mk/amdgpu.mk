@@ -49,7 +49,7 @@ ifneq ($(AMDGPU_CLANG),)
 AMDGPU_TARGETS := gfx90a gfx942 gfx950 gfx1030 gfx1100 gfx1151 gfx1200 gfx1201
 AMDGPU_HIP_SOURCES := $(wildcard $(AMDGPU_DIR)/kernels/*.hip)
 AMDGPU_KERNELS := $(foreach t,$(AMDGPU_TARGETS),$(AMDGPU_HIP_SOURCES:$(AMDGPU_DIR)/%.hip=$(AMDGPU_OUT)/%.$(t).co)) \
-                  $(foreach t,$(filter-out gfx1030,$(AMDGPU_TARGETS)),$(AMDGPU_OUT)/kernels/planted.$(t).co)
+                  $(AMDGPU_TARGETS:%=$(AMDGPU_OUT)/kernels/planted.%.co)
 AMDGPU_KERNEL_FLAGS := --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -O2 -ffp-contract=off \
                        -fuse-cuid=none -mcode-object-version=5
 define amdgpu_target
@@ -59,7 +59,7 @@ $(AMDGPU_OUT)/kernels/%.$1.co: $(AMDGPU_DIR)/kernels/%.hip $(AMDGPU_DIR)/kernels
 $(AMDGPU_OUT)/kernels/planted.$1.co: $(AMDGPU_DIR)/kernels/planted.S
 	@mkdir -p $$(@D)
 	$(AMDGPU_CLANG) -x assembler-with-cpp --target=amdgcn-amd-amdhsa -mcpu=$1 -mcode-object-version=5 -nogpulib \
-	    $(if $(filter gfx9%,$1),-DGFX9)$(if $(filter gfx12%,$1),-DGFX12) $$< -o $$@
+	    $(if $(filter gfx9%,$1),-DGFX9)$(if $(filter gfx10%,$1),-DGFX10)$(if $(filter gfx12%,$1),-DGFX12) $$< -o $$@
 endef
 $(foreach t,$(AMDGPU_TARGETS),$(eval $(call amdgpu_target,$(t))))
 
@@ -108,6 +108,15 @@ $(AMDGPU_OUT)/overrides/$1/%.co: $(GPU)/%_$1.co
 	  $(HIP_CLANG) $(filter-out -Rpass%,$(HIP_FLAGS)) -O2 --offload-arch=$1 "$$$$@" -o $$@ src/gpu/kernels/$$$$source
 endef
 $(foreach t,$(AMDGPU_MISSION),$(eval $(call amdgpu_override,$(t))))
+
+# The limits of mk/loops.awk, for one type of each layout of LDS and every row that has an aim of its own.
+AMDGPU_LIMITED := mfma_*_d128*_gfx942 mfma_bf16_*_gfx942 wmma_bf16_*_gfx1100 wmma_bf16_*_gfx1201
+AMDGPU_LOOPS   := $(if $(shell command -v llvm-mca-22),$(AMDGPU_OUT)/loops.t)
+$(AMDGPU_OUT)/loops.t: tools/amdgpu/report.py mk/loops.awk mk/amdgpu.mk $(AMDGPU_HIP) | $(B)/rapt $(GPU)/resources.txt
+	printf '#!/bin/sh\necho 1..1\n%s tools/amdgpu/report.py %s %s > %s && awk -f mk/loops.awk %s && echo "ok 1 - loops" || echo "not ok 1 - loops"\n' \
+	    "$(PYTHON)" $(B) "$(AMDGPU_LIMITED:%='%')" $(AMDGPU_OUT)/loops.md $(AMDGPU_OUT)/loops.md > $@
+	chmod +x $@
+AMDGPU_PRODUCT += $(AMDGPU_LOOPS)
 
 # Without a compiler for AMD GPUs the library holds no code for them to run.
 CHECKS += $(if $(HIP_CLANG),$(AMDGPU_PRODUCT))

@@ -78,7 +78,7 @@ EMBEDDED_LIMIT := 67108864 # bytes, 64 MiB
 $(GPU)/size.txt: $(GPU)/code_objects.o
 	@size -A $< | awk '/rapt_code_objects/ { n = $$2 } END { \
 	  printf "%d code objects, %d bytes embedded of at most %d\n", $(words $(GPU_BUILT)), n, $(EMBEDDED_LIMIT); exit n > $(EMBEDDED_LIMIT) }' > $@
-$(GPU)/resources.txt: $(GPU_BUILT:%=$(GPU)/%.co) mk/resources.awk $(GPU)/rows.txt
+$(GPU)/resources.txt: $(GPU_BUILT:%=$(GPU)/%.co) mk/resources.awk $(GPU)/rows.txt $(GPU)/rules.mk
 	@awk -f mk/resources.awk $(GPU)/rows.txt $(wildcard $(GPU_BUILT:%=$(GPU)/%.log)) > $@.new || { cat $@.new; exit 1; }
 	@mv $@.new $@
 # For the source archive: the objects as built here.

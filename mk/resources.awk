@@ -2,8 +2,8 @@
 # Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one
 # line per entry point; exit 1 when one spills, uses scratch on AMD (LLVM also reserves slots for
 # scalars that no instruction touches: the disassembly tells), or asks for more registers or shared
-# memory than a block can have. Rows on AMD's matrix units (source amd/) must also leave
-# room for two waves per SIMD.
+# memory than a block can have. Rows on AMD's matrix units (source amd/) must also keep scalars
+# out of vector registers and leave room for two waves per SIMD.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
     # work-group, from the LLVM AMDGPU processor table.
@@ -46,6 +46,7 @@ function report(name, registers, shared, spills, scratch, too_many,   limit, tot
     printf "%-40s %9d %7s %6d %6d %6d %7d %7d %5s\n", name " " arch[key], registers, scalars, total, spills, scalar, scratch,
         threads[key], waves ? waves : "-"
     if (matrix[key] && waves < 2) failed = failed "\n" key ": " name " leaves room for " waves " waves per SIMD (2 hide latency)"
+    if (matrix[key] && scalar + 0) failed = failed "\n" key ": " name " keeps " scalar " scalars in lanes of vector registers (load them again instead)"
     if (spills)        failed = failed "\n" key ": " name " spills " spills " (no kernel may spill)"
     if (scratch && touches(object[key])) failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
     if (too_many)      failed = failed "\n" key ": " name " needs more registers than a block of " threads[key] " threads has"

@@ -20,7 +20,7 @@ ptxas info    : Used $3 registers, used 1 barriers, $4 bytes smem
 END
 }
 
-amd()   # name arch vgprs lds scratch spills waves-per-SIMD
+amd()   # name arch vgprs lds scratch spills waves-per-SIMD scalar-spills
 {
     cat > "$folder/$1_$2.log" <<END
 source.cu:1:1: remark: Function Name: $1 [-Rpass-analysis=kernel-resource-usage]
@@ -28,7 +28,7 @@ source.cu:1:1: remark:     VGPRs: $3 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     AGPRs: 0 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     ScratchSize [bytes/lane]: $5 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     Occupancy [waves/SIMD]: ${7:-3} [-Rpass-analysis=kernel-resource-usage]
-source.cu:1:1: remark:     SGPRs Spill: 0 [-Rpass-analysis=kernel-resource-usage]
+source.cu:1:1: remark:     SGPRs Spill: ${8:-0} [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     VGPRs Spill: $6 [-Rpass-analysis=kernel-resource-usage]
 source.cu:1:1: remark:     LDS Size [bytes/block]: $4 [-Rpass-analysis=kernel-resource-usage]
 END
@@ -45,7 +45,7 @@ expect()   # what, the words of the failure or "" to pass
     echo "$text" | sed 's/^/# /'
 }
 
-echo 1..12
+echo 1..14
 row k sm_80 256 '40 * 1024';   nvidia k sm_80 255 1024 0;  expect "what fits an sm_80" ""
 row k sm_80 256 0;             nvidia k sm_80 64 0 4;      expect "a spill" "k_sm_80: k spills 8 (no kernel may spill)"
 row k sm_80 512 0;             nvidia k sm_80 136 0 0;     expect "registers of a block" "needs more registers than a block of 512 threads has"
@@ -58,3 +58,8 @@ row k gfx942 256 0;            amd k gfx942 600 0 0 0;     expect "registers of 
 row k gfx942 256 32768 amd/k.cu; amd k gfx942 128 0 0 0 2; expect "two waves on matrix units" ""
 row k gfx942 256 0 amd/k.cu;   amd k gfx942 300 0 0 0 1;   expect "one wave by registers" "k leaves room for 1 waves per SIMD"
 row k gfx942 256 40960 amd/k.cu; amd k gfx942 128 0 0 0 4; expect "one wave by LDS" "k leaves room for 1 waves per SIMD"
+row k gfx942 256 0 amd/k.cu;   amd k gfx942 128 0 0 0 2 6; expect "scalars in vector registers" "k_gfx942: k keeps 6 scalars"
+# Scratch counts where the disassembly touches it: this disassembler always shows that.
+mkdir "$folder/bin" && printf '#!/bin/sh\necho "scratch_store_dword off, v0"\n' > "$folder/bin/llvm-objdump-22"
+chmod +x "$folder/bin/llvm-objdump-22" && PATH=$folder/bin:$PATH
+row k gfx942 256 0;            amd k gfx942 128 0 16 0;    expect "scratch" "k uses 16 bytes of scratch"

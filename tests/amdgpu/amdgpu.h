@@ -59,6 +59,7 @@ struct amdgpu_stats {
         lds_sampled; /* bank cycles without and by conflicts, and LDS instructions they were
                         counted on */
     uint64_t barriers, groups, waves;
+    uint64_t nanoseconds; /* of CPU time, all threads together */
 };
 
 struct amdgpu_occupancy {

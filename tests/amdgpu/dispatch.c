@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "load.h"
@@ -157,10 +158,18 @@ static void close_worker(struct worker *k)
     free(k->lds_reader);
 }
 
+static uint64_t thread_time(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 static void *worker_main(void *argument)
 {
     struct worker *k = argument;
     struct launch *l = k->shared;
+    uint64_t start = thread_time();
     if (setjmp(k->escape)) {
         __atomic_store_n(&l->failed, 1, __ATOMIC_SEQ_CST);
         return NULL;
@@ -170,6 +179,7 @@ static void *worker_main(void *argument)
         if (number >= l->total_groups) break;
         run_group(k, number);
     }
+    k->stats.nanoseconds = thread_time() - start;
     return NULL;
 }
 
@@ -195,6 +205,7 @@ static void add_counts(struct worker *k, struct amdgpu_stats *s)
     s->barriers += t->barriers;
     s->groups += t->groups;
     s->waves += t->waves;
+    s->nanoseconds += t->nanoseconds;
 }
 
 static bool run_workers(struct launch *l, int threads, struct amdgpu_stats *stats, char *error,

@@ -176,14 +176,18 @@ static void mfma_block(const struct shape *s, int b, int per, uint32_t (*av)[ROW
                        uint32_t (*bv)[ROW], uint32_t (*result)[ROW])
 {
     const float *columns[128], *rows[128], *part[128];
-    for (int i = 0; i < s->m; i += s->m < 16 || s->result == 1 ? 1 : 8) {
+    int step = s->m < 16 || s->result == 1 ? 1 : 8;
+    for (int k = 0; k < s->k; k++) {
+        int g = s->blocks > 1 ? b : k / per, e = k % per;
+        rows[k] = (const float *)&av[e][s->m * g];
+        columns[k] = (const float *)&bv[e][s->m * g];
+    }
+    for (int i = 0; i < s->m; i += step) {
         int v, lane;
         float a[128], *d[8];
         for (int k = 0; k < s->k; k++) {
-            int g = s->blocks > 1 ? b : k / per, e = k % per;
-            rows[k] = (const float *)&av[e][i + s->m * g];
-            columns[k] = (const float *)&bv[e][s->m * g];
-            a[k] = *rows[k];
+            rows[k] += i ? step : 0;
+            if (step == 1) a[k] = *rows[k];
         }
         result_place(s->m, i, b, &v, &lane);
         if (s->result == 1) {
@@ -208,8 +212,8 @@ static void exec_mfma(struct wave *w, const struct inst *in)
 {
     static _Thread_local uint32_t av[128][ROW] __attribute__((aligned(64))),
         bv[128][ROW] __attribute__((aligned(64)));
-    static _Thread_local uint32_t result[32][ROW] __attribute__((aligned(64)));
     struct shape s = shape_of(in);
+    uint32_t(*result)[ROW] = &w->v[in->op[0].reg]; /* the inputs are unpacked before it changes */
     int groups = 64 / s.m, per = s.blocks > 1 ? s.k : s.k / groups,
         rows = s.m * s.m * s.blocks / 64;
     if (in->cbsz || in->abid || in->blgp) fault(w, "MFMA broadcast modifiers are not emulated");
@@ -217,11 +221,13 @@ static void exec_mfma(struct wave *w, const struct inst *in)
         unpack(w, in, 1, s.a, e, av[e]);
         unpack(w, in, 2, s.b, e, bv[e]);
     }
-    for (int v = 0; v < rows; v++)
-        for (int l = 0; l < 64; l++) result[v][l] = c_value(w, &in->op[3], v, l);
-    for (int b = 0; b < s.blocks; b++) mfma_block(&s, b, per, av, bv, result);
     check_matrix(w, in);
-    for (int v = 0; v < rows; v++) memcpy(w->v[in->op[0].reg + v], result[v], sizeof result[v]);
+    const struct operand *c = &in->op[3];
+    if (c->kind == OPK_VGPR && c->reg != in->op[0].reg)
+        memmove(result, &w->v[c->reg], (size_t)rows * sizeof *result);
+    for (int v = 0; v < rows && c->kind != OPK_VGPR; v++)
+        for (int l = 0; l < 64; l++) result[v][l] = c_value(w, c, v, l);
+    for (int b = 0; b < s.blocks; b++) mfma_block(&s, b, per, av, bv, result);
     w->worker->stats.matrix_flops +=
         2u * (uint64_t)s.m * (uint64_t)s.m * (uint64_t)s.k * (uint64_t)s.blocks;
 }

@@ -47,7 +47,8 @@ void amdgpu_report(const struct amdgpu_module *m, const struct amdgpu_kernel *k,
              "  global memory %llu bytes read, %llu written; LDS %llu read, %llu written\n"
              "  LDS bank conflicts: %llu extra cycles in %llu LDS accesses (workgroup 0)\n"
              "  %u VGPRs, %u SGPRs, %u bytes of LDS, %u of scratch, spills %u VGPR %u SGPR\n"
-             "  occupancy %u waves per SIMD (registers %u, LDS %u, hardware %u)\n",
+             "  occupancy %u waves per SIMD (registers %u, LDS %u, hardware %u)\n"
+             "  emulated at %.1f million wave-instructions per second and core\n",
              k->name, m->target->name, (unsigned long long)s->groups, (unsigned long long)s->waves,
              k->wave_size, (unsigned long long)s->instructions, 100 * (double)s->matrix / total,
              100 * (double)s->valu / total, 100 * (double)s->salu / total,
@@ -57,5 +58,6 @@ void amdgpu_report(const struct amdgpu_module *m, const struct amdgpu_kernel *k,
              (unsigned long long)s->lds_written, (unsigned long long)s->lds_conflict_cycles,
              (unsigned long long)s->lds_sampled, k->vgpr_count, k->sgpr_count, o->lds_bytes,
              k->private_size, k->vgpr_spills, k->sgpr_spills, o->waves_per_simd, o->limit_vgpr,
-             o->limit_lds, o->limit_hardware);
+             o->limit_lds, o->limit_hardware,
+             s->nanoseconds ? 1e3 * (double)s->instructions / (double)s->nanoseconds : 0);
 }

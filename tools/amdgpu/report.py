@@ -2,7 +2,7 @@
 """report.py: static figures of the AMD matrix-unit rows as a Markdown table, by the compiler's reports, LLVM's machine-code analyser
 and the emulator. Estimates: nothing here is a time measured on hardware.
 
-usage: report.py BUILD_FOLDER [PATTERN]      (make amdgpu-report runs it; needs llvm-mca-22 and the emulator)
+usage: report.py BUILD_FOLDER [PATTERN...]   (make amdgpu-report runs it; needs llvm-mca-22 and the emulator)
 
 The loop is the innermost one with matrix instructions that took most issue cycles when the emulator ran the row on 256 queries and
 2048 keys. Shares by the emulator (tests/amdgpu/loops.c): clocks of its matrix instructions among all it issues, one by one or with
@@ -78,7 +78,7 @@ def analyse(arch, lines):
 
 
 def main():
-    build, pattern = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "*"
+    build, patterns = sys.argv[1], sys.argv[2:] or ["*"]
     known = dict(resources(build))
     print(
         "| row | target | VGPRs | SGPRs | LDS KiB | waves/SIMD | matrix instructions | share, one by one | "
@@ -86,15 +86,15 @@ def main():
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name, arch, dtype, d in rows(build):
-        if not fnmatch.fnmatch(f"{name}_{arch}", pattern):
+        if not any(fnmatch.fnmatch(f"{name}_{arch}", pattern) for pattern in patterns):
             continue
         lines, (matrix, share, ordered, conflicts) = emulate(build, name, arch, dtype, d)
         mca = analyse(arch, lines)
-        busy = f"{100 * mca[1] / mca[0]:.0f} %" if mca and mca[1] else "-"
+        busy = f"{100 * mca[1] / mca[0]:.1f} %" if mca and mca[1] else "-"
         r = known[name, arch]
         print(
             f"| {name} | {arch} | {r['registers']} | {r['scalars']} | {int(r['shared']) / 1024:.0f} | {r['waves']} | "
-            f"{matrix:.0f} | {share:.0f} % | {ordered:.0f} % | {busy} | {conflicts:.1f} % |",
+            f"{matrix:.0f} | {share:.1f} % | {ordered:.1f} % | {busy} | {conflicts:.1f} % |",
             flush=True,
         )
 

@@ -1,6 +1,6 @@
 /* Machine code with planted faults that no compiler emits: missing waits, unwritten registers, an
    instruction that is not emulated. */
-#if defined(GFX9)
+#if defined(GFX9) || defined(GFX10)
 #define LOAD64 s_load_dwordx2
 #define GLOBAL_LOAD global_load_dword
 #define GLOBAL_STORE global_store_dword
@@ -10,7 +10,11 @@
 #define WAIT_VECTOR s_waitcnt vmcnt(0)
 #define WAIT_LDS s_waitcnt lgkmcnt(0)
 #define BARRIER s_barrier
+#if defined(GFX9)
 #define UNKNOWN buffer_atomic_add v1, off, s[0:3], 0
+#else
+#define UNKNOWN image_load v1, v0, s[0:7] dmask:0x1 dim:SQ_RSRC_IMG_1D
+#endif
 #elif defined(GFX12)
 #define LOAD64 s_load_b64
 #define GLOBAL_LOAD global_load_b32

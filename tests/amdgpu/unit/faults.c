@@ -148,8 +148,8 @@ int main(void)
     add_test(&s, "missing barrier", test_missing_barrier, "gfx");
     add_test(&s, "misaligned", test_misaligned, "gfx");
     add_test(&s, "trap", test_trap, "gfx");
-    static const char *const families[] = {"gfx9", "gfx11", "gfx12"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const families[] = {"gfx9", "gfx10", "gfx11", "gfx12"};
+    for (int i = 0; i < 4; i++) {
         add_test(&s, "waits", test_waits, families[i]);
         add_test(&s, "unwritten registers", test_unwritten_registers, families[i]);
         add_test(&s, "unknown instruction", test_unknown_instruction, families[i]);

@@ -13,7 +13,7 @@ enum { MEANWHILE = KT > 1 && !Q_STREAMED };
 /* Whether the products of the tile that starts at key are not yet the scores. */
 DEVICE int has_options(const struct attention_args *a, const struct work *w, int key)
 {
-    return (FEATURES && changes_scores(a)) || has_hidden(a, w, key);
+    return (FEATURES && w->changes) || has_hidden(a, w, key);
 }
 
 DEVICE void finish_scores(results (*s)[KT], const struct attention_args *a, const struct work *w,
@@ -51,6 +51,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
         operand p[QT][CHUNKS_OF_EDGE];
         struct weighing weights;
         int more = key > w->first_key, yet_more = key - TILE_KV > w->first_key;
+        if (LATE) a = fresh_args(a); /* scalars are few, too */
         if (LATE && more) request_keys(a, w, key - TILE_KV, &from, &next);
         begin_weights(&weights, acc, scale);
         if (has_options(a, w, key)) {
@@ -134,17 +135,25 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
     store_results(fresh_args(a), w, &acc);
 }
 
+/* Blocks that share `count` heads or sequences. */
+DEVICE int grid_of(int count)
+{
+    return smaller(count, GRID_LIMIT);
+}
+
+/* The outer loops load most of what they need of the arguments again: gfx90a has a few scalar
+ * registers less than the other targets. */
 KERNEL_ENTRY void LAUNCH(THREADS, 2) __attribute__((amdgpu_waves_per_eu(2)))
 KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
     int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
-    int heads = smaller(a->q_heads, GRID_LIMIT), batches = smaller(a->batch, GRID_LIMIT);
-    struct tile_place at = place_of_block(tiles, heads, batches, SECTION);
+    struct tile_place at = place_of_block(tiles, grid_of(a->q_heads), grid_of(a->batch), SECTION);
 #pragma unroll 1
-    for (int b = at.z; b < a->batch; b += batches) {
+    for (int b = at.z; b < fresh_args(a)->batch; b += grid_of(fresh_args(a)->batch)) {
 #pragma unroll 1
-        for (int head = at.y; head < a->q_heads; head += heads) {
+        for (int head = at.y; head < (Q_STREAMED ? fresh_args(a) : a)->q_heads;
+             head += grid_of(fresh_args(a)->q_heads)) {
             struct work w = work_of(fresh_args(a), b, head, at.tile);
             if (w.first_query < w.seq.q_length) forward_tile(a, &w);
         }

@@ -120,7 +120,7 @@ DEVICE void mask_scores(results (*s)[KT], const struct attention_args *a, const 
 DEVICE void change_scores(results (*s)[KT], const struct attention_args *a, const struct work *w,
                           int key)
 {
-    if (!changes_scores(a)) return;
+    if (!w->changes) return;
     float inverse = a->softcap > 0 ? a->scale / a->softcap : 0;
     int lane = fresh(THREAD) % WAVE, first = key + lane / EDGE * HALF_ROWS;
 #pragma unroll

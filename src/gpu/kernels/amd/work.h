@@ -70,6 +70,7 @@ struct work {
     const char *k, *v; /* row 0 of the sequence */
     float scale_log2;  /* of the products, for exp2 */
     float slope;       /* ALiBi */
+    int changes;       /* changes_scores */
 };
 
 DEVICE int lane_here(void)
@@ -178,20 +179,26 @@ DEVICE int q_further(int address, int more)
     return (address ^ more % Q_TURNS * 16) + more / Q_TURNS * Q_TURNS * 16;
 }
 
-/* Piece `piece` of row `channel` of V transposed. Writers differ in the channel by multiples of 8,
- * readers by 1: both turn the pieces. Two more bits keep 16 writers of 8 bytes apart: bit 3 of the
- * channel swaps two rows that are shorter than 128 bytes, bit 6 the two halves of a piece. */
+/* Piece `piece` of row `channel` of V transposed. Neighbouring readers differ in the channel by 1,
+ * writers by 8 and, where a row of V is 4 pieces (or an odd multiple), in the piece too: both
+ * turn the pieces. Two more bits keep 16 writers of 8 bytes apart: bit 3 of the channel swaps two
+ * rows that are shorter than 128 bytes, bit 6 the two halves of a piece. */
+DEVICE int v_turn(int channel)
+{
+    int eights = channel >> 3;
+    return turn_of(channel ^ (V_PIECES % 8 ? eights << 1 : eights), V_TURNS);
+}
+
 DEVICE int v_address(int channel, int piece)
 {
     int row = V_TURNS == 8 ? channel : channel ^ (channel >> 3 & 1);
-    return K_BYTES + row * V_LINE * 16 + (piece ^ turn_of(channel ^ channel >> 3, V_TURNS)) * 16;
+    return K_BYTES + row * V_LINE * 16 + (piece ^ v_turn(channel)) * 16;
 }
 
 /* The same for output tile c and a piece `more` (even) on. */
 DEVICE int v_further(int address, int c, int more)
 {
-    int turn = turn_of(c * EDGE ^ c * EDGE >> 3, V_TURNS);
-    return (address ^ (more ^ turn) * 16) + c * EDGE * V_LINE * 16;
+    return (address ^ (more ^ v_turn(c * EDGE)) * 16) + c * EDGE * V_LINE * 16;
 }
 
 /* Whether the halves of a piece of V are swapped; the same for all channels of an output tile. */
@@ -236,7 +243,8 @@ DEVICE struct work work_of(const struct attention_args *a, int b, int head, int 
     w.k = uniform_address(half_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start));
     w.v = uniform_address(half_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start));
     w.scale_log2 = a->scale_log2;
-    if (FEATURES && changes_scores(a)) w.scale_log2 = LOG2_E;
+    if (FEATURES) w.changes = uniform(changes_scores(a));
+    if (FEATURES && w.changes) w.scale_log2 = LOG2_E;
     if (FEATURES && a->alibi.data)
         w.slope = load_element(element_at(&a->alibi, b, head, 0, 0), 0, DTYPE_f32);
     return w;
