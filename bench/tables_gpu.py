@@ -151,24 +151,22 @@ def operations(rows):
 
 
 def tables():
-    """The table of all peers is of the file that has FlashAttention-2 on the grid."""
     main, old, memory = load("h100-pytorch.csv"), load("h100-sm80.csv"), load("h100-operations.csv")
-    whole = "h100-pytorch.csv" if any("flash2" in found for found in pick(main, "graph", "grid").values()) else "h100-peers.csv"
     return {"grid-graph": rates(main, "graph", "grid", "bf16", "cudnn"), "grid-sustained": rates(main, "sustained", "grid", "bf16", "cudnn"),
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "peers": peers(whole), "ragged": ragged(main), "options": options(main), "errors": errors(main),
+            "few": few(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main),
             "operations": operations(memory)}
 
 
-def plot(rows, protocol, group, name):
+def plot(rows, protocol, group, dtype, name):
     """A panel for each head size and mask: TFLOP/s over length."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     lines = {}
-    for (case, _), found in pick(rows, protocol, group).items():
+    for (case, _), found in pick(rows, protocol, group, dtype).items():
         panel, length = case.rsplit(" ", 1)
         for candidate, r in found.items():
             lines.setdefault(panel, {}).setdefault(candidate, []).append((int(length), float(r["tflops"])))
@@ -191,9 +189,9 @@ def plot(rows, protocol, group, name):
 def main():
     if "--plots" in sys.argv[1:]:
         rows = load("h100-pytorch.csv")
-        plot(rows, "graph", "grid", "h100-grid-graph.png")
-        plot(rows, "sustained", "grid", "h100-grid-sustained.png")
-        plot(rows, "graph", "f32", "h100-f32.png")
+        plot(rows, "graph", "grid", "bf16", "h100-grid-graph.png")
+        plot(rows, "sustained", "grid", "bf16", "h100-grid-sustained.png")
+        plot(rows, "graph", "f32", "f32", "h100-f32.png")
         return
     made = tables()
     text = open(PAGE).read()
