@@ -1,11 +1,13 @@
 # gpu.mk: one code object per row of src/gpu/kernels.def, built by nvcc or clang where present, embedded into GPU_OBJECTS.
-#   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern, or several: '*_sm_90a|qk_*'); the others are listed
+#   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern, or several: '*_sm_90a qk_*'); the others are listed
 #                              with 0 bytes
 #   make NVCC= HIP_CLANG=      build none; prebuilt/NAME_ARCH.co is used where it is there (make dist puts it there)
 #   make kernel-resources      registers, shared memory and spills of every object, from the compilers' own reports
 NVCC      ?= $(shell command -v nvcc || { test -x /usr/local/cuda/bin/nvcc && echo /usr/local/cuda/bin/nvcc; })
 HIP_CLANG ?= $(firstword $(foreach v,22 23 24,$(shell command -v clang-$(v))))
 KERNELS   ?= *
+EMPTY     :=
+PATTERNS   = $(subst $(EMPTY) $(EMPTY),|,$(strip $(KERNELS)))
 
 GPU := $(B)/gpu
 GPU_OBJECTS := $(GPU)/code_objects.o
@@ -26,7 +28,7 @@ $(GPU)/rows.txt: src/gpu/kernels.def mk/gpu.mk | $(GPU)
 
 $(GPU)/rules.mk: $(GPU)/rows.txt FORCE_KERNELS
 	@{ echo '# $(NVCC) $(HIP_CLANG)'; while read -r name arch vendor source flags; do \
-	  id=$${name}_$$arch; case $$id in $(KERNELS)) ;; *) continue ;; esac; \
+	  id=$${name}_$$arch; case $$id in $(PATTERNS)) ;; *) continue ;; esac; \
 	  old=; { read -r old < $(GPU)/$$id.flags; } 2> /dev/null; \
 	  test "$$old" = "$$source $$flags" || printf '%s\n' "$$source $$flags" > $(GPU)/$$id.flags; \
 	  printf '$$(eval $$(call gpu_row,%s,%s,%s,%s,%s))\n' "$$name" "$$arch" "$$vendor" "$$source" "$$flags"; \
@@ -107,6 +109,6 @@ $(FAKES)/%_broken.so: tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gp
 	$(FAKE_LINK) -MF $@.d -o $@ tests/fake_drivers/fake.c -lpthread
 $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRARIES)
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $^ -lcmocka $(LIBS)
-$(FAKES)/test_reasons: WRAP := -Wl,--wrap=fread
+$(FAKES)/test_refusals: WRAP := -Wl,--wrap=fread
 $(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc
 CHECKS += $(FAKE_TESTS)

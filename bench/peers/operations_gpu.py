@@ -6,16 +6,14 @@ Arrays of --mib MiB (256) of the operation's own type each, outputs beside input
 compared with PyTorch's before it is timed. Medians of --rounds, each --launches launches between two events; bytes are those read and
 written once, and the ceiling is cudaMemcpyAsync of 256 MiB, read and written."""
 import argparse
-import csv
 import ctypes
 import datetime
-import os
 import subprocess
 import sys
 
 import torch
 
-from rapt import Tensor
+from rapt import Tensor, append_rows
 from rapt_torch import DTYPES, Rapt
 
 NAMES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -185,12 +183,7 @@ def main():
         for dtype in options.dtypes.split(","):
             GROUPS[group](bench, dtype)
     if options.csv:
-        new = not os.path.exists(options.csv)
-        with open(options.csv, "a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if new:
-                writer.writeheader()
-            writer.writerows(bench.rows)
+        append_rows(options.csv, FIELDS, bench.rows)
     low = [r for r in bench.rows if float(r["percent_of_copy"]) < 85]
     print(f"{len(bench.rows)} rows, {len(low)} below 85 %, {bench.wrong} wrong")
     sys.exit(bench.wrong > 0)

@@ -18,7 +18,6 @@ warm up and --timed s timed, forward then backward order: long kernels sit at th
 (f32: memory-efficient) before it is timed.
 --rows NAME,... times these kernels of the table against each other as well (--rows all: every one that serves)."""
 import argparse
-import csv
 import datetime
 import math
 import os
@@ -30,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rapt import append_rows
 from rapt_torch import Rapt
 
 BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash2": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
@@ -458,12 +458,7 @@ def main():
                 break
     os.makedirs(options.out, exist_ok=True)
     options.csv = options.csv or os.path.join(options.out, "pytorch_gpu.csv")
-    new = not os.path.exists(options.csv)
-    with open(options.csv, "a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerows(bench.rows)
+    append_rows(options.csv, FIELDS, bench.rows)
     print(f"{len(bench.rows)} lines in {options.csv}")
     sys.exit(not bench.rows)
 

@@ -1,9 +1,20 @@
 """rapt.py: a thin ctypes view of librapt for the benchmarks beside it; tensors are pointers, sizes and strides."""
+import csv
 import ctypes
 import os
 
 KV_BLOCKED = 1
 F32, F16, BF16, I8, U8, I32, I64 = 1, 2, 3, 4, 5, 6, 7
+
+
+def append_rows(path, fields, rows):
+    """Adds rows (dicts) to a CSV file, which begins with the fields."""
+    new = not os.path.exists(path)
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 class Tensor(ctypes.Structure):

@@ -231,18 +231,6 @@ static void weights(float *s, int64_t first, int64_t last, float scale, float m,
 
 /* ---- Online softmax ---- */
 
-/* 2^x to 1.7e-7: minimax of degree 5 on [-1/2, 1/2] (Lawson's algorithm, constant term 1). Exact at
- * 0, 0 at -inf, NaN at NaN. */
-VEC vec exp2_f32(vec x)
-{
-    vec n = v_round(x), u = v_sub(x, n);
-    vec p = v_fma(v_set(1.326472707e-3f), u, v_set(9.671512649e-3f));
-    p = v_fma(p, u, v_set(5.550733744e-2f));
-    p = v_fma(p, u, v_set(2.402224209e-1f));
-    p = v_fma(p, u, v_set(6.931469776e-1f));
-    return v_scale2(v_fma(p, u, v_set(1)), n);
-}
-
 enum { SOFTMAX_STEP = 2 * LANES }; /* two accumulators each for the maximum and the sum */
 _Static_assert(COLUMN_TILE % SOFTMAX_STEP == 0, "steps do not leave the columns that a tile owns");
 

@@ -155,7 +155,7 @@ static void set_fetch(struct inst *in)
         int source = i - in->ndst;
         bool touched = o->neg || o->abs || o->sext || o->half == 2;
         if (is_short(o->type) && !in->sdwa && !o->half && (in->opsel >> source & 1)) touched = true;
-        if (o->type == 'X') touched = false;
+        if (o->type == 'E') touched = false;
         if (in->dpp && source == 0) touched = true;
         if (in->sdwa && source < 2 && in->sdwa_src[source] != 6) touched = true;
         o->plain = !touched;

@@ -2,7 +2,8 @@
    expression; the macros make the loop over the lanes, which the compiler turns into vector code.
 
    Types: F f32, U u32, I i32, H f16 (low half of the word, computed as float), B bf16, S u16, T
-   i16, D f64, Q u64, L i64 (pairs of rows), P/K packed halves, W pair of f32, M lane mask (SGPRs).
+   i16, D f64, Q u64, L i64 (pairs of rows), P/K packed halves, W pair of f32, M lane mask (SGPRs),
+   E either f32 or a half of the word as f16, as op_sel and op_sel_hi say.
  */
 #ifndef AMDGPU_LANES_H
 #define AMDGPU_LANES_H

@@ -14,9 +14,8 @@ BUILD = os.environ.get("RAPT_BUILD", "build")
 LITERAL = r'"(?:\\.|[^"\\])*"'
 PROGRAMS = sorted(glob.glob("tests/api/*.c") + glob.glob("tests/fake_drivers/test_*.c"))
 PROGRAMS.remove("tests/api/memory.c")  # of much memory, and of no refusals
-# Sentences against a wrong table of kernels, which the table in the sources cannot be.
+# A sentence against a wrong table of kernels, which the table in the sources cannot be.
 GUARDS = {
-    "rapt_plan_create: %s has no tensor maps (a row of kernels.def asks for them)",
     "rapt_plan_create: %s needs %s, which is not in this library for %s",
 }
 # Met only where the library holds code objects for CUDA.

@@ -115,15 +115,15 @@ static void softmax_rows(void **state)
 static void softmax_special(void **state)
 {
     const struct level *level = *state;
-    static const int64_t lengths[] = {1, 5, 16, 40, 4100};
+    static const int64_t lengths[] = {1, 5, 16, 40, 300, 4096, 4100};
     for (int d = 0; d < 3; d++)
-        for (int l = 0; l < 5; l++)
-            for (int nan = 0; nan < 3; nan++) {
-                int64_t n = lengths[l], at = n / 3;
+        for (size_t l = 0; l < 2 * sizeof lengths / sizeof *lengths; l++)
+            for (int nan = 0; nan < 4; nan++) {
+                int64_t n = lengths[l / 2], at = l % 2 ? n / 3 : 0;
                 void *from = row_of(from_memory, dtypes[d]), *to = row_of(to_memory, dtypes[d]);
                 for (int64_t i = 0; i < n; i++)
-                    store_float(from, dtypes[d], i, nan == 1 ? number() : -INFINITY);
-                if (nan) store_float(from, dtypes[d], at, NAN);
+                    store_float(from, dtypes[d], i, nan % 2 ? number() : -INFINITY);
+                if (nan) store_float(from, dtypes[d], at, nan == 3 ? INFINITY : NAN);
                 level->rows->softmax(to, dtypes[d], from, dtypes[d], n, &state_of_rows, NULL, 0);
                 level->rows->softmax_end(&state_of_rows);
                 for (int64_t i = 0; i < n; i++) {

@@ -37,4 +37,11 @@ rapt_context *session_open(const struct stand_in *v);
 /* Plain attention over addresses of `memory` that a fake never reads: b2 h4/2 q64 kv96 d64 f16. */
 rapt_attention session_problem(void *memory);
 
+/* Two entries of an array of struct CMUnitTest: the test on each vendor's stand-in. */
+#define BOTH(test)                                                                                 \
+    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
+    {                                                                                              \
+        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
+    }
+
 #endif

@@ -486,12 +486,6 @@ static void many_threads(void **state)
     session_end(v);
 }
 
-#define BOTH(test)                                                                                 \
-    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
-    {                                                                                              \
-        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -222,12 +222,6 @@ static void every_allocation_fails_once(void **state)
     print_message("# %s: %d host allocations, each failed once\n", v->name, count);
 }
 
-#define BOTH(test)                                                                                 \
-    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
-    {                                                                                              \
-        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {BOTH(every_call_fails_once),

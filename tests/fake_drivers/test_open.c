@@ -286,12 +286,6 @@ static void every_variable(void **state)
 #undef OVERRIDE
 }
 
-#define BOTH(test)                                                                                 \
-    {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \
-    {                                                                                              \
-        "hip: " #test, test, NULL, NULL, (void *)&vendors[1]                                       \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

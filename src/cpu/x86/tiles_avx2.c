@@ -29,7 +29,7 @@ VEC void clear_p(float *s, int64_t first, int64_t last)
     for (int64_t j = first; j < last; j += LANES) _mm256_store_ps(s + j, _mm256_setzero_ps());
 }
 
-/* exp2_f32 for what softmax asks, x <= 0 or NaN, without v_scale2's general 2^n; 0 below 2^-127.
+/* v_exp2_f32 for what softmax asks, x <= 0 or NaN, without v_scale2's general 2^n; 0 below 2^-127.
  * Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. 22 cycles for 16 scores
  * become 17. */
 VEC vec exp2_falling(vec x)

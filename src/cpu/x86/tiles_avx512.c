@@ -34,7 +34,7 @@ VEC void clear_p(float *s, int64_t first, int64_t last)
 #define TILE_I8(p, n)         load_i8(p, n)
 #define TILE_STORE            store_p
 #define TILE_CLEAR            clear_p
-#define TILE_EXP2             exp2_f32
+#define TILE_EXP2             v_exp2_f32
 #define TILE_PAIR             1
 #define TILE_MULTIPLY_ADD     v_fma
 #define TILE_ROWS(X)          X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
