@@ -55,7 +55,8 @@ AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mfma -mf16c -mp
 %_avx512.o:     ISA := $(AVX512)
 %_avx512bf16.o: ISA := $(AVX512) -mavx512bf16
 %_avx512vnni.o: ISA := $(AVX512) -mavx512vnni
-%_amx.o:        ISA := $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
+%_amx.o:        ISA := $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16
+%_amxint8.o:    ISA := $(AVX512) -mamx-tile -mamx-int8
 %_neonbf16.o:   ISA := -march=armv8.2-a+bf16+fp16
 %_sve.o:        ISA := -march=armv8.2-a+sve+bf16+fp16
 # Unrolled loops with instrumentation take minutes to compile at -O3.
@@ -114,7 +115,7 @@ $(EXAMPLES): $(B)/%: %.c $(SHARED)
 examples: $(EXAMPLES)
 
 # The conformance suite runs once per instruction set; a level that this CPU lacks is skipped by the suite itself.
-CPU_LEVELS ?= scalar $(if $(filter aarch64,$(MACHINE)),neon neon_bf16 sve,avx2 avx512 avx512_vnni avx512_bf16 amx)
+CPU_LEVELS ?= scalar $(if $(filter aarch64,$(MACHINE)),neon neon_bf16 sve,avx2 avx512 avx512_vnni avx512_bf16 amx amx_int8)
 LEVEL_CHECKS := $(foreach level,$(CPU_LEVELS),$(B)/tests/conformance.$(level).t)
 $(LEVEL_CHECKS): $(B)/tests/conformance.%.t: $(B)/tests/conformance/conformance
 	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu exec $(abspath $<)\n' $* > $@

@@ -1,15 +1,16 @@
-# amx.mk: the AMX level without AMX: its kernels are compiled once more against a model of the tile instructions (tests/amx), and the
-# tests of kernels and the conformance suite run with them. Needs a CPU with AVX-512 BF16, on which the level builds; they skip
+# amx.mk: the AMX levels without AMX: their kernels are compiled once more against a model of the tile instructions (tests/amx), and the
+# tests of kernels and the conformance suite run with them. Needs a CPU with AVX-512 BF16 and VNNI, on which the levels build; they skip
 # elsewhere.
 ifeq ($(MACHINE),x86_64)
 AMX := $(B)/tests/amx
-AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx amx_model cpuid real_cpuid)
+AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx tiles_amxint8 amx_model cpuid real_cpuid)
 AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance
 AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
 
-$(AMX)/tiles_amx.o: src/cpu/x86/tiles_amx.c
+$(AMX)/tiles_amxint8.o: ISA := $(AVX512)
+$(AMX)/tiles_%.o: src/cpu/x86/tiles_%.c
 	@mkdir -p $(@D)
-	$(AMX_COMPILE) -DRAPT_AMX_MODEL
+	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
 # Fused multiply-adds in one instruction; only machines with AVX-512 come here.
 $(AMX)/amx_model.o: tests/amx/amx_model.c
 	@mkdir -p $(@D)
@@ -27,7 +28,7 @@ $(AMX_PROGRAMS): $(AMX_OBJECTS) $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(TEST_LIBS) $(LIBS)
 
 $(AMX)/conformance.t: $(AMX)/conformance
-	printf '#!/bin/sh\nRAPT_CPU=amx RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=$${RAPT_TEST_SIZE:-1} exec $(abspath $<)\n' > $@
+	printf '#!/bin/sh\nRAPT_CPU=amx_int8 RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=$${RAPT_TEST_SIZE:-1} exec $(abspath $<)\n' > $@
 	chmod +x $@
 CHECKS += $(AMX)/tile_kernels $(AMX)/conformance.t tests/amx/faults.t
 endif

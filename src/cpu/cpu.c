@@ -69,6 +69,7 @@ static const struct level {
     {&cpu_avx512_vnni, CPU_AVX512 | CPU_AVX512_VNNI, no_i8, NULL},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16, &cpu_blocks_avx512_bf16},
     {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16, no_bf16, &cpu_blocks_avx512_bf16},
+    {&cpu_amx_int8, CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8, no_i8, NULL},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON, NULL, NULL},
     {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16, no_bf16, NULL},

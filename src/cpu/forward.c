@@ -28,6 +28,7 @@ enum {
     ROWS_AHEAD = 16,
     ROWS_IN_PLACE = 16, /* with more, each element would meet too many keys at strides of memory */
     CACHE_LINE = 64,
+    CHANNELS_LEAST = 4, /* that K panels have room for */
 };
 
 static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
@@ -43,7 +44,7 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->q = take(arena, rows * w->q_stride, 4);
     w->o = take(arena, rows * w->o_stride, sizeof(float));
     w->s = take(arena, k->row_tile * keys, sizeof(float));
-    w->k_panels = take(arena, keys * depth, element);
+    w->k_panels = take(arena, keys * max64(depth, CHANNELS_LEAST), element);
     w->v_panels = take(arena, keys * width, element);
     w->m = take(arena, rows, sizeof(float));
     w->l = take(arena, rows, sizeof(float));
@@ -169,6 +170,8 @@ static void load_queries(struct forward_item *t)
     t->q = t->scratch.q;
     t->q_stride = t->scratch.q_stride;
     for (int64_t r = 0; r < t->rows; r++) load_query(t, r, row_ahead(t, &t->call->a->q, r));
+    if (t->kernels->tile_q)
+        t->kernels->tile_q(t->scratch.q, t->q_stride, t->rows, t->call->problem->qk_channels);
 }
 
 /* Rows of tile number i of the item: as even as they can be. */

@@ -15,7 +15,8 @@
  *   bf16 at the start of each row of s. An odd channel or key count is padded by a zero.
  *
  * A K panel is column_tile keys; a V panel is column_tile channels. Strides of q and s are in
- * 4-byte units. */
+ * 4-byte units. A level may leave part of this memory unused, and has a K panel of 4 channels for
+ * fewer. */
 #ifndef RAPT_CPU_KERNELS_H
 #define RAPT_CPU_KERNELS_H
 
@@ -99,13 +100,15 @@ struct cpu_kernels {
     /* One query row into the level's format; sign is 1 or -1 (a negative scale lives in q). */
     void (*pack_q)(void *q, const void *row, int64_t dtype, int64_t channel_stride,
                    int64_t channels, float sign);
+    /* Rows of q, in place, from what pack_q left into what qk takes; NULL: the same. */
+    void (*tile_q)(void *q, int64_t q_stride, int64_t rows, int64_t channels);
     /* Keys [first, last) into panels; first is a multiple of column_tile. What the last panel holds
      * past last is unspecified: its columns are hidden from every row. */
     void (*pack_k)(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
                    int64_t channels);
-    /* Keys [first, last) into panels of panel_keys keys each; first and panel_keys are even;
-     * channels up to a multiple of column_tile and an odd last key are filled with 0. Returns 1 if
-     * some value is NaN or infinite, else 0. */
+    /* Keys [first, last) into panels of panel_keys keys each; first is even, panel_keys a multiple
+     * of 64; channels up to a multiple of column_tile and an odd last key are filled with 0.
+     * Returns 1 if some value is NaN or infinite, else 0. */
     int (*pack_v)(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                   int64_t channels, int64_t panel_keys);
 
@@ -161,7 +164,7 @@ struct cpu_block_kernels {
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
 extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx512_bf16,
-    cpu_amx;
+    cpu_amx, cpu_amx_int8;
 extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;

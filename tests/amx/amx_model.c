@@ -135,21 +135,32 @@ static void round_to_bf16(float *x)
     memcpy(x, &bits, sizeof bits);
 }
 
+/* Elements of four bytes in all meet in a product. */
+static void check_product(int sum, int left, int right)
+{
+    check_tile(sum), check_tile(left), check_tile(right);
+    if (sum == left || sum == right || left == right) die("a tile is named twice", sum);
+    if (state.bytes[sum] % 4 || state.bytes[left] % 4 || state.bytes[right] % 4)
+        die("a row is no number of lanes", sum);
+    if (state.rows[sum] != state.rows[left] || state.rows[right] != state.bytes[left] / 4 ||
+        state.bytes[right] != state.bytes[sum])
+        die("the shapes do not fit each other", sum);
+    atomic_fetch_add_explicit(&dots, 1, memory_order_relaxed);
+}
+
+static void clear_rows_past(int tile)
+{
+    memset(state.data[tile] + state.rows[tile], 0, (size_t)(ROWS - state.rows[tile]) * ROW_BYTES);
+}
+
 /* sum[m][n] += sum over k of left[m][k] right[k][n], in pairs: even and odd elements are summed
  * apart by fused multiply-adds, then added, then added to the sum (SDM: temp1[2 n], temp1[2 n +
  * 1]). */
 void amx_dot_bf16(int sum, int left, int right)
 {
-    check_tile(sum), check_tile(left), check_tile(right);
-    if (sum == left || sum == right || left == right) die("a tile is named twice", sum);
-    if (state.bytes[sum] % 4 || state.bytes[left] % 4 || state.bytes[right] % 4)
-        die("a row is no number of pairs", sum);
-    if (state.rows[sum] != state.rows[left] || state.rows[right] != state.bytes[left] / 4 ||
-        state.bytes[right] != state.bytes[sum])
-        die("the shapes do not fit each other", sum);
+    check_product(sum, left, right);
     int depth = state.bytes[left] / 4 - (fault == lost_last_pair),
         swap = fault == swapped_pairs ? 2 : 0;
-    atomic_fetch_add_explicit(&dots, 1, memory_order_relaxed);
     for (int m = 0; m < state.rows[sum]; m++)
         for (int n = 0; n < state.bytes[sum] / 4; n++) {
             float even = 0, odd = 0;
@@ -164,5 +175,29 @@ void amx_dot_bf16(int sum, int left, int right)
             if (fault == rounded_sum) round_to_bf16(&x);
             memcpy(to, &x, sizeof x);
         }
-    memset(state.data[sum] + state.rows[sum], 0, (size_t)(ROWS - state.rows[sum]) * ROW_BYTES);
+    clear_rows_past(sum);
+}
+
+/* The same of integers of 8 bits, in fours; sums wrap. */
+void amx_dot_bytes(int sum, int left, int right, int left_signed)
+{
+    check_product(sum, left, right);
+    int depth = state.bytes[left] / 4 - (fault == lost_last_pair),
+        swap = fault == swapped_pairs ? 3 : 0;
+    if (fault == signed_bytes) left_signed = 1;
+    for (int m = 0; m < state.rows[sum]; m++)
+        for (int n = 0; n < state.bytes[sum] / 4; n++) {
+            unsigned char *to = state.data[sum][m] + 4 * n;
+            uint32_t x;
+            memcpy(&x, to, sizeof x);
+            for (int k = 0; k < 4 * depth; k++) {
+                unsigned char byte = state.data[left][m][k];
+                int a = left_signed ? (int8_t)byte : byte;
+                int b = (int8_t)state.data[right][k / 4][4 * n + (k % 4 ^ swap)];
+                x += (uint32_t)(a * b);
+            }
+            if (fault == rounded_sum) x &= 0xffff0000u;
+            memcpy(to, &x, sizeof x);
+        }
+    clear_rows_past(sum);
 }

@@ -10,7 +10,9 @@ void real_cpu_name(char *name, size_t size);
 uint64_t cpu_features(void)
 {
     uint64_t features = real_cpu_features();
-    return features & CPU_AVX512_BF16 ? features | CPU_AMX_BF16 : features;
+    if (features & CPU_AVX512_BF16) features |= CPU_AMX_BF16;
+    if (features & CPU_AVX512_VNNI) features |= CPU_AMX_INT8;
+    return features;
 }
 
 uint64_t cpu_permitted(uint64_t features)

@@ -1,28 +1,40 @@
 #!/bin/sh
-# faults.t: the tests of the AMX level notice what goes wrong in it: each fault of the model (amx_model.h) must fail the tests of
+# faults.t: the tests of the AMX levels notice what goes wrong in them: each fault of the model (amx_model.h) must fail the tests of
 # kernels or a conformance problem, and the sound model must have multiplied tiles.
 set -u
 build=${RAPT_BUILD:-build}/tests/amx
-export RAPT_CPU=amx RAPT_TEST_DEVICE=cpu RAPT_TEST_FILTER='semantics/gqa-bf16,tile/causal-129*'
+export RAPT_TEST_DEVICE=cpu
+bf16="swapped_pairs lost_last_pair stale_sum row_too_few kept_shape rounded_sum"
+int8="$bf16 signed_bytes"
+use() { # level
+    export RAPT_CPU=$1
+    case $1 in
+    amx) export RAPT_TEST_FILTER='semantics/gqa-bf16,tile/causal-129*' faults=$bf16 ;;
+    *) export RAPT_TEST_FILTER='quant/*' faults=$int8 ;;
+    esac
+}
+use amx
 if "$build/conformance" 2> /dev/null | grep -q '^1\.\.0'; then
     echo "1..0 # SKIP this CPU has no AVX-512 BF16"
     exit 0
 fi
-faults="swapped_pairs lost_last_pair stale_sum row_too_few kept_shape rounded_sum"
-echo "1..$((2 + $(echo "$faults" | wc -w)))"
+echo "1..$((4 + $(echo "$bf16 $int8" | wc -w)))"
 failed=0
 count=0
 say() { # passed, what
     count=$((count + 1))
     if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; failed=1; fi
 }
-"$build/conformance" > /dev/null 2>&1
-say $? "the sound model passes"
-dots=$(RAPT_AMX_COUNT=1 "$build/conformance" 2>&1 | sed -n 's/^amx_model: \([0-9]*\) products$/\1/p')
-[ "${dots:-0}" -gt 100 ]
-say $? "it multiplied ${dots:-no} tiles"
-for fault in $faults; do
-    ! RAPT_AMX_FAULT=$fault "$build/conformance" > /dev/null 2>&1
-    say $? "$fault is noticed"
+for level in amx amx_int8; do
+    use $level
+    "$build/conformance" > /dev/null 2>&1
+    say $? "$level: the sound model passes"
+    dots=$(RAPT_AMX_COUNT=1 "$build/conformance" 2>&1 | sed -n 's/^amx_model: \([0-9]*\) products$/\1/p')
+    [ "${dots:-0}" -gt 100 ]
+    say $? "$level: it multiplied ${dots:-no} tiles"
+    for fault in $faults; do
+        ! RAPT_AMX_FAULT=$fault "$build/conformance" > /dev/null 2>&1
+        say $? "$level: $fault is noticed"
+    done
 done
 exit $failed

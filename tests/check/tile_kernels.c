@@ -26,6 +26,7 @@ static const struct level {
     {&cpu_avx512, CPU_AVX512},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16},
     {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
+    {&cpu_amx_int8, CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON},
     {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16},
@@ -38,6 +39,7 @@ enum { LEVELS = sizeof levels / sizeof *levels };
 struct setting {
     const struct cpu_kernels *kernels;
     int64_t dtype, rows, channels, stride, first, last;
+    int64_t scale_channels; /* I8 */
     float sign;
     int accumulate, null_rows;
 };
@@ -58,37 +60,70 @@ static unsigned char q_data[2 * CHANNELS * 4];
 static double values[KEYS][CHANNELS], left[ROW_TILE_MAX][KEYS + CHANNELS],
     before[ROW_TILE_MAX][CHANNELS];
 static const void *pointers[KEYS];
+static float scales[KEYS][CHANNELS];
+static const float *scale_rows[KEYS];
 
 static int64_t round_up(int64_t x, int64_t step)
 {
     return (x + step - 1) / step * step;
 }
 
+/* The number that the row holds in channel c. */
+static double put_value(const struct setting *t, unsigned char *row, int64_t j, int64_t c)
+{
+    if (t->dtype != RAPT_I8) {
+        store_float(row, t->dtype, c * t->stride, number());
+        return load_float(row, t->dtype, c * t->stride);
+    }
+    int64_t block = c / t->scale_channels;
+    scales[j][block] = 0.25f + 0.125f * (float)((j + block) % 3);
+    ((int8_t *)row)[c * t->stride] = (int8_t)(127 * number());
+    return (double)scales[j][block] * ((int8_t *)row)[c * t->stride];
+}
+
 /* Rows 2 * CHANNELS + 3 elements apart, so that none is aligned; rows outside [first, last) are
- * NaN, some inside are NULL. */
+ * NaN, or have NaN scales, some inside are NULL. */
 static struct cpu_rows make_rows(const struct setting *t)
 {
     memset(data, 0xff, sizeof data);
+    memset(scales, 0xff, sizeof scales);
     for (int64_t j = 0; j < KEYS; j++) {
         unsigned char *row = data + (size_t)(j * (2 * CHANNELS + 3)) * dtype_size(t->dtype);
+        scale_rows[j] = scales[j];
         int used = j >= t->first && j < t->last;
         pointers[j] = used && t->null_rows && j % 7 == 3 ? NULL : row;
         for (int64_t c = 0; c < t->channels; c++) {
             values[j][c] = 0;
-            if (!used || !pointers[j]) continue;
-            store_float(row, t->dtype, c * t->stride, number());
-            values[j][c] = load_float(row, t->dtype, c * t->stride);
+            if (used && pointers[j]) values[j][c] = put_value(t, row, j, c);
         }
     }
-    return (struct cpu_rows){.row = pointers, .dtype = t->dtype, .channel_stride = t->stride};
+    return (struct cpu_rows){.row = pointers,
+                             .dtype = t->dtype,
+                             .channel_stride = t->stride,
+                             .scale = scale_rows,
+                             .scale_channels = t->scale_channels,
+                             .scale_stride = 1};
+}
+
+/* Whether the level takes 16-bit integers for q and p: those of the i8 rows that it packs itself. */
+static int fixed_point(const struct cpu_kernels *k)
+{
+    return k->tile_q != NULL;
+}
+
+/* Of integers relative to the largest magnitude: half a unit, and the roundings of factor and
+ * product. */
+static double fixed_point_error(const struct setting *t, double largest)
+{
+    return fixed_point(t->kernels) ? 0.51 * largest / 32766 : 0;
 }
 
 /* |got - sum of products| within n + 2 roundings to f32 of the sum of magnitudes, in any order of
- * summation. */
+ * summation, and what fixed point adds. */
 static void expect(const struct setting *t, const char *what, int64_t row, int64_t at, double got,
-                   double sum, double magnitude, int64_t n)
+                   double sum, double magnitude, double fixed, int64_t n)
 {
-    double bound = (double)(n + 2) * 0x1p-24 * magnitude;
+    double bound = (double)(n + 2) * 0x1p-24 * (magnitude + fixed) + fixed;
     if (!(fabs(got - sum) <= bound))
         fail_msg("%s %s: %s rows %lld channels %lld stride %lld keys %lld...%lld: [%lld][%lld] is "
                  "%.9g, not %.9g +- %.2g",
@@ -101,15 +136,17 @@ static void check_qk(const struct setting *t)
 {
     const struct cpu_kernels *k = t->kernels;
     struct cpu_rows keys = make_rows(t);
+    int64_t dtype = t->dtype == RAPT_I8 ? RAPT_BF16 : t->dtype;
     memset(q, 0xff, sizeof q);
     for (int64_t r = 0; r < t->rows; r++) {
         memset(q_data, 0xff, sizeof q_data);
         for (int64_t c = 0; c < t->channels; c++) {
-            store_float(q_data, t->dtype, c * t->stride, number());
-            left[r][c] = t->sign * load_float(q_data, t->dtype, c * t->stride);
+            store_float(q_data, dtype, c * t->stride, number());
+            left[r][c] = t->sign * load_float(q_data, dtype, c * t->stride);
         }
-        k->pack_q(q + r * CHANNELS, q_data, t->dtype, t->stride, t->channels, t->sign);
+        k->pack_q(q + r * CHANNELS, q_data, dtype, t->stride, t->channels, t->sign);
     }
+    if (k->tile_q) k->tile_q(q, CHANNELS, t->rows, t->channels);
     int64_t start = t->first / k->column_tile * k->column_tile,
             end = round_up(t->last, k->column_tile);
     for (int64_t j = start; j < t->first; j++) pointers[j] = NULL;
@@ -118,17 +155,20 @@ static void check_qk(const struct setting *t)
     k->qk(s, KEYS, q, CHANNELS, panels, t->rows, t->channels, start, t->last);
     for (int64_t r = 0; r < ROW_TILE_MAX; r++)
         for (int64_t j = 0; j < KEYS; j++) {
-            double sum = 0, magnitude = 0;
+            double sum = 0, magnitude = 0, largest = 0, others = 0;
             if (r < t->rows && j >= t->last && j < end) continue;
             if (r >= t->rows || j < start || j >= end) {
-                expect(t, "qk wrote", r, j, s[r * KEYS + j], MARK, 0, 0);
+                expect(t, "qk wrote", r, j, s[r * KEYS + j], MARK, 0, 0, 0);
                 continue;
             }
             for (int64_t c = 0; c < t->channels && j >= t->first; c++) {
                 sum += left[r][c] * values[j][c];
                 magnitude += fabs(left[r][c] * values[j][c]);
+                largest = fmax(largest, fabs(left[r][c]));
+                others += fabs(values[j][c]);
             }
-            expect(t, "qk", r, j, s[r * KEYS + j], sum, magnitude, t->channels);
+            expect(t, "qk", r, j, s[r * KEYS + j], sum, magnitude,
+                   others * fixed_point_error(t, largest), t->channels);
         }
 }
 
@@ -139,6 +179,24 @@ static double put_p(const struct cpu_kernels *k, float *row, int64_t j, float x)
     uint16_t bits = bf16_from_float(x);
     ((uint16_t *)row)[j] = bits;
     return float_from_bf16(bits);
+}
+
+/* Of the weights of each 64 keys relative to the largest, times scales. */
+static double weights_error(const struct setting *t, int64_t row, int64_t channel)
+{
+    enum { GROUP = 64 };
+    double sum = 0;
+    for (int64_t j0 = 0; t->dtype == RAPT_I8 && j0 < t->last; j0 += GROUP) {
+        double largest = 0, integers = 0;
+        for (int64_t j = j0; j < j0 + GROUP && j < t->last; j++) {
+            double scale = scales[j][channel / t->scale_channels];
+            if (j < t->first || !pointers[j]) continue;
+            largest = fmax(largest, left[row][j] * scale);
+            integers += fabs(values[j][channel]) / scale;
+        }
+        sum += integers * fixed_point_error(t, largest);
+    }
+    return sum;
 }
 
 static void check_pv(const struct setting *t)
@@ -164,7 +222,7 @@ static void check_pv(const struct setting *t)
         for (int64_t c = 0; c < CHANNELS; c++) {
             if (r < t->rows && c >= t->channels && c < width) continue;
             if (r >= t->rows || c >= width) {
-                expect(t, "pv wrote", r, c, o[r * CHANNELS + c], MARK, 0, 0);
+                expect(t, "pv wrote", r, c, o[r * CHANNELS + c], MARK, 0, 0, 0);
                 continue;
             }
             double sum = t->accumulate ? before[r][c] : 0, magnitude = fabs(sum);
@@ -172,23 +230,25 @@ static void check_pv(const struct setting *t)
                 sum += left[r][j] * values[j][c];
                 magnitude += fabs(left[r][j] * values[j][c]);
             }
-            expect(t, "pv", r, c, o[r * CHANNELS + c], sum, magnitude, t->last - t->first + 1);
+            expect(t, "pv", r, c, o[r * CHANNELS + c], sum, magnitude, weights_error(t, r, c),
+                   t->last - t->first + 1);
         }
 }
 
 static int takes(const struct cpu_kernels *k, int64_t dtype)
 {
+    if (dtype == RAPT_I8 || fixed_point(k)) return dtype == RAPT_I8 && k->pair == 1;
     return k->pair == 1 || dtype == RAPT_BF16;
 }
 
 static void products(void **state)
 {
     const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
-    static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16},
+    static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16, RAPT_I8},
                          channels[] = {1, 3, 16, 31, 64, 80, 96};
     static const int64_t ranges[][2] = {{0, 1},   {0, 33},   {0, 64},  {5, 17},
                                         {64, 96}, {70, 127}, {0, KEYS}};
-    for (size_t d = 0; d < 3; d++)
+    for (size_t d = 0; d < 4; d++)
         for (int64_t rows = 1; rows <= k->row_tile && takes(k, dtypes[d]); rows++)
             for (size_t c = 0; c < sizeof channels / sizeof *channels; c++) {
                 const int64_t *range = ranges[(rows + (int64_t)c) % 7];
@@ -196,9 +256,10 @@ static void products(void **state)
                                     dtypes[d],
                                     rows,
                                     channels[c],
-                                    1 + (rows + (int64_t)c) % 5 / 4,
+                                    fixed_point(k) ? 1 : 1 + (rows + (int64_t)c) % 5 / 4,
                                     range[0],
                                     range[1],
+                                    channels[c] % 32 || rows % 2 ? channels[c] : 32,
                                     rows % 2 ? 1 : -1,
                                     (int)c % 2,
                                     rows % 3 == 0};

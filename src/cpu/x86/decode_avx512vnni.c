@@ -4,45 +4,14 @@
  * Decision 0009 has the error. Rows lie in one piece, and a scale belongs to a whole row or to a
  * multiple of STEP channels. */
 #include "cpu/decode_kernels.h"
-#include "cpu/x86/vec_avx512.h"
+#include "cpu/x86/fixed_point_avx512.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { STEP = 32, ROWS = 4, KEYS_MAX = 64 };
-/* Largest integers: 512 products with them, or 1024 with half of them, stay below 2^31. */
-enum { LEVELS = 32766, LONG_CHANNELS = 512 };
 
 /* ---- Fixed point ---- */
-
-/* x ~ step * integer. NaN: x has a NaN, or infinities. */
-struct fixed {
-    float factor, step;
-    float exponent; /* of the power of two that x is divided by before factor */
-};
-
-VEC struct fixed fixed_for(float largest, int levels)
-{
-    struct fixed f = {0};
-    if (!(largest <= 0x1.fffffep127f)) {
-        f.step = NAN;
-        return f;
-    }
-    if (largest <= 0) return f;
-    __m128 x = _mm_set_ss(largest), exponent = _mm_getexp_ss(x, x),
-           mantissa = _mm_getmant_ss(x, x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
-    f.exponent = _mm_cvtss_f32(exponent);
-    f.factor = (float)levels / _mm_cvtss_f32(mantissa);
-    f.step = _mm_cvtss_f32(
-        _mm_scalef_ss(_mm_div_ss(mantissa, _mm_set_ss((float)levels)), exponent));
-    return f;
-}
-
-VEC __m256i to_fixed(vec x, const struct fixed *f)
-{
-    vec y = v_mul(v_scale2(x, v_set(-f->exponent)), v_set(f->factor));
-    return _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(y));
-}
 
 VEC vec load_up_to(const float *p, int64_t n)
 {

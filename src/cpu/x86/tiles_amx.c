@@ -8,14 +8,11 @@
  * switch. */
 #include "cpu/decode_kernels.h"
 
-#ifdef RAPT_AMX_MODEL
-#include "amx_model.h" /* tests: the instructions in C */
-#else
-#include <immintrin.h>
-#endif
+#define AMX_BELOW cpu_avx512_bf16
+#include "cpu/x86/amx_level.h"
 
 enum { ROW_TILE = 16, COLUMN_TILE = 32, LANES = 16, DEPTH = 16 /* pairs of one step */ };
-enum { PALETTE = 1, LANE_BYTES = 4, ROW_BYTES = 64, TILES = 8 };
+enum { LANE_BYTES = 4 };
 
 /* Tile registers: the sums, an A tile and two B tiles, and these three for a last step of less than
  * DEPTH pairs. Macros, as the intrinsics paste the number into the instruction. */
@@ -28,14 +25,6 @@ enum { PALETTE = 1, LANE_BYTES = 4, ROW_BYTES = 64, TILES = 8 };
 #define LAST_RIGHT0 6
 #define LAST_RIGHT1 7
 
-/* The operand of ldtilecfg (Intel SDM vol. 1, 18.3: TILECFG). */
-struct tile_shapes {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-_Static_assert(sizeof(struct tile_shapes) == 64, "ldtilecfg reads 64 bytes");
-
 static void shape_tiles(int64_t rows, int64_t depth)
 {
     int64_t rest = depth % DEPTH ? depth % DEPTH : DEPTH;
@@ -45,8 +34,7 @@ static void shape_tiles(int64_t rows, int64_t depth)
         t.row_bytes[i] = (uint16_t)(i == LAST_LEFT ? rest * LANE_BYTES : ROW_BYTES);
         t.rows[i] = (uint8_t)(is_right ? DEPTH : is_last_right ? rest : rows);
     }
-    __asm__ volatile("" : : "r"(&t) : "memory"); /* gcc 12 takes 8 of the 64 bytes for read */
-    _tile_loadconfig(&t);
+    load_shapes(&t);
 }
 
 /* c[rows][half or whole panel] (+)= a[rows][depth] b[depth][COLUMN_TILE], in pairs; rows as shaped.
@@ -106,64 +94,16 @@ static void pv(float *o, int64_t o_stride, const float *p, int64_t p_stride, con
     _tile_release();
 }
 
-/* ---- What the level below does as well ---- */
-
-static const struct cpu_kernels *const below = &cpu_avx512_bf16;
-
-static void load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride,
-                     int64_t channels)
-{
-    below->load_row(x, row, dtype, channel_stride, channels);
-}
-
-static void store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x,
-                      float factor, int64_t channels)
-{
-    below->store_row(row, dtype, channel_stride, x, factor, channels);
-}
-
-static void pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stride,
-                   int64_t channels, float sign)
-{
-    below->pack_q(q, row, dtype, channel_stride, channels, sign);
-}
-
 static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
                    int64_t channels)
 {
-    below->pack_k(panels, k, first, last, channels);
+    AMX_BELOW.pack_k(panels, k, first, last, channels);
 }
 
 static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                   int64_t channels, int64_t panel_keys)
 {
-    return below->pack_v(panels, v, first, last, channels, panel_keys);
-}
-
-static void score(float *s, const struct cpu_score_row *r, int64_t first, int64_t last)
-{
-    below->score(s, r, first, last);
-}
-
-/* Its tiles have fewer rows. */
-static void softmax(const struct cpu_softmax_tile *t)
-{
-    for (int64_t row = 0; row < t->rows; row += below->row_tile) {
-        struct cpu_softmax_tile part = *t;
-        part.s += row * t->stride;
-        part.rows = t->rows - row < below->row_tile ? t->rows - row : below->row_tile;
-        part.row_first += row;
-        part.row_last += row;
-        part.m += row;
-        part.l += row;
-        part.o += row * t->o_stride;
-        below->softmax(&part);
-    }
-}
-
-static void weights(float *s, int64_t first, int64_t last, float scale, float m, float factor)
-{
-    below->weights(s, first, last, scale, m, factor);
+    return AMX_BELOW.pack_v(panels, v, first, last, channels, panel_keys);
 }
 
 const struct cpu_kernels cpu_amx = {
