@@ -107,8 +107,21 @@ $(FAKES)/libamdhip64_old.so: tests/fake_drivers/hip.c tests/fake_drivers/fake.c 
 $(FAKES)/%_broken.so: tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gpu/kernel_args.h
 	@mkdir -p $(@D)
 	$(FAKE_LINK) -MF $@.d -o $@ tests/fake_drivers/fake.c -lpthread
+# In place of the library's code objects, whatever was built here: for each row one that the stand-ins take for an object of the row's
+# arch with the row's entry points; for test_open, none.
+$(FAKES)/objects.s: $(GPU)/rows.txt mk/gpu.mk
+	@mkdir -p $(@D)
+	awk '{ id = $$1 "_" $$2; printf ".globl rapt_code_%s, rapt_code_%s_end\n.hidden rapt_code_%s, rapt_code_%s_end\n", id, id, id, id; \
+	  printf "rapt_code_%s: .asciz \"fake %s %s %s_prepare %s_combine\"\nrapt_code_%s_end: .byte 0\n", id, $$2, $$1, $$1, $$1, id } \
+	  BEGIN { print ".section .rodata" } END { print ".section .note.GNU-stack,\"\",%progbits" }' $< > $@
+$(FAKES)/no_objects.s: $(FAKES)/objects.s
+	sed 's/: \.asciz .*/:/' $< > $@
+$(FAKES)/%objects.o: $(FAKES)/%objects.s
+	$(CC) -c -o $@ $<
+$(filter-out %/test_open,$(FAKE_TESTS)): $(FAKES)/objects.o
+$(FAKES)/test_open: $(FAKES)/no_objects.o
 $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRARIES)
-	$(CC) $(LDFLAGS) $(WRAP) -o $@ $^ -lcmocka $(LIBS)
+	$(CC) $(LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
 $(FAKES)/test_refusals: WRAP := -Wl,--wrap=fread
 $(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc
 CHECKS += $(FAKE_TESTS)

@@ -121,14 +121,38 @@ tap.ok(
     all((b["note"] or "")[:40] in result.out for b in document["backends"]),
     "info: reasons are printed",
 )
-replaced = rapt("info", "--json", environment={"SOFTMAX_HSACO": "/no/such/file"})
-rows = [k for k in json.loads(replaced.out)["kernels"] if k["override"]]
-tap.ok(
-    replaced.code == 0
-    and all(k["override"] == "/no/such/file" and k["op"] == "softmax" for k in rows),
-    "info: an override is shown",
-    rows,
-)
+
+# Each of the nine names of the environment, for both vendors, on stand-ins of their drivers: the rows of that name are shown as
+# replaced, and no others.
+with open("src/gpu/overrides.def") as file:
+    names = re.findall(r"^OVERRIDE\((\w+), (\w+)\)", file.read(), re.M)
+tap.equal(len(names), 9, "nine code objects can be replaced")
+fakes = os.path.abspath(os.path.join(os.path.dirname(RAPT), "tests", "fake_drivers"))
+for library, variable, arch, suffix in (
+    ("libcuda.so", "RAPT_CUDA_LIBRARY", "sm_90", "CUBIN"),
+    ("libamdhip64.so", "RAPT_HIP_LIBRARY", "gfx942", "HSACO"),
+):
+    if not os.path.exists(os.path.join(fakes, library)):
+        tap.ok(True, f"info: overrides # SKIP no stand-in driver {library}")
+        continue
+    for row, stem in names:
+        environment = {
+            variable: os.path.join(fakes, library),
+            "FAKE_ARCH": arch,
+            f"{stem}_{suffix}": f"/no/such/{row}",
+        }
+        replaced = rapt("info", "--json", environment=environment)
+        rows = [k for k in json.loads(replaced.out)["kernels"] if k["override"]]
+        printed = rapt("info", environment=environment)
+        tap.ok(
+            replaced.code == 0
+            and rows
+            and all(k["name"] == row and k["override"] == f"/no/such/{row}" for k in rows)
+            and f"replaced by /no/such/{row}" in printed.out,
+            f"info: {stem}_{suffix} is shown",
+            rows,
+            printed.out,
+        )
 result = rapt("info", environment={"RAPT_CPU": "scalar"})
 tap.ok(result.code == 0, "info under RAPT_CPU=scalar", result.error)
 result = rapt("info", "file")

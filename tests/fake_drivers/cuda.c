@@ -7,9 +7,9 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define ENTER(name)                                                                                \
+#define ENTER(name, device)                                                                        \
     do {                                                                                           \
-        int code_ = fake_call(name);                                                               \
+        int code_ = fake_call(name, device);                                                       \
         if (code_) return code_;                                                                   \
     } while (0)
 
@@ -44,51 +44,49 @@ static int current_device(const char *name)
 
 int cuInit(unsigned flags)
 {
-    ENTER("cuInit");
+    ENTER("cuInit", NO_DEVICE);
     return flags ? INVALID : 0;
 }
 
 int cuDriverGetVersion(int *version)
 {
-    ENTER("cuDriverGetVersion");
+    ENTER("cuDriverGetVersion", NO_DEVICE);
     *version = fake_state()->version ? fake_state()->version : 13000;
     return 0;
 }
 
 int cuDeviceGetCount(int *count)
 {
-    ENTER("cuDeviceGetCount");
+    ENTER("cuDeviceGetCount", NO_DEVICE);
     *count = fake_state()->devices;
     return 0;
 }
 
 int cuDeviceGet(int *device, int ordinal)
 {
-    ENTER("cuDeviceGet");
+    ENTER("cuDeviceGet", ordinal);
     *device = ordinal;
     return 0;
 }
 
 int cuDeviceGetName(char *name, int size, int device)
 {
-    ENTER("cuDeviceGetName");
+    ENTER("cuDeviceGetName", device);
     snprintf(name, (size_t)size, "Fake GPU %d", device);
     return 0;
 }
 
 int cuDeviceTotalMem_v2(size_t *bytes, int device)
 {
-    ENTER("cuDeviceTotalMem");
-    (void)device;
+    ENTER("cuDeviceTotalMem", device);
     *bytes = (size_t)80 << 30;
     return 0;
 }
 
 int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
-    ENTER("cuDeviceGetAttribute");
-    (void)device;
-    int arch = fake_state()->arch[0] ? atoi(fake_state()->arch + 3) : 90;
+    ENTER("cuDeviceGetAttribute", device);
+    int arch = fake_arch(device)[0] ? atoi(fake_arch(device) + 3) : 90;
     *value = attribute == SHARED_OPTIN      ? fake_state()->max_shared
              : attribute == MULTIPROCESSORS ? 132
              : attribute == MAJOR           ? arch / 10
@@ -99,7 +97,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 
 int cuDevicePrimaryCtxRetain(void **context, int device)
 {
-    ENTER("cuDevicePrimaryCtxRetain");
+    ENTER("cuDevicePrimaryCtxRetain", device);
     contexts[device].device = device;
     *context = &contexts[device];
     __atomic_add_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
@@ -108,22 +106,21 @@ int cuDevicePrimaryCtxRetain(void **context, int device)
 
 int cuDevicePrimaryCtxRelease_v2(int device)
 {
-    (void)device;
     __atomic_sub_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
-    return fake_call("cuDevicePrimaryCtxRelease"); /* released even so: a caller can do nothing
+    return fake_call("cuDevicePrimaryCtxRelease", device); /* released even so: a caller can do nothing
                                                       about a failure */
 }
 
 int cuCtxGetCurrent(void **context)
 {
-    ENTER("cuCtxGetCurrent");
+    ENTER("cuCtxGetCurrent", NO_DEVICE);
     *context = depth ? stack[depth - 1] : NULL;
     return 0;
 }
 
 int cuCtxPushCurrent_v2(void *context)
 {
-    ENTER("cuCtxPushCurrent");
+    ENTER("cuCtxPushCurrent", ((struct context *)context)->device);
     if (depth == DEPTH) return INVALID;
     stack[depth++] = context;
     __atomic_add_fetch(&fake_state()->pushed, 1, __ATOMIC_RELAXED);
@@ -132,7 +129,7 @@ int cuCtxPushCurrent_v2(void *context)
 
 int cuCtxPopCurrent_v2(void **context)
 {
-    fake_call("cuCtxPopCurrent");
+    fake_call("cuCtxPopCurrent", NO_DEVICE);
     if (!depth) return INVALID_CONTEXT;
     *context = stack[--depth];
     __atomic_sub_fetch(&fake_state()->pushed, 1, __ATOMIC_RELAXED);
@@ -141,25 +138,25 @@ int cuCtxPopCurrent_v2(void **context)
 
 int cuModuleLoadData(void **module, const void *image)
 {
-    ENTER("cuModuleLoadData");
+    ENTER("cuModuleLoadData", current_device("cuModuleLoadData"));
     return fake_module_load(current_device("cuModuleLoadData"), image, module);
 }
 
 int cuModuleUnload(void *module)
 {
-    fake_call("cuModuleUnload");
+    fake_call("cuModuleUnload", NO_DEVICE);
     return fake_module_unload(module);
 }
 
 int cuModuleGetFunction(void **function, void *module, const char *name)
 {
-    ENTER("cuModuleGetFunction");
+    ENTER("cuModuleGetFunction", ((struct fake_module *)module)->device);
     return fake_module_function(module, name, function);
 }
 
 int cuFuncSetAttribute(void *function, int attribute, int value)
 {
-    ENTER("cuFuncSetAttribute");
+    ENTER("cuFuncSetAttribute", ((struct fake_function *)function)->module->device);
     if (attribute != 8 || value > fake_state()->max_shared) return INVALID;
     ((struct fake_function *)function)->shared = value;
     return 0;
@@ -178,7 +175,7 @@ static int launch(struct fake_function *f, const unsigned grid[3], const unsigne
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, void *stream, void **parameters, void **extra)
 {
-    ENTER("cuLaunchKernel");
+    ENTER("cuLaunchKernel", current_device("cuLaunchKernel"));
     return launch(function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz}, shared, stream,
                   parameters, extra);
 }
@@ -200,7 +197,7 @@ struct config {
 
 int cuLaunchKernelEx(const void *config, void *function, void **parameters, void **extra)
 {
-    ENTER("cuLaunchKernelEx");
+    ENTER("cuLaunchKernelEx", current_device("cuLaunchKernelEx"));
     const struct config *c = config;
     if (c->count != 1 || c->attributes->id != SERIALISATION || c->attributes->value.on != 1)
         fake_misuse("cuLaunchKernelEx: an attribute that is not known");
@@ -209,9 +206,8 @@ int cuLaunchKernelEx(const void *config, void *function, void **parameters, void
 
 int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
 {
-    ENTER("cuMemsetD32Async");
+    ENTER("cuMemsetD32Async", current_device("cuMemsetD32Async"));
     (void)stream;
-    current_device("cuMemsetD32Async");
     if (!fake_owns((void *)(uintptr_t)to)) fake_misuse("cuMemsetD32Async of host memory");
     for (size_t i = 0; i < words; i++) ((uint32_t *)(uintptr_t)to)[i] = value;
     return 0;
@@ -219,9 +215,8 @@ int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
 
 int cuMemAlloc_v2(uint64_t *memory, size_t bytes)
 {
-    ENTER("cuMemAlloc");
+    ENTER("cuMemAlloc", current_device("cuMemAlloc"));
     void *address;
-    current_device("cuMemAlloc");
     int error = fake_alloc(bytes, &address);
     if (!error) *memory = (uint64_t)(uintptr_t)address;
     return error;
@@ -229,13 +224,13 @@ int cuMemAlloc_v2(uint64_t *memory, size_t bytes)
 
 int cuMemFree_v2(uint64_t memory)
 {
-    fake_call("cuMemFree");
+    fake_call("cuMemFree", NO_DEVICE);
     return fake_free((void *)(uintptr_t)memory);
 }
 
 int cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream)
 {
-    ENTER("cuMemcpyAsync");
+    ENTER("cuMemcpyAsync", current_device("cuMemcpyAsync"));
     (void)stream;
     memmove((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
     return 0;
@@ -243,7 +238,7 @@ int cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream)
 
 int cuPointerGetAttribute(void *value, int attribute, uint64_t pointer)
 {
-    ENTER("cuPointerGetAttribute");
+    ENTER("cuPointerGetAttribute", NO_DEVICE);
     if (attribute != 2 || !fake_owns((const void *)(uintptr_t)pointer)) return INVALID;
     *(unsigned *)value = 2;
     return 0;
@@ -251,9 +246,8 @@ int cuPointerGetAttribute(void *value, int attribute, uint64_t pointer)
 
 int cuStreamSynchronize(void *stream)
 {
-    ENTER("cuStreamSynchronize");
+    ENTER("cuStreamSynchronize", current_device("cuStreamSynchronize"));
     (void)stream;
-    current_device("cuStreamSynchronize");
     return 0;
 }
 
@@ -277,7 +271,7 @@ int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const
                            const uint64_t *stride, const uint32_t *box, const uint32_t *step,
                            int interleave, int swizzle, int promotion, int fill)
 {
-    ENTER("cuTensorMapEncodeTiled");
+    ENTER("cuTensorMapEncodeTiled", NO_DEVICE);
     (void)interleave, (void)swizzle, (void)promotion, (void)fill, (void)type;
     if ((uintptr_t)map % 64 || (uintptr_t)data % 16 || !data || rank < 3 || rank > 5)
         return INVALID;

@@ -29,6 +29,7 @@ __attribute__((visibility("default"))) void fake_reset(void)
     state.version = state.devices = state.max_shared = state.fail_at = state.fail_code =
         state.capturing = state.calls = state.launch_count = 0;
     memset(state.arch, 0, sizeof state.arch);
+    memset(state.arch_of, 0, sizeof state.arch_of);
     memset(state.failed, 0, sizeof state.failed);
     memset(state.misuse, 0, sizeof state.misuse);
     memset(state.call, 0, sizeof state.call);
@@ -57,7 +58,12 @@ static int forbidden(const char *name)
     return 0;
 }
 
-int fake_call(const char *name)
+const char *fake_arch(int device)
+{
+    return state.arch_of[device][0] ? state.arch_of[device] : state.arch;
+}
+
+int fake_call(const char *name, int device)
 {
     pthread_mutex_lock(&lock);
     int code = 0;
@@ -72,6 +78,7 @@ int fake_call(const char *name)
     if (state.fail_at && state.calls == state.fail_at) {
         code = state.fail_code;
         snprintf(state.failed, sizeof state.failed, "%s", name);
+        state.failed_on = device;
     } else if (state.capturing && forbidden(name)) {
         code = FAKE_CAPTURING;
     }
@@ -97,6 +104,19 @@ static int change(int *counter, int by)
     return now;
 }
 
+/* Whether a driver runs an object's code on a device: of NVIDIA's, "sm_NNa" on NN alone, "sm_NN" on
+ * the same major version from that minor on, PTX of "compute_NN" on NN and newer (CUDA C++
+ * Programming Guide, binary and PTX compatibility); on AMD's, the same name. */
+static int runs(const char *object, const char *device)
+{
+    int own, minor;
+    if (sscanf(device, "sm_%d", &minor) != 1) return !strcmp(object, device);
+    if (sscanf(object, "compute_%d", &own) == 1) return own <= minor;
+    if (sscanf(object, "sm_%d", &own) != 1) return 0;
+    if (object[strlen(object) - 1] == 'a') return own == minor;
+    return own / 10 == minor / 10 && own <= minor;
+}
+
 int fake_module_load(int device, const void *image, void **module)
 {
     const char *text = image;
@@ -105,11 +125,12 @@ int fake_module_load(int device, const void *image, void **module)
     if (!real) {
         if (strncmp(text, "fake ", 5)) return 200; /* an invalid image, in both drivers */
         sscanf(text, "fake %31s %479[^\n]", arch, symbols);
-        if (strcmp(arch, state.arch)) return FAKE_NO_BINARY;
+        if (!runs(arch, fake_arch(device))) return FAKE_NO_BINARY;
     }
     struct fake_module *m = calloc(1, sizeof *m);
     if (!m) return FAKE_OUT_OF_MEMORY;
     m->device = device;
+    snprintf(m->arch, sizeof m->arch, "%s", arch);
     snprintf(m->symbols, sizeof m->symbols, real ? "*" : " %s ", symbols);
     *module = m;
     change(&state.modules, 1);
@@ -188,6 +209,7 @@ int fake_launch(int device, void *function, const unsigned grid[3], const unsign
         struct fake_launch *l = &state.launch[state.launch_count];
         memset(l, 0, sizeof *l);
         l->device = device;
+        memcpy(l->arch, f->module->arch, sizeof l->arch);
         memcpy(l->name, f->name, sizeof l->name);
         memcpy(l->grid, grid, sizeof l->grid);
         memcpy(l->block, block, sizeof l->block);

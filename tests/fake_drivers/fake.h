@@ -22,6 +22,7 @@ enum {
 
 struct fake_launch {
     int device;
+    char arch[32]; /* of the code object */
     char name[64];
     unsigned grid[3], block[3], shared;
     void *stream;
@@ -37,6 +38,7 @@ struct fake {
     /* Set by the test. */
     int version, devices;
     char arch[32]; /* "sm_90", "gfx942" */
+    char arch_of[FAKE_DEVICES][32]; /* of this device; "": arch */
     int max_shared;
     int fail_at,
         fail_code; /* the call of this number from now on, from 1, fails with this code; 0: none */
@@ -45,6 +47,7 @@ struct fake {
     /* Kept by the fake. */
     int calls;                                  /* since fake_reset */
     char failed[64];                            /* the call that was made to fail */
+    int failed_on; /* the device that this call was about, -1: it names none */
     int modules, allocations, contexts, pushed; /* alive */
     char misuse[256]; /* the first thing a caller did wrong; "": nothing */
     int launch_count;
@@ -65,12 +68,16 @@ void fake_reset(void);
 /* ---- Between the two fakes (fake.c)
  * ----------------------------------------------------------------------------------------- */
 
-/* Counts a call; the code it has to fail with, or 0. */
-int fake_call(const char *name);
+enum { NO_DEVICE = -1 };
+/* Counts a call about a device; the code it has to fail with, or 0. */
+int fake_call(const char *name, int device);
+/* "sm_90", of a device. */
+const char *fake_arch(int device);
 void fake_misuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 struct fake_module {
     int device;
+    char arch[32]; /* of a made-up object; "": of a real one */
     char
         symbols[512]; /* " softmax flash "; "*": an object of a real compiler, which may have any */
 };

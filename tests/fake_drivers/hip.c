@@ -6,9 +6,9 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define ENTER(name)                                                                                \
+#define ENTER(name, device)                                                                        \
     do {                                                                                           \
-        int code_ = fake_call(name);                                                               \
+        int code_ = fake_call(name, device);                                                       \
         if (code_) return code_;                                                                   \
     } while (0)
 
@@ -23,43 +23,41 @@ static _Thread_local int current;
 int hipInit(unsigned flags)
 {
     current = 0; /* so that one session's failed return to device 0 does not change the next one */
-    ENTER("hipInit");
+    ENTER("hipInit", NO_DEVICE);
     return flags ? INVALID : 0;
 }
 
 int hipRuntimeGetVersion(int *version)
 {
-    ENTER("hipRuntimeGetVersion");
+    ENTER("hipRuntimeGetVersion", NO_DEVICE);
     *version = fake_state()->version ? fake_state()->version : 60443480;
     return 0;
 }
 
 int hipGetDeviceCount(int *count)
 {
-    ENTER("hipGetDeviceCount");
+    ENTER("hipGetDeviceCount", NO_DEVICE);
     *count = fake_state()->devices;
     return 0;
 }
 
 int hipDeviceGetName(char *name, int size, int device)
 {
-    ENTER("hipDeviceGetName");
+    ENTER("hipDeviceGetName", device);
     snprintf(name, (size_t)size, "Fake gfx GPU %d", device);
     return 0;
 }
 
 int hipDeviceTotalMem(size_t *bytes, int device)
 {
-    ENTER("hipDeviceTotalMem");
-    (void)device;
+    ENTER("hipDeviceTotalMem", device);
     *bytes = (size_t)192 << 30;
     return 0;
 }
 
 int hipDeviceGetAttribute(int *value, int attribute, int device)
 {
-    ENTER("hipDeviceGetAttribute");
-    (void)device;
+    ENTER("hipDeviceGetAttribute", device);
     *value = attribute == MULTIPROCESSORS ? 304
              : attribute == SHARED        ? fake_state()->max_shared
                                           : -1;
@@ -68,40 +66,38 @@ int hipDeviceGetAttribute(int *value, int attribute, int device)
 
 #ifndef WITHOUT_PROPERTIES /* a library with neither of the two names */
 /* As ROCm's struct: the marketing name first, the arch with its features somewhere behind. */
-static int properties(unsigned char *to, int at)
+static int properties(unsigned char *to, int at, int device)
 {
     memset(to, 0, 1024);
     snprintf((char *)to, 256, "Fake gfx GPU");
     snprintf((char *)to + at, 256, "%s:sramecc+:xnack-",
-             fake_state()->arch[0] ? fake_state()->arch : "gfx942");
+             fake_arch(device)[0] ? fake_arch(device) : "gfx942");
     return 0;
 }
 
 int hipGetDevicePropertiesR0600(void *to, int device)
 {
-    ENTER("hipGetDeviceProperties");
-    (void)device;
-    return properties(to, 700);
+    ENTER("hipGetDeviceProperties", device);
+    return properties(to, 700, device);
 }
 
 int hipGetDeviceProperties(void *to, int device)
 {
-    ENTER("hipGetDeviceProperties");
-    (void)device;
-    return properties(to, 396);
+    ENTER("hipGetDeviceProperties", device);
+    return properties(to, 396, device);
 }
 #endif
 
 int hipGetDevice(int *device)
 {
-    ENTER("hipGetDevice");
+    ENTER("hipGetDevice", NO_DEVICE);
     *device = current;
     return 0;
 }
 
 int hipSetDevice(int device)
 {
-    ENTER("hipSetDevice");
+    ENTER("hipSetDevice", device);
     if (device < 0 || device >= fake_state()->devices) return INVALID;
     current = device;
     return 0;
@@ -109,19 +105,19 @@ int hipSetDevice(int device)
 
 int hipModuleLoadData(void **module, const void *image)
 {
-    ENTER("hipModuleLoadData");
+    ENTER("hipModuleLoadData", current);
     return fake_module_load(current, image, module);
 }
 
 int hipModuleUnload(void *module)
 {
-    fake_call("hipModuleUnload");
+    fake_call("hipModuleUnload", NO_DEVICE);
     return fake_module_unload(module);
 }
 
 int hipModuleGetFunction(void **function, void *module, const char *name)
 {
-    ENTER("hipModuleGetFunction");
+    ENTER("hipModuleGetFunction", ((struct fake_module *)module)->device);
     return fake_module_function(module, name, function);
 }
 
@@ -129,7 +125,7 @@ int hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz,
                           unsigned by, unsigned bz, unsigned shared, void *stream,
                           void **parameters, void **extra)
 {
-    ENTER("hipModuleLaunchKernel");
+    ENTER("hipModuleLaunchKernel", current);
     if (extra) fake_misuse("hipModuleLaunchKernel: both kinds of parameters");
     return fake_launch(current, function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz},
                        shared, stream, parameters);
@@ -137,7 +133,7 @@ int hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz,
 
 int hipMemsetD32Async(void *to, int value, size_t words, void *stream)
 {
-    ENTER("hipMemsetD32Async");
+    ENTER("hipMemsetD32Async", current);
     (void)stream;
     if (!fake_owns(to)) fake_misuse("hipMemsetD32Async of host memory");
     for (size_t i = 0; i < words; i++) ((int *)to)[i] = value;
@@ -146,19 +142,19 @@ int hipMemsetD32Async(void *to, int value, size_t words, void *stream)
 
 int hipMalloc(void **memory, size_t bytes)
 {
-    ENTER("hipMalloc");
+    ENTER("hipMalloc", current);
     return fake_alloc(bytes, memory);
 }
 
 int hipFree(void *memory)
 {
-    fake_call("hipFree");
+    fake_call("hipFree", NO_DEVICE);
     return fake_free(memory);
 }
 
 int hipMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream)
 {
-    ENTER("hipMemcpyAsync");
+    ENTER("hipMemcpyAsync", current);
     (void)stream;
     if (kind != COPY_DEFAULT) fake_misuse("hipMemcpyAsync of kind %d", kind);
     memmove(to, from, bytes);
@@ -167,7 +163,7 @@ int hipMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *str
 
 int hipStreamSynchronize(void *stream)
 {
-    ENTER("hipStreamSynchronize");
+    ENTER("hipStreamSynchronize", current);
     (void)stream;
     return 0;
 }

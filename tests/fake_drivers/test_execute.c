@@ -142,75 +142,6 @@ static void replaced_rows_first(void **state)
     session_end(v);
 }
 
-/* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each
- * tensor. */
-static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv,
-                                    int causal)
-{
-    char *base = (char *)((uintptr_t)1 << 44);
-    rapt_attention a = {.struct_size = sizeof a, .causal = causal};
-    a.q = rapt_tensor_bthd(base, dtype, 1, 16, tokens, d);
-    a.k = rapt_tensor_bthd(base + ((uintptr_t)1 << 40), dtype, 1, 2, tokens, d);
-    a.v = rapt_tensor_bthd(base + ((uintptr_t)2 << 40), dtype, 1, 2, tokens, dv);
-    a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), dtype, 1, 16, tokens, dv);
-    return a;
-}
-
-/* 1 when the kernel takes the problem; what it then launches has passed the fake's checks by the
- * end of the session. */
-static int try_kernel(struct fake *fake, rapt_device *device, const char *kernel, rapt_attention a)
-{
-    rapt_plan *plan = NULL;
-    void *workspace = NULL;
-    fake->launch_count = 0;
-    a.kernel = kernel;
-    if (rapt_plan_create(&plan, device, &a)) {
-        assert_non_null(strstr(rapt_last_error(), kernel));
-        return 0;
-    }
-    assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
-    assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
-    assert_true(fake->launch_count > 0);
-    rapt_free(device, workspace);
-    rapt_plan_destroy(&plan);
-    return 1;
-}
-
-/* Every forward row that this library holds and the device runs serves some of these problems, and
- * launches within the device's limits, tensor maps included. */
-static void every_kernel(void **state)
-{
-    const struct stand_in *v = *state;
-    struct fake *fake = session_begin(v);
-    static const int64_t heads[][2] = {{32, 32},   {64, 64},   {96, 96},   {128, 128},
-                                       {192, 128}, {192, 192}, {256, 256}, {576, 512}};
-    static const int64_t tokens[] = {1, 100, 1024, 16384};
-    static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
-#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
-#include "gpu/overrides.def"
-#undef OVERRIDE
-    rapt_context *context = session_open(v);
-    rapt_kernel_info info = {.struct_size = sizeof info};
-    int launches = 0, kernels = 0;
-    for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++) {
-        if (!info.present || !info.bytes || strcmp(info.op, "forward") ||
-            strcmp(info.backend, v->name))
-            continue;
-        int ran = 0;
-        kernels++;
-        for (int j = 0; j < 8 * 4 * 3 * 2; j++)
-            ran += try_kernel(fake, rapt_device_at(context, 0), info.name,
-                              large_problem(dtypes[j / 2 % 3], tokens[j / 6 % 4], heads[j / 24][0],
-                                            heads[j / 24][1], j % 2));
-        if (!ran) print_error("%s serves none of these\n", info.name);
-        assert_true(ran > 0);
-        launches += ran;
-    }
-    print_message("# %s: %d embedded forward kernels, %d launches\n", v->name, kernels, launches);
-    rapt_close(&context);
-    session_end(v);
-}
-
 static void nothing_to_do(void **state)
 {
     const struct stand_in *v = *state;
@@ -423,11 +354,12 @@ static void rotary_limits(void **state)
     session_end(v);
 }
 
-enum { WORKERS = 8, ROUNDS = 50 };
+enum { WORKERS = 8, ROUNDS = 50, STREAM = 0x1000 };
 
 struct work {
     rapt_device *device;
     rapt_plan *shared;
+    rapt_stream stream;
     int failures;
 };
 
@@ -440,8 +372,7 @@ static void *work(void *argument)
     for (int i = 0; i < ROUNDS; i++) {
         rapt_plan *plan;
         void *workspace = NULL;
-        w->failures += rapt_plan_execute(w->shared, &a, NULL,
-                                         (void *)(uintptr_t)(w - (struct work *)0)) != RAPT_OK;
+        w->failures += rapt_plan_execute(w->shared, &a, NULL, w->stream) != RAPT_OK;
         if (rapt_plan_create(&plan, w->device, &mine)) {
             w->failures++;
             continue;
@@ -472,6 +403,7 @@ static void many_threads(void **state)
     for (int i = 0; i < WORKERS; i++) {
         work_of[i].device = rapt_device_at(context, i % 2);
         work_of[i].shared = shared[i % 2];
+        work_of[i].stream = (void *)(uintptr_t)(STREAM + i);
         assert_int_equal(pthread_create(&threads[i], NULL, work, &work_of[i]), 0);
     }
     for (int i = 0; i < WORKERS; i++) {
@@ -479,6 +411,10 @@ static void many_threads(void **state)
         assert_int_equal(work_of[i].failures, 0);
     }
     assert_int_equal(fake->launch_count, WORKERS * ROUNDS * 7);
+    for (int i = 0; i < FAKE_LAUNCHES; i++) {
+        const struct fake_launch *l = &fake->launch[i];
+        if (l->stream) assert_int_equal(l->device, ((uintptr_t)l->stream - STREAM) % 2);
+    }
     assert_int_equal(fake->modules, 2 * 4); /* flash, qk, softmax, pv on each device */
     rapt_plan_destroy(&shared[0]);
     rapt_plan_destroy(&shared[1]);
@@ -489,19 +425,12 @@ static void many_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(flash_arguments),
-        BOTH(open_windows),
-        BOTH(composed_order),
-        BOTH(nothing_to_do),
-        BOTH(replaced_rows_first),
-        BOTH(every_kernel),
-        BOTH(unaligned_addresses),
-        BOTH(execute_is_lean),
-        BOTH(captures),
-        BOTH(execute_is_quick),
-        BOTH(pieces),
-        BOTH(rotary_limits),
-        BOTH(many_threads),
+        BOTH(flash_arguments),     BOTH(open_windows),
+        BOTH(composed_order),      BOTH(nothing_to_do),
+        BOTH(replaced_rows_first), BOTH(unaligned_addresses),
+        BOTH(execute_is_lean),     BOTH(captures),
+        BOTH(execute_is_quick),    BOTH(pieces),
+        BOTH(rotary_limits),       BOTH(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* test_faults.c: a whole session with every driver call failing once, and with every host
- * allocation failing once: a status and a sentence, nothing leaked, nothing crashed. */
+/* test_faults.c: a whole session on two devices with every driver call failing once, and with every
+ * host allocation failing once: a status and a sentence that names the call and the device, nothing
+ * leaked, nothing crashed. */
 #include "session.h"
 
 #include <stdio.h>
@@ -13,7 +14,9 @@ void *__real_realloc(void *memory, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
 
 static int allocations, failing_allocation;
-static int calls_before_close; /* of the driver, in the session last run */
+/* Of the session last run: driver calls before closing; the device in use when a call was made to
+ * fail, NO_DEVICE while opening. */
+static int calls_before_close, used_at_failure;
 
 static int allocation_fails(void)
 {
@@ -45,12 +48,10 @@ static int step(struct outcome *o, rapt_status status)
     return status == RAPT_OK;
 }
 
-static void attend(struct outcome *o, rapt_device *device, const char *kernel)
+static void attend(struct outcome *o, rapt_device *device, rapt_attention a)
 {
-    rapt_attention a = session_problem(memory);
     rapt_plan *plan = NULL;
     void *workspace = NULL;
-    a.kernel = kernel;
     a.causal = 1;
     if (step(o, rapt_plan_create(&plan, device, &a))) {
         if (step(o, rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace)))
@@ -63,6 +64,23 @@ static void attend(struct outcome *o, rapt_device *device, const char *kernel)
     step(o, rapt_forward(device, &a, NULL));
 }
 
+/* One problem for each way to launch: with tensor maps, in parts of 16 bits with a companion, and
+ * without either. */
+static void attend_all(struct outcome *o, rapt_device *device)
+{
+    rapt_attention a = session_problem(memory), wide = {.struct_size = sizeof wide};
+    wide.q = rapt_tensor_bhtd(memory, RAPT_F32, 1, 2, 256, 128);
+    wide.k = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F32, 1, 2, 256, 128);
+    wide.v = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 1, 2, 256, 128);
+    wide.out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 1, 2, 256, 128);
+    attend(o, device, a);
+    attend(o, device, wide);
+    a.kernel = "flash";
+    attend(o, device, a);
+    a.kernel = "composed";
+    attend(o, device, a);
+}
+
 static void use(struct outcome *o, rapt_device *device)
 {
     void *block = NULL;
@@ -70,9 +88,7 @@ static void use(struct outcome *o, rapt_device *device)
     rapt_tensor x = rapt_tensor_bthd(memory, RAPT_F32, 1, 4, 8, 64);
     rapt_rope_args rope = {.struct_size = sizeof rope, .x = x, .out = x};
     rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = x};
-    attend(o, device, NULL);
-    attend(o, device, "flash");
-    attend(o, device, "composed");
+    attend_all(o, device);
     if (step(o, rapt_alloc(device, sizeof bytes, &block))) {
         step(o, rapt_copy(device, block, bytes, sizeof bytes, NULL));
         rapt_free(device, block);
@@ -82,18 +98,24 @@ static void use(struct outcome *o, rapt_device *device)
     step(o, rapt_synchronize(device, NULL));
 }
 
-/* Opens two devices and uses the second, as far as it gets. note: the backend's note. */
+/* Opens two devices and uses them, the second first, as far as it gets. note: the backend's note.
+ */
 static struct outcome session(const struct stand_in *v, const struct fake *fake, char note[512])
 {
     struct outcome o = {RAPT_OK, ""};
     rapt_context *context = NULL;
     rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};
     note[0] = 0;
+    used_at_failure = NO_DEVICE;
     if (step(&o, rapt_open(&context, &config))) {
         const char *name, *text;
         for (int i = 0; (text = rapt_backend_note(context, i, &name)); i++)
             if (!strcmp(name, v->name)) snprintf(note, 512, "%s", text);
-        use(&o, rapt_device_at(context, rapt_device_count(context) - 1));
+        for (int i = rapt_device_count(context) - 1; i >= 0; i--) {
+            int before = fake->failed[0] != 0;
+            use(&o, rapt_device_at(context, i));
+            if (!before && fake->failed[0]) used_at_failure = i;
+        }
     }
     calls_before_close = fake->calls;
     rapt_close(&context);
@@ -113,40 +135,89 @@ static int is_cleanup(const char *call)
     return 0;
 }
 
+static struct fake *begin(const struct stand_in *v)
+{
+    struct fake *fake = session_begin(v);
+    session_override(v, "FLASH_ATTENTION_CAUSAL", NULL); /* so that the best row serves */
+    session_override(v, "FLASH_ATTENTION", NULL);
+    fake->devices = 2;
+    return fake;
+}
+
+/* Each driver function that rapt knows was called, but for those that no row needs and those that
+ * word an error. */
+static void expect_all_called(const struct stand_in *v, const struct fake *fake)
+{
+    static const struct {
+        const char *vendor, *name;
+    } functions[] = {
+#define CUDA(optional, field, symbol, parameters) {"cuda", #symbol},
+#include "gpu/cuda_api.def"
+#undef CUDA
+#define HIP(optional, field, symbol, type, parameters) {"hip", #symbol},
+#include "gpu/hip_api.def"
+#undef HIP
+    };
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s", functions[i].name);
+        char *version = strstr(name, "_v2"), *release = strstr(name, "R0600");
+        if (version) *version = 0;
+        if (release) *release = 0;
+        if (strcmp(functions[i].vendor, v->name) || strstr(name, "MemsetD32Async") ||
+            strstr(name, "GetErrorName") || strstr(name, "GetErrorString"))
+            continue;
+        if (!session_calls(fake, name)) print_error("%s was not called\n", name);
+        assert_true(session_calls(fake, name) > 0);
+    }
+}
+
+/* The failed call's sentence names it and the device that it was about: "CALL: failed on cuda:1
+ * (...)", at the end of what rapt was doing; or, where no device is at stake yet, the vendor. */
+static void expect_named(const struct stand_in *v, const struct fake *fake, const char *sentence)
+{
+    char expected[128];
+    int device = fake->failed_on;
+    if (device == NO_DEVICE) device = used_at_failure;
+    else if (used_at_failure != NO_DEVICE)
+        assert_int_equal(device, used_at_failure); /* nothing is asked of another device */
+    if (device == NO_DEVICE)
+        snprintf(expected, sizeof expected, "%s: %s: failed (", v->name, fake->failed);
+    else
+        snprintf(expected, sizeof expected, "%s: failed on %s:%d (", fake->failed, v->name, device);
+    if (!strstr(sentence, expected))
+        print_error("call of %d: not \"%s\" but \"%s\"\n", fake->fail_at, expected, sentence);
+    assert_non_null(strstr(sentence, expected));
+    assert_true(device == NO_DEVICE || says(sentence, "*: failed on * (*)") ||
+                says(sentence, "*: failed on * (*); *")); /* and another device's note */
+}
+
 static void every_call_fails_once(void **state)
 {
     const struct stand_in *v = *state;
     char note[512];
-    struct fake *fake = session_begin(v);
-    fake->devices = 2;
+    struct fake *fake = begin(v);
     struct outcome o = session(v, fake, note);
     if (o.status) print_error("%s\n", o.sentence);
     assert_int_equal(o.status, RAPT_OK);
-    int calls = fake->calls, reported = 0, frees = 0;
+    expect_all_called(v, fake);
+    int calls = fake->calls, frees = 0, reported[3] = {0}; /* without a device, on 0, on 1 */
     session_end(v);
-    assert_true(calls > 50);
+    assert_true(calls > 100);
     for (int code = FAKE_OUT_OF_MEMORY; code <= FAKE_LAUNCH_FAILED;
          code += FAKE_LAUNCH_FAILED - FAKE_OUT_OF_MEMORY)
         for (int i = 1; i <= calls; i++) {
-            fake = session_begin(v);
-            fake->devices = 2;
+            fake = begin(v);
             fake->fail_at = i;
             fake->fail_code = code;
             o = session(v, fake, note);
             if (o.status || strstr(note, fake->failed)) {
-                const char *sentence = o.status ? o.sentence : note;
-                reported++;
-                if (!strstr(sentence, fake->failed))
-                    print_error("call %d, %s: %s\n", i, fake->failed, sentence);
-                assert_non_null(strstr(sentence, fake->failed));
-                if (!strstr(sentence, v->name))
-                    print_error("call %d of %d (%d), %s: %s\n", i, calls, fake->calls, fake->failed,
-                                sentence);
-                assert_non_null(strstr(sentence, v->name));
-                assert_true(
-                    says(sentence, "*: failed on * (*)") ||
-                    says(sentence, "*: failed on * (*); *") /* and another device's note */ ||
-                    strstr(sentence, ": failed (")); /* before there is a device */
+                expect_named(v, fake, o.status ? o.sentence : note);
+                int device = fake->failed_on == NO_DEVICE ? used_at_failure : fake->failed_on;
+                reported[1 + device]++;
+                if (o.status && device != NO_DEVICE)
+                    assert_int_equal(o.status,
+                                     code == FAKE_OUT_OF_MEMORY ? RAPT_NO_MEMORY : RAPT_DRIVER);
             } else if (!is_cleanup(fake->failed) && i <= calls_before_close) {
                 /* rapt_free reports nothing, but frees all the same: session_end checks that. */
                 assert_true(!strcmp(fake->failed, v->enter) ||
@@ -155,10 +226,12 @@ static void every_call_fails_once(void **state)
             }
             session_end(v);
         }
-    print_message("# %s: %d driver calls, each failed twice; %d failures reported\n", v->name,
-                  calls, reported);
-    assert_true(reported > calls);
-    assert_true(frees < 32); /* two codes, at most so many calls of rapt_free */
+    print_message("# %s: %d driver calls, each failed twice; reported: %d of the driver, %d of "
+                  "device 0, %d of device 1\n",
+                  v->name, calls, reported[0], reported[1], reported[2]);
+    assert_int_equal(reported[0], 2 * 3); /* start, version, count of devices */
+    assert_true(reported[1] > 40 && reported[2] > 40);
+    assert_true(frees < 64); /* two codes, at most so many calls of rapt_free */
 }
 
 /* What must have been said when every allocation has failed, of which vendor; NULL: of both. */
@@ -190,16 +263,14 @@ static void every_allocation_fails_once(void **state)
     const struct stand_in *v = *state;
     int said[SENTENCES] = {0};
     char note[512];
-    struct fake *fake = session_begin(v);
-    fake->devices = 2;
+    struct fake *fake = begin(v);
     allocations = failing_allocation = 0;
     assert_int_equal(session(v, fake, note).status, RAPT_OK);
     int count = allocations;
     session_end(v);
     assert_true(count > 10);
     for (int i = 1; i <= count; i++) {
-        fake = session_begin(v);
-        fake->devices = 2;
+        fake = begin(v);
         allocations = 0;
         failing_allocation = i;
         struct outcome o = session(v, fake, note);

@@ -81,43 +81,6 @@ static void no_overrides(const struct stand_in *v)
 #undef OVERRIDE
 }
 
-/* A library that was built without the device's compiler, or with rows for other devices alone. */
-static void absent_objects(void **state)
-{
-    const struct stand_in *v = *state;
-    char sentence[512];
-    struct fake *fake = session_begin(v);
-    no_overrides(v);
-    rapt_context *context = session_open(v);
-    rapt_kernel_info info = {.struct_size = sizeof info};
-    rapt_attention a = session_problem(memory);
-    snprintf(sentence, sizeof sentence, "no kernel of %s:0 serves this (*: %s)", v->name,
-             "is not in this library for * (it was built without that compiler)");
-    for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++) {
-        if (strcmp(info.backend, v->name) || strcmp(info.name, "flash") ||
-            strcmp(info.arch, v->arch) || info.bytes)
-            continue;
-        a.kernel = info.name;
-        expect_plan(rapt_device_at(context, 0), &a, sentence);
-    }
-    rapt_close(&context);
-    session_end(v);
-
-    fake = session_begin(v);
-    no_overrides(v);
-    snprintf(fake->arch, sizeof fake->arch, "%s", v->old_arch);
-    context = session_open(v);
-    a.kernel = "composed";
-    snprintf(sentence, sizeof sentence, "no kernel of %s:0 serves this (composed: %s)", v->name,
-             "has no code object of its pieces for * (this library was built without)");
-    expect_plan(rapt_device_at(context, 0), &a, sentence);
-    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
-    expect(rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_UNSUPPORTED,
-           "rapt_softmax: *, *, has no code object of softmax (this library was built without)");
-    rapt_close(&context);
-    session_end(v);
-}
-
 /* No row of AMD's asks for tensor maps. */
 static void tensor_maps(void **state)
 {
@@ -252,13 +215,8 @@ static void named_kernels_and_addresses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(unreadable_file),
-        BOTH(cut_short),
-        BOTH(kernels),
-        BOTH(absent_objects),
-        BOTH(too_many_blocks),
-        BOTH(options_of_pieces),
-        BOTH(named_kernels_and_addresses),
+        BOTH(unreadable_file),         BOTH(cut_short),         BOTH(kernels),
+        BOTH(too_many_blocks),         BOTH(options_of_pieces), BOTH(named_kernels_and_addresses),
         cmocka_unit_test(tensor_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,230 @@
+/* test_archs.c: on a device of each arch, and on devices of several at once, every row of kernels.def
+ * that should serve it runs, from the code object that suits the device best, within its limits. */
+#include "session.h"
+
+#include "gpu/registry.h"
+
+#include <stdio.h>
+
+enum { CHOICES = 5 };
+
+/* objects: the archs of the code objects that run on the device, best first. max_shared: bytes. */
+struct kind {
+    const char *arch;
+    int max_shared;
+    const char *objects[CHOICES];
+};
+
+/* CUDA C++ Programming Guide, compute capabilities: shared memory that a block may opt in to. */
+static const struct kind cuda_kinds[] = {
+    {"sm_75", 65536, {NULL}},
+    {"sm_80", 166912, {"sm_80", "compute_80"}},
+    {"sm_86", 101376, {"sm_86", "sm_80", "compute_80"}},
+    {"sm_87", 166912, {"sm_86", "sm_80", "compute_80"}},
+    {"sm_89", 101376, {"sm_89", "sm_86", "sm_80", "compute_80"}},
+    {"sm_90", 232448, {"sm_90a", "compute_80"}},
+    {"sm_100", 232448, {"sm_100", "compute_80"}},
+    {"sm_103", 232448, {"sm_100", "compute_80"}},
+    {"sm_110", 232448, {"compute_80"}},
+    {"sm_120", 101376, {"sm_120", "compute_80"}},
+    {"sm_121", 101376, {"sm_120", "compute_80"}},
+    {"sm_130", 232448, {"compute_80"}}, /* newer than every object: PTX */
+};
+static const struct kind hip_kinds[] = {
+    {"gfx90a", 65536, {"gfx90a"}},   {"gfx942", 65536, {"gfx942"}},
+    {"gfx950", 163840, {"gfx950"}},  {"gfx1030", 65536, {"gfx1030"}},
+    {"gfx1036", 65536, {NULL}},      {"gfx1100", 65536, {"gfx1100"}},
+    {"gfx1151", 65536, {"gfx1151"}}, {"gfx1200", 65536, {"gfx1200"}},
+    {"gfx1201", 65536, {"gfx1201"}},
+};
+
+static const struct kind *kinds_of(const struct stand_in *v, int *count)
+{
+    int cuda = !strcmp(v->name, "cuda");
+    *count = cuda ? sizeof cuda_kinds / sizeof *cuda_kinds : sizeof hip_kinds / sizeof *hip_kinds;
+    return cuda ? cuda_kinds : hip_kinds;
+}
+
+static int has_row(const struct stand_in *v, const char *name, const char *arch)
+{
+    enum vendor vendor = strcmp(v->name, "cuda") ? VENDOR_hip : VENDOR_cuda;
+    for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++)
+        if (row->vendor == vendor && !strcmp(row->name, name) && !strcmp(row->arch, arch)) return 1;
+    return 0;
+}
+
+/* The arch of the object that a device of this kind should use for the rows of a name; NULL: none.
+ */
+static const char *object_for(const struct stand_in *v, const struct kind *kind, const char *name)
+{
+    for (int i = 0; i < CHOICES && kind->objects[i]; i++)
+        if (has_row(v, name, kind->objects[i])) return kind->objects[i];
+    return NULL;
+}
+
+static struct fake *begin(const struct stand_in *v)
+{
+    struct fake *fake = session_begin(v);
+#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
+#include "gpu/overrides.def"
+#undef OVERRIDE
+    return fake;
+}
+
+/* An entry point is its row's name, or that with _prepare or _combine. */
+static void row_of(const char *entry, char row[64])
+{
+    static const char *const suffixes[] = {"_prepare", "_combine"};
+    size_t length = strlen(entry);
+    snprintf(row, 64, "%s", entry);
+    for (int i = 0; i < 2; i++) {
+        size_t tail = strlen(suffixes[i]);
+        if (length > tail && !strcmp(entry + length - tail, suffixes[i])) row[length - tail] = 0;
+    }
+}
+
+/* All launches so far came from the right objects; then forgets them. */
+static void expect_objects(const struct stand_in *v, struct fake *fake, const struct kind *kind)
+{
+    char row[64];
+    assert_true(fake->launch_count > 0 && fake->launch_count <= FAKE_LAUNCHES);
+    for (int i = 0; i < fake->launch_count; i++) {
+        const struct fake_launch *l = &fake->launch[i];
+        row_of(l->name, row);
+        const char *expected = object_for(v, kind, row);
+        if (!expected || strcmp(l->arch, expected))
+            print_error("%s on %s: the object of %s, not %s\n", l->name, kind->arch, l->arch,
+                        expected ? expected : "none");
+        assert_non_null(expected);
+        assert_string_equal(l->arch, expected);
+    }
+    fake->launch_count = 0;
+}
+
+/* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each
+ * tensor. option 1: causal; 2: with a softcap. */
+static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv,
+                                    int option)
+{
+    char *base = (char *)((uintptr_t)1 << 44);
+    rapt_attention a = {.struct_size = sizeof a};
+    a.causal = option == 1;
+    a.softcap = option == 2 ? 30 : 0;
+    a.q = rapt_tensor_bthd(base, dtype, 1, 16, tokens, d);
+    a.k = rapt_tensor_bthd(base + ((uintptr_t)1 << 40), dtype, 1, 2, tokens, d);
+    a.v = rapt_tensor_bthd(base + ((uintptr_t)2 << 40), dtype, 1, 2, tokens, dv);
+    a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), dtype, 1, 16, tokens, dv);
+    return a;
+}
+
+/* 1 when the kernel takes the problem; what it then launches has passed the fake's checks by the
+ * end of the session. */
+static int try_kernel(rapt_device *device, const char *kernel, rapt_attention a)
+{
+    rapt_plan *plan = NULL;
+    void *workspace = NULL;
+    a.kernel = kernel;
+    if (rapt_plan_create(&plan, device, &a)) {
+        if (kernel) assert_non_null(strstr(rapt_last_error(), kernel));
+        return 0;
+    }
+    assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
+    assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
+    rapt_free(device, workspace);
+    rapt_plan_destroy(&plan);
+    return 1;
+}
+
+/* How many of a set of problems the kernel serves. */
+static int try_all(const struct stand_in *v, rapt_context *context, struct fake *fake,
+                   const struct kind *kind, const char *kernel)
+{
+    static const int64_t heads[][2] = {{32, 32},   {64, 64},   {96, 96},   {128, 128},
+                                       {192, 128}, {192, 192}, {256, 256}, {576, 512}};
+    static const int64_t tokens[] = {1, 100, 1024, 16384};
+    static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
+    int ran = 0;
+    for (int j = 0; j < 8 * 4 * 3 * 3; j++) {
+        if (!try_kernel(rapt_device_at(context, 0), kernel,
+                        large_problem(dtypes[j / 3 % 3], tokens[j / 9 % 4], heads[j / 36][0],
+                                      heads[j / 36][1], j % 3)))
+            continue;
+        ran++;
+        expect_objects(v, fake, kind);
+    }
+    return ran;
+}
+
+/* On one kind of device: the rows that the library says it uses are those it should; each forward
+ * kernel of them serves some problems, and launches within the device's limits. */
+static void on_kind(const struct stand_in *v, const struct kind *kind)
+{
+    struct fake *fake = begin(v);
+    snprintf(fake->arch, sizeof fake->arch, "%s", kind->arch);
+    fake->max_shared = kind->max_shared;
+    rapt_context *context = session_open(v);
+    rapt_kernel_info info = {.struct_size = sizeof info};
+    int launches = 0, kernels = 0;
+    for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++) {
+        if (strcmp(info.backend, v->name) || !strcmp(info.name, "composed")) continue;
+        const char *expected = object_for(v, kind, info.name);
+        if (info.present != (expected && !strcmp(info.arch, expected)))
+            print_error("%s for %s on %s\n", info.name, info.arch, kind->arch);
+        assert_int_equal(info.present, expected && !strcmp(info.arch, expected));
+        if (!info.present || strcmp(info.op, "forward")) continue;
+        int ran = try_all(v, context, fake, kind, info.name);
+        if (!ran) print_error("%s on %s serves none of these\n", info.name, kind->arch);
+        assert_true(ran > 0);
+        kernels++;
+        launches += ran;
+    }
+    int composed = try_all(v, context, fake, kind, "composed"),
+        best = try_all(v, context, fake, kind, NULL);
+    assert_true(kind->objects[0] ? kernels > 0 && composed > 0 && best == 8 * 4 * 3 * 3
+                                 : !kernels && !composed && !best);
+    print_message("# %s: %d forward kernels, %d problems\n", kind->arch, kernels, launches);
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void every_kernel(void **state)
+{
+    int count;
+    const struct kind *kinds = kinds_of(*state, &count);
+    for (int i = 0; i < count; i++) on_kind(*state, &kinds[i]);
+}
+
+/* Devices of different archs in one context: each takes its own objects, in turns. */
+static void mixed_devices(void **state)
+{
+    const struct stand_in *v = *state;
+    int count;
+    const struct kind *kinds = kinds_of(v, &count),
+                      *used[FAKE_DEVICES] = {&kinds[1], &kinds[2], &kinds[5], &kinds[count - 1]};
+    struct fake *fake = begin(v);
+    fake->devices = FAKE_DEVICES;
+    for (int i = 0; i < FAKE_DEVICES; i++)
+        snprintf(fake->arch_of[i], sizeof fake->arch_of[i], "%s", used[i]->arch);
+    fake->max_shared = 65536;
+    rapt_context *context = session_open(v);
+    assert_int_equal(rapt_device_count(context), FAKE_DEVICES);
+    for (int turn = 0; turn < 3; turn++)
+        for (int i = 0; i < FAKE_DEVICES; i++) {
+            rapt_attention a = large_problem(RAPT_BF16, 100, 128, 128, turn == 1);
+            rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
+            rapt_device *device = rapt_device_at(context, i);
+            assert_true(try_kernel(device, turn == 2 ? "composed" : NULL, a));
+            assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_OK);
+            for (int l = 0; l < fake->launch_count; l++)
+                assert_int_equal(fake->launch[l].device, i);
+            expect_objects(v, fake, used[i]);
+        }
+    rapt_close(&context);
+    session_end(v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {BOTH(every_kernel), BOTH(mixed_devices)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
