@@ -7,7 +7,7 @@ NVCC      ?= $(shell command -v nvcc || { test -x /usr/local/cuda/bin/nvcc && ec
 HIP_CLANG ?= $(firstword $(foreach v,22 23 24,$(shell command -v clang-$(v))))
 KERNELS   ?= *
 EMPTY     :=
-PATTERNS   = $(subst $(EMPTY) $(EMPTY),|,$(strip $(KERNELS)))
+PATTERNS   = $(or $(subst $(EMPTY) $(EMPTY),|,$(strip $(KERNELS))),*)
 
 GPU := $(B)/gpu
 GPU_OBJECTS := $(GPU)/code_objects.o

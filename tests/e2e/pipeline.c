@@ -65,6 +65,8 @@ static void replicated_mqa_and_gqa(void **state)
         replicate_equals_in_place(device, "forward f32 b1 h32/1 q32 kv32 d128 causal");
         replicate_equals_in_place(device, "forward f32 b1 h32/8 q32 kv32 d128");
         replicate_equals_in_place(device, "forward bf16 b1 h32/1 q32 kv32 d128");
+        replicate_equals_in_place(device, "forward bf16 b1 h32/8 q32 kv32 d128 causal");
+        replicate_equals_in_place(device, "forward f16 b1 h32/1 q32 kv32 d128");
         replicate_equals_in_place(device, "forward f16 b1 h32/8 q32 kv32 d128 causal");
     }
 }

@@ -1,5 +1,5 @@
 /* streams.c: rapt on the streams, graphs and memory of a program that uses CUDA or HIP itself:
- * captured in a graph and replayed, and on several streams and threads at once. */
+ * captured in a graph and replayed, on several streams and threads at once, and on several GPUs. */
 #include "devices.h"
 
 #include <dlfcn.h>
@@ -17,6 +17,7 @@ struct native {
     int (*device_get)(int *, int);
     int (*retain)(void **, int);
     int (*set_current)(void *);
+    int (*get_current)(void **);
     int (*release)(int);
     int (*stream_create)(void **, unsigned);
     int (*stream_destroy)(void *);
@@ -36,6 +37,7 @@ static const struct {
     {"cuDeviceGet", "hipDeviceGet", offsetof(struct native, device_get)},
     {"cuDevicePrimaryCtxRetain", "hipDevicePrimaryCtxRetain", offsetof(struct native, retain)},
     {"cuCtxSetCurrent", "hipCtxSetCurrent", offsetof(struct native, set_current)},
+    {"cuCtxGetCurrent", "hipCtxGetCurrent", offsetof(struct native, get_current)},
     {"cuDevicePrimaryCtxRelease_v2", "hipDevicePrimaryCtxRelease",
      offsetof(struct native, release)},
     {"cuStreamCreate", "hipStreamCreateWithFlags", offsetof(struct native, stream_create)},
@@ -264,8 +266,96 @@ static void threads(void **state)
     }
 }
 
+enum { GPUS = 8, EACH = 2 };
+
+static int gpus_under_test(rapt_device *gpus[GPUS])
+{
+    int count = 0;
+    for_each_device(device) if (is_gpu(device) && count < GPUS) gpus[count++] = device;
+    if (count < 2) print_message("# fewer than two GPUs here: skipped\n");
+    return count < 2 ? 0 : count;
+}
+
+/* Threads of all GPUs at the same time, each with a stream of its own. */
+static void gpus_and_threads(void **state)
+{
+    (void)state;
+    static unsigned char want[GPUS][Q_BYTES];
+    static struct lane lanes[GPUS * EACH];
+    rapt_device *gpus[GPUS];
+    struct native natives[GPUS];
+    pthread_t ids[GPUS * EACH];
+    int count = gpus_under_test(gpus);
+    memset(lanes, 0, sizeof lanes);
+    for (int i = 0; i < count; i++) {
+        native_open(&natives[i], gpus[i]);
+        for (int j = i * EACH; j < (i + 1) * EACH; j++) {
+            work_begin(&lanes[j].work, gpus[i], NULL);
+            lanes[j].native = &natives[i];
+            lanes[j].want = want[i];
+        }
+        expected(&lanes[i * EACH].work, want[i]);
+        if (!strcmp(info_of(gpus[i]).name, info_of(gpus[0]).name))
+            assert_memory_equal(want[i], want[0], Q_BYTES);
+    }
+    for (int j = 0; j < count * EACH; j++)
+        assert_int_equal(pthread_create(&ids[j], NULL, run_lane, &lanes[j]), 0);
+    for (int j = 0; j < count * EACH; j++) pthread_join(ids[j], NULL);
+    for (int j = 0; j < count * EACH; j++) {
+        assert_int_equal(lanes[j].status, RAPT_OK);
+        assert_true(lanes[j].same);
+        work_end(&lanes[j].work);
+    }
+    for (int i = 0; i < count; i++) native_close(&natives[i], gpus[i]);
+}
+
+/* One thread, whose current context is the first GPU's all along, executes on each GPU in turn and
+ * only then waits for them. */
+static void gpus_in_turn(void **state)
+{
+    (void)state;
+    static unsigned char want[Q_BYTES];
+    static struct work works[GPUS];
+    rapt_device *gpus[GPUS];
+    struct native natives[GPUS];
+    void *stream[GPUS], *first = NULL, *current;
+    int count = gpus_under_test(gpus);
+    for (int i = 0; i < count; i++) {
+        native_open(&natives[i], gpus[i]); /* makes the GPU current */
+        if (!i) assert_int_equal(natives[0].get_current(&first), 0);
+        assert_int_equal(natives[i].stream_create(&stream[i], 1), 0);
+        work_begin(&works[i], gpus[i], NULL);
+    }
+    if (count) assert_int_equal(natives[0].set_current(first), 0);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < count; i++) {
+            set_q(&works[i], 20 + round + (uint64_t)i);
+            out_of(&works[i], 1);
+        }
+        for (int i = 0; i < count; i++)
+            expect_ok(rapt_plan_execute(works[i].plan, &works[i].a, works[i].workspace, stream[i]),
+                      gpus[i], "execute");
+        for (int i = 0; i < count; i++) {
+            expect_ok(rapt_synchronize(gpus[i], stream[i]), gpus[i], "synchronize");
+            static unsigned char got[Q_BYTES];
+            memcpy(got, out_of(&works[i], 0), Q_BYTES);
+            expected(&works[i], want);
+            assert_memory_equal(got, want, Q_BYTES);
+            assert_int_equal(natives[0].get_current(&current), 0);
+            assert_ptr_equal(current, first);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        work_end(&works[i]);
+        assert_int_equal(natives[i].stream_destroy(stream[i]), 0);
+        native_close(&natives[i], gpus[i]);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads),
+                                       cmocka_unit_test(gpus_and_threads),
+                                       cmocka_unit_test(gpus_in_turn)};
     return cmocka_run_group_tests_name("streams", tests, open_devices, close_devices);
 }
