@@ -347,7 +347,7 @@ def options_group(bench):
 
 def tiny(bench):
     for dtype in ("bf16", "f32"):
-        peers = ("cudnn", "flash2") if dtype == "bf16" else ("efficient",)
+        peers = ("cudnn", "flash2", "efficient") if dtype == "bf16" else ("efficient",)
         for b, s, h in ((1, 16, 32), (1, 8, 40), (4, 16, 8)):
             for causal in (0, 1):
                 bench.dense("tiny", f"{b}x{s} {h} heads{' causal' if causal else ''}", dtype, b, s, s, h, h, 128, causal, peers, launches=64)
