@@ -96,12 +96,12 @@ $(eval $(call amdgpu_product,conformance,$(B)/tests/conformance/conformance,))
 $(eval $(call amdgpu_product,kernels,$(B)/tests/conformance/conformance,RAPT_TEST_KERNELS=all))
 $(eval $(call amdgpu_product,mission,$(B)/tests/e2e/mission,))
 $(eval $(call amdgpu_product,pipeline,$(B)/tests/e2e/pipeline,))
-$(eval $(call amdgpu_product,overrides,tests/e2e/overrides.t,RAPT_OBJECTS=$(abspath $(AMDGPU_OUT))/overrides))
+$(eval $(call amdgpu_product,overrides,$(B)/tests/e2e/overrides,RAPT_OBJECTS=$(abspath $(AMDGPU_OUT))/overrides))
 
 # The rows whose code object the environment may name, built once more by hand as a user would, with less optimisation.
 AMDGPU_OVERRIDES := $(shell sed -n 's/^OVERRIDE.\([a-z_]*\),.*/\1/p' src/gpu/overrides.def)
 define amdgpu_override
-$(AMDGPU_OUT)/overrides.$1.t: $(foreach t,$(AMDGPU_MISSION),$(AMDGPU_OVERRIDES:%=$(AMDGPU_OUT)/overrides/%_$t.co)) | $(B)/rapt
+$(AMDGPU_OUT)/overrides.$1.t: $(foreach t,$(AMDGPU_MISSION),$(AMDGPU_OVERRIDES:%=$(AMDGPU_OUT)/overrides/%_$t.co))
 $(AMDGPU_OUT)/overrides/%_$1.co: $(GPU)/%_$1.co
 	@mkdir -p $$(@D)
 	eval "set -- $$$$(cat $(GPU)/$$*_$1.flags)"; source=$$$$1; shift; \

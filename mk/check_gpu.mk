@@ -16,7 +16,7 @@ $(B)/tests/conformance.huge.t: $(B)/tests/conformance/conformance mk/check_gpu.m
 GPU_PARTS += $(B)/tests/conformance.huge.t
 check-gpu: all $(GPU_TESTS) $(GPU_PARTS)
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove -j $$(nproc) --exec '' --trap --timer \
-	    $(filter-out %/conformance/conformance,$(GPU_TESTS)) $(GPU_PARTS) tests/e2e/overrides.t
+	    $(filter-out %/conformance/conformance,$(GPU_TESTS)) $(GPU_PARTS)
 
 # One problem of each kind that a kernel handles by code of its own. API errors are not reported: asking the driver whether a
 # pointer is the host's is answered by one.
