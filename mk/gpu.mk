@@ -35,7 +35,9 @@ $(GPU)/rules.mk: $(GPU)/rows.txt FORCE_KERNELS
 	done < $<; } > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 FORCE_KERNELS:
 
-# $1 name, $2 arch, $3 vendor, $4 source, $5 flags. PTX (compute_NN) is text for the driver's compiler; everything else is an ELF object.
+# $1 name, $2 arch, $3 vendor, $4 source, $5 flags. PTX (compute_NN) is text for the driver's compiler, and assembled once for sm_NN so that
+# its registers and spills are known; everything else is an ELF object.
+PTXAS = $(dir $(firstword $(NVCC)))ptxas
 gpu_row = $(if $(gpu_compiler_$3),$(eval $(call gpu_compiled,$1_$2,$2,$4,$5,$3)),$(if $(wildcard prebuilt/$1_$2.co),$(eval $(call gpu_prebuilt,$1_$2))))
 gpu_compiler_cuda = $(NVCC)
 gpu_compiler_hip = $(HIP_CLANG)
@@ -45,7 +47,8 @@ gpu_command_hip = $(HIP_CLANG) $(HIP_FLAGS) --offload-arch=$1 -Xclang -dependenc
 define gpu_compiled
 GPU_BUILT += $1
 $(GPU)/$1.co: src/gpu/kernels/$3 $(GPU)/$1.flags
-	$(if $(V),,@echo '  $(if $(filter cuda,$5),nvcc ,clang) $1';)$(call gpu_command_$5,$2,$1) $4 -o $$@ $$< 2> $(GPU)/$1.log || \
+	$(if $(V),,@echo '  $(if $(filter cuda,$5),nvcc ,clang) $1';)$(call gpu_command_$5,$2,$1) $4 -o $$@ $$< 2> $(GPU)/$1.log \
+	  $(if $(filter compute_%,$2),&& $(PTXAS) -v -arch=$(2:compute_%=sm_%) -o /dev/null $$@ 2>> $(GPU)/$1.log) || \
 	  { grep -v ': remark: \|^ *[0-9]* *|\|ptxas info' $(GPU)/$1.log; rm -f $$@; exit 1; }
 	@grep -A 4 'warning:' $(GPU)/$1.log || true
 endef

@@ -2,7 +2,7 @@
 # Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one
 # line per entry point; exit 1 when one spills, uses scratch on AMD (LLVM also reserves slots for
 # scalars that no instruction touches: the disassembly tells), or asks for more registers or shared
-# memory than a block can have. Rows on AMD's matrix units (source amd/) must also keep scalars
+# memory than a block can have; or when a log reports nothing. Rows on AMD's matrix units (source amd/) must also keep scalars
 # out of vector registers and leave room for two waves per SIMD.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
@@ -10,6 +10,7 @@ BEGIN {
     budget["sm_80"] = 166912; budget["sm_86"] = budget["sm_89"] = budget["sm_120"] = 101376
     budget["sm_90a"] = budget["sm_90"] = budget["sm_100"] = budget["sm_100a"] = 232448
     budget["gfx950"] = 163840
+    budget["compute_80"] = budget["sm_120"] # the least that a newer GPU may have
     printf "%-40s %9s %7s %6s %6s %6s %7s %7s %5s\n", "entry point", "registers", "scalars", "shared", "spills", "scalar", "scratch",
         "threads", "waves"
 }
@@ -40,6 +41,7 @@ FILENAME !~ /\.log$/ {
 /remark: +LDS Size/        { report(entry, registers, $6, spills, scratch, registers > 512) }
 
 function report(name, registers, shared, spills, scratch, too_many,   limit, total) {
+    reported[key] = 1
     limit = arch[key] in budget ? budget[arch[key]] : 65536
     total = shared + (name ~ /_(prepare|combine)$/ ? 0 : dynamic[key])
     if (waves) waves = least(waves, lds_waves(arch[key], total, threads[key]))
@@ -66,4 +68,5 @@ function touches(file,   command, count) {
     close(command)
     return count + 0
 }
+END { for (key in object) if (!reported[key]) failed = failed "\n" key ": no report in the compiler's log" }
 END { if (failed) { print failed; exit 1 } }

@@ -45,12 +45,15 @@ expect()   # what, the words of the failure or "" to pass
     echo "$text" | sed 's/^/# /'
 }
 
-echo 1..14
+echo 1..17
 row k sm_80 256 '40 * 1024';   nvidia k sm_80 255 1024 0;  expect "what fits an sm_80" ""
 row k sm_80 256 0;             nvidia k sm_80 64 0 4;      expect "a spill" "k_sm_80: k spills 8 (no kernel may spill)"
 row k sm_80 512 0;             nvidia k sm_80 136 0 0;     expect "registers of a block" "needs more registers than a block of 512 threads has"
 row k sm_86 128 '101 * 1024';  nvidia k sm_86 64 0 0;      expect "dynamic shared memory" "needs 103424 bytes of shared memory (sm_86 has 101376)"
 row k sm_90a 128 '200 * 1024'; nvidia k sm_90a 64 32768 0; expect "static and dynamic together" "needs 237568 bytes of shared memory (sm_90a has 232448)"
+row k compute_80 128 '99 * 1024'; nvidia k compute_80 168 0 0; expect "PTX that fits every newer GPU" ""
+row k compute_80 128 102400;   nvidia k compute_80 168 0 0; expect "shared memory of PTX" "needs 102400 bytes of shared memory (compute_80 has 101376)"
+row k compute_80 128 0;        echo > "$folder/k_compute_80.log"; expect "a log without a report" "k_compute_80: no report in the compiler's log"
 row k gfx942 256 65536;        amd k gfx942 128 0 0 0;     expect "what fits a gfx942" ""
 row k gfx942 256 0;            amd k gfx942 128 0 0 3;     expect "a spill on AMD" "k_gfx942: k spills 3"
 row k gfx1100 256 0;           amd k gfx1100 128 65552 0 0; expect "LDS" "needs 65552 bytes of shared memory (gfx1100 has 65536)"
