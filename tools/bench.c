@@ -218,8 +218,9 @@ static int time_in_turn(struct bench *bench, struct bench_case *c, struct ceilin
     int64_t threads = device->info.compute_units;
     int in_turn = bench_is_bound_by_memory(&c->line), code = bench_case_warm(c);
     if (device->is_cpu)
-        stream = c->memory ? stream_open(TRAFFIC_READS, (double)c->copies_bytes, c->memory, threads)
-                           : stream_open(traffic_of[c->line.op], c->working_set, NULL, threads);
+        stream = stream_open(traffic_of[c->line.op],
+                             c->stream_memory ? (double)c->stream_bytes : c->working_set,
+                             c->stream_memory, threads);
     for (int i = 0; i < TURNS && !code; i++) {
         code = bench_case_time(c, bench->seconds / TURNS);
         if (in_turn) stream_try(stream);

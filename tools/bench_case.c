@@ -86,6 +86,46 @@ static int refuse(struct bench_case *c, int code, const char *sentence)
     return code;
 }
 
+static size_t whole_pages(size_t bytes)
+{
+    return (bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
+}
+
+/* Moves the tensors of an operation into one piece of memory, those that it writes behind those
+ * that it only reads, so that a stream can be timed over the very same memory: a copy from its first
+ * half to its second overwrites no input. */
+static int gather_tensors(struct bench_case *c)
+{
+    struct problem_instance *p = &c->instance;
+    size_t at[2] = {0, 0}; /* of what is read, of what is written */
+    for (int i = 0; i < p->region_count; i++) {
+        if (p->region[i].sparse) return EXIT_OK;
+        at[p->region[i].output] += whole_pages(p->region[i].bytes);
+    }
+    size_t inputs = at[0], outputs = at[1];
+    if (rapt_alloc(c->device->handle, inputs + outputs, &c->memory))
+        return refuse(c, EXIT_NOT_HERE, rapt_last_error());
+    at[0] = 0;
+    at[1] = inputs;
+    for (int i = 0; i < p->region_count; i++) {
+        const struct problem_region *region = &p->region[i];
+        char *to = (char *)c->memory + at[region->output];
+        rapt_tensor *t = (rapt_tensor *)((char *)&c->on_device.args +
+                                         ((char *)region->tensor - (char *)&p->args));
+        memcpy(to, region->base, region->bytes);
+        t->data = to + ((char *)t->data - region->base);
+        at[region->output] += whole_pages(region->bytes);
+    }
+    if (p->line.inplace) {
+        c->on_device.args.rope.out = c->on_device.args.rope.x;
+        c->on_device.args.softmax.out = c->on_device.args.softmax.x;
+    }
+    size_t unpaired = inputs > outputs ? inputs - outputs : 0;
+    c->stream_memory = (char *)c->memory + unpaired;
+    c->stream_bytes = inputs + outputs - unpaired;
+    return EXIT_OK;
+}
+
 /* Copies of K and V that calls take in turn, in one piece of memory. On a CPU the calls take them
  * from there even if there is one alone: then a stream can be timed over the very same memory. */
 static int make_copies(struct bench_case *c, int64_t rotate)
@@ -94,11 +134,10 @@ static int make_copies(struct bench_case *c, int64_t rotate)
                                                region_of(c, &c->instance.args.forward.v)};
     double bytes = 0;
     c->working_set = problem_bytes(&c->line);
-    if (c->line.op != OP_forward) return EXIT_OK;
+    if (c->line.op != OP_forward) return c->device->is_cpu ? gather_tensors(c) : EXIT_OK;
     for (int i = 0; i < 2; i++) {
         if (!regions[i] || regions[i]->sparse) return EXIT_OK;
-        c->copy_bytes[i] =
-            (regions[i]->bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
+        c->copy_bytes[i] = whole_pages(regions[i]->bytes);
         bytes += (double)regions[i]->bytes;
     }
     /* Decode finds a cache that other layers' have pushed out; a prefill's keys, however few, were
@@ -109,9 +148,10 @@ static int make_copies(struct bench_case *c, int64_t rotate)
                      : 1;
     if (rotate < 2 && !(c->device->is_cpu && bench_is_bound_by_memory(&c->line))) return EXIT_OK;
     if (rotate < 1) rotate = 1;
-    c->copies_bytes = (size_t)rotate * (c->copy_bytes[0] + c->copy_bytes[1]);
-    if (rapt_alloc(c->device->handle, c->copies_bytes, &c->memory))
+    c->stream_bytes = (size_t)rotate * (c->copy_bytes[0] + c->copy_bytes[1]);
+    if (rapt_alloc(c->device->handle, c->stream_bytes, &c->memory))
         return refuse(c, EXIT_NOT_HERE, rapt_last_error());
+    c->stream_memory = c->memory;
     for (int64_t n = 0; n < rotate; n++)
         for (int i = 0; i < 2; i++)
             if (rapt_copy(c->device->handle, copy_at(c, n, i), region_memory(c, regions[i]),

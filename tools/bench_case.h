@@ -22,8 +22,10 @@ struct bench_case {
     int through_forward; /* calls go through rapt_forward instead, which keeps plans itself */
     char kernel[64];
     int64_t copies;       /* of K and V; 0: the instance's own are used */
-    void *memory;         /* of the copies: K and V of the first, of the second, ... */
-    size_t copies_bytes;  /* in all */
+    void *memory;         /* of the copies: K and V of the first, of the second, ...; or of all
+                             tensors of an operation */
+    void *stream_memory;  /* part of it that a stream may be timed over; NULL: none */
+    size_t stream_bytes;
     size_t copy_bytes[2]; /* of one K and one V */
     int64_t turn;         /* copy that the next call takes */
     double working_set;   /* bytes that the calls go through before one comes again */

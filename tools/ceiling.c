@@ -23,7 +23,7 @@ struct team {
 struct member {
     struct team *team;
     char *memory;
-    size_t bytes;
+    size_t bytes, apart; /* of a loop over memory */
     int touched;
     double rate;
     pthread_t thread;
@@ -33,12 +33,14 @@ static void *member_main(void *argument)
 {
     struct member *me = argument;
     struct team *team = me->team;
-    if (me->bytes && !me->touched)
-        memset(me->memory, 1, me->bytes); /* first touched by its user, so that it lies near it */
+    if (me->bytes && !me->touched) { /* first touched by its user, so that it lies near it */
+        memset(me->memory, 1, me->bytes / 2);
+        memset(me->memory + me->apart, 1, me->bytes / 2);
+    }
     me->touched = 1;
     atomic_fetch_add(&team->ready, 1);
     while (!atomic_load(&team->go)) sched_yield();
-    double start = seconds_now(), done = team->work(&team->stop, me->memory, me->bytes);
+    double start = seconds_now(), done = team->work(&team->stop, me->memory, me->bytes, me->apart);
     me->rate = done / (seconds_now() - start);
     return NULL;
 }
@@ -77,15 +79,18 @@ static int by_value(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* memory is cut into equal shares. NULL: no memory, or too many threads. */
-static struct member *members_of(int64_t threads, char *memory, size_t bytes)
+/* memory is cut into equal shares; of copies its first half is, and they go to the second. NULL: no
+ * memory, or too many threads. */
+static struct member *members_of(int64_t threads, char *memory, size_t bytes, enum traffic traffic)
 {
     if (threads < 1 || threads > MAX_THREADS) return NULL;
     struct member *members = calloc((size_t)threads, sizeof *members);
     size_t share = bytes / (size_t)threads / 512 * 512;
     for (int64_t i = 0; members && i < threads; i++) {
-        members[i].memory = memory ? memory + share * (size_t)i : NULL;
+        size_t first = (traffic == TRAFFIC_COPIES ? share / 2 : share) * (size_t)i;
+        members[i].memory = memory ? memory + first : NULL;
         members[i].bytes = share;
+        members[i].apart = traffic == TRAFFIC_COPIES ? bytes / 128 * 64 : share / 2;
     }
     return members;
 }
@@ -96,7 +101,7 @@ struct ceiling ceiling_cpu_flops(int64_t dtype, int64_t threads)
     const char *name;
     loop work = loop_flops(dtype, &name);
     struct ceiling ceiling = {0};
-    struct member *members = members_of(threads, NULL, 0);
+    struct member *members = members_of(threads, NULL, 0, TRAFFIC_READS);
     for (int i = 0; members && i < TRIALS; i++) {
         double rate = trial(work, members, threads);
         if (rate > ceiling.rate) ceiling.rate = rate;
@@ -129,7 +134,7 @@ struct stream *stream_open(enum traffic traffic, double bytes, void *memory, int
     if (s->bytes < least && !memory) s->bytes = least;
     if (!memory) s->owned = aligned_alloc(4096, (s->bytes + 4095) / 4096 * 4096);
     s->memory = memory ? memory : s->owned;
-    s->members = s->memory ? members_of(threads, s->memory, s->bytes) : NULL;
+    s->members = s->memory ? members_of(threads, s->memory, s->bytes, traffic) : NULL;
     for (int64_t i = 0; s->members && memory && i < threads; i++) s->members[i].touched = 1;
     if (!s->members) {
         stream_close(s);

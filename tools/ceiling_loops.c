@@ -25,12 +25,13 @@ enum { BATCH = 2000 };
 /* A loop over the chains, with VECTOR, START, OPERATION(x) and KEEP(x) as defined where it is used.
  * flop: of one operation. */
 #define FLOP_LOOP(name, isa, chains, count, flop)                                                  \
-    isa static double name(atomic_int *stop, char *memory, size_t bytes)                     \
+    isa static double name(atomic_int *stop, char *memory, size_t bytes, size_t apart)       \
     {                                                                                              \
         const double step = (double)BATCH * (count) * (flop);                                      \
         double done = 0;                                                                           \
         (void)memory;                                                                              \
         (void)bytes;                                                                               \
+        (void)apart;                                                                               \
         OPERANDS                                                                                   \
         chains(DECLARE)                                                                            \
         for (; !atomic_load_explicit(stop, memory_order_relaxed); done += step)                    \
@@ -81,12 +82,13 @@ struct tile_configuration {
 };
 
 /* Four accumulators, two tiles of each operand: 16 x 16 x 32 multiply-adds an instruction. */
-AMX static double tiles_amx_bf16(atomic_int *stop, char *memory, size_t bytes)
+AMX static double tiles_amx_bf16(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
     struct tile_configuration configuration = {.palette = 1};
     double done = 0;
     (void)memory;
     (void)bytes;
+    (void)apart;
     for (int t = 0; t < 8; t++) {
         configuration.bytes_per_row[t] = 64;
         configuration.rows[t] = 16;
@@ -112,8 +114,9 @@ AMX static double tiles_amx_bf16(atomic_int *stop, char *memory, size_t bytes)
     return done;
 }
 
-AVX512 static double read_avx512(atomic_int *stop, char *memory, size_t bytes)
+AVX512 static double read_avx512(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
+    (void)apart;
     __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
     double done = 0;
     for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
@@ -128,8 +131,9 @@ AVX512 static double read_avx512(atomic_int *stop, char *memory, size_t bytes)
     return done;
 }
 
-AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes)
+AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
+    (void)apart;
     __m256i s0 = _mm256_setzero_si256(), s1 = s0, s2 = s0, s3 = s0;
     double done = 0;
     for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
@@ -146,12 +150,12 @@ AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes)
 }
 
 /* clang-format off */
-/* Copies from the first half of the memory to the second. */
+/* Copies half of the bytes from the memory to a place that far apart. */
 #define COPY_LOOP(name, isa, vector, step, LOAD, STORE)                                            \
-    isa static double name(atomic_int *stop, char *memory, size_t bytes)                           \
+    isa static double name(atomic_int *stop, char *memory, size_t bytes, size_t apart)             \
     {                                                                                              \
         double done = 0;                                                                           \
-        char *to = memory + bytes / 2;                                                             \
+        char *to = memory + apart;                                                                 \
         for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)           \
             for (size_t i = 0; i < bytes / 2; i += 4 * (step)) {                                   \
                 vector x0 = LOAD((const void *)(memory + i)),                                      \
@@ -170,8 +174,9 @@ AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes)
 /* Fills the memory. Not with zeros: on some machines lines of zeros are written at twice the rate
  * of others. */
 #define WRITE_LOOP(name, isa, vector, step, STORE, PATTERN)                                        \
-    isa static double name(atomic_int *stop, char *memory, size_t bytes)                           \
+    isa static double name(atomic_int *stop, char *memory, size_t bytes, size_t apart)             \
     {                                                                                              \
+        (void)apart;                                                                               \
         double done = 0;                                                                           \
         vector x = PATTERN;                                                                        \
         for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)           \
@@ -219,12 +224,13 @@ FLOP_LOOP(matrix_neon_bf16, NEON_BF16, CHAINS_24, 24, 16 * 2)
 #endif
 
 /* Portable forms: as fast as the compiler makes them. */
-static double fma_plain(atomic_int *stop, char *memory, size_t bytes)
+static double fma_plain(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
     float x[64];
     double done = 0;
     (void)memory;
     (void)bytes;
+    (void)apart;
     for (int c = 0; c < 64; c++) x[c] = (float)c;
     for (; !atomic_load_explicit(stop, memory_order_relaxed); done += 500.0 * 64 * 2)
         for (int i = 0; i < 500; i++) {
@@ -234,8 +240,9 @@ static double fma_plain(atomic_int *stop, char *memory, size_t bytes)
     return done;
 }
 
-static double read_plain(atomic_int *stop, char *memory, size_t bytes)
+static double read_plain(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
+    (void)apart;
     const uint64_t *words = (const uint64_t *)(const void *)memory;
     uint64_t sum[8] = {0};
     double done = 0;
@@ -246,16 +253,17 @@ static double read_plain(atomic_int *stop, char *memory, size_t bytes)
     return done;
 }
 
-static double copy_plain(atomic_int *stop, char *memory, size_t bytes)
+static double copy_plain(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
     double done = 0;
     for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
-        memcpy(memory + bytes / 2, memory, bytes / 2);
+        memcpy(memory + apart, memory, bytes / 2);
     return done;
 }
 
-static double write_plain(atomic_int *stop, char *memory, size_t bytes)
+static double write_plain(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
+    (void)apart;
     double done = 0;
     for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
         memset(memory, (int)done & 1, bytes);

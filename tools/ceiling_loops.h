@@ -7,11 +7,11 @@
 #include <stdint.h>
 
 /* Works until *stop is not 0 and returns the flop or the bytes that it did. memory (64-byte
- * aligned) and bytes (a multiple of 512) are those of a loop over memory. */
-typedef double (*loop)(atomic_int *stop, char *memory, size_t bytes);
+ * aligned) and bytes (a multiple of 512) are those of a loop over memory; a copy takes bytes / 2
+ * from there to a place apart bytes behind. */
+typedef double (*loop)(atomic_int *stop, char *memory, size_t bytes, size_t apart);
 
-/* What a loop over memory does with it. A copy goes from the first half to the second, and each
- * byte counts as read and as written. */
+/* What a loop over memory does with it. Each byte of a copy counts as read and as written. */
 enum traffic { TRAFFIC_READS, TRAFFIC_COPIES, TRAFFIC_WRITES, TRAFFICS };
 
 /* This CPU's fastest multiply-adds for the dtype; *name says which. */

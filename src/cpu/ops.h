@@ -26,7 +26,7 @@ struct row_run {
 /* Rows of softmax on their way: the terms of a row are scaled and stored while the next row's are
  * computed, so that writing and arithmetic overlap. */
 struct softmax_rows {
-    float scratch[2][SOFTMAX_SCRATCH]; /* terms of a row, of the rows in turn */
+    _Alignas(64) float scratch[2][SOFTMAX_SCRATCH]; /* terms of a row, of the rows in turn */
     int turn;
     void *to; /* the row that waits, its terms in scratch[turn]; NULL: none */
     int64_t dtype, n;
@@ -39,10 +39,9 @@ struct softmax_rows {
 struct row_kernels {
     const char *name;
     /* to = softmax(from) over n elements; -inf everywhere gives zeros, NaN anywhere gives NaN
-     * everywhere. from may be to. next: the row to come, as long, to be prefetched; NULL: none.
-     * The rows of a state are whole after softmax_end. */
+     * everywhere. from may be to. The rows of a state are whole after softmax_end. */
     void (*softmax)(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
-                    struct softmax_rows *state, const void *next, int stream);
+                    struct softmax_rows *state, int stream);
     void (*softmax_end)(struct softmax_rows *state);
     /* Rotates the pairs of each row; from may be to. interleaved: pairs (2c, 2c + 1), else
      * (c, c + pairs). */
@@ -85,6 +84,14 @@ static inline void *ops_row(const rapt_tensor *t, size_t element, int64_t i0, in
 {
     return (char *)t->data +
            (i0 * t->stride[0] + i1 * t->stride[1] + i2 * t->stride[2]) * (int64_t)element;
+}
+/* Asks for the first line of each page of what comes soon, to be read or written past the caches: the
+ * processor follows a stream of lines by itself, but not into the next page, whose translation takes
+ * longer than the line. */
+static inline void ops_expect(const void *p, int64_t bytes)
+{
+    enum { PAGE = 4096 };
+    for (int64_t at = 0; at < bytes; at += PAGE) __builtin_prefetch((const char *)p + at, 0, 2);
 }
 static inline int64_t ceil_div(int64_t x, int64_t y)
 {

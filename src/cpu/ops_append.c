@@ -309,7 +309,7 @@ static void append_block(const void *argument, int64_t index)
     const rapt_kv_append_args *args = job->args;
     struct append_target k = {&args->k_new, &args->k, &args->k_scale, job->rotation, 0};
     struct append_target v = {&args->v_new, &args->v, &args->v_scale, NULL, 1};
-    float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
+    _Alignas(64) float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
     int64_t blocks = ceil_div(args->k_new.size[2], job->block_tokens), b = index / blocks;
     struct append_sequence s = append_sequence(job, b);
     int64_t first = index % blocks * job->block_tokens;

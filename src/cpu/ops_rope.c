@@ -141,7 +141,7 @@ static void rope_block(const void *argument, int64_t index)
     const struct rotation *r = job->rotation;
     int64_t b = index / job->blocks, first = index % job->blocks * job->block_tokens;
     int64_t last = first + job->block_tokens < x->size[2] ? first + job->block_tokens : x->size[2];
-    float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
+    _Alignas(64) float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
     for (int64_t t = first; t < last; t++)
         rotation_angles(r, token_position(&job->args->position, b, t),
                         cosine + (t - first) * r->pairs, sine + (t - first) * r->pairs);

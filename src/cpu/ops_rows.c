@@ -84,10 +84,12 @@ static void softmax_block(const void *argument, int64_t index)
     for (int64_t r = first; r < last; r++) {
         const void *from = numbered_row(x, r);
         void *to = numbered_row(out, r);
-        const void *next = r + 1 < last ? numbered_row(x, r + 1) : NULL;
+        if (job->stream && contiguous && r + 1 < last) {
+            ops_expect(numbered_row(x, r + 1), x->size[3] * (int64_t)dtype_size(x->dtype));
+            ops_expect(numbered_row(out, r + 1), x->size[3] * (int64_t)dtype_size(out->dtype));
+        }
         if (contiguous)
-            job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], &state, next,
-                               job->stream);
+            job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], &state, job->stream);
         else softmax_strided(x, out, from, to);
     }
     job->rows->softmax_end(&state);

@@ -62,14 +62,6 @@ static int streamable(const void *p, int64_t step)
 
 /* ---- softmax ---- */
 
-/* Asks for the next row while this one is computed, a part of it at each step. */
-VEC void ask_ahead(const char *next, int dtype, int64_t i)
-{
-    if (!next) return;
-    for (int64_t line = 0; line < 2 * LANES * (dtype == RAPT_F32 ? 4 : 2); line += 64)
-        __builtin_prefetch(at(next, dtype, i) + line, 0, 2);
-}
-
 VEC float row_largest(const void *from, int dtype, int64_t n)
 {
     vec m0 = v_set(-INFINITY), m1 = m0;
@@ -104,13 +96,11 @@ VEC vec term(vec x, vec shift, vec m, int near)
 }
 
 /* The sum of the terms; keeps them in scratch where there is one. */
-VEC float row_terms(const void *from, int dtype, int64_t n, float m, float *scratch,
-                    const char *next, int near)
+VEC float row_terms(const void *from, int dtype, int64_t n, float m, float *scratch, int near)
 {
     vec s0 = v_zero(), s1 = v_zero(), top = v_set(m), shift = v_set(-m * LOG2_E);
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        ask_ahead(next, dtype, i);
         vec x, y;
         v_load_two(at(from, dtype, i), dtype, &x, &y);
         x = term(x, shift, top, near);
@@ -127,12 +117,12 @@ VEC float row_terms(const void *from, int dtype, int64_t n, float m, float *scra
     return v_sum(v_add(s0, s1));
 }
 
-VEC float row_sum(const void *from, int dtype, int64_t n, float m, float *scratch, const char *next)
+VEC float row_sum(const void *from, int dtype, int64_t n, float m, float *scratch)
 {
 #ifndef ROWS_WITHOUT_FMA
-    if (m < NEAR && m > -NEAR) return row_terms(from, dtype, n, m, scratch, next, 1);
+    if (m < NEAR && m > -NEAR) return row_terms(from, dtype, n, m, scratch, 1);
 #endif
-    return row_terms(from, dtype, n, m, scratch, next, 0);
+    return row_terms(from, dtype, n, m, scratch, 0);
 }
 
 VEC void row_scale_as(void *to, int dtype, const float *x, int64_t n, float factor, int stream)
@@ -167,11 +157,10 @@ static float row_largest_of(const void *from, int64_t dtype, int64_t n)
     return m;
 }
 
-static float row_sum_of(const void *from, int64_t dtype, int64_t n, float m, float *scratch,
-                        const char *next)
+static float row_sum_of(const void *from, int64_t dtype, int64_t n, float m, float *scratch)
 {
     float sum = 0;
-#define CALL(type) sum = row_sum(from, type, n, m, scratch, next)
+#define CALL(type) sum = row_sum(from, type, n, m, scratch)
     ROWS_CASES(dtype, CALL)
 #undef CALL
     return sum;
@@ -207,29 +196,31 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
  * waits (of as many elements) is stored meanwhile. Where the sum is at most GUESS_SUM, no element
  * exceeds m by more than 8.4, whose rounding costs the largest term 6 units of 2^-24, of the n that
  * the sum of a row is allowed. */
+/* Vectors of a step: their long chains of operations fill each other's waits. */
+enum { AT_ONCE = LANES == 16 ? 4 : 2 };
+
 enum { GUESS_LEAST = 256, GUESS_FROM = 64, GUESS_SUM = 4096 };
 
 VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *scratch,
-                      const char *next, const struct softmax_rows *before, int waits, int stream)
+                      const struct softmax_rows *before, int waits, int stream)
 {
     vec s0 = v_zero(), s1 = v_zero(), shift = v_set(-m * LOG2_E), factor = v_set(LOG2_E);
     const float *terms = before->scratch[before->turn];
     char *to = before->to;
     vec f = v_set(waits ? before->factor : 0);
     int64_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        vec x, y;
-        ask_ahead(next, dtype, i);
-        v_load_two(at(from, dtype, i), dtype, &x, &y);
-        x = guessed_term(v_fma(x, factor, shift), dtype);
-        y = guessed_term(v_fma(y, factor, shift), dtype);
-        s0 = v_add(s0, x);
-        s1 = v_add(s1, y);
-        v_store(scratch + i, RAPT_F32, x);
-        v_store(scratch + i + LANES, RAPT_F32, y);
-        if (waits)
-            v_store_two(to + (at(to, dtype, i) - to), dtype, v_mul(v_load(terms + i, RAPT_F32), f),
-                        v_mul(v_load(terms + i + LANES, RAPT_F32), f), stream);
+    for (; i + AT_ONCE * LANES <= n; i += AT_ONCE * LANES) {
+        vec x[AT_ONCE];
+        V_EACH(k, AT_ONCE / 2)
+        v_load_two(at(from, dtype, i + 2 * k * LANES), dtype, &x[2 * k], &x[2 * k + 1]);
+        V_EACH(k, AT_ONCE) x[k] = v_fma(x[k], factor, shift);
+        v_exp2_several(x, AT_ONCE, dtype != RAPT_F32);
+        V_EACH(k, AT_ONCE) v_store(scratch + i + k * LANES, RAPT_F32, x[k]);
+        V_EACH(k, AT_ONCE / 2) s0 = v_add(s0, x[2 * k]), s1 = v_add(s1, x[2 * k + 1]);
+        for (int k = 0; waits && k < AT_ONCE; k += 2)
+            v_store_two(to + (at(to, dtype, i + k * LANES) - to), dtype,
+                        v_mul(v_load(terms + i + k * LANES, RAPT_F32), f),
+                        v_mul(v_load(terms + i + (k + 1) * LANES, RAPT_F32), f), stream);
     }
     for (; i < n; i += LANES) {
         vec x = guessed_term(v_fma(load_row_part(from, dtype, i, n), factor, shift), dtype);
@@ -241,14 +232,14 @@ VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *sc
 }
 
 static float row_guessed_of(const void *from, int64_t dtype, int64_t n, float m, float *scratch,
-                            const char *next, const struct softmax_rows *before)
+                            const struct softmax_rows *before)
 {
     float sum = 0;
     int waits = before->to != NULL, stream = waits && before->stream && streamable(before->to, 0);
 #define CALL(type)                                                                                 \
-    sum = stream  ? row_guessed(from, type, n, m, scratch, next, before, 1, 1)                     \
-          : waits ? row_guessed(from, type, n, m, scratch, next, before, 1, 0)                     \
-                  : row_guessed(from, type, n, m, scratch, next, before, 0, 0)
+    sum = stream  ? row_guessed(from, type, n, m, scratch, before, 1, 1)                           \
+          : waits ? row_guessed(from, type, n, m, scratch, before, 1, 0)                           \
+                  : row_guessed(from, type, n, m, scratch, before, 0, 0)
     ROWS_CASES(dtype, CALL)
 #undef CALL
     return sum;
@@ -265,7 +256,7 @@ static void softmax_row_end(struct softmax_rows *state)
 /* A row in one pass less: the largest of the first few elements in place of the largest of all. 0:
  * it does not serve, and to is untouched. */
 static int softmax_guessed(void *to, int64_t dtype, const void *from, int64_t n,
-                           struct softmax_rows *state, const void *next, int stream)
+                           struct softmax_rows *state, int stream)
 {
 #ifdef ROWS_WITHOUT_FMA
     return 0;
@@ -273,7 +264,7 @@ static int softmax_guessed(void *to, int64_t dtype, const void *from, int64_t n,
     float m = row_largest_of(from, dtype, GUESS_FROM);
     if (!(m < NEAR && m > -NEAR)) return 0;
     int turn = !state->turn;
-    float sum = row_guessed_of(from, dtype, n, m, state->scratch[turn], next, state);
+    float sum = row_guessed_of(from, dtype, n, m, state->scratch[turn], state);
     state->to = NULL;
     if (!(sum <= GUESS_SUM)) return 0;
     state->to = to;
@@ -286,10 +277,10 @@ static int softmax_guessed(void *to, int64_t dtype, const void *from, int64_t n,
 }
 
 static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
-                        struct softmax_rows *state, const void *next, int stream)
+                        struct softmax_rows *state, int stream)
 {
     if (to_dtype == from_dtype && n >= GUESS_LEAST && n <= SOFTMAX_SCRATCH &&
-        softmax_guessed(to, to_dtype, from, n, state, next, stream))
+        softmax_guessed(to, to_dtype, from, n, state, stream))
         return;
     float *scratch = state->scratch[!state->turn];
     float *kept = n <= SOFTMAX_SCRATCH ? scratch : to_dtype == RAPT_F32 ? to : NULL;
@@ -299,15 +290,15 @@ static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t fr
         return;
     }
     if (kept) {
-        float sum = row_sum_of(from, from_dtype, n, m, kept, next);
+        float sum = row_sum_of(from, from_dtype, n, m, kept);
         row_scale_to(to, to_dtype, kept, n, 1 / sum, stream && kept == scratch);
         return;
     }
-    float factor = 1 / row_sum_of(from, from_dtype, n, m, NULL, next);
+    float factor = 1 / row_sum_of(from, from_dtype, n, m, NULL);
     int64_t from_size = from_dtype == RAPT_F32 ? 4 : 2, to_size = to_dtype == RAPT_F32 ? 4 : 2;
     for (int64_t i = 0; i < n; i += SOFTMAX_SCRATCH) {
         int64_t part = n - i < SOFTMAX_SCRATCH ? n - i : SOFTMAX_SCRATCH;
-        row_sum_of((const char *)from + i * from_size, from_dtype, part, m, scratch, NULL);
+        row_sum_of((const char *)from + i * from_size, from_dtype, part, m, scratch);
         row_scale_to((char *)to + i * to_size, to_dtype, scratch, part, factor, stream);
     }
 }

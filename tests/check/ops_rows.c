@@ -104,7 +104,7 @@ static void softmax_rows(void **state)
                 if (s == 1 && lengths[l] > 1)
                     store_float(from, dtypes[d], lengths[l] / 2, -INFINITY);
                 level->rows->softmax(to, dtypes[d], from, dtypes[d], lengths[l], &state_of_rows,
-                                     from, s % 2);
+                                     s % 2);
                 level->rows->softmax_end(&state_of_rows);
                 if (level->rows->stream_end) level->rows->stream_end();
                 compare_softmax(level, dtypes[d], lengths[l], from, to);
@@ -124,7 +124,7 @@ static void softmax_special(void **state)
                 for (int64_t i = 0; i < n; i++)
                     store_float(from, dtypes[d], i, nan % 2 ? number() : -INFINITY);
                 if (nan) store_float(from, dtypes[d], at, nan == 3 ? INFINITY : NAN);
-                level->rows->softmax(to, dtypes[d], from, dtypes[d], n, &state_of_rows, NULL, 0);
+                level->rows->softmax(to, dtypes[d], from, dtypes[d], n, &state_of_rows, 0);
                 level->rows->softmax_end(&state_of_rows);
                 for (int64_t i = 0; i < n; i++) {
                     float got = load_float(to, dtypes[d], i);
@@ -153,7 +153,7 @@ static void softmax_in_turn(void **state)
                                 : number() - (i % COLUMNS < 100 ? fall[i / COLUMNS] : 0));
             for (size_t r = 0; r < ROWS; r++)
                 level->rows->softmax(to + r * step, dtypes[d], from + r * step, dtypes[d], COLUMNS,
-                                     &state_of_rows, NULL, stream);
+                                     &state_of_rows, stream);
             level->rows->softmax_end(&state_of_rows);
             if (level->rows->stream_end) level->rows->stream_end();
             assert_edges(to_memory, dtypes[d], ROWS * COLUMNS, "softmax");

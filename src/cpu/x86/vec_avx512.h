@@ -212,15 +212,16 @@ VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
 }
 
 #define V_HAS_PAIRS
-/* Two neighbouring vectors. bf16: quarters of 64 bits in the order that leaves each half of the
- * unpacked words in its own. */
+/* Two neighbouring vectors. bf16: each word to the upper half of its lane. */
 VEC void v_load_two(const void *p, int dtype, vec *a, vec *b)
 {
     if (dtype == RAPT_BF16) {
-        __m512i x = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7),
-                                             _mm512_loadu_si512(p));
-        *a = _mm512_castsi512_ps(_mm512_unpacklo_epi16(_mm512_setzero_si512(), x));
-        *b = _mm512_castsi512_ps(_mm512_unpackhi_epi16(_mm512_setzero_si512(), x));
+        const __m512i first = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0,
+                                               7, 0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0),
+                      second = _mm512_add_epi16(first, _mm512_set1_epi16(LANES));
+        __m512i x = _mm512_loadu_si512(p);
+        *a = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, first, x));
+        *b = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, second, x));
         return;
     }
     *a = v_load(p, dtype);
