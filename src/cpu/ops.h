@@ -47,10 +47,10 @@ struct row_kernels {
      * (c, c + pairs). */
     void (*rotate)(const struct row_run *run, int64_t dtype, const float *cos, const float *sin,
                    int64_t pairs, int interleaved);
-    /* cos and sin of position * inverse[i], in f64, times magnitude, rounded to f32. |position *
-     * inverse| < ANGLE_MAX. */
-    void (*angles)(float *cos, float *sin, double position, const double *inverse, double magnitude,
-                   int64_t pairs);
+    /* Rows [count][pairs]: cos and sin of (position + row) * inverse[i], in f64, times magnitude,
+     * rounded to f32. Angles stay below ANGLE_MAX, also that of 1. */
+    void (*angles)(float *cos, float *sin, int64_t position, int64_t count, const double *inverse,
+                   double magnitude, int64_t pairs);
     /* Copies bytes past the caches (NULL: memcpy serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);
     /* The same to count places, step bytes apart; NULL with copy_stream. */
@@ -110,8 +110,9 @@ struct rotation {
 void rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_rope_args *args);
 /* INVALID when the caller's table has no row for position. */
 rapt_status rotation_check(const struct rotation *r, int64_t position, const char *function);
-/* cos and sin [pairs] of one position. */
-void rotation_angles(const struct rotation *r, int64_t position, float *cos, float *sin);
+/* cos and sin [count][pairs] of positions. */
+void rotation_angles(const struct rotation *r, const int64_t *position, int64_t count, float *cos,
+                     float *sin);
 /* Rows of channels elements that lie side by side, of one dtype, as rotation_row does each. */
 void rotation_rows(const struct rotation *r, const struct row_run *run, int64_t dtype,
                    int64_t channels, const float *cos, const float *sin);

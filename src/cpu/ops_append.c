@@ -314,10 +314,10 @@ static void append_block(const void *argument, int64_t index)
     struct append_sequence s = append_sequence(job, b);
     int64_t first = index % blocks * job->block_tokens;
     int64_t last = first + job->block_tokens < s.count ? first + job->block_tokens : s.count;
+    int64_t position[BLOCK_TOKENS];
     for (int64_t i = first; i < last && job->rotation; i++)
-        rotation_angles(job->rotation, new_position(job, &s, i),
-                        cosine + (i - first) * job->rotation->pairs,
-                        sine + (i - first) * job->rotation->pairs);
+        position[i - first] = new_position(job, &s, i);
+    if (job->rotation) rotation_angles(job->rotation, position, last - first, cosine, sine);
     append_tokens(job, &k, &s, first, last, cosine, sine);
     append_tokens(job, &v, &s, first, last, cosine, sine);
     if (job->stream && job->rows->stream_end) job->rows->stream_end();

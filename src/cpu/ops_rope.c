@@ -36,16 +36,31 @@ static void table_row(float *to, const rapt_tensor *table, int64_t position, int
     for (int64_t i = 0; i < pairs; i++) to[i] = row[i * table->stride[3]];
 }
 
-void rotation_angles(const struct rotation *r, int64_t position, float *cosine, float *sine)
+/* Whether the row kernels' reduction of angles is exact. */
+static int is_near(const struct rotation *r, int64_t position)
 {
-    if (r->args->cos.dtype) {
-        table_row(cosine, &r->args->cos, position, r->pairs);
-        table_row(sine, &r->args->sin, position, r->pairs);
-        return;
+    return fmax(fabs((double)position), 1) * r->largest < ANGLE_MAX;
+}
+
+/* Neighbours in runs. */
+void rotation_angles(const struct rotation *r, const int64_t *position, int64_t count,
+                     float *cosine, float *sine)
+{
+    for (int64_t i = 0, end; i < count; i = end) {
+        float *c = cosine + i * r->pairs, *s = sine + i * r->pairs;
+        end = i + 1;
+        if (r->args->cos.dtype) {
+            table_row(c, &r->args->cos, position[i], r->pairs);
+            table_row(s, &r->args->sin, position[i], r->pairs);
+            continue;
+        }
+        int near = is_near(r, position[i]);
+        while (end < count && position[end - 1] < INT64_MAX &&
+               position[end] == position[end - 1] + 1 && is_near(r, position[end]) == near)
+            end++;
+        const struct row_kernels *rows = near ? r->rows : &rows_scalar;
+        rows->angles(c, s, position[i], end - i, r->inverse, r->magnitude, r->pairs);
     }
-    if (fabs((double)position) * r->largest < ANGLE_MAX)
-        r->rows->angles(cosine, sine, (double)position, r->inverse, r->magnitude, r->pairs);
-    else rows_scalar.angles(cosine, sine, (double)position, r->inverse, r->magnitude, r->pairs);
 }
 
 static void rotate_strided(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,
@@ -142,9 +157,10 @@ static void rope_block(const void *argument, int64_t index)
     int64_t b = index / job->blocks, first = index % job->blocks * job->block_tokens;
     int64_t last = first + job->block_tokens < x->size[2] ? first + job->block_tokens : x->size[2];
     _Alignas(64) float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
+    int64_t position[BLOCK_MOST];
     for (int64_t t = first; t < last; t++)
-        rotation_angles(r, token_position(&job->args->position, b, t),
-                        cosine + (t - first) * r->pairs, sine + (t - first) * r->pairs);
+        position[t - first] = token_position(&job->args->position, b, t);
+    rotation_angles(r, position, last - first, cosine, sine);
     int64_t heads = x->size[1], tokens = last - first;
     int token_first = llabs(x->stride[2]) > llabs(x->stride[1]); /* the order of memory */
     if (x->dtype == out->dtype && x->stride[3] == 1 && out->stride[3] == 1) {

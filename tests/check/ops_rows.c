@@ -227,25 +227,42 @@ static void rotations(void **state)
                 compare_rotation(*state, dtypes[d], pairs[i], form & 1, form >> 1 & 1, form >> 2);
 }
 
-/* The angle itself is rounded once in f64, by up to 1.2e-10 at ANGLE_MAX; the result once to f32.
- */
+static void expect_angles(const struct level *level, const float *c, const float *s,
+                          int64_t position, const double *inverse, int64_t pairs)
+{
+    for (int64_t i = 0; i < pairs; i++) {
+        double angle = (double)position * inverse[i];
+        if (fabs(c[i] - 1.25 * cos(angle)) > 1.3e-7 || fabs(s[i] - 1.25 * sin(angle)) > 1.3e-7)
+            fail_msg("%s angles of %lld * %g: %.9g %.9g", level->rows->name, (long long)position,
+                     inverse[i], c[i], s[i]);
+    }
+}
+
+/* The angle itself is rounded once in f64, by up to 1.2e-10 at ANGLE_MAX; the result once to f32. A
+ * position of a run has the bits that it has alone. */
 static void angles(void **state)
 {
+    enum { RUN = 37, PAIRS_OF_RUN = 53 };
     const struct level *level = *state;
-    static const double positions[] = {0, 1, -1, 2, 100, 4095, 131071, -131072, 1e6, 1599999};
+    static const int64_t positions[] = {0,      1,       -1,     2,       100,     4095,
+                                        131071, -131072, 999999, 1599960, -1599999};
     static double inverse[ROPE_PAIRS_MAX];
+    static float run_cosine[RUN * PAIRS_OF_RUN], run_sine[RUN * PAIRS_OF_RUN];
     for (int64_t i = 0; i < ROPE_PAIRS_MAX; i++) inverse[i] = pow(10000, -(double)i / 64);
-    for (size_t n = 0; n < sizeof positions / sizeof *positions; n++)
+    for (size_t n = 0; n < sizeof positions / sizeof *positions; n++) {
         for (int64_t pairs = 1; pairs <= ROPE_PAIRS_MAX; pairs = pairs * 3 + 1) {
-            level->rows->angles(cosine, sine, positions[n], inverse, 1.25, pairs);
-            for (int64_t i = 0; i < pairs; i++) {
-                double angle = positions[n] * inverse[i];
-                if (fabs(cosine[i] - 1.25 * cos(angle)) > 1.3e-7 ||
-                    fabs(sine[i] - 1.25 * sin(angle)) > 1.3e-7)
-                    fail_msg("%s angles of %g * %g: %.9g %.9g", level->rows->name, positions[n],
-                             inverse[i], cosine[i], sine[i]);
-            }
+            level->rows->angles(cosine, sine, positions[n], 1, inverse, 1.25, pairs);
+            expect_angles(level, cosine, sine, positions[n], inverse, pairs);
         }
+        level->rows->angles(run_cosine, run_sine, positions[n], RUN, inverse, 1.25, PAIRS_OF_RUN);
+        for (int64_t r = 0; r < RUN; r++) {
+            const float *c = run_cosine + r * PAIRS_OF_RUN, *s = run_sine + r * PAIRS_OF_RUN;
+            expect_angles(level, c, s, positions[n] + r, inverse, PAIRS_OF_RUN);
+            level->rows->angles(cosine, sine, positions[n] + r, 1, inverse, 1.25, PAIRS_OF_RUN);
+            assert_memory_equal(c, cosine, PAIRS_OF_RUN * sizeof *c);
+            assert_memory_equal(s, sine, PAIRS_OF_RUN * sizeof *s);
+        }
+    }
 }
 
 /* ---- copies ---- */
