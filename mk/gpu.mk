@@ -1,11 +1,12 @@
 # gpu.mk: one code object per row of src/gpu/kernels.def, built by nvcc or clang where present, embedded into GPU_OBJECTS.
 #   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern, or several: '*_sm_90a qk_*'); the others are listed
 #                              with 0 bytes
-#   make NVCC= HIP_CLANG=      build none; prebuilt/NAME_ARCH.co is used where it is there (make dist puts it there)
+#   make NVCC= HIP_CLANG=      build none; $(PREBUILT)/NAME_ARCH.co is used where it is there (make dist puts it there)
 #   make kernel-resources      registers, shared memory and spills of every object, from the compilers' own reports
 NVCC      ?= $(shell command -v nvcc || { test -x /usr/local/cuda/bin/nvcc && echo /usr/local/cuda/bin/nvcc; })
 HIP_CLANG ?= $(firstword $(foreach v,22 23 24,$(shell command -v clang-$(v))))
 KERNELS   ?= *
+PREBUILT  ?= prebuilt
 EMPTY     :=
 PATTERNS   = $(or $(subst $(EMPTY) $(EMPTY),|,$(strip $(KERNELS))),*)
 
@@ -38,7 +39,7 @@ FORCE_KERNELS:
 # $1 name, $2 arch, $3 vendor, $4 source, $5 flags. PTX (compute_NN) is text for the driver's compiler, and assembled once for sm_NN so that
 # its registers and spills are known; everything else is an ELF object.
 PTXAS = $(dir $(firstword $(NVCC)))ptxas
-gpu_row = $(if $(gpu_compiler_$3),$(eval $(call gpu_compiled,$1_$2,$2,$4,$5,$3)),$(if $(wildcard prebuilt/$1_$2.co),$(eval $(call gpu_prebuilt,$1_$2))))
+gpu_row = $(if $(gpu_compiler_$3),$(eval $(call gpu_compiled,$1_$2,$2,$4,$5,$3)),$(if $(wildcard $(PREBUILT)/$1_$2.co),$(eval $(call gpu_prebuilt,$1_$2))))
 gpu_compiler_cuda = $(NVCC)
 gpu_compiler_hip = $(HIP_CLANG)
 # $1 arch, $2 NAME_ARCH. clang takes the dependency options of a device-only compilation through -Xclang alone.
@@ -54,14 +55,18 @@ $(GPU)/$1.co: src/gpu/kernels/$3 $(GPU)/$1.flags
 endef
 define gpu_prebuilt
 GPU_BUILT += $1
-$(GPU)/$1.co: prebuilt/$1.co
+$(GPU)/$1.co: $(PREBUILT)/$1.co
 	cp $$< $$@
 endef
 -include $(GPU)/rules.mk
 -include $(wildcard $(GPU)/*.d)
 
+# Which objects there are to embed: prebuilt ones come and go.
+$(GPU)/built.txt: FORCE_KERNELS | $(GPU)
+	@echo '$(GPU_BUILT)' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
 # One assembler file defines every row's symbols, empty for rows that are not built, so that the registry needs no weak references.
-$(GPU)/code_objects.s: $(GPU)/rows.txt $(GPU)/rules.mk
+$(GPU)/code_objects.s: $(GPU)/rows.txt $(GPU)/built.txt
 	@{ echo '.section .rodata.rapt_code_objects,"a"'; \
 	  while read -r name arch rest; do \
 	    id=$${name}_$$arch; printf '.balign 64\n.globl rapt_code_%s\n.hidden rapt_code_%s\nrapt_code_%s:\n' $$id $$id $$id; \
@@ -79,16 +84,18 @@ kernels: $(GPU_OBJECTS)
 kernel-resources: $(GPU)/resources.txt $(GPU)/size.txt
 	@cat $^
 check check-build: $(GPU)/resources.txt $(GPU)/size.txt
-EMBEDDED_LIMIT := 67108864 # bytes, 64 MiB
+# 64 MiB
+EMBEDDED_LIMIT := 67108864
 $(GPU)/size.txt: $(GPU)/code_objects.o
 	@size -A $< | awk '/rapt_code_objects/ { n = $$2 } END { \
-	  printf "%d code objects, %d bytes embedded of at most %d\n", $(words $(GPU_BUILT)), n, $(EMBEDDED_LIMIT); exit n > $(EMBEDDED_LIMIT) }' > $@
+	  printf "%d code objects, %d bytes embedded of at most %d\n", $(words $(GPU_BUILT)), n, $(EMBEDDED_LIMIT); exit n > $(EMBEDDED_LIMIT) }' > $@ || \
+	  { cat $@; echo "too many bytes of code objects: see the largest of $(GPU)/*.co"; rm $@; exit 1; }
 $(GPU)/resources.txt: $(GPU_BUILT:%=$(GPU)/%.co) mk/resources.awk $(GPU)/rows.txt $(GPU)/rules.mk
 	@awk -f mk/resources.awk $(GPU)/rows.txt $(wildcard $(GPU_BUILT:%=$(GPU)/%.log)) > $@.new || { cat $@.new; exit 1; }
 	@mv $@.new $@
 # For the source archive: the objects as built here.
 prebuilt: $(GPU_BUILT:%=$(GPU)/%.co)
-	mkdir -p prebuilt && cp $(GPU_BUILT:%=$(GPU)/%.co) prebuilt/
+	mkdir -p $(PREBUILT) && cp $(GPU_BUILT:%=$(GPU)/%.co) $(PREBUILT)/
 
 # ---- Stand-in drivers and the tests that run the host code on them -------------------------------------------------
 FAKES := $(B)/tests/fake_drivers
