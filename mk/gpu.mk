@@ -133,5 +133,6 @@ $(FAKES)/test_open: $(FAKES)/no_objects.o
 $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRARIES)
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
 $(FAKES)/test_refusals: WRAP := -Wl,--wrap=fread
+$(FAKES)/test_execute: WRAP := -Wl,--wrap=malloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=pthread_mutex_lock
 $(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc
 CHECKS += $(FAKE_TESTS)

@@ -2,7 +2,11 @@
  * device without code objects or a bad file. Linked without any code object (mk/gpu.mk). */
 #include "session.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static char memory[4 << 18];
 
@@ -61,6 +65,34 @@ static void no_library_at_all(void **state)
                      RAPT_OK); /* a machine without this vendor still has its CPU */
     assert_true(rapt_device_count(context) >= 1);
     rapt_close(&context);
+    unsetenv("ROCM_PATH");
+    session_end(v);
+}
+
+/* Without RAPT_HIP_LIBRARY, the newest version of the library below ROCM_PATH. */
+static void rocm_path(void **state)
+{
+    const struct stand_in *v = *state;
+    char folder[256], path[512], target[PATH_MAX];
+    session_begin(v);
+    unsetenv(v->library_variable);
+    snprintf(folder, sizeof folder, RAPT_BUILD_FOLDER "/tests/fake_drivers/rocm.%d", (int)getpid());
+    assert_int_equal(mkdir(folder, 0700), 0);
+    setenv("ROCM_PATH", folder, 1);
+    snprintf(path, sizeof path, "%s/lib", folder);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_non_null(realpath(v->library, target));
+    snprintf(path, sizeof path, "%s/lib/libamdhip64.so.6", folder);
+    assert_int_equal(symlink(target, path), 0);
+    rapt_context *context = session_open(v);
+    rapt_device_info info = {.struct_size = sizeof info};
+    assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
+    assert_non_null(strstr(info.name, "Fake"));
+    rapt_close(&context);
+    assert_int_equal(remove(path), 0);
+    snprintf(path, sizeof path, "%s/lib", folder);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(rmdir(folder), 0);
     unsetenv("ROCM_PATH");
     session_end(v);
 }
@@ -357,6 +389,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(no_driver),
         BOTH(no_library_at_all),
+        {"hip: rocm_path", rocm_path, NULL, NULL, (void *)&vendors[1]},
         BOTH(old_driver),
         BOTH(broken_library),
         BOTH(no_device),
