@@ -21,7 +21,7 @@ enum { LINE = 64, ROWS_AHEAD = 8 };
 
 /* Rows go to threads in blocks of about so many elements; of more, where each block ends with a wait
  * for the writes in flight and begins with a row that nobody asked for ahead. */
-enum { BLOCK_ELEMENTS = 16384, STREAM_BLOCKS = 4 };
+enum { BLOCK_ELEMENTS = 16384, STREAM_BLOCKS = 8 };
 
 struct row_job {
     const rapt_tensor *x, *out;
@@ -136,8 +136,10 @@ static int64_t visible_of(const struct row_job *job, int64_t query)
 }
 
 /* The lines that a row's hidden part fills only in part must be read from memory, and all writes
- * behind them wait: they are asked for some rows ahead. */
-static void ask_for_ends(const struct row_job *job, const char *row, int64_t visible)
+ * behind them wait: they are asked for some rows ahead. Inline, or gcc takes the function for one
+ * without effects and drops its calls. */
+static inline __attribute__((always_inline)) void ask_for_ends(const struct row_job *job,
+                                                               const char *row, int64_t visible)
 {
     int64_t size = (int64_t)dtype_size(job->x->dtype), columns = job->x->size[3];
     if (visible >= columns) return;
@@ -152,9 +154,11 @@ static void mask_rows(const struct row_job *job, const void *line, int64_t first
     const rapt_tensor *x = job->x;
     int64_t step = x->stride[2] * (int64_t)dtype_size(x->dtype), query = first % x->size[2];
     char *row = numbered_row(x, first);
+    for (int64_t r = 0; r < ROWS_AHEAD && first + r < last && x->stride[3] == 1; r++)
+        ask_for_ends(job, row + r * step, visible_of(job, query + r));
     for (int64_t r = first; r < last; r++, query++, row += step) {
         int64_t visible = visible_of(job, query);
-        if (query + ROWS_AHEAD < x->size[2] && x->stride[3] == 1)
+        if (r + ROWS_AHEAD < last && x->stride[3] == 1)
             ask_for_ends(job, row + ROWS_AHEAD * step, visible_of(job, query + ROWS_AHEAD));
         if (visible < x->size[3]) fill_hidden(job, row, line, visible, x->size[3]);
     }
