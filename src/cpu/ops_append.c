@@ -9,8 +9,10 @@
 #include <string.h>
 
 enum {
-    ROW_CHANNELS_MAX = 8192
-}; /* of a row that is rotated or converted: it passes through a buffer of floats */
+    ROW_CHANNELS_MAX = 8192, /* of a row that is rotated or converted: it passes through a buffer of
+                                floats */
+    AHEAD = 4096,            /* bytes: the next page */
+};
 
 struct append_job {
     const rapt_kv_append_args *args;
@@ -273,6 +275,10 @@ static void append_runs(const struct append_job *job, const struct append_target
         for (int64_t head = 0; head < (token_first ? 1 : job->kv_heads); head++) {
             run.to = ops_row(t->cache, (size_t)size, outer, head, inner);
             run.from = ops_row(t->from, (size_t)size, batch, head, s->first + token);
+            if (run.stream && t->rotation) {
+                ops_expect((const char *)run.from + AHEAD, 1);
+                ops_expect((const char *)run.to + AHEAD, 1);
+            }
             append_run(job, t, &run, cosine + (token - first) * pairs,
                        sine + (token - first) * pairs);
         }

@@ -142,6 +142,10 @@ static void rope_rows(const struct rope_job *job, int64_t b, int64_t first, int6
         int64_t head = token_first ? 0 : i, token = token_first ? first + i : first;
         run.to = ops_row(out, size, b, head, token);
         run.from = ops_row(x, size, b, head, token);
+        if (job->stream) {
+            ops_expect((const char *)run.from + run.rows * run.from_step, run.rows * run.from_step);
+            ops_expect((const char *)run.to + run.rows * run.to_step, run.rows * run.to_step);
+        }
         rotation_rows(job->rotation, &run, x->dtype, x->size[3], cosine + (token - first) * pairs,
                       sine + (token - first) * pairs);
     }

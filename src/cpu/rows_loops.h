@@ -466,11 +466,13 @@ VEC void angles_column(float *cosine, float *sine, int64_t position, int64_t cou
     int64_t end = position + count;
     for (int64_t at = position & -ANCHOR; at < end; at += ANCHOR) {
         angles_of(frequency * (double)at, &c, &s);
+        c = c * magnitude;
+        s = s * magnitude;
         int64_t last = end - at < ANCHOR ? end : at + ANCHOR;
         for (int64_t p = at; p < last; p++) {
             if (p >= position) {
-                store_angles(cosine + (p - position) * pairs, c * magnitude, part);
-                store_angles(sine + (p - position) * pairs, s * magnitude, part);
+                store_angles(cosine + (p - position) * pairs, c, part);
+                store_angles(sine + (p - position) * pairs, s, part);
             }
             angles turned = c * step_c - s * step_s;
             s = s * step_c + c * step_s;
