@@ -14,6 +14,12 @@ enum {
     DECODE_BLOCK = 64, /* keys of one softmax; blocks begin at multiples of it */
 };
 
+/* A row of q where a level has decode_q, in 4-byte units: room for what it leaves there. */
+static inline int64_t decode_q_words(int64_t channels)
+{
+    return round_up(channels, 32) + 16;
+}
+
 /* One sequence as the items see it. */
 struct decode_sequence {
     int64_t item0;          /* number of its first item */

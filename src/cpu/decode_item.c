@@ -15,6 +15,7 @@ enum { BLOCK = DECODE_BLOCK };
 /* In 4-byte units; whole cache lines, so that kernels may read full vectors. */
 static int64_t q_stride(const struct problem *p, const struct cpu_kernels *k)
 {
+    if (k->decode_q) return decode_q_words(p->qk_channels);
     return round_up((p->qk_channels + k->pair - 1) / k->pair, 16);
 }
 

@@ -26,6 +26,8 @@ DECODE_PV(avx512);
 DECODE_QK(avx512_vnni);
 DECODE_PV(avx512_vnni);
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
+/* In place: the integers of each row in the order of its channels, their step half a row further. */
+void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 DECODE_QK(avx512_bf16);
 DECODE_PV(avx512_bf16);
 #elif defined(__aarch64__)

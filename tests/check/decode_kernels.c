@@ -3,6 +3,7 @@
  * NaN, and outside what it may write a mark. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
+#include "cpu/decode.h"
 #include "cpu/decode_kernels.h"
 
 #include <math.h>
@@ -13,12 +14,14 @@
 
 #include <cmocka.h>
 
-enum { KEYS = 40, ROWS = 16, CHANNELS = 264, GAP = 3, MARK = 12345 };
+enum { KEYS = 40, ROWS = 16, CHANNELS = 264, GAP = 3, MARK = 12345, Q_STRIDE = 304 };
 
 struct level {
     const struct cpu_kernels *kernels;
     uint64_t needs;
 };
+
+_Static_assert(Q_STRIDE % 16 == 0, "rows of q begin at cache lines");
 
 static const struct level levels[] = {
     {&cpu_scalar, 0},
@@ -58,7 +61,7 @@ static const void *rows[KEYS], *next_rows[KEYS];
 static float scales[KEYS][CHANNELS];
 static const float *scale_rows[KEYS];
 static double values[KEYS][CHANNELS];
-static _Alignas(64) float q[ROWS * CHANNELS], s[ROWS * KEYS + 64], o[ROWS * CHANNELS],
+static _Alignas(64) float q[ROWS * Q_STRIDE], s[ROWS * KEYS + 64], o[ROWS * CHANNELS],
     p[ROWS * KEYS + 64];
 static double q_values[ROWS][CHANNELS], p_values[ROWS][KEYS], o_values[ROWS][CHANNELS];
 
@@ -142,13 +145,14 @@ static double fixed_point_error(double largest, int64_t most)
 /* Replaces the values of q by those that decode_q leaves, which are near. */
 static void use_fixed_point(const struct setting *t)
 {
-    t->kernels->decode_q(q, CHANNELS, t->rows, t->channels);
+    t->kernels->decode_q(q, Q_STRIDE, t->rows, t->channels);
     for (int64_t r = 0; r < t->rows; r++) {
-        const int16_t *integers = (const int16_t *)(q + r * CHANNELS);
-        double largest = 0, step = q[r * CHANNELS + CHANNELS / 2];
+        const int16_t *integers = (const int16_t *)(q + r * Q_STRIDE);
+        double largest = 0, step = q[r * Q_STRIDE + round_up(t->channels, 32)];
         for (int64_t c = 0; c < t->channels; c++) largest = fmax(largest, fabs(q_values[r][c]));
         for (int64_t c = 0; c < t->channels; c++) {
-            double x = step * integers[c], bound = fixed_point_error(largest, 32766);
+            int64_t at = c / 32 * 64 + c % 2 * 32 + c % 32 / 2; /* even channels, then odd ones */
+            double x = step * integers[at], bound = fixed_point_error(largest, 32766);
             if (!(fabs(x - q_values[r][c]) <= bound))
                 explain(t, "q", r, c, x, q_values[r][c], bound);
             q_values[r][c] = x;
@@ -162,11 +166,11 @@ static void check_scores(const struct setting *t)
     poison(q, sizeof q);
     for (int64_t r = 0; r < t->rows; r++)
         for (int64_t c = 0; c < t->channels; c++)
-            q_values[r][c] = put(t, q + r * CHANNELS, c, number());
+            q_values[r][c] = put(t, q + r * Q_STRIDE, c, number());
     if (t->kernels->decode_q) use_fixed_point(t);
     for (size_t i = 0; i < sizeof s / sizeof *s; i++) s[i] = MARK;
     struct cpu_ahead ahead = ahead_of(t);
-    t->kernels->decode_qk(s, KEYS, q, CHANNELS, &k, t->rows, t->channels, t->first, t->last,
+    t->kernels->decode_qk(s, KEYS, q, Q_STRIDE, &k, t->rows, t->channels, t->first, t->last,
                           t->next ? &ahead : NULL);
     for (int64_t r = 0; r < ROWS; r++)
         for (int64_t j = 0; j < KEYS; j++) {

@@ -1,15 +1,13 @@
-/* decode_avx512vnni.c: the decode kernels for i8 K and V with AVX-512 VNNI: products of 16-bit
- * integers, summed exactly in 32 bits. K and V are widened; a row of q, and the weights of a row
- * over the keys of a call, become 16-bit fixed-point numbers relative to their largest magnitude.
- * Decision 0009 has the error. Rows lie in one piece, and a scale belongs to a whole row or to a
- * multiple of STEP channels. */
-#include "cpu/decode_kernels.h"
-#include "cpu/x86/fixed_point_avx512.h"
+/* decode_avx512vnni.c: scores of i8 K with AVX-512 VNNI: products of 16-bit integers, summed exactly
+ * in 32 bits. K is widened; a row of q becomes 16-bit fixed-point numbers relative to its largest
+ * magnitude. Decision 0009 has the error. Rows lie in one piece, and a scale belongs to a whole row
+ * or to a multiple of STEP channels. */
+#include "cpu/x86/vnni_avx512.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { STEP = 32, ROWS = 4, KEYS_MAX = 64 };
+enum { TILE = 8, PAIRS = TILE / 2 };
 
 /* ---- Fixed point ---- */
 
@@ -42,69 +40,61 @@ static float infinite_row(int16_t *to, const float *x, int64_t n, float largest)
     return INFINITY;
 }
 
-/* In place: the integers lie at the start of the row, its step half a row further. */
+/* The integers of a row, which may lie in its place, and their step. */
+static float fix_row(int16_t *to, const float *row, int64_t channels)
+{
+    float largest = largest_magnitude(row, channels);
+    struct fixed f = fixed_for(largest, channels <= LONG_CHANNELS ? LEVELS : LEVELS / 2);
+    if (isnan(f.step)) return infinite_row(to, row, channels, largest);
+    for (int64_t i = 0; i < channels; i += LANES)
+        _mm256_storeu_si256((__m256i *)(void *)(to + i),
+                            to_fixed(load_up_to(row + i, channels - i), &f));
+    return f.step;
+}
+
+void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels)
+{
+    for (float *row = q; rows > 0; rows--, row += q_stride)
+        row[q_stride / 2] = fix_row((int16_t *)row, row, channels);
+}
+
+/* What decode_qk takes of a row of q: for each STEP channels the even ones and the odd ones, each
+ * 16-bit integer twice, STEP / 2 further on; 0 past the channels. Behind them the step, and 128 times
+ * the sum of the integers, by which bytes without sign exceed those with one. */
+
+static int64_t q_tail(int64_t channels)
+{
+    return (channels + STEP - 1) / STEP * STEP; /* in floats */
+}
+
+/* Returns the sum. */
+static int32_t lay_out_q(int16_t *to, const int16_t *x, int64_t channels)
+{
+    const __m512i even = _mm512_set_epi16(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0,
+                                          30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2,
+                                          0),
+                  odd = _mm512_add_epi16(even, _mm512_set1_epi16(1));
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t c = 0; c < channels; c += STEP, to += 2 * STEP) {
+        int64_t n = channels - c;
+        __m512i q = _mm512_maskz_loadu_epi16(
+            n < STEP ? (__mmask32)((1ull << n) - 1) : ~(__mmask32)0, x + c);
+        sum = dot_pairs(sum, q, _mm512_set1_epi16(1));
+        _mm512_storeu_si512(to, _mm512_permutexvar_epi16(even, q));
+        _mm512_storeu_si512(to + STEP, _mm512_permutexvar_epi16(odd, q));
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
+
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels)
 {
-    int levels = channels <= LONG_CHANNELS ? LEVELS : LEVELS / 2;
+    _Alignas(64) int16_t integers[DECODE_CHANNELS_MAX] = {0};
     for (float *row = q; rows > 0; rows--, row += q_stride) {
-        float largest = largest_magnitude(row, channels);
-        struct fixed f = fixed_for(largest, levels);
-        int16_t *to = (int16_t *)row;
-        if (isnan(f.step)) f.step = infinite_row(to, row, channels, largest);
-        else
-            for (int64_t i = 0; i < channels; i += LANES)
-                _mm256_storeu_si256((__m256i *)(void *)(to + i),
-                                    to_fixed(load_up_to(row + i, channels - i), &f));
-        row[q_stride / 2] = f.step;
+        float step = fix_row(integers, row, channels);
+        int32_t sum = 128 * lay_out_q((int16_t *)row, integers, channels);
+        row[q_tail(channels)] = step;
+        memcpy(&row[q_tail(channels) + 1], &sum, sizeof sum);
     }
-}
-
-/* ---- Rows of K and V ---- */
-
-/* n of STEP channels, widened; 0 past them. */
-VEC __m512i widen(const int8_t *row, int64_t n)
-{
-    if (n >= STEP)
-        return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)row));
-    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8((__mmask32)((1ull << n) - 1), row));
-}
-
-VEC __m512i load_q(const int16_t *q, int64_t n)
-{
-    if (n >= STEP) return _mm512_loadu_si512(q);
-    return _mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), q);
-}
-
-/* sum + the products of pairs of 16-bit integers. The compiler's intrinsic copies sum before and
- * after each use, which costs the loops below a third of their speed (gcc 12). */
-VEC __m512i dot_pairs(__m512i sum, __m512i a, __m512i b)
-{
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
-}
-
-static int has_blocks(const struct cpu_rows *rows, int64_t channels)
-{
-    return rows->scale_channels < channels;
-}
-
-/* Scales of channel c; 0 for NULL rows. */
-static void gather_scales(float *scale, const struct cpu_rows *rows, int64_t first, int64_t keys,
-                          int64_t c)
-{
-    int64_t at = c / rows->scale_channels * rows->scale_stride;
-    const void *const *row = rows->row + first;
-    const float *const *from = rows->scale + first;
-    for (int64_t j = 0; j < keys; j++) scale[j] = row[j] ? from[j][at] : 0;
-}
-
-/* Bit j: row first + j is not NULL. */
-static uint64_t rows_there(const struct cpu_rows *rows, int64_t first, int64_t keys)
-{
-    const void *const *row = rows->row + first;
-    uint64_t there = 0;
-    for (int64_t j = 0; j < keys; j++) there |= (uint64_t)(row[j] != NULL) << j;
-    return there;
 }
 
 /* ---- Scores ---- */
@@ -117,127 +107,197 @@ struct qk_call {
     const float *scale;            /* one of each key: rows with one scale */
     const float *const *of_blocks; /* rows with several */
     int64_t scale_channels, scale_stride;
-    vec steps; /* lane r * keys + j: the step of row r */
+    vec step[ROWS / 2];       /* of two rows, one in each half */
+    __m512i excess[ROWS / 2]; /* alike: what bytes without sign add */
 };
 
-/* As v_sums. */
-VEC __m512i integer_sums(const __m512i a[LANES])
+/* Two keys side by side: n <= STEP channels of each, 0 past them. */
+VEC __m512i two_keys(const int8_t *a, const int8_t *b, int64_t n)
 {
-    __m512i t[8], u[4], w[2];
-    for (int i = 0; i < 8; i++)
-        t[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]),
-                                _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]));
-    for (int i = 0; i < 4; i++)
-        u[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]),
-                                _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]));
-    for (int i = 0; i < 2; i++)
-        w[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(u[2 * i], u[2 * i + 1], 0x88),
-                                _mm512_shuffle_i32x4(u[2 * i], u[2 * i + 1], 0xdd));
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(w[0], w[1], 0x88),
-                            _mm512_shuffle_i32x4(w[0], w[1], 0xdd));
+    __mmask32 lanes = n >= STEP ? ~(__mmask32)0 : (__mmask32)((1ull << n) - 1);
+    __m256i x = n >= STEP ? _mm256_loadu_si256((const __m256i *)(const void *)a)
+                          : _mm256_maskz_loadu_epi8(lanes, a),
+            y = n >= STEP ? _mm256_loadu_si256((const __m256i *)(const void *)b)
+                          : _mm256_maskz_loadu_epi8(lanes, b);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(x), y, 1);
+}
+
+/* Even and odd channels as 16-bit integers; plus 128 where a subtraction at the end is cheaper than
+ * a sign. */
+VEC void widen(__m512i x, int with_sign, __m512i *even, __m512i *odd)
+{
+    if (with_sign) {
+        *even = _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8);
+        *odd = _mm512_srai_epi16(x, 8);
+        return;
+    }
+    x = _mm512_xor_si512(x, _mm512_set1_epi8(-128));
+    *even = _mm512_and_si512(x, _mm512_set1_epi16(255));
+    *odd = _mm512_srli_epi16(x, 8);
+}
+
+VEC vec scales_of_two(const struct qk_call *t, const int8_t *const *k, int j, int64_t at)
+{
+    float a = (const char *)k[j] == decode_zeros ? 0 : t->of_blocks[j][at],
+          b = (const char *)k[j + PAIRS] == decode_zeros ? 0 : t->of_blocks[j + PAIRS][at];
+    return _mm512_mask_blend_ps(0xff00, v_set(a), v_set(b));
 }
 
 /* Adds n <= STEP channels from c on to the sums of a tile: as integers, or as floats with the scale
  * of their block. */
 VEC void qk_step(const struct qk_call *t, const int8_t *const *k, __m512i *sum, int row_count,
-                 int key_count, int blocks, int64_t c, int64_t n)
+                 int blocks, int64_t c, int64_t n)
 {
-    __m512i key[8];
-    vec scale[8];
-    int64_t at = blocks ? c / t->scale_channels * t->scale_stride : 0;
-#pragma GCC unroll 8
-    for (int j = 0; j < key_count; j++) {
-        key[j] = widen(k[j] + c, n);
-        if (blocks) scale[j] = v_set((const char *)k[j] == decode_zeros ? 0 : t->of_blocks[j][at]);
+    __m512i even[PAIRS], odd[PAIRS];
+    vec scale[PAIRS];
+#pragma GCC unroll 4
+    for (int j = 0; j < PAIRS; j++) {
+        widen(two_keys(k[j] + c, k[j + PAIRS] + c, n), blocks, &even[j], &odd[j]);
+        if (blocks) scale[j] = scales_of_two(t, k, j, c / t->scale_channels * t->scale_stride);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int r = 0; r < row_count; r++) {
-        __m512i x = load_q(t->q + r * t->q_stride + c, n);
-#pragma GCC unroll 8
-        for (int j = 0; j < key_count; j++) {
-            __m512i *to = &sum[r * key_count + j];
-            if (!blocks) *to = dot_pairs(*to, key[j], x);
-            else
-                *to = _mm512_castps_si512(v_fma(
-                    _mm512_cvtepi32_ps(dot_pairs(_mm512_setzero_si512(), key[j], x)),
-                    scale[j], _mm512_castsi512_ps(*to)));
+        const int16_t *q = t->q + r * t->q_stride + c * 2;
+        __m512i x = _mm512_loadu_si512(q), y = _mm512_loadu_si512(q + STEP);
+#pragma GCC unroll 4
+        for (int j = 0; j < PAIRS; j++) {
+            __m512i *to = &sum[r * PAIRS + j], from = blocks ? _mm512_setzero_si512() : *to;
+            from = dot_pairs(dot_pairs(from, even[j], x), odd[j], y);
+            *to = blocks ? _mm512_castps_si512(v_fma(_mm512_cvtepi32_ps(from), scale[j],
+                                                     _mm512_castsi512_ps(*to)))
+                         : from;
         }
     }
 }
 
-VEC vec repeat_scales(const float *scale, int key_count)
+#define SUM_HALVES(type, add, lo32, hi32, lo64, hi64, shuffle)                                     \
+    type t[4], u[2];                                                                               \
+    for (int i = 0; i < 4; i++)                                                                    \
+        t[i] = add(lo32(a[2 * i], a[2 * i + 1]), hi32(a[2 * i], a[2 * i + 1]));                    \
+    for (int i = 0; i < 2; i++)                                                                    \
+        u[i] = add(lo64(t[2 * i], t[2 * i + 1]), hi64(t[2 * i], t[2 * i + 1]));                    \
+    return add(shuffle(u[0], u[1], 0x88), shuffle(u[0], u[1], 0xdd));
+
+/* Two rows, PAIRS vectors each: the sums of their low halves, then of their high halves, first row
+ * first. */
+VEC __m512i integer_sums(const __m512i a[2 * PAIRS])
 {
-    if (key_count == 8) return _mm512_broadcast_f32x8(_mm256_loadu_ps(scale));
-    return _mm512_broadcast_f32x4(_mm_loadu_ps(scale));
+    SUM_HALVES(__m512i, _mm512_add_epi32, _mm512_unpacklo_epi32, _mm512_unpackhi_epi32,
+               _mm512_unpacklo_epi64, _mm512_unpackhi_epi64, _mm512_shuffle_i32x4)
+}
+
+VEC vec unpack_low_two(vec a, vec b)
+{
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+
+VEC vec unpack_high_two(vec a, vec b)
+{
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+
+VEC vec float_sums(const __m512i bits[2 * PAIRS])
+{
+    vec a[2 * PAIRS];
+    for (int i = 0; i < 2 * PAIRS; i++) a[i] = _mm512_castsi512_ps(bits[i]);
+    SUM_HALVES(vec, v_add, _mm512_unpacklo_ps, _mm512_unpackhi_ps, unpack_low_two, unpack_high_two,
+               _mm512_shuffle_f32x4)
+}
+
+VEC void store_keys(float *s, __m256 x, int64_t wanted)
+{
+    if (wanted >= TILE) _mm256_storeu_ps(s, x);
+    else _mm256_mask_storeu_ps(s, (__mmask8)((1u << wanted) - 1), x);
+}
+
+/* The scores of rows r and r + 1; wanted: keys of the tile that exist. */
+VEC void store_scores(const struct qk_call *t, const __m512i *sum, int r, int row_count, int blocks,
+                      int64_t wanted)
+{
+    vec total = blocks ? float_sums(sum)
+                       : _mm512_cvtepi32_ps(_mm512_sub_epi32(integer_sums(sum), t->excess[r / 2]));
+    total = v_mul(total, t->step[r / 2]);
+    if (!blocks) total = v_mul(total, _mm512_broadcast_f32x8(_mm256_loadu_ps(t->scale)));
+    float *s = t->s + r * t->s_stride;
+    store_keys(s, _mm512_castps512_ps256(total), wanted);
+    if (r + 1 < row_count)
+        store_keys(s + t->s_stride, _mm512_extractf32x8_ps(total, 1), wanted);
 }
 
 /* Four steps are unrolled so that, with 128 channels, each load instruction walks through memory in
  * equal strides: the first cache's prefetcher goes by instruction. */
-VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int blocks, int64_t wanted,
+VEC void qk_tile(const struct qk_call *t, int row_count, int blocks, int64_t wanted,
                  struct prefetch *fetch)
 {
-    __m512i sum[LANES];
-    const int8_t *k[8];
-    float dots[LANES];
+    __m512i sum[(ROWS + 1) * PAIRS];
+    const int8_t *k[TILE];
     int64_t c = 0;
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) sum[i] = _mm512_setzero_si512();
+#pragma GCC unroll 20
+    for (int i = 0; i < (row_count + 1) * PAIRS; i++) sum[i] = _mm512_setzero_si512();
 #pragma GCC unroll 8
-    for (int j = 0; j < key_count; j++)
+    for (int j = 0; j < TILE; j++)
         k[j] = (const int8_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
     for (; c + 4 * STEP <= t->channels; c += 4 * STEP)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            prefetch_step(fetch, i, key_count * STEP);
-            qk_step(t, k, sum, row_count, key_count, blocks, c + i * STEP, STEP);
+            prefetch_step(fetch, i, TILE * STEP);
+            qk_step(t, k, sum, row_count, blocks, c + i * STEP, STEP);
         }
     for (; c < t->channels; c += STEP)
-        qk_step(t, k, sum, row_count, key_count, blocks, c, t->channels - c);
-    vec total;
-    if (blocks) {
-        vec parts[LANES];
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) parts[i] = _mm512_castsi512_ps(sum[i]);
-        total = v_mul(v_sums(parts), t->steps);
-    } else
-        total = v_mul(v_mul(_mm512_cvtepi32_ps(integer_sums(sum)), t->steps),
-                      repeat_scales(t->scale, key_count));
-    v_store(dots, RAPT_F32, total);
-#pragma GCC unroll 8
-    for (int r = 0; r < row_count; r++)
-        if (wanted >= key_count)
-            memcpy(t->s + r * t->s_stride, dots + r * key_count, (size_t)key_count * sizeof(float));
-        else
-            for (int64_t j = 0; j < wanted; j++)
-                t->s[r * t->s_stride + j] = dots[r * key_count + j];
+        qk_step(t, k, sum, row_count, blocks, c, t->channels - c);
+#pragma GCC unroll 2
+    for (int r = 0; r < row_count; r += 2)
+        store_scores(t, sum + r * PAIRS, r, row_count, blocks, wanted);
 }
 
-VEC void qk_rows(struct qk_call t, int row_count, int blocks, int64_t keys,
+static void set_steps(struct qk_call *t, int row_count)
+{
+    float step[ROWS] = {0};
+    int32_t excess[ROWS] = {0};
+    int64_t tail = 2 * q_tail(t->channels);
+    for (int r = 0; r < row_count; r++) {
+        memcpy(&step[r], t->q + r * t->q_stride + tail, sizeof *step);
+        memcpy(&excess[r], t->q + r * t->q_stride + tail + 2, sizeof *excess);
+    }
+    for (int r = 0; r < ROWS; r += 2) {
+        t->step[r / 2] = _mm512_mask_blend_ps(0xff00, v_set(step[r]), v_set(step[r + 1]));
+        t->excess[r / 2] = _mm512_mask_blend_epi32(0xff00, _mm512_set1_epi32(excess[r]),
+                                                   _mm512_set1_epi32(excess[r + 1]));
+    }
+}
+
+/* One channel count has a form of its own. */
+enum { USUAL = 128 };
+#define Q_STRIDE(channels) (2 * ((channels) + 16))
+
+/* channels: a constant where it is known to the compiler, else 0. */
+VEC void qk_rows(struct qk_call t, int row_count, int blocks, int64_t channels, int64_t keys,
                  struct prefetch *fetch)
 {
-    const int key_count = row_count <= 2 ? 8 : 4;
-    float steps[LANES] = {0};
+    if (channels) {
+        t.channels = channels;
+        t.q_stride = Q_STRIDE(channels);
+    }
     int64_t j = 0;
     struct prefetch walk = *fetch; /* in registers */
-    for (int r = 0; r < row_count; r++)
-        for (int i = 0; i < key_count; i++)
-            memcpy(&steps[r * key_count + i], t.q + r * t.q_stride + t.q_stride / 2, sizeof(float));
-    t.steps = v_load(steps, RAPT_F32);
-    for (; j + key_count <= keys; j += key_count) {
-        qk_tile(&t, row_count, key_count, blocks, key_count, &walk);
-        t.row += key_count;
-        t.s += key_count;
-        t.scale += key_count;
-        if (blocks) t.of_blocks += key_count;
+    set_steps(&t, row_count);
+    for (; j + TILE <= keys; j += TILE) {
+        qk_tile(&t, row_count, blocks, TILE, &walk);
+        t.row += TILE;
+        t.s += TILE;
+        t.scale += TILE;
+        if (blocks) t.of_blocks += TILE;
     }
-    if (j < keys) qk_tile(&t, row_count, key_count, blocks, keys - j, &walk);
+    if (j < keys) qk_tile(&t, row_count, blocks, keys - j, &walk);
     *fetch = walk;
 }
 
 #define QK_CASE(count)                                                                             \
     case count:                                                                                    \
-        if (blocks) qk_rows(t, count, 1, keys, fetch);                                             \
-        else qk_rows(t, count, 0, keys, fetch);                                                    \
+        if (blocks) qk_rows(t, count, 1, 0, keys, fetch);                                          \
+        else if (count == ROWS && t.channels == USUAL && t.q_stride == Q_STRIDE(USUAL))            \
+            qk_rows(t, count, 0, USUAL, keys, fetch);                                              \
+        else qk_rows(t, count, 0, 0, keys, fetch);                                                 \
         break;
 
 static void qk_all_rows(struct qk_call t, int blocks, int64_t rows, int64_t keys,
@@ -259,13 +319,13 @@ static void qk_all_rows(struct qk_call t, int blocks, int64_t rows, int64_t keys
 
 DECODE_QK(avx512_vnni)
 {
-    float scale[KEYS_MAX + 8];
+    float scale[KEYS_MAX + TILE];
     int blocks = has_blocks(k, channels);
     struct prefetch fetch = prefetch_of(ahead);
     for (int64_t j = first; j < last; j += KEYS_MAX) {
         int64_t keys = last - j < KEYS_MAX ? last - j : KEYS_MAX;
-        memset(scale, 0, sizeof scale);
-        if (!blocks) gather_scales(scale, k, j, keys, 0);
+        if (!blocks) gather_scales(scale, k, j, keys, 0, rows_there(k, j, keys));
+        _mm256_storeu_ps(scale + keys, _mm256_setzero_ps()); /* a last tile reads on */
         struct qk_call t = {.s = s + j,
                             .q = q,
                             .s_stride = s_stride,
@@ -279,147 +339,4 @@ DECODE_QK(avx512_vnni)
         qk_all_rows(t, blocks, rows, keys, &fetch);
     }
     prefetch_rest(&fetch);
-}
-
-/* ---- Weighted values ---- */
-
-/* One group of rows over at most KEYS_MAX keys and over channels that share a scale. */
-struct pv_call {
-    float *o;
-    int64_t o_stride;
-    const void *const *row;
-    int64_t keys;
-    struct prefetch fetch;
-    float step[ROWS];
-    _Alignas(64) int16_t p[ROWS][KEYS_MAX];
-};
-
-/* p times the scales of the keys, as integers; 0 where a row is NULL, whatever p is there. */
-static void set_weights(struct pv_call *t, const float *p, int64_t p_stride, int64_t rows,
-                        const float *scale, uint64_t there)
-{
-    enum { VECTORS = KEYS_MAX / LANES };
-    for (int64_t r = 0; r < rows; r++, p += p_stride) {
-        vec x[VECTORS], most = v_zero();
-        __mmask16 bad = 0;
-#pragma GCC unroll 4
-        for (int i = 0; i < VECTORS; i++) {
-            __mmask16 lanes = (__mmask16)(there >> i * LANES);
-            x[i] = v_mul(_mm512_maskz_loadu_ps(lanes, p + i * LANES),
-                         v_load(scale + i * LANES, RAPT_F32));
-            bad |= _mm512_cmp_ps_mask(x[i], x[i], _CMP_UNORD_Q);
-            most = v_max(most, v_abs(x[i]));
-        }
-        struct fixed f = fixed_for(bad ? NAN : v_largest(most), LEVELS);
-        t->step[r] = f.step;
-#pragma GCC unroll 4
-        for (int i = 0; i < VECTORS; i++)
-            _mm256_store_si256((__m256i *)(void *)&t->p[r][i * LANES],
-                               isnan(f.step) ? _mm256_setzero_si256() : to_fixed(x[i], &f));
-    }
-}
-
-/* Columns c ... c + STEP * doubles - 1; part: how many of a single double, 0 for all. Two rows are
- * interleaved by bytes: the low half of a double holds channels 0-7 and 16-23, the high half the
- * others. */
-VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t c, int64_t part)
-{
-    __mmask32 wanted = part ? (__mmask32)((1ull << part) - 1) : ~(__mmask32)0;
-    __m512i sum[ROWS][4];
-#pragma GCC unroll 4
-    for (int r = 0; r < row_count; r++)
-#pragma GCC unroll 4
-        for (int i = 0; i < 2 * doubles; i++) sum[r][i] = _mm512_setzero_si512();
-    struct prefetch fetch = t->fetch; /* in registers */
-    for (int64_t j = 0; j < t->keys; j += 2) {
-        const void *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
-        const char *a = row ? row : decode_zeros, *b = second ? second : decode_zeros;
-        __m512i value[4];
-        prefetch_step(&fetch, j / 2, 2 * doubles * STEP);
-#pragma GCC unroll 2
-        for (int i = 0; i < doubles; i++) {
-            __m256i x = part
-                            ? _mm256_maskz_loadu_epi8(wanted, a + c)
-                            : _mm256_loadu_si256((const __m256i *)(const void *)(a + c + i * STEP)),
-                    y = part
-                            ? _mm256_maskz_loadu_epi8(wanted, b + c)
-                            : _mm256_loadu_si256((const __m256i *)(const void *)(b + c + i * STEP));
-            value[2 * i] = _mm512_cvtepi8_epi16(_mm256_unpacklo_epi8(x, y));
-            value[2 * i + 1] = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(x, y));
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < row_count; r++) {
-            int32_t pair;
-            memcpy(&pair, &t->p[r][j], sizeof pair);
-            __m512i p = _mm512_set1_epi32(pair);
-#pragma GCC unroll 4
-            for (int i = 0; i < 2 * doubles; i++)
-                sum[r][i] = dot_pairs(sum[r][i], value[i], p);
-        }
-    }
-    t->fetch = fetch;
-#pragma GCC unroll 4
-    for (int r = 0; r < row_count; r++)
-#pragma GCC unroll 2
-        for (int i = 0; i < doubles; i++) {
-            float *o = t->o + r * t->o_stride + c + i * STEP;
-            vec low = _mm512_cvtepi32_ps(sum[r][2 * i]),
-                high = _mm512_cvtepi32_ps(sum[r][2 * i + 1]), step = v_set(t->step[r]);
-            vec first = _mm512_shuffle_f32x4(low, high, 0x44),
-                second = _mm512_shuffle_f32x4(low, high, 0xee);
-            __mmask16 m0 = (__mmask16)wanted, m1 = (__mmask16)(wanted >> LANES);
-            _mm512_mask_storeu_ps(o, m0, v_fma(step, first, _mm512_maskz_loadu_ps(m0, o)));
-            _mm512_mask_storeu_ps(o + LANES, m1,
-                                  v_fma(step, second, _mm512_maskz_loadu_ps(m1, o + LANES)));
-        }
-}
-
-VEC void pv_rows(struct pv_call *t, int row_count, int64_t c, int64_t end)
-{
-    for (; c + 2 * STEP <= end; c += 2 * STEP) pv_tile(t, row_count, 2, c, 0);
-    for (; c + STEP <= end; c += STEP) pv_tile(t, row_count, 1, c, 0);
-    if (c < end) pv_tile(t, row_count, 1, c, end - c);
-}
-
-static void pv_group(struct pv_call *t, int64_t rows, int64_t c, int64_t end)
-{
-    switch (rows) {
-    case 1:
-        pv_rows(t, 1, c, end);
-        break;
-    case 2:
-        pv_rows(t, 2, c, end);
-        break;
-    case 3:
-        pv_rows(t, 3, c, end);
-        break;
-    default:
-        pv_rows(t, 4, c, end);
-        break;
-    }
-}
-
-DECODE_PV(avx512_vnni)
-{
-    float scale[KEYS_MAX] = {0};
-    struct pv_call t = {.o_stride = o_stride};
-    int64_t block = v->scale_channels < channels ? v->scale_channels : channels;
-    t.fetch = prefetch_of(ahead);
-    for (int64_t j = first; j < last; j += KEYS_MAX) {
-        t.keys = last - j < KEYS_MAX ? last - j : KEYS_MAX;
-        t.row = v->row + j;
-        uint64_t there = rows_there(v, j, t.keys);
-        for (int64_t c = 0; c < channels; c += block) {
-            gather_scales(scale, v, j, t.keys, c);
-            for (int64_t r = 0; r < rows; r += ROWS) {
-                int64_t group = rows - r < ROWS ? rows - r : ROWS,
-                        end = c + block < channels ? c + block : channels;
-                set_weights(&t, p + r * p_stride + j, p_stride, group, scale,
-                            there);
-                t.o = o + r * o_stride;
-                pv_group(&t, group, c, end);
-            }
-        }
-    }
-    prefetch_rest(&t.fetch);
 }

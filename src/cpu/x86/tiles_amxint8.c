@@ -107,7 +107,7 @@ static struct k_panel k_panel(int64_t channels)
 static void tile_q(void *q, int64_t q_stride, int64_t rows, int64_t channels)
 {
     int64_t half = 2 * q_stride;
-    decode_q_avx512_vnni(q, q_stride, rows, channels);
+    fix_q_avx512_vnni(q, q_stride, rows, channels);
     for (float *row = q; rows > 0; rows--, row += q_stride) {
         char *to = (char *)row;
         float step = row[q_stride / 2];
