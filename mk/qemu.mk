@@ -23,11 +23,12 @@ QEMU_SHORT := $(patsubst %,tests/%,check/tile_kernels check/decode_kernels check
 QEMU_FILTER := semantics/plain-*,semantics/gqa-*,semantics/causal-*,semantics/everything*,tile/causal-*,decode/*,paged/*,ragged/*,quant/*,$\
                blocked/*,op/*
 
-# $1 model, $2 program: the same program under emulation, at the same place of a folder of its own
+# $1 model, $2 program: the same program under emulation, at the same place of a folder of its own. RAPT_TEST_EMULATED: its times say
+# nothing of rapt.
 define qemu_program
 $(QEMU)/$1/$2: $(B)/$2 mk/qemu.mk
 	@mkdir -p $$(@D)
-	@printf '#!/bin/sh\nexec $(QEMU_X86) -cpu $(QEMU_CPU_$1) $(abspath $(B))/$2 "$$$$@"\n' > $$@
+	@printf '#!/bin/sh\nexport RAPT_TEST_EMULATED=1\nexec $(QEMU_X86) -cpu $(QEMU_CPU_$1) $(abspath $(B))/$2 "$$$$@"\n' > $$@
 	@chmod +x $$@
 endef
 $(foreach m,$(QEMU_MODELS),$(foreach p,rapt tests/qemu/newer $(QEMU_TESTS),$(eval $(call qemu_program,$(m),$(p)))))

@@ -218,7 +218,7 @@ tap.ok(
     "bench: decode takes K and V in turn, prefill does not",
     rows,
 )
-rows = rapt("bench", *quick, "--json", "causal_mask f32 b1 h1 q9 kv9", "rope f32 b1 h1 q9 d8").out
+rows = rapt("bench", *quick, "--json", "causal_mask f32 b1 h1 q9 kv9", "kv_replicate f32 b1 h2/1 kv9 d8").out
 rows = [json.loads(line) for line in rows.splitlines()]
 tap.near(
     rows[0]["gbytes_per_s"] * rows[0]["time_ms"]["median"] * 1e6,

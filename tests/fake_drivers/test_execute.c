@@ -324,7 +324,7 @@ static void execute_is_quick(void **state)
     }
     print_message("# %s: %.2f us per execute, %.2f us per softmax\n", v->name, best, piece);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    assert_true(best < 3 && piece < 3);
+    if (!getenv("RAPT_TEST_EMULATED")) assert_true(best < 3 && piece < 3); /* mk/qemu.mk */
 #endif
     rapt_plan_destroy(&plan);
     rapt_close(&context);
