@@ -298,9 +298,36 @@ VEC float row_weights(float *s, const struct row_span *x, float m, float scale)
     return v_sum(v_add(sum0, sum1));
 }
 
+/* Few keys: one vector of each row. */
+static void softmax_narrow(const struct cpu_softmax_tile *t)
+{
+    vec hidden = v_set(-INFINITY), c = v_set(t->scale);
+    for (int64_t row = 0; row < t->rows; row++) {
+        struct row_span x = span_of(t, row);
+        float *s = t->s + row * t->stride, m_old = t->m[row], m = m_old;
+        if (x.last <= x.first) {
+            TILE_CLEAR(s, t->first, t->first + SOFTMAX_STEP);
+            continue;
+        }
+        vec a = v_keep(v_load(s + t->first, RAPT_F32), (int)(x.first - t->first),
+                       (int)(x.last - t->first), hidden);
+        float maximum = v_largest(a);
+        if (maximum > m) m = maximum;
+        vec p = TILE_EXP2(v_mul(v_sub(a, v_set(m == -INFINITY ? 0 : m)), c));
+        TILE_STORE(s, t->first, p, v_zero());
+        if (m > m_old && m_old > -INFINITY) rescale(t, row, m);
+        t->l[row] += v_sum(p);
+        t->m[row] = m;
+    }
+}
+
 /* All maxima first: the rows are independent, so their long reductions overlap. */
 static void softmax(const struct cpu_softmax_tile *t)
 {
+    if (t->last - t->first <= LANES) {
+        softmax_narrow(t);
+        return;
+    }
     int64_t end = (t->last + SOFTMAX_STEP - 1) / SOFTMAX_STEP * SOFTMAX_STEP;
     float maximum[ROW_TILE];
     for (int64_t row = 0; row < t->rows; row++) {
