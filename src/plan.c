@@ -26,7 +26,7 @@ __attribute__((format(printf, 2, 3))) static void append(struct text *t, const c
 }
 
 /* The index of the first kernel that serves, or -1; each refusal is appended as "name: reason" and
- * separator. */
+ * separator. The name of a backend stands for all its kernels. */
 static int choose(rapt_device *device, const struct problem *p, const char *kernel,
                   const char *separator, struct text *refusals)
 {
@@ -35,7 +35,7 @@ static int choose(rapt_device *device, const struct problem *p, const char *kern
     int count = backend->kernel_count(device);
     for (int i = 0; i < count; i++) {
         const char *name = backend->kernel_name(device, i);
-        if (kernel && strcmp(kernel, name)) continue;
+        if (kernel && strcmp(kernel, name) && strcmp(kernel, backend->name)) continue;
         const char *reason = backend->kernel_refuses(device, i, p, scratch);
         if (!reason) return i;
         append(refusals, "%s%s: %s", refusals->length ? separator : "", name, reason);
@@ -62,7 +62,7 @@ rapt_status plan_build(rapt_device *device, const struct problem *p, const char 
     plan->kernel = chosen;
     plan->problem = *p;
     plan->problem.kernel = NULL;
-    plan->named = kernel != NULL;
+    plan->named = kernel && strcmp(kernel, device->backend->name);
     rapt_status status = device->backend->plan(plan);
     if (status) {
         free(plan);

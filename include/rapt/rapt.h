@@ -262,8 +262,9 @@ typedef struct rapt_attention {
     int64_t window_left, window_right;
     /* 1: a sequence's bits do not depend on its neighbours or its place in the batch. */
     int64_t batch_invariant;
-    const char *kernel; /* NULL: the best; else the kernel of this name or a refusal */
-    int64_t kv_layout;  /* RAPT_KV_...: of k and v */
+    /* NULL: the best; else the kernel of this name, or the best of this backend ("cpu"), or a refusal */
+    const char *kernel;
+    int64_t kv_layout; /* RAPT_KV_...: of k and v */
 } rapt_attention;
 
 /* Chooses a kernel for the shapes, strides, dtypes and options of a; data pointers are ignored (an

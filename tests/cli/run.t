@@ -319,6 +319,14 @@ names = [
     if k["backend"] == "cpu" and k["op"] == "forward" and k["present"]
 ]
 tap.ok(len(names) > 0, "there are kernels for the CPU", names)
+best = json.loads(rapt("run", SAMPLE, "--causal", "--json", "--device", "cpu").out)["kernel"]
+result = rapt("run", SAMPLE, "--causal", "--verify", "--json", "--kernel", "cpu")
+tap.ok(
+    result.code == 0 and json.loads(result.out)["kernel"] == best,
+    "--kernel cpu: the CPU's best, whatever else is here",
+    result.out,
+    result.error,
+)
 for name in names:
     result = rapt(
         "run", SAMPLE, "--causal", "--verify", "--json", "--kernel", name, "--device", "cpu"

@@ -142,6 +142,25 @@ static void replaced_rows_first(void **state)
     session_end(v);
 }
 
+/* The backend's name is its best kernel, companions for other addresses included. */
+static void named_by_backend(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    a.kernel = v->name;
+    run(rapt_device_at(context, 0), &a, NULL);
+    assert_string_equal(fake->launch[0].name, "flash_nocausal");
+    a.k.data = memory + (1 << 18) + 2;
+    run(rapt_device_at(context, 0), &a, NULL);
+    a.kernel = "cpu";
+    rapt_plan *plan = NULL;
+    assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_UNSUPPORTED);
+    rapt_close(&context);
+    session_end(v);
+}
+
 static void nothing_to_do(void **state)
 {
     const struct stand_in *v = *state;
@@ -466,12 +485,11 @@ static void many_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(flash_arguments),     BOTH(open_windows),
-        BOTH(composed_order),      BOTH(nothing_to_do),
-        BOTH(replaced_rows_first), BOTH(unaligned_addresses),
-        BOTH(execute_is_lean),     BOTH(captures),
-        BOTH(execute_is_quick),    BOTH(pieces),
-        BOTH(rotary_limits),       BOTH(many_threads),
+        BOTH(flash_arguments),     BOTH(open_windows),     BOTH(composed_order),
+        BOTH(nothing_to_do),       BOTH(named_by_backend), BOTH(replaced_rows_first),
+        BOTH(unaligned_addresses), BOTH(execute_is_lean),  BOTH(captures),
+        BOTH(execute_is_quick),    BOTH(pieces),           BOTH(rotary_limits),
+        BOTH(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
