@@ -143,9 +143,13 @@ VEC void row_scale(void *to, int dtype, const float *x, int64_t n, float factor,
     else row_scale_as(to, dtype, x, n, factor, 0);
 }
 
-VEC void row_fill(void *to, int dtype, int64_t n, float value)
+VEC void row_fill(void *to, int dtype, int64_t n, float value, int stream)
 {
-    for (int64_t i = 0; i < n; i += LANES) store_row_part(to, dtype, v_set(value), i, n);
+    vec x = v_set(value);
+    int64_t i = 0;
+    for (; stream && streamable(to, 0) && i + 2 * LANES <= n; i += 2 * LANES)
+        v_store_two((char *)to + (at(to, dtype, i) - (const char *)to), dtype, x, x, 1);
+    for (; i < n; i += LANES) store_row_part(to, dtype, x, i, n);
 }
 
 static float row_largest_of(const void *from, int64_t dtype, int64_t n)
@@ -174,9 +178,9 @@ static void row_scale_to(void *to, int64_t dtype, const float *x, int64_t n, flo
 #undef CALL
 }
 
-static void row_fill_to(void *to, int64_t dtype, int64_t n, float value)
+static void row_fill_to(void *to, int64_t dtype, int64_t n, float value, int stream)
 {
-#define CALL(type) row_fill(to, type, n, value)
+#define CALL(type) row_fill(to, type, n, value, stream)
     ROWS_CASES(dtype, CALL)
 #undef CALL
 }
@@ -286,7 +290,7 @@ static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t fr
     float *kept = n <= SOFTMAX_SCRATCH ? scratch : to_dtype == RAPT_F32 ? to : NULL;
     float m = row_largest_of(from, from_dtype, n);
     if (m == -INFINITY) {
-        row_fill_to(to, to_dtype, n, row_has_nan(from, from_dtype, n) ? NAN : 0);
+        row_fill_to(to, to_dtype, n, row_has_nan(from, from_dtype, n) ? NAN : 0, stream);
         return;
     }
     if (kept) {
