@@ -17,6 +17,14 @@ static int64_t at_most(int64_t limit, int64_t x)
     return x < limit ? x : limit;
 }
 
+/* The least power of two that is not below x. */
+static int64_t power_from(int64_t x)
+{
+    int64_t p = 1;
+    while (p < x) p *= 2;
+    return p;
+}
+
 static int64_t at_least(int64_t limit, int64_t x)
 {
     return x > limit ? x : limit;

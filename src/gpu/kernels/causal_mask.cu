@@ -30,11 +30,6 @@ DEVICE void hide_elements(const struct view *v, char *row, int first, int end, i
         store_element(row + at * step, 0, v->dtype, -INFINITY);
 }
 
-DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */
-{
-    return dtype == DTYPE_f32 ? 0xff800000u : dtype == DTYPE_f16 ? 0xfc00fc00u : 0xff80ff80u;
-}
-
 /* 16 bytes of a row whose first `visible` elements stay as they are; run: elements in them. */
 DEVICE uint4 partly_hidden(uint4 h, int visible, int run, uint32_t hidden)
 {
@@ -132,7 +127,7 @@ DEVICE void neighbours(const struct attention_args *a, int64_t first, int64_t en
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    int64_t rows = score_row_count(a), count = larger(1, TILE_Q / larger(1, a->columns)),
+    int64_t rows = score_row_count(a), count = larger(1, TILE_Q / power_from(a->columns)),
             first = BLOCK_X * count, end = first + count < rows ? first + count : rows;
     int lanes = THREADS;
     while (lanes > 8 && lanes * count > THREADS) lanes /= 2;

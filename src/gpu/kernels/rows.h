@@ -43,6 +43,19 @@ DEVICE int64_t score_row_count(const struct attention_args *a)
     return (int64_t)(a->q_start.data ? 1 : a->batch) * a->q_heads * a->q_tokens;
 }
 
+/* The least power of two that is not below x. */
+DEVICE int power_from(int x)
+{
+    int p = 1;
+    while (p < x) p *= 2;
+    return p;
+}
+
+DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */
+{
+    return dtype == DTYPE_f32 ? 0xff800000u : dtype == DTYPE_f16 ? 0xfc00fc00u : 0xff80ff80u;
+}
+
 /* Runs of `run` elements, 1, 4 or 8, to and from f32; the first `count` of them. fill: the rest. */
 DEVICE void load_run(float *x, const char *from, int64_t dtype, int run, int count, float fill)
 {

@@ -2,12 +2,13 @@
  * zeros. Portable, f32 arithmetic.
  *
  * A team of lanes, a part of a wave up to the whole block, has KEPT elements of a row per lane in
- * registers, or fewer of several rows at once, in pieces of 16 bytes; what lies before the first
- * 16-byte boundary of a row and behind the last is taken one element per lane. All loads go out
+ * registers, in pieces of 16 bytes; what lies before the first 16-byte boundary of a row and behind
+ * the last is taken one element per lane. Of short rows it has fewer elements of several at once,
+ * in pieces of 16 bytes, of 4 or of one element, so that rows are whole pieces. All loads go out
  * before the first is looked at. Of a row beyond the whole block's registers, as many parts as fit
  * are kept in shared memory as they lie (LONG), and the others read twice. Where blocks form
  * clusters, the CLUSTER blocks of one share a row. */
-#include "rows.h"
+#include "softmax_pieces.h"
 
 #ifndef KEPT
 #define KEPT 32 /* elements per lane in registers */
@@ -24,28 +25,19 @@
 #else
 #define IN_CLUSTERS
 #endif
+#if defined(__HIP__) || CLUSTER > 1
+#define FETCHES 0
+#else
+#include "nvidia/mma.h"
+#define FETCHES 1 /* memory is copied to shared memory past the registers */
+#endif
 extern __shared__ uint4 held[]; /* LONG: [part][piece][thread] */
 
 enum {
     WAVES = THREADS / WAVE,
     SHORT = 8 * WAVE, /* columns up to which a lane takes elements of several rows */
-    AT_ONCE = 4,      /* these rows */
-    EDGE = 8          /* more than the elements at an edge of a row */
+    AT_ONCE = 4       /* these rows */
 };
-
-/* Who works on a row. A wave's lanes have neighbouring pieces, `step` columns between those of one
- * lane; waves follow each other. */
-struct team {
-    int lanes;         /* of a team, a power of two */
-    int number, count; /* which of the block's teams this is, how many there are */
-    int first, step;   /* first column of this lane, columns between its pieces */
-    float *shared;     /* for reductions over waves: of maxima, then of sums */
-};
-
-DEVICE int lane_of(const struct team *t)
-{
-    return fresh(THREAD) & (t->lanes - 1);
-}
 
 DEVICE float combined(float x, float y, int sums)
 {
@@ -97,45 +89,19 @@ DEVICE struct partial merged(struct partial a, struct partial b)
     return c;
 }
 
-/* Rows follow each other at one distance, and no row has a sink or a log-sum-exp. */
-DEVICE int is_simple(const struct attention_args *a)
+/* Whether rows follow each other at one distance; the stride of an axis of one is 0. */
+DEVICE int is_list(const struct attention_args *a, const struct view *v)
 {
-    const struct view *in = &a->scores, *out = &a->weights;
-    return !a->q_start.data && !a->sink.data && !a->lse.data &&
-           in->stride[1] == a->q_tokens * in->stride[2] &&
-           out->stride[1] == a->q_tokens * out->stride[2] &&
-           in->stride[0] == a->q_heads * in->stride[1] &&
-           out->stride[0] == a->q_heads * out->stride[1];
+    int64_t head = a->q_tokens * v->stride[2];
+    return (a->q_heads == 1 || v->stride[1] == head) &&
+           (a->batch == 1 || v->stride[0] == a->q_heads * head);
 }
 
-/* Where row `number` is read and written, and what it needs besides. */
-struct place {
-    const char *from; /* of whole pieces from here on */
-    char *to;
-    float *lse; /* NULL: none */
-    float sink; /* a logit without a column; -inf: none */
-    int end;    /* of the whole pieces, in columns from here */
-    int edge;   /* this lane's element outside of them; EDGE_NONE: has none */
-};
-#define EDGE_NONE (-(1 << 30))
-
-DEVICE struct place place_of(const struct attention_args *a, int64_t number, int simple)
+/* Such rows without a sink or a log-sum-exp. */
+DEVICE int is_simple(const struct attention_args *a)
 {
-    const struct view *in = &a->scores, *out = &a->weights;
-    struct place p = {(char *)in->data + number * in->stride[2] * dtype_bytes(in->dtype),
-                      (char *)out->data + number * out->stride[2] * dtype_bytes(out->dtype),
-                      (float *)0,
-                      -INFINITY,
-                      a->columns,
-                      EDGE_NONE};
-    if (simple) return p;
-    struct score_row s = score_row_of(a, number);
-    int b = s.seq.q_batch, token = s.seq.q_start + s.query;
-    p.from = element_at(in, b, s.head, token, 0);
-    p.to = element_at(out, b, s.head, token, 0);
-    if (a->lse.data) p.lse = (float *)element_at(&a->lse, b, s.head, token, 0);
-    if (a->sink.data) p.sink = load_element(element_at(&a->sink, s.b, s.head, 0, 0), 0, DTYPE_f32);
-    return p;
+    return !a->q_start.data && !a->sink.data && !a->lse.data && is_list(a, &a->scores) &&
+           is_list(a, &a->weights);
 }
 
 /* The sink joins; also writes the log-sum-exp. Returns what to multiply exp(x - m) with. */
@@ -146,78 +112,6 @@ DEVICE float finish_row(const struct place *p, float m, float l, int writer)
     if (p->lse && writer) STORE(float, p->lse, own.m + log2_fast(own.l) * LN_2);
     float change = p->sink == -INFINITY ? 1 : exp2_fast((m - own.m) * LOG2_E);
     return own.l == 0 ? 0 : change / own.l; /* 0 for a row without keys */
-}
-
-/* ---- Pieces ---------------------------------------------------------------------------------- */
-
-/* How rows are read and written. run: elements in 16 bytes; kept: elements of one row that a lane
- * holds in pieces; rows: of a team at once. Constants but for the last two. */
-struct form {
-    int64_t dtype;
-    int run, kept, rows;
-    int columns, whole; /* whole: every row begins and ends on 16 bytes */
-};
-
-/* Cuts the row at its 16-byte boundaries; lane: within the team, of at least 2 * EDGE. */
-DEVICE void cut_edges(struct place *p, const struct form *f, int lane)
-{
-    int bytes = dtype_bytes(f->dtype), before = (int)(-(uint64_t)p->from & 15) / bytes,
-        head = smaller(before, f->columns);
-    p->end = (f->columns - head) / f->run * f->run;
-    p->from += head * bytes;
-    p->to += head * bytes;
-    if (lane < head) p->edge = lane - head;
-    else if (lane >= EDGE && lane - EDGE < f->columns - head - p->end)
-        p->edge = p->end + lane - EDGE;
-}
-
-DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */
-{
-    return dtype == DTYPE_f32 ? 0xff800000u : dtype == DTYPE_f16 ? 0xfc00fc00u : 0xff80ff80u;
-}
-
-/* The lane's pieces of a row from column `start` on, -inf from the end on. */
-DEVICE void load_pieces(uint4 *raw, const struct place *p, const struct form *f, int start,
-                        const struct team *t)
-{
-    int first = start + t->first;
-    uint32_t fill = hidden_bits(f->dtype);
-    const char *from = p->from + (int64_t)first * dtype_bytes(f->dtype);
-#pragma unroll
-    for (int k = 0; k < f->kept / f->run; k++) {
-        uint4 h = {fill, fill, fill, fill};
-        if (first + k * t->step < p->end) h = LOAD(uint4, from);
-        raw[k] = h;
-        from += t->step * dtype_bytes(f->dtype);
-    }
-}
-
-DEVICE float load_edge(const struct place *p, const struct form *f)
-{
-    return p->edge == EDGE_NONE ? -INFINITY : load_element(p->from, p->edge, f->dtype);
-}
-
-DEVICE void unpack_pieces(float *x, const uint4 *raw, const struct form *f)
-{
-#pragma unroll
-    for (int k = 0; k < f->kept / f->run; k++) unpack_16_bytes(raw[k], f->dtype, x + k * f->run);
-}
-
-DEVICE void store_pieces(const float *x, const struct place *p, const struct form *f, int start,
-                         const struct team *t)
-{
-    int first = start + t->first;
-    char *to = p->to + (int64_t)first * dtype_bytes(f->dtype);
-#pragma unroll
-    for (int k = 0; k < f->kept / f->run; k++) {
-        if (first + k * t->step < p->end) store_run(to, f->dtype, f->run, f->run, x + k * f->run);
-        to += t->step * dtype_bytes(f->dtype);
-    }
-}
-
-DEVICE void store_edge(float x, const struct place *p, const struct form *f)
-{
-    if (p->edge != EDGE_NONE) store_element(p->to, p->edge, f->dtype, x);
 }
 
 DEVICE float max_of_kept(const float *x, int kept, float m)
@@ -242,59 +136,146 @@ DEVICE float exp_of_kept(float *x, int kept, float m, float factor)
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
-/* f->rows rows of each team, the first of the block's being number `first`; those from `end` on are
- * not there. */
+/* A row of each team, the block's first being number `first`; those from `end` on are not there. */
 DEVICE void kept_rows(const struct attention_args *a, const struct form *f, int64_t first,
                       int64_t end, int simple, const struct team *t)
 {
-    float x[KEPT], m[AT_ONCE], l[AT_ONCE], edge[AT_ONCE];
-    uint4 raw[KEPT / 4];
-    struct place place[AT_ONCE];
-    int pieces = f->kept / f->run;
+    float x[KEPT];
+    uint32_t raw[KEPT];
+    int64_t number = first + t->number;
+    struct place place = place_of(a, number < end ? number : end - 1, simple);
+    if (!f->whole) cut_edges(&place, f, lane_of(t));
+    load_pieces(raw, &place, f, 0, t);
+    float edge = load_edge(&place, f);
+    unpack_pieces(x, raw, f);
+    float m = max_of_kept(x, KEPT, edge);
+    reduce(&m, 1, 0, t);
+    float l = exp_of_kept(x, KEPT, m, 1) + exp_of_kept(&edge, 1, m, 1);
+    reduce(&l, 1, 1, t);
+    if (number >= end) return;
+    float factor = finish_row(&place, m, l, lane_of(t) == 0);
 #pragma unroll
-    for (int r = 0; r < f->rows; r++) {
+    for (int i = 0; i < KEPT; i++) x[i] *= factor;
+    store_pieces(x, &place, f, 0, t);
+    store_edge(edge * factor, &place, f);
+}
+
+/* The pieces of AT_ONCE rows of each team. */
+DEVICE void load_short(uint32_t *raw, const struct attention_args *a, const struct form *f,
+                       int64_t first, int64_t end, const struct team *t)
+{
+    int words = f->kept / f->run * piece_words(f);
+#pragma unroll
+    for (int r = 0; r < AT_ONCE; r++) {
         int64_t number = first + r * t->count + t->number;
-        place[r] = place_of(a, number < end ? number : end - 1, simple);
-        if (!f->whole) cut_edges(&place[r], f, lane_of(t));
-        load_pieces(raw + r * pieces, &place[r], f, 0, t);
-        edge[r] = load_edge(&place[r], f);
-    }
-#pragma unroll
-    for (int r = 0; r < f->rows; r++) {
-        unpack_pieces(x + r * f->kept, raw + r * pieces, f);
-        m[r] = max_of_kept(x + r * f->kept, f->kept, edge[r]);
-    }
-    reduce(m, f->rows, 0, t);
-#pragma unroll
-    for (int r = 0; r < f->rows; r++)
-        l[r] = exp_of_kept(x + r * f->kept, f->kept, m[r], 1) + exp_of_kept(&edge[r], 1, m[r], 1);
-    reduce(l, f->rows, 1, t);
-#pragma unroll
-    for (int r = 0; r < f->rows; r++) {
-        if (first + r * t->count + t->number >= end) continue;
-        float factor = finish_row(&place[r], m[r], l[r], lane_of(t) == 0);
-#pragma unroll
-        for (int i = 0; i < f->kept; i++) x[r * f->kept + i] *= factor;
-        store_pieces(x + r * f->kept, &place[r], f, 0, t);
-        store_edge(edge[r] * factor, &place[r], f);
+        struct place place = place_of(a, number < end ? number : end - 1, 1);
+        load_pieces(raw + r * words, &place, f, 0, t);
     }
 }
 
-/* Whether the part of a row that begins at this column has room in shared memory. */
+/* x: the exponentials of AT_ONCE rows, l: their sums. */
+DEVICE void store_short(float *x, const float *l, const struct attention_args *a,
+                        const struct form *f, int64_t first, int64_t end, const struct team *t)
+{
+#pragma unroll
+    for (int r = 0; r < AT_ONCE; r++) {
+        int64_t number = first + r * t->count + t->number;
+        if (number >= end) continue;
+        struct place place = place_of(a, number, 1);
+        float factor = l[r] == 0 ? 0 : 1 / l[r];
+#pragma unroll
+        for (int i = 0; i < f->kept; i++) x[r * f->kept + i] *= factor;
+        store_pieces(x + r * f->kept, &place, f, 0, t);
+    }
+}
+
+/* Rows [first, end) of up to SHORT columns that follow each other and are whole pieces. The next
+ * are on their way while some are computed, where there are registers for both. */
+DEVICE void short_rows(const struct attention_args *a, const struct form *f, int64_t first,
+                       int64_t end, const struct team *t)
+{
+    float x[KEPT], m[AT_ONCE], l[AT_ONCE];
+    uint32_t raw[KEPT];
+    int words = f->kept / f->run * piece_words(f), step = AT_ONCE * t->count;
+    int ahead = words <= 4;
+    if (ahead) load_short(raw, a, f, first, end, t);
+#pragma unroll 1
+    for (; first < end; first += step) {
+        if (!ahead) load_short(raw, a, f, first, end, t);
+#pragma unroll
+        for (int r = 0; r < AT_ONCE; r++) {
+            unpack_pieces(x + r * f->kept, raw + r * words, f);
+            m[r] = max_of_kept(x + r * f->kept, f->kept, -INFINITY);
+        }
+        if (ahead && first + step < end) load_short(raw, a, f, first + step, end, t);
+        reduce(m, AT_ONCE, 0, t);
+#pragma unroll
+        for (int r = 0; r < AT_ONCE; r++) l[r] = exp_of_kept(x + r * f->kept, f->kept, m[r], 1);
+        reduce(l, AT_ONCE, 1, t);
+        store_short(x, l, a, f, first, end, t);
+    }
+}
+
+/* Whether the part of a row that begins at this column stays in shared memory: there is room, and
+ * it is not the last one, which stays in registers. */
 DEVICE int is_held(const struct form *f, int start)
 {
-    return SHARED_BYTES && start + THREADS * KEPT <= SHARED_BYTES / dtype_bytes(f->dtype);
+    int end = start + THREADS * KEPT;
+    return SHARED_BYTES && end <= SHARED_BYTES / dtype_bytes(f->dtype) && end < f->columns;
 }
 
 /* Puts the thread's pieces of such a part there, or takes them. */
-DEVICE void hold(uint4 *raw, const struct form *f, int start, int take)
+DEVICE void hold(uint32_t *raw, const struct form *f, int start, int take)
 {
     uint4 *at = held + start / f->run + THREAD;
 #pragma unroll
     for (int k = 0; k < KEPT / f->run; k++) {
-        if (take) raw[k] = at[k * THREADS];
-        else at[k * THREADS] = raw[k];
+        uint32_t *w = raw + 4 * k;
+        if (take) {
+            uint4 h = at[k * THREADS];
+            w[0] = h.x, w[1] = h.y, w[2] = h.z, w[3] = h.w;
+        } else {
+            uint4 h = {w[0], w[1], w[2], w[3]};
+            at[k * THREADS] = h;
+        }
     }
+}
+
+/* Sends for the thread's pieces of all such parts at once, a group of copies for each. */
+DEVICE void fetch_held(const struct place *p, const struct form *f, const struct team *t)
+{
+#if FETCHES
+    uint32_t fill = hidden_bits(f->dtype);
+    uint4 none = {fill, fill, fill, fill};
+#pragma unroll 1
+    for (int start = 0; is_held(f, start); start += THREADS * KEPT) {
+        int first = start + t->first;
+        const char *from = p->from + (int64_t)first * dtype_bytes(f->dtype);
+        uint4 *at = held + start / f->run + THREAD;
+#pragma unroll 4
+        for (int k = 0; k < KEPT / f->run; k++, at += THREADS) {
+            if (first + k * t->step < p->end) copy_async(shared_address(at), from, 16);
+            else *at = none;
+            from += t->step * dtype_bytes(f->dtype);
+        }
+        copies_commit();
+    }
+#else
+    (void)p, (void)f, (void)t;
+#endif
+}
+
+/* Waits for the pieces of this part, but for at most two later ones. */
+DEVICE void await_held(const struct form *f, int start)
+{
+#if FETCHES
+    int next = start + THREADS * KEPT;
+    if (!is_held(f, next)) copies_wait();
+    else if (!is_held(f, next + THREADS * KEPT)) copies_wait_but<1>();
+    else copies_wait_but<2>();
+#else
+    (void)f, (void)start;
+#endif
 }
 
 #if CLUSTER > 1
@@ -337,12 +318,16 @@ DEVICE void long_row(const struct attention_args *a, const struct form *f, int64
     struct place place = part_of_row(a, f, number, simple, THREAD);
     float x[KEPT], edge = load_edge(&place, f);
     struct partial sum = {edge, edge == -INFINITY ? 0.0f : 1.0f};
-    uint4 raw[KEPT / 4];
+    uint32_t raw[KEPT];
     int part = THREADS * KEPT, start = 0;
+    fetch_held(&place, f, t);
 #pragma unroll 1
     for (;; start += part) {
-        load_pieces(raw, &place, f, start, t);
-        if (is_held(f, start) && start + part < f->columns) hold(raw, f, start, 0);
+        if (FETCHES && is_held(f, start)) {
+            await_held(f, start);
+            hold(raw, f, start, 1);
+        } else load_pieces(raw, &place, f, start, t);
+        if (!FETCHES && is_held(f, start)) hold(raw, f, start, 0);
         unpack_pieces(x, raw, f);
         if (start + part >= f->columns) break;
         struct partial own = {max_of_kept(x, KEPT, -INFINITY), 0};
@@ -399,14 +384,6 @@ DEVICE void row_of_elements(const struct attention_args *a, int64_t number, cons
 
 /* ---- Blocks ---------------------------------------------------------------------------------- */
 
-/* The least power of two that is not below x. */
-DEVICE int power_from(int x)
-{
-    int p = 1;
-    while (p < x) p *= 2;
-    return p;
-}
-
 /* As few lanes for a row as hold it and its edges. */
 DEVICE struct team team_of(const struct form *f, float *shared)
 {
@@ -438,7 +415,7 @@ DEVICE void row_of_cluster(const struct attention_args *a, int64_t dtype, int ru
 {
 #if CLUSTER > 1
     int each = cluster_columns(a), left = a->columns - cluster_rank() * each;
-    struct form f = {dtype, run, KEPT, 1, larger(0, smaller(each, left)), whole};
+    struct form f = {dtype, run, KEPT, larger(0, smaller(each, left)), whole};
     struct team t = {THREADS,    0,     1, THREAD / WAVE * WAVE * KEPT + THREAD % WAVE * run,
                      WAVE * run, shared};
     long_row(a, &f, number, is_simple(a), &t);
@@ -456,14 +433,7 @@ DEVICE void rows_of_pieces(const struct attention_args *a, int64_t dtype, int ru
         row_of_cluster(a, dtype, run, whole, first, shared);
         return;
     }
-    if (!LONG && simple && a->columns <= SHORT) {
-        struct form f = {dtype, run, KEPT / AT_ONCE, AT_ONCE, a->columns, whole};
-        struct team t = team_of(&f, shared);
-#pragma unroll 1
-        for (; first < end; first += AT_ONCE * t.count) kept_rows(a, &f, first, end, 1, &t);
-        return;
-    }
-    struct form f = {dtype, run, KEPT, 1, a->columns, whole};
+    struct form f = {dtype, run, KEPT, a->columns, whole};
     struct team t = team_of(&f, shared);
 #pragma unroll 1
     for (; first < end; first += t.count) {
@@ -472,15 +442,50 @@ DEVICE void rows_of_pieces(const struct attention_args *a, int64_t dtype, int ru
     }
 }
 
+DEVICE void rows_at_once(const struct attention_args *a, int64_t dtype, int run, int64_t first,
+                         int64_t end, float *shared)
+{
+    struct form f = {dtype, run, KEPT / AT_ONCE, a->columns, 1};
+    struct team t = team_of(&f, shared);
+    short_rows(a, &f, first, end, &t);
+}
+
+/* Whether every row of in and out is whole pieces of `run` elements. */
+DEVICE int are_whole(const struct attention_args *a, int run)
+{
+    return runs_aligned(&a->scores, run) && runs_aligned(&a->weights, run) && a->columns % run == 0;
+}
+
 /* Whether in and out are cut by the same 16-byte boundaries in every row. */
 DEVICE int same_edges(const struct view *in, const struct view *out)
 {
     int bytes = dtype_bytes(in->dtype), run = 16 / bytes;
     int64_t apart = (in->stride[0] - out->stride[0]) | (in->stride[1] - out->stride[1]) |
                     (in->stride[2] - out->stride[2]);
-    return in->dtype == out->dtype && in->stride[3] == 1 && out->stride[3] == 1 &&
-           !(apart & (run - 1)) && !(((uint64_t)in->data - (uint64_t)out->data) & 15) &&
-           !((uint64_t)in->data & (bytes - 1));
+    return !(apart & (run - 1)) && !(((uint64_t)in->data - (uint64_t)out->data) & 15);
+}
+
+/* How the block's rows are read and written: by the element, from one 16-byte boundary to the next,
+ * or as short rows of pieces of so many elements. */
+enum { BY_ELEMENT = -1, BY_EDGES = 0 };
+
+DEVICE int way_of(const struct attention_args *a, int run)
+{
+    if (a->scores.dtype != a->weights.dtype || !are_whole(a, 1)) return BY_ELEMENT;
+    if (LONG || a->columns > SHORT || !is_simple(a))
+        return same_edges(&a->scores, &a->weights) ? BY_EDGES : BY_ELEMENT;
+    return are_whole(a, run) ? run : run == 8 && are_whole(a, 2) ? 2 : 1;
+}
+
+/* The block's rows, of one type. */
+DEVICE void rows_of_type(const struct attention_args *a, int64_t dtype, int run, int way,
+                         int64_t first, int64_t end, float *shared)
+{
+    if (LONG || way == BY_EDGES)
+        rows_of_pieces(a, dtype, run, are_whole(a, run), first, end, shared);
+    else if (way == run) rows_at_once(a, dtype, run, first, end, shared);
+    else if (run == 8 && way == 2) rows_at_once(a, dtype, 2, first, end, shared);
+    else rows_at_once(a, dtype, 1, first, end, shared);
 }
 
 KERNEL_ENTRY void IN_CLUSTERS LAUNCH(THREADS, BLOCKS)
@@ -488,14 +493,14 @@ KERNEL_ENTRY void IN_CLUSTERS LAUNCH(THREADS, BLOCKS)
 {
     __shared__ float shared[2 * WAVES + 2]; /* see reduce and reduce_cluster */
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    const struct view *in = &a->scores, *out = &a->weights;
-    int64_t all = score_row_count(a), count = larger(1, TILE_Q / larger(1, a->columns)),
+    int64_t all = score_row_count(a), count = larger(1, TILE_Q / power_from(a->columns)),
             first = BLOCK_X / CLUSTER * count, end = first + count < all ? first + count : all;
-    int run = in->dtype == DTYPE_f32 ? 4 : 8,
-        whole = runs_aligned(in, run) && runs_aligned(out, run) && a->columns % run == 0;
-    if (!same_edges(in, out)) {
+    int way = way_of(a, 16 / dtype_bytes(a->scores.dtype));
+    if (way == BY_ELEMENT) {
         if (first_part()) rows_of_elements(a, first, end, shared);
-    } else if (in->dtype == DTYPE_f32) rows_of_pieces(a, DTYPE_f32, 4, whole, first, end, shared);
-    else if (in->dtype == DTYPE_f16) rows_of_pieces(a, DTYPE_f16, 8, whole, first, end, shared);
-    else rows_of_pieces(a, DTYPE_bf16, 8, whole, first, end, shared);
+    } else if (a->scores.dtype == DTYPE_f32) {
+        rows_of_type(a, DTYPE_f32, 4, way, first, end, shared);
+    } else if (a->scores.dtype == DTYPE_f16) {
+        rows_of_type(a, DTYPE_f16, 8, way, first, end, shared);
+    } else rows_of_type(a, DTYPE_bf16, 8, way, first, end, shared);
 }

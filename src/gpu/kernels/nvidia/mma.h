@@ -41,6 +41,12 @@ DEVICE void copies_wait(void)
     asm volatile("cp.async.wait_group 0;" ::: "memory");
 }
 
+/* Until at most GROUPS of the commits before have not. */
+template <int GROUPS> DEVICE void copies_wait_but(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+}
+
 /* Four 8x8 matrices of 2-byte elements; lanes 8i ... 8i + 7 give the row addresses of matrix i. */
 DEVICE void load_matrices(uint32_t *r, uint32_t address)
 {
