@@ -1,7 +1,25 @@
 /* causal_mask.cu: scores = -inf in place where a key is hidden: right of the diagonal; with the
  * composed path's options also by window, length and mask, after softcap, bias and ALiBi. Portable.
- * Hidden runs are written without being read. */
+ *
+ * Hidden runs are written without being read, but for the 32 bytes in which one begins: what is
+ * visible there is read, so that they are written whole and memory has nothing to complete. Memory
+ * that changes between reading and writing loses several times what those reads take, so there is
+ * one block for each multiprocessor, which reads for as many rows as it has room for in shared
+ * memory and then writes them. */
 #include "rows.h"
+#ifndef __HIP__
+#include "nvidia/mma.h"
+#endif
+
+/* A row of scores: columns [0, first) and [end, columns) are hidden. */
+struct hidden_row {
+    char *to; /* its first element; NULL: no row */
+    int32_t first, end;
+};
+
+/* Rows of which a block has the beginnings: two pieces of 16 bytes and a hidden_row for each. */
+enum { MOST = SHARED_BYTES / 48 };
+extern __shared__ uint4 beginnings[]; /* [row][2], then hidden_row [row] */
 
 /* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
 DEVICE float changed_score(const struct attention_args *a, const struct score_row *r, float s,
@@ -30,15 +48,16 @@ DEVICE void hide_elements(const struct view *v, char *row, int first, int end, i
         store_element(row + at * step, 0, v->dtype, -INFINITY);
 }
 
-/* 16 bytes of a row whose first `visible` elements stay as they are; run: elements in them. */
-DEVICE uint4 partly_hidden(uint4 h, int visible, int run, uint32_t hidden)
+/* 16 bytes of a row, `run` elements, of which [first, end) stay as they are. */
+DEVICE uint4 partly_hidden(uint4 h, int first, int end, int run, uint32_t hidden)
 {
     uint32_t w[4] = {h.x, h.y, h.z, h.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        int left = visible - i * run / 4;
-        if (left <= 0) w[i] = hidden;
-        else if (run == 8 && left == 1) w[i] = (w[i] & 0xffff) | (hidden & 0xffff0000u);
+        int low = i * run / 4, high = low + run / 8; /* the elements of a word; one of 32 bits */
+        uint32_t kept = (low >= first && low < end ? 0xffffu : 0) |
+                        (high >= first && high < end ? 0xffff0000u : 0);
+        w[i] = (w[i] & kept) | (hidden & ~kept);
     }
     uint4 all = {w[0], w[1], w[2], w[3]};
     return all;
@@ -60,19 +79,16 @@ DEVICE void hide(const struct view *v, char *row, int first, int end, int run, i
     if (to < end) hide_elements(v, row, to, end, lanes, lane);
 }
 
-/* The 32 bytes in which hidden columns begin, at `first`: two lanes read what is visible there and
- * write them whole, so that memory has no sector to complete. Returns where the rest begins. */
-DEVICE int hide_sector(const struct view *v, char *row, int first, int columns, int run, int lane)
+/* Row number `number`, r. */
+DEVICE struct hidden_row hidden_row_of(const struct attention_args *a, const struct score_row *r)
 {
-    int start = first / (2 * run) * (2 * run), rest = smaller(start + 2 * run, columns / run * run),
-        at = start + lane * run;
-    if (first == start || rest <= first) return first;
-    if (lane < 2 && at < rest) {
-        char *to = row + at * (16 / run);
-        uint32_t hidden = hidden_bits(v->dtype);
-        STORE(uint4, to, partly_hidden(LOAD(uint4, to), first - at, run, hidden));
-    }
-    return rest;
+    int position = r->query + r->seq.offset;
+    struct hidden_row h;
+    h.to = element_at(&a->scores, r->seq.q_batch, r->head, r->seq.q_start + r->query, 0);
+    h.end =
+        larger(0, smaller(smaller(r->seq.kv_length, a->columns), position + a->window_right + 1));
+    h.first = larger(0, smaller(h.end, position - a->window_left));
+    return h;
 }
 
 DEVICE int has_changes(const struct attention_args *a)
@@ -80,58 +96,137 @@ DEVICE int has_changes(const struct attention_args *a)
     return a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0;
 }
 
-/* to: the row's first element; run: elements of aligned pieces, or 1. */
-DEVICE void one_row(const struct attention_args *a, const struct score_row *r, char *to, int run,
-                    int changes, int lanes, int lane)
+/* ---- Rows of 16-byte pieces -------------------------------------------------------------------- */
+
+/* `run` elements are a piece. Columns of whole pieces; where the two begin in which hidden columns
+ * do, at `end`. */
+DEVICE int whole_columns(const struct attention_args *a, int run)
 {
-    int64_t step = a->scores.stride[3] * dtype_bytes(a->scores.dtype);
-    int position = r->query + r->seq.offset;
-    int end =
-        larger(0, smaller(smaller(r->seq.kv_length, a->columns), position + a->window_right + 1));
-    int first = larger(0, smaller(end, position - a->window_left));
-    int rest = end; /* other lanes change what is visible: each its own elements */
-    if (first > 0) hide(&a->scores, to, 0, first, run, lanes, lane);
-    if (run > 1 && !changes) rest = hide_sector(&a->scores, to, end, a->columns, run, lane);
-    hide(&a->scores, to, rest, a->columns, run, lanes, lane);
-    if (!changes) return;
-    for (int key = first + lane; key < end; key += lanes)
-        store_element(to + key * step, 0, a->scores.dtype,
-                      changed_score(a, r, load_element(to + key * step, 0, a->scores.dtype), key));
+    return a->columns / run * run;
 }
 
-/* Rows first ... end - 1, which are neighbours: most begin one stride behind the one before. */
-DEVICE void neighbours(const struct attention_args *a, int64_t first, int64_t end, int lanes,
-                       int lane)
+DEVICE int beginning(int end, int run)
 {
-    const struct view *v = &a->scores;
-    int64_t step = v->stride[2] * dtype_bytes(v->dtype);
-    int run = v->dtype == DTYPE_f32 ? 4 : 8, changes = has_changes(a);
-    if (!runs_aligned(v, run)) run = 1;
-    struct score_row r;
-    char *to = (char *)v->data;
+    return end / (2 * run) * (2 * run);
+}
+
+DEVICE void fetch_piece(uint4 *to, const char *from)
+{
+#ifdef __HIP__
+    *to = LOAD(uint4, from);
+#else
+    copy_async_alone(shared_address(to), from);
+#endif
+}
+
+/* The block's rows from `from` on, `blocks` apart; two threads for each. */
+DEVICE void read_beginnings(const struct attention_args *a, struct hidden_row *row, int run,
+                            int64_t from, int64_t blocks, int count)
+{
+    int64_t rows = score_row_count(a);
+    int whole = whole_columns(a, run);
 #pragma unroll 1
-    for (int64_t row = first; row < end; row++) {
-        if (row > first && r.query + 1 < r.seq.q_length) {
-            r.query++;
-            to += step;
-        } else {
-            r = score_row_of(a, row);
-            to = element_at(v, r.seq.q_batch, r.head, r.seq.q_start + r.query, 0);
+    for (int i = THREAD; i < 2 * count; i += THREADS) {
+        int64_t number = from + i / 2 * blocks;
+        struct hidden_row h = {(char *)0, 0, 0};
+        if (number < rows) {
+            struct score_row r = score_row_of(a, number);
+            h = hidden_row_of(a, &r);
+            int start = beginning(h.end, run), at = start + (i & 1) * run;
+            if (start < h.end && h.end < whole && at < whole)
+                fetch_piece(&beginnings[i], h.to + at * (16 / run));
         }
-        one_row(a, &r, to, run, changes, lanes, lane);
+        if (!(i & 1)) row[i / 2] = h;
+    }
+#ifndef __HIP__
+    copies_commit();
+    copies_wait();
+#endif
+    block_barrier();
+}
+
+DEVICE void write_row(const struct attention_args *a, const struct hidden_row *h,
+                      const uint4 *pieces, int run, int lanes, int lane)
+{
+    uint32_t hidden = hidden_bits(a->scores.dtype);
+    uint4 all = {hidden, hidden, hidden, hidden};
+    int whole = whole_columns(a, run), start = beginning(h->end, run), at = start + lane * run;
+    int was_read = h->end < whole && start < h->end,
+        left = was_read ? smaller(h->first, start) : h->first;
+    if (left > 0) hide(&a->scores, h->to, 0, left, run, lanes, lane);
+    if (h->end < whole && at < whole) {
+        uint4 own = all;
+        if (lane < 2 && was_read)
+            own = partly_hidden(pieces[lane], h->first - at, h->end - at, run, hidden);
+        STORE(uint4, h->to + at * (16 / run), own);
+        for (at += lanes * run; at < whole; at += lanes * run)
+            STORE(uint4, h->to + at * (16 / run), all);
+    }
+    if (whole < a->columns)
+        hide_elements(&a->scores, h->to, larger(h->end, whole), a->columns, lanes, lane);
+}
+
+/* Rows BLOCK_X + blocks * n, of which there are `each`. */
+DEVICE void rows_of_pieces(const struct attention_args *a, int run, int64_t blocks, int64_t each,
+                           int lanes)
+{
+    struct hidden_row *row = (struct hidden_row *)(beginnings + 2 * MOST);
+    int lane = THREAD % lanes, group = THREAD / lanes, groups = THREADS / lanes;
+#pragma unroll 1
+    for (int64_t done = 0; done < each; done += MOST) {
+        int count = each - done < MOST ? (int)(each - done) : MOST;
+        if (done > 0) block_barrier();
+        read_beginnings(a, row, run, BLOCK_X + done * blocks, blocks, count);
+#pragma unroll 1
+        for (int n = group; n < count; n += groups)
+            if (row[n].to) write_row(a, &row[n], beginnings + 2 * n, run, lanes, lane);
     }
 }
 
-/* A block has as many rows as have TILE_Q elements. Its lanes are shared out among them, eight or
- * more to a row; each group of lanes takes neighbouring rows. */
+/* ---- Rows of elements, and options ------------------------------------------------------------- */
+
+DEVICE void changed_row(const struct attention_args *a, int64_t number, int run, int changes,
+                        int lanes, int lane)
+{
+    int64_t step = a->scores.stride[3] * dtype_bytes(a->scores.dtype);
+    struct score_row r = score_row_of(a, number);
+    struct hidden_row h = hidden_row_of(a, &r);
+    if (h.first > 0) hide(&a->scores, h.to, 0, h.first, run, lanes, lane);
+    hide(&a->scores, h.to, h.end, a->columns, run, lanes, lane);
+    if (!changes) return;
+    for (int key = h.first + lane; key < h.end; key += lanes) {
+        char *at = h.to + key * step;
+        float s = load_element(at, 0, a->scores.dtype);
+        store_element(at, 0, a->scores.dtype, changed_score(a, &r, s, key));
+    }
+}
+
+DEVICE void changed_rows(const struct attention_args *a, int run, int64_t blocks, int lanes)
+{
+    int64_t rows = score_row_count(a), groups = THREADS / lanes, group = THREAD / lanes;
+    int changes = has_changes(a);
+#pragma unroll 1
+    for (int64_t row = BLOCK_X + blocks * group; row < rows; row += blocks * groups)
+        changed_row(a, row, run, changes, lanes, THREAD % lanes);
+}
+
+/* ---- Blocks ------------------------------------------------------------------------------------ */
+
+/* Lanes that share a row: fewer for short rows, more where the block has few. */
+DEVICE int lanes_of(const struct attention_args *a, int64_t each)
+{
+    int few = each < THREADS ? THREADS / power_from((int)each) : 1;
+    return smaller(THREADS, larger(few, larger(8, smaller(WAVE, power_from(a->columns / 32)))));
+}
+
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    int64_t rows = score_row_count(a), count = larger(1, TILE_Q / power_from(a->columns)),
-            first = BLOCK_X * count, end = first + count < rows ? first + count : rows;
-    int lanes = THREADS;
-    while (lanes > 8 && lanes * count > THREADS) lanes /= 2;
-    int groups = THREADS / lanes, each = ((int)count + groups - 1) / groups;
-    int64_t own = first + THREAD / lanes * each;
-    neighbours(a, own, own + each < end ? own + each : end, lanes, THREAD % lanes);
+    int64_t rows = score_row_count(a), blocks = rows < a->units ? rows : a->units;
+    int64_t each = (rows + blocks - 1) / blocks;
+    int run = a->scores.dtype == DTYPE_f32 ? 4 : 8, lanes = lanes_of(a, each);
+    if (!runs_aligned(&a->scores, run)) run = 1;
+    if (run == 1 || has_changes(a)) changed_rows(a, run, blocks, lanes);
+    else if (run == 4) rows_of_pieces(a, 4, blocks, each, lanes);
+    else rows_of_pieces(a, 8, blocks, each, lanes);
 }
