@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct allocation {
     struct allocation *next;
@@ -222,13 +223,18 @@ int fake_launch(int device, void *function, const unsigned grid[3], const unsign
     return 0;
 }
 
+/* Mapped and not reserved: workspaces of gigabytes, which nothing touches, take no memory. */
 int fake_alloc(size_t bytes, void **memory)
 {
     struct allocation *a = calloc(1, sizeof *a);
-    if (!a || !(a->memory = aligned_alloc(256, (bytes + 255) / 256 * 256))) {
+    void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!a || mapped == MAP_FAILED) {
+        if (mapped != MAP_FAILED) munmap(mapped, bytes);
         free(a);
         return FAKE_OUT_OF_MEMORY;
     }
+    a->memory = mapped;
     a->bytes = bytes;
     *memory = a->memory;
     pthread_mutex_lock(&lock);
@@ -255,7 +261,7 @@ int fake_free(void *memory)
         fake_misuse("free of %p, which is not allocated", memory);
         return 1;
     }
-    free(found->memory);
+    munmap(found->memory, found->bytes);
     free(found);
     return 0;
 }
