@@ -29,7 +29,7 @@ struct cpu_plan {
     int64_t block_count;          /* upper bound on row blocks over all sequences, per KV head */
     size_t scratch_bytes;         /* per slot */
     /* decode.c: its own sizes, set by decode_plan */
-    int64_t chunk_keys, decode_heads, decode_slots;
+    int64_t chunk_keys, decode_heads, decode_window, decode_slots;
     size_t decode_scratch_bytes;
 };
 

@@ -26,6 +26,9 @@ enum {
     RUNS_PER_THREAD = 4, /* of the items that are left */
     /* A block of K and as much of V, and the next block of both: half of a cache of 1 MiB. */
     BLOCK_BYTES = 128 << 10,
+    /* Of K or V, of all heads of an item: what is asked for ahead. Fewer keys make more calls. */
+    WINDOW_BYTES = 64 << 10,
+    WINDOW_MIN = 16,
 };
 
 /* ---- Sizes ----------------------------------------------------------------------------------- */
@@ -110,6 +113,18 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
     return 1;
 }
 
+/* Kernels that fix the weights of a call together get whole blocks: the bits of a head must not depend
+ * on how many others an item has. */
+static int64_t window_of_item(const struct problem *p, const struct cpu_plan *plan)
+{
+    int64_t row = plan->decode_heads * max64(p->qk_channels, p->v_channels) *
+                  (int64_t)dtype_size(p->a.k.dtype),
+            keys = DECODE_BLOCK;
+    if (plan->decode_heads == 1 || plan->kernels->decode_q) return keys;
+    while (keys > WINDOW_MIN && keys * row > WINDOW_BYTES) keys /= 2;
+    return keys;
+}
+
 size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
 {
     plan->decode_rows = 0;
@@ -120,6 +135,7 @@ size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
     int64_t row_chunks, chunks;
     count_chunks(p, plan, &row_chunks, &chunks);
     plan->decode_heads = heads_of_item(p, plan, chunks);
+    plan->decode_window = window_of_item(p, plan);
     plan->decode_slots = max64(1, min64(plan->slots, chunks * (p->kv_heads / plan->decode_heads)));
     struct decode_scratch scratch;
     struct arena each = {NULL, 0}, all = {NULL, 0};

@@ -36,7 +36,8 @@ void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
         w->k[i] = take_table(arena);
         w->v[i] = take_table(arena);
     }
-    w->of_head = take_table(arena);
+    w->of_heads.row = take(arena, plan->decode_heads * BLOCK, sizeof(void *));
+    w->of_heads.scale = take(arena, plan->decode_heads * BLOCK, sizeof(void *));
     w->first = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
     w->last = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
 }
@@ -121,20 +122,30 @@ static struct block block_at(const struct decode_item *t, int64_t key0, int64_t 
     return b;
 }
 
-/* The rows of one head, from those of the first. own: room for their addresses. */
-static struct cpu_rows rows_of(const struct decode_item *t, const rapt_tensor *tensor,
-                               const rapt_tensor *scales, const struct block *b,
-                               const struct decode_table *first, int64_t head)
+/* The addresses of the other heads' rows, from those of the first. */
+static void fill_heads(const struct decode_item *t, const rapt_tensor *tensor,
+                       const rapt_tensor *scales, const struct block *b,
+                       const struct decode_table *first)
 {
-    const struct decode_table *own = &t->scratch.of_head;
-    int64_t step = head * tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
-            scale_step = head * scales->stride[1];
-    if (!head) return rows_behind(t->call, tensor, first->row, first->scale);
-    memset(own->row, 0, BLOCK * sizeof *own->row);
-    for (int64_t j = b->first; j < b->last; j++) own->row[j] = (const char *)first->row[j] + step;
-    for (int64_t j = b->first; j < b->last && tensor->dtype == RAPT_I8; j++)
-        own->scale[j] = first->scale[j] + scale_step;
-    return rows_behind(t->call, tensor, own->row, own->scale);
+    int64_t size = (int64_t)dtype_size(tensor->dtype);
+    for (int64_t n = 1; n < t->call->plan->decode_heads; n++) {
+        const void **row = t->scratch.of_heads.row + n * BLOCK;
+        const float **scale = t->scratch.of_heads.scale + n * BLOCK;
+        int64_t step = n * tensor->stride[1] * size, scale_step = n * scales->stride[1];
+        for (int64_t j = 0; j < b->first; j++) row[j] = NULL;
+        for (int64_t j = b->first; j < b->last; j++) row[j] = (const char *)first->row[j] + step;
+        for (int64_t j = b->last; j < BLOCK; j++) row[j] = NULL;
+        for (int64_t j = b->first; j < b->last && tensor->dtype == RAPT_I8; j++)
+            scale[j] = first->scale[j] + scale_step;
+    }
+}
+
+static struct decode_table table_of(const struct decode_item *t, const struct decode_table *first,
+                                    int64_t head)
+{
+    if (!head) return *first;
+    return (struct decode_table){t->scratch.of_heads.row + head * BLOCK,
+                                 t->scratch.of_heads.scale + head * BLOCK};
 }
 
 /* A blocked cache holds whole blocks in one piece; an item has one head of it. */
@@ -148,7 +159,16 @@ static struct cpu_ahead blocks_ahead(const struct block *b, const struct decode_
                               .bytes = round_up(b->last, RAPT_KV_BLOCK) / RAPT_KV_BLOCK * bytes};
 }
 
-/* Head h's share of a block's rows, in the order of memory. */
+/* Keys first ... last - 1 of a block, no more of them than a window has. */
+static struct block window_of(const struct decode_item *t, const struct block *b, int64_t first)
+{
+    struct block part = *b;
+    part.first = max64(first, b->first);
+    part.last = min64(part.first + t->call->plan->decode_window, b->last);
+    return part;
+}
+
+/* Head h's share of a window's rows, in the order of memory. */
 static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor *tensor,
                                  const struct block *b, const struct decode_table *table, int64_t h)
 {
@@ -237,33 +257,62 @@ static void add_values_by_query(const struct decode_item *t, const struct block 
     }
 }
 
-/* ---- A block: scores of all heads, then all softmaxes, then all values ---- */
+/* ---- A block: scores of all heads, then all softmaxes, then all values. The keys go by in windows,
+ * each for all heads, while the next window is asked for: a whole block ahead, the second cache has
+ * too much to keep ---- */
+
+/* What to ask for while keys up to end are read: the rest of these rows, then the first of others. */
+static struct cpu_ahead ahead_from(const struct decode_item *t, const struct block *b, int64_t end,
+                                   const rapt_tensor *tensor, const struct decode_table *table,
+                                   const struct block *next, const rapt_tensor *other,
+                                   const struct decode_table *other_table, int64_t head)
+{
+    struct block part = end < b->last ? window_of(t, b, end) : window_of(t, next, next->first);
+    return end < b->last ? ahead_of(t, tensor, &part, table, head)
+                         : ahead_of(t, other, &part, other_table, head);
+}
+
+static int64_t window_end(const struct decode_item *t, const struct block *b, int64_t first)
+{
+    int64_t keys = t->call->plan->decode_window;
+    return min64(first / keys * keys + keys, b->last);
+}
 
 static void add_scores(const struct decode_item *t, const struct block *b)
 {
     const struct problem *p = t->call->problem;
     const rapt_attention *a = t->call->a;
-    for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
-        struct head h = head_at(t, n);
-        struct cpu_rows k = rows_of(t, &a->k, &a->k_scale, b, b->k, n);
-        struct cpu_ahead ahead = ahead_of(t, &a->v, b, b->v, n);
-        t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows, p->qk_channels,
-                              b->first, b->last, ahead.bytes ? &ahead : NULL);
+    fill_heads(t, &a->k, &a->k_scale, b, b->k);
+    for (int64_t first = b->first, end; first < b->last; first = end) {
+        end = window_end(t, b, first);
+        for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
+            struct head h = head_at(t, n);
+            struct decode_table own = table_of(t, b->k, n);
+            struct cpu_rows k = rows_behind(t->call, &a->k, own.row, own.scale);
+            struct cpu_ahead ahead = ahead_from(t, b, end, &a->k, b->k, b, &a->v, b->v, n);
+            t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows,
+                                  p->qk_channels, first, end, ahead.bytes ? &ahead : NULL);
+        }
     }
 }
 
 static void add_values(const struct decode_item *t, const struct block *b, const struct block *next)
 {
     const rapt_attention *a = t->call->a;
-    for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
-        struct head h = head_at(t, n);
-        struct cpu_rows v = rows_of(t, &a->v, &a->v_scale, b, b->v, n);
-        struct cpu_ahead ahead = ahead_of(t, &a->k, next, next->k, n);
-        if (b->uniform)
-            t->kernels->decode_pv(h.o, t->job->width, h.s, BLOCK, &v, t->rows,
-                                  t->call->problem->v_channels, b->first & ~(int64_t)1, b->last,
-                                  ahead.bytes ? &ahead : NULL);
-        else add_values_by_query(t, b, &h, &v, n ? t->scratch.of_head.row : b->v->row);
+    int64_t channels = t->call->problem->v_channels, width = t->job->width;
+    fill_heads(t, &a->v, &a->v_scale, b, b->v);
+    for (int64_t first = b->first & ~(int64_t)1, end; first < b->last; first = end) {
+        end = b->uniform ? window_end(t, b, first) : b->last;
+        for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
+            struct head h = head_at(t, n);
+            struct decode_table own = table_of(t, b->v, n);
+            struct cpu_rows v = rows_behind(t->call, &a->v, own.row, own.scale);
+            struct cpu_ahead ahead = ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n);
+            if (b->uniform)
+                t->kernels->decode_pv(h.o, width, h.s, BLOCK, &v, t->rows, channels, first, end,
+                                      ahead.bytes ? &ahead : NULL);
+            else add_values_by_query(t, b, &h, &v, own.row);
+        }
     }
 }
 
