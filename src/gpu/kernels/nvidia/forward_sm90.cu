@@ -52,6 +52,9 @@ DEVICE void consume(const struct attention_args &a, const struct tensor_maps &ma
 #if FEATURES
     if (scores_change(a)) c.scale = 1;
 #endif
+#if CAPPED
+    c.cap = cap_of(a);
+#endif
     work(c, a);
     if (REPAIRS) repair_noted(c, a, maps);
 }

@@ -1,69 +1,137 @@
 /* sm90_capped.h: softcap for rows of scores that have nothing else (SCORES_CAPPED).
  *
  * tanh by special functions takes two of them for each score, next to the softmax's one, and their
- * pipe then sets the pace. Up to 0.4 of a cap, tanh x = x T(x^2) with T of degree 3 is right to
- * 2^-23: multiply-adds. When some score of a warp is larger, the warp takes special functions for
- * the scores that are, and the same polynomial for the others: a score has the same bits whatever
- * its neighbours are. */
+ * pipe then sets the pace. Up to 0.3 of a cap, tanh x = x T(x^2) with T of degree 2 is right to
+ * 2.9 units of 2^-24: multiply-adds, which fit under the softmax's exponentials. T is taken around
+ * the end of its range, so that the sign of its argument says whether a score is within it. When
+ * some score of a warp is beyond, the warp takes special functions for the scores that are, and the
+ * same polynomial for the others: a score has the same bits whatever its neighbours are. */
 #ifndef RAPT_NVIDIA_SM90_CAPPED_H
 #define RAPT_NVIDIA_SM90_CAPPED_H
 
-#include "sm90_mask.h"
+#include "sm90_weights.h"
 
-/* Of scores as they leave q k^T. */
+/* Of scores as they leave q k^T: capped and in units of log2, s * (term[0] + t term[1] + t^2
+ * term[2]) where t = s^2 - square is negative. */
 struct cap {
-    float near;    /* the polynomial serves up to here */
-    float term[4]; /* capped score in units of log2: s * sum term[i] s^2i */
+    float square, term[3];
 };
 
-/* Computed anew for each block, which the empty statement enforces: registers are few. */
 DEVICE struct cap cap_of(const struct attention_args &a)
 {
-    float limit = a.softcap;
-    asm volatile("" : "+f"(limit));
-    float x = __fdividef(a.scale, limit), y = x * x; /* tanh's argument per unit of s, squared */
-    struct cap c;
-    c.near = __fdividef(0.4f, x);
-    c.term[0] = 0.999999901f * a.scale_log2;
-    c.term[1] = -0.333313563f * a.scale_log2 * y;
-    c.term[2] = 0.132708743f * a.scale_log2 * y * y;
-    c.term[3] = -0.0475493467f * a.scale_log2 * y * y * y;
+    constexpr float END = 0.3f, T0 = 0.99999601f, T1 = -0.332974797f, T2 = 0.125225911f;
+    float g = a.scale / a.softcap, y = g * g, near = END / g; /* g: tanh's argument per unit of s */
+    struct cap c = {near * near,
+                    {(T0 + END * END * (T1 + END * END * T2)) * a.scale_log2,
+                     (T1 + 2 * END * END * T2) * a.scale_log2 * y, T2 * a.scale_log2 * y * y}};
+    if (g > 0x1p24f) c.square = 0; /* y * y may overflow: nothing is near */
+    if (g < 0x1p-24f) {            /* or underflow: tanh x = x while x^2 / 3 is below 2^-25 */
+        near = fminf(0x1p-12f / g, 0x1p20f);
+        c = {near * near, {a.scale_log2, 0, 0x1p-126f}}; /* above 0 for -inf */
+    }
     return c;
 }
 
-DEVICE float cap_near(float s, const struct cap &c)
+DEVICE float cap_argument(float s, const struct cap &c)
 {
-    float y = __fmul_rn(s, s), p = __fmaf_rn(y, c.term[3], c.term[2]);
-    p = __fmaf_rn(y, p, c.term[1]);
-    p = __fmaf_rn(y, p, c.term[0]);
-    return __fmul_rn(s, p);
+    return __fmaf_rn(s, s, -c.square);
 }
 
-/* Whether a score of the warp is beyond the polynomial. (Three-way integer maxima would be half as
- * many, but ptxas 13.0 serialises the multiplies when accumulators are read as integers.) */
-DEVICE bool any_far(const float (&s)[KEYS / 2], float near)
+/* A capped score in units of log2, less from; s = -inf, a hidden one, stays so. */
+DEVICE float cap_near(float s, float t, const struct cap &c, float from)
 {
-    float x = 0;
-#pragma unroll
-    for (int i = 0; i < KEYS / 2; i += 2) x = fmaxf(x, fmaxf(fabsf(s[i]), fabsf(s[i + 1])));
-    return __any_sync(~0u, x > near);
+    return __fmaf_rn(s, __fmaf_rn(t, __fmaf_rn(t, c.term[2], c.term[1]), c.term[0]), -from);
 }
 
-/* Scores as they leave q k^T to capped ones in units of log2. */
-DEVICE void cap_block(const struct attention_args &a, float (&s)[KEYS / 2])
+/* The same for any score. HIDES: -inf stands for a hidden one. */
+struct cap_wide {
+    float in, out;
+};
+
+DEVICE struct cap_wide cap_wide_of(const struct attention_args &a)
 {
-    const struct cap c = cap_of(a);
-    float in = 2 * a.scale_log2 / a.softcap, out = a.softcap * 1.4426950408889634f;
-    if (any_far(s, c.near)) {
-        registers_fence(s); /* or the compiler shares the polynomials, and both need registers */
+    return {__fdividef(2 * a.scale_log2, a.softcap), a.softcap * 1.4426950408889634f};
+}
+
+template <bool HIDES>
+DEVICE float cap_any(float s, const struct cap &c, const struct cap_wide &wide, float from)
+{
+    float t = cap_argument(s, c);
+    float x = __fmaf_rn(wide.out, tanh_exp2(__fmul_rn(wide.in, s)), -from);
+    x = t < 0 ? cap_near(s, t, c, from) : x;
+    return HIDES && s == -INFINITY ? -INFINITY : x;
+}
+
+/* Before the mask: whether a score of the lane is beyond the polynomial. A score of -inf, which is
+ * -1 cap, is told from a hidden one then. */
+DEVICE bool any_far(float (&s)[KEYS / 2], const struct cap &c)
+{
+    uint32_t signs[2] = {~0u, ~0u};
 #pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) {
-            float x = __fmul_rn(out, tanh_exp2(__fmul_rn(in, s[i])));
-            s[i] = fabsf(s[i]) <= c.near ? cap_near(s[i], c) : x;
+    for (int i = 0; i < KEYS / 2; i += 4) {
+#pragma unroll
+        for (int e = 0; e < 2; e++)
+            signs[e] &= __float_as_uint(cap_argument(s[i + 2 * e], c)) &
+                        __float_as_uint(cap_argument(s[i + 2 * e + 1], c));
+    }
+    bool far = (int32_t)(signs[0] & signs[1]) >= 0;
+    if (__any_sync(~0u, far)) {
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++) s[i] = s[i] == -INFINITY ? -0x1.fffffep127f : s[i];
+    }
+    return far;
+}
+
+/* The next CAP_COLUMNS columns, from the 8 BEGIN-th on: their arguments, and whether a score of the
+ * warp is beyond the polynomial, which is known before if the block is masked (HIDES). */
+template <int BEGIN, bool HIDES>
+DEVICE void cap_prepare(const float (&s)[KEYS / 2], struct weighing &w, const struct cap &c)
+{
+    uint32_t signs[2] = {~0u, ~0u};
+#pragma unroll
+    for (int i = 0; i < 4 * CAP_COLUMNS && i + 4 * BEGIN < KEYS / 2; i++) {
+        w.t[i] = cap_argument(s[i + 4 * BEGIN], c);
+        signs[i >> 1 & 1] &= __float_as_uint(w.t[i]);
+    }
+    if (!HIDES) w.far = (int32_t)(signs[0] & signs[1]) >= 0;
+}
+
+/* Weights of columns 8 BEGIN ... 8 END - 1 to the sums. */
+template <int BEGIN, int END>
+DEVICE void add_columns(const float (&s)[KEYS / 2], struct weighing &w)
+{
+#pragma unroll
+    for (int i = 4 * BEGIN; i < 4 * END; i += 4) {
+        w.sum0 = __fadd_rn(w.sum0, __fadd_rn(s[i], s[i + 1]));
+        w.sum1 = __fadd_rn(w.sum1, __fadd_rn(s[i + 2], s[i + 3]));
+    }
+}
+
+/* Scores of columns 8 BEGIN ... 8 END - 1, prepared from BEGIN on, become weights. Each branch
+ * prepares what follows, so that it is done under the exponentials. */
+template <int BEGIN, int END, bool HIDES>
+DEVICE void weigh_capped(const struct attention_args &a, float (&s)[KEYS / 2], struct weighing &w,
+                         const struct cap &c)
+{
+    if constexpr (BEGIN < END) {
+        constexpr int NEXT = BEGIN + CAP_COLUMNS < END ? BEGIN + CAP_COLUMNS : END;
+        const float from[2] = {w.from0, w.from1};
+        if (__any_sync(~0u, w.far)) {
+            struct cap_wide wide = cap_wide_of(a);
+            registers_fence(s); /* or both branches share the polynomials: registers are few */
+#pragma unroll
+            for (int i = 4 * BEGIN; i < 4 * NEXT; i++)
+                s[i] = exp2_approx(cap_any<HIDES>(s[i], c, wide, from[i >> 1 & 1]));
+            add_columns<BEGIN, NEXT>(s, w);
+            cap_prepare<NEXT, HIDES>(s, w, c);
+        } else {
+#pragma unroll
+            for (int i = 4 * BEGIN; i < 4 * NEXT; i++)
+                s[i] = exp2_approx(cap_near(s[i], w.t[i - 4 * BEGIN], c, from[i >> 1 & 1]));
+            add_columns<BEGIN, NEXT>(s, w);
+            cap_prepare<NEXT, HIDES>(s, w, c);
         }
-    } else {
-#pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) s[i] = cap_near(s[i], c);
+        weigh_capped<NEXT, END, HIDES>(a, s, w, c);
     }
 }
 

@@ -10,7 +10,8 @@
 #include "sm90_store.h"
 #if PARTS == 1
 #include "sm90_weights.h"
-#if FEATURES && SCORES == SCORES_CAPPED
+#define CAPPED (FEATURES && SCORES == SCORES_CAPPED)
+#if CAPPED
 #include "sm90_capped.h"
 #endif
 #elif PARTS == 2
@@ -33,6 +34,9 @@ struct consumer {
 #if FEATURES
     int tail;    /* rows that exist in the V block that comes next */
     float slope; /* ALiBi's, times log2(e) */
+#endif
+#if CAPPED
+    struct cap cap;
 #endif
 };
 
@@ -415,6 +419,31 @@ DEVICE float first_bias(const struct consumer &c, const struct attention_args &a
     return __fmul_rn(score_slope(c), (float)(block * KEYS + column_now(c) - position));
 }
 
+/* Weights of columns 8 BEGIN ... 8 END - 1. */
+template <int BEGIN, int END, bool MASKED>
+DEVICE void weigh(const struct consumer &c, const struct attention_args &a, float (&s)[KEYS / 2],
+                  struct weighing &w)
+{
+#if CAPPED
+    weigh_capped<BEGIN, END, MASKED>(a, s, w, c.cap);
+#else
+    weigh_columns<BEGIN, END>(s, w, score_scale(c, a), score_slope(c));
+#endif
+}
+
+/* Of a block's visible scores, in units of log2. */
+DEVICE void block_maxima(const struct consumer &c, const struct attention_args &a,
+                         const float (&s)[KEYS / 2], float bias0, float bias1, float &x0, float &x1)
+{
+    row_maxima(s, score_scale(c, a), score_slope(c), x0, x1);
+#if CAPPED
+    struct cap_wide wide = cap_wide_of(a);
+    x0 = cap_any<true>(x0, c.cap, wide, 0);
+    x1 = cap_any<true>(x1, c.cap, wide, 0);
+#endif
+    if (SCORES == SCORES_SLOPED) x0 = __fadd_rn(x0, bias0), x1 = __fadd_rn(x1, bias1);
+}
+
 /* Mask, and the first weights; MASKED: some scores of the block may be hidden. FIRST: of the
  * tile. */
 template <bool MASKED, bool FIRST, bool REPAIR>
@@ -422,32 +451,35 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
                                    int block)
 {
-#if FEATURES && SCORES == SCORES_CAPPED
-    cap_block(a, s);
+#if CAPPED
+    bool far = MASKED && any_far(s, c.cap);
 #elif FEATURES && SCORES == SCORES_ANY
     if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
 #endif
     if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
         mask_block(a, t, s, block, row_now(c), column_now(c));
     bool sloped = SCORES == SCORES_SLOPED;
-    float scale = score_scale(c, a), slope = score_slope(c);
+    float slope = score_slope(c);
     float bias0 = sloped ? first_bias(c, a, t, block) : 0,
           bias1 = sloped ? __fmaf_rn(slope, -8, bias0) : 0;
     if (needs_maxima<MASKED, FIRST, REPAIR>(r)) {
         float x0, x1;
-        row_maxima(s, scale, slope, x0, x1);
-        if (sloped) x0 = __fadd_rn(x0, bias0), x1 = __fadd_rn(x1, bias1);
+        block_maxima(c, a, s, bias0, bias1, x0, x1);
         take_maxima<REPAIR>(r, x0, x1);
     }
     struct weighing w = weighing_of<MASKED>(r);
+#if CAPPED
+    w.far = far;
+    cap_prepare<0, MASKED>(s, w, c.cap);
+#endif
     if (sloped) w.from0 = __fadd_rn(w.from0, -bias0), w.from1 = __fadd_rn(w.from1, -bias1);
-    weigh_columns<0, EARLY_COLUMNS>(s, w, scale, slope);
+    weigh<0, EARLY_COLUMNS, MASKED>(c, a, s, w);
     return w;
 }
 
 /* The other weights, and all of them rounded, behind the wait for o. The compiler would take them
  * up before it, so they seem to need o; infinite, it is lost anyway. */
-template <bool FIRST>
+template <bool MASKED, bool FIRST>
 DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
                       const float (&o)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &r,
                       struct weighing &w, uint32_t (&p)[KEYS / 4])
@@ -456,7 +488,7 @@ DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
         w.from0 = o[0] == INFINITY ? 0 : w.from0;
         w.from1 = o[2] == INFINITY ? 0 : w.from1;
     }
-    weigh_columns<EARLY_COLUMNS, COLUMNS>(s, w, score_scale(c, a), score_slope(c));
+    weigh<EARLY_COLUMNS, COLUMNS, MASKED>(c, a, s, w);
     pack_weights(s, p);
     if (!FIRST && too_large(w)) {
         lower_block(s, r, w);
@@ -498,7 +530,7 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     weigh_block<MASKED, FIRST>(c, a, t, s, r, block);
     return {};
 }
-template <bool FIRST>
+template <bool MASKED, bool FIRST>
 DEVICE void end_block(const struct consumer &, const struct attention_args &,
                       const float (&)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &,
                       struct weighing &, uint32_t (&p)[PARTS * KEYS / 4])

@@ -59,8 +59,8 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         struct weighing w;
         if (first) w = begin_block<true, true, true>(c, a, t, s, r, block);
         else w = begin_block<true, false, true>(c, a, t, s, r, block);
-        if (first) end_block<true>(c, a, o, s, r, w, p);
-        else end_block<false>(c, a, o, s, r, w, p);
+        if (first) end_block<true, true>(c, a, o, s, r, w, p);
+        else end_block<true, false>(c, a, o, s, r, w, p);
 #endif
         if (r.rescale) rescale(o, r);
         float factor = 1;

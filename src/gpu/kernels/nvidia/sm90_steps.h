@@ -53,7 +53,7 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     release_stage(c, AT_V_EMPTY + 8 * v.stage);
     if (FIRST) pass_values(c, unseen_blocks(c, a, t), 1);
     if (EARLY == 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
-    end_block<FIRST>(c, a, o, s, r, w, p);
+    end_block<MASKED, FIRST>(c, a, o, s, r, w, p);
     if (FIRST) {
         finish_tile(c, a, done, o, finished);
 #pragma unroll
@@ -89,7 +89,7 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     struct weighing w = begin_block<true, true, false>(c, a, t, s, r, block);
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
-    end_block<true>(c, a, o, s, r, w, p);
+    end_block<true, true>(c, a, o, s, r, w, p);
 }
 
 /* All blocks of a tile but its first. */

@@ -25,11 +25,18 @@ constexpr float LARGEST_SUM = 0x1p15f;
  * behind it, beside their rounding. */
 constexpr int COLUMNS = KEYS / 8, EARLY_COLUMNS = COLUMNS * EARLY / 8;
 
+/* SCORES_CAPPED: columns that are prepared ahead; registers are few. */
+constexpr int CAP_COLUMNS = VALUES > 128 ? 2 : 4;
+
 /* A block on its way: what to subtract from its rows' scores, and the sums of their weights. With
  * SCORES_SLOPED no row sees a key past its own position, so that ALiBi's distance is linear in the
  * key: from0 and from1 hold the distance of the lane's first column as well. */
 struct weighing {
     float from0, from1, sum0, sum1;
+#if SCORES == SCORES_CAPPED
+    bool far; /* sm90_capped.h */
+    float t[4 * CAP_COLUMNS];
+#endif
 };
 
 /* A score in units of log2, less from; column: counted from the lane's first. */
