@@ -131,6 +131,27 @@ def errors(rows):
     return [f"Relative error against float64, bf16, normal and growing scores: {min(ratios):.2f} to {max(ratios):.2f} of cuDNN's, {len(ratios)} problems."]
 
 
+def f32_errors(rows):
+    """rapt's error over the peer's, the worst of the lengths, by kind of data."""
+    worst, lengths = {}, set()
+    for (case, _), found in pick(rows, "errors", "errors", "f32").items():
+        if "rapt" not in found or "efficient" not in found:
+            continue
+        d, mask, length, *kind = case.split(" ", 3)
+        lengths.add(int(length))
+        ratio = float(found["rapt"]["error"]) / float(found["efficient"]["error"])
+        key = (kind or ["normal"])[0], f"{head_name(d)} {mask}"
+        worst[key] = max(worst.get(key, 0), ratio)
+    if not worst:
+        return ["Not measured."]
+    columns = sorted({c for _, c in worst}, key=lambda c: (int(re.sub(r"\D", "", c)), "full" in c))
+    lines = [f"Worst of {', '.join(str(n) for n in sorted(lengths))} tokens: {min(worst.values()):.2f} to {max(worst.values()):.2f}.", "",
+             "| data | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for kind in dict.fromkeys(k for k, _ in worst):
+        lines.append(f"| {kind} | " + " | ".join(f"{worst[kind, c]:.2f}" if (kind, c) in worst else "-" for c in columns) + " |")
+    return lines
+
+
 def operations(rows):
     """Softmax by columns and type, then the others; parenthesised rows are none of rapt's."""
     rows = [r for r in rows if not r["problem"].startswith("(")]
@@ -156,7 +177,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main),
+            "few": few(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
             "operations": operations(memory)}
 
 

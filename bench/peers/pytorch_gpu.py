@@ -8,7 +8,7 @@ Groups (--only, comma separated):
   models   LLaMA-3-8B 32/8, Qwen2-7B 28/4, LLaMA-2-13B 40/40, MQA 32/1, 128 channels, causal, batch 1, S 512 ... 32k
   ragged   64 sequences of 100 ... 4,000 tokens, 32/8 heads, against the same tokens as 64 equal sequences; and shorter mixtures
   options  window 1024 at 16k, softcap 50, sink, ALiBi, also against rapt's own plain causal rate
-  errors   relative error of rapt and of the peers against float64, two heads, normal and growing scores
+  errors   relative error of rapt and of the peers against float64, two heads, normal and growing scores; f32: nine kinds of data
   repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
@@ -370,17 +370,40 @@ def head_in_f64(q, k, v, causal, b, h):
     return s.softmax(1) @ z
 
 
+def error_data(kind, s, d):
+    """q, k, v in f32: two sequences, two heads. Rows are scaled by powers of two; where keys or queries are, scores stay below a few."""
+    q, k, v = (torch.randn(2, s, 2, d, device="cuda") for _ in range(3))
+    powers = lambda low, high: torch.exp2(torch.randint(low, high + 1, (2, s, 2, 1), device="cuda").float())
+    if kind == "growing":  # towards the first key, the last one worked on: the reference is raised all the time
+        return q.abs(), 0.5 * k + 4 * torch.linspace(1, 0, s, device="cuda")[None, :, None, None], v
+    if kind == "wide values":
+        return q, k, v * powers(-20, 20)
+    if kind == "wide keys":
+        return q, k * powers(-38, 2), v
+    if kind == "wide queries":
+        return q * powers(-38, 2), k, v
+    if kind == "cancelling":  # neighbours of opposite sign, the sum a thousandth of them
+        return q, k, torch.where(torch.arange(s, device="cuda")[None, :, None, None] % 2 == 0, 64.0, -64.0) * (1 + 1e-3 * v)
+    if kind == "peaked":
+        return 8 * q, k, v
+    if kind == "tiny":
+        return q, k, v * 1e-30
+    if kind == "huge":
+        return q * 1e10, k * 1e-10, v * 1e30
+    return q, k, v
+
+
+ERROR_KINDS = {"f32": ("", "wide values", "wide keys", "wide queries", "cancelling", "peaked", "growing", "tiny", "huge")}
+
+
 def errors(bench):
     o = bench.options
     for d in map(int, o.channels.split(",")):
         for causal in map(int, o.masks.split(",")):
             for s in map(int, o.lengths.split(",")):
-                for grows in (0, 1):
+                for kind in ERROR_KINDS.get(o.dtype, ("", "growing")):
                     torch.manual_seed(s + d)
-                    q, k, v = (torch.randn(2, s, 2, d, device="cuda") for _ in range(3))
-                    if grows:  # towards the first key, the last one worked on: the reference is raised all the time
-                        q, k = q.abs(), 0.5 * k + 4 * torch.linspace(1, 0, s, device="cuda")[None, :, None, None]
-                    q, k, v = (x.to(DTYPES[o.dtype]) for x in (q, k, v))
+                    q, k, v = (x.to(DTYPES[o.dtype]) for x in error_data(kind, s, d))
                     out, result = torch.empty_like(q), [None]
                     bench.rapt.forward(q, k, v, out, causal=causal)()
                     runs = {"rapt": out}
@@ -392,8 +415,8 @@ def errors(bench):
                         want = head_in_f64(q, k, v, causal, b, h)
                         for name, x in runs.items():
                             worst[name] = max(worst[name], ((x[b, :, h].double() - want).norm() / want.norm()).item())
-                    name = f"d{d} {'causal' if causal else 'full'} {s}{' growing' if grows else ''}"
-                    print(f"errors {name:28s} {o.dtype} " + " | ".join(f"{n} {e:.2e} ({worst['rapt'] / e:.3f})" for n, e in worst.items()), flush=True)
+                    name = f"d{d} {'causal' if causal else 'full'} {s}{' ' + kind if kind else ''}"
+                    print(f"errors {name:32s} {o.dtype} " + " | ".join(f"{n} {e:.2e} ({worst['rapt'] / e:.3f})" for n, e in worst.items()), flush=True)
                     for candidate, e in worst.items():
                         bench.rows.append(dict(bench.head, protocol="errors", group="errors", case=name, dtype=o.dtype, candidate=candidate,
                                                ratio=f"{worst['rapt'] / e:.3f}", error=f"{e:.2e}"))

@@ -5,6 +5,7 @@
 #include "gpu/gpu.h"
 #include "gpu/maps.h"
 
+#include <stdlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,17 +318,14 @@ static rapt_status find_strict(struct gpu_plan *gp, struct gpu_device *device,
     return modules_get(device, gp->strict, code);
 }
 
-/* Blocks of the launch that splits keys ahead of the forward kernel, one block of keys by a warp:
- * those that the first tiles ask for, four for each multiprocessor, and where fewer than four row
- * tiles use a block of keys, a share of the others. The kernel itself splits the rest on its way,
- * which takes it about as long as the work of four tiles on each block. */
+/* Blocks of the launch that splits keys ahead of the forward kernel, four warps for each block of
+ * keys of one head: those that the first tiles ask for, two for each multiprocessor. The kernel
+ * itself splits the rest on its way. */
 static int64_t split_blocks(const struct gpu_plan *gp, const struct problem *p)
 {
-    int64_t tasks = 2 * p->batch * p->kv_heads * gp->args.wide_keys, group = gp->args.group;
-    int64_t tiles = group * ceil_div(p->q_tokens, gp->row->tile_q);
-    int64_t uses = p->window_right == WINDOW_OPEN ? 2 * tiles : tiles + group; /* halves of tiles */
-    int64_t ahead = 4 * gp->args.units + (uses < 8 ? tasks * (8 - uses) / 8 : 0);
-    return ceil_div(ahead < tasks ? ahead : tasks, gp->row->threads / 32);
+    int64_t tasks = 2 * p->batch * p->kv_heads * gp->args.wide_keys;
+    int64_t ahead = 2 * (int64_t)gp->args.units;
+    return ceil_div(ahead < tasks ? ahead : tasks, gp->row->threads / 128);
 }
 
 static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,

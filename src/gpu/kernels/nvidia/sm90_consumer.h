@@ -25,7 +25,7 @@ struct consumer {
     uint32_t base;         /* of shared memory */
     int group, thread;     /* warpgroup, from 0; thread of the warpgroup */
     uint32_t stage, phase; /* of the K and V block worked on last */
-    uint32_t tiles;        /* received so far */
+    uint32_t tiles;        /* received so far; with one stage bit 1 of the phase is their parity */
     float scale;           /* log2 units per unit of a score as the softmax sees it */
 #if PARTS == 2
     uint32_t factors; /* slot of the keys' factors */
@@ -102,7 +102,18 @@ DEVICE uint32_t slot_now(const struct consumer &c)
 
 DEVICE uint32_t slot_phase(const struct consumer &c)
 {
-    return c.tiles / Q_SLOTS & 1;
+    return STAGES == 1 ? c.phase >> 1 : c.tiles / Q_SLOTS & 1;
+}
+
+DEVICE void next_slot(struct consumer &c)
+{
+    if (STAGES == 1) c.phase ^= 2;
+    else c.tiles++;
+}
+
+DEVICE uint32_t phase_now(const struct consumer &c)
+{
+    return STAGES == 1 ? c.phase & 1 : c.phase;
 }
 
 /* Of the slot and of the tile's record in it; the barrier orders the reads of the other lanes
@@ -116,7 +127,8 @@ DEVICE void release_q(const struct consumer &c)
 
 DEVICE void next_stage(struct consumer &c)
 {
-    if (++c.stage == STAGES) c.stage = 0, c.phase ^= 1;
+    if (STAGES == 1) c.phase ^= 1; /* the stage is 0 for the compiler too */
+    else if (++c.stage == STAGES) c.stage = 0, c.phase ^= 1;
 #if PARTS == 2
     if (++c.factors == FACTOR_SLOTS) c.factors = 0;
 #endif
@@ -131,7 +143,7 @@ struct place {
 DEVICE struct place place_before(const struct consumer &c, uint32_t back)
 {
     bool wraps = c.stage < back;
-    struct place p = {wraps ? c.stage + STAGES - back : c.stage - back, c.phase ^ wraps};
+    struct place p = {wraps ? c.stage + STAGES - back : c.stage - back, phase_now(c) ^ wraps};
     return p;
 }
 
@@ -152,7 +164,7 @@ DEVICE void pass_keys(struct consumer &c, int blocks)
 #pragma unroll 1
     for (; blocks > 0; blocks--) {
         next_stage(c);
-        mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
+        mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, phase_now(c));
         take_turn(c);
         end_turn(c);
         release_stage(c, AT_K_EMPTY + 8 * c.stage);
@@ -198,6 +210,24 @@ DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SL
 DEVICE int warp_row(const struct consumer &c, const struct tile &t)
 {
     return t.rows * ROWS + group_now(c) * 64 + (thread_now(c) >> 5) * 16;
+}
+
+/* The warp's copy of its tile's record, brought back to registers where it is needed. */
+DEVICE uint32_t own_tile(const struct consumer &c)
+{
+    return c.base + AT_OWN_TILE + (thread_now(c) / 32 + 4 * group_now(c)) * 16;
+}
+
+DEVICE void keep_tile(const struct consumer &c, const struct tile &t)
+{
+    if (lane_now(c) == 0) tile_write(own_tile(c), &t);
+}
+
+DEVICE struct tile kept_tile(const struct consumer &c)
+{
+    struct tile t;
+    tile_read(own_tile(c), lane_now(c) == 0, &t);
+    return t;
 }
 
 DEVICE void load_q(const struct consumer &c, const struct attention_args &a, const struct tile &t,
@@ -503,7 +533,8 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
                         const struct tile &t, float (&s)[KEYS / 2], struct row_state &r, int block)
 {
 #if PARTS == 2
-    uint32_t at = c.base + AT_KEY_FACTORS + c.factors * KEY_FACTOR_BYTES + (thread_now(c) & 3) * 32;
+    uint32_t slot = STAGES == 1 ? phase_now(c) : c.factors; /* two slots then */
+    uint32_t at = c.base + AT_KEY_FACTORS + slot * KEY_FACTOR_BYTES + (thread_now(c) & 3) * 32;
     float x0, x1;
     if ((CAUSAL && block >= masked_from(c, a, t)) || (block + 1) * KEYS > kv_tokens(a, &t)) {
         int above0, above1;
@@ -581,7 +612,7 @@ DEVICE void pass_tiles(struct consumer &c, const struct attention_args &a, struc
             pass_keys(c, 1);
             pass_values(c, 1, 0);
         }
-        c.tiles++;
+        next_slot(c);
         receive_tile(c, a, t);
     }
 }

@@ -3,7 +3,7 @@
  *
  * Per tile: the tile's record and Q into the next Q slot, then K[n], V[n + 1] for n from the last
  * key block down. V is one block behind K because the consumers' q k^T is one block ahead of their
- * p v; that also makes one stage number serve both. */
+ * p v; that also makes one stage number serve both. With SUMS 2 nothing is ahead: K[n], V[n]. */
 #ifndef RAPT_NVIDIA_SM90_LOAD_H
 #define RAPT_NVIDIA_SM90_LOAD_H
 
@@ -184,6 +184,9 @@ DEVICE void advance(struct ring &r)
 #endif
 }
 
+/* Whether the consumers' q k^T is a block ahead of their p v. */
+constexpr bool V_BEHIND = SUMS == 1;
+
 /* The V block that a tile leaves to the next one's first step waits in shared memory: registers are
  * few here. */
 DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, const struct ring &r)
@@ -222,22 +225,25 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         if (CLUSTER == 1 && s.total > step && claimed) next = step + counter_take(a);
         if (Q_SLOTS > 1) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_k(a, maps, base, keys, from, t.key_end - 1);
-        if (!first) produce_v_behind(maps, base, keys);
+        if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
         advance(keys);
 #if PARTS == 2
         prefetch_q(a, &t);
 #endif
         if (Q_SLOTS == 1) produce_q(a, maps, base, &t, slot, slot_phase);
+        if (!V_BEHIND) produce_v(maps, base, keys, from, t.key_end - 1);
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
         int n = t.key_end - 2;
 #pragma unroll 1
         for (; n >= key_begin(&t); n--) {
             produce_k(a, maps, base, keys, from, n);
-            produce_v(maps, base, keys, from, n + 1);
+            if (V_BEHIND) produce_v(maps, base, keys, from, n + 1);
             advance(keys);
+            if (!V_BEHIND) produce_v(maps, base, keys, from, n);
         }
-        shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch,
-                      from.apart);
+        if (V_BEHIND)
+            shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch,
+                          from.apart);
         if (CLUSTER == 1 && !claimed &&
             schedule_of(a, shared).total >
                 step) { /* only now, behind the first loads: two round trips to L2 */
@@ -251,7 +257,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
     int total = schedule_of(a, shared).total;
     if (CLUSTER == 1 && total > step && index == step + total - 1)
         counter_reset(a); /* the last number: nobody takes another */
-    if (!first) produce_v_behind(maps, base, keys);
+    if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
     struct tile end = {-1};
     produce_q(a, maps, base, &end, slot, slot_phase);
 }

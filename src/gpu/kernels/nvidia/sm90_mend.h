@@ -3,6 +3,9 @@
 #define RAPT_NVIDIA_SM90_MEND_H
 
 #include "sm90_consumer.h"
+#if SUMS > 1
+#include "sm90_sums.h"
+#endif
 
 /* Whether a block that some row of the tile sees in part has bad rows of V. Else nothing can be
  * mended: every row sees the bad key. */
@@ -48,11 +51,22 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         int end = t.rows * ROWS + row_now(c) + query_offset(a, &t) + a.window_right + 1;
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
         struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
-        clean0 = clean0 && !any_key_between(bad, begin - key, min_int(end - key, keys));
-        clean1 = clean1 && !any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
+        bool bad0 = any_key_between(bad, begin - key, min_int(end - key, keys));
+        bool bad1 = any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
+#if PARTS == 2 /* registers are few: such a row's factor is NaN from here on */
+        if (bad0) c.row0 = __uint_as_float(0x7fffffff);
+        if (bad1) c.row1 = __uint_as_float(0x7fffffff);
+#else
+        clean0 = clean0 && !bad0;
+        clean1 = clean1 && !bad1;
+#endif
+#if SUMS > 1
+        multiply_qk(c, s);
+#else
         issue_qk(c, s, held);
         wgmma_wait<0>();
         registers_fence(s);
+#endif
 #if PARTS == 2
         weigh_block<true, false>(c, a, t, s, r, block);
 #else
@@ -74,6 +88,10 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         wgmma_wait<0>();
         add_product(o, product, factor);
     }
+#if PARTS == 2
+    clean0 = c.row0 == c.row0;
+    clean1 = c.row1 == c.row1;
+#endif
     store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c), clean0, clean1);
 }
 
@@ -89,7 +107,7 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a,
     if (!(heads[0] | heads[1] | heads[2] | heads[3])) return;
     c.stage = c.tiles = 0;
 #if PARTS == 2
-    c.factors = 0;
+    c.factors = c.phase = 0;
 #endif
 #pragma unroll 1
     for (int turn = group_now(c); turn > 0; turn--)

@@ -76,26 +76,16 @@ DEVICE float power_of_two(int e)
     return __uint_as_float((uint32_t)(e + 127) << 23);
 }
 
-constexpr int ROW_LANES = D / 4; /* lanes that hold a row, four channels each */
+constexpr int ROW_LANES = D / 16; /* lanes that hold a row: four times four channels, D / 4 apart */
+constexpr int ROWS_AT_ONCE = 32 / ROW_LANES;
 
-/* Four channels of a row in two parts. */
-struct split4 {
-    uint2 hi, lo;
-    int exponent; /* of the row's factor, in every lane of the row */
-    bool wide;    /* parts of f16 cannot hold these channels */
+/* What a lane knows of a row when it has seen all of it. */
+struct row_range {
+    int exponent; /* of the row's factor, the same in every lane of the row */
+    float scale;
+    bool wide; /* f16 parts cannot hold the row, or this lane's channels */
+    bool odd;  /* NaN or Inf in one of the warp's rows */
 };
-
-/* The largest of a row, which D / 4 lanes hold. */
-DEVICE uint32_t largest_of_row(uint32_t size)
-{
-    if (ROW_LANES == 32) return __reduce_max_sync(~0u, size);
-#pragma unroll
-    for (int i = 1; i < ROW_LANES; i *= 2) size = larger_size(size, __shfl_xor_sync(~0u, size, i));
-    return size;
-}
-
-/* As many rows, or pairs of rows, as come together: the reductions of one run under the others'. */
-constexpr int SPLIT_BATCH = 2;
 
 /* NaN if x or y is. */
 DEVICE float larger_or_nan(float x, float y)
@@ -105,9 +95,9 @@ DEVICE float larger_or_nan(float x, float y)
     return z;
 }
 
-DEVICE uint32_t size_of4(const float4 &x)
+DEVICE float larger_of4(const float4 &x)
 {
-    return __float_as_uint(larger_or_nan(larger_or_nan(x.x, x.y), larger_or_nan(x.z, x.w)));
+    return larger_or_nan(larger_or_nan(x.x, x.y), larger_or_nan(x.z, x.w));
 }
 
 DEVICE uint32_t finite_size4(const float4 &x)
@@ -116,37 +106,53 @@ DEVICE uint32_t finite_size4(const float4 &x)
                        larger_size(finite_size(x.z), finite_size(x.w)));
 }
 
-template <bool ODD> DEVICE void split_row4(const float4 &x, uint32_t size, struct split4 &y)
+DEVICE float least_of4(const float4 &x)
 {
-    y.exponent = (int)(size >> 23) - 127;
-    y.wide = size != 0 && (y.exponent > EXPONENT_LIMIT || y.exponent < -EXPONENT_LIMIT);
-    if (y.wide || size == 0) y.exponent = -EXPONENT_LIMIT;
-    float scale = power_of_two(14 - y.exponent);
-    split_half2<ODD>(x.x, x.y, scale, y.hi.x, y.lo.x);
-    split_half2<ODD>(x.z, x.w, scale, y.hi.y, y.lo.y);
-    float least = fminf(fminf(fabsf(x.x), fabsf(x.y)), fminf(fabsf(x.z), fabsf(x.w)));
-    if (least * scale < 0x1p-25f) /* few, but for zeros */
-        y.wide = y.wide | is_lost(x.x, scale) | is_lost(x.y, scale) | is_lost(x.z, scale) |
-                 is_lost(x.w, scale);
+    return fminf(fminf(fabsf(x.x), fabsf(x.y)), fminf(fabsf(x.z), fabsf(x.w)));
 }
 
-DEVICE void split_rows(const float4 *x, struct split4 (&y)[SPLIT_BATCH])
+DEVICE uint32_t largest_of_row(uint32_t size)
 {
-    uint32_t size[SPLIT_BATCH], most = 0;
 #pragma unroll
-    for (int i = 0; i < SPLIT_BATCH; i++) size[i] = size_of4(x[i]);
+    for (int i = 1; i < ROW_LANES; i *= 2) size = larger_size(size, __shfl_xor_sync(~0u, size, i));
+    return size;
+}
+
+DEVICE struct row_range range_of(const float4 *x)
+{
+    struct row_range r;
+    uint32_t size = largest_of_row(__float_as_uint(larger_or_nan(
+        larger_or_nan(larger_of4(x[0]), larger_of4(x[1])),
+        larger_or_nan(larger_of4(x[2]), larger_of4(x[3])))));
+    r.odd = __any_sync(~0u, size >= 0x7f800000);
+    if (r.odd)
+        size = largest_of_row(larger_size(larger_size(finite_size4(x[0]), finite_size4(x[1])),
+                                          larger_size(finite_size4(x[2]), finite_size4(x[3]))));
+    r.exponent = (int)(size >> 23) - 127;
+    r.wide = size != 0 && (r.exponent > EXPONENT_LIMIT || r.exponent < -EXPONENT_LIMIT);
+    if (r.wide || size == 0) r.exponent = -EXPONENT_LIMIT;
+    r.scale = power_of_two(14 - r.exponent);
+    float least = fminf(fminf(least_of4(x[0]), least_of4(x[1])),
+                        fminf(least_of4(x[2]), least_of4(x[3])));
+    if (least * r.scale < 0x1p-25f) { /* few, but for zeros */
 #pragma unroll
-    for (int i = 0; i < SPLIT_BATCH; i++) size[i] = largest_of_row(size[i]);
-#pragma unroll
-    for (int i = 0; i < SPLIT_BATCH; i++) most = larger_size(most, size[i]);
-    if (!__any_sync(~0u, most >= 0x7f800000)) { /* no NaN, no Inf */
-#pragma unroll
-        for (int i = 0; i < SPLIT_BATCH; i++) split_row4<false>(x[i], size[i], y[i]);
-        return;
+        for (int i = 0; i < 4; i++)
+            r.wide = r.wide | is_lost(x[i].x, r.scale) | is_lost(x[i].y, r.scale) |
+                     is_lost(x[i].z, r.scale) | is_lost(x[i].w, r.scale);
     }
-#pragma unroll
-    for (int i = 0; i < SPLIT_BATCH; i++)
-        split_row4<true>(x[i], largest_of_row(finite_size4(x[i])), y[i]);
+    return r;
+}
+
+/* Four channels in two parts. */
+DEVICE void split4(const float4 &x, const struct row_range &r, uint2 &hi, uint2 &lo)
+{
+    if (r.odd) {
+        split_half2<true>(x.x, x.y, r.scale, hi.x, lo.x);
+        split_half2<true>(x.z, x.w, r.scale, hi.y, lo.y);
+    } else {
+        split_half2<false>(x.x, x.y, r.scale, hi.x, lo.x);
+        split_half2<false>(x.z, x.w, r.scale, hi.y, lo.y);
+    }
 }
 
 /* Where the factor of key `token` of its head goes. For each pair of keys 8 words, as the forward
@@ -223,18 +229,17 @@ DEVICE int32_t *split_done(const struct attention_args &a)
     return a.wide + a.batch * a.kv_heads;
 }
 
-constexpr int ROWS_AT_ONCE = 32 / ROW_LANES; /* that a warp holds, four channels in each lane */
-constexpr int SPLIT_STEPS = KEYS / ROWS_AT_ONCE;
-
-/* A task. Each lane reads back what it has loaded itself: 16 bytes of each step, in a ring of
- * BATCHES batches. at: the ring's shared address plus 16 * lane. */
-template <int BATCHES>
-DEVICE void split_block(const struct attention_args &a, const struct split_task &t, uint32_t at,
-                        int lane)
+/* Rows first, ..., first + COUNT - 1 of a task. Each lane reads back what it has loaded itself: 64
+ * bytes of each step, in a ring of BATCHES. at: the ring's shared address plus 16 * lane. Returns
+ * whether one of the lane's rows is wide. */
+template <int BATCHES, int COUNT>
+DEVICE bool split_keys(const struct attention_args &a, const struct split_task &t, int first,
+                       uint32_t at, int lane)
 {
-    static_assert(SPLIT_STEPS % SPLIT_BATCH == 0 && SPLIT_STEPS / SPLIT_BATCH >= BATCHES, "");
+    constexpr int STEPS = COUNT / ROWS_AT_ONCE;
+    static_assert(COUNT % ROWS_AT_ONCE == 0 && STEPS >= BATCHES, "");
     const struct view &from = t.of_value ? a.v : a.k, &to = t.of_value ? a.v_half : a.k_half;
-    int channel = lane % ROW_LANES * 4, token = t.block * KEYS + lane / ROW_LANES;
+    int channel = lane % ROW_LANES * 4, token = t.block * KEYS + first + lane / ROW_LANES;
     const float *source = (const float *)from.data + t.sequence * from.stride[0] +
                           t.head * from.stride[1] + token * from.stride[2] + channel;
     uint16_t *target = (uint16_t *)to.data + t.sequence * to.stride[0] + t.head * to.stride[1] +
@@ -244,60 +249,70 @@ DEVICE void split_block(const struct attention_args &a, const struct split_task 
     float *factors = factor_at(a, t.sequence, t.head, token);
     bool wide = false;
 #pragma unroll 1
-    for (int step = -BATCHES * SPLIT_BATCH; step < SPLIT_STEPS; step += SPLIT_BATCH) {
+    for (int step = -BATCHES; step < STEPS; step++) {
         if (step >= 0) {
             async_copy_wait<BATCHES - 1>();
-            float4 x[SPLIT_BATCH];
-            struct split4 y[SPLIT_BATCH];
+            float4 x[4];
 #pragma unroll
-            for (int i = 0; i < SPLIT_BATCH; i++)
-                shared_load4(at + (step + i) % (BATCHES * SPLIT_BATCH) * 512, x[i].x, x[i].y,
-                             x[i].z, x[i].w);
-            split_rows(x, y);
+            for (int i = 0; i < 4; i++)
+                shared_load4(at + (step % BATCHES * 4 + i) * 512, x[i].x, x[i].y, x[i].z, x[i].w);
+            struct row_range r = range_of(x);
+            if (channel == 0)
+                write_factor(factors + 4 * ROWS_AT_ONCE * step, t.of_value, r.exponent);
+            wide |= r.wide;
+            if (step < steps) {
 #pragma unroll
-            for (int i = 0; i < SPLIT_BATCH; i++) {
-                int after = (step + i) * ROWS_AT_ONCE;
-                if (channel == 0)
-                    write_factor(factors + after / 2 * 8 + (after & 1), t.of_value, y[i].exponent);
-                wide |= y[i].wide;
-                if (step + i < steps) {
-                    *(uint2 *)target = y[i].hi;
-                    *(uint2 *)(target + apart) = y[i].lo;
+                for (int i = 0; i < 4; i++) {
+                    uint2 hi, lo;
+                    split4(x[i], r, hi, lo);
+                    *(uint2 *)(target + i * D / 4) = hi;
+                    *(uint2 *)(target + i * D / 4 + apart) = lo;
                 }
-                target += ROWS_AT_ONCE * to.stride[2];
             }
+            target += ROWS_AT_ONCE * to.stride[2];
         }
-        int next = step + BATCHES * SPLIT_BATCH;
+        int next = step + BATCHES;
+        if (next < STEPS) {
 #pragma unroll
-        for (int i = 0; i < SPLIT_BATCH && next < SPLIT_STEPS; i++) {
-            async_copy16(at + (next + i) % (BATCHES * SPLIT_BATCH) * 512, source,
-                         next + i < steps);
+            for (int i = 0; i < 4; i++)
+                async_copy16(at + (next % BATCHES * 4 + i) * 512, source + i * D / 4,
+                             next < steps);
             source += ROWS_AT_ONCE * from.stride[2];
         }
         async_copy_commit();
     }
-    async_proxy_fence_global();
-    wide = __any_sync(~0u, wide);
-    if (wide && lane == 0) tell_wide(a);
-    __threadfence();
-    __syncwarp();
-    if (lane == 0)
-        store_release(ready_word(a, t.of_value, t.sequence, t.head, t.block), READY | wide);
+    return wide;
 }
 
-/* The first tasks, so that the forward kernel can begin; the others are marked as not done. */
+/* By one lane, when all rows of the task are split. */
+DEVICE void end_task(const struct attention_args &a, const struct split_task &t, bool wide)
+{
+    if (wide) tell_wide(a);
+    store_release(ready_word(a, t.of_value, t.sequence, t.head, t.block), READY | wide);
+}
+
+/* The first tasks, so that the forward kernel can begin: four warps take one. The others are marked
+ * as not done. */
+constexpr int TASK_WARPS = 4, TASKS_OF_BLOCK = THREADS / 32 / TASK_WARPS;
 extern "C" __global__ void __launch_bounds__(THREADS)
     PREPARE_NAME(const __grid_constant__ struct attention_args a)
 {
-    constexpr int BATCHES = 8 / SPLIT_BATCH, WARPS = THREADS / 32;
-    __shared__ __align__(16) char ring[WARPS * BATCHES * SPLIT_BATCH * 512];
+    constexpr int BATCHES = 2, WARPS = THREADS / 32;
+    __shared__ __align__(16) char ring[WARPS * BATCHES * 2048];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tasks = split_tasks(a);
     wait_for_predecessors();
-    int index = blockIdx.x * WARPS + warp, first = gridDim.x * WARPS;
-    if (index < tasks)
-        split_block<BATCHES>(a, split_task_at(a, index),
-                             shared_address(ring) + warp * BATCHES * SPLIT_BATCH * 512 + lane * 16,
-                             lane);
+    int index = blockIdx.x * TASKS_OF_BLOCK + warp / TASK_WARPS,
+        first = gridDim.x * TASKS_OF_BLOCK;
+    if (index < tasks) {
+        struct split_task t = split_task_at(a, index);
+        bool wide = split_keys<BATCHES, KEYS / TASK_WARPS>(
+            a, t, warp % TASK_WARPS * (KEYS / TASK_WARPS),
+            shared_address(ring) + warp * BATCHES * 2048 + lane * 16, lane);
+        async_proxy_fence_global();
+        wide = named_barrier_or(1 + warp / TASK_WARPS, 32 * TASK_WARPS, wide);
+        __threadfence();
+        if (threadIdx.x % (32 * TASK_WARPS) == 0) end_task(a, t, wide);
+    }
     for (int i = first + blockIdx.x * THREADS + threadIdx.x; i < tasks; i += gridDim.x * THREADS) {
         struct split_task t = split_task_at(a, i);
         *ready_word(a, t.of_value, t.sequence, t.head, t.block) = 0;
@@ -316,13 +331,21 @@ DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
         if (lane == 0) index = atomicAdd(split_counter(a), 1);
         index = __shfl_sync(~0u, index, 0);
         if (index >= tasks) break;
-        split_block<SPLIT_RING_BYTES / 512 / SPLIT_BATCH>(a, split_task_at(a, index), at, lane);
-        if (lane == 0) add_release(split_done(a), 1);
+        struct split_task t = split_task_at(a, index);
+        bool wide = split_keys<SPLIT_RING_BYTES / 2048, KEYS>(a, t, 0, at, lane);
+        async_proxy_fence_global();
+        wide = __any_sync(~0u, wide);
+        __threadfence();
+        __syncwarp();
+        if (lane == 0) {
+            end_task(a, t, wide);
+            add_release(split_done(a), 1);
+        }
     }
 }
 
-/* Sixteen rows of Q of a warp, from row `first` on, a row or two at a time. */
-constexpr int ROW_LOADS = 16 / ROWS_AT_ONCE;
+/* Sixteen rows of Q of a warp, from row `first` on, four or eight at a time. */
+constexpr int Q_STEPS = 16 / ROWS_AT_ONCE, ROW_LOADS = 4 * Q_STEPS;
 
 DEVICE void load_queries(const struct attention_args &a, int sequence, int head, int first,
                          int lane, float4 (&x)[ROW_LOADS])
@@ -330,11 +353,15 @@ DEVICE void load_queries(const struct attention_args &a, int sequence, int head,
     const float *from = (const float *)a.q.data + sequence * a.q.stride[0] + head * a.q.stride[1] +
                         lane % ROW_LANES * 4;
 #pragma unroll
-    for (int i = 0; i < ROW_LOADS; i++) {
-        int token = first + i * ROWS_AT_ONCE + lane / ROW_LANES;
-        x[i] = make_float4(0, 0, 0, 0);
-        if ((uint32_t)token < (uint32_t)a.q_tokens)
-            x[i] = __ldcs((const float4 *)(from + token * a.q.stride[2]));
+    for (int n = 0; n < Q_STEPS; n++) {
+        int token = first + n * ROWS_AT_ONCE + lane / ROW_LANES;
+        bool exists = (uint32_t)token < (uint32_t)a.q_tokens;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            x[4 * n + i] = make_float4(0, 0, 0, 0);
+            if (exists)
+                x[4 * n + i] = __ldcs((const float4 *)(from + token * a.q.stride[2] + i * D / 4));
+        }
     }
 }
 
@@ -343,28 +370,26 @@ DEVICE void load_queries(const struct attention_args &a, int sequence, int head,
 DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head, int first,
                           int lane, const float4 (&x)[ROW_LOADS], uint32_t to)
 {
-    int channel = lane % ROW_LANES * 4, column = channel % 64 / 8;
     int2 exponents = {0, 0};
     bool wide = false;
 #pragma unroll
-    for (int n = 0; n < ROW_LOADS; n += SPLIT_BATCH) {
-        struct split4 y[SPLIT_BATCH];
-        split_rows(x + n, y);
+    for (int n = 0; n < Q_STEPS; n++) {
+        int row = n * ROWS_AT_ONCE + lane / ROW_LANES, mine = lane / 4;
+        struct row_range r = range_of(x + 4 * n);
+        wide |= r.wide;
 #pragma unroll
-        for (int i = 0; i < SPLIT_BATCH; i++) {
-            int row = (n + i) * ROWS_AT_ONCE + lane / ROW_LANES;
+        for (int i = 0; i < 4; i++) {
+            int channel = i * D / 4 + lane % ROW_LANES * 4, column = channel % 64 / 8;
             uint32_t at = to + channel / 64 * 64 * 128 + row * 128 + ((column ^ (row & 7)) << 4) +
                           (channel & 4) * 2;
-            shared_store2(at, y[i].hi.x, y[i].hi.y);
-            shared_store2(at + Q_PART, y[i].lo.x, y[i].lo.y);
-            wide |= y[i].wide;
-#pragma unroll
-            for (int k = 0; k < ROWS_AT_ONCE; k++) {
-                int exponent = __shfl_sync(~0u, y[i].exponent, k * ROW_LANES);
-                if ((n + i) * ROWS_AT_ONCE + k == lane / 4) exponents.x = exponent;
-                if ((n + i) * ROWS_AT_ONCE + k == lane / 4 + 8) exponents.y = exponent;
-            }
+            uint2 hi, lo;
+            split4(x[4 * n + i], r, hi, lo);
+            shared_store2(at, hi.x, hi.y);
+            shared_store2(at + Q_PART, lo.x, lo.y);
         }
+        int exponent = __shfl_sync(~0u, r.exponent, mine % ROWS_AT_ONCE * ROW_LANES);
+        if (n == mine / ROWS_AT_ONCE) exponents.x = exponent;
+        if (n == (mine + 8) / ROWS_AT_ONCE) exponents.y = exponent;
     }
     wide = __any_sync(~0u, wide);
     if (lane == 0 && first < a.q_tokens) {

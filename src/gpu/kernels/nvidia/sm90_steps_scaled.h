@@ -13,6 +13,9 @@
 #define RAPT_NVIDIA_SM90_STEPS_SCALED_H
 
 #include "sm90_consumer.h"
+#if SUMS > 1
+#include "sm90_sums.h"
+#endif
 
 /* Issues q k^T of a block of tile t, when its K has come. */
 DEVICE void start_scores(struct consumer &c, float (&s)[KEYS / 2])
@@ -87,10 +90,16 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
     take_tile(c, a, t, x);
     while (t.rows >= 0) {
         struct row_state r;
-        float o[VALUES / 2], s[KEYS / 2];
-        uint32_t p[PARTS * KEYS / 4];
+        float o[VALUES / 2];
         split_q(c, a, t, x);
+        keep_tile(c, t);
         clear_tile(o, r);
+#if SUMS > 1
+#pragma unroll 1
+        for (int block = t.key_end - 1; block >= 0; block--) whole_step(c, a, t, block, o, r);
+#else
+        float s[KEYS / 2];
+        uint32_t p[PARTS * KEYS / 4];
         int passed = unseen_blocks(c, a, t), block = t.key_end - 1 - passed;
         pass_keys(c, passed);
         start_scores(c, s);
@@ -104,8 +113,9 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
         wgmma_wait<0>();
         add_product(o, product, factor);
         release_stage(c, AT_V_EMPTY + 8 * c.stage);
-        c.tiles++;
-        done = t;
+#endif
+        next_slot(c);
+        done = kept_tile(c);
         take_tile(c, a, t, x);
         finish_tile(c, a, done, o, r);
     }

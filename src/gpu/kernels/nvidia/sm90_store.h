@@ -118,8 +118,8 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
                y = make_float2(o[4 * i + 2] * factor1, o[4 * i + 3] * factor1);
         float *at = out + 8 * i + channel, *below = at + 8 * row_stride;
         if (!FEATURES) { /* all channels exist, and rows are 16-byte aligned */
-            if (row0) *(float2 *)at = x;
-            if (row1) *(float2 *)below = y;
+            if (row0) __stcs((float2 *)at, x);
+            if (row1) __stcs((float2 *)below, y);
             continue;
         }
         if (8 * i + channel < channels && row0) at[0] = x.x;

@@ -19,6 +19,9 @@
  *   PARTS          2, 3: f32, each element as the sum of two f16 parts, scaled by a power of two for
  *                  its row, or of three bf16 parts (docs/decisions/0007-f32-on-tensor-cores.md); the
  *                  maps hold part i of sequence b at batch i * a.batch + b. 1: 16-bit elements
+ *   SUMS           2, with PARTS 2: a score is added up in two sums, over half of the channels each,
+ *                  since the multiplies cut where they add; their registers are those of P and
+ *                  P V, so that a warpgroup overlaps nothing itself, and one stage serves
  *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is a
  *                  box of its own, so that channels past the tensor's are zero: head sizes that are
  *                  no multiple of 64, or smaller than the tile's */
@@ -66,6 +69,9 @@
 #endif
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
+#endif
+#ifndef SUMS
+#define SUMS 1
 #endif
 #ifndef PANEL_MAPS
 #define PANEL_MAPS (D % 64 != 0 || DV % 64 != 0)
@@ -139,8 +145,10 @@ constexpr uint32_t AT_KEY_FACTORS = (AT_FIRST_TILE + 127) / 128 * 128;
 /* f32 rows on their way through each of three warps that split. */
 constexpr uint32_t AT_SPLIT = AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES,
                    SPLIT_RING_BYTES = 8192;
+/* And a copy of its tile's record for each consumer warp: registers are few. */
+constexpr uint32_t AT_OWN_TILE = AT_SPLIT + 3 * SPLIT_RING_BYTES;
 constexpr uint32_t SHARED_END = FEATURES     ? AT_ORDER + 2 * RAGGED_LIMIT
-                                : PARTS == 2 ? AT_SPLIT + 3 * SPLIT_RING_BYTES
+                                : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * 16
                                              : AT_FIRST_TILE;
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
@@ -150,6 +158,7 @@ static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && CLUSTER == 1 && !Q_HELD
               "parts: plain rows");
 static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128) && Q_SLOTS == 1),
               "two parts: a warp splits a row of Q, or two, at a time");
+static_assert(SUMS == 1 || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128), "two sums");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
