@@ -1,9 +1,9 @@
 /* sass_order.c: checks in an sm_90a object that the compiler kept the overlap of a wgmma kernel.
  *
- *   sass_order OBJECT.co KEYS CHANNELS PARTS EARLY
+ *   sass_order OBJECT.co KEYS CHANNELS PARTS EARLY SUMS
  *                            one forward kernel of forward_sm90.cu with blocks of KEYS keys, heads
- *                            of CHANNELS, operands in PARTS parts and EARLY eighths of the
- *                            exponentials before the second wait
+ *                            of CHANNELS, operands in PARTS parts, EARLY eighths of the
+ *                            exponentials before the second wait and SUMS to a score
  *   sass_order -l OBJECT.co  lists the order of the instructions that matter
  *
  * ptxas may move exponentials over the wait for the second matrix product, or put a wait behind
@@ -16,7 +16,8 @@
  * leaves one group in flight; a third of the EARLY exponentials on every way to the wait for the
  * rest, since the compiler evens out the two sides; with three parts all KEYS/2. With EARLY 0 the
  * multiplies end in a wait for everything. With parts there are 3 or 6 times as many multiplies;
- * with two parts the softmax comes before them. Local-memory accesses (spills) fail as well; but
+ * with two parts the softmax comes before them, and with two sums each of the two products ends in
+ * a wait for everything. Local-memory accesses (spills) fail as well; but
  * with two parts each of two copies of issue_weights() may put KEYS/2 weights there and take them
  * back, and ptxas's own count of spills (mk/resources.awk) has to do. */
 #include <elf.h>
@@ -218,18 +219,21 @@ static int walk_object(const unsigned char *data, size_t size, struct demand dem
 int main(int argc, char **argv)
 {
     int list = argc == 3 && !strcmp(argv[1], "-l");
-    if (!list && argc != 6) {
-        fprintf(stderr, "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS PARTS EARLY | "
+    if (!list && argc != 7) {
+        fprintf(stderr, "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS PARTS EARLY SUMS | "
                         "sass_order -l OBJECT.co\n");
         return 2;
     }
     const char *path = argv[list ? 2 : 1];
-    long number[4] = {0}; /* keys, channels, parts, early */
-    for (int i = 0; i < 4 && !list; i++) number[i] = strtol(argv[2 + i], NULL, 10);
+    long number[5] = {0}; /* keys, channels, parts, early, sums */
+    for (int i = 0; i < 5 && !list; i++) number[i] = strtol(argv[2 + i], NULL, 10);
     long products = number[2] * (number[2] + 1) / 2, all = number[0] / 2;
     const long exponentials[4] = {0, all * number[3] / 24, 0, all}; /* by parts */
-    struct demand demand = {products * ((number[1] + 15) / 16 + number[0] / 16),
-                            exponentials[number[2] & 3], number[3] == 0};
+    long scores = (number[1] + 15) / 16, values = number[0] / 16;
+    struct demand demand = {products * (scores + values), exponentials[number[2] & 3],
+                            number[3] == 0};
+    if (number[4] > 1)
+        demand = (struct demand){products * (scores < values ? scores : values), 0, 1};
     struct report report = {0};
     size_t size = 0;
     unsigned char *data = read_file(path, &size);
