@@ -44,7 +44,7 @@ $(QEMU)/$1.model.t: $(QEMU)/$1/rapt $(QEMU)/$1/tests/qemu/newer tests/qemu/model
 	@chmod +x $$@
 # The scripts that run the tool take it from RAPT_BUILD.
 $(QEMU)/$1.%.cli.t: tests/cli/%.t $(QEMU)/$1/rapt
-	@printf '#!/bin/sh\nRAPT_BUILD=$(abspath $(QEMU)/$1) exec tests/cli/$$*.t\n' > $$@
+	@printf '#!/bin/sh\nRAPT_TEST_EMULATED=1 RAPT_BUILD=$(abspath $(QEMU)/$1) exec tests/cli/$$*.t\n' > $$@
 	@chmod +x $$@
 $(QEMU)/$1.short.%.t: $(QEMU)/$1/%
 	@mkdir -p $$(@D)
