@@ -5,7 +5,6 @@
 #include "gpu/gpu.h"
 #include "gpu/maps.h"
 
-#include <stdlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

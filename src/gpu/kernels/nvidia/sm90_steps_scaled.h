@@ -7,8 +7,8 @@
  *     wait for S
  *
  * Six products a block keep the tensor cores busy five times as long as the softmax takes, so the
- * other warpgroup's products hide it, and T's registers are free while it runs. The first q k^T of
- * the next tile is issued behind the last P V of this one. */
+ * other warpgroup's products hide it, and T's registers are free while it runs. With two sums to a
+ * score, blocks go one by one: sm90_sums.h. */
 #ifndef RAPT_NVIDIA_SM90_STEPS_SCALED_H
 #define RAPT_NVIDIA_SM90_STEPS_SCALED_H
 
@@ -35,7 +35,7 @@ DEVICE void end_scores(const struct consumer &c, float (&s)[KEYS / 2])
 }
 
 /* Scores to weights in p, which P V takes from there. factor: of the product, see
- * add_whole(). */
+ * add_product(). */
 DEVICE void start_values(struct consumer &c, const struct attention_args &a, const struct tile &t,
                          int block, float (&s)[KEYS / 2], float (&o)[VALUES / 2],
                          struct product &product, float &factor,
