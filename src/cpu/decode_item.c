@@ -1,8 +1,8 @@
 /* decode_item.c: one item of decode: some query rows against one chunk of keys, in blocks of 64.
  *
  * Memory is read in its own order. Where the KV heads of a token lie side by side, an item holds as
- * many heads as make long runs, takes a block of keys for all of them, and meanwhile asks for the
- * next block, token by token, into the second cache. */
+ * many heads as make long runs, takes a window of a block's keys for all of them, and meanwhile asks
+ * for the next window, token by token, into the second cache. */
 #include "base/dtype.h"
 #include "cpu/decode.h"
 #include "cpu/decode_kernels.h"
@@ -258,8 +258,8 @@ static void add_values_by_query(const struct decode_item *t, const struct block 
 }
 
 /* ---- A block: scores of all heads, then all softmaxes, then all values. The keys go by in windows,
- * each for all heads, while the next window is asked for: a whole block ahead, the second cache has
- * too much to keep ---- */
+ * each for all heads, while the next window is asked for: what is asked for a whole block ahead
+ * comes more slowly (docs/PERFORMANCE.md) ---- */
 
 /* What to ask for while keys up to end are read: the rest of these rows, then the first of others. */
 static struct cpu_ahead ahead_from(const struct decode_item *t, const struct block *b, int64_t end,
