@@ -196,13 +196,13 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
     return found;
 }
 
+/* Vectors of a step: their long chains of operations fill each other's waits. */
+enum { AT_ONCE = LANES == 16 ? 4 : 2 };
+
 /* The sum of e^(x - m) for a row whose largest element is at least m, and the terms in scratch; what
  * waits (of as many elements) is stored meanwhile. Where the sum is at most GUESS_SUM, no element
  * exceeds m by more than 8.4, whose rounding costs the largest term 6 units of 2^-24, of the n that
  * the sum of a row is allowed. */
-/* Vectors of a step: their long chains of operations fill each other's waits. */
-enum { AT_ONCE = LANES == 16 ? 4 : 2 };
-
 enum { GUESS_LEAST = 256, GUESS_FROM = 64, GUESS_SUM = 4096 };
 
 VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *scratch,
@@ -216,7 +216,7 @@ VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *sc
     for (; i + AT_ONCE * LANES <= n; i += AT_ONCE * LANES) {
         vec x[AT_ONCE];
         V_EACH(k, AT_ONCE / 2)
-        v_load_two(at(from, dtype, i + 2 * k * LANES), dtype, &x[2 * k], &x[2 * k + 1]);
+            v_load_two(at(from, dtype, i + 2 * k * LANES), dtype, &x[2 * k], &x[2 * k + 1]);
         V_EACH(k, AT_ONCE) x[k] = v_fma(x[k], factor, shift);
         v_exp2_several(x, AT_ONCE, dtype != RAPT_F32);
         V_EACH(k, AT_ONCE) v_store(scratch + i + k * LANES, RAPT_F32, x[k]);
