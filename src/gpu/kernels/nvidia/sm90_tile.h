@@ -70,6 +70,7 @@
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
 #endif
+#define CAPPED (PARTS == 1 && FEATURES && SCORES == SCORES_CAPPED)
 #ifndef SUMS
 #define SUMS 1
 #endif

@@ -1,0 +1,241 @@
+/* sm90_turns.h: where a consumer thread stands: what it knows, its rows and columns, the stages and
+ * slots it waits for and gives back, its turns, and the tile and Q that it receives. */
+#ifndef RAPT_NVIDIA_SM90_TURNS_H
+#define RAPT_NVIDIA_SM90_TURNS_H
+
+#include "sm90_load.h"
+#if CAPPED
+#include "sm90_capped.h"
+#endif
+
+/* What a consumer thread knows besides its tile. */
+struct consumer {
+    uint32_t base;         /* of shared memory */
+    int group, thread;     /* warpgroup, from 0; thread of the warpgroup */
+    uint32_t stage, phase; /* of the K and V block worked on last */
+    uint32_t tiles;        /* received so far; with one stage bit 1 of the phase is their parity */
+    float scale;           /* log2 units per unit of a score as the softmax sees it */
+#if PARTS == 2
+    uint32_t factors; /* slot of the keys' factors */
+    float row0, row1; /* of the lane's two rows: factor times log2 units per unit of a score */
+#endif
+#if FEATURES
+    int tail;    /* rows that exist in the V block that comes next */
+    float slope; /* ALiBi's, times log2(e) */
+#endif
+#if CAPPED
+    struct cap cap;
+#endif
+};
+
+/* Derived from the thread's number where they are needed: the empty statement keeps them out of
+ * registers in between; with parts there is not even one for the number. */
+DEVICE int thread_now(const struct consumer &c)
+{
+#if PARTS == 2
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread & 127;
+#else
+    int thread = c.thread;
+    asm volatile("" : "+r"(thread));
+    return thread;
+#endif
+}
+
+DEVICE int group_now(const struct consumer &c)
+{
+#if PARTS == 2
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return (thread >> 7) - 1;
+#else
+    return c.group;
+#endif
+}
+
+DEVICE int lane_now(const struct consumer &c)
+{
+    return thread_now(c) & 31;
+}
+
+/* The lane's first row in the tile; its other one is 8 below. */
+DEVICE int row_now(const struct consumer &c)
+{
+    int thread = thread_now(c);
+    return group_now(c) * 64 + (thread >> 5) * 16 + (thread >> 2 & 7);
+}
+
+/* The lane's first column in a block of scores. */
+DEVICE int column_now(const struct consumer &c)
+{
+    return (thread_now(c) & 3) * 2;
+}
+
+DEVICE void release_stage(const struct consumer &c, uint32_t at)
+{
+#if CLUSTER > 1
+    if (c.thread < CLUSTER)
+        mbarrier_arrive_at(c.base + at, c.thread); /* the other block writes into this stage too */
+#else
+    if (thread_now(c) == 0) mbarrier_arrive(c.base + at);
+#endif
+}
+
+/* The slot of Q, and the parity that says that it is full. */
+DEVICE uint32_t slot_now(const struct consumer &c)
+{
+    return Q_SLOTS == 1 ? 0 : c.tiles % Q_SLOTS;
+}
+
+DEVICE uint32_t slot_phase(const struct consumer &c)
+{
+    return STAGES == 1 ? c.phase >> 1 : c.tiles / Q_SLOTS & 1;
+}
+
+DEVICE void next_slot(struct consumer &c)
+{
+    if (STAGES == 1) c.phase ^= 2;
+    else c.tiles++;
+}
+
+DEVICE uint32_t phase_now(const struct consumer &c)
+{
+    return STAGES == 1 ? c.phase & 1 : c.phase;
+}
+
+/* Of the slot and of the tile's record in it; the barrier orders the reads of the other lanes
+ * before the arrival of one. */
+DEVICE void release_q(const struct consumer &c)
+{
+    __syncwarp();
+    if (lane_now(c) == 0)
+        mbarrier_arrive(c.base + AT_Q_EMPTY + 8 * (slot_now(c) * GROUPS + group_now(c)));
+}
+
+DEVICE void next_stage(struct consumer &c)
+{
+    if (STAGES == 1) c.phase ^= 1; /* the stage is 0 for the compiler too */
+    else if (++c.stage == STAGES) c.stage = 0, c.phase ^= 1;
+#if PARTS == 2
+    if (++c.factors == FACTOR_SLOTS) c.factors = 0;
+#endif
+}
+
+/* A stage, and the parity that says that it is full. */
+struct place {
+    uint32_t stage, phase;
+};
+
+/* The place `back` blocks before the one worked on last; back is at most STAGES. */
+DEVICE struct place place_before(const struct consumer &c, uint32_t back)
+{
+    bool wraps = c.stage < back;
+    struct place p = {wraps ? c.stage + STAGES - back : c.stage - back, phase_now(c) ^ wraps};
+    return p;
+}
+
+DEVICE void take_turn(const struct consumer &c)
+{
+    if (PING_PONG) named_barrier_sync(BARRIER_TURN + group_now(c), 256);
+}
+
+/* When the multiplies are issued, not done: the queue never drains. */
+DEVICE void end_turn(const struct consumer &c)
+{
+    if (PING_PONG) named_barrier_arrive(BARRIER_TURN + (group_now(c) + 1) % GROUPS, 256);
+}
+
+/* K of blocks that none of the warpgroup's rows sees: waited for and given back. */
+DEVICE void pass_keys(struct consumer &c, int blocks)
+{
+#pragma unroll 1
+    for (; blocks > 0; blocks--) {
+        next_stage(c);
+        mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, phase_now(c));
+        take_turn(c);
+        end_turn(c);
+        release_stage(c, AT_K_EMPTY + 8 * c.stage);
+    }
+}
+
+/* V of as many, the last of them `back` blocks before the one worked on last. */
+DEVICE void pass_values(const struct consumer &c, int blocks, int back)
+{
+#pragma unroll 1
+    for (; blocks > 0; blocks--) {
+        struct place v = place_before(c, back + blocks - 1);
+        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
+        release_stage(c, AT_V_EMPTY + 8 * v.stage);
+    }
+}
+
+/* Waits for a tile; its Q is then in shared memory and, with Q_HELD, in registers as A operands. */
+DEVICE void receive_tile(const struct consumer &c, const struct attention_args &a, struct tile &t)
+{
+    uint32_t i = slot_now(c) * GROUPS + group_now(c);
+    mbarrier_wait(c.base + AT_Q_FULL + 8 * i, slot_phase(c));
+    tile_read(c.base + AT_RECORD + RECORD_BYTES * i, lane_now(c) == 0, &t);
+}
+
+DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
+{
+    if (!Q_HELD) return;
+    int thread = thread_now(c),
+        row = (thread >> 5) * 16 +
+              (thread & 15); /* swizzle: 16-byte column c of row r lies at column c ^ (r % 8) */
+    uint32_t at = c.base + AT_Q + (slot_now(c) * GROUPS + group_now(c)) * Q_BYTES + row * 128;
+#pragma unroll
+    for (int k = 0; k < QK_SLICES; k++)
+        ldmatrix4(at + (k >> 2) * 64 * 128 + ((((k & 3) * 2 + (thread >> 4 & 1)) ^ (row & 7)) << 4),
+                  held + (Q_HELD ? 4 * k : 0));
+    registers_fence(held);
+    release_q(c);
+}
+
+#if PARTS == 2
+/* The first of the warp's rows in the tile. */
+DEVICE int warp_row(const struct consumer &c, const struct tile &t)
+{
+    return t.rows * ROWS + group_now(c) * 64 + (thread_now(c) >> 5) * 16;
+}
+
+/* The warp's copy of its tile's record, brought back to registers where it is needed. */
+DEVICE uint32_t own_tile(const struct consumer &c)
+{
+    return c.base + AT_OWN_TILE + (thread_now(c) / 32 + 4 * group_now(c)) * 16;
+}
+
+DEVICE void keep_tile(const struct consumer &c, const struct tile &t)
+{
+    if (lane_now(c) == 0) tile_write(own_tile(c), &t);
+}
+
+DEVICE struct tile kept_tile(const struct consumer &c)
+{
+    struct tile t;
+    tile_read(own_tile(c), lane_now(c) == 0, &t);
+    return t;
+}
+
+DEVICE void load_q(const struct consumer &c, const struct attention_args &a, const struct tile &t,
+                   float4 (&x)[ROW_LOADS])
+{
+    load_queries(a, t.batch, t.head, warp_row(c, t), lane_now(c), x);
+}
+
+/* Q of a tile into the warpgroup's slot, when all of its warps are through with what lies there. */
+DEVICE void split_q(struct consumer &c, const struct attention_args &a, const struct tile &t,
+                    const float4 (&x)[ROW_LOADS])
+{
+    uint32_t to = c.base + AT_Q + group_now(c) * Q_BYTES + (thread_now(c) >> 5) * 16 * 128;
+    named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+    int2 exponents = split_queries(a, t.batch, t.head, warp_row(c, t), lane_now(c), x, to);
+    c.row0 = power_of_two(exponents.x - 14) * a.scale_log2;
+    c.row1 = power_of_two(exponents.y - 14) * a.scale_log2;
+    async_proxy_fence();
+    named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+}
+#endif
+
+#endif
