@@ -47,31 +47,28 @@ static void unreadable_file(void **state)
     session_end(v);
 }
 
-/* Why a kernel does not serve. */
-static void kernels(void **state)
+/* Why a kernel does not serve, on a device of so much shared memory (0: the stand-in's own). */
+static void refused(const struct stand_in *v, int64_t layout, int shared, const char *reason)
 {
-    const struct stand_in *v = *state;
     char sentence[512];
     struct fake *fake = session_begin(v);
+    if (shared) fake->max_shared = shared;
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
     a.kernel = "flash";
-    a.kv_layout = RAPT_KV_BLOCKED;
+    a.kv_layout = layout;
     snprintf(sentence, sizeof sentence, "no kernel of %s:0 serves this (flash: %s)", v->name,
-             "reads k and v by their strides (kv_layout is blocked)");
+             reason);
     expect_plan(rapt_device_at(context, 0), &a, sentence);
     rapt_close(&context);
     session_end(v);
+}
 
-    fake = session_begin(v);
-    fake->max_shared = 1024;
-    context = session_open(v);
-    a.kv_layout = RAPT_KV_STRIDED;
-    snprintf(sentence, sizeof sentence, "no kernel of %s:0 serves this (flash: %s)", v->name,
-             "needs * bytes of shared memory (* has 1024)");
-    expect_plan(rapt_device_at(context, 0), &a, sentence);
-    rapt_close(&context);
-    session_end(v);
+static void kernels(void **state)
+{
+    const struct stand_in *v = *state;
+    refused(v, RAPT_KV_BLOCKED, 0, "reads k and v by their strides (kv_layout is blocked)");
+    refused(v, RAPT_KV_STRIDED, 1024, "needs * bytes of shared memory (* has 1024)");
 }
 
 static void no_overrides(const struct stand_in *v)

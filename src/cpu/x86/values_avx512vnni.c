@@ -21,29 +21,21 @@ struct pv_call {
     _Alignas(64) int16_t p[HALVES][ROWS][KEYS_MAX];
 };
 
-/* Element r: the largest lane of a[r]. */
-VEC __m128i largest_of_rows(const __m512i a[ROWS])
-{
-    __m512i t = _mm512_max_epi32(_mm512_unpacklo_epi32(a[0], a[1]),
-                                 _mm512_unpackhi_epi32(a[0], a[1])),
-            u = _mm512_max_epi32(_mm512_unpacklo_epi32(a[2], a[3]),
-                                 _mm512_unpackhi_epi32(a[2], a[3]));
-    t = _mm512_max_epi32(_mm512_unpacklo_epi64(t, u), _mm512_unpackhi_epi64(t, u));
-    __m256i v = _mm256_max_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64(t, 1));
-    return _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-}
-
-/* Element r: the sum of the lanes of a[r]. */
-VEC __m128i sums_of_rows(const __m512i a[ROWS])
-{
-    __m512i t = _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]),
-                                 _mm512_unpackhi_epi32(a[0], a[1])),
-            u = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]),
-                                 _mm512_unpackhi_epi32(a[2], a[3]));
-    t = _mm512_add_epi32(_mm512_unpacklo_epi64(t, u), _mm512_unpackhi_epi64(t, u));
-    __m256i v = _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64(t, 1));
-    return _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-}
+/* Element r: what op makes of the lanes of a[r]. */
+#define OF_ROWS(name, op)                                                                          \
+    VEC __m128i name(const __m512i a[ROWS])                                                        \
+    {                                                                                              \
+        __m512i t = _mm512_##op(_mm512_unpacklo_epi32(a[0], a[1]),                                 \
+                                _mm512_unpackhi_epi32(a[0], a[1])),                                \
+                u = _mm512_##op(_mm512_unpacklo_epi32(a[2], a[3]),                                 \
+                                _mm512_unpackhi_epi32(a[2], a[3]));                                \
+        t = _mm512_##op(_mm512_unpacklo_epi64(t, u), _mm512_unpackhi_epi64(t, u));                 \
+        __m256i v = _mm256_##op(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64(t, 1));       \
+        return _mm_##op(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));                \
+    }
+OF_ROWS(largest_of_rows, max_epi32)
+OF_ROWS(sums_of_rows, add_epi32)
+#undef OF_ROWS
 
 /* fixed_for of four rows. The bits of a magnitude order as numbers do, with NaN last. A row that is
  * not finite gets a step of NaN, and integers of 0. */
@@ -65,9 +57,9 @@ static void set_weights(struct pv_call *t, int half, const float *p, int64_t p_s
                         const float *scale, uint64_t there)
 {
     enum { VECTORS = KEYS_MAX / LANES };
-    const __m512i even = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34,
-                                          32, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2,
-                                          0);
+    const __m512i even =
+        _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
+                         24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     vec x[ROWS][VECTORS];
     __m512i most[ROWS], sum[ROWS];
     float exponent[ROWS], factor[ROWS];
