@@ -118,14 +118,17 @@ static void softmax_special(void **state)
     static const int64_t lengths[] = {1, 5, 16, 40, 300, 4096, 4100};
     for (int d = 0; d < 3; d++)
         for (size_t l = 0; l < 2 * sizeof lengths / sizeof *lengths; l++)
-            for (int nan = 0; nan < 4; nan++) {
+            for (int special = 0; special < 8; special++) {
+                int nan = special / 2, stream = special % 2;
                 int64_t n = lengths[l / 2], at = l % 2 ? n / 3 : 0;
                 void *from = row_of(from_memory, dtypes[d]), *to = row_of(to_memory, dtypes[d]);
                 for (int64_t i = 0; i < n; i++)
                     store_float(from, dtypes[d], i, nan % 2 ? number() : -INFINITY);
                 if (nan) store_float(from, dtypes[d], at, nan == 3 ? INFINITY : NAN);
-                level->rows->softmax(to, dtypes[d], from, dtypes[d], n, &state_of_rows, 0);
+                level->rows->softmax(to, dtypes[d], from, dtypes[d], n, &state_of_rows, stream);
                 level->rows->softmax_end(&state_of_rows);
+                if (level->rows->stream_end) level->rows->stream_end();
+                assert_edges(to_memory, dtypes[d], n, "softmax");
                 for (int64_t i = 0; i < n; i++) {
                     float got = load_float(to, dtypes[d], i);
                     if (nan ? !isnan(got) : got != 0)
