@@ -161,11 +161,10 @@ static void rope_block(const void *argument, int64_t index)
     int64_t b = index / job->blocks, first = index % job->blocks * job->block_tokens;
     int64_t last = first + job->block_tokens < x->size[2] ? first + job->block_tokens : x->size[2];
     _Alignas(64) float cosine[TABLE_FLOATS], sine[TABLE_FLOATS];
-    int64_t position[BLOCK_MOST];
-    for (int64_t t = first; t < last; t++)
-        position[t - first] = token_position(&job->args->position, b, t);
-    rotation_angles(r, position, last - first, cosine, sine);
-    int64_t heads = x->size[1], tokens = last - first;
+    int64_t position[BLOCK_MOST], heads = x->size[1], tokens = last - first;
+    for (int64_t t = 0; t < tokens; t++)
+        position[t] = token_position(&job->args->position, b, first + t);
+    rotation_angles(r, position, tokens, cosine, sine);
     int token_first = llabs(x->stride[2]) > llabs(x->stride[1]); /* the order of memory */
     if (x->dtype == out->dtype && x->stride[3] == 1 && out->stride[3] == 1) {
         rope_rows(job, b, first, last, token_first, cosine, sine);

@@ -295,7 +295,7 @@ VEC void qk_rows(struct qk_call t, int row_count, int blocks, int64_t channels, 
 #define QK_CASE(count)                                                                             \
     case count:                                                                                    \
         if (blocks) qk_rows(t, count, 1, 0, keys, fetch);                                          \
-        else if (count == ROWS && t.channels == USUAL && t.q_stride == Q_STRIDE(USUAL))            \
+        else if ((count) == ROWS && t.channels == USUAL && t.q_stride == Q_STRIDE(USUAL))            \
             qk_rows(t, count, 0, USUAL, keys, fetch);                                              \
         else qk_rows(t, count, 0, 0, keys, fetch);                                                 \
         break;

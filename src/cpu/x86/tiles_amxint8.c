@@ -222,7 +222,7 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
     int unusual = 0;
     for (int64_t c = 0, before = -1; c < channels; c += COLUMN_TILE, to += panel.bytes) {
         int64_t block = c / v->scale_channels;
-        to[panel.is_new] = block != before;
+        to[panel.is_new] = (char)(block != before);
         before = block;
         for (int64_t j = first / FOUR * FOUR; j < last; j += FOUR) {
             __m256i x[FOUR];
