@@ -119,24 +119,26 @@ DEVICE void fetch_piece(uint4 *to, const char *from)
 #endif
 }
 
-/* The block's rows from `from` on, `blocks` apart; two threads for each. */
+/* The block's rows from `from` on, `blocks` apart. */
 DEVICE void read_beginnings(const struct attention_args *a, struct hidden_row *row, int run,
                             int64_t from, int64_t blocks, int count)
 {
     int64_t rows = score_row_count(a);
     int whole = whole_columns(a, run);
 #pragma unroll 1
-    for (int i = THREAD; i < 2 * count; i += THREADS) {
-        int64_t number = from + i / 2 * blocks;
+    for (int i = THREAD; i < count; i += THREADS) {
+        int64_t number = from + i * blocks;
         struct hidden_row h = {(char *)0, 0, 0};
         if (number < rows) {
             struct score_row r = score_row_of(a, number);
             h = hidden_row_of(a, &r);
-            int start = beginning(h.end, run), at = start + (i & 1) * run;
-            if (start < h.end && h.end < whole && at < whole)
-                fetch_piece(&beginnings[i], h.to + at * (16 / run));
+            int start = beginning(h.end, run);
+            const char *at = h.to + start * (16 / run);
+            if (start < h.end && h.end < whole) fetch_piece(&beginnings[2 * i], at);
+            if (start < h.end && h.end < whole && start + run < whole)
+                fetch_piece(&beginnings[2 * i + 1], at + 16);
         }
-        if (!(i & 1)) row[i / 2] = h;
+        row[i] = h;
     }
 #ifndef __HIP__
     copies_commit();
