@@ -116,6 +116,19 @@ RAPT_API void rapt_close(rapt_context **context)
     *context = NULL;
 }
 
+/* Names why each backend that was asked for has no device. */
+static rapt_status fail_without_device(const rapt_context *context)
+{
+    char notes[BACKEND_COUNT * (REASON_SIZE + 2)] = "";
+    const char *asked = context->config.backends;
+    size_t length = 0;
+    for (int i = 0; i < BACKEND_COUNT; i++)
+        if (!asked || listed(asked, backends[i]->name))
+            length += (size_t)snprintf(notes + length, sizeof notes - length, "%s%s",
+                                       length ? "; " : "", context->note[i]);
+    return fail(RAPT_NO_DEVICE, "rapt_open: no device (%s)", notes);
+}
+
 RAPT_API rapt_status rapt_open(rapt_context **out, const rapt_config *config)
 {
     if (!out)
@@ -138,10 +151,8 @@ RAPT_API rapt_status rapt_open(rapt_context **out, const rapt_config *config)
                      backends[i]->name, adopted.backends);
         else status = backends[i]->open(context, &context->state[i], context->note[i]);
     }
+    if (!status && !context->device_count) status = fail_without_device(context);
     context->config.backends = NULL;
-    if (!status && !context->device_count)
-        status = fail(RAPT_NO_DEVICE, "rapt_open: no device (%s; %s; %s)", context->note[0],
-                      context->note[1], context->note[2]);
     if (status) rapt_close(&context);
     *out = context;
     return status;

@@ -11,9 +11,10 @@ struct dynlib_symbol {
     int optional;  /* 1: NULL when the library lacks it */
 };
 
-/* Opens the first of paths (ended by NULL) that opens, or NULL with the reason: "libx.so.1: no such
- * file ...". Closed with dynlib_close; its code stays loaded even then, since drivers start threads
- * and register handlers that run at exit. */
+/* Opens the first of paths (ended by NULL; one at least) that opens, or NULL with the reason, said
+ * once for neighbours that share it: "libx.so.1, libx.so: cannot open ...". Closed with
+ * dynlib_close; its code stays loaded even then, since drivers start threads and register handlers
+ * that run at exit. */
 void *dynlib_open(const char *const *paths, char *reason, size_t size);
 /* Fills table from count symbols; 0 when a symbol that is not optional is missing, with the reason:
  * "libx.so.1 has no f (...)". */
