@@ -154,8 +154,8 @@ struct problem_instance {
     int region_count;
 };
 
-/* Creates host tensors from the line; equal lines give equal bits everywhere. false: out of memory,
- * or a combination the line cannot mean, with a sentence; the instance then needs no free. */
+/* Creates host tensors from the line; equal lines give equal bits everywhere. false: they do not
+ * fit into memory, with a sentence; the instance then needs no free. */
 bool problem_build(const struct problem_line *line, struct problem_instance *out, char *error,
                    size_t size);
 void problem_free(struct problem_instance *instance);

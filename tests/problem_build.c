@@ -526,13 +526,8 @@ bool problem_build(const struct problem_line *line, struct problem_instance *out
     };
     memset(out, 0, sizeof *out);
     out->line = *line;
-    if (line->scale_block &&
-        (line->qk_channels % line->scale_block || line->v_channels % line->scale_block)) {
-        snprintf(error, size, "problem line: block must divide the channels");
-        return false;
-    }
     if (builders[line->op](out) && memory_seal(out)) return true;
     problem_free(out);
-    snprintf(error, size, "problem line: out of memory");
+    snprintf(error, size, "its tensors do not fit into this machine's memory");
     return false;
 }

@@ -104,11 +104,31 @@ static void blank_around(char *row, size_t bytes, void *cookie)
     memset(row - ROW_GUARD, 0xff, bytes + 2 * ROW_GUARD);
 }
 
+static double elements_of(const int64_t size[4])
+{
+    return (double)size[0] * (double)size[1] * (double)size[2] * (double)size[3];
+}
+
+/* Whether the tensors so far and one more fit: mappings are given freely, and what is touched beyond
+ * the machine's memory ends the process. Outputs are copied once to be compared. */
+static bool fits(const struct problem_instance *instance, int64_t dtype, const int64_t size[4],
+                 unsigned role)
+{
+    double bytes = elements_of(size) * (double)dtype_size(dtype) * (role & ROLE_OUTPUT ? 2 : 1);
+    for (int i = 0; i < instance->region_count; i++) {
+        const struct problem_region *region = &instance->region[i];
+        bytes += elements_of(region->tensor->size) * (double)dtype_size(region->tensor->dtype) *
+                 (region->output ? 2 : 1);
+    }
+    return bytes <= 0.9 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+}
+
 bool memory_add(struct problem_instance *instance, rapt_tensor *t, int64_t dtype,
                 const int64_t size[4], unsigned role)
 {
     struct problem_region *region = &instance->region[instance->region_count];
     int64_t origin, page = sysconf(_SC_PAGESIZE);
+    if (!fits(instance, dtype, size, role)) return false;
     memcpy(t->size, size, sizeof t->size);
     t->dtype = dtype;
     size_t span = (size_t)lay_out(t, &instance->line, role, &origin) * dtype_size(dtype);

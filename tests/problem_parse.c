@@ -286,6 +286,8 @@ static int64_t complete(int64_t lengths[PROBLEM_SEQUENCES], bool vary, const int
     return largest;
 }
 
+enum { MOST_SEQUENCES = 1 << 24 };
+
 static const char *check(struct problem_line *line)
 {
     int64_t page = line->page_tokens;
@@ -295,9 +297,13 @@ static const char *check(struct problem_line *line)
     bool vary = line->ragged_q || line->ragged_kv || line->kv_length;
     if (vary && line->batch > PROBLEM_SEQUENCES)
         return "lengths may vary over at most 512 sequences";
-    if (line->q_tokens > INT32_MAX || line->kv_tokens > INT32_MAX || line->qk_channels > 65536 ||
+    if (line->batch > MOST_SEQUENCES || line->q_heads > INT32_MAX || line->q_tokens > INT32_MAX ||
+        line->kv_tokens > INT32_MAX || line->page_tokens > INT32_MAX || line->qk_channels > 65536 ||
         line->v_channels > 65536)
         return "a size is beyond what these lines describe";
+    if (line->scale_block &&
+        (line->qk_channels % line->scale_block || line->v_channels % line->scale_block))
+        return "block must divide the channels";
     if (line->kv_heads ? line->q_heads % line->kv_heads : line->q_heads > 0)
         return "the query heads must be a multiple of the KV heads";
     if (page && line->ragged_kv) return "paged keys cannot be ragged";
@@ -328,6 +334,9 @@ static const char *check(struct problem_line *line)
     return NULL;
 }
 
+#define OPERATION_NAME(name) #name " "
+static const char operations[] = PROBLEM_OP_LIST(OPERATION_NAME);
+
 bool problem_parse(const char *text, struct problem_line *out, char *error, size_t size)
 {
     char copy[PROBLEM_LINE];
@@ -342,8 +351,12 @@ bool problem_parse(const char *text, struct problem_line *out, char *error, size
     for (char *state, *word = strtok_r(copy, " \t\n", &state); word;
          word = strtok_r(NULL, " \t\n", &state)) {
         if (!take_word(out, word, first)) {
-            snprintf(error, size, "problem line: \"%s\" is not %s (see tests/problem.h)", word,
-                     first ? "an operation" : "a word of the grammar");
+            if (first)
+                snprintf(error, size, "problem line: \"%s\" is not an operation (one of %.*s)",
+                         word, (int)sizeof operations - 2, operations);
+            else
+                snprintf(error, size, "problem line: \"%s\" is not a word of it (see rapt(1))",
+                         word);
             return false;
         }
         first = false;

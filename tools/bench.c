@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "report.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -46,29 +47,32 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static void add_line(struct bench *bench, const char *text, struct argp_state *state)
+/* where: what a sentence begins with that says where the line stands. */
+static void add_line(struct bench *bench, const char *text, const char *where,
+                     struct argp_state *state)
 {
     char error[PROBLEM_LINE + 256];
     if (bench->count == MOST_LINES) argp_error(state, "more than %d lines", MOST_LINES);
     if (!problem_parse(text, &bench->lines[bench->count], error, sizeof error))
-        argp_error(state, "\"%s\": %s", text, error);
+        argp_error(state, "%s%s", where, error);
     bench->count++;
 }
 
 /* Lines of a file; empty ones and those that begin with # are passed over. */
 static void add_file(struct bench *bench, const char *path, struct argp_state *state)
 {
-    char text[4096];
+    char text[4096], where[4096];
     FILE *file = strcmp(path, "-") ? fopen(path, "r") : stdin;
-    if (!file) argp_error(state, "%s: cannot be read", path);
-    while (fgets(text, sizeof text, file)) {
+    if (!file) argp_error(state, "%s: cannot be read: %s", path, strerror(errno));
+    for (int number = 1; fgets(text, sizeof text, file); number++) {
         text[strcspn(text, "\r\n")] = 0;
         size_t first = strspn(text, " \t");
-        if (text[first] && text[first] != '#') add_line(bench, text + first, state);
+        snprintf(where, sizeof where, "%s:%d: ", path, number);
+        if (text[first] && text[first] != '#') add_line(bench, text + first, where, state);
     }
-    int failed = ferror(file);
+    int failed = ferror(file) ? errno : 0;
     if (file != stdin) fclose(file);
-    if (failed) argp_error(state, "%s: cannot be read", path);
+    if (failed) argp_error(state, "%s: cannot be read: %s", path, strerror(failed));
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -98,7 +102,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (!strcmp(text, "-") || !stat(text, &status)) add_file(bench, text, state);
-        else add_line(bench, text, state);
+        else add_line(bench, text, "no such file, and as a ", state);
         return 0;
     case ARGP_KEY_END:
         if (!bench->count) argp_error(state, "no problem is given");

@@ -191,10 +191,8 @@ int bench_case_open(struct device *device, const struct device_options *options,
     memset(out, 0, sizeof *out);
     out->device = device;
     out->line = *line;
-    if (!problem_build(line, &out->instance, error, sizeof error)) {
-        complain(EXIT_BAD_INPUT, "\"%s\": %s", line->text, error);
-        return EXIT_BAD_INPUT;
-    }
+    if (!problem_build(line, &out->instance, error, sizeof error))
+        return complain(EXIT_NOT_HERE, "\"%s\": %s", line->text, error);
     rapt_status status = problem_upload(&out->instance, device->handle, &out->on_device);
     if (status) return refuse(out, exit_code_of(status), rapt_last_error());
     int code = make_plan(out, options);
