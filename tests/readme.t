@@ -45,7 +45,7 @@ wc -l examples/*.c | awk '$2 != "total" && $1 > 60' > "$folder/log"
 # The block of the tool's commands, on the sample and on a smaller problem; rapt check has tests of its own.
 sed -n 's|^    build/rapt ||p' README.md > "$folder/commands"
 if [ -x "$build/rapt" ]; then
-    for command in run map bench check info; do "$build/rapt" $command --help; done | grep -oE -- '--[a-z][a-z-]*' | sort -u |
+    for command in run map bench check info explain; do "$build/rapt" $command --help; done | grep -oE -- '--[a-z][a-z-]*' | sort -u |
         grep -vxE -- '--(help|usage|version)' | while read -r option; do
             grep -qF -- "$(printf '%s' "$option" | sed 's/-/\\-/g')" docs/rapt.1 || echo "$option is not in docs/rapt.1"
         done > "$folder/log"

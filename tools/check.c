@@ -17,7 +17,8 @@ struct check {
     const char *selected;
     int all, json, terminal;
     int right, wrong, refused;
-    double worst; /* largest fraction of a bound among the right ones */
+    char refusal[512]; /* the first one */
+    double worst;      /* largest fraction of a bound among the right ones */
     const char *worst_name;
 };
 
@@ -62,8 +63,9 @@ static const struct argp check_argp = {
     NULL,
     "Compares this machine's results with the f64 definition, over the library's named "
     "problems.\v"
-    "Progress is shown on a terminal; in a pipe only failures are named, on the error stream. "
-    "Exit code 1: a result is wrong.",
+    "Progress is shown on a terminal. Failures are named on the error stream, and a last line "
+    "counts "
+    "all. Exit code 1: a result is wrong.",
     children,
     NULL,
     NULL};
@@ -120,7 +122,8 @@ static int check_problem(struct check *check, struct device *device,
     }
     if (!status) code = judge(check, named, &instance, fault, sizeof fault);
     check->right += !status && !*fault;
-    check->refused += status == RAPT_UNSUPPORTED;
+    if (status == RAPT_UNSUPPORTED && !check->refused++)
+        snprintf(check->refusal, sizeof check->refusal, "%s: %s", named->name, fault);
     if (*fault && status != RAPT_UNSUPPORTED) {
         check->wrong++;
         if (check->terminal) printf("\r\033[K");
@@ -130,12 +133,24 @@ static int check_problem(struct check *check, struct device *device,
     return code;
 }
 
+static int is_selected(const struct check *check, const struct named_problem *named)
+{
+    return named->size <= (check->all ? 2 : 1) && problem_selected(named->name, check->selected);
+}
+
+static int count_selected(const struct check *check)
+{
+    int count = 0;
+    for (int i = 0; i < named_problem_count; i++) count += is_selected(check, &named_problems[i]);
+    return count;
+}
+
 static int check_device(struct check *check, struct device *device)
 {
-    int code = EXIT_OK, largest = check->all ? 2 : 1;
+    int code = EXIT_OK;
     for (int i = 0; i < named_problem_count && !code; i++) {
         const struct named_problem *named = &named_problems[i];
-        if (named->size > largest || !problem_selected(named->name, check->selected)) continue;
+        if (!is_selected(check, named)) continue;
         show_progress(check, device, i, named->name);
         code = check_problem(check, device, named);
     }
@@ -174,12 +189,13 @@ static int summarise(const struct check *check)
                                            "worst_problem", json_text(check->worst_name)));
         return code ? code : printed;
     }
-    if (check->terminal)
-        printf("%d right, %d wrong, %d not supported here; the nearest to its bound: %.3g, %s\n",
-               check->right, check->wrong, check->refused, check->worst,
-               check->worst_name ? check->worst_name : "none");
     if (!check->right && !check->wrong)
-        complain(code, "no problem ran (%d are not supported here)", check->refused);
+        return complain(code, "no problem ran: %d are not supported here (%s)", check->refused,
+                        check->refusal);
+    printf("%d right, %d wrong, %d not supported here", check->right, check->wrong, check->refused);
+    if (check->worst_name)
+        printf("; the nearest to its bound: %.3g, %s", check->worst, check->worst_name);
+    printf("\n");
     return code;
 }
 
@@ -188,6 +204,8 @@ int command_check(int argc, char **argv)
     struct check check = {.terminal = isatty(STDOUT_FILENO)};
     argp_parse(&check_argp, argc, argv, 0, NULL, &check);
     if (check.json) check.terminal = 0;
+    if (!count_selected(&check))
+        return complain(EXIT_BAD_INPUT, "--select: no problem's name fits \"%s\"", check.selected);
     int code = check_devices(&check);
     return code ? code : summarise(&check);
 }

@@ -7,6 +7,7 @@
 #define COMMAND_LIST(X)                                                                            \
     X(run, "attention over the tensors of a safetensors file")                                     \
     X(info, "devices, instruction sets and kernels, and why one is missing")                       \
+    X(explain, "which kernel would serve a problem, and why each better one refuses")              \
     X(bench, "time problems, beside this machine's measured ceiling")                              \
     X(check, "compare this machine with the f64 definition")                                       \
     X(map, "draw a head's attention weights")

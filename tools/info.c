@@ -103,19 +103,68 @@ static void print_devices(const rapt_context *context)
         if (*note) printf("  %-5s %s\n", name, note_text(name, note));
 }
 
+/* Of code in this library; that of CPU kernels is part of the library itself. */
+static const char *bytes_text(const char *backend, int64_t bytes, char text[24])
+{
+    if (!strcmp(backend, "cpu")) snprintf(text, 24, "-");
+    else if (bytes) snprintf(text, 24, "%" PRId64, bytes);
+    else snprintf(text, 24, "not built");
+    return text;
+}
+
+static void print_kernel(const rapt_kernel_info *k, int64_t bytes)
+{
+    char text[24];
+    printf("  %-28s %-5s %-13s %9s  %s", k->name, k->backend, k->op,
+           bytes_text(k->backend, bytes, text), k->arch);
+}
+
+static void print_override(const rapt_kernel_info *k)
+{
+    if (k->override) printf("  replaced by %s", k->override);
+    printf("\n");
+}
+
+static int describe(const rapt_context *context, int64_t index, rapt_kernel_info *k)
+{
+    *k = (rapt_kernel_info){.struct_size = sizeof *k};
+    return !rapt_kernel_at(context, index, k);
+}
+
+static int is_elsewhere(const rapt_kernel_info *k, const rapt_kernel_info *other)
+{
+    return !other->present && !strcmp(k->name, other->name) && !strcmp(k->backend, other->backend);
+}
+
+/* The kernel that no device here runs, once for all that it is built for. */
+static void print_elsewhere(const rapt_context *context, int64_t index, const rapt_kernel_info *k)
+{
+    rapt_kernel_info other;
+    int64_t bytes = 0, count = rapt_kernel_count(context);
+    for (int64_t i = 0; i < index; i++)
+        if (describe(context, i, &other) && is_elsewhere(k, &other)) return;
+    for (int64_t i = index; i < count; i++)
+        if (describe(context, i, &other) && is_elsewhere(k, &other)) bytes += other.bytes;
+    print_kernel(k, bytes);
+    for (int64_t i = index + 1; i < count; i++)
+        if (describe(context, i, &other) && is_elsewhere(k, &other)) printf(" %s", other.arch);
+    print_override(k);
+}
+
 static void print_kernels(const rapt_context *context)
 {
-    printf("\nKernels, best first (*: runs here)\n  %-34s %-5s %-14s %-16s %10s\n", "name", "for",
-           "built for", "operation", "bytes");
-    for (int64_t i = 0; i < rapt_kernel_count(context); i++) {
-        rapt_kernel_info k = {.struct_size = sizeof k};
-        if (rapt_kernel_at(context, i, &k)) continue;
-        char bytes[24] = "-"; /* code of a CPU is part of the library itself */
-        if (strcmp(k.backend, "cpu")) snprintf(bytes, sizeof bytes, "%" PRId64, k.bytes);
-        printf("%c %-34s %-5s %-14s %-16s %10s%s%s\n", k.present ? '*' : ' ', k.name, k.backend,
-               k.arch, k.op, bytes, k.override ? "  replaced by " : "",
-               k.override ? k.override : "");
-    }
+    rapt_kernel_info k;
+    int64_t count = rapt_kernel_count(context);
+    printf("\nKernels that run here, best first\n  %-28s %-5s %-13s %9s  %s\n", "name", "for",
+           "operation", "bytes", "built for");
+    for (int64_t i = 0; i < count; i++)
+        if (describe(context, i, &k) && k.present) {
+            print_kernel(&k, k.bytes);
+            print_override(&k);
+        }
+    printf("\nKernels for other hardware\n");
+    for (int64_t i = 0; i < count; i++)
+        if (describe(context, i, &k) && !k.present) print_elsewhere(context, i, &k);
 }
 
 int command_info(int argc, char **argv)

@@ -19,7 +19,7 @@ static int print_usage(FILE *to, int code)
     fprintf(to, "rapt: transformer attention on CPUs, NVIDIA GPUs and AMD GPUs\n\nUsage: rapt "
                 "COMMAND [OPTION...]\n\n");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        fprintf(to, "  %-6s %s\n", commands[i].name, commands[i].summary);
+        fprintf(to, "  %-7s %s\n", commands[i].name, commands[i].summary);
     fprintf(
         to,
         "\n"

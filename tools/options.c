@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *command_name = "rapt";
+const char *command_name; /* NULL: the tool itself */
 
 enum {
     KEY_CAUSAL = 256,
@@ -134,9 +134,10 @@ static error_t parse_device(int key, char *text, struct argp_state *state)
         return 0;
     case KEY_KERNEL:
         options->kernel = text;
+        if (!*text) argp_error(state, "--kernel: the name is empty");
         return 0;
     case KEY_THREADS:
-        options->threads = option_integer(text, 1, 65536, "--threads", state);
+        options->threads = option_integer(text, 1, 1024, "--threads", state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -161,7 +162,7 @@ int complain(int code, const char *format, ...)
 {
     va_list arguments;
     fflush(stdout);
-    fprintf(stderr, "rapt %s: ", command_name);
+    fprintf(stderr, "rapt%s%s: ", command_name ? " " : "", command_name ? command_name : "");
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);
     va_end(arguments);

@@ -102,7 +102,7 @@ void output_abandon(struct output *out)
 int output_check(const char *path, uint64_t input_device, uint64_t input_inode, char *error)
 {
     struct stat status;
-    if (!*path) return refuse(error, "the output's name is empty");
+    if (!*path) return refuse(error, "\"\": the name is empty");
     if (!stat(path, &status) && status.st_dev == input_device && status.st_ino == input_inode)
         return refuse(error, "%s: is the input itself (the output must be another file)", path);
     struct output probe;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""commands.t: `rapt` itself, `rapt info`, `rapt bench` and `rapt check`."""
+"""commands.t: `rapt` itself, `rapt info`, `rapt explain`, `rapt bench` and `rapt check`."""
 
 import csv
 import io
@@ -13,6 +13,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support import *
 
+COMMANDS = ("run", "info", "explain", "bench", "check", "map")
 tap = Tap()
 here = folder()
 
@@ -37,7 +38,7 @@ tap.equal(
 for arguments in (["--help"], ["-h"], ["help"]):
     result = rapt(*arguments)
     tap.ok(
-        result.code == 0 and all(c in result.out for c in ("run", "info", "bench", "check", "map")),
+        result.code == 0 and all(c in result.out for c in COMMANDS),
         f"{arguments[0]} lists the commands",
     )
 result = rapt()
@@ -47,7 +48,7 @@ tap.ok(
 )
 result = rapt("runn")
 tap.ok(result.code == 2 and "runn" in result.error, "an unknown command is named")
-for command in ("run", "info", "bench", "check", "map"):
+for command in COMMANDS:
     result = rapt(command, "--help")
     tap.ok(
         result.code == 0 and f"rapt {command}" in result.out and "--json" in result.out,
@@ -63,15 +64,19 @@ for command in ("run", "info", "bench", "check", "map"):
         result.code == 2 and "no-such-option" in result.error and not result.out,
         f"{command}: an unknown option",
     )
-done = subprocess.run(
-    [RAPT, "info"], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE, text=True
-)
-tap.ok(
-    done.returncode == 2 and "could not be written" in done.stderr,
-    "a full disk is no success",
-    done.returncode,
-    done.stderr,
-)
+for arguments in (["--help"], ["info"], ["info", "--json"], ["check", "--select", "semantics/plain*"]):
+    done = subprocess.run(
+        [RAPT, *arguments], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE, text=True
+    )
+    speaker = "rapt" if arguments[0].startswith("-") else f"rapt {arguments[0]}"
+    tap.ok(
+        done.returncode == 2
+        and done.stderr.startswith(f"{speaker}: ")
+        and "could not be written" in done.stderr,
+        f"{' '.join(arguments)}: a full disk is no success",
+        done.returncode,
+        done.stderr,
+    )
 
 # info
 result = rapt("info", "--json")
@@ -153,10 +158,64 @@ for library, variable, arch, suffix in (
             rows,
             printed.out,
         )
+printed_rows = rapt("info").out.split("\nKernels ")[1:]
+listed = [[line.split() for line in part.splitlines()[1:] if line] for part in printed_rows]
+tap.equal(
+    [row[0] for row in listed[0][1:]],
+    [k["name"] for k in kernels if k["present"]],
+    "info: the kernels that run here come first, best first",
+)
+tap.ok(
+    sorted((row[0], row[1], arch) for row in listed[1] for arch in row[4 + (row[3] == "not") :])
+    == sorted((k["name"], k["backend"], k["arch"]) for k in kernels if not k["present"]),
+    "info: each other kernel once, with all that it is built for",
+    printed_rows[1],
+)
 result = rapt("info", environment={"RAPT_CPU": "scalar"})
 tap.ok(result.code == 0, "info under RAPT_CPU=scalar", result.error)
 result = rapt("info", "file")
 tap.equal(result.code, 2, "info takes no file")
+
+# explain
+LINE = "forward bf16 b1 h4/2 q64 kv64 d32 causal"
+result = rapt("explain", "--device", "cpu", LINE)
+tap.ok(
+    result.code == 0 and result.out.splitlines()[-1].endswith(": runs") and not result.error,
+    "explain: the kernel that runs",
+    result.out,
+    result.error,
+)
+document = json.loads(rapt("explain", "--device", "cpu", "--json", LINE).out)
+ran = json.loads(rapt("bench", "--device", "cpu", "--seconds", 0.01, "--json", LINE).out)
+tap.ok(
+    document["problem"] == LINE and document["device"] == "cpu" and document["kernel"] == ran["kernel"],
+    "explain --json: the kernel that bench takes",
+    document,
+)
+best = [k["name"] for k in kernels if k["backend"] == "cpu" and k["present"]]
+document = json.loads(
+    rapt("explain", "--device", "cpu", "--json", LINE.replace("bf16", "f32")).out
+)
+tap.ok(
+    [r["kernel"] for r in document["refusals"]] == best[: best.index(document["kernel"])]
+    and all(r["reason"] for r in document["refusals"]),
+    "explain --json: a reason for each better kernel",
+    document,
+)
+result = rapt("explain", "--device", "cpu", "--kernel", "no_such_kernel", LINE)
+tap.ok(
+    result.code == 3 and "no_such_kernel: this device has no kernel of that name" in result.out,
+    "explain: nothing serves",
+    result.out,
+    result.error,
+)
+for arguments, word in [
+    ([], "no problem"),
+    ([LINE, LINE], "more than one"),
+    (["forward zebra"], "zebra"),
+    (["rope f32"], "only forward"),
+]:
+    refused(tap, rapt("explain", *arguments), f"explain {' '.join(arguments)}", word)
 
 # bench
 LINE = "forward f32 b1 h4/2 q64 kv64 d32 causal"
@@ -266,9 +325,15 @@ tap.ok(
     "bench for people",
     result.out,
 )
+spoiled = os.path.join(here, "spoiled.txt")
+with open(spoiled, "w") as file:
+    file.write(f"{LINE}\n{LINE} zebra\n")
 for arguments, word in [
     ([], "no problem"),
-    (["forwards f32"], "forwards"),
+    (["forwards f32"], "no such file, and as a problem line"),
+    (["forwards f32"], "one of forward rope softmax qk pv causal_mask kv_replicate kv_append)"),
+    ([here], "Is a directory"),
+    ([spoiled], "spoiled.txt:2: "),
     (["forward f32 q"], ""),
     (["forward f32 zebra"], "zebra"),
     ([LINE, "--rotate", "0"], "0"),
@@ -277,6 +342,24 @@ for arguments, word in [
     (["forward f32 h3/2 q4"], ""),
 ]:
     refused(tap, rapt("bench", *arguments), f"bench {' '.join(arguments)}", word)
+most = 2**63 - 1
+for line, code in [
+    (f"forward b{most}", 2),
+    (f"forward h{most}", 2),
+    (f"forward q{most} kv1", 2),
+    (f"forward paged{most}", 2),
+    (f"forward d{most}", 2),
+    ("forward b16777216 h2147483647 q2147483647 kv2147483647 d65536", 3),
+    ("softmax b100 q100000 kv1000000", 3),
+    ("forward paged2147483647", 3),
+]:
+    refused(
+        tap,
+        rapt("bench", *quick, "--json", line),
+        f"bench {line}",
+        "beyond" if code == 2 else "memory",
+        code,
+    )
 result = rapt("bench", *quick, "--kernel", "no_such_kernel", LINE)
 tap.ok(
     result.code in (2, 3) and "no_such_kernel" in result.error,
@@ -287,8 +370,10 @@ tap.ok(
 # check
 result = rapt("check", "--select", "semantics/*")
 tap.ok(
-    result.code == 0 and not result.out and not result.error,
-    "check: silent in a pipe when all is right",
+    result.code == 0
+    and re.match(r"\d+ right, 0 wrong, 0 not supported here; the nearest .*\n$", result.out)
+    and not result.error,
+    "check: one line in a pipe when all is right",
     result.out,
     result.error,
 )
@@ -300,9 +385,17 @@ tap.ok(
     0 < document["worst_fraction_of_bound"] <= 1, "check --json: the nearest to its bound", document
 )
 result = rapt("check", "--select", "no-such-group/*")
-tap.equal(result.code, 3, "check: nothing selected is no success")
-result = rapt("check", "--kernel", "no_such_kernel", "--select", "semantics/plain")
-tap.ok(result.code != 0, "check --kernel: an unknown one is no success", result.error)
+tap.ok(
+    result.code == 2 and "no-such-group/*" in result.error,
+    "check: nothing selected is no success",
+    result.error,
+)
+result = rapt("check", "--kernel", "no_such_kernel", "--select", "semantics/plain*")
+tap.ok(
+    result.code == 3 and "no_such_kernel: this device has no kernel of that name" in result.error,
+    "check --kernel: an unknown one is no success",
+    result.error,
+)
 
 main, other = pty.openpty()
 done = subprocess.Popen(
