@@ -8,7 +8,9 @@ Groups (--only, comma separated):
   models   LLaMA-3-8B 32/8, Qwen2-7B 28/4, LLaMA-2-13B 40/40, MQA 32/1, 128 channels, causal, batch 1, S 512 ... 32k
   ragged   64 sequences of 100 ... 4,000 tokens, 32/8 heads, against the same tokens as 64 equal sequences; and shorter mixtures
   options  window 1024 at 16k, softcap 50, sink, ALiBi, also against rapt's own plain causal rate
-  errors   relative error of rapt and of the peers against float64, two heads, normal and growing scores; f32: nine kinds of data
+  types    bf16 and f16 in turn, of the same problems
+  errors   relative error of rapt and of the peers against float64, two heads, normal scores, and scores that grow towards the first
+           key or the last; f32: nine kinds of data
   repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
@@ -283,6 +285,22 @@ def grid(bench):
                             o.peers.split(","))
 
 
+def types(bench):
+    o = bench.options
+    for d in map(int, o.channels.split(",")):
+        for causal in map(int, o.masks.split(",")):
+            for s in map(int, o.lengths.split(",")):
+                torch.manual_seed(s + d)
+                h, ours = 2048 // d, {}
+                tensors = [torch.randn(16384 // s, s, h, d, device="cuda").to(torch.bfloat16) for _ in range(3)]
+                for name, t in (("rapt", torch.bfloat16), ("rapt f16", torch.float16)):
+                    x, out = [y.to(t) for y in tensors], torch.empty_like(tensors[0], dtype=t)
+                    ours[name] = (bench.rapt.forward(*x, out, causal=causal), out)
+                result = [None]
+                bench.case("types", f"d{d} {'causal' if causal else 'full'} {s}", "bf16", attention_flops(16384 // s, h, s, s, d, d, causal), ours,
+                           {"cudnn": (sdpa("cudnn", *tensors, bool(causal), result), result)})
+
+
 def models(bench):
     for model, h, hk in (("llama3-8b", 32, 8), ("qwen2-7b", 28, 4), ("llama2-13b", 40, 40), ("mqa", 32, 1)):
         for s in map(int, (bench.options.lengths + ",32768").split(",")):
@@ -374,8 +392,9 @@ def error_data(kind, s, d):
     """q, k, v in f32: two sequences, two heads. Rows are scaled by powers of two; where keys or queries are, scores stay below a few."""
     q, k, v = (torch.randn(2, s, 2, d, device="cuda") for _ in range(3))
     powers = lambda low, high: torch.exp2(torch.randint(low, high + 1, (2, s, 2, 1), device="cuda").float())
-    if kind == "growing":  # towards the first key, the last one worked on: the reference is raised all the time
-        return q.abs(), 0.5 * k + 4 * torch.linspace(1, 0, s, device="cuda")[None, :, None, None], v
+    if kind.startswith("growing"):  # towards the key that a kernel works on last, its reference is raised all the time
+        slope = torch.linspace(0, 1, s, device="cuda") if kind == "growing to the last" else torch.linspace(1, 0, s, device="cuda")
+        return q.abs(), 0.5 * k + 4 * slope[None, :, None, None], v
     if kind == "wide values":
         return q, k, v * powers(-20, 20)
     if kind == "wide keys":
@@ -401,7 +420,7 @@ def errors(bench):
     for d in map(int, o.channels.split(",")):
         for causal in map(int, o.masks.split(",")):
             for s in map(int, o.lengths.split(",")):
-                for kind in ERROR_KINDS.get(o.dtype, ("", "growing")):
+                for kind in ERROR_KINDS.get(o.dtype, ("", "growing", "growing to the last")):
                     torch.manual_seed(s + d)
                     q, k, v = (x.to(DTYPES[o.dtype]) for x in error_data(kind, s, d))
                     out, result = torch.empty_like(q), [None]
@@ -441,7 +460,7 @@ def repeat(bench, launches=1000):
                                        dtype=o.dtype, candidate="rapt", error=f"{differing.item()} of {launches} differ"))
 
 
-GROUPS = {"grid": grid, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors, "repeat": repeat}
+GROUPS = {"grid": grid, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors, "repeat": repeat}
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
  * wgmma fed by TMA, one flat pipeline.
  *
  * Warpgroup 0 loads (sm90_load.h). Each other warpgroup owns 64 query rows and repeats one step per
- * key block n, from the last visible one down to the first:
+ * key block n, from the first to the last visible one in plain causal rows, the other way in others:
  *
- *     S = q K[n]^T, O += P V[n + 1]   both issued; the tensor cores work on one after the other
+ *     S = q K[n]^T, O += P V[n before]   both issued; the tensor cores work on one after the other
  *     wait for S; mask; a part of the weights, EARLY eighths
  *     wait for O; the other weights; P = weights rounded
  *

@@ -156,8 +156,8 @@ DEVICE int masked_from(const struct consumer &c, const struct attention_args &a,
     int first_row = t.rows * ROWS + query_offset(a, &t) + a.window_right + 1;
     return max_int(0, min_int(t.kv_tokens, first_row)) / KEYS;
 #else
-    return max_int(0, (t.rows * ROWS + 64 * group_now(c) + query_offset(a, &t) + a.window_right) /
-                          KEYS);
+    int end = t.rows * ROWS + 64 * group_now(c) + query_offset(a, &t) + a.window_right;
+    return max_int(0, (ASCENDING ? min_int(end, a.kv_tokens) : end) / KEYS);
 #endif
 }
 
@@ -244,6 +244,16 @@ DEVICE void block_maxima(const struct consumer &c, const struct attention_args &
     if (SCORES == SCORES_SLOPED) x0 = __fadd_rn(x0, bias0), x1 = __fadd_rn(x1, bias1);
 }
 
+/* Whether a block for which the compiled step has a mask needs it. With ASCENDING the first of a
+ * tile seldom does. */
+template <bool FIRST>
+DEVICE bool needs_mask(const struct consumer &c, const struct attention_args &a,
+                       const struct tile &t, int block)
+{
+    if (ASCENDING && (FIRST || MERGED)) return block >= masked_from(c, a, t);
+    return CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t);
+}
+
 /* Mask, and the first weights; MASKED: some scores of the block may be hidden. FIRST: of the
  * tile. */
 template <bool MASKED, bool FIRST, bool REPAIR>
@@ -256,7 +266,7 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
 #elif FEATURES && SCORES == SCORES_ANY
     if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
 #endif
-    if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
+    if (MASKED && needs_mask<FIRST>(c, a, t, block))
         mask_block(a, t, s, block, row_now(c), column_now(c));
     bool sloped = SCORES == SCORES_SLOPED;
     float slope = score_slope(c);

@@ -1,8 +1,8 @@
 /* sm90_load.h: the producer: one thread that walks the tiles of its block and keeps Q, K and V
  * coming.
  *
- * Per tile: the tile's record and Q into the next Q slot, then K[n], V[n + 1] for n from the last
- * key block down. V is one block behind K because the consumers' q k^T is one block ahead of their
+ * Per tile: the tile's record and Q into the next Q slot, then K of each key block in turn, with V of
+ * the one before. V is one block behind K because the consumers' q k^T is one block ahead of their
  * p v; that also makes one stage number serve both. With SUMS 2 nothing is ahead: K[n], V[n]. */
 #ifndef RAPT_NVIDIA_SM90_LOAD_H
 #define RAPT_NVIDIA_SM90_LOAD_H
@@ -224,26 +224,26 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
 #endif
         if (CLUSTER == 1 && s.total > step && claimed) next = step + counter_take(a);
         if (Q_SLOTS > 1) produce_q(a, maps, base, &t, slot, slot_phase);
-        produce_k(a, maps, base, keys, from, t.key_end - 1);
+        produce_k(a, maps, base, keys, from, nth_block(&t, 0));
         if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
         advance(keys);
 #if PARTS == 2
         prefetch_q(a, &t);
 #endif
         if (Q_SLOTS == 1) produce_q(a, maps, base, &t, slot, slot_phase);
-        if (!V_BEHIND) produce_v(maps, base, keys, from, t.key_end - 1);
+        if (!V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, 0));
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
-        int n = t.key_end - 2;
+        int blocks = t.key_end - key_begin(&t);
 #pragma unroll 1
-        for (; n >= key_begin(&t); n--) {
-            produce_k(a, maps, base, keys, from, n);
-            if (V_BEHIND) produce_v(maps, base, keys, from, n + 1);
+        for (int i = 1; i < blocks; i++) {
+            produce_k(a, maps, base, keys, from, nth_block(&t, i));
+            if (V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, i - 1));
             advance(keys);
-            if (!V_BEHIND) produce_v(maps, base, keys, from, n);
+            if (!V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, i));
         }
         if (V_BEHIND)
-            shared_store4(base + AT_BEHIND, from.token + (n + 1) * KEYS, from.head, from.batch,
-                          from.apart);
+            shared_store4(base + AT_BEHIND, from.token + nth_block(&t, blocks - 1) * KEYS,
+                          from.head, from.batch, from.apart);
         if (CLUSTER == 1 && !claimed &&
             schedule_of(a, shared).total >
                 step) { /* only now, behind the first loads: two round trips to L2 */

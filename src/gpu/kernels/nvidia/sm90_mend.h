@@ -39,8 +39,9 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
 #pragma unroll 1
-    for (int block = t.key_end - 1; block >= key_begin(&t); block--) {
-        bool first = PARTS != 2 && block == t.key_end - 1;
+    for (int i = 0; i < t.key_end - key_begin(&t); i++) {
+        int block = nth_block(&t, i);
+        bool first = PARTS != 2 && i == 0;
         int key = block * KEYS, keys = kv_tokens(a, &t) - key;
         fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {first, true}, block, phase);
         float s[KEYS / 2];

@@ -201,7 +201,7 @@ DEVICE int split_tasks(const struct attention_args &a)
 DEVICE struct split_task split_task_at(const struct attention_args &a, int index)
 {
     int heads = a.batch * a.kv_heads, width = section_heads(a, a.batch * a.q_heads) / a.group, rest;
-    struct schedule s = {a.wide_keys, heads, max_int(1, width), heads * a.wide_keys};
+    struct schedule s = {a.wide_keys, heads, max_int(1, width), 1, heads * a.wide_keys};
     struct split_task t;
     tile_position(s, index / 2, &rest, &t.head);
     t.block = a.wide_keys - 1 - rest;

@@ -4,7 +4,7 @@
  * A tile is ROWS query rows of one head. Tiles are ordered by section (a few heads, so that their K
  * and V stay in L2), in a section by falling work, heads fastest. A block starts with the tile of
  * its own index and takes the others from a counter, so that the last ones to finish hold the
- * lightest tiles. */
+ * lightest tiles; for that the last section may be wider than the others. */
 #ifndef RAPT_NVIDIA_SM90_SCHEDULE_H
 #define RAPT_NVIDIA_SM90_SCHEDULE_H
 
@@ -13,7 +13,7 @@
 struct tile {
     int rows; /* index of the row tile within its sequence and head; -1: no more tiles */
     int head, batch;
-    int key_end; /* key blocks key_end - 1 ... key_begin, in this order; at least one */
+    int key_end; /* key blocks key_begin ... key_end - 1, at least one; see nth_block() */
 #if FEATURES
     int key_begin;
     int q_start;             /* first token of the sequence in q and out */
@@ -57,6 +57,12 @@ DEVICE int kv_tokens(const struct attention_args &a, const struct tile *)
     return a.kv_tokens;
 }
 #endif
+
+/* The i-th block that a tile works on. */
+DEVICE int nth_block(const struct tile *t, int i)
+{
+    return ASCENDING ? key_begin(t) + i : t->key_end - 1 - i;
+}
 
 /* Position of query 0 on the key axis. */
 DEVICE int query_offset(const struct attention_args &a, const struct tile *t)
@@ -152,34 +158,40 @@ DEVICE bool any_wide(const struct attention_args &a)
 struct schedule {
     int tiles; /* row tiles of a head; ragged queries: of all sequences together, one head */
     int heads; /* batch * q_heads; ragged queries: q_heads */
-    int section;
+    int section, last; /* heads of a section, and at least of the last one */
     int total;
 };
 
-/* While all K and V fit a part of the L2 cache, one section holds all heads: the best balance. Else,
- * while sections of SECTION_SHORT fit, they are made equally wide: a narrow last one would begin
- * with heavy tiles for few blocks. */
-DEVICE int section_heads(const struct attention_args &a, int heads)
+/* Of K and V of all heads. */
+DEVICE int64_t key_bytes(const struct attention_args &a)
 {
     int64_t bytes = (int64_t)a.kv_heads * a.kv_tokens * (D + DV) * 2 * PARTS;
 #if FEATURES
-    if (!a.kv_start.data) bytes *= a.batch;
+    return a.kv_start.data ? bytes : bytes * a.batch;
 #else
-    bytes *= a.batch;
+    return bytes * a.batch;
 #endif
-    if (bytes <= (24 << 20)) return heads;
-    bool fit = SECTION_SHORT != SECTION && bytes * SECTION_SHORT <= (int64_t)heads * (32 << 20);
-    if (!fit) return min_int(SECTION, heads);
-    int sections = (heads + SECTION_SHORT - 1) / SECTION_SHORT;
-    return (heads + sections - 1) / sections;
+}
+
+/* While all K and V fit a part of the L2 cache, one section holds all heads: the best balance. */
+DEVICE int section_heads(const struct attention_args &a, int heads)
+{
+    return key_bytes(a) <= (24 << 20) ? heads : min_int(SECTION, heads);
+}
+
+/* The least that the last section holds, which ends with the light tiles of all its heads:
+ * SECTION_LAST tiles for each block. */
+DEVICE int last_heads(const struct schedule &s)
+{
+    return min_int(s.heads, (SECTION_LAST * (int)gridDim.x + s.tiles) / s.tiles);
 }
 
 /* index / per_section and so on: one thread does this once per tile. */
 DEVICE void tile_position(const struct schedule &s, int index, int *row_tile, int *head)
 {
-    int per_section = s.section * s.tiles, section = index / per_section,
-        rest = index - section * per_section;
-    int width = min_int(s.section, s.heads - section * s.section);
+    int per_section = s.section * s.tiles, last = (s.heads - s.last) / s.section;
+    int section = min_int(index / per_section, last), rest = index - section * per_section;
+    int width = section < last ? s.section : s.heads - section * s.section;
     *row_tile = rest / width;
     *head = section * s.section + rest - *row_tile * width;
 }
@@ -243,6 +255,7 @@ DEVICE struct schedule schedule_of(const struct attention_args &a, const char *s
     s.tiles += opaque_zero();
     s.heads = a.q_start.data ? a.q_heads : a.q_heads * a.batch;
     s.section = section_heads(a, s.heads);
+    s.last = last_heads(s);
     s.total = s.tiles * s.heads;
     return s;
 }
@@ -307,6 +320,7 @@ DEVICE struct schedule schedule_of(const struct attention_args &a, const char *)
     s.tiles = (a.q_tokens + ROWS * CLUSTER - 1) / (ROWS * CLUSTER) + opaque_zero();
     s.heads = a.q_heads * a.batch;
     s.section = section_heads(a, s.heads);
+    s.last = last_heads(s);
     s.total = s.tiles * s.heads;
     return s;
 }

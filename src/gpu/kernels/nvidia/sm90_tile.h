@@ -15,7 +15,12 @@
  *   CLUSTER        2: two blocks take neighbouring row tiles of a head and share the loads of K and
  *                  V by multicast
  *   SECTION        heads that are worked on together, so that their K and V stay in the L2 cache
- *   SECTION_SHORT  the same while the K and V of so many take no more than 32 MB
+ *   SECTION_LAST   tiles of the last section for each block: it ends with light ones of many heads
+ *   ASCENDING      1: keys are walked from the first to the last, so that the row tiles of a head, at
+ *                  work side by side, ask for the same blocks at the same time, and a row's first
+ *                  block shows it all keys; 0: from the last
+ *   MERGED         with ASCENDING: one step for masked and other blocks; tall tiles have no registers
+ *                  for the question
  *   PARTS          2, 3: f32, each element as the sum of two f16 parts, scaled by a power of two for
  *                  its row, or of three bf16 parts (docs/decisions/0007-f32-on-tensor-cores.md); the
  *                  maps hold part i of sequence b at batch i * a.batch + b. 1: 16-bit elements
@@ -64,8 +69,8 @@
 #ifndef SECTION
 #define SECTION (CAUSAL || FEATURES ? 16 : 1) /* measured: bench/notes/hopper.md */
 #endif
-#ifndef SECTION_SHORT
-#define SECTION_SHORT SECTION
+#ifndef SECTION_LAST
+#define SECTION_LAST 0
 #endif
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
@@ -73,6 +78,12 @@
 #define CAPPED (PARTS == 1 && FEATURES && SCORES == SCORES_CAPPED)
 #ifndef SUMS
 #define SUMS 1
+#endif
+#ifndef ASCENDING
+#define ASCENDING (CAUSAL && !FEATURES && PARTS == 1)
+#endif
+#ifndef MERGED
+#define MERGED (ASCENDING && D > 96)
 #endif
 #ifndef PANEL_MAPS
 #define PANEL_MAPS (D % 64 != 0 || DV % 64 != 0)
@@ -92,6 +103,7 @@ constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 
 static_assert(THREADS == 128 * (GROUPS + 1),
               "one producer warpgroup and one consumer warpgroup per 64 rows");
+static_assert(!ASCENDING || (CAUSAL && !FEATURES && PARTS == 1), "plain causal rows alone");
 static_assert(CLUSTER == 1 || (CLUSTER == 2 && !CAUSAL && !FEATURES && !PANEL_MAPS &&
                                QK_PANELS % 2 == 0 && V_PANELS % 2 == 0),
               "multicast splits the panels of a block between two blocks of the cluster");

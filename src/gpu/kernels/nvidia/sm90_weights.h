@@ -2,8 +2,9 @@
  *
  * The first visible block of a row sets its reference to the block's maximum. Later blocks look
  * for no maximum: their weights are taken against the reference as it is, and only when a lane's
- * sum of them exceeds LARGEST_SUM is the reference raised, by a whole number, and everything so far
- * multiplied by a power of two, which rounds nothing. A weight that overflows, 2^128 above the
+ * sum of them exceeds LARGEST_SUM is the reference raised, to the block's maximum or by a whole
+ * number. A largest weight of exactly 1 is not rounded, which for peaked scores is the better part
+ * of the error (docs/decisions/0003-rounding-of-p.md). A weight that overflows, 2^128 above the
  * reference, makes the output infinite or NaN; such a tile is computed again with maxima
  * (sm90_repair.h).
  *
@@ -18,8 +19,14 @@
 #include "sm90_mask.h"
 #include "sm90_softmax.h"
 
-/* Of a lane's weights of one row in a block. f16 holds each of them. */
-constexpr float LARGEST_SUM = 0x1p15f;
+/* Where a row's first block shows it all keys, normal scores hardly ever have a weight far above 1,
+ * and the largest is brought to 1, which is not rounded. Else rows that began with few keys would
+ * nearly all be raised. Not with panels, where it costs the overlap (nvcc 13.0). Measured:
+ * bench/notes/hopper.md */
+constexpr bool TO_ONE = !FEATURES && !PANEL_MAPS && (!CAUSAL || ASCENDING);
+
+/* Of a lane's KEYS / 4 weights of one row in a block. f16 holds each of them. */
+constexpr float LARGEST_SUM = !TO_ONE ? 0x1p15f : KEYS > 80 ? 24 : 32;
 
 /* 8-key columns of a block, and those whose weights are taken while p v runs; the others follow
  * behind it, beside their rounding. */
@@ -99,7 +106,7 @@ DEVICE bool needs_maxima(struct row_state &r)
     if (FIRST) r.reference0 = r.reference1 = -INFINITY;
     r.rescale = false;
     return FIRST || REPAIR ||
-           (CHECKED && __any_sync(~0u, (r.reference0 == -INFINITY) | (r.reference1 == -INFINITY)));
+           (CHECKED && !ASCENDING && __any_sync(~0u, (r.reference0 == -INFINITY) | (r.reference1 == -INFINITY)));
 }
 
 /* x0, x1: the lane's maxima, in units of log2. */
@@ -140,11 +147,18 @@ DEVICE void weigh_columns(float (&s)[KEYS / 2], struct weighing &w, float scale,
     }
 }
 
-/* The power of two that brings a row's weights back, given the largest sum among its lanes; the
- * reference goes up by its logarithm. */
-DEVICE float lower_weights(float sum, float &reference)
+/* The decay of a row that one of its lanes' sums is too large for, or 1: with TO_ONE it makes the
+ * block's largest weight 1, else it is a power of two. The reference goes up by as much. */
+DEVICE float lower_weights(float sum, float largest, float &reference)
 {
     sum = row_max(sum);
+    if (TO_ONE) {
+        largest = row_max(largest);
+        if (!(sum > LARGEST_SUM)) return 1;
+        float before = reference;
+        reference = __fadd_rn(before, fminf(__log2f(largest), 126));
+        return exp2_approx(fmaxf(__fadd_rn(before, -reference), -126)); /* below: flushed to 0 */
+    }
     int exponent = sum > LARGEST_SUM ? min_int((int)(__float_as_uint(sum) >> 23) - 127, 126) : 0;
     reference = __fadd_rn(reference, (float)exponent);
     return __uint_as_float((uint32_t)(127 - exponent) << 23);
@@ -153,7 +167,14 @@ DEVICE float lower_weights(float sum, float &reference)
 /* Rare. */
 DEVICE void lower_block(float (&s)[KEYS / 2], struct row_state &r, struct weighing &w)
 {
-    float x = lower_weights(w.sum0, r.reference0), y = lower_weights(w.sum1, r.reference1);
+    float x = 0, y = 0;
+#pragma unroll
+    for (int i = 0; TO_ONE && i < COLUMNS; i++) {
+        x = fmaxf(x, fmaxf(s[4 * i], s[4 * i + 1]));
+        y = fmaxf(y, fmaxf(s[4 * i + 2], s[4 * i + 3]));
+    }
+    x = lower_weights(w.sum0, x, r.reference0);
+    y = lower_weights(w.sum1, y, r.reference1);
     set_decay(r, x, y);
     w.sum0 = w.sum1 = 0;
 #pragma unroll
