@@ -81,11 +81,27 @@ static json_t *list_notes(const rapt_context *context)
     return list;
 }
 
+/* The code objects that the library holds for GPUs; the CPU's code is not counted apart. */
+static int64_t count_objects(const rapt_context *context, int64_t *bytes)
+{
+    int64_t count = 0;
+    *bytes = 0;
+    for (int64_t i = 0; i < rapt_kernel_count(context); i++) {
+        rapt_kernel_info k = {.struct_size = sizeof k};
+        if (rapt_kernel_at(context, i, &k) || !strcmp(k.backend, "cpu")) continue;
+        count += k.bytes > 0;
+        *bytes += k.bytes;
+    }
+    return count;
+}
+
 static int print_as_json(const rapt_context *context, const char *version)
 {
-    return print_json(json_pack("{s:s, s:o, s:o, s:o}", "version", version, "devices",
-                                list_devices(context), "backends", list_notes(context), "kernels",
-                                list_kernels(context)));
+    int64_t bytes, count = count_objects(context, &bytes);
+    return print_json(json_pack("{s:s, s:o, s:o, s:{s:I, s:I}, s:o}", "version", version, "devices",
+                                list_devices(context), "backends", list_notes(context),
+                                "code_objects", "count", (json_int_t)count, "bytes",
+                                (json_int_t)bytes, "kernels", list_kernels(context)));
 }
 
 static void print_devices(const rapt_context *context)
@@ -155,6 +171,9 @@ static void print_kernels(const rapt_context *context)
 {
     rapt_kernel_info k;
     int64_t count = rapt_kernel_count(context);
+    int64_t bytes, objects = count_objects(context, &bytes);
+    printf("\n%" PRId64 " code objects for GPUs in this library, %" PRId64 " bytes\n", objects,
+           bytes);
     printf("\nKernels that run here, best first\n  %-28s %-5s %-13s %9s  %s\n", "name", "for",
            "operation", "bytes", "built for");
     for (int64_t i = 0; i < count; i++)

@@ -117,7 +117,18 @@ for backend in document["backends"]:
         f"info --json: {backend['name']} has a device or a reason",
         backend,
     )
+objects = [k["bytes"] for k in kernels if k["backend"] != "cpu" and k["bytes"]]
+tap.equal(
+    document["code_objects"],
+    {"count": len(objects), "bytes": sum(objects)},
+    "info --json: all code objects together",
+)
 result = rapt("info")
+tap.ok(
+    f"{len(objects)} code objects for GPUs in this library, {sum(objects)} bytes" in result.out,
+    "info: all code objects together",
+    result.out[-200:],
+)
 tap.ok(
     result.code == 0 and all(k["name"] in result.out for k in kernels),
     "info: every kernel is named",
@@ -133,13 +144,26 @@ with open("src/gpu/overrides.def") as file:
     names = re.findall(r"^OVERRIDE\((\w+), (\w+)\)", file.read(), re.M)
 tap.equal(len(names), 9, "nine code objects can be replaced")
 fakes = os.path.abspath(os.path.join(os.path.dirname(RAPT), "tests", "fake_drivers"))
-for library, variable, arch, suffix in (
-    ("libcuda.so", "RAPT_CUDA_LIBRARY", "sm_90", "CUBIN"),
-    ("libamdhip64.so", "RAPT_HIP_LIBRARY", "gfx942", "HSACO"),
+for library, variable, arch, old, suffix in (
+    ("libcuda.so", "RAPT_CUDA_LIBRARY", "sm_90", "sm_75", "CUBIN"),
+    ("libamdhip64.so", "RAPT_HIP_LIBRARY", "gfx942", "gfx803", "HSACO"),
 ):
     if not os.path.exists(os.path.join(fakes, library)):
         tap.ok(True, f"info: overrides # SKIP no stand-in driver {library}")
         continue
+    working, broken = (os.path.join(fakes, library.replace(".so", end)) for end in (".so", "_broken.so"))
+    for path, reason in (
+        ("/no/such/driver.so", "/no/such/driver.so"),
+        (broken, "Init (it is too old or no driver)"),
+        (working, f"{old}, has no code object in this library"),
+    ):
+        result = rapt("info", environment={variable: path, "FAKE_ARCH": old})
+        tap.ok(
+            result.code == 0 and reason in result.out.split("Kernels")[0],
+            f"info: {library}: {reason}",
+            result.out.split("Kernels")[0],
+            result.error,
+        )
     for row, stem in names:
         environment = {
             variable: os.path.join(fakes, library),

@@ -45,6 +45,21 @@ static void expect_note(const struct stand_in *v, const char *expected)
     assert_null(strstr(rapt_last_error(), "not opened")); /* nothing of those not asked for */
 }
 
+/* The note about a device that stays in the list without a kernel of its own. */
+static void expect_no_objects(const struct stand_in *v, const rapt_context *context,
+                              const char *arch)
+{
+    char expected[128];
+    const char *name, *note;
+    snprintf(expected, sizeof expected, "%s:0: Fake %sGPU 0, %s, has no code object in this library",
+             v->name, of(v, "", "gfx "), arch);
+    for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
+        if (!strcmp(name, v->name)) break;
+    if (!note || strcmp(note, expected)) print_error("note: %s\n", note ? note : "none");
+    assert_non_null(note);
+    assert_string_equal(note, expected);
+}
+
 static void no_driver(void **state)
 {
     const struct stand_in *v = *state;
@@ -182,6 +197,7 @@ static void absent_objects(void **state)
     rapt_context *context = session_open(v);
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = session_problem(memory);
+    expect_no_objects(v, context, v->arch);
     for (int i = 0; i < 2; i++) {
         char sentence[512];
         rapt_plan *plan = NULL;
@@ -213,6 +229,7 @@ static void unknown_arch(void **state)
     rapt_device_info info = {.struct_size = sizeof info};
     assert_int_equal(rapt_device_describe(device, &info), RAPT_OK);
     assert_string_equal(info.arch, v->old_arch);
+    expect_no_objects(v, context, v->old_arch);
     rapt_attention a = session_problem(memory);
     rapt_plan *plan;
     assert_int_equal(rapt_plan_create(&plan, device, &a), RAPT_UNSUPPORTED);
