@@ -201,10 +201,34 @@ def plot(rows, protocol, group, dtype, name):
         axis.set_ylim(bottom=0)
     axes[0][0].set_ylabel("TFLOP/s")
     axes[0][0].legend(fontsize=7)
+    save(figure, rows, protocol, group, name)
+
+
+def save(figure, rows, protocol, group, name):
     last = [r for r in rows if r["protocol"] == protocol and r["group"] == group][-1]
     figure.suptitle(f"{last['gpu']}, {protocol}, {last['date']}, {last['commit']}", fontsize=9)
     figure.tight_layout()
     figure.savefig(os.path.join(ROOT, "docs", "images", name), dpi=120)
+
+
+def plot_few(rows, name):
+    """A panel for each type: microseconds per launch of every candidate, by problem."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    types = ("bf16", "f32")
+    figure, axes = plt.subplots(1, len(types), figsize=(11, 3))
+    for axis, dtype in zip(axes, types):
+        found = pick(rows, "graph", "tiny", dtype)
+        candidates = [c for c in ("rapt", *PEERS) if any(c in f for f in found.values())]
+        for i, candidate in enumerate(candidates):
+            heights = [float(f[candidate]["us"]) if candidate in f else 0 for f in found.values()]
+            axis.bar([x + (i - len(candidates) / 2 + 0.5) * 0.2 for x in range(len(found))], heights, 0.2, label=candidate)
+        axis.set_xticks(range(len(found)), [case.replace(" ", ",\n", 1) for case, _ in found], fontsize=7)
+        axis.set(title=dtype, ylabel="us per launch")
+        axis.set_ylim(top=1.35 * axis.get_ylim()[1])
+        axis.legend(fontsize=7, ncols=len(candidates))
+    save(figure, rows, "graph", "tiny", name)
 
 
 def main():
@@ -212,7 +236,10 @@ def main():
         rows = load("h100-pytorch.csv")
         plot(rows, "graph", "grid", "bf16", "h100-grid-graph.png")
         plot(rows, "sustained", "grid", "bf16", "h100-grid-sustained.png")
+        plot(rows, "graph", "models", "bf16", "h100-models-graph.png")
+        plot(rows, "sustained", "models", "bf16", "h100-models-sustained.png")
         plot(rows, "graph", "f32", "f32", "h100-f32.png")
+        plot_few(rows, "h100-few.png")
         return
     made = tables()
     text = open(PAGE).read()
