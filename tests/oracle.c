@@ -20,7 +20,7 @@ static int64_t index_at(const rapt_tensor *t, int64_t i0, int64_t i2)
     return load_index(t->data, t->dtype, tensor_offset(t, i0, 0, i2, 0));
 }
 
-int64_t oracle_sequences(const rapt_attention *a)
+static int64_t sequences_of(const rapt_attention *a)
 {
     return a->q_start.dtype ? a->q_start.size[0] - 1 : a->q.size[0];
 }
@@ -109,7 +109,7 @@ bool oracle_open(struct oracle *o, const rapt_attention *a)
 {
     memset(o, 0, sizeof *o);
     o->a = a;
-    o->sequences = oracle_sequences(a);
+    o->sequences = sequences_of(a);
     o->q_heads = a->q.size[1];
     o->kv_heads = a->k.size[1];
     o->qk_channels = a->q.size[3];

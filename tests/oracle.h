@@ -49,7 +49,6 @@ bool oracle_open(struct oracle *o, const rapt_attention *a); /* false: out of me
 void oracle_close(struct oracle *o);
 int64_t oracle_q_length(const rapt_attention *a, int64_t sequence);
 int64_t oracle_kv_length(const rapt_attention *a, int64_t sequence);
-int64_t oracle_sequences(const rapt_attention *a);
 
 bool oracle_row_open(struct oracle_row *row, const struct oracle *o); /* room for any row of o */
 void oracle_row_close(struct oracle_row *row);

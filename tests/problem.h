@@ -187,8 +187,6 @@ rapt_status problem_run(const struct problem_device *problem, int op, rapt_strea
  * and every output element once. */
 double problem_flops(const struct problem_line *line);
 double problem_bytes(const struct problem_line *line);
-/* Visible query-key pairs of one head over the batch. */
-double problem_pairs(const struct problem_line *line);
 
 /* Counter-based random numbers: the same on every machine. Uniform in [0, 1) and nearly normal
  * (variance 1, at most 3.47). */

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-double problem_pairs(const struct problem_line *line)
+/* Visible query-key pairs of one head over the batch. */
+static double visible_pairs(const struct problem_line *line)
 {
     double pairs = 0, uniform = -1;
     for (int64_t b = 0; b < line->batch; b++) {
@@ -43,7 +44,7 @@ double problem_flops(const struct problem_line *line)
     double d = (double)line->qk_channels, dv = (double)line->v_channels;
     switch (line->op) {
     case OP_forward:
-        return 2 * problem_pairs(line) * (double)line->q_heads * (d + dv);
+        return 2 * visible_pairs(line) * (double)line->q_heads * (d + dv);
     case OP_qk:
         return 2 * scores * d;
     case OP_pv:

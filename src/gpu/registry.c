@@ -83,7 +83,9 @@ const int kernel_row_count = sizeof kernel_rows / sizeof *kernel_rows - 1;
 
 _Static_assert(FEATURE_COUNT < 32, "a row's features are 32 bits");
 
-int rows_aligned(const struct problem *p)
+/* Contiguous channels and 16-byte steps on all other axes of q, k, v and out: what rows without
+ * CAN_UNALIGNED need. */
+static int rows_aligned(const struct problem *p)
 {
     const rapt_tensor *tensors[] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
     for (int i = 0; i < 4; i++) {
@@ -95,7 +97,8 @@ int rows_aligned(const struct problem *p)
     return 1;
 }
 
-int rows_far(const struct problem *p)
+/* Tokens of K or V in falling order, or too far apart for 32-bit offsets within a tile. */
+static int rows_far(const struct problem *p)
 {
     const int64_t strides[] = {p->a.k.stride[2], p->a.v.stride[2]};
     return strides[0] < 0 || strides[1] < 0 || strides[0] > 1 << 24 || strides[1] > 1 << 24;

@@ -103,13 +103,6 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
  * same name. */
 int row_suits(const struct row *row, const char *arch);
 
-/* Contiguous channels and 16-byte steps on all other axes of q, k, v and out: what rows without
- * CAN_UNALIGNED need. */
-int rows_aligned(const struct problem *p);
-
-/* Tokens of K or V in falling order, or too far apart for 32-bit offsets within a tile. */
-int rows_far(const struct problem *p);
-
 /* The row's launch shape; y and z cut to 65535. 0: no block at all. -1: x exceeds 2^31 - 1 blocks,
  * or on HIP 2^32 - 1 threads. */
 int row_grid(const struct row *row, const struct extent *e, struct grid *grid);

@@ -94,7 +94,7 @@ static void softmax(const struct cpu_softmax_tile *t)
     for (int64_t row = 0; row < t->rows; row++) softmax_row(t, row);
 }
 
-void scalar_weights(float *s, int64_t first, int64_t last, float scale, float m, float factor)
+static void scalar_weights(float *s, int64_t first, int64_t last, float scale, float m, float factor)
 {
     for (int64_t j = first; j < last; j++) s[j] = exp2f((s[j] - m) * scale) * factor;
 }

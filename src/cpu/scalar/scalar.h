@@ -14,7 +14,6 @@ void scalar_pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stri
 void scalar_pack_q_pairs(void *q, const void *row, int64_t dtype, int64_t channel_stride,
                          int64_t channels, float sign);
 void scalar_score(float *s, const struct cpu_score_row *r, int64_t first, int64_t last);
-void scalar_weights(float *s, int64_t first, int64_t last, float scale, float m, float factor);
 
 /* With the level's column_tile and pair as arguments. */
 void scalar_pack_k_panels(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
