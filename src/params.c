@@ -121,17 +121,16 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
     if (!dtype_size(t->dtype) || !(rule->dtypes >> t->dtype & 1))
         return fail(RAPT_INVALID, "%s: %s has dtype %lld, %s (%s)", function, rule->name,
                     (long long)t->dtype, dtype_name(t->dtype),
-                    rule->dtypes == D_INDEX ? "must be i32 or i64"
-                    : rule->dtypes == D_U8  ? "must be u8"
-                    : rule->dtypes == D_F32 ? "must be f32"
-                                            : "must be f32, f16 or bf16");
-    bool empty = !t->size[0] || !t->size[1] || !t->size[2] || !t->size[3];
+                    rule->dtypes == D_INDEX  ? "must be i32 or i64"
+                    : rule->dtypes == D_U8   ? "must be u8"
+                    : rule->dtypes == D_F32  ? "must be f32"
+                    : rule->dtypes == D_DATA ? "must be f32, f16, bf16 or i8"
+                                             : "must be f32, f16 or bf16");
     for (int axis = 0; axis < 4; axis++) {
         if (t->size[axis] < 0)
             return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (0 or more)", function,
                         rule->name, (long long)t->size[axis], axis_name[axis]);
-        if ((rule->role & OUTPUT) && !empty && t->size[axis] > 1 && t->stride[axis] == 0 &&
-            has_elements(t))
+        if ((rule->role & OUTPUT) && t->size[axis] > 1 && t->stride[axis] == 0 && has_elements(t))
             return fail(RAPT_INVALID,
                         "%s: %s has stride 0 on its %s axis (an output cannot repeat)", function,
                         rule->name, axis_name[axis]);
@@ -425,5 +424,4 @@ void visible_keys(const struct problem *p, int64_t query, int64_t q_length, int6
     }
     if (*last < *first) *last = *first;
     if (*first > kv_length) *first = *last = kv_length;
-    if (*last < 0) *first = *last = 0;
 }

@@ -315,6 +315,32 @@ static void check_cache_scale(struct check *c, rapt_tensor *scale, const rapt_te
     check_memory(c, scale, name, true);
 }
 
+/* The cache and its scales share memory with nothing else; absent tensors overlap nothing. */
+static void check_append_apart(struct check *c, const rapt_kv_append_args *a)
+{
+    static const rapt_tensor none;
+    const rapt_rope_args *rope = a->rope;
+    const struct {
+        const char *name;
+        const rapt_tensor *t;
+    } tensors[] = {{"k", &a->k},
+                   {"v", &a->v},
+                   {"k_scale", &a->k_scale},
+                   {"v_scale", &a->v_scale},
+                   {"k_new", &a->k_new},
+                   {"v_new", &a->v_new},
+                   {"kv_length", &a->kv_length},
+                   {"q_start", &a->q_start},
+                   {"page_table", &a->page_table},
+                   {"position", rope ? &rope->position : &none},
+                   {"cos", rope ? &rope->cos : &none},
+                   {"sin", rope ? &rope->sin : &none}};
+    enum { OUTPUTS = 4, COUNT = sizeof tensors / sizeof *tensors };
+    for (int i = 0; i < OUTPUTS; i++)
+        for (int j = i + 1; j < COUNT; j++)
+            check_apart(c, tensors[i].t, tensors[i].name, tensors[j].t, tensors[j].name);
+}
+
 RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_args *args,
                                     rapt_stream stream)
 {
@@ -353,11 +379,6 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     check_true(&c, !paged || a.k.size[2] > 0, "a page of k has no tokens (at least 1)");
     check_cache_scale(&c, &a.k_scale, &a.k, "k_scale");
     check_cache_scale(&c, &a.v_scale, &a.v, "v_scale");
-    check_apart(&c, &a.k, "k", &a.v, "v");
-    check_apart(&c, &a.k, "k", &a.k_new, "k_new");
-    check_apart(&c, &a.k, "k", &a.v_new, "v_new");
-    check_apart(&c, &a.v, "v", &a.k_new, "k_new");
-    check_apart(&c, &a.v, "v", &a.v_new, "v_new");
     if (a.rope) {
         check_adopt(&c, &rope, sizeof rope, a.rope);
         if (c.status) return c.status;
@@ -368,5 +389,6 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
         check_rope_options(&c, &rope, a.k_new.size[3]);
         a.rope = &rope;
     }
+    check_append_apart(&c, &a);
     return c.status ? c.status : device->backend->kv_append(device, &a, stream);
 }

@@ -26,8 +26,11 @@ grep -o '](\([^)#:]*\))' README.md | tr -d '()]' | sort -u | while read -r path;
     [ -e "$path" ] || echo "there is no $path"
 done > "$folder/log"
 [ ! -s "$folder/log" ]; say $? "every page and picture is there"
-file=$(sed -n 's/^!\[[^]]*\](\([^)]*\)).*/\1/p' README.md)
-[ "$(dd if="$file" bs=1 skip=1 count=3 2> /dev/null)" = PNG ]; say $? "$file is a picture"
+sed -n 's/^!\[[^]]*\](\([^)]*\)).*/\1/p' README.md > "$folder/pictures"
+while read -r file; do
+    [ "$(dd if="$file" bs=1 skip=1 count=3 2> /dev/null)" = PNG ] || echo "$file is no picture"
+done < "$folder/pictures" > "$folder/log"
+[ -s "$folder/pictures" ] && [ ! -s "$folder/log" ]; say $? "the pictures are pictures"
 grep '^    ./setup.sh' README.md | awk '{ print $2 }' | while read -r word; do grep -q "^$word)" setup.sh || echo "$word"; done > "$folder/log"
 [ ! -s "$folder/log" ]; say $? "setup.sh knows the words"
 

@@ -340,6 +340,13 @@ static void page_beyond(struct call *c)
     paged(c);
     c->pages[1] = B;
 }
+static void page_in_part_beyond(struct call *c)
+{
+    paged(c);
+    length_too_long(c);
+    c->lengths[1] = 1; /* a page that is not full counts too */
+    c->pages[1] = B;
+}
 static void page_negative(struct call *c)
 {
     paged(c);
@@ -393,9 +400,9 @@ static const struct refusal {
     ROW(k_absent, INVALID, AT_PLAN, "k is absent (its dtype is 0)"),
     ROW(v_absent, INVALID, AT_PLAN, "v is absent (its dtype is 0)"),
     ROW(out_absent, INVALID, AT_PLAN, "out is absent (its dtype is 0)"),
-    ROW(q_of_bytes, INVALID, AT_PLAN, "q has dtype 5, u8 (must be f32, f16 or bf16)"),
-    ROW(no_dtype, INVALID, AT_PLAN, "k has dtype 77, ? (must be f32, f16 or bf16)"),
-    ROW(negative_dtype, INVALID, AT_PLAN, "k has dtype -1, ? (must be f32, f16 or bf16)"),
+    ROW(q_of_bytes, INVALID, AT_PLAN, "q has dtype 5, u8 (must be f32, f16, bf16 or i8)"),
+    ROW(no_dtype, INVALID, AT_PLAN, "k has dtype 77, ? (must be f32, f16, bf16 or i8)"),
+    ROW(negative_dtype, INVALID, AT_PLAN, "k has dtype -1, ? (must be f32, f16, bf16 or i8)"),
     ROW(kv_mixed, INVALID, AT_PLAN, "k is f32 and v is f16 (they must agree)"),
     ROW(half_q_f32_k, INVALID, AT_PLAN, "q is f16 and k is f32 (k has q's dtype, or q is f32)"),
     ROW(out_of_other_half, INVALID, AT_PLAN,
@@ -491,6 +498,7 @@ static const struct refusal {
         "mask has 6 columns (sequence 0 has 7 keys)"),
     ROW(length_beyond_ragged_keys, INVALID, AT_EXECUTE, "kv_length[1] is 8 (0 ... 7)"),
     ROW(page_beyond, INVALID, AT_EXECUTE, "page_table[1, 0] is 2 (0 ... 1)"),
+    ROW(page_in_part_beyond, INVALID, AT_EXECUTE, "page_table[1, 0] is 2 (0 ... 1)"),
     ROW(page_negative, INVALID, AT_EXECUTE, "page_table[0, 0] is -1 (0 ... 1)"),
 };
 enum { REFUSALS = sizeof refusals / sizeof *refusals };

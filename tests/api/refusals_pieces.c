@@ -155,6 +155,12 @@ BEND(append_wide, p->kv_append.k_new = rapt_tensor_bhtd(wide, RAPT_F32, 1, 1, 1,
      p->kv_append.v = rapt_tensor_bhtd(wide + 3 * WIDE, RAPT_F16, 1, 1, 1, WIDE))
 BEND(append_layout, p->kv_append.kv_layout = RAPT_KV_BLOCKED)
 BEND(append_overlap, p->kv_append.v.data = out)
+BEND(append_over_new, p->kv_append.k_new.data = out)
+BEND(append_over_lengths, p->kv_append.kv_length = rapt_tensor_bhtd(more, RAPT_I32, 2, 1, 1, 1))
+BEND(append_over_positions, p->kv_append.rope = &p->append_rope;
+     p->append_rope.position = rapt_tensor_bhtd(out, RAPT_I32, 2, 1, 3, 1))
+BEND(append_scales_overlap, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
+     p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_scales, p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_rope_width, p->append_rope.rotary_channels = 12; p->kv_append.rope = &p->append_rope)
 
@@ -229,6 +235,11 @@ static const struct refusal {
         "100000 channels are to be rotated, converted or blocked (at most *)"),
     ROW(kv_append, append_layout, "k has 9 tokens and 8 channels (blocked: multiples of 32)"),
     ROW(kv_append, append_overlap, "k overlaps v (outputs need memory of their own)"),
+    ROW(kv_append, append_over_new, "k overlaps k_new (outputs need memory of their own)"),
+    ROW(kv_append, append_over_lengths, "v overlaps kv_length (outputs need memory of their own)"),
+    ROW(kv_append, append_over_positions, "k overlaps position (outputs need memory of their own)"),
+    ROW(kv_append, append_scales_overlap,
+        "k_scale overlaps v_scale (outputs need memory of their own)"),
     ROW(kv_append, append_scales, "k_scale and v_scale belong to i8 caches"),
     ROW(kv_append, append_rope_width,
         "rotary_channels must be even and at most the head's channels"),

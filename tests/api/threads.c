@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,6 +128,60 @@ static void all_ways_at_once(void **state)
     run_workers(-1);
 }
 
+/* A problem that takes longer than rapt_forward needs to see more shapes than it keeps plans. */
+#define SLOW "forward f32 h4 q400 kv400 d64 causal lse"
+enum { SHAPES = 200 };
+
+struct slow_worker {
+    pthread_t thread;
+    atomic_int done;
+    char fault[512];
+};
+
+static void *work_slowly(void *argument)
+{
+    struct slow_worker *w = argument;
+    struct problem_line line;
+    struct problem_instance *p = malloc(sizeof *p);
+    uint64_t bits = 0;
+    int built = p && problem_parse(SLOW, &line, w->fault, sizeof w->fault) &&
+                problem_build(&line, p, w->fault, sizeof w->fault);
+    for (int round = 0; round < ROUNDS && built && !w->fault[0]; round++) {
+        problem_reset(p);
+        if (rapt_forward(device, &p->args.forward, NULL))
+            snprintf(w->fault, sizeof w->fault, "%s", rapt_last_error());
+        else if (round && bits_of(p) != bits)
+            snprintf(w->fault, sizeof w->fault, "round %d: other bits than the first", round);
+        bits = bits_of(p);
+    }
+    if (built) problem_free(p);
+    free(p);
+    atomic_store(&w->done, 1);
+    return NULL;
+}
+
+/* The plan and the workspace of a call that still runs are not those that make room. */
+static void plans_in_use_are_kept(void **state)
+{
+    (void)state;
+    static float q[64], k[SHAPES * 64], v[SHAPES * 64], out[64];
+    static struct slow_worker worker;
+    for (int i = 0; i < SHAPES * 64; i++) v[i] = 1;
+    assert_int_equal(pthread_create(&worker.thread, NULL, work_slowly, &worker), 0);
+    for (int keys = 1; !atomic_load(&worker.done); keys = keys % SHAPES + 1) {
+        rapt_attention a = {.struct_size = sizeof a};
+        a.q = rapt_tensor_bhtd(q, RAPT_F32, 1, 1, 1, 64);
+        a.k = rapt_tensor_bhtd(k, RAPT_F32, 1, 1, keys, 64);
+        a.v = rapt_tensor_bhtd(v, RAPT_F32, 1, 1, keys, 64);
+        a.out = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 1, 64);
+        out[63] = 0;
+        assert_int_equal(rapt_forward(device, &a, NULL), RAPT_OK);
+        assert_true(out[63] > 0.999f && out[63] < 1.001f);
+    }
+    pthread_join(worker.thread, NULL);
+    if (worker.fault[0]) fail_msg("%s", worker.fault);
+}
+
 static int open_all(void **state)
 {
     rapt_config config = {.struct_size = sizeof config, .threads = 3, .backends = "cpu"};
@@ -160,7 +215,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_from_many_threads), cmocka_unit_test(one_plan_in_many_threads),
-        cmocka_unit_test(a_context_per_thread), cmocka_unit_test(all_ways_at_once)};
+        cmocka_unit_test(a_context_per_thread), cmocka_unit_test(all_ways_at_once),
+        cmocka_unit_test(plans_in_use_are_kept)};
     return run_group("threads", tests, sizeof tests / sizeof *tests, open_all, close_all, argc,
                      argv);
 }
