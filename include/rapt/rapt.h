@@ -363,7 +363,8 @@ typedef struct rapt_kv_append_args {
     int64_t kv_layout; /* RAPT_KV_...: of the cache */
 } rapt_kv_append_args;
 
-/* OK, or INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU. */
+/* OK, or INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU, where the
+ * first call of each loads its kernel: once before a graph may capture it. */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream);

@@ -103,12 +103,12 @@ static int32_t window(int64_t neighbours)
     return neighbours > WINDOW_LIMIT ? WINDOW_LIMIT : (int32_t)neighbours;
 }
 
-static int32_t shift_of(int64_t x)
+int32_t shift_of(int64_t x)
 {
     return x > 0 && (x & (x - 1)) == 0 ? (int32_t)__builtin_ctzll((unsigned long long)x) : -1;
 }
 
-static int32_t block_of(const rapt_tensor *scale, int64_t channels)
+int32_t block_of(const rapt_tensor *scale, int64_t channels)
 {
     return scale->dtype ? (int32_t)(channels / scale->size[3]) : 0;
 }

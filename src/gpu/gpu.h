@@ -45,8 +45,11 @@ void gpu_plan_free(rapt_plan *plan);
 rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace,
                         rapt_stream stream);
 
-/* A tensor as kernels see it; the counts that grids.def uses. */
+/* A tensor as kernels see it; log2 of a power of two, -1 for any other number; channels that share
+ * a scale, 0 without scales; the counts that grids.def uses. */
 struct view view_of(const rapt_tensor *t);
+int32_t shift_of(int64_t x);
+int32_t block_of(const rapt_tensor *scale, int64_t channels);
 struct extent extent_of(const struct attention_args *a, int64_t row_total);
 
 /* ops.c: the pieces of struct backend. */

@@ -12,9 +12,8 @@
 /* From hip_runtime_api.h; these values are the same in ROCm 5, 6 and 7. */
 enum { HIP_SUCCESS = 0, HIP_ERROR_OUT_OF_MEMORY = 2, HIP_COPY_DEFAULT = 4 };
 enum { ATTRIBUTE_MULTIPROCESSORS = 63, ATTRIBUTE_SHARED = 74 };
-enum {
-    OLDEST_RUNTIME = 50000000
-}; /* ROCm 5.0: code object version 5 came with 5.x, HSA ABI v4 before */
+/* ROCm 5.0: code object version 5 came with 5.x, HSA ABI v4 before. */
+enum { OLDEST_RUNTIME = 50000000 };
 
 struct hip {
     void *library;

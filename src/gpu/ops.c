@@ -5,11 +5,6 @@
 
 #include <string.h>
 
-static int32_t shift_of(int64_t x)
-{
-    return x > 0 && (x & (x - 1)) == 0 ? (int32_t)__builtin_ctzll((unsigned long long)x) : -1;
-}
-
 /* Kernels count in 32 bits. */
 static rapt_status check_size(const char *function, const char *name, const rapt_tensor *t)
 {
@@ -239,8 +234,8 @@ rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     a.v_channels = (int32_t)args->v_new.size[3];
     a.page_tokens = args->page_table.dtype ? (int32_t)cache->size[2] : 0;
     a.page_shift = shift_of(a.page_tokens);
-    a.k_block = args->k_scale.dtype ? a.channels / (int32_t)args->k_scale.size[3] : 0;
-    a.v_block = args->v_scale.dtype ? a.v_channels / (int32_t)args->v_scale.size[3] : 0;
+    a.k_block = block_of(&args->k_scale, a.channels);
+    a.v_block = block_of(&args->v_scale, a.v_channels);
     struct extent e = {.batch = a.batch,
                        .q_heads = a.kv_heads,
                        .kv_heads = a.kv_heads,
