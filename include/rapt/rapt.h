@@ -262,7 +262,8 @@ typedef struct rapt_attention {
     int64_t window_left, window_right;
     /* 1: a sequence's bits do not depend on its neighbours or its place in the batch. */
     int64_t batch_invariant;
-    /* NULL: the best; else the kernel of this name, or the best of this backend ("cpu"), or a refusal */
+    /* NULL: the best; else the kernel of this name, or the best of this backend ("cpu"), or a
+     * refusal */
     const char *kernel;
     int64_t kv_layout; /* RAPT_KV_...: of k and v */
 } rapt_attention;
@@ -363,8 +364,8 @@ typedef struct rapt_kv_append_args {
     int64_t kv_layout; /* RAPT_KV_...: of the cache */
 } rapt_kv_append_args;
 
-/* OK, or INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU, where the
- * first call of each loads its kernel: once before a graph may capture it. */
+/* OK, or INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU, where
+ * the first call of each loads its kernel: once before a graph may capture it. */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream);

@@ -46,8 +46,8 @@ enum {
     /* may be launched before earlier work of the stream has ended, since the kernel itself waits
      * for that (griddepcontrol) before it touches memory */
     NEED_EARLY = 256,
-    /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has split_blocks() blocks; and the row
-     * NAME_strict, whose prepare and main launches follow and do the heads again that are wide */
+    /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has split_blocks() blocks; and
+     * the row NAME_strict, whose prepare and main launches follow and do the heads again that are wide */
     NEED_STRICT = 512,
 };
 
