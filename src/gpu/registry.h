@@ -47,7 +47,8 @@ enum {
      * for that (griddepcontrol) before it touches memory */
     NEED_EARLY = 256,
     /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has split_blocks() blocks; and
-     * the row NAME_strict, whose prepare and main launches follow and do the heads again that are wide */
+     * the row NAME_strict, whose prepare and main launches follow and do the heads again that are
+     * wide */
     NEED_STRICT = 512,
 };
 
