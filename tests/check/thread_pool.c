@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -88,6 +89,40 @@ static void many_callers(void **state)
     pool_close(pool);
 }
 
+/* A worker that ends while no other is inside does not end the job: one that joins later is waited
+ * for, too. */
+struct latecomer {
+    atomic_int begun, ended;
+};
+
+static void come_late(void *argument, int64_t slot)
+{
+    struct latecomer *job = argument;
+    const struct timespec moment = {0, 50000}, work_time = {0, 200000};
+    if (slot == 0) /* stays open for a while, so that the others can join */
+        for (int i = 0; i < 20 && !atomic_load(&job->begun); i++) nanosleep(&moment, NULL);
+    if (slot < 2) return;
+    atomic_store(&job->begun, 1);
+    nanosleep(&work_time, NULL);
+    atomic_store(&job->ended, 1);
+}
+
+static void late_workers_are_waited_for(void **state)
+{
+    (void)state;
+    struct thread_pool *pool = pool_open(3);
+    assert_non_null(pool);
+    int joined = 0;
+    for (int n = 0; n < 500 && joined < 200; n++) {
+        struct latecomer job = {0};
+        pool_run(pool, 3, come_late, &job);
+        assert_int_equal(atomic_load(&job.begun), atomic_load(&job.ended));
+        joined += atomic_load(&job.begun);
+    }
+    assert_true(joined > 0);
+    pool_close(pool);
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -105,6 +140,7 @@ int main(int argc, char **argv)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_caller),
         cmocka_unit_test(many_callers),
+        cmocka_unit_test(late_workers_are_waited_for),
         cmocka_unit_test(closing),
     };
     return run_group("thread pool", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

@@ -309,6 +309,25 @@ static void captures(void **state)
     session_end(v);
 }
 
+/* Work of two streams may run at once, so rapt_forward gives each a workspace of its own and keeps
+ * both. */
+static void a_workspace_for_each_stream(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "composed"; /* keeps its scores in the workspace */
+    const int stream[] = {1, 2, 1, 2, 3}, alive[] = {1, 2, 2, 2, 3};
+    for (size_t i = 0; i < sizeof stream / sizeof *stream; i++) {
+        assert_int_equal(rapt_forward(device, &a, (void *)(uintptr_t)stream[i]), RAPT_OK);
+        assert_int_equal(fake->allocations, alive[i]);
+    }
+    rapt_close(&context);
+    session_end(v);
+}
+
 static double now(void)
 {
     struct timespec t;
@@ -485,10 +504,19 @@ static void many_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(flash_arguments),     BOTH(open_windows),     BOTH(composed_order),
-        BOTH(nothing_to_do),       BOTH(named_by_backend), BOTH(replaced_rows_first),
-        BOTH(unaligned_addresses), BOTH(execute_is_lean),  BOTH(captures),
-        BOTH(execute_is_quick),    BOTH(pieces),           BOTH(rotary_limits),
+        BOTH(flash_arguments),
+        BOTH(open_windows),
+        BOTH(composed_order),
+        BOTH(nothing_to_do),
+        BOTH(named_by_backend),
+        BOTH(replaced_rows_first),
+        BOTH(unaligned_addresses),
+        BOTH(execute_is_lean),
+        BOTH(captures),
+        BOTH(a_workspace_for_each_stream),
+        BOTH(execute_is_quick),
+        BOTH(pieces),
+        BOTH(rotary_limits),
         BOTH(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
