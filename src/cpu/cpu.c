@@ -248,8 +248,12 @@ static rapt_status plan_attention(rapt_plan *plan)
     own->kernels = device->levels[plan->kernel];
     if (plan->problem.a.kv_layout == RAPT_KV_BLOCKED) choose_block_kernels(own);
     own->slots = device->threads;
-    size_t decode = decode_plan(&plan->problem, own), forward = forward_plan(&plan->problem, own);
-    plan->workspace_size = decode > forward ? decode : forward;
+    plan->workspace_size = few_plan(&plan->problem, own);
+    if (!own->serves_few) {
+        size_t decode = decode_plan(&plan->problem, own),
+               forward = forward_plan(&plan->problem, own);
+        plan->workspace_size = decode > forward ? decode : forward;
+    }
     plan->state = own;
     return RAPT_OK;
 }
@@ -353,6 +357,10 @@ static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void 
     if (status) return status;
     struct cpu_call call = {&plan->problem, a, own, device->pool, workspace};
     const struct problem *p = &plan->problem;
+    if (own->serves_few) {
+        few_run(&call);
+        return RAPT_OK;
+    }
     if (own->decode_rows) decode_run(&call);
     if (p->ragged_q || p->q_tokens * p->group > own->decode_rows) forward_run(&call);
     return RAPT_OK;

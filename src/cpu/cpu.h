@@ -31,6 +31,10 @@ struct cpu_plan {
     /* decode.c: its own sizes, set by decode_plan */
     int64_t chunk_keys, decode_heads, decode_window, decode_slots;
     size_t decode_scratch_bytes;
+    /* few.c */
+    int serves_few; /* it serves every sequence of the problem */
+    int64_t few_slots;
+    size_t few_scratch_bytes;
 };
 
 /* One execute. */
@@ -75,6 +79,11 @@ void forward_run(const struct cpu_call *call); /* sequences with more than plan-
  * Work does not depend on the number of threads. */
 size_t decode_plan(const struct problem *p, struct cpu_plan *plan);
 void decode_run(const struct cpu_call *call); /* sequences with at most plan->decode_rows rows */
+
+/* few.c: few query rows against few keys, in place. few_plan sets serves_few and its sizes, and
+ * returns the bytes of workspace. */
+size_t few_plan(const struct problem *p, struct cpu_plan *plan);
+void few_run(const struct cpu_call *call);
 
 /* ops.c: the slots of the vtable. */
 rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);

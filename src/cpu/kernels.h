@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ROW_TILE_MAX = 16, COLUMN_TILE_MAX = 64 };
+enum { ROW_TILE_MAX = 16, COLUMN_TILE_MAX = 64, FEW_STRIP = 4 };
 
 /* Rows of K or V, read in place. Only rows [first, last) of a call are looked at. */
 struct cpu_rows {
@@ -85,6 +85,31 @@ struct cpu_ahead {
     int64_t bytes; /* in all */
 };
 
+/* FEW_STRIP rows of cpu_few and the keys that they see: each row first ... last - 1 (none: first >=
+ * last), some row low ... high - 1, every row all_low ... all_high - 1 (none: both are low). */
+struct cpu_few_strip {
+    int32_t first[FEW_STRIP], last[FEW_STRIP];
+    int32_t low, high, all_low, all_high;
+};
+
+/* Few queries of one KV head against few keys, all read in place, channels side by side in the
+ * level's type (pair 1: F32, 2: BF16), a multiple of 64 bytes. Lists of rows are padded to a
+ * multiple of FEW_STRIP by repeating the last, and shared by the heads of a sequence: those of
+ * this one are so many bytes further (_at). */
+struct cpu_few {
+    const struct cpu_few_strip *strip;
+    const char **q, **k, **v;
+    char **out; /* F32, F16 or BF16, channels side by side */
+    int64_t q_at, k_at, v_at, out_at;
+    int64_t out_dtype, strips, qk_channels, v_channels;
+    float scale; /* as in struct cpu_softmax_tile */
+    /* Scratch: scores [strips][key_tiles][16], with an even number of tiles of FEW_STRIP keys, and
+     * [strips][16]. */
+    float *p, *factor;
+    int64_t key_tiles;
+    float *m, *l; /* NULL, or per row: the largest score, in units of s, and the sum of weights */
+};
+
 struct cpu_kernels {
     const char *name;    /* "cpu_avx512" */
     const char *arch;    /* "avx512" */
@@ -143,6 +168,10 @@ struct cpu_kernels {
     void (*decode_pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride,
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead);
+
+    /* out = softmax(scale q k^T) v of few rows (few_*.c of each folder). A hidden value does not
+     * reach a row, and a row without weights is 0. NULL: other slots serve. */
+    void (*attend_few)(const struct cpu_few *x);
 };
 
 /* The slots of a level that have a form for blocked caches (RAPT_KV_BLOCKED): the same arguments,
@@ -165,6 +194,8 @@ extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
 extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx512_bf16,
     cpu_amx, cpu_amx_int8;
+void attend_few_avx512(const struct cpu_few *x);
+void attend_few_avx512_bf16(const struct cpu_few *x);
 extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;

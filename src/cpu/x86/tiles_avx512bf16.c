@@ -145,4 +145,5 @@ const struct cpu_kernels cpu_avx512_bf16 = {
     .weights = weights,
     .decode_qk = decode_qk_avx512_bf16,
     .decode_pv = decode_pv_avx512_bf16,
+    .attend_few = attend_few_avx512_bf16,
 };
