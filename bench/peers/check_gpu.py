@@ -1,12 +1,13 @@
 """check_gpu.py: rapt on a GPU against attention in float64, on shapes and options where a tiled kernel can go wrong.
 
-usage: python3 bench/peers/check_gpu.py [--lib build/librapt.so] [--dtype bf16] [--match TEXT] [--random 10000 [--seed 1]]
+usage: python3 bench/peers/check_gpu.py [--lib build/librapt.so] [--dtype bf16,f16,f32] [--match TEXT] [--random 10000 [--seed 1]] [--jobs 8]
 --random N: N problems of random sizes and options in place of the listed ones.
 Each element of the output and of the log-sum-exp is held against the bound that tests/bound.c derives (--plant: and a fault is found).
 Every output starts as NaN; keys past a length and whole neighbouring sequences hold NaN. One line per case that fails, and a count.
 The library's own conformance suite is the real test; this one needs nothing but the shared library and PyTorch."""
 import argparse
 import math
+import multiprocessing
 import random
 import sys
 
@@ -278,15 +279,8 @@ def random_case(seed):
     return name, lambda rapt, t: dense(rapt, t, b, sq, sk, h, hk, d, dv, **options)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lib", default="build/librapt.so")
-    parser.add_argument("--dtype", default="bf16,f16")
-    parser.add_argument("--match", default="")
-    parser.add_argument("--random", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plant", action="store_true", help="leaves the heaviest key out of one row of each outcome")
-    options = parser.parse_args()
+def check(options, part=0, parts=1):
+    """Every parts-th case from `part` on: how many, failed, served by no kernel, and the worst fraction by kernel; None: the device stopped."""
     rapt = Rapt(options.lib)
     rapt.plant = options.plant
     failed = count = refused = 0
@@ -295,26 +289,47 @@ def main():
     listed = [(name, *case) for name in names for case in cases() if options.match in case[0]]
     if options.random:
         listed = ((names[i % len(names)], *random_case(options.seed * 1000003 + i)) for i in range(options.random))
-    for name, case, function in listed:
-        torch.manual_seed(count)
+    for i, (name, case, function) in enumerate(listed):
+        if i % parts != part:
+            continue
+        torch.manual_seed(i)
         count += 1
         try:
-            kernel, part, error = function(rapt, DTYPES[name])
+            kernel, part_of_bound, error = function(rapt, DTYPES[name])
         except RuntimeError as problem:
-            kernel, part, error = str(problem).splitlines()[0][:200], math.inf, math.inf
+            kernel, part_of_bound, error = str(problem).splitlines()[0][:200], math.inf, math.inf
             if options.random and "no kernel of" in str(problem):
                 refused += 1
                 continue
             if "CUDA" in str(problem):
-                print("stopped:", name, case, problem)
-                sys.exit(1)
-        worst[kernel] = max(worst.get(kernel, 0), part if part < math.inf else 0)
-        if not part <= 1:
+                print("stopped:", name, case, problem, flush=True)
+                return None
+        worst[kernel] = max(worst.get(kernel, 0), part_of_bound if part_of_bound < math.inf else 0)
+        if not part_of_bound <= 1:
             failed += 1
             if not options.plant:
-                print(f"FAILED {name} {case}: {kernel} {part:.2f} of the bound, relative error {error:.1e}", flush=True)
+                print(f"FAILED {name} {case}: {kernel} {part_of_bound:.2f} of the bound, relative error {error:.1e}", flush=True)
+    return count, failed, refused, worst
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lib", default="build/librapt.so")
+    parser.add_argument("--dtype", default="bf16,f16,f32")
+    parser.add_argument("--match", default="")
+    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the cases")
+    parser.add_argument("--plant", action="store_true", help="leaves the heaviest key out of one row of each outcome")
+    options = parser.parse_args()
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        results = pool.starmap(check, [(options, i, options.jobs) for i in range(options.jobs)])
+    if None in results:
+        sys.exit(1)
+    count, failed, refused = (sum(r[i] for r in results) for i in range(3))
+    worst = {kernel: max(r[3].get(kernel, 0) for r in results) for kernel in sorted(set().union(*(r[3] for r in results)))}
     print(f"{count - failed - refused} of {count} within their bounds, {refused} served by no kernel; worst fraction of the bound by kernel: " +
-          ", ".join(f"{kernel} {part:.3f}" for kernel, part in sorted(worst.items())))
+          ", ".join(f"{kernel} {part:.3f}" for kernel, part in worst.items()))
     sys.exit(failed > 0)
 
 

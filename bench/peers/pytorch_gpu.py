@@ -13,7 +13,8 @@ Groups (--only, comma separated):
            key or the last; f32: nine kinds of data
   repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
-  f32      16k tokens, heads x channels = 2048, channels 64/128
+  f32      16k tokens, heads x channels = 2048
+  small    f32, causal, 4k: data with weights so small that they want products of their own
 Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, medians. sustained: each alone, --warm s to
 warm up and --timed s timed, forward then backward order: long kernels sit at the power limit there; of the peers those of --sustained-peers. A ratio is rapt's rate / the peer's: above
 1 rapt is faster; where both do the same work, that is peer time / rapt time. Same tensors for all; every output is compared with cuDNN's
@@ -372,7 +373,7 @@ def tiny(bench):
 
 
 def f32(bench):
-    for d in (64, 128):
+    for d in map(int, bench.options.channels.split(",")):
         for causal in (1, 0):
             for s in map(int, bench.options.lengths.split(",")):
                 bench.dense("f32", f"d{d} {'causal' if causal else 'full'} {s}", "f32", 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
@@ -388,10 +389,10 @@ def head_in_f64(q, k, v, causal, b, h):
     return s.softmax(1) @ z
 
 
-def error_data(kind, s, d):
-    """q, k, v in f32: two sequences, two heads. Rows are scaled by powers of two; where keys or queries are, scores stay below a few."""
-    q, k, v = (torch.randn(2, s, 2, d, device="cuda") for _ in range(3))
-    powers = lambda low, high: torch.exp2(torch.randint(low, high + 1, (2, s, 2, 1), device="cuda").float())
+def error_data(kind, s, d, heads=2):
+    """q, k, v in f32: two sequences. Rows are scaled by powers of two; where keys or queries are, scores stay below a few."""
+    q, k, v = (torch.randn(2, s, heads, d, device="cuda") for _ in range(3))
+    powers = lambda low, high: torch.exp2(torch.randint(low, high + 1, (2, s, heads, 1), device="cuda").float())
     if kind.startswith("growing"):  # towards the key that a kernel works on last, its reference is raised all the time
         slope = torch.linspace(0, 1, s, device="cuda") if kind == "growing to the last" else torch.linspace(1, 0, s, device="cuda")
         return q.abs(), 0.5 * k + 4 * slope[None, :, None, None], v
@@ -405,6 +406,11 @@ def error_data(kind, s, d):
         return q, k, torch.where(torch.arange(s, device="cuda")[None, :, None, None] % 2 == 0, 64.0, -64.0) * (1 + 1e-3 * v)
     if kind == "peaked":
         return 8 * q, k, v
+    if kind.endswith("strong key"):  # the first one: all others weigh 2^-36 of it or so
+        q[..., 0], k[..., 0], k[:, 0] = 1, 0, 0
+        k[:, 0, :, 0] = 25 * d ** 0.5
+    if kind.startswith("q times"):
+        return q * float(kind.split()[2]), k, v
     if kind == "tiny":
         return q, k, v * 1e-30
     if kind == "huge":
@@ -413,6 +419,34 @@ def error_data(kind, s, d):
 
 
 ERROR_KINDS = {"f32": ("", "wide values", "wide keys", "wide queries", "cancelling", "peaked", "growing", "tiny", "huge")}
+
+
+def worst_errors(outs, q, k, v, causal):
+    """By name, relative, of the first head and another one."""
+    worst = dict.fromkeys(outs, 0.0)
+    for b, h in ((0, 0), (1, 1)):
+        want = head_in_f64(q, k, v, causal, b, h)
+        for name, x in outs.items():
+            worst[name] = max(worst[name], ((x[b, :, h].double() - want).norm() / want.norm()).item())
+    return worst
+
+
+def small_weights(bench, s=4096):
+    """f32, causal: time and error on data with weights so small that they want a product of their own."""
+    for d in map(int, bench.options.channels.split(",")):
+        for kind in ("q times 1", "q times 2", "q times 4", "q times 8", "q times 2, strong key"):
+            torch.manual_seed(s + d)
+            q, k, v = error_data(kind, s, d, 2048 // d)
+            out, result = torch.empty_like(q), [None]
+            runs = {"rapt": bench.rapt.forward(q, k, v, out, causal=1), "efficient": sdpa("efficient", q, k, v, True, result)}
+            us = by_graph(runs, bench.options.rounds)
+            worst = worst_errors({"rapt": out, "efficient": result[0].transpose(1, 2)}, q, k, v, 1)
+            flops = attention_flops(2, 2048 // d, s, s, d, d, 1)
+            print(f"small d{d} {kind:24s} " + " | ".join(f"{n} {flops / us[n] / 1e6:.0f} TFLOP/s ({us[n] / us['rapt']:.3f}) {e:.2e} "
+                                                         f"({worst['rapt'] / e:.3f})" for n, e in worst.items()), flush=True)
+            for n, e in worst.items():
+                bench.rows.append(dict(bench.head, protocol="graph", group="small", case=f"d{d} causal {s} {kind}", dtype="f32", candidate=n,
+                                       us=f"{us[n]:.2f}", tflops=f"{flops / us[n] / 1e6:.1f}", ratio=f"{us[n] / us['rapt']:.3f}", error=f"{e:.2e}"))
 
 
 def errors(bench):
@@ -429,11 +463,7 @@ def errors(bench):
                     for peer in ("efficient",) if o.dtype == "f32" else o.peers.split(","):
                         sdpa(peer, q, k, v, bool(causal), result)()
                         runs[peer] = result[0].transpose(1, 2)
-                    worst = dict.fromkeys(runs, 0.0)
-                    for b, h in ((0, 0), (1, 1)):
-                        want = head_in_f64(q, k, v, causal, b, h)
-                        for name, x in runs.items():
-                            worst[name] = max(worst[name], ((x[b, :, h].double() - want).norm() / want.norm()).item())
+                    worst = worst_errors(runs, q, k, v, causal)
                     name = f"d{d} {'causal' if causal else 'full'} {s}{' ' + kind if kind else ''}"
                     print(f"errors {name:32s} {o.dtype} " + " | ".join(f"{n} {e:.2e} ({worst['rapt'] / e:.3f})" for n, e in worst.items()), flush=True)
                     for candidate, e in worst.items():
@@ -460,7 +490,8 @@ def repeat(bench, launches=1000):
                                        dtype=o.dtype, candidate="rapt", error=f"{differing.item()} of {launches} differ"))
 
 
-GROUPS = {"grid": grid, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors, "repeat": repeat}
+GROUPS = {"grid": grid, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors,
+          "repeat": repeat, "small": small_weights}
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------------------
