@@ -1,5 +1,6 @@
 # check_gpu.mk: the tests that need a GPU; on a machine without one they skip with one line.
 #   make check-gpu            problems.def with every kernel that serves, end-to-end tests, graphs, streams and threads
+#   make check-gpu-random     RANDOM (10,000) problems of random sizes and options in bf16, f16 and f32 against float64; needs PyTorch
 #   make check-gpu-sanitize   compute-sanitizer's memcheck and racecheck over the subset below
 # The oracle on the CPU takes most of the time: the problems go in PARTS to as many programs, which run at once; those of huge
 # strides, each of which takes gigabytes of the device, go to one.
@@ -28,7 +29,10 @@ check-gpu-sanitize: $(B)/tests/conformance/conformance
 	@command -v compute-sanitizer > /dev/null || { echo "check-gpu-sanitize: compute-sanitizer is not installed (part of CUDA)"; exit 1; }
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all RAPT_TEST_FILTER='$(SANITIZED)' $(SANITIZER) --tool memcheck $<
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all RAPT_TEST_FILTER='$(RACES)' $(SANITIZER) --tool racecheck $<
-.PHONY: check-gpu check-gpu-sanitize
+RANDOM := 10000
+check-gpu-random: all
+	$(PYTHON) bench/peers/check_gpu.py --lib $(B)/librapt.so --random $(RANDOM) --jobs $$(nproc)
+.PHONY: check-gpu check-gpu-sanitize check-gpu-random
 
 # The CPU time of one execute on each GPU.
 bench-launch: $(B)/bench/launch_cost
