@@ -20,21 +20,40 @@ as_root() {
     fi
 }
 
+can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+
+known() { # those of the given packages that apt's lists have
+    for package in "$@"; do
+        apt-cache show "$package" >/dev/null 2>&1 && printf '%s ' "$package"
+    done
+}
+
 updated=no
+update() { # once a run
+    [ $updated = no ] || return 0
+    updated=yes
+    as_root apt-get update -qq || say "apt-get update failed; trying with the lists that are here"
+}
+
 install() { # required|optional, then packages
     need=$1; shift
     command -v dpkg-query >/dev/null || { say "not a Debian system; taking for granted: $*"; return 0; }
     absent=$(missing "$@")
     [ -n "$absent" ] || return 0
-    say "installing $absent"
-    if [ $updated = no ]; then
-        as_root apt-get update -qq || say "apt-get update failed; trying with the lists that are here"
-        updated=yes
+    if [ "$need" = optional ]; then # all or none, and neither root nor the network for what cannot be had
+        if can_be_root && ! ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; then update; fi
+        # shellcheck disable=SC2086
+        if [ "$(known $absent)" != "$absent" ] || ! can_be_root; then
+            say "going on without $absent(optional, and $(can_be_root && echo "not in apt's lists" || echo 'root is needed'))"
+            return 0
+        fi
     fi
+    say "installing $absent"
+    update
     # shellcheck disable=SC2086
     if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $absent >/dev/null; then
         [ "$need" = optional ] || die "apt-get could not install $absent"
-        say "could not install $absent"
+        say "apt-get could not install $absent; going on without"
     fi
 }
 
@@ -46,7 +65,7 @@ gpu_options() {
     fi
     if command -v clang-22 >/dev/null && command -v ld.lld-22 >/dev/null && { [ "$1" = check ] || [ -e /dev/kfd ] || [ "${RAPT_GPU_CODE:-}" = all ]; }
     then found="$found, AMD (clang-22)"
-    else options="$options HIP_CLANG="; left="$left${left:+;} AMD kernels ($(command -v clang-22 >/dev/null && echo 'no AMD GPU; RAPT_GPU_CODE=all builds them' || echo 'no clang-22'))"
+    else options="$options HIP_CLANG="; left="$left${left:+;} AMD kernels ($(command -v clang-22 >/dev/null && echo 'no AMD GPU; RAPT_GPU_CODE=all builds them' || echo 'no clang-22; apt.llvm.org has it'))"
     fi
     say "building: $found. Left out:${left:- nothing}"
 }
