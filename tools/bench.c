@@ -124,7 +124,7 @@ static const struct argp bench_argp = {
     "visible pairs, memory as each input and output once. The ceiling on a CPU is the slower of "
     "multiply-adds in registers and a stream over as many bytes, over the same threads: of reads "
     "for forward, qk and pv, of copies (read + write) for operations that read as they write, of "
-    "writes for causal_mask; its trials lie between the rounds of the problem, and the rate is "
+    "bytes read once and written four times for kv_replicate, of writes for causal_mask; its trials lie between the rounds of the problem, and the rate is "
     "their median. On a GPU it is copies within the device, for problems that are bound "
     "by memory.",
     children,
@@ -139,7 +139,7 @@ static const enum traffic traffic_of[] = {
     [OP_qk] = TRAFFIC_READS,
     [OP_pv] = TRAFFIC_READS,
     [OP_causal_mask] = TRAFFIC_WRITES,
-    [OP_kv_replicate] = TRAFFIC_COPIES,
+    [OP_kv_replicate] = TRAFFIC_REPETITIONS,
     [OP_kv_append] = TRAFFIC_COPIES,
 };
 

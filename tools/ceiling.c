@@ -79,8 +79,9 @@ static int by_value(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* memory is cut into equal shares; of copies its first half is, and they go to the second. NULL: no
- * memory, or too many threads. */
+/* memory is cut into equal shares; of copies its first half is, and they go to the second; of
+ * repetitions the first of 1 + REPEATS parts is, and they go to the others. NULL: no memory, or too
+ * many threads. */
 static struct member *members_of(int64_t threads, char *memory, size_t bytes, enum traffic traffic)
 {
     if (threads < 1 || threads > MAX_THREADS) return NULL;
@@ -91,6 +92,11 @@ static struct member *members_of(int64_t threads, char *memory, size_t bytes, en
         members[i].memory = memory ? memory + first : NULL;
         members[i].bytes = share;
         members[i].apart = traffic == TRAFFIC_COPIES ? bytes / 128 * 64 : share / 2;
+        if (traffic != TRAFFIC_REPETITIONS) continue;
+        size_t part = share / ((1 + REPEATS) * 512) * 512, n = (size_t)i;
+        members[i].memory = memory ? memory + part * n : NULL;
+        members[i].bytes = (1 + REPEATS) * part;
+        members[i].apart = part * ((size_t)threads + (REPEATS - 1) * n);
     }
     return members;
 }
@@ -163,6 +169,8 @@ struct ceiling stream_ceiling(struct stream *s)
     static const char *const names[TRAFFICS] = {[TRAFFIC_READS] = "reads of %.3g MB",
                                                 [TRAFFIC_COPIES] =
                                                     "copies of %.3g MB, read + write",
+                                                [TRAFFIC_REPETITIONS] =
+                                                    "%.3g MB, read once + written 4 times",
                                                 [TRAFFIC_WRITES] = "writes of %.3g MB"};
     struct ceiling ceiling = {0};
     if (!s || !s->trials) return ceiling;

@@ -171,6 +171,22 @@ AVX2 static double read_avx2(atomic_int *stop, char *memory, size_t bytes, size_
         return done;                                                                               \
     }
 
+/* Reads 256 bytes, and writes them REPEATS times side by side. */
+#define REPEAT_LOOP(name, isa, vector, step, LOAD, STORE)                                          \
+    isa static double name(atomic_int *stop, char *memory, size_t bytes, size_t apart)             \
+    {                                                                                              \
+        double done = 0;                                                                           \
+        for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes) {         \
+            char *to = memory + apart;                                                             \
+            for (size_t i = 0; i < bytes / (1 + REPEATS); i += 256)                                \
+                for (int n = 0; n < REPEATS; n++, to += 256)                                       \
+                    for (size_t k = 0; k < 256; k += (step))                                       \
+                        STORE((void *)(to + k), LOAD((const void *)(memory + i + k)));             \
+        }                                                                                          \
+        _mm_sfence();                                                                              \
+        return done;                                                                               \
+    }
+
 /* Fills the memory. Not with zeros: on some machines lines of zeros are written at twice the rate
  * of others. */
 #define WRITE_LOOP(name, isa, vector, step, STORE, PATTERN)                                        \
@@ -199,6 +215,10 @@ COPY_LOOP(copy_avx512, AVX512, __m512i, zmm, _mm512_load_si512, _mm512_store_si5
 COPY_LOOP(copy_avx512_stream, AVX512, __m512i, zmm, _mm512_load_si512, _mm512_stream_si512)
 COPY_LOOP(copy_avx2, AVX2, __m256i, ymm, _mm256_load_si256, _mm256_store_si256)
 COPY_LOOP(copy_avx2_stream, AVX2, __m256i, ymm, _mm256_load_si256, _mm256_stream_si256)
+REPEAT_LOOP(repeat_avx512, AVX512, __m512i, zmm, _mm512_load_si512, _mm512_store_si512)
+REPEAT_LOOP(repeat_avx512_stream, AVX512, __m512i, zmm, _mm512_load_si512, _mm512_stream_si512)
+REPEAT_LOOP(repeat_avx2, AVX2, __m256i, ymm, _mm256_load_si256, _mm256_store_si256)
+REPEAT_LOOP(repeat_avx2_stream, AVX2, __m256i, ymm, _mm256_load_si256, _mm256_stream_si256)
 WRITE_LOOP(write_avx512, AVX512, __m512i, zmm, _mm512_store_si512, PATTERN_512)
 WRITE_LOOP(write_avx512_stream, AVX512, __m512i, zmm, _mm512_stream_si512, PATTERN_512)
 WRITE_LOOP(write_avx2, AVX2, __m256i, ymm, _mm256_store_si256, PATTERN_256)
@@ -261,6 +281,16 @@ static double copy_plain(atomic_int *stop, char *memory, size_t bytes, size_t ap
     return done;
 }
 
+static double repeat_plain(atomic_int *stop, char *memory, size_t bytes, size_t apart)
+{
+    double done = 0;
+    for (; !atomic_load_explicit(stop, memory_order_relaxed); done += (double)bytes)
+        for (size_t i = 0; i < bytes / (1 + REPEATS) / 256; i++)
+            for (size_t n = 0; n < REPEATS; n++)
+                memcpy(memory + apart + (i * REPEATS + n) * 256, memory + i * 256, 256);
+    return done;
+}
+
 static double write_plain(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
     (void)apart;
@@ -299,16 +329,21 @@ static const struct memory_loop {
     {CPU_AVX512, TRAFFIC_READS, read_avx512},
     {CPU_AVX512, TRAFFIC_COPIES, copy_avx512},
     {CPU_AVX512, TRAFFIC_COPIES, copy_avx512_stream},
+    {CPU_AVX512, TRAFFIC_REPETITIONS, repeat_avx512},
+    {CPU_AVX512, TRAFFIC_REPETITIONS, repeat_avx512_stream},
     {CPU_AVX512, TRAFFIC_WRITES, write_avx512},
     {CPU_AVX512, TRAFFIC_WRITES, write_avx512_stream},
     {CPU_AVX2, TRAFFIC_READS, read_avx2},
     {CPU_AVX2, TRAFFIC_COPIES, copy_avx2},
     {CPU_AVX2, TRAFFIC_COPIES, copy_avx2_stream},
+    {CPU_AVX2, TRAFFIC_REPETITIONS, repeat_avx2},
+    {CPU_AVX2, TRAFFIC_REPETITIONS, repeat_avx2_stream},
     {CPU_AVX2, TRAFFIC_WRITES, write_avx2},
     {CPU_AVX2, TRAFFIC_WRITES, write_avx2_stream},
 #endif
     {0, TRAFFIC_READS, read_plain},
     {0, TRAFFIC_COPIES, copy_plain},
+    {0, TRAFFIC_REPETITIONS, repeat_plain},
     {0, TRAFFIC_WRITES, write_plain},
 };
 enum { MEMORY_ROWS = sizeof memory_rows / sizeof *memory_rows };

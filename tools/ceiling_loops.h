@@ -8,11 +8,13 @@
 
 /* Works until *stop is not 0 and returns the flop or the bytes that it did. memory (64-byte
  * aligned) and bytes (a multiple of 512) are those of a loop over memory; a copy takes bytes / 2
- * from there to a place apart bytes behind. */
+ * from there to a place apart bytes behind, a repetition bytes / (1 + REPEATS). */
 typedef double (*loop)(atomic_int *stop, char *memory, size_t bytes, size_t apart);
 
-/* What a loop over memory does with it. Each byte of a copy counts as read and as written. */
-enum traffic { TRAFFIC_READS, TRAFFIC_COPIES, TRAFFIC_WRITES, TRAFFICS };
+/* What a loop over memory does with it. Each byte of a copy counts as read and as written; of a
+ * repetition as read once and written REPEATS times. */
+enum traffic { TRAFFIC_READS, TRAFFIC_COPIES, TRAFFIC_REPETITIONS, TRAFFIC_WRITES, TRAFFICS };
+enum { REPEATS = 4 };
 
 /* This CPU's fastest multiply-adds for the dtype; *name says which. */
 loop loop_flops(int64_t dtype, const char **name);
