@@ -213,9 +213,9 @@ RAPT_API int64_t rapt_kernel_count(const rapt_context *context);
 RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index,
                                     rapt_kernel_info *info);
 
-/* Device memory; on the CPU device plain memory, 64-byte aligned. rapt_copy copies bytes between
- * any two of host and this device's memory, in stream order; a copy that touches host memory has
- * finished on return. */
+/* Device memory; on the CPU device plain memory, 64-byte aligned, from 8 MiB on in pages of 2 MiB
+ * if there are any. rapt_copy copies bytes between any two of host and this device's memory, in
+ * stream order; a copy that touches host memory has finished on return. */
 RAPT_API rapt_status rapt_alloc(rapt_device *device, size_t bytes, void **out);
 RAPT_API void rapt_free(rapt_device *device, void *memory);
 RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes,

@@ -371,7 +371,7 @@ static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void 
 static rapt_status allocate(rapt_device *device, size_t bytes, void **out)
 {
     (void)device;
-    *out = alloc_bytes(bytes);
+    *out = alloc_large(bytes);
     return *out ? RAPT_OK : fail(RAPT_NO_MEMORY, "rapt_alloc: no memory (%zu bytes)", bytes);
 }
 

@@ -3,6 +3,9 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 static void open_and_close(void **state)
 {
@@ -242,6 +245,42 @@ static void memory_of_a_device(void **state)
     rapt_close(&context);
 }
 
+/* The flags that the system keeps of the mapping that holds an address; empty: it tells none. */
+static void mapping_flags(const void *memory, char *flags, int size)
+{
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    char line[512];
+    int inside = 0;
+    flags[0] = 0;
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long low, high;
+        if (sscanf(line, "%lx-%lx ", &low, &high) == 2)
+            inside = (uintptr_t)memory >= low && (uintptr_t)memory < high;
+        if (inside && !strncmp(line, "VmFlags:", 8)) snprintf(flags, (size_t)size, "%s", line);
+    }
+    if (maps) fclose(maps);
+}
+
+static void large_memory(void **state)
+{
+    enum { PAGE = 2 << 20, BYTES = 4 * PAGE + 100 };
+    rapt_context *context;
+    void *a;
+    char flags[512];
+    (void)state;
+    open_cpu(&context, 1);
+    rapt_device *device = rapt_device_at(context, 0);
+    assert_int_equal(rapt_alloc(device, BYTES, &a), RAPT_OK);
+    ((char *)a)[0] = ((char *)a)[BYTES - 1] = 1;
+    mapping_flags(a, flags, sizeof flags);
+    if (flags[0] && !access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK)) {
+        assert_int_equal((uintptr_t)a % PAGE, 0);
+        assert_non_null(strstr(flags, " hg"));
+    }
+    rapt_free(device, a);
+    rapt_close(&context);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(errors_belong_to_their_thread),
@@ -254,6 +293,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(statuses_and_version),
                                        cmocka_unit_test(rows_and_notes),
                                        cmocka_unit_test(kernels_by_name),
-                                       cmocka_unit_test(memory_of_a_device)};
+                                       cmocka_unit_test(memory_of_a_device),
+                                       cmocka_unit_test(large_memory)};
     return run_group("lifetimes", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
