@@ -206,8 +206,8 @@ static void run_item(struct decode_item *t, const struct decode_sequence *s, int
     t->partial = partial_of(job, s, kv_head, chunk);
     t->partial_step = s->chunks * partial_floats(s->rows, job->width);
     int64_t high = min64(start + keys, s->high);
-    decode_run_item(t, max64(start, s->low), high,
-                    more ? min64(high + DECODE_BLOCK, s->high) : high);
+    t->ahead = more ? min64(high + keys, s->high) : high;
+    decode_run_item(t, max64(start, s->low), high);
     _Atomic int64_t *unfinished = &job->unfinished[b * sets + kv_head / heads];
     if (atomic_fetch_sub_explicit(unfinished, 1, memory_order_acq_rel) > 1) return;
     for (int64_t h = 0; h < heads; h++)

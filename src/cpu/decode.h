@@ -69,6 +69,7 @@ struct decode_item {
     int64_t rows;    /* of each head */
     float *partial;  /* of the first head */
     int64_t partial_step;
+    int64_t ahead; /* keys from the item's last up to this one are the thread's next */
 };
 
 void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
@@ -91,8 +92,7 @@ static inline int64_t decode_query_head(const struct decode_item *t, int64_t kv_
     return kv_head * t->call->problem->group + r % t->call->problem->group;
 }
 
-/* Writes the partial results of keys [low, high), which lie within one chunk. Keys from high up to
- * ahead are this thread's next: they are asked for. */
-void decode_run_item(struct decode_item *t, int64_t low, int64_t high, int64_t ahead);
+/* Writes the partial results of keys [low, high), which lie within one chunk. */
+void decode_run_item(struct decode_item *t, int64_t low, int64_t high);
 
 #endif

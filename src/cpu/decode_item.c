@@ -2,7 +2,8 @@
  *
  * Memory is read in its own order. Where the KV heads of a token lie side by side, an item holds as
  * many heads as make long runs, takes a window of a block's keys for all of them, and meanwhile asks
- * for the next window, token by token, into the second cache. */
+ * for the next window, token by token, into the second cache; where memory has no gaps, for what
+ * lies as far on as that and FURTHER. */
 #include "base/dtype.h"
 #include "cpu/decode.h"
 #include "cpu/decode_kernels.h"
@@ -10,7 +11,12 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = DECODE_BLOCK };
+enum {
+    BLOCK = DECODE_BLOCK,
+    /* Bytes of K or V past the next window: of what is asked for one window ahead, some is still on
+     * its way when it is needed. */
+    FURTHER = 16 << 10,
+};
 
 /* In 4-byte units; whole cache lines, so that kernels may read full vectors. */
 static int64_t q_stride(const struct problem *p, const struct cpu_kernels *k)
@@ -99,7 +105,8 @@ static void load_queries(struct decode_item *t)
 static void fill_table(const struct decode_item *t, const rapt_tensor *tensor,
                        const struct block *b, const struct decode_table *table)
 {
-    memset(table->row, 0, BLOCK * sizeof *table->row);
+    for (int64_t j = 0; j < b->first; j++) table->row[j] = NULL;
+    for (int64_t j = b->last; j < BLOCK; j++) table->row[j] = NULL;
     key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, table->row,
              tensor->dtype == RAPT_I8 ? table->scale : NULL);
 }
@@ -148,15 +155,33 @@ static struct decode_table table_of(const struct decode_item *t, const struct de
                                  t->scratch.of_heads.scale + head * BLOCK};
 }
 
-/* A blocked cache holds whole blocks in one piece; an item has one head of it. */
-static struct cpu_ahead blocks_ahead(const struct block *b, const struct decode_table *table,
-                                     int64_t bytes)
+/* Of keys without gaps: bytes [from, from + bytes) past the first of a window, and FURTHER on, up to
+ * the last key of the thread. */
+static struct cpu_ahead further_ahead(const struct decode_item *t, const struct block *b,
+                                      const struct decode_table *table, int64_t key_bytes,
+                                      int64_t from, int64_t bytes)
 {
+    int64_t end = (t->ahead - b->key0 - b->first) * key_bytes;
+    from += FURTHER;
+    if (from >= end) return (struct cpu_ahead){0};
+    bytes = min64(bytes, end - from);
+    return (struct cpu_ahead){.run = table->row + b->first,
+                              .run_bytes = from + bytes,
+                              .skip = from,
+                              .bytes = bytes};
+}
+
+/* A blocked cache holds whole blocks in one piece; an item has one head of it. */
+static struct cpu_ahead blocks_ahead(const struct decode_item *t, const struct block *b,
+                                     const struct decode_table *table, int64_t key_bytes)
+{
+    int64_t bytes = round_up(b->last, RAPT_KV_BLOCK) * key_bytes;
     if (b->first > 0) return (struct cpu_ahead){0};
+    if (!t->call->problem->page_tokens) return further_ahead(t, b, table, key_bytes, 0, bytes);
     return (struct cpu_ahead){.run = table->row,
                               .run_step = RAPT_KV_BLOCK,
-                              .run_bytes = bytes,
-                              .bytes = round_up(b->last, RAPT_KV_BLOCK) / RAPT_KV_BLOCK * bytes};
+                              .run_bytes = RAPT_KV_BLOCK * key_bytes,
+                              .bytes = bytes};
 }
 
 /* Keys first ... last - 1 of a block, no more of them than a window has. */
@@ -177,13 +202,11 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
     int64_t run = ((heads - 1) * tensor->stride[1] + tensor->size[3]) * size;
     if (keys <= 0 || run <= 0) return (struct cpu_ahead){0};
     if (t->call->a->kv_layout == RAPT_KV_BLOCKED)
-        return blocks_ahead(b, table, RAPT_KV_BLOCK * tensor->size[3] * size);
+        return blocks_ahead(t, b, table, tensor->size[3] * size);
     if (tensor->stride[3] != 1) return (struct cpu_ahead){0};
-    if (tensor->stride[2] * size == run && !t->call->problem->page_tokens) { /* without gaps */
-        run *= keys;
-        keys = 1;
-    }
     int64_t share = keys * run / heads, before = h * share;
+    if (tensor->stride[2] * size == run && !t->call->problem->page_tokens)
+        return further_ahead(t, b, table, run, before, share);
     return (struct cpu_ahead){.run = table->row + b->first + before / run,
                               .run_step = 1,
                               .run_bytes = run,
@@ -328,7 +351,7 @@ static void attend_block(const struct decode_item *t, const struct block *b,
     add_values(t, b, next);
 }
 
-void decode_run_item(struct decode_item *t, int64_t low, int64_t high, int64_t ahead)
+void decode_run_item(struct decode_item *t, int64_t low, int64_t high)
 {
     load_queries(t);
     if (high <= low) return;
@@ -337,7 +360,7 @@ void decode_run_item(struct decode_item *t, int64_t low, int64_t high, int64_t a
     for (;;) {
         int more = b.key0 + BLOCK < high;
         turn = !turn;
-        struct block next = block_at(t, b.key0 + BLOCK, low, more ? high : ahead, turn);
+        struct block next = block_at(t, b.key0 + BLOCK, low, more ? high : t->ahead, turn);
         attend_block(t, &b, &next);
         if (!more) return;
         b = next;

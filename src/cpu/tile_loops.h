@@ -321,9 +321,50 @@ static void softmax_narrow(const struct cpu_softmax_tile *t)
     }
 }
 
+/* Columns of which a row fits into registers: with 16 lanes, a block of decode. */
+enum { WHOLE = 4 * LANES };
+
+/* Every row sees the same WHOLE columns. */
+static int is_whole(const struct cpu_softmax_tile *t)
+{
+    if (t->last - t->first != WHOLE) return 0;
+    for (int64_t row = 0; row < t->rows; row++)
+        if (t->row_first[row] > t->first || t->row_last[row] < t->last) return 0;
+    return 1;
+}
+
+/* Sums in the order of row_weights: a row has the same bits beside any others. */
+static void softmax_whole(const struct cpu_softmax_tile *t)
+{
+    float maximum[ROW_TILE], sum[ROW_TILE];
+    vec c = v_set(t->scale);
+    for (int64_t row = 0; row < t->rows; row++)
+        maximum[row] = row_maximum(t->s + row * t->stride, t->first, t->last);
+    for (int64_t row = 0; row < t->rows; row++) {
+        float *s = t->s + row * t->stride, m = t->m[row];
+        if (maximum[row] > m) m = maximum[row];
+        vec x[4], top = v_set(m == -INFINITY ? 0 : m);
+        V_EACH(i, 4)
+        x[i] = TILE_EXP2(v_mul(v_sub(v_load(s + t->first + i * LANES, RAPT_F32), top), c));
+        TILE_STORE(s, t->first, x[0], x[1]);
+        TILE_STORE(s, t->first + SOFTMAX_STEP, x[2], x[3]);
+        sum[row] = v_sum(v_add(v_add(x[0], x[2]), v_add(x[1], x[3])));
+        maximum[row] = m;
+    }
+    for (int64_t row = 0; row < t->rows; row++) {
+        if (maximum[row] > t->m[row] && t->m[row] > -INFINITY) rescale(t, row, maximum[row]);
+        t->l[row] += sum[row];
+        t->m[row] = maximum[row];
+    }
+}
+
 /* All maxima first: the rows are independent, so their long reductions overlap. */
 static void softmax(const struct cpu_softmax_tile *t)
 {
+    if (is_whole(t)) {
+        softmax_whole(t);
+        return;
+    }
     if (t->last - t->first <= LANES) {
         softmax_narrow(t);
         return;

@@ -17,7 +17,7 @@ struct pv_call {
     /* Of the channels in the first and the second half of a line, which may have scales of their
      * own. */
     float step[HALVES][ROWS];
-    int32_t excess[HALVES][ROWS]; /* what bytes without sign add */
+    int32_t excess[HALVES][ROWS]; /* what bytes without sign add, negated */
     _Alignas(64) int16_t p[HALVES][ROWS][KEYS_MAX];
 };
 
@@ -85,7 +85,7 @@ static void set_weights(struct pv_call *t, int half, const float *p, int64_t p_s
                     b = _mm512_cvtps_epi32(
                         v_mul(v_scale2(x[r][i + 1], v_set(exponent[r])), v_set(factor[r])));
             a = _mm512_permutex2var_epi16(a, even, b);
-            sum[r] = dot_pairs(sum[r], a, _mm512_set1_epi16(128));
+            sum[r] = dot_pairs(sum[r], a, _mm512_set1_epi16(-128));
             _mm512_store_si512(&t->p[half][r][i * LANES], a);
         }
     _mm_storeu_si128((__m128i *)(void *)t->excess[half], sums_of_rows(sum));
@@ -108,20 +108,27 @@ VEC __m512i two_weights(const struct pv_call *t, int r, int64_t j, int halves)
     return _mm512_mask_blend_epi32(0xff00, _mm512_set1_epi32(pair[0]), _mm512_set1_epi32(pair[1]));
 }
 
+/* A sum of row r at its beginning. */
+VEC __m512i less_excess(const struct pv_call *t, int r, int halves)
+{
+    __m512i excess = _mm512_set1_epi32(t->excess[0][r]);
+    return halves < 2 ? excess : _mm512_mask_set1_epi32(excess, 0xff00, t->excess[1][r]);
+}
+
 /* o += the integers of one row, of which each vector of a sum has every second of 8 neighbours of 16
  * channels. */
 VEC void add_line(const struct pv_call *t, const __m512i *sum, int r, int halves, int64_t c,
                   int64_t part)
 {
-    __m512i excess = _mm512_set1_epi32(t->excess[0][r]);
     vec step = v_set(t->step[0][r]), x[4], y[4];
-    if (halves == 2) {
-        excess = _mm512_mask_set1_epi32(excess, 0xff00, t->excess[1][r]);
-        step = _mm512_mask_blend_ps(0xff00, step, v_set(t->step[1][r]));
-    }
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-        x[i] = v_mul(_mm512_cvtepi32_ps(_mm512_sub_epi32(sum[i], excess)), step);
+    for (int i = 0; i < 4; i++) x[i] = _mm512_cvtepi32_ps(sum[i]);
+    if (halves == 2) {
+        step = _mm512_mask_blend_ps(0xff00, step, v_set(t->step[1][r]));
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) x[i] = v_mul(x[i], step);
+        step = v_set(1);
+    }
 #pragma GCC unroll 2
     for (int i = 0; i < 4; i += 2) {
         y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
@@ -139,7 +146,7 @@ VEC void add_line(const struct pv_call *t, const __m512i *sum, int r, int halves
     for (int i = 0; i < 4; i++) {
         __mmask16 m = (__mmask16)(wanted >> i * LANES);
         float *o = t->o + r * t->o_stride + c + i * LANES;
-        _mm512_mask_storeu_ps(o, m, v_add(_mm512_maskz_loadu_ps(m, o), x[i]));
+        _mm512_mask_storeu_ps(o, m, v_fma(x[i], step, _mm512_maskz_loadu_ps(m, o)));
     }
 }
 
@@ -152,7 +159,7 @@ VEC void pv_line(struct pv_call *t, int row_count, int halves, int64_t c, int64_
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) sum[r][i] = _mm512_setzero_si512();
+        for (int i = 0; i < 4; i++) sum[r][i] = less_excess(t, r, halves);
     struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
         __m512i x = load_line(t->row[j], c, part),

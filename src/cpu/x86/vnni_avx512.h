@@ -6,6 +6,8 @@
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/fixed_point_avx512.h"
 
+#include <string.h>
+
 enum { STEP = 32, ROWS = 4, KEYS_MAX = 64 };
 
 /* sum + the products of pairs of 16-bit integers. The compiler's intrinsic copies sum before and
@@ -21,10 +23,29 @@ static inline int has_blocks(const struct cpu_rows *rows, int64_t channels)
     return rows->scale_channels < channels;
 }
 
+/* Bytes from each of KEYS_MAX pointers to the next, in *step; 0: they differ, or some are NULL. */
+static inline int in_equal_steps(const void *const *pointer, int64_t *step)
+{
+    const __m512i lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    int64_t first = (int64_t)(intptr_t)pointer[0];
+    __mmask8 wrong = 0;
+    *step = (int64_t)((uintptr_t)pointer[1] - (uintptr_t)pointer[0]);
+    __m512i want = _mm512_add_epi64(_mm512_set1_epi64(first),
+                                    _mm512_mullo_epi64(lanes, _mm512_set1_epi64(*step)));
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < KEYS_MAX; j += 8) {
+        wrong |= _mm512_cmpneq_epi64_mask(_mm512_loadu_si512(pointer + j), want);
+        want = _mm512_add_epi64(want, _mm512_set1_epi64(8 * *step));
+    }
+    return first && *step > 0 && !wrong;
+}
+
 /* Bit j: row first + j is not NULL; keys is at most 64. */
 static inline uint64_t rows_there(const struct cpu_rows *rows, int64_t first, int64_t keys)
 {
     uint64_t there = 0;
+    int64_t step;
+    if (keys == KEYS_MAX && in_equal_steps(rows->row + first, &step)) return ~there;
     for (int64_t j = 0; j < keys; j += 8) {
         __mmask8 wanted = (__mmask8)(keys - j < 8 ? (1u << (keys - j)) - 1 : 0xff);
         __m512i row = _mm512_maskz_loadu_epi64(wanted, rows->row + first + j);
@@ -37,11 +58,17 @@ static inline uint64_t rows_there(const struct cpu_rows *rows, int64_t first, in
 static inline void gather_scales(float *scale, const struct cpu_rows *rows, int64_t first,
                                  int64_t keys, int64_t c, uint64_t there)
 {
-    int64_t at = c / rows->scale_channels * rows->scale_stride;
+    int64_t at = c / rows->scale_channels * rows->scale_stride, step;
     const float *const *from = rows->scale + first;
-    if (there == ~(uint64_t)0 >> (64 - keys)) {
+    if (there == ~(uint64_t)0 && in_equal_steps((const void *const *)from, &step)) {
+        const char *x = (const char *)(from[0] + at);
+        if (step == sizeof(float))
 #pragma GCC unroll 4
-        for (int64_t j = 0; j < keys; j++) scale[j] = from[j][at];
+            for (int64_t j = 0; j < KEYS_MAX; j += LANES)
+                _mm512_storeu_ps(scale + j, _mm512_loadu_ps(x + j * step));
+        else
+#pragma GCC unroll 8
+            for (int64_t j = 0; j < KEYS_MAX; j++) memcpy(&scale[j], x + j * step, sizeof *scale);
         return;
     }
     for (int64_t j = 0; j < keys; j++) scale[j] = there >> j & 1 ? from[j][at] : 0;
