@@ -181,6 +181,17 @@ RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char 
     return length;
 }
 
+/* A sentence of one of its two steps is rapt_forward's own; those of a driver name the driver's
+ * call. */
+static rapt_status speak_as_forward(rapt_status status)
+{
+    static const char *const steps[] = {"rapt_plan_create: ", "rapt_plan_execute: "};
+    for (size_t i = 0; status && i < sizeof steps / sizeof *steps; i++)
+        if (!strncmp(last_error(), steps[i], strlen(steps[i])))
+            return fail(status, "%s: %s", "rapt_forward", last_error() + strlen(steps[i]));
+    return status;
+}
+
 RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, rapt_stream stream)
 {
     struct problem p;
@@ -190,8 +201,8 @@ RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, 
     rapt_status status = params_check(a, "rapt_forward", &p);
     if (!status) status = params_match(&p, a, "rapt_forward", &matched);
     if (!status) status = plan_cache_take(device, &p, p.kernel, stream, &cached);
-    if (status) return status;
+    if (status) return speak_as_forward(status);
     status = device->backend->execute(cached.plan, &matched, cached.workspace, stream);
     plan_cache_return(device, &cached);
-    return status;
+    return speak_as_forward(status);
 }

@@ -508,7 +508,7 @@ static void assert_refused(const struct refusal *r, rapt_status status, const ch
     const char *sentence = rapt_last_error();
     if (status != r->status)
         fail_msg("%s: %s gives %s: %s", r->name, function, rapt_status_text(status), sentence);
-    if (strncmp(sentence, function, strlen(function)) && r->when == AT_PLAN)
+    if (strncmp(sentence, function, strlen(function)))
         fail_msg("%s: the sentence does not name %s: %s", r->name, function, sentence);
     if (!says(sentence, r->sentence))
         fail_msg("%s: \"%s\" is not: %s", r->name, r->sentence, sentence);
