@@ -104,18 +104,9 @@ static inline void build(const char *text, struct problem_instance *instance)
     if (!problem_build(&line, instance, error, sizeof error)) fail_msg("%s: %s", text, error);
 }
 
-/* Runs a built problem on a device and demands that the error is within its bound and that nothing
- * else was written. */
-static inline void run_on(rapt_device *device, struct problem_instance *instance)
+/* The error of the results in the instance is within its bound, and nothing else was written. */
+static inline void expect_right(const rapt_device *device, const struct problem_instance *instance)
 {
-    struct problem_device on;
-    problem_reset(instance);
-    expect_ok(problem_upload(instance, device, &on), device, instance->line.text);
-    rapt_status status = problem_run(&on, instance->line.op, NULL);
-    if (!status) status = rapt_synchronize(device, NULL);
-    if (!status) status = problem_download(&on, instance);
-    problem_device_free(&on);
-    expect_ok(status, device, instance->line.text);
     struct accuracy accuracy;
     rapt_device_info info = info_of(device);
     assert_true(accuracy_check(instance, 2e9, &accuracy));
@@ -129,6 +120,20 @@ static inline void run_on(rapt_device *device, struct problem_instance *instance
                  accuracy.want);
     print_message("# %s:%d %s: %.3f of the bound\n", info.backend, (int)info.index,
                   instance->line.text, accuracy.worst);
+}
+
+/* Runs a built problem on a device and demands that its results are right. */
+static inline void run_on(rapt_device *device, struct problem_instance *instance)
+{
+    struct problem_device on;
+    problem_reset(instance);
+    expect_ok(problem_upload(instance, device, &on), device, instance->line.text);
+    rapt_status status = problem_run(&on, instance->line.op, NULL);
+    if (!status) status = rapt_synchronize(device, NULL);
+    if (!status) status = problem_download(&on, instance);
+    problem_device_free(&on);
+    expect_ok(status, device, instance->line.text);
+    expect_right(device, instance);
 }
 
 /* All elements of a host tensor as a new array in logical order; count is set. Freed by the caller.
