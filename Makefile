@@ -35,7 +35,7 @@ LIBS := -lm -lpthread -ldl
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 
 # ---- The library ------------------------------------------------------------------------------------------------
-SOURCES := $(wildcard src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c src/dist/*.c)
+SOURCES := $(wildcard src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c)
 ifneq ($(filter x86_64 i686,$(MACHINE)),)
 SOURCES += $(wildcard src/cpu/x86/*.c)
 endif

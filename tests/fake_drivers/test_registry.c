@@ -52,39 +52,44 @@ static const char *refusal(const struct row *row, const rapt_attention *a)
     return words ? words : "";
 }
 
-/* A row that can do nothing but plain attention names the one thing asked; a row that can, does not
- * mind. */
-static void refusals(void **state)
-{
-    (void)state;
-    static char memory[1 << 20];
-    struct row plain = {.name = "plain",
-                        .dtype = DTYPE_f16,
-                        .d = 64,
-                        .dv = 64,
-                        .tile_q = 64,
-                        .tile_kv = 64,
-                        .shared = 1024,
-                        .can = CAN_MULTI_QUERY},
-               able = plain;
-    able.can = CAN_ALL;
-    const rapt_attention base = session_problem(memory);
-    assert_string_equal(refusal(&plain, &base), "");
-    const rapt_tensor per_head = {memory, RAPT_F32, {2, 4, 1, 1}, {4, 1, 0, 0}},
-                      batch1 = {memory, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}},
-                      lengths = {memory, RAPT_I64, {2, 1, 1, 1}, {1, 0, 0, 0}},
-                      pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
-    struct {
-        const char *words;
-        rapt_attention a;
-    } cases[16];
-    int count = 0;
+static char memory[1 << 20];
+
+/* A row that can do nothing but plain attention. */
+static const struct row plain = {.name = "plain",
+                                 .dtype = DTYPE_f16,
+                                 .d = 64,
+                                 .dv = 64,
+                                 .tile_q = 64,
+                                 .tile_kv = 64,
+                                 .shared = 1024,
+                                 .can = CAN_MULTI_QUERY};
+
+struct refused {
+    const char *words;
+    rapt_attention a;
+};
+
+/* Appends what words say of base after the statements that follow have changed it, as a. */
 #define CASE(expected, ...)                                                                        \
     do {                                                                                           \
         rapt_attention a = base;                                                                   \
         __VA_ARGS__;                                                                               \
         cases[count].words = expected, cases[count++].a = a;                                       \
     } while (0)
+
+/* The plain row names the one thing asked; a row that can do everything does not mind. */
+static void refusals_of_features(void **state)
+{
+    (void)state;
+    struct row able = plain;
+    struct refused cases[16];
+    int count = 0;
+    able.can = CAN_ALL;
+    const rapt_attention base = session_problem(memory);
+    assert_string_equal(refusal(&plain, &base), "");
+    const rapt_tensor per_head = {memory, RAPT_F32, {2, 4, 1, 1}, {4, 1, 0, 0}},
+                      starts = {memory, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}},
+                      lengths = {memory, RAPT_I64, {2, 1, 1, 1}, {1, 0, 0, 0}};
     CASE("does not do causal masks", a.causal = 1);
     CASE("does not do sliding windows", a.window_left = RAPT_WINDOW(3));
     CASE("does not do sliding windows", a.window_right = RAPT_WINDOW(3));
@@ -102,33 +107,41 @@ static void refusals(void **state)
          a.out = rapt_tensor_bthd(memory, RAPT_F32, 2, 4, 64, 64));
     CASE("does not do a negative scale", a.scale = -1);
     CASE("does not do rows that are not contiguous and 16-byte aligned", a.k.stride[2] = 65);
-    CASE("does not do ragged queries", a.q_start = batch1, a.q.size[0] = a.out.size[0] = 1);
+    CASE("does not do ragged queries", a.q_start = starts, a.q.size[0] = a.out.size[0] = 1);
     for (int i = 0; i < count; i++) {
         assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
         assert_string_equal(refusal(&able, &cases[i].a), "");
     }
-    count = 0;
-    CASE("does not do ragged keys", a.kv_start = batch1, a.k.size[0] = a.v.size[0] = 1);
+}
+
+/* What depends on the row's own columns too, or on the size of the problem. */
+static void refusals_of_shapes(void **state)
+{
+    (void)state;
+    struct row mapped = plain;
+    struct refused cases[8];
+    int count = 0;
+    const rapt_attention base = session_problem(memory);
+    const rapt_tensor starts = {memory, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}},
+                      pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
+    CASE("does not do ragged keys", a.kv_start = starts, a.k.size[0] = a.v.size[0] = 1);
     CASE("does not do paged K/V", a.page_table = pages);
     CASE("is for f16 (q is bf16)", a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_BF16);
     CASE("is for heads of 64 and 64 channels (q has 128, v has 64)",
          a.q.size[3] = a.k.size[3] = 128);
     CASE("does not do fewer channels than its tile", a.q.size[3] = a.k.size[3] = 32);
+    CASE("counts tokens, channels, heads and batch in 29 bits",
+         a.k.size[2] = a.v.size[2] = (int64_t)1 << 29);
     for (int i = 0; i < count; i++)
         assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
-#undef CASE
-    plain.needs = NEED_MAPS;
+    mapped.needs = NEED_MAPS;
     rapt_attention reversed = base;
     reversed.k.stride[2] = -64;
-    assert_string_equal(refusal(&plain, &reversed),
+    assert_string_equal(refusal(&mapped, &reversed),
                         "reads through tensor maps (no axis may be empty, no stride 0, negative or "
                         "over 2^37 elements)");
-    plain.needs = 0;
-    rapt_attention long_keys = base;
-    long_keys.k.size[2] = long_keys.v.size[2] = (int64_t)1 << 29;
-    assert_string_equal(refusal(&plain, &long_keys),
-                        "counts tokens, channels, heads and batch in 29 bits");
 }
+#undef CASE
 
 /* The grid rule of the library's row of this name. */
 static void (*grid_of(const char *name))(const struct extent *, const struct row *, int64_t[3])
@@ -182,7 +195,6 @@ static void grids(void **state)
 static void maps(void **state)
 {
     (void)state;
-    static char memory[1 << 20];
     rapt_attention a = session_problem(memory);
     struct problem p = checked(&a);
     struct attention_args none = {0};
@@ -235,8 +247,11 @@ static void long_rows(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(archs), cmocka_unit_test(refusals),
-                                       cmocka_unit_test(grids), cmocka_unit_test(maps),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(archs),
+                                       cmocka_unit_test(refusals_of_features),
+                                       cmocka_unit_test(refusals_of_shapes),
+                                       cmocka_unit_test(grids),
+                                       cmocka_unit_test(maps),
                                        cmocka_unit_test(long_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
