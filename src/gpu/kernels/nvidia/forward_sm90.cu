@@ -69,9 +69,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             mbarrier_init(base + AT_K_FULL + 8 * i, 1);
-            mbarrier_init(base + AT_K_EMPTY + 8 * i, GROUPS * CLUSTER);
+            mbarrier_init(base + AT_K_EMPTY + 8 * i, GROUPS);
             mbarrier_init(base + AT_V_FULL + 8 * i, 1);
-            mbarrier_init(base + AT_V_EMPTY + 8 * i, GROUPS * CLUSTER);
+            mbarrier_init(base + AT_V_EMPTY + 8 * i, GROUPS);
         }
         for (int i = 0; i < Q_COUNT; i++) {
             mbarrier_init(base + AT_Q_FULL + 8 * i, 1);
@@ -94,8 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         async_proxy_fence(); /* its scratch lies where Q will */
     }
 #endif
-    if (CLUSTER > 1) cluster_sync();
-    else __syncthreads();
+    __syncthreads();
     if (group == 0) {
         registers_release<PRODUCER_REGISTERS>();
         if (threadIdx.x < 32 && elect_lane()) produce(a, maps, base, shared);
@@ -108,5 +107,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         registers_claim<CONSUMER_REGISTERS>();
         consume(a, maps, base, group - 1);
     }
-    if (CLUSTER > 1) cluster_sync(); /* no block leaves while the other may still write to it */
 }

@@ -162,7 +162,7 @@ DEVICE int masked_from(const struct consumer &c, const struct attention_args &a,
 }
 
 /* Rows whose warpgroups pass over tiles, see idle_in(). Not tall causal ones: registers are few. */
-constexpr bool IDLES = ((GROUPS > 2 && !CAUSAL) || PARTS == 2) && !FEATURES && CLUSTER == 1;
+constexpr bool IDLES = ((GROUPS > 2 && !CAUSAL) || PARTS == 2) && !FEATURES;
 
 /* Whether the warpgroup has no rows in the tile, which then reaches past the last query. */
 DEVICE bool idle_in(const struct consumer &c, const struct attention_args &a, const struct tile &t)

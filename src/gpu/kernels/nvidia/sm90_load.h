@@ -30,18 +30,12 @@ DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, 
 #endif
 }
 
-/* A block of K or V. In a cluster each block loads its half of the panels and sends it to both. */
+/* A block of K or V. */
 template <int PANELS>
 DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, int row, int head,
                       int batch, int apart)
 {
-#if CLUSTER > 1
-    int half = PANELS / CLUSTER, first = half * (int)cluster_rank();
-    tma_multicast_5d(to + first * KEYS * 128, map, full, 0, row, first, head, batch,
-                     (1 << CLUSTER) - 1, L2_EVICT_LAST);
-#else
     load_tile<PANELS>(map, to, full, KEYS, row, head, batch, apart, L2_EVICT_LAST);
-#endif
 }
 
 /* Q of the g-th warpgroup. */
@@ -202,7 +196,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
     struct ring keys = {0, 1};
     uint32_t slot = 0, slot_phase = 1;
     bool first = true, claimed = false;
-    int step = gridDim.x / CLUSTER, index = blockIdx.x / CLUSTER;
+    int step = gridDim.x, index = blockIdx.x;
 
 #pragma unroll 1
     for (;;) {
@@ -222,7 +216,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
 #if PARTS == 2
         keys.split = keys.split || all_split(a);
 #endif
-        if (CLUSTER == 1 && s.total > step && claimed) next = step + counter_take(a);
+        if (s.total > step && claimed) next = step + counter_take(a);
         if (Q_SLOTS > 1) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_k(a, maps, base, keys, from, nth_block(&t, 0));
         if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
@@ -244,9 +238,8 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         if (V_BEHIND)
             shared_store4(base + AT_BEHIND, from.token + nth_block(&t, blocks - 1) * KEYS,
                           from.head, from.batch, from.apart);
-        if (CLUSTER == 1 && !claimed &&
-            schedule_of(a, shared).total >
-                step) { /* only now, behind the first loads: two round trips to L2 */
+        /* only now, behind the first loads: two round trips to L2 */
+        if (!claimed && schedule_of(a, shared).total > step) {
             counter_claim(a);
             next = step + counter_take(a);
         }
@@ -255,7 +248,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         index = next;
     }
     int total = schedule_of(a, shared).total;
-    if (CLUSTER == 1 && total > step && index == step + total - 1)
+    if (total > step && index == step + total - 1)
         counter_reset(a); /* the last number: nobody takes another */
     if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
     struct tile end = {-1};

@@ -317,7 +317,7 @@ DEVICE void tile_at(const struct attention_args &a, const char *shared, const st
 DEVICE struct schedule schedule_of(const struct attention_args &a, const char *)
 {
     struct schedule s;
-    s.tiles = (a.q_tokens + ROWS * CLUSTER - 1) / (ROWS * CLUSTER) + opaque_zero();
+    s.tiles = (a.q_tokens + ROWS - 1) / ROWS + opaque_zero();
     s.heads = a.q_heads * a.batch;
     s.section = section_heads(a, s.heads);
     s.last = last_heads(s);
@@ -344,7 +344,6 @@ DEVICE void tile_at(const struct attention_args &a, const char *, const struct s
     t->batch = head / a.q_heads;
     t->head = head - t->batch * a.q_heads;
     t->rows = CAUSAL ? s.tiles - 1 - row_tile : row_tile;
-    if (CLUSTER > 1) t->rows = t->rows * CLUSTER + (int)cluster_rank();
     tile_complete(a, t);
 }
 

@@ -12,8 +12,6 @@
  *   STAGES         K/V blocks in flight
  *   Q_SLOTS        row tiles of Q in shared memory
  *   Q_REGISTERS    1: Q is an operand in registers, its slot is free at once; D <= 128
- *   CLUSTER        2: two blocks take neighbouring row tiles of a head and share the loads of K and
- *                  V by multicast
  *   SECTION        heads that are worked on together, so that their K and V stay in the L2 cache
  *   SECTION_LAST   tiles of the last section for each block: it ends with light ones of many heads
  *   ASCENDING      1: keys are walked from the first to the last, so that the row tiles of a head, at
@@ -63,9 +61,6 @@
 #ifndef Q_REGISTERS
 #define Q_REGISTERS 0
 #endif
-#ifndef CLUSTER
-#define CLUSTER 1
-#endif
 #ifndef SECTION
 #define SECTION (CAUSAL || FEATURES ? 16 : 1) /* measured: bench/notes/hopper.md */
 #endif
@@ -104,9 +99,6 @@ constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 static_assert(THREADS == 128 * (GROUPS + 1),
               "one producer warpgroup and one consumer warpgroup per 64 rows");
 static_assert(!ASCENDING || (CAUSAL && !FEATURES && PARTS == 1), "plain causal rows alone");
-static_assert(CLUSTER == 1 || (CLUSTER == 2 && !CAUSAL && !FEATURES && !PANEL_MAPS &&
-                               QK_PANELS % 2 == 0 && V_PANELS % 2 == 0),
-              "multicast splits the panels of a block between two blocks of the cluster");
 
 /* Products of parts, a of the left operand with b of the right one, the small ones first; the
  * smallest ones, one of four or three of nine, are left out. */
@@ -165,10 +157,8 @@ constexpr uint32_t SHARED_END = FEATURES     ? AT_ORDER + 2 * RAGGED_LIMIT
                                              : AT_FIRST_TILE;
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
-static_assert(!REPAIRS || (KEYS <= 128 && CLUSTER == 1),
-              "one thread of a warpgroup looks at each key");
-static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && CLUSTER == 1 && !Q_HELD),
-              "parts: plain rows");
+static_assert(!REPAIRS || KEYS <= 128, "one thread of a warpgroup looks at each key");
+static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && !Q_HELD), "parts: plain rows");
 static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128) && Q_SLOTS == 1),
               "two parts: a warp splits a row of Q, or two, at a time");
 static_assert(SUMS == 1 || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128), "two sums");

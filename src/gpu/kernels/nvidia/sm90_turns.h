@@ -74,12 +74,7 @@ DEVICE int column_now(const struct consumer &c)
 
 DEVICE void release_stage(const struct consumer &c, uint32_t at)
 {
-#if CLUSTER > 1
-    if (c.thread < CLUSTER)
-        mbarrier_arrive_at(c.base + at, c.thread); /* the other block writes into this stage too */
-#else
     if (thread_now(c) == 0) mbarrier_arrive(c.base + at);
-#endif
 }
 
 /* The slot of Q, and the parity that says that it is full. */

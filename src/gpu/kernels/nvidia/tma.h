@@ -1,4 +1,4 @@
-/* tma.h: the asynchronous side of sm_90a: mbarriers, tensor copies (TMA), named barriers, clusters.
+/* tma.h: the asynchronous side of sm_90a: mbarriers, tensor copies (TMA), named barriers.
  * One PTX instruction each.
  *
  * Shared-memory addresses are 32-bit, from shared_address(). A phase is the parity that a wait
@@ -25,7 +25,7 @@ DEVICE void mbarrier_init(uint32_t bar, uint32_t arrivals)
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals));
 }
 
-/* Makes the inits visible to the copy engine and to the other blocks of a cluster. */
+/* Makes the inits visible to the copy engine. */
 DEVICE void mbarrier_init_fence(void)
 {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -41,16 +41,6 @@ DEVICE void mbarrier_expect(uint32_t bar, uint32_t bytes)
 DEVICE void mbarrier_arrive(uint32_t bar)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
-}
-
-/* At the same address in another block of the cluster. Unqualified on purpose: with
- * .release.cluster the kernel was 30 % slower. */
-DEVICE void mbarrier_arrive_at(uint32_t bar, uint32_t block)
-{
-    asm volatile("{.reg .b32 r; mapa.shared::cluster.u32 r, %0, %1; "
-                 "mbarrier.arrive.shared::cluster.b64 _, [r];}" ::"r"(bar),
-                 "r"(block)
-                 : "memory");
 }
 
 DEVICE void mbarrier_wait(uint32_t bar, uint32_t phase)
@@ -112,19 +102,6 @@ DEVICE void bulk_prefetch(const void *from, uint32_t bytes)
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
-/* To the same address, and the same barrier's address, in every block of the cluster that blocks
- * has a bit for. */
-DEVICE void tma_multicast_5d(uint32_t to, const void *map, uint32_t bar, int c0, int c1, int c2,
-                             int c3, int c4, uint16_t blocks, uint64_t policy)
-{
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes."
-                 "multicast::cluster.L2::cache_hint "
-                 "[%0], [%1, {%3,%4,%5,%6,%7}], [%2], %8, %9;" ::"r"(to),
-                 "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "h"(blocks),
-                 "l"(policy)
-                 : "memory");
-}
-
 /* Orders ordinary accesses to shared memory before later ones of the copy engine and of wgmma. */
 DEVICE void async_proxy_fence(void)
 {
@@ -173,7 +150,7 @@ DEVICE int32_t load_acquire(const int32_t *from)
     return x;
 }
 
-/* ---- Named barriers, registers, clusters
+/* ---- Named barriers, registers
  * ------------------------------------------------------------------------------------ */
 
 DEVICE void named_barrier_sync(int id, int threads)
@@ -222,19 +199,6 @@ DEVICE bool elect_lane(void)
 DEVICE void wait_for_predecessors(void)
 {
     asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
-}
-
-DEVICE void cluster_sync(void)
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
-DEVICE uint32_t cluster_rank(void)
-{
-    uint32_t rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
 }
 
 /* 16 bytes of zeros, or four words, in shared memory. */
