@@ -210,8 +210,8 @@ DEVICE float score_slope(const struct consumer &c)
 #endif
 }
 
-/* ALiBi's distance of the lane's first column from its first row, all times log2(e); the other row's
- * is 8 slopes less. */
+/* ALiBi's distance of the lane's first column from its first row, all times log2(e); the other
+ * row's is 8 slopes less. */
 DEVICE float first_bias(const struct consumer &c, const struct attention_args &a,
                         const struct tile &t, int block)
 {

@@ -1,9 +1,10 @@
 /* sm90_load.h: the producer: one thread that walks the tiles of its block and keeps Q, K and V
  * coming.
  *
- * Per tile: the tile's record and Q into the next Q slot, then K of each key block in turn, with V of
- * the one before. V is one block behind K because the consumers' q k^T is one block ahead of their
- * p v; that also makes one stage number serve both. With SUMS 2 nothing is ahead: K[n], V[n]. */
+ * Per tile: the tile's record and Q into the next Q slot, then K of each key block in turn, with V
+ * of the one before. V is one block behind K because the consumers' q k^T is one block ahead of
+ * their p v; that also makes one stage number serve both. With SUMS 2 nothing is ahead: K[n],
+ * V[n]. */
 #ifndef RAPT_NVIDIA_SM90_LOAD_H
 #define RAPT_NVIDIA_SM90_LOAD_H
 

@@ -32,8 +32,8 @@ DEVICE void hide_below(float (&s)[KEYS / 2], int below0, int below1)
     }
 }
 
-/* Columns that the lane's two rows see from the left: hide_above's limits. row: the lane's first row
- * within the tile; column: within a block. */
+/* Columns that the lane's two rows see from the left: hide_above's limits. row: the lane's first
+ * row within the tile; column: within a block. */
 DEVICE void visible_columns(const struct attention_args &a, const struct tile &t, int block,
                             int row, int column, int &above0, int &above1)
 {

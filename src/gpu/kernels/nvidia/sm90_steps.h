@@ -1,5 +1,5 @@
-/* sm90_steps.h: the order of a consumer's work that overlaps softmax and p v inside a warpgroup; the
- * head of forward_sm90.cu describes it. */
+/* sm90_steps.h: the order of a consumer's work that overlaps softmax and p v inside a warpgroup;
+ * the head of forward_sm90.cu describes it. */
 #ifndef RAPT_NVIDIA_SM90_STEPS_H
 #define RAPT_NVIDIA_SM90_STEPS_H
 
@@ -63,8 +63,7 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     if (EARLY > 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
     registers_fence(s);
     if (PARTS > 1 && !(r.sum0 + r.sum1 < 1e38f))
-        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage,
-                      v.phase); /* never; see forward_sm90.cu */
+        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase); /* never; see forward_sm90.cu */
     if (EARLY > 0 && (ASCENDING ? block < last : block > last)) {
         uint32_t next = c.stage + 1 == STAGES ? 0 : c.stage + 1,
                  parity = c.stage + 1 == STAGES ? c.phase ^ 1 : c.phase;
@@ -153,9 +152,9 @@ DEVICE void all_steps(struct consumer &c, const struct attention_args &a, const 
 }
 
 /* The last product of a tile when there is nothing to overlap it with. */
-DEVICE void close_tile(struct consumer &c, const struct attention_args &a,
-                       const struct tile &t, float (&o)[VALUES / 2],
-                       uint32_t (&p)[PARTS * KEYS / 4], const struct row_state &r)
+DEVICE void close_tile(struct consumer &c, const struct attention_args &a, const struct tile &t,
+                       float (&o)[VALUES / 2], uint32_t (&p)[PARTS * KEYS / 4],
+                       const struct row_state &r)
 {
     struct product product;
     int passed = ASCENDING ? unseen_blocks(c, a, t) : 0;

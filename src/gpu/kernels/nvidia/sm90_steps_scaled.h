@@ -1,5 +1,5 @@
-/* sm90_steps_scaled.h: the order of a consumer's work on f32 in two f16 parts. Per block n, from the
- * last visible one down to the first:
+/* sm90_steps_scaled.h: the order of a consumer's work on f32 in two f16 parts. Per block n, from
+ * the last visible one down to the first:
  *
  *     softmax of S, P = weights in two parts
  *     T = P V[n];  S = q K[n - 1]^T       issued

@@ -14,20 +14,21 @@
  *   Q_REGISTERS    1: Q is an operand in registers, its slot is free at once; D <= 128
  *   SECTION        heads that are worked on together, so that their K and V stay in the L2 cache
  *   SECTION_LAST   tiles of the last section for each block: it ends with light ones of many heads
- *   ASCENDING      1: keys are walked from the first to the last, so that the row tiles of a head, at
- *                  work side by side, ask for the same blocks at the same time, and a row's first
- *                  block shows it all keys; 0: from the last
- *   MERGED         with ASCENDING: one step for masked and other blocks; tall tiles have no registers
- *                  for the question
- *   PARTS          2, 3: f32, each element as the sum of two f16 parts, scaled by a power of two for
- *                  its row, or of three bf16 parts (docs/decisions/0007-f32-on-tensor-cores.md); the
- *                  maps hold part i of sequence b at batch i * a.batch + b. 1: 16-bit elements
- *   SUMS           2, with PARTS 2: a score is added up in two sums, over half of the channels each,
- *                  since the multiplies cut where they add; their registers are those of P and
- *                  P V, so that a warpgroup overlaps nothing itself, and one stage serves
- *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is a
- *                  box of its own, so that channels past the tensor's are zero: head sizes that are
- *                  no multiple of 64, or smaller than the tile's */
+ *   ASCENDING      1: keys are walked from the first to the last, so that the row tiles of a head,
+ *                  at work side by side, ask for the same blocks at the same time, and a row's
+ *                  first block shows it all keys; 0: from the last
+ *   MERGED         with ASCENDING: one step for masked and other blocks; tall tiles have no
+ *                  registers for the question
+ *   PARTS          2, 3: f32, each element as the sum of two f16 parts, scaled by a power of two
+ *                  for its row, or of three bf16 parts
+ *                  (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i of sequence b
+ *                  at batch i * a.batch + b. 1: 16-bit elements
+ *   SUMS           2, with PARTS 2: a score is added up in two sums, over half of the channels
+ *                  each, since the multiplies cut where they add; their registers are those of P
+ *                  and P V, so that a warpgroup overlaps nothing itself, and one stage serves
+ *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is
+ *                  a box of its own, so that channels past the tensor's are zero: head sizes that
+ *                  are no multiple of 64, or smaller than the tile's */
 #ifndef RAPT_NVIDIA_SM90_TILE_H
 #define RAPT_NVIDIA_SM90_TILE_H
 

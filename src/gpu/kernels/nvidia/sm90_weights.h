@@ -9,10 +9,10 @@
  * (sm90_repair.h).
  *
  * A row must have the same bits whichever copy of this code works on it: masked or not, in the
- * pipeline or in a repair. The compiler may fuse a product and a sum in one copy and not in another,
- * so every rounding is written out: __fmul_rn, __fadd_rn and __fmaf_rn are never fused. And whether
- * a warp raises references makes no difference to a row that keeps its own: it is then multiplied
- * by 1. */
+ * pipeline or in a repair. The compiler may fuse a product and a sum in one copy and not in
+ * another, so every rounding is written out: __fmul_rn, __fadd_rn and __fmaf_rn are never fused.
+ * And whether a warp raises references makes no difference to a row that keeps its own: it is then
+ * multiplied by 1. */
 #ifndef RAPT_NVIDIA_SM90_WEIGHTS_H
 #define RAPT_NVIDIA_SM90_WEIGHTS_H
 
@@ -99,14 +99,14 @@ DEVICE float raise_far(float &reference, float x)
 
 /* Whether a block's maxima are needed. FIRST: of a tile, r holds nothing yet. CHECKED: rows may
  * have had nothing visible before. */
-template <bool CHECKED, bool FIRST, bool REPAIR>
-DEVICE bool needs_maxima(struct row_state &r)
+template <bool CHECKED, bool FIRST, bool REPAIR> DEVICE bool needs_maxima(struct row_state &r)
 {
     if (FIRST) r.sum0 = r.sum1 = 0;
     if (FIRST) r.reference0 = r.reference1 = -INFINITY;
     r.rescale = false;
     return FIRST || REPAIR ||
-           (CHECKED && !ASCENDING && __any_sync(~0u, (r.reference0 == -INFINITY) | (r.reference1 == -INFINITY)));
+           (CHECKED && !ASCENDING &&
+            __any_sync(~0u, (r.reference0 == -INFINITY) | (r.reference1 == -INFINITY)));
 }
 
 /* x0, x1: the lane's maxima, in units of log2. */

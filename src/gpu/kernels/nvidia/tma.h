@@ -17,7 +17,7 @@ DEVICE uint32_t shared_address(const void *p)
 }
 
 /* ---- mbarrier
- * ---------------------------------------------------------------------------------------------------------------
+ * ------------------------------------------------------------------------------------------
  */
 
 DEVICE void mbarrier_init(uint32_t bar, uint32_t arrivals)
@@ -53,7 +53,7 @@ DEVICE void mbarrier_wait(uint32_t bar, uint32_t phase)
 }
 
 /* ---- Tensor copies
- * ----------------------------------------------------------------------------------------------------------
+ * ------------------------------------------------------------------------------------------
  */
 
 /* L2 policies: the values that createpolicy.fractional gives for a fraction of 1. K and V are read
