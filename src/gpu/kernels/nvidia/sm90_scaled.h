@@ -452,11 +452,11 @@ DEVICE void largest_scaled(float (&s)[KEYS / 2], uint32_t at, float row0, float 
     }
 }
 
-/* s, products of scaled q and k with hidden ones at -inf behind largest_scaled(), becomes
- * w = p 2^e, see the file's comment: p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row. at:
- * the shared address of the factors of the lane's first two columns. References are in log2 units,
- * of x + e less TOP. The block's sum is taken for itself first: equal weights, as of keys that are
- * all small, would be rounded all in one direction. */
+/* s, products of scaled q and k with hidden ones at -inf behind largest_scaled(), becomes w = p
+ * 2^e, see the file's comment: p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row.
+ * at: the shared address of the factors of the lane's first two columns. References are in log2
+ * units, of x + e less TOP. The block's sum is taken for itself first: equal weights, as of keys
+ * that are all small, would be rounded all in one direction. */
 DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t at, float row0,
                            float row1, float x0, float x1)
 {
