@@ -124,9 +124,9 @@ static const struct argp bench_argp = {
     "visible pairs, memory as each input and output once. The ceiling on a CPU is the slower of "
     "multiply-adds in registers and a stream over as many bytes, over the same threads: of reads "
     "for forward, qk and pv, of copies (read + write) for operations that read as they write, of "
-    "bytes read once and written four times for kv_replicate, of writes for causal_mask; its trials lie between the rounds of the problem, and the rate is "
-    "their median. On a GPU it is copies within the device, for problems that are bound "
-    "by memory.",
+    "bytes read once and written four times for kv_replicate, of writes for causal_mask; its "
+    "trials lie between the rounds of the problem, and the rate is their median. On a GPU it is "
+    "copies within the device, for problems that are bound by memory.",
     children,
     NULL,
     NULL};
