@@ -167,7 +167,8 @@ typedef void *rapt_stream;
  * it never ignores one. */
 typedef struct rapt_config {
     uint64_t struct_size;
-    int64_t threads;      /* of the CPU device, the caller's included; 0: RAPT_THREADS, else all */
+    int64_t threads;      /* of the CPU device, the caller's included: 1 ... 1024; 0: what the
+                             environment's RAPT_THREADS says, else all that the process may use */
     const char *backends; /* NULL: all; else a comma list of cuda, hip, cpu, e.g. "cpu" */
 } rapt_config;
 
@@ -192,9 +193,11 @@ typedef struct rapt_device_info {
     int64_t memory_bytes;
 } rapt_device_info;
 
+/* Fills *info, whose struct_size the caller has set; INVALID if that is too small. */
 RAPT_API rapt_status rapt_device_describe(const rapt_device *device, rapt_device_info *info);
-/* Why backend number index (0, 1, ...) opened no device: a sentence; "" when it did; NULL past the
- * last. *name may be NULL. */
+/* Why backend number index (0, 1, ...) opened no device: a sentence; "" when it did; NULL past
+ * the last. *name receives the backend's name; name may be NULL. Strings live as long as the
+ * context. */
 RAPT_API const char *rapt_backend_note(const rapt_context *context, int index, const char **name);
 
 typedef struct rapt_kernel_info {
@@ -208,14 +211,17 @@ typedef struct rapt_kernel_info {
     int64_t present;      /* 1: a device of this context can run it */
 } rapt_kernel_info;
 
-/* Every kernel row of the library; strings live as long as the context. INVALID past the last. */
+/* Every kernel row of the library, those of a backend best first; strings live as long as the
+ * context. *info as in rapt_device_describe; INVALID past the last. */
 RAPT_API int64_t rapt_kernel_count(const rapt_context *context);
 RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index,
                                     rapt_kernel_info *info);
 
 /* Device memory; on the CPU device plain memory, 64-byte aligned, from 8 MiB on in pages of 2 MiB
- * if there are any. rapt_copy copies bytes between any two of host and this device's memory, in
- * stream order; a copy that touches host memory has finished on return. */
+ * if there are any. On success *out is the caller's, to be freed with rapt_free before the context
+ * closes; on failure *out is NULL. rapt_copy copies bytes between any two of host and this device's
+ * memory, in stream order; a copy that touches host memory has finished on return. rapt_synchronize
+ * waits for all work of the stream. */
 RAPT_API rapt_status rapt_alloc(rapt_device *device, size_t bytes, void **out);
 RAPT_API void rapt_free(rapt_device *device, void *memory);
 RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes,
@@ -232,10 +238,12 @@ enum { RAPT_BOTTOM_RIGHT = 0, RAPT_TOP_LEFT = 1 };
  * I64. Only 64-bit fields, no padding. */
 typedef struct rapt_attention {
     uint64_t struct_size;
-    rapt_tensor q;   /* [B, Hq, Sq, D] F32, F16 or BF16; Hq a multiple of Hkv */
-    rapt_tensor k;   /* [B, Hkv, Skv, D]; paged: [page, Hkv, tokens of a page, D] */
-    rapt_tensor v;   /* [B, Hkv, Skv, Dv]; paged alike */
-    rapt_tensor out; /* [B, Hq, Sq, Dv] F32 or q's dtype; must not overlap an input */
+    rapt_tensor q; /* [B, Hq, Sq, D] F32, F16, BF16 or I8; Hq a multiple of Hkv; D, Dv from 1 on */
+    /* [B, Hkv, Skv, D]; paged: [page, Hkv, tokens of a page, D]. Its dtype is q's; or I8; or F16 or
+     * BF16 where q is F32. */
+    rapt_tensor k;
+    rapt_tensor v;   /* [B, Hkv, Skv, Dv], k's dtype; paged alike */
+    rapt_tensor out; /* [B, Hq, Sq, Dv] F32, or q's dtype if not I8; must not overlap an input */
     rapt_tensor lse; /* optional [B, Hq, Sq, 1] F32: natural logarithm */
     /* Optional [B, Hq, Sq, Skv], all axes broadcast: bias, F32 or q's dtype, is added to the
      * scores; mask, U8, hides where it is 0. */
@@ -250,7 +258,8 @@ typedef struct rapt_attention {
     rapt_tensor kv_length; /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
     /* Paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t / P], row t % P. */
     rapt_tensor page_table;
-    /* I8 data: value = scale * data. [B, H, S, C / block], all axes broadcast. */
+    /* Of I8 data, and of no other: value = scale * data. F32 [B, H, S, C / block], B, H, S
+     * broadcast; the tensor's last size says how many blocks the channels are cut into. */
     rapt_tensor q_scale, k_scale, v_scale;
     rapt_tensor weights; /* optional [B, Hq, Sq, Skv] F32, F16, BF16: receives p, 0 where hidden */
     double scale;        /* 0: 1 / sqrt(D); may be negative */
@@ -276,11 +285,13 @@ RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device,
 /* Bytes of device memory that one execute needs; 0: none. Two executes at the same time need two
  * workspaces. */
 RAPT_API size_t rapt_plan_workspace_size(const rapt_plan *plan);
+/* The chosen kernel's name, as long as the plan lives. */
 RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan);
-/* a as at creation, with data pointers. Allocates nothing; on a GPU asynchronous and capturable in
- * a graph, on a CPU done on return. After a failure out is untouched unless the device itself
- * failed. Bad indices that the host can see are refused; on a GPU they are the caller's promise.
- * workspace: 64-byte aligned, not shared with a running execute. */
+/* a as at creation, with data pointers: any other difference is INVALID. Allocates nothing; on a
+ * GPU asynchronous and capturable in a graph, on a CPU done on return. After a failure out is
+ * untouched unless the device itself failed. Bad indices that the host can see are refused; on a
+ * GPU they are the caller's promise. workspace: 64-byte aligned, not shared with a running
+ * execute. */
 RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
                                        void *workspace, rapt_stream stream);
 RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
@@ -288,7 +299,7 @@ RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is f
  * bytes, 0-terminated; returns the length of the whole text. */
 RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char *text, size_t size);
 /* Plan and execute with a plan and a workspace that the device keeps from earlier calls of the same
- * shape. */
+ * shape; the first call of a shape allocates. Fails as the two do. */
 RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, rapt_stream stream);
 
 /* ---- The pieces, on every device ---- */
@@ -354,7 +365,7 @@ typedef struct rapt_kv_replicate_args {
 typedef struct rapt_kv_append_args {
     uint64_t struct_size;
     rapt_tensor k_new, v_new; /* [B, Hkv, S, D|Dv]; ragged: [1, Hkv, total, .] with q_start */
-    rapt_tensor k, v;         /* the cache, plain or paged as in rapt_attention */
+    rapt_tensor k, v; /* the cache, plain or paged as in rapt_attention; also F32, F16, BF16, I8 */
     rapt_tensor kv_length; /* [B, 1, 1, 1]: tokens held before this call; absent: 0. Not changed */
     rapt_tensor q_start, page_table;
     rapt_tensor k_scale, v_scale; /* I8 cache: receives the scales */
@@ -364,8 +375,11 @@ typedef struct rapt_kv_append_args {
     int64_t kv_layout; /* RAPT_KV_...: of the cache */
 } rapt_kv_append_args;
 
-/* OK, or INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU, where
- * the first call of each loads its kernel: once before a graph may capture it. */
+/* Data are F32, F16 or BF16, inputs and outputs each of their own type if nothing else is said;
+ * k of rapt_qk has q's dtype, or q is F32; the four tensors of rapt_kv_replicate share one
+ * dtype. Outputs overlap no input but where "out may be x" says so, and then exactly. OK, or
+ * INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU, where the
+ * first call of each loads its kernel: once before a graph may capture it. */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream);
