@@ -166,12 +166,11 @@ void stream_try(struct stream *s)
 
 struct ceiling stream_ceiling(struct stream *s)
 {
-    static const char *const names[TRAFFICS] = {[TRAFFIC_READS] = "reads of %.3g MB",
-                                                [TRAFFIC_COPIES] =
-                                                    "copies of %.3g MB, read + write",
-                                                [TRAFFIC_REPETITIONS] =
-                                                    "%.3g MB, read once + written 4 times",
-                                                [TRAFFIC_WRITES] = "writes of %.3g MB"};
+    static const char *const names[TRAFFICS] = {
+        [TRAFFIC_READS] = "reads of %.3g MB",
+        [TRAFFIC_COPIES] = "copies of %.3g MB, read + write",
+        [TRAFFIC_REPETITIONS] = "%.3g MB, read once + written 4 times",
+        [TRAFFIC_WRITES] = "writes of %.3g MB"};
     struct ceiling ceiling = {0};
     if (!s || !s->trials) return ceiling;
     char *end = ceiling.what;
