@@ -93,7 +93,7 @@ static struct member *members_of(int64_t threads, char *memory, size_t bytes, en
         members[i].bytes = share;
         members[i].apart = traffic == TRAFFIC_COPIES ? bytes / 128 * 64 : share / 2;
         if (traffic != TRAFFIC_REPETITIONS) continue;
-        size_t part = share / ((1 + REPEATS) * 512) * 512, n = (size_t)i;
+        size_t part = share / (1 + REPEATS) / 512 * 512, n = (size_t)i;
         members[i].memory = memory ? memory + part * n : NULL;
         members[i].bytes = (1 + REPEATS) * part;
         members[i].apart = part * ((size_t)threads + (REPEATS - 1) * n);

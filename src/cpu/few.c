@@ -15,9 +15,10 @@
 
 enum {
     FEW_KEYS_MAX = 64,
-    FEW_ROWS_MIN = 8,         /* with fewer, decode.c takes about as long or less */
-    FEW_SCORES_MAX = 64 * 32, /* of an item; with more, packing K and V pays */
-    FEW_CHANNELS_MAX = 512,   /* longer rows of q and K leave the first cache */
+    FEW_KEY_STEP = 2 * FEW_STRIP, /* keys of two tiles */
+    FEW_ROWS_MIN = 8,             /* with fewer, decode.c takes about as long or less */
+    FEW_SCORES_MAX = 64 * 32,     /* of an item; with more, packing K and V pays */
+    FEW_CHANNELS_MAX = 512,       /* longer rows of q and K leave the first cache */
 };
 
 /* Scratch of one thread. */
@@ -76,7 +77,7 @@ static void lay_out(struct few_scratch *w, const struct problem *p, const struct
                     struct arena *arena)
 {
     int64_t rows = round_up(p->q_tokens * p->group, FEW_STRIP), strips = rows / FEW_STRIP,
-            keys = round_up(p->kv_tokens, 2 * FEW_STRIP);
+            keys = round_up(p->kv_tokens, FEW_KEY_STEP);
     int converts = k->pair == 1;
     w->strip = take(arena, strips, sizeof *w->strip);
     w->q = take(arena, rows, sizeof *w->q);
@@ -245,7 +246,7 @@ static void work(void *argument, int64_t slot)
                                 .scale = (float)(a->scale * LOG2_E),
                                 .p = w->p,
                                 .factor = w->factor,
-                                .key_tiles = round_up(p->kv_tokens, 2 * FEW_STRIP) / FEW_STRIP,
+                                .key_tiles = round_up(p->kv_tokens, FEW_KEY_STEP) / FEW_STRIP,
                                 .m = a->lse.dtype ? w->m : NULL,
                                 .l = w->l};
     int64_t i;
