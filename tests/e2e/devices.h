@@ -71,21 +71,24 @@ static inline rapt_device *tested_device(int index)
                : NULL;
 }
 
-/* for_each_device(device): the body runs once per device under test; a test without one is skipped
- * with one line. */
-static inline int tested_count(void)
+/* for_each_device(device): the body runs once per device under test. */
+#define for_each_device(device)                                                                    \
+    for (int device##_index = 0; device##_index < rapt_device_count(context); device##_index++)    \
+        for (rapt_device *device = tested_device(device##_index); device; device = NULL)
+
+/* Whether there is a device to test (a GPU, with gpus); if not, one line says so. */
+static inline bool has_device(bool gpus)
 {
-    int count = 0;
-    for (int i = 0; i < rapt_device_count(context); i++) count += tested_device(i) != NULL;
-    if (!count)
-        print_message("# no GPU here: skipped\n"); /* cmocka's own skip() is "not ok" to prove */
-    return rapt_device_count(context);
+    int found = 0;
+    if (open_devices(NULL)) return true; /* for the tests to say so */
+    for_each_device(device) found += is_gpu(device) || !gpus;
+    close_devices(NULL);
+    if (!found) printf("1..0 # SKIP no GPU here\n");
+    return found;
 }
 
-#define for_each_device(device)                                                                    \
-    for (int device##_index = 0, device##_count = tested_count(); device##_index < device##_count; \
-         device##_index++)                                                                         \
-        for (rapt_device *device = tested_device(device##_index); device; device = NULL)
+#define run_end_to_end(name, tests, gpus)                                                          \
+    (has_device(gpus) ? cmocka_run_group_tests_name(name, tests, open_devices, close_devices) : 0)
 
 static inline void expect_ok(rapt_status status, const rapt_device *device, const char *what)
 {

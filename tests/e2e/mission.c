@@ -287,5 +287,5 @@ int main(void)
         cmocka_unit_test(extreme_values), cmocka_unit_test(kernels_agree),
         cmocka_unit_test(masks_agree),
     };
-    return cmocka_run_group_tests_name("mission", tests, open_devices, close_devices);
+    return run_end_to_end("mission", tests, false);
 }

@@ -169,5 +169,5 @@ static void nine_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(nine_names)};
-    return cmocka_run_group_tests_name("overrides", tests, open_devices, close_devices);
+    return run_end_to_end("overrides", tests, true);
 }

@@ -264,5 +264,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(replicated_mqa_and_gqa),
                                        cmocka_unit_test(rope_append_forward)};
-    return cmocka_run_group_tests_name("pipeline", tests, open_devices, close_devices);
+    return run_end_to_end("pipeline", tests, false);
 }

@@ -357,5 +357,5 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(graphs), cmocka_unit_test(threads),
                                        cmocka_unit_test(gpus_and_threads),
                                        cmocka_unit_test(gpus_in_turn)};
-    return cmocka_run_group_tests_name("streams", tests, open_devices, close_devices);
+    return run_end_to_end("streams", tests, true);
 }
