@@ -118,6 +118,30 @@ $(AMDGPU_OUT)/loops.t: tools/amdgpu/report.py mk/loops.awk mk/amdgpu.mk $(AMDGPU
 	chmod +x $@
 AMDGPU_PRODUCT += $(AMDGPU_LOOPS)
 
+# Matrix-unit rows without the rescaling of their output, in a tool of their own: problems whose maxima grow must catch it.
+AMDGPU_STALE      := $(AMDGPU_OUT)/stale
+AMDGPU_STALE_ROWS := mfma_bf16_d64_gfx942 mfma_bf16_d128_gfx942 wmma_bf16_d64_gfx1100 wmma_bf16_d128_gfx1100
+$(AMDGPU_STALE)/amd/softmax.h: src/gpu/kernels/amd/softmax.h
+	@mkdir -p $(@D)
+	sed '/acc->o\[r\]\[c\] \*= factor;/s/factor;/1.0f;/' $< > $@ && ! cmp -s $< $@ || { rm -f $@; exit 1; }
+$(AMDGPU_STALE)/%.co: $(GPU)/%.co $(AMDGPU_STALE)/amd/softmax.h
+	eval "set -- $$(cat $(GPU)/$*.flags)"; source=$$1; shift; \
+	  $(HIP_CLANG) -I$(AMDGPU_STALE) $(filter-out -Rpass%,$(HIP_FLAGS)) --offload-arch=$(lastword $(subst _, ,$*)) "$$@" \
+	      -o $@ src/gpu/kernels/$$source
+$(AMDGPU_STALE)/code_objects.s: $(GPU)/code_objects.s
+	@mkdir -p $(@D)
+	sed $(foreach row,$(AMDGPU_STALE_ROWS),-e 's#"$(GPU)/$(row).co"#"$(AMDGPU_STALE)/$(row).co"#') $< > $@
+$(AMDGPU_STALE)/code_objects.o: $(AMDGPU_STALE)/code_objects.s $(AMDGPU_STALE_ROWS:%=$(AMDGPU_STALE)/%.co)
+	$(CC) -c -o $@ $<
+# These code objects come before the archive, so that its own stay out.
+$(AMDGPU_STALE)/rapt: $(AMDGPU_STALE)/code_objects.o $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c tests/*.c)) $(B)/librapt.a
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/librapt.a $(TOOL_LIBS) $(LIBS)
+$(foreach t,gfx942 gfx1100,$(AMDGPU_OUT)/stale.$(t).t): $(AMDGPU_STALE)/rapt | $(B)/rapt
+$(eval $(call amdgpu_product,stale,tests/amdgpu/stale.t,))
+ifneq ($(shell $(or $(PKG_CONFIG),pkg-config) --libs jansson cairo 2> /dev/null),)
+AMDGPU_PRODUCT += $(foreach t,gfx942 gfx1100,$(AMDGPU_OUT)/stale.$(t).t)
+endif
+
 # Without a compiler for AMD GPUs the library holds no code for them to run.
 CHECKS += $(if $(HIP_CLANG),$(AMDGPU_PRODUCT))
 amdgpu-product: all $(AMDGPU_PRODUCT)

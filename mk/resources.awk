@@ -2,8 +2,8 @@
 # Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one
 # line per entry point; exit 1 when one spills, uses scratch on AMD (LLVM also reserves slots for
 # scalars that no instruction touches: the disassembly tells), or asks for more registers or shared
-# memory than a block can have; or when a log reports nothing. Rows on AMD's matrix units (source amd/) must also keep scalars
-# out of vector registers and leave room for two waves per SIMD.
+# memory than a block can have; or when a log reports nothing. On AMD every entry point must also keep scalars out of vector
+# registers and leave room for two waves per SIMD.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
     # work-group, from the LLVM AMDGPU processor table.
@@ -18,7 +18,7 @@ FNR == 1 && FILENAME ~ /\.log$/ {
     path = FILENAME; sub(/\.log$/, "", path); key = path; sub(/.*\//, "", key); object[key] = path ".co"
 }
 FILENAME !~ /\.log$/ {
-    key = $1 "_" $2; arch[key] = $2; matrix[key] = $4 ~ /^amd\//
+    key = $1 "_" $2; arch[key] = $2
     match($0, /-DTHREADS=[0-9]+/); threads[key] = substr($0, RSTART + 10, RLENGTH - 10)
     match($0, /-DSHARED_BYTES="[^"]*"/); command = "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))"; command | getline dynamic[key]; close(command)
     next
@@ -27,7 +27,7 @@ FILENAME !~ /\.log$/ {
 /bytes spill stores/       { spills += $5 + $9 }
 /ptxas info *: Used/ {
     shared = 0; for (i = 2; i <= NF; i++) if ($i ~ /^smem/) shared = $(i - 2)
-    scalars = "-"; waves = 0
+    scalars = "-"; waves = scalar = 0
     report(entry, $5, shared, spills, 0, int(($5 + 7) / 8) * 8 * threads[key] > 65536)
 }
 /remark: Function Name:/   { entry = $5; registers = 0 }
@@ -47,8 +47,8 @@ function report(name, registers, shared, spills, scratch, too_many,   limit, tot
     if (waves) waves = least(waves, lds_waves(arch[key], total, threads[key]))
     printf "%-40s %9d %7s %6d %6d %6d %7d %7d %5s\n", name " " arch[key], registers, scalars, total, spills, scalar, scratch,
         threads[key], waves ? waves : "-"
-    if (matrix[key] && waves < 2) failed = failed "\n" key ": " name " leaves room for " waves " waves per SIMD (2 hide latency)"
-    if (matrix[key] && scalar + 0) failed = failed "\n" key ": " name " keeps " scalar " scalars in lanes of vector registers (load them again instead)"
+    if (arch[key] ~ /^gfx/ && waves < 2) failed = failed "\n" key ": " name " leaves room for " waves " waves per SIMD (2 hide latency)"
+    if (arch[key] ~ /^gfx/ && scalar + 0) failed = failed "\n" key ": " name " keeps " scalar " scalars in lanes of vector registers (load them again instead)"
     if (spills)        failed = failed "\n" key ": " name " spills " spills " (no kernel may spill)"
     if (scratch && touches(object[key])) failed = failed "\n" key ": " name " uses " scratch " bytes of scratch per lane (index arrays by constants)"
     if (too_many)      failed = failed "\n" key ": " name " needs more registers than a block of " threads[key] " threads has"

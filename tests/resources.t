@@ -6,9 +6,9 @@ trap 'rm -rf "$folder"' EXIT
 count=0
 awk=$(dirname "$0")/../mk/resources.awk
 
-row()   # name arch threads dynamic-shared source
+row()   # name arch threads dynamic-shared
 {
-    echo "$1 $2 vendor ${5:-source.cu} -DKERNEL_NAME=$1 -DTHREADS=$3 -DSHARED_BYTES=\"($4)\"" > "$folder/rows.txt"
+    echo "$1 $2 vendor source.cu -DKERNEL_NAME=$1 -DTHREADS=$3 -DSHARED_BYTES=\"($4)\"" > "$folder/rows.txt"
 }
 
 nvidia()   # name arch registers static-shared spill-stores
@@ -45,7 +45,7 @@ expect()   # what, the words of the failure or "" to pass
     echo "$text" | sed 's/^/# /'
 }
 
-echo 1..17
+echo 1..19
 row k sm_80 256 '40 * 1024';   nvidia k sm_80 255 1024 0;  expect "what fits an sm_80" ""
 row k sm_80 256 0;             nvidia k sm_80 64 0 4;      expect "a spill" "k_sm_80: k spills 8 (no kernel may spill)"
 row k sm_80 512 0;             nvidia k sm_80 136 0 0;     expect "registers of a block" "needs more registers than a block of 512 threads has"
@@ -54,14 +54,16 @@ row k sm_90a 128 '200 * 1024'; nvidia k sm_90a 64 32768 0; expect "static and dy
 row k compute_80 128 '99 * 1024'; nvidia k compute_80 168 0 0; expect "PTX that fits every newer GPU" ""
 row k compute_80 128 102400;   nvidia k compute_80 168 0 0; expect "shared memory of PTX" "needs 102400 bytes of shared memory (compute_80 has 101376)"
 row k compute_80 128 0;        echo > "$folder/k_compute_80.log"; expect "a log without a report" "k_compute_80: no report in the compiler's log"
-row k gfx942 256 65536;        amd k gfx942 128 0 0 0;     expect "what fits a gfx942" ""
+row k gfx942 256 32768;        amd k gfx942 128 0 0 0;     expect "what fits a gfx942" ""
 row k gfx942 256 0;            amd k gfx942 128 0 0 3;     expect "a spill on AMD" "k_gfx942: k spills 3"
 row k gfx1100 256 0;           amd k gfx1100 128 65552 0 0; expect "LDS" "needs 65552 bytes of shared memory (gfx1100 has 65536)"
 row k gfx942 256 0;            amd k gfx942 600 0 0 0;     expect "registers of a lane" "needs more registers than a block of 256 threads has"
-row k gfx942 256 32768 amd/k.cu; amd k gfx942 128 0 0 0 2; expect "two waves on matrix units" ""
-row k gfx942 256 0 amd/k.cu;   amd k gfx942 300 0 0 0 1;   expect "one wave by registers" "k leaves room for 1 waves per SIMD"
-row k gfx942 256 40960 amd/k.cu; amd k gfx942 128 0 0 0 4; expect "one wave by LDS" "k leaves room for 1 waves per SIMD"
-row k gfx942 256 0 amd/k.cu;   amd k gfx942 128 0 0 0 2 6; expect "scalars in vector registers" "k_gfx942: k keeps 6 scalars"
+row k gfx942 256 32768;        amd k gfx942 128 0 0 0 2;   expect "two waves" ""
+row k gfx942 256 0;            amd k gfx942 300 0 0 0 1;   expect "one wave by registers" "k leaves room for 1 waves per SIMD"
+row k gfx942 256 40960;        amd k gfx942 128 0 0 0 4;   expect "one wave by LDS" "k leaves room for 1 waves per SIMD"
+row k gfx942 128 65536;        amd k gfx942 128 0 0 0 4;   expect "half a wave by LDS" "k leaves room for 0 waves per SIMD"
+row k gfx1100 128 65536;       amd k gfx1100 128 0 0 0 4;  expect "two waves on RDNA" ""
+row k gfx942 256 0;            amd k gfx942 128 0 0 0 2 6; expect "scalars in vector registers" "k_gfx942: k keeps 6 scalars"
 # Scratch counts where the disassembly touches it: this disassembler always shows that.
 mkdir "$folder/bin" && printf '#!/bin/sh\necho "scratch_store_dword off, v0"\n' > "$folder/bin/llvm-objdump-22"
 chmod +x "$folder/bin/llvm-objdump-22" && PATH=$folder/bin:$PATH

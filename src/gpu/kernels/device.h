@@ -13,8 +13,9 @@
 #define __device__      __attribute__((device))
 #define __shared__      __attribute__((shared))
 #define __forceinline__ inline __attribute__((always_inline))
+/* Two waves of a SIMD at least, so that one works while the other waits. */
 #define LAUNCH(threads, blocks_per_unit)                                                           \
-    __attribute__((amdgpu_flat_work_group_size(threads, threads)))
+    __attribute__((amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(2)))
 #define BY_VALUE /* CUDA: __grid_constant__ */
 typedef float float4 __attribute__((ext_vector_type(4)));
 typedef float float2 __attribute__((ext_vector_type(2)));
@@ -42,6 +43,7 @@ typedef uint32_t uint2 __attribute__((ext_vector_type(2)));
     ((void)(a), (const struct type *)(const __attribute__((address_space(4))) struct type *)       \
                     kernarg_again())
 
+#define READ_AGAIN 1 /* cheaper than a scalar register that is kept */
 typedef const __attribute__((address_space(4))) void *kernarg_pointer;
 static __device__ __forceinline__ kernarg_pointer kernarg_again(void)
 {
@@ -105,6 +107,13 @@ static __device__ __forceinline__ int fresh(int x)
 {
     asm volatile("" : "+v"(x));
     return x;
+}
+/* The same pointer in vector registers, of which there are more: for those that are only added to
+ * what differs from lane to lane. */
+static __device__ __forceinline__ const char *in_lanes(const char *p)
+{
+    asm("" : "+v"(p));
+    return p;
 }
 /* RDNA3 and RDNA4 issue two multiply-adds at once when their sources lie in different register banks
  * (number mod 4): loops that count on it walk the four components of their operands side by side. */
@@ -195,6 +204,7 @@ static __device__ __forceinline__ float4 float4_of(float x, float y, float z, fl
 #define WAVE                        32
 #define ARGUMENT(type, name)        (&(name))
 #define AGAIN(type, a)              (a)
+#define READ_AGAIN                  0
 #define DUAL_ISSUE                  0
 
 static __device__ __forceinline__ uint32_t bits_of(float x)
@@ -237,6 +247,10 @@ static __device__ __forceinline__ int fresh(int x)
 {
     asm volatile("" : "+r"(x));
     return x;
+}
+static __device__ __forceinline__ const char *in_lanes(const char *p)
+{
+    return p;
 }
 /* Global memory that this launch does not write before it reads; and a store to it. */
 #define LOAD(type, address)         __ldg((const type *)(address))

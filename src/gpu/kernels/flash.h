@@ -3,12 +3,17 @@
  * three flash_attention sources include it with
  *
  *   FLASH_CAUSAL    1: window_right is 0, and whole tiles to the right are skipped; 0: every key in
- * use is visible FLASH_GENERAL   1: everything rapt_attention can ask (implies windows): softcap,
- * bias, mask, ALiBi, sink, pages, i8 FLASH_AT_ONCE   1: a tile of K and of V lies in shared memory
- * complete: least latency, for few queries; 0: in parts
+ *                   use is visible
+ *   FLASH_GENERAL   1: everything rapt_attention can ask (implies windows): softcap, bias, mask,
+ *                   ALiBi, sink, pages, i8
+ *   FLASH_AT_ONCE   1: a tile of K and of V lies in shared memory complete: least latency, for few
+ *                   queries; 0: in parts
+ *   Q_PART          channels of Q that lie in shared memory beside as many of K, read again for each
+ *                   tile of keys: twice the rows fit; 0: Q lies there whole
  *
  * D and DV are multiples of 64, the most channels the row serves; fewer are padded by zeros. Shared
- * memory, in float4: Q [TILE_Q][D / 4], stage (K part, then V part), P [TILE_Q][TILE_KV / 4]. */
+ * memory, in float4: Q [TILE_Q][D / 4] unless in parts, stage (K part, Q part; then V part), P
+ * [TILE_Q][TILE_KV / 4]. */
 #ifndef RAPT_FLASH_H
 #define RAPT_FLASH_H
 
@@ -17,15 +22,20 @@
 #ifndef FLASH_AT_ONCE
 #define FLASH_AT_ONCE 0
 #endif
+#ifndef Q_PART
+#define Q_PART 0
+#endif
 
 enum {
-    PART = FLASH_AT_ONCE ? D : 64, /* channels of K staged at a time */
+    PART = FLASH_AT_ONCE ? D
+           : Q_PART      ? Q_PART
+                         : 64, /* channels of K staged at a time */
     V_KEYS = FLASH_AT_ONCE || DV <= 64 ? TILE_KV
              : DV <= 128               ? TILE_KV / 2
              : DV <= 256               ? TILE_KV / 4
                                        : TILE_KV / 8,
-    Q_FLOAT4 = TILE_Q * D / 4,
-    K_FLOAT4 = TILE_KV * PART / 4,
+    Q_FLOAT4 = Q_PART ? 0 : TILE_Q * D / 4,
+    K_FLOAT4 = (TILE_KV + (Q_PART ? TILE_Q : 0)) * PART / 4,
     V_FLOAT4 = V_KEYS * DV / 4,
     STAGE_FLOAT4 = FLASH_AT_ONCE         ? K_FLOAT4 + V_FLOAT4
                    : K_FLOAT4 > V_FLOAT4 ? K_FLOAT4
@@ -53,30 +63,35 @@ struct work {
     int b, head, kv_head;
     int first_query;        /* of the tile, within the sequence */
     int first_key, end_key; /* keys that some row of the tile can see */
-    struct rows k, v;
+    struct rows q, k, v;
 };
 
-DEVICE struct work work_of(const struct attention_args *a, int b, int head, int tile)
+DEVICE struct work work_of(const struct attention_args *a, int b, int head, int first_query)
 {
     struct work w = {};
     w.seq = sequence_of(a, b);
     w.b = b;
     w.head = head;
     w.kv_head = head / a->group;
-    w.first_query = tile * TILE_Q;
+    w.first_query = first_query;
     int last_query = smaller(w.first_query + TILE_Q, w.seq.q_length) - 1;
     w.end_key = w.seq.kv_length;
     if (FLASH_CAUSAL || FLASH_GENERAL)
         w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
     if (FLASH_GENERAL)
         w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
-    w.k = rows_of(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->channels);
-    w.v = rows_of(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->v_channels);
+    w.q = rows_of(a, &a->q, w.seq.q_batch, head, w.seq.q_start, a->channels);
+    w.k = rows_of(a, &a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->channels);
+    w.v = rows_of(a, &a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->v_channels);
     if (FLASH_GENERAL) {
-        rows_add_pages(&w.k, a, &a->k, b, w.kv_head);
-        rows_add_pages(&w.v, a, &a->v, b, w.kv_head);
-        rows_add_scale(&w.k, &a->k_scale, a->k_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
-        rows_add_scale(&w.v, &a->v_scale, a->v_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
+        rows_add_scale(&w.q, &a->q_scale, &a->q_block, w.seq.q_batch, head, w.seq.q_start);
+        rows_add_scale(&w.k, &a->k_scale, &a->k_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
+        rows_add_scale(&w.v, &a->v_scale, &a->v_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
+        w.kv_head = fresh(w.kv_head); /* these are from here on in addresses of lanes alone */
+        w.seq.q_batch = fresh(w.seq.q_batch);
+        w.seq.q_start = fresh(w.seq.q_start);
+        rows_add_pages(&w.k, b, w.kv_head);
+        rows_add_pages(&w.v, b, w.kv_head);
     }
     return w;
 }
@@ -96,20 +111,31 @@ DEVICE int tile_has_hidden(const struct attention_args *a, const struct work *w,
     return hidden;
 }
 
-/* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
-DEVICE float changed_score(const struct attention_args *a, const struct work *w, float s, int query,
-                           int key)
+/* What the options read for the keys of one query; NULL: the option is not there. */
+struct options {
+    const char *mask, *bias; /* key 0 */
+    float slope;             /* of ALiBi */
+};
+
+DEVICE struct options options_of(const struct attention_args *a, const struct work *w, int query)
+{
+    int token = w->seq.q_start + query;
+    struct options o = {};
+    if (a->mask.data) o.mask = element_at(&a->mask, w->seq.q_batch, w->head, token, 0);
+    if (a->bias.data) o.bias = element_at(&a->bias, w->seq.q_batch, w->head, token, 0);
+    if (a->alibi.data)
+        o.slope = load_element(element_at(&a->alibi, w->b, w->head, 0, 0), 0, DTYPE_f32);
+    return o;
+}
+
+/* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. distance: from the
+ * query's place on the key axis. */
+DEVICE float changed_score(const struct attention_args *a, const struct options *o, float s,
+                           int distance, int key)
 {
     if (a->softcap > 0) s = a->softcap * tanh_f32(s / a->softcap);
-    if (a->bias.data)
-        s +=
-            load_element(element_at(&a->bias, w->seq.q_batch, w->head, w->seq.q_start + query, key),
-                         0, a->bias.dtype);
-    if (a->alibi.data) {
-        int distance = query + w->seq.offset - key;
-        float slope = load_element(element_at(&a->alibi, w->b, w->head, 0, 0), 0, DTYPE_f32);
-        s -= slope * (float)(distance < 0 ? -distance : distance);
-    }
+    if (a->bias.data) s += load_element(o->bias, key * a->bias.stride[3], a->bias.dtype);
+    if (a->alibi.data) s -= o->slope * (float)(distance < 0 ? -distance : distance);
     return s;
 }
 
@@ -135,12 +161,6 @@ DEVICE int is_hidden(const struct limits *l, int i, int n)
     return hidden;
 }
 
-DEVICE int is_masked(const struct attention_args *a, const struct work *w, int query, int key)
-{
-    return !LOAD(uint8_t,
-                 element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, key));
-}
-
 /* Products to scores of one row; returns which of its keys are hidden, as bits. */
 DEVICE int finish_scores(const struct attention_args *a, const struct work *w, float *s, int i,
                          int key, int some_hidden, const struct limits *limits)
@@ -152,13 +172,18 @@ DEVICE int finish_scores(const struct attention_args *a, const struct work *w, f
         if (some_hidden && is_hidden(limits, i, n)) hidden |= 1 << n;
     }
     if (FLASH_GENERAL && (a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0)) {
+        a = AGAIN(attention_args, a);
         int query = query_of(w, i), first = key + THREAD % LANES * RN;
+        struct options options = options_of(a, w, query);
 #pragma unroll
         for (int n = 0; n < RN; n++) {
             if ((hidden >> n & 1) || query >= w->seq.q_length || first + n >= w->seq.kv_length)
                 continue;
-            if (a->mask.data && is_masked(a, w, query, first + n)) hidden |= 1 << n;
-            else s[n] = changed_score(a, w, s[n], query, first + n);
+            if (a->mask.data && !LOAD(uint8_t, options.mask + (first + n) * a->mask.stride[3]))
+                hidden |= 1 << n;
+            else
+                s[n] = changed_score(a, &options, s[n], query + w->seq.offset - first - n,
+                                     first + n);
         }
     }
 #pragma unroll
@@ -217,37 +242,66 @@ DEVICE void start(const struct attention_args *a, const struct work *w, struct a
     }
 }
 
+/* The log-sum-exp of row i; returns what to multiply its output with. */
+DEVICE float finish_row(const struct attention_args *a, const struct work *w,
+                        const struct accumulator *acc, int i)
+{
+    float l = sum_of_16(acc->l[i]);
+    int query = query_of(w, i);
+    if (a->lse.data && THREAD % LANES == 0 && query < w->seq.q_length)
+        store_element(element_at(&a->lse, w->seq.q_batch, w->head, w->seq.q_start + query, 0), 0,
+                      DTYPE_f32, acc->m[i] + log2_fast(l) * LN_2);
+    return l == 0 ? 0 : 1 / l;
+}
+
 /* Through the memory of the Q tile, so that the stores are of whole rows. */
 DEVICE void store_results(const struct attention_args *a, const struct work *w,
                           const struct accumulator *acc)
 {
     block_barrier();
 #pragma unroll
-    for (int i = 0; i < RM; i++) {
-        float l = sum_of_16(acc->l[i]);
-        int query = query_of(w, i);
-        stage_row(shared_memory, i, acc->o[i], l == 0 ? 0 : 1 / l);
-        if (a->lse.data && THREAD % LANES == 0 && query < w->seq.q_length)
-            store_element(element_at(&a->lse, w->seq.q_batch, w->head, w->seq.q_start + query, 0),
-                          0, DTYPE_f32, acc->m[i] + log2_fast(l) * LN_2);
-    }
+    for (int i = 0; i < RM; i++)
+        stage_row(shared_memory, i, acc->o[i], finish_row(a, w, acc, i));
     block_barrier();
     store_tile(shared_memory, smaller(TILE_Q, w->seq.q_length - w->first_query), &a->out,
                w->seq.q_batch, w->head, w->seq.q_start + w->first_query, a->v_channels);
+}
+
+/* Without such memory: 16 lanes store 64 neighbouring channels. */
+DEVICE void store_directly(const struct attention_args *a, const struct work *w,
+                           const struct accumulator *acc)
+{
+    int aligned = runs_aligned(&a->out, 4) && a->v_channels % 4 == 0;
+#pragma unroll
+    for (int i = 0; i < RM; i++) {
+        float factor = finish_row(a, w, acc, i);
+        int query = query_of(w, i);
+        if (query >= w->seq.q_length) continue;
+#pragma unroll
+        for (int j = 0; j < NC; j++)
+            store_channels(&a->out, w->seq.q_batch, w->head, w->seq.q_start + query,
+                           4 * (THREAD % LANES + LANES * j), a->v_channels, aligned,
+                           acc->o[i][j], factor);
+    }
 }
 
 /* One tile of keys, staged in parts. */
 DEVICE void key_tile(const struct attention_args *a, const struct work *w, struct accumulator *acc,
                      int key)
 {
-    float4 *q = shared_memory, *stage = q + Q_FLOAT4, *p = stage + STAGE_FLOAT4;
+    float4 *q = shared_memory, *stage = q + Q_FLOAT4, *p = stage + STAGE_FLOAT4,
+           *q_part = stage + TILE_KV * PART / 4;
     float s[RM][RN] = {};
 #pragma unroll 1
     for (int c = 0; c < D && c < a->channels; c += PART) {
         block_barrier();
         load_tile(stage, TILE_KV, PART / 4, SWIZZLE_KEY, &w->k, key, w->seq.kv_length, c);
+        if (Q_PART)
+            load_tile(q_part, TILE_Q, PART / 4, SWIZZLE_ROW, &w->q, w->first_query, w->seq.q_length,
+                      c);
         block_barrier();
-        add_scores(s, q, D / 4, c / 4, stage, PART / 4, PART / 4);
+        if (Q_PART) add_scores(s, q_part, PART / 4, 0, stage, PART / 4, PART / 4);
+        else add_scores(s, q, D / 4, c / 4, stage, PART / 4, PART / 4);
     }
     int some_hidden = tile_has_hidden(a, w, key);
     softmax_step(a, w, acc, s, p, key, some_hidden);
@@ -280,24 +334,27 @@ DEVICE void key_tile_at_once(const struct attention_args *a, const struct work *
     wave_barrier();
 }
 
-DEVICE void flash_block(const struct attention_args *a, int b, int head, int tile)
+DEVICE void flash_block(const struct attention_args *a, int b, int head, int first_query)
 {
     a = AGAIN(attention_args, a);
-    struct work w = work_of(a, b, head, tile);
+    struct work w = work_of(a, b, head, first_query);
     if (w.first_query >= w.seq.q_length) return;
-    struct rows q = rows_of(&a->q, w.seq.q_batch, head, w.seq.q_start, a->channels);
-    if (FLASH_GENERAL)
-        rows_add_scale(&q, &a->q_scale, a->q_block, w.seq.q_batch, head, w.seq.q_start);
+    if (FLASH_GENERAL) w.seq.q_length = fresh(w.seq.q_length);
     block_barrier(); /* a block may do several heads */
-    load_tile(shared_memory, TILE_Q, D / 4, SWIZZLE_ROW, &q, w.first_query, w.seq.q_length, 0);
+    if (!Q_PART)
+        load_tile(shared_memory, TILE_Q, D / 4, SWIZZLE_ROW, &w.q, w.first_query, w.seq.q_length,
+                  0);
     struct accumulator acc;
     a = AGAIN(attention_args, a);
     start(a, &w, &acc);
     for (int key = w.first_key; key < w.end_key; key += TILE_KV) {
+        a = AGAIN(attention_args, a);
         if (FLASH_AT_ONCE) key_tile_at_once(a, &w, &acc, key);
         else key_tile(a, &w, &acc, key);
     }
-    store_results(AGAIN(attention_args, a), &w, &acc);
+    a = AGAIN(attention_args, a);
+    if (Q_PART) store_directly(a, &w, &acc);
+    else store_results(a, &w, &acc);
 }
 
 /* Heads whose keys are walked at the same time: 16 keep their K and V in an L2 cache of 32 MB and
@@ -309,8 +366,16 @@ DEVICE void flash_grid(const struct attention_args *a)
     int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
     int heads = smaller(a->q_heads, GRID_LIMIT), batches = smaller(a->batch, GRID_LIMIT);
     struct tile_place at = place_of_block(tiles, heads, batches, SECTION);
-    for (int b = at.z; b < a->batch; b += batches)
-        for (int head = at.y; head < a->q_heads; head += heads) flash_block(a, b, head, at.tile);
+    for (int b = at.z, head = at.y, first_query = at.tile * TILE_Q;;) {
+        flash_block(a, b, head, first_query);
+        a = AGAIN(attention_args, a);
+        heads = smaller(a->q_heads, GRID_LIMIT);
+        head += heads;
+        if (head < a->q_heads) continue;
+        b += smaller(a->batch, GRID_LIMIT);
+        if (b >= a->batch) return;
+        head %= heads;
+    }
 }
 
 #endif

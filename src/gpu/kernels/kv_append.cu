@@ -58,16 +58,16 @@ DEVICE struct append_place append_place_of(const struct kv_append_args *a, int64
     return r;
 }
 
-/* Rows first ... end - 1 and the angles of their places, `place` on. */
-DEVICE void fill_table(const struct kv_append_args *a, int64_t first, int64_t end, int64_t place,
+/* `count` rows from number `first` of the heads of `place` on, and the angles of their places. */
+DEVICE void fill_table(const struct kv_append_args *a, int first, int count, int64_t place,
                        int places, struct append_table *table)
 {
     int pairs = a->rope.rotary / 2;
 #pragma unroll 1
-    for (int i = THREAD; i < (int)(end - first); i += THREADS) {
-        int64_t at = quotient(first + i, a->kv_heads);
-        int head = (int)(first + i - at * a->kv_heads);
-        struct append_place p = append_place_of(a, at);
+    for (int i = THREAD; i < count; i += THREADS) {
+        a = AGAIN(kv_append_args, a);
+        int at = (uint32_t)(first + i) / (uint32_t)a->kv_heads, head = first + i - at * a->kv_heads;
+        struct append_place p = append_place_of(a, place + at);
         struct append_row *r = &table->row[i];
         r->from[0] = element_at(&a->k_new, p.b, head, p.token, 0);
         r->from[1] = element_at(&a->v_new, p.b, head, p.token, 0);
@@ -78,6 +78,7 @@ DEVICE void fill_table(const struct kv_append_args *a, int64_t first, int64_t en
     }
 #pragma unroll 1
     for (int i = THREAD; i < places * pairs; i += THREADS) {
+        a = AGAIN(kv_append_args, a);
         int64_t position = append_place_of(a, place + i / pairs).position;
         struct angle t = pair_angle(&a->rope, i % pairs, position);
         table->cosine[i] = t.cosine;
@@ -244,26 +245,30 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct kv_a
     __shared__ struct append_table table;
     const struct kv_append_args *a = ARGUMENT(kv_append_args, args);
     int64_t rows = (int64_t)(a->q_start.data ? 1 : a->batch) * a->kv_heads * a->tokens,
-            start = (int64_t)BLOCK_X * TILE_Q, end = rows - start < TILE_Q ? rows : start + TILE_Q;
-    int64_t place = quotient(start, a->kv_heads), last = quotient(end - 1, a->kv_heads);
+            start = (int64_t)BLOCK_X * TILE_Q, place = quotient(start, a->kv_heads);
+    int left = (int)(rows - start < TILE_Q ? rows - start : TILE_Q),
+        first = (int)(start - place * a->kv_heads); /* of the rows that are left, within the place */
     int pairs = a->rope.rotary / 2, most = pairs ? smaller(TILE_Q, ANGLES / pairs) : TILE_Q;
 #pragma unroll 1
-    for (; place <= last; place += most) {
-        int64_t zero = place * a->kv_heads, begin = start > zero ? start : zero;
-        int places = (int)(last + 1 - place < most ? last + 1 - place : most);
-        int64_t stop = zero + (int64_t)places * a->kv_heads;
-        if (stop > end) stop = end;
+    while (left > 0) {
+        a = AGAIN(kv_append_args, a);
+        int places = smaller(most, (first + left + a->kv_heads - 1) / a->kv_heads),
+            count = smaller(first + left, places * a->kv_heads) - first;
         block_barrier();
-        fill_table(a, begin, stop, place, places, &table);
+        fill_table(a, first, count, place, places, &table);
         block_barrier();
 #pragma unroll 1
         for (int which = 0; which < 2; which++) {
+            a = AGAIN(kv_append_args, a);
             struct append_half h = {
                 which ? &a->v_new : &a->k_new,       which ? &a->v : &a->k,
                 which ? &a->v_scale : &a->k_scale,   which,
                 which ? a->v_channels : a->channels, which ? a->v_block : a->k_block,
                 which ? 0 : a->rope.rotary};
-            append_half(a, &h, (int)(stop - begin), (int)(begin - zero), &table);
+            append_half(a, &h, count, first, &table);
         }
+        place += places;
+        left -= count;
+        first = 0;
     }
 }

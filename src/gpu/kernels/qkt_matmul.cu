@@ -23,15 +23,16 @@ DEVICE void store_scores(const struct attention_args *a, const struct sequence *
 
 DEVICE void score_tile(const struct attention_args *a, int b, int head)
 {
+    a = AGAIN(attention_args, a);
     struct sequence seq = sequence_of(a, b);
     int first_query = BLOCK_Y * TILE_Q, first_key = BLOCK_X * TILE_KV;
     if (first_query >= seq.q_length) return;
     int kv_head = head / a->group, limit = smaller(seq.kv_length, a->columns);
-    struct rows q = rows_of(&a->q, seq.q_batch, head, seq.q_start, a->channels);
-    struct rows k = rows_of(&a->k, seq.kv_batch, kv_head, seq.kv_start, a->channels);
-    rows_add_pages(&k, a, &a->k, b, kv_head);
-    rows_add_scale(&q, &a->q_scale, a->q_block, seq.q_batch, head, seq.q_start);
-    rows_add_scale(&k, &a->k_scale, a->k_block, seq.kv_batch, kv_head, seq.kv_start);
+    struct rows q = rows_of(a, &a->q, seq.q_batch, head, seq.q_start, a->channels);
+    struct rows k = rows_of(a, &a->k, seq.kv_batch, kv_head, seq.kv_start, a->channels);
+    rows_add_pages(&k, b, kv_head);
+    rows_add_scale(&q, &a->q_scale, &a->q_block, seq.q_batch, head, seq.q_start);
+    rows_add_scale(&k, &a->k_scale, &a->k_block, seq.kv_batch, kv_head, seq.kv_start);
     float4 *q_tile = shared_memory, *k_tile = q_tile + TILE_Q * PART / 4;
     float s[RM][RN] = {};
 #pragma unroll 1
@@ -42,6 +43,7 @@ DEVICE void score_tile(const struct attention_args *a, int b, int head)
         block_barrier();
         add_scores(s, q_tile, PART / 4, 0, k_tile, PART / 4, PART / 4);
     }
+    a = AGAIN(attention_args, a);
     int aligned = runs_aligned(&a->scores, RN);
 #pragma unroll
     for (int i = 0; i < RM; i++) {

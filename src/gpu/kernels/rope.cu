@@ -34,6 +34,7 @@ DEVICE void fill_places(const struct rope_args *a, int64_t first, int count,
         table->out[i] =
             (b * a->out.stride[0] + token * a->out.stride[2]) * dtype_bytes(a->out.dtype);
     }
+    a = AGAIN(rope_args, a);
 #pragma unroll 1
     for (int i = THREAD; i < count * pairs; i += THREADS) {
         int64_t place = first + i / pairs, b = quotient(place, a->tokens);
@@ -63,6 +64,7 @@ DEVICE void turn_rows(const struct rope_args *a, const struct rope_cut *cut, int
 #pragma unroll 1
     for (int row = first; row < end; row += AT_ONCE * step) {
         struct rope_piece pieces[AT_ONCE];
+        a = AGAIN(rope_args, a);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             int at = smaller(row + i * step, end - 1), place = (uint32_t)at / (uint32_t)a->heads,
@@ -73,6 +75,7 @@ DEVICE void turn_rows(const struct rope_args *a, const struct rope_cut *cut, int
         }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
+            a = AGAIN(rope_args, a);
             int at = row + i * step, place = (uint32_t)at / (uint32_t)a->heads,
                 head = at - place * a->heads;
             if (at >= end) break;
@@ -110,18 +113,24 @@ DEVICE void turn_groups(const struct rope_args *a, const struct rope_cut *cut, i
 DEVICE void rope_block(const struct rope_args *a, const struct rope_cut *cut,
                        struct place_table *table)
 {
+    a = AGAIN(rope_args, a);
     int64_t rows = (int64_t)a->batch * a->heads * a->tokens, start = (int64_t)BLOCK_X * TILE_Q;
-    int64_t end = rows - start < TILE_Q ? rows : start + TILE_Q;
-    int64_t place = quotient(start, a->heads), last = quotient(end - 1, a->heads);
+    int64_t place = quotient(start, a->heads);
+    int left = (int)(rows - start < TILE_Q ? rows - start : TILE_Q),
+        first = (int)(start - place * a->heads); /* of the rows that are left, within the place */
     int most = cut->pairs ? smaller(TILE_Q, ANGLES / cut->pairs) : TILE_Q;
-    for (; place <= last; place += most) {
-        int64_t zero = place * a->heads, begin = start > zero ? start : zero;
-        int count = (int)(last + 1 - place < most ? last + 1 - place : most);
-        int64_t stop = zero + (int64_t)count * a->heads;
+#pragma unroll 1
+    while (left > 0) {
+        a = AGAIN(rope_args, a);
+        int count = smaller(most, (first + left + a->heads - 1) / a->heads),
+            end = smaller(first + left, count * a->heads);
         block_barrier();
         fill_places(a, place, count, table);
         block_barrier();
-        turn_groups(a, cut, (int)(begin - zero), (int)((stop < end ? stop : end) - zero), table);
+        turn_groups(a, cut, first, end, table);
+        place += count;
+        left -= end - first;
+        first = 0;
     }
 }
 

@@ -17,82 +17,102 @@ enum {
     RM = TILE_Q /
          ROW_LANES, /* query rows per thread; ROW_LANES is a multiple of 8, so row % 8 is y % 8 */
     RN = TILE_KV / LANES, /* keys per thread */
-    NC = DV / 64          /* float4 of output channels per thread */
+    NC = DV / 64,         /* float4 of output channels per thread */
+    /* Keys whose values are in registers together: with 512 registers for two waves of 64, four
+     * would leave too few for wide outputs. */
+    AHEAD = WAVE == 64 && NC >= 4 ? 2 : 4
 };
 
 static_assert(ROW_LANES % 8 == 0 && TILE_Q % ROW_LANES == 0 && TILE_KV % LANES == 0 &&
                   D % 64 == 0 && DV % 64 == 0,
               "tile sizes");
 
-/* Rows of a view as a tile loads them. */
+/* Rows of a view as a tile loads them: what every load needs. The rest is read from the kernel's
+ * arguments anew where it is used, for scalar registers are few. */
 struct rows {
-    const char *base; /* row 0, channel 0 */
-    int64_t row_bytes, channel_stride;
-    int64_t dtype;
+    const struct attention_args *a;
+    int view;                  /* where the view lies in the arguments, bytes */
+    const char *base;          /* row 0, channel 0 */
+    int64_t row_bytes;         /* not where READ_AGAIN */
     int channels;
-    int aligned;              /* runs of four channels can be loaded at once */
-    const struct view *scale; /* of i8; NULL: none */
+    int aligned;               /* runs of four channels can be loaded at once */
+    int scale, block;          /* as view, of i8 and of its channels per scale; 0: never has any */
     const char *scale_base;
-    int scale_block;
-    const struct view *table, *paged; /* NULL: not paged; paged: the view of pages */
-    int page_tokens, page_shift, sequence, head;
+    int paged, sequence, head; /* paged: the view may be of pages */
 };
 
-DEVICE struct rows rows_of(const struct view *v, int64_t batch, int64_t head, int64_t first_token,
-                           int channels)
+DEVICE int place_in(const struct attention_args *a, const void *field)
+{
+    return (int)((const char *)field - (const char *)a);
+}
+
+DEVICE const struct view *view_at(const struct attention_args *a, int place)
+{
+    return (const struct view *)((const char *)a + place);
+}
+
+DEVICE struct rows rows_of(const struct attention_args *a, const struct view *v, int64_t batch,
+                           int64_t head, int64_t first_token, int channels)
 {
     struct rows r = {};
+    r.a = a;
+    r.view = place_in(a, v);
     r.base = element_at(v, batch, head, first_token, 0);
     r.row_bytes = v->stride[2] * dtype_bytes(v->dtype);
-    r.channel_stride = v->stride[3];
-    r.dtype = v->dtype;
     r.channels = channels;
     r.aligned = runs_aligned(v, 4) && channels % 4 == 0 && v->dtype != DTYPE_i8;
     return r;
 }
 
 /* Adds what only the general kernel knows: pages and scales. */
-DEVICE void rows_add_pages(struct rows *r, const struct attention_args *a, const struct view *v,
-                           int sequence, int head)
+DEVICE void rows_add_pages(struct rows *r, int sequence, int head)
 {
-    if (!a->page_table.data) return;
-    r->table = &a->page_table;
-    r->paged = v;
-    r->page_tokens = a->page_tokens;
-    r->page_shift = a->page_shift;
+    r->paged = 1;
     r->sequence = sequence;
     r->head = head;
 }
 
-DEVICE void rows_add_scale(struct rows *r, const struct view *scale, int block, int64_t batch,
-                           int64_t head, int64_t first_token)
+DEVICE void rows_add_scale(struct rows *r, const struct view *scale, const int32_t *block,
+                           int64_t batch, int64_t head, int64_t first_token)
 {
-    if (!scale->data) return;
-    r->scale = scale;
-    r->scale_block = block;
-    r->scale_base = element_at(scale, batch, head, first_token, 0);
+    r->scale = place_in(r->a, scale);
+    r->block = place_in(r->a, block);
+    r->base = in_lanes(r->base);
+    r->scale_base = in_lanes(element_at(scale, batch, head, first_token, 0));
 }
 
-/* Where a token's channel 0 lies; its scale 0 in *scales. */
-DEVICE const char *row_at(const struct rows *r, int token, const char **scales)
+/* The scales of the rows; NULL: there are none. */
+DEVICE const struct view *scale_of(const struct attention_args *a, const struct rows *r)
 {
-    if (r->table) {
-        int page = r->page_shift >= 0 ? token >> r->page_shift : token / r->page_tokens,
-            within = token - page * r->page_tokens;
-        int64_t number = load_index(r->table, r->sequence, page);
-        if (r->scale) *scales = element_at(r->scale, number, r->head, within, 0);
-        return element_at(r->paged, number, r->head, within, 0);
+    return r->scale && view_at(a, r->scale)->data ? view_at(a, r->scale) : NULL;
+}
+
+/* Where a token's channel 0 lies; its scale 0 in *scales. a: the arguments, as new. */
+DEVICE const char *row_at(const struct attention_args *a, const struct rows *r, int token,
+                          const char **scales)
+{
+    if (r->paged && a->page_table.data) {
+        a = AGAIN(attention_args, a);
+        int page = a->page_shift >= 0 ? token >> a->page_shift : token / a->page_tokens,
+            within = token - page * a->page_tokens;
+        int64_t number = load_index(&a->page_table, r->sequence, page);
+        if (scale_of(a, r)) *scales = element_at(scale_of(a, r), number, r->head, within, 0);
+        return element_at(view_at(a, r->view), number, r->head, within, 0);
     }
-    if (r->scale) *scales = r->scale_base + token * r->scale->stride[2] * 4;
-    return r->base + token * r->row_bytes;
+    const struct view *v = view_at(a, r->view);
+    if (scale_of(a, r)) *scales = r->scale_base + token * scale_of(a, r)->stride[2] * 4;
+    return r->base + token * (READ_AGAIN ? v->stride[2] * dtype_bytes(v->dtype) : r->row_bytes);
 }
 
-DEVICE float load_channel(const struct rows *r, int token, int channel)
+DEVICE float load_channel(const struct attention_args *a, const struct rows *r, int token,
+                          int channel)
 {
-    const char *scales = NULL, *row = row_at(r, token, &scales);
-    float x = load_element(row, channel * r->channel_stride, r->dtype);
-    return r->scale ? x * LOAD(float, scales + channel / r->scale_block * r->scale->stride[3] * 4)
-                    : x;
+    const struct view *v = view_at(a, r->view);
+    const char *scales = NULL, *row = row_at(a, r, token, &scales);
+    float x = load_element(row, channel * v->stride[3], v->dtype);
+    if (!scale_of(a, r)) return x;
+    int block = *(const int32_t *)((const char *)a + r->block);
+    return x * LOAD(float, scales + channel / block * scale_of(a, r)->stride[3] * 4);
 }
 
 enum { SWIZZLE_NONE, SWIZZLE_ROW, SWIZZLE_KEY };
@@ -109,11 +129,12 @@ DEVICE int swizzled(int at, int row, int swizzle)
 DEVICE void load_tile_slowly(float4 *tile, int count, int width, int swizzle, const struct rows *r,
                              int first_row, int limit, int first_channel)
 {
+    const struct attention_args *a = AGAIN(attention_args, r->a);
 #pragma unroll 1
     for (int i = fresh(THREAD); i < count * width * 4; i += THREADS) {
         int row = i / (width * 4), c = i % (width * 4), token = first_row + row,
             channel = first_channel + c;
-        float x = token < limit && channel < r->channels ? load_channel(r, token, channel) : 0;
+        float x = token < limit && channel < r->channels ? load_channel(a, r, token, channel) : 0;
         ((float *)tile)[4 * (row * width + swizzled(c / 4, row, swizzle)) + c % 4] = x;
     }
 }
@@ -124,11 +145,13 @@ DEVICE void load_tile_slowly(float4 *tile, int count, int width, int swizzle, co
 DEVICE void load_tile(float4 *tile, int count, int width, int swizzle, const struct rows *r,
                       int first_row, int limit, int first_channel)
 {
-    int total = count * width, narrow = r->dtype != DTYPE_f32;
     if (!r->aligned) {
         load_tile_slowly(tile, count, width, swizzle, r, first_row, limit, first_channel);
         return;
     }
+    const struct attention_args *a = AGAIN(attention_args, r->a);
+    int64_t dtype = view_at(a, r->view)->dtype;
+    int total = count * width, narrow = dtype != DTYPE_f32;
 #pragma unroll 1
     for (int start = fresh(THREAD); start < total; start += 4 * THREADS) {
         float4 x[4];
@@ -140,7 +163,7 @@ DEVICE void load_tile(float4 *tile, int count, int width, int swizzle, const str
             const char *scales;
             from[j] = NULL;
             if (i < total && row < limit && channel < r->channels)
-                from[j] = row_at(r, row, &scales) + channel * (narrow ? 2 : 4);
+                from[j] = row_at(a, r, row, &scales) + channel * (narrow ? 2 : 4);
         }
         if (narrow) {
             uint2 h[4] = {};
@@ -148,7 +171,7 @@ DEVICE void load_tile(float4 *tile, int count, int width, int swizzle, const str
             for (int j = 0; j < 4; j++)
                 if (from[j]) h[j] = LOAD(uint2, from[j]);
 #pragma unroll
-            for (int j = 0; j < 4; j++) x[j] = unpack_four(h[j], r->dtype);
+            for (int j = 0; j < 4; j++) x[j] = unpack_four(h[j], dtype);
         } else {
 #pragma unroll
             for (int j = 0; j < 4; j++) {
@@ -205,11 +228,17 @@ DEVICE void add_scores(float (*s)[RN], const float4 *q, int q_width, int first, 
     }
 }
 
-/* Four weights of a row as scalars. */
-DEVICE void load_weights(float *w, const float4 *p, int row, int at)
+/* The weights of the keys key ... key + AHEAD - 1 of a row as scalars. */
+DEVICE void load_weights(float *w, const float4 *p, int row, int key)
 {
-    float4 x = p[row * (TILE_KV / 4) + (at ^ (THREAD / LANES & 7))];
-    w[0] = x.x, w[1] = x.y, w[2] = x.z, w[3] = x.w;
+    const float4 *four = p + row * (TILE_KV / 4) + (key / 4 ^ (THREAD / LANES & 7));
+    if (AHEAD == 2) {
+        float2 x = ((const float2 *)four)[key / 2 % 2];
+        w[0] = x.x, w[1] = x.y;
+    } else {
+        float4 x = *four;
+        w[0] = x.x, w[1] = x.y, w[2 % AHEAD] = x.z, w[3 % AHEAD] = x.w;
+    }
 }
 
 /* o[i][j] += sum over keys of p[row i][first_key + key] v[key]: `keys` rows of v (float4 rows of 16
@@ -220,17 +249,17 @@ DEVICE void add_values(float4 (*o)[NC], const float4 *p, int first_key, const fl
 {
     int x = THREAD % LANES, y = THREAD / LANES;
 #pragma unroll 1
-    for (int k4 = 0; k4 < keys / 4; k4++) {
-        float w[RM][4];
+    for (int key = 0; key < keys; key += AHEAD) {
+        float w[RM][AHEAD];
 #pragma unroll
-        for (int i = 0; i < RM; i++) load_weights(w[i], p, y + ROW_LANES * i, first_key / 4 + k4);
+        for (int i = 0; i < RM; i++) load_weights(w[i], p, y + ROW_LANES * i, first_key + key);
         if (DUAL_ISSUE && NC <= 2 && !skip) { /* neighbouring channels take different keys */
             float4 b[4][NC];
 #pragma unroll
             for (int k = 0; k < 4; k++)
 #pragma unroll
                 for (int j = 0; j < NC; j++)
-                    b[k][j] = v[(k4 * 4 + k) * (LANES * NC) + x + LANES * j];
+                    b[k][j] = v[(key + k) * (LANES * NC) + x + LANES * j];
 #pragma unroll
             for (int t = 0; t < 4; t++)
 #pragma unroll
@@ -245,10 +274,10 @@ DEVICE void add_values(float4 (*o)[NC], const float4 *p, int first_key, const fl
             continue;
         }
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
+        for (int k = 0; k < AHEAD; k++) {
             float4 b[NC];
 #pragma unroll
-            for (int j = 0; j < NC; j++) b[j] = v[(k4 * 4 + k) * (LANES * NC) + x + LANES * j];
+            for (int j = 0; j < NC; j++) b[j] = v[(key + k) * (LANES * NC) + x + LANES * j];
 #pragma unroll
             for (int i = 0; i < RM; i++) {
                 if (skip && (bits_of(w[i][k]) & hidden_mask) == hidden) continue;
@@ -288,6 +317,23 @@ DEVICE void stage_row(float4 *tile, int i, const float4 *o, float factor)
     for (int j = 0; j < NC; j++)
         tile[(y + ROW_LANES * i) * (DV / 4) + x + LANES * j] =
             float4_of(o[j].x * factor, o[j].y * factor, o[j].z * factor, o[j].w * factor);
+}
+
+/* Four channels of a row, times factor, to a view; from `channels` on nothing is written. aligned:
+ * the four can be stored at once. */
+DEVICE void store_channels(const struct view *v, int64_t batch, int64_t head, int row, int channel,
+                           int channels, int aligned, float4 x, float factor)
+{
+    float four[4] = {x.x * factor, x.y * factor, x.z * factor, x.w * factor};
+    if (channel >= channels) return;
+    char *to = element_at(v, batch, head, row, channel);
+    if (aligned) {
+        store_four(to, v->dtype, float4_of(four[0], four[1], four[2], four[3]));
+        return;
+    }
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+        if (channel + n < channels) store_element(to, n * v->stride[3], v->dtype, four[n]);
 }
 
 /* Such a tile to rows first_row + row, row < count, of a view; channels from `channels` on are not

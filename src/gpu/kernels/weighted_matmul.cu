@@ -29,8 +29,7 @@ DEVICE void weigh_channels(const struct attention_args *a, const struct sequence
             add_values(o, p, part, stage, V_KEYS, 1, 0, 0x7fffffffu);
         }
     }
-    int rows = smaller(TILE_Q, seq->q_length - first_query),
-        channels = a->v_channels - first_channel;
+    int rows = smaller(TILE_Q, seq->q_length - first_query);
     /* The result goes out through the stage, as many rows at a time as it holds. */
 #pragma unroll
     for (int i = 0; i < RM; i++) {
@@ -39,32 +38,40 @@ DEVICE void weigh_channels(const struct attention_args *a, const struct sequence
 #pragma unroll
         for (int j = 0; j < NC; j++) stage[y * (DV / 4) + x + LANES * j] = o[i][j];
         block_barrier();
+        a = AGAIN(attention_args, a);
         struct view out = a->out;
         out.data = element_at(&a->out, 0, 0, 0, first_channel);
         store_tile(stage, smaller(ROW_LANES, rows - ROW_LANES * i), &out, seq->q_batch, head,
-                   seq->q_start + first_query + ROW_LANES * i, channels);
+                   seq->q_start + first_query + ROW_LANES * i,
+                   a->v_channels - first_channel);
     }
 }
 
 DEVICE void weigh_tile(const struct attention_args *a, int b, int head)
 {
+    a = AGAIN(attention_args, a);
     struct sequence seq = sequence_of(a, b);
     int first_query = BLOCK_X * TILE_Q, kv_head = head / a->group;
     if (first_query >= seq.q_length) return;
     int limit = smaller(seq.kv_length, a->columns);
-    struct rows weights = rows_of(&a->weights, seq.q_batch, head, seq.q_start, limit);
+    struct rows weights = rows_of(a, &a->weights, seq.q_batch, head, seq.q_start, limit);
     weights.aligned = runs_aligned(&a->weights, 4) && a->columns % 4 == 0;
-    struct rows v = rows_of(&a->v, seq.kv_batch, kv_head, seq.kv_start, a->v_channels);
-    rows_add_pages(&v, a, &a->v, b, kv_head);
-    rows_add_scale(&v, &a->v_scale, a->v_block, seq.kv_batch, kv_head, seq.kv_start);
+    struct rows v = rows_of(a, &a->v, seq.kv_batch, kv_head, seq.kv_start, a->v_channels);
+    rows_add_pages(&v, b, kv_head);
+    rows_add_scale(&v, &a->v_scale, &a->v_block, seq.kv_batch, kv_head, seq.kv_start);
 #pragma unroll 1
-    for (int c = 0; c < a->v_channels; c += DV)
+    for (int c = 0; c < a->v_channels; c += DV) {
         weigh_channels(a, &seq, head, &weights, &v, first_query, c, limit);
+        a = AGAIN(attention_args, a);
+    }
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
     for (int b = BLOCK_Z; b < a->batch; b += GRID_LIMIT)
-        for (int head = BLOCK_Y; head < a->q_heads; head += GRID_LIMIT) weigh_tile(a, b, head);
+        for (int head = BLOCK_Y; head < a->q_heads; head += GRID_LIMIT) {
+            weigh_tile(a, b, head);
+            a = AGAIN(attention_args, a);
+        }
 }

@@ -143,7 +143,7 @@ DEVICE int grid_of(int count)
 
 /* The outer loops load most of what they need of the arguments again: gfx90a has a few scalar
  * registers less than the other targets. */
-KERNEL_ENTRY void LAUNCH(THREADS, 2) __attribute__((amdgpu_waves_per_eu(2)))
+KERNEL_ENTRY void LAUNCH(THREADS, 2)
 KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
