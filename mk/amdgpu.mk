@@ -118,7 +118,7 @@ $(AMDGPU_OUT)/loops.t: tools/amdgpu/report.py mk/loops.awk mk/amdgpu.mk $(AMDGPU
 	chmod +x $@
 AMDGPU_PRODUCT += $(AMDGPU_LOOPS)
 
-# Matrix-unit rows without the rescaling of their output, in a tool of their own: problems whose maxima grow must catch it.
+# Matrix-unit rows without the rescaling of their output, in a tool of their own: problems whose maxima rise must catch it.
 AMDGPU_STALE      := $(AMDGPU_OUT)/stale
 AMDGPU_STALE_ROWS := mfma_bf16_d64_gfx942 mfma_bf16_d128_gfx942 wmma_bf16_d64_gfx1100 wmma_bf16_d128_gfx1100
 $(AMDGPU_STALE)/amd/softmax.h: src/gpu/kernels/amd/softmax.h
