@@ -87,9 +87,15 @@ DEVICE const struct view *scale_of(const struct attention_args *a, const struct 
     return r->scale && view_at(a, r->scale)->data ? view_at(a, r->scale) : NULL;
 }
 
+DEVICE int64_t row_bytes_of(const struct attention_args *a, const struct rows *r)
+{
+    const struct view *v = view_at(a, r->view);
+    return READ_AGAIN ? v->stride[2] * dtype_bytes(v->dtype) : r->row_bytes;
+}
+
 /* Where a token's channel 0 lies; its scale 0 in *scales. a: the arguments, as new. */
-DEVICE const char *row_at(const struct attention_args *a, const struct rows *r, int token,
-                          const char **scales)
+DEVICE const char *row_at(const struct attention_args *a, const struct rows *r, int64_t row_bytes,
+                          int token, const char **scales)
 {
     if (r->paged && a->page_table.data) {
         a = AGAIN(attention_args, a);
@@ -99,16 +105,15 @@ DEVICE const char *row_at(const struct attention_args *a, const struct rows *r, 
         if (scale_of(a, r)) *scales = element_at(scale_of(a, r), number, r->head, within, 0);
         return element_at(view_at(a, r->view), number, r->head, within, 0);
     }
-    const struct view *v = view_at(a, r->view);
     if (scale_of(a, r)) *scales = r->scale_base + token * scale_of(a, r)->stride[2] * 4;
-    return r->base + token * (READ_AGAIN ? v->stride[2] * dtype_bytes(v->dtype) : r->row_bytes);
+    return r->base + (uint32_t)token * row_bytes;
 }
 
 DEVICE float load_channel(const struct attention_args *a, const struct rows *r, int token,
                           int channel)
 {
     const struct view *v = view_at(a, r->view);
-    const char *scales = NULL, *row = row_at(a, r, token, &scales);
+    const char *scales = NULL, *row = row_at(a, r, row_bytes_of(a, r), token, &scales);
     float x = load_element(row, channel * v->stride[3], v->dtype);
     if (!scale_of(a, r)) return x;
     int block = *(const int32_t *)((const char *)a + r->block);
@@ -140,8 +145,8 @@ DEVICE void load_tile_slowly(float4 *tile, int count, int width, int swizzle, co
 }
 
 /* tile[row][0 ... width - 1] (float4) = channels first_channel ... of rows first_row + row, row <
- * count; zero from row `limit` and channel `channels` on, where nothing is read. Batches of four
- * keep that many loads in flight. */
+ * count; zero from row `limit` and channel `channels` on, where nothing is read. Batches of up to
+ * four keep that many loads in flight. */
 DEVICE void load_tile(float4 *tile, int count, int width, int swizzle, const struct rows *r,
                       int first_row, int limit, int first_channel)
 {
@@ -150,39 +155,41 @@ DEVICE void load_tile(float4 *tile, int count, int width, int swizzle, const str
         return;
     }
     const struct attention_args *a = AGAIN(attention_args, r->a);
-    int64_t dtype = view_at(a, r->view)->dtype;
-    int total = count * width, narrow = dtype != DTYPE_f32;
+    int64_t dtype = view_at(a, r->view)->dtype, row_bytes = row_bytes_of(a, r);
+    int narrow = dtype != DTYPE_f32;
+    uint32_t total = count * width, batch = smaller(4, (total + THREADS - 1) / THREADS);
+    int whole = total % (batch * THREADS) == 0; /* these are constants */
 #pragma unroll 1
-    for (int start = fresh(THREAD); start < total; start += 4 * THREADS) {
+    for (uint32_t start = fresh(THREAD); start < total; start += batch * THREADS) {
         float4 x[4];
         const char *from[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int i = start + j * THREADS, row = first_row + i / width,
-                channel = first_channel + i % width * 4;
+        for (uint32_t j = 0; j < batch; j++) {
+            uint32_t i = start + j * THREADS;
+            int row = first_row + (int)(i / width), channel = first_channel + (int)(i % width) * 4;
             const char *scales;
             from[j] = NULL;
-            if (i < total && row < limit && channel < r->channels)
-                from[j] = row_at(a, r, row, &scales) + channel * (narrow ? 2 : 4);
+            if ((whole || i < total) && row < limit && channel < r->channels)
+                from[j] = row_at(a, r, row_bytes, row, &scales) + channel * (narrow ? 2 : 4);
         }
         if (narrow) {
             uint2 h[4] = {};
 #pragma unroll
-            for (int j = 0; j < 4; j++)
+            for (uint32_t j = 0; j < batch; j++)
                 if (from[j]) h[j] = LOAD(uint2, from[j]);
 #pragma unroll
-            for (int j = 0; j < 4; j++) x[j] = unpack_four(h[j], dtype);
+            for (uint32_t j = 0; j < batch; j++) x[j] = unpack_four(h[j], dtype);
         } else {
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
+            for (uint32_t j = 0; j < batch; j++) {
                 x[j] = float4_of(0, 0, 0, 0);
                 if (from[j]) x[j] = LOAD(float4, from[j]);
             }
         }
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int i = start + j * THREADS, row = i / width;
-            if (i < total) tile[row * width + swizzled(i % width, row, swizzle)] = x[j];
+        for (uint32_t j = 0; j < batch; j++) {
+            uint32_t i = start + j * THREADS, row = i / width;
+            if (whole || i < total) tile[row * width + swizzled(i % width, row, swizzle)] = x[j];
         }
     }
 }
