@@ -8,8 +8,8 @@
  *                   ALiBi, sink, pages, i8
  *   FLASH_AT_ONCE   1: a tile of K and of V lies in shared memory complete: least latency, for few
  *                   queries; 0: in parts
- *   Q_PART          channels of Q that lie in shared memory beside as many of K, read again for each
- *                   tile of keys: twice the rows fit; 0: Q lies there whole
+ *   Q_PART          channels of Q that lie in shared memory beside as many of K, read again for
+ *                   each tile of keys: twice the rows fit; 0: Q lies there whole
  *
  * D and DV are multiples of 64, the most channels the row serves; fewer are padded by zeros. Shared
  * memory, in float4: Q [TILE_Q][D / 4] unless in parts, stage (K part, Q part; then V part), P

@@ -247,7 +247,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct kv_a
     int64_t rows = (int64_t)(a->q_start.data ? 1 : a->batch) * a->kv_heads * a->tokens,
             start = (int64_t)BLOCK_X * TILE_Q, place = quotient(start, a->kv_heads);
     int left = (int)(rows - start < TILE_Q ? rows - start : TILE_Q),
-        first = (int)(start - place * a->kv_heads); /* of the rows that are left, within the place */
+        first = (int)(start - place * a->kv_heads); /* of what is left, within the place */
     int pairs = a->rope.rotary / 2, most = pairs ? smaller(TILE_Q, ANGLES / pairs) : TILE_Q;
 #pragma unroll 1
     while (left > 0) {
