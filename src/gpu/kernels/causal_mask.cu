@@ -127,6 +127,7 @@ DEVICE void read_beginnings(const struct attention_args *a, struct hidden_row *r
     int whole = whole_columns(a, run);
 #pragma unroll 1
     for (int i = THREAD; i < count; i += THREADS) {
+        a = AGAIN(attention_args, a);
         int64_t number = from + i * blocks;
         struct hidden_row h = {(char *)0, 0, 0};
         if (number < rows) {
@@ -181,7 +182,8 @@ DEVICE void rows_of_pieces(const struct attention_args *a, int run, int64_t bloc
         read_beginnings(a, row, run, BLOCK_X + done * blocks, blocks, count);
 #pragma unroll 1
         for (int n = group; n < count; n += groups)
-            if (row[n].to) write_row(a, &row[n], beginnings + 2 * n, run, lanes, lane);
+            if (row[n].to)
+                write_row(AGAIN(attention_args, a), &row[n], beginnings + 2 * n, run, lanes, lane);
     }
 }
 
@@ -196,6 +198,7 @@ DEVICE void changed_row(const struct attention_args *a, int64_t number, int run,
     if (h.first > 0) hide(&a->scores, h.to, 0, h.first, run, lanes, lane);
     hide(&a->scores, h.to, h.end, a->columns, run, lanes, lane);
     if (!changes) return;
+    a = AGAIN(attention_args, a);
     for (int key = h.first + lane; key < h.end; key += lanes) {
         char *at = h.to + key * step;
         float s = load_element(at, 0, a->scores.dtype);
@@ -209,7 +212,7 @@ DEVICE void changed_rows(const struct attention_args *a, int run, int64_t blocks
     int changes = has_changes(a);
 #pragma unroll 1
     for (int64_t row = BLOCK_X + blocks * group; row < rows; row += blocks * groups)
-        changed_row(a, row, run, changes, lanes, THREAD % lanes);
+        changed_row(AGAIN(attention_args, a), row, run, changes, lanes, THREAD % lanes);
 }
 
 /* ---- Blocks ------------------------------------------------------------------------------------ */

@@ -136,14 +136,13 @@ DEVICE float exp_of_kept(float *x, int kept, float m, float factor)
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
-/* A row of each team, the block's first being number `first`; those from `end` on are not there. */
-DEVICE void kept_rows(const struct attention_args *a, const struct form *f, int64_t first,
-                      int64_t end, int simple, const struct team *t)
+/* A row of each team, the block's first being number `first`; only `left` are there. */
+DEVICE void kept_rows(const struct attention_args *a, const struct form *f, int64_t first, int left,
+                      int simple, const struct team *t)
 {
     float x[KEPT];
     uint32_t raw[KEPT];
-    int64_t number = first + t->number;
-    struct place place = place_of(a, number < end ? number : end - 1, simple);
+    struct place place = place_of(a, first + smaller(t->number, left - 1), simple);
     if (!f->whole) cut_edges(&place, f, lane_of(t));
     load_pieces(raw, &place, f, 0, t);
     float edge = load_edge(&place, f);
@@ -152,7 +151,7 @@ DEVICE void kept_rows(const struct attention_args *a, const struct form *f, int6
     reduce(&m, 1, 0, t);
     float l = exp_of_kept(x, KEPT, m, 1) + exp_of_kept(&edge, 1, m, 1);
     reduce(&l, 1, 1, t);
-    if (number >= end) return;
+    if (t->number >= left) return;
     float factor = finish_row(&place, m, l, lane_of(t) == 0);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) x[i] *= factor;
@@ -375,6 +374,7 @@ DEVICE void row_of_elements(const struct attention_args *a, int64_t number, cons
     float base = m == -INFINITY ? 0 : m, l = own.l * exp2_fast((own.m - base) * LOG2_E);
     reduce(&l, 1, 1, t);
     float factor = finish_row(&place, m, l, t->first == 0);
+    a = AGAIN(attention_args, a);
 #pragma unroll 1
     for (int at = t->first; at < a->columns; at += t->lanes) {
         float x = load_element(place.from, at * step, in);
@@ -406,7 +406,8 @@ DEVICE void rows_of_elements(const struct attention_args *a, int64_t first, int6
     int lanes = a->columns > WAVE * KEPT ? THREADS : WAVE;
     struct team t = {lanes, THREAD / lanes, THREADS / lanes, THREAD % lanes, 0, shared};
 #pragma unroll 1
-    for (first += t.number; first < end; first += t.count) row_of_elements(a, first, &t);
+    for (first += t.number; first < end; first += t.count)
+        row_of_elements(AGAIN(attention_args, a), first, &t);
 }
 
 /* The cluster's row; all its blocks stay until nobody reads their shared memory. */
@@ -428,17 +429,19 @@ DEVICE void row_of_cluster(const struct attention_args *a, int64_t dtype, int ru
 DEVICE void rows_of_pieces(const struct attention_args *a, int64_t dtype, int run, int whole,
                            int64_t first, int64_t end, float *shared)
 {
-    int simple = is_simple(a);
+    a = AGAIN(attention_args, a);
+    int simple = is_simple(a), left = (int)(end - first);
     if (CLUSTER > 1) {
         row_of_cluster(a, dtype, run, whole, first, shared);
         return;
     }
-    struct form f = {dtype, run, KEPT, a->columns, whole};
+    struct form f = {dtype, run, KEPT, LONG ? fresh(a->columns) : a->columns, whole};
     struct team t = team_of(&f, shared);
 #pragma unroll 1
-    for (; first < end; first += t.count) {
+    for (; left > 0; first += t.count, left -= t.count) {
+        a = AGAIN(attention_args, a);
         if (a->columns > THREADS * KEPT) long_row(a, &f, first, simple, &t);
-        else kept_rows(a, &f, first, end, simple, &t);
+        else kept_rows(a, &f, first, left, simple, &t);
     }
 }
 

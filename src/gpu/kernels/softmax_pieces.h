@@ -42,6 +42,7 @@ DEVICE struct place place_of(const struct attention_args *a, int64_t number, int
                       a->columns,
                       EDGE_NONE};
     if (simple) return p;
+    a = AGAIN(attention_args, a);
     struct score_row s = score_row_of(a, number);
     int b = s.seq.q_batch, token = s.seq.q_start + s.query;
     p.from = element_at(in, b, s.head, token, 0);
@@ -68,7 +69,7 @@ DEVICE void cut_edges(struct place *p, const struct form *f, int lane)
     p->from += head * bytes;
     p->to += head * bytes;
     if (lane < head) p->edge = lane - head;
-    else if (lane >= EDGE && lane - EDGE < f->columns - head - p->end)
+    else if ((uint32_t)(lane - EDGE) < (uint32_t)(f->columns - head - p->end))
         p->edge = p->end + lane - EDGE;
 }
 
