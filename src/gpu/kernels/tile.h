@@ -256,7 +256,8 @@ DEVICE void add_values(float4 (*o)[NC], const float4 *p, int first_key, const fl
 {
     int x = THREAD % LANES, y = THREAD / LANES;
 #pragma unroll 1
-    for (int key = 0; key < keys; key += AHEAD) {
+    for (int part = 0; part < keys / AHEAD; part++) {
+        int key = part * AHEAD;
         float w[RM][AHEAD];
 #pragma unroll
         for (int i = 0; i < RM; i++) load_weights(w[i], p, y + ROW_LANES * i, first_key + key);
