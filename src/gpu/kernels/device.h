@@ -248,10 +248,6 @@ static __device__ __forceinline__ int fresh(int x)
     asm volatile("" : "+r"(x));
     return x;
 }
-static __device__ __forceinline__ const char *in_lanes(const char *p)
-{
-    return p;
-}
 /* Global memory that this launch does not write before it reads; and a store to it. */
 #define LOAD(type, address)         __ldg((const type *)(address))
 #define STORE(type, address, value) (*(type *)(address) = (value))

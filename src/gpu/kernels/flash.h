@@ -66,32 +66,32 @@ struct work {
     struct rows q, k, v;
 };
 
-DEVICE struct work work_of(const struct attention_args *a, int b, int head, int first_query)
+DEVICE struct work work_of(const struct attention_args *a, int b, int head, int tile)
 {
     struct work w = {};
     w.seq = sequence_of(a, b);
     w.b = b;
     w.head = head;
     w.kv_head = head / a->group;
-    w.first_query = first_query;
+    w.first_query = tile * TILE_Q;
     int last_query = smaller(w.first_query + TILE_Q, w.seq.q_length) - 1;
     w.end_key = w.seq.kv_length;
     if (FLASH_CAUSAL || FLASH_GENERAL)
         w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
     if (FLASH_GENERAL)
         w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
-    w.q = rows_of(a, &a->q, w.seq.q_batch, head, w.seq.q_start, a->channels);
     w.k = rows_of(a, &a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->channels);
     w.v = rows_of(a, &a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, a->v_channels);
     if (FLASH_GENERAL) {
-        rows_add_scale(&w.q, &a->q_scale, &a->q_block, w.seq.q_batch, head, w.seq.q_start);
-        rows_add_scale(&w.k, &a->k_scale, &a->k_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
-        rows_add_scale(&w.v, &a->v_scale, &a->v_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
-        w.kv_head = fresh(w.kv_head); /* these are from here on in addresses of lanes alone */
-        w.seq.q_batch = fresh(w.seq.q_batch);
-        w.seq.q_start = fresh(w.seq.q_start);
+        if (READ_AGAIN) { /* these are from here on in addresses of lanes alone */
+            w.kv_head = fresh(w.kv_head);
+            w.seq.q_batch = fresh(w.seq.q_batch);
+            w.seq.q_start = fresh(w.seq.q_start);
+        }
         rows_add_pages(&w.k, b, w.kv_head);
         rows_add_pages(&w.v, b, w.kv_head);
+        rows_add_scale(&w.k, &a->k_scale, &a->k_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
+        rows_add_scale(&w.v, &a->v_scale, &a->v_block, w.seq.kv_batch, w.kv_head, w.seq.kv_start);
     }
     return w;
 }
@@ -111,31 +111,20 @@ DEVICE int tile_has_hidden(const struct attention_args *a, const struct work *w,
     return hidden;
 }
 
-/* What the options read for the keys of one query; NULL: the option is not there. */
-struct options {
-    const char *mask, *bias; /* key 0 */
-    float slope;             /* of ALiBi */
-};
-
-DEVICE struct options options_of(const struct attention_args *a, const struct work *w, int query)
-{
-    int token = w->seq.q_start + query;
-    struct options o = {};
-    if (a->mask.data) o.mask = element_at(&a->mask, w->seq.q_batch, w->head, token, 0);
-    if (a->bias.data) o.bias = element_at(&a->bias, w->seq.q_batch, w->head, token, 0);
-    if (a->alibi.data)
-        o.slope = load_element(element_at(&a->alibi, w->b, w->head, 0, 0), 0, DTYPE_f32);
-    return o;
-}
-
-/* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. distance: from the
- * query's place on the key axis. */
-DEVICE float changed_score(const struct attention_args *a, const struct options *o, float s,
-                           int distance, int key)
+/* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
+DEVICE float changed_score(const struct attention_args *a, const struct work *w, float s, int query,
+                           int key)
 {
     if (a->softcap > 0) s = a->softcap * tanh_f32(s / a->softcap);
-    if (a->bias.data) s += load_element(o->bias, key * a->bias.stride[3], a->bias.dtype);
-    if (a->alibi.data) s -= o->slope * (float)(distance < 0 ? -distance : distance);
+    if (a->bias.data)
+        s +=
+            load_element(element_at(&a->bias, w->seq.q_batch, w->head, w->seq.q_start + query, key),
+                         0, a->bias.dtype);
+    if (a->alibi.data) {
+        int distance = query + w->seq.offset - key;
+        float slope = load_element(element_at(&a->alibi, w->b, w->head, 0, 0), 0, DTYPE_f32);
+        s -= slope * (float)(distance < 0 ? -distance : distance);
+    }
     return s;
 }
 
@@ -161,6 +150,12 @@ DEVICE int is_hidden(const struct limits *l, int i, int n)
     return hidden;
 }
 
+DEVICE int is_masked(const struct attention_args *a, const struct work *w, int query, int key)
+{
+    return !LOAD(uint8_t,
+                 element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, key));
+}
+
 /* Products to scores of one row; returns which of its keys are hidden, as bits. */
 DEVICE int finish_scores(const struct attention_args *a, const struct work *w, float *s, int i,
                          int key, int some_hidden, const struct limits *limits)
@@ -174,16 +169,12 @@ DEVICE int finish_scores(const struct attention_args *a, const struct work *w, f
     if (FLASH_GENERAL && (a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0)) {
         a = AGAIN(attention_args, a);
         int query = query_of(w, i), first = key + THREAD % LANES * RN;
-        struct options options = options_of(a, w, query);
 #pragma unroll
         for (int n = 0; n < RN; n++) {
             if ((hidden >> n & 1) || query >= w->seq.q_length || first + n >= w->seq.kv_length)
                 continue;
-            if (a->mask.data && !LOAD(uint8_t, options.mask + (first + n) * a->mask.stride[3]))
-                hidden |= 1 << n;
-            else
-                s[n] = changed_score(a, &options, s[n], query + w->seq.offset - first - n,
-                                     first + n);
+            if (a->mask.data && is_masked(a, w, query, first + n)) hidden |= 1 << n;
+            else s[n] = changed_score(a, w, s[n], query, first + n);
         }
     }
 #pragma unroll
@@ -260,8 +251,14 @@ DEVICE void store_results(const struct attention_args *a, const struct work *w,
 {
     block_barrier();
 #pragma unroll
-    for (int i = 0; i < RM; i++)
-        stage_row(shared_memory, i, acc->o[i], finish_row(a, w, acc, i));
+    for (int i = 0; i < RM; i++) {
+        float l = sum_of_16(acc->l[i]);
+        int query = query_of(w, i);
+        stage_row(shared_memory, i, acc->o[i], l == 0 ? 0 : 1 / l);
+        if (a->lse.data && THREAD % LANES == 0 && query < w->seq.q_length)
+            store_element(element_at(&a->lse, w->seq.q_batch, w->head, w->seq.q_start + query, 0),
+                          0, DTYPE_f32, acc->m[i] + log2_fast(l) * LN_2);
+    }
     block_barrier();
     store_tile(shared_memory, smaller(TILE_Q, w->seq.q_length - w->first_query), &a->out,
                w->seq.q_batch, w->head, w->seq.q_start + w->first_query, a->v_channels);
@@ -280,8 +277,8 @@ DEVICE void store_directly(const struct attention_args *a, const struct work *w,
 #pragma unroll
         for (int j = 0; j < NC; j++)
             store_channels(&a->out, w->seq.q_batch, w->head, w->seq.q_start + query,
-                           4 * (THREAD % LANES + LANES * j), a->v_channels, aligned,
-                           acc->o[i][j], factor);
+                           4 * (THREAD % LANES + LANES * j), a->v_channels, aligned, acc->o[i][j],
+                           factor);
     }
 }
 
@@ -334,12 +331,15 @@ DEVICE void key_tile_at_once(const struct attention_args *a, const struct work *
     wave_barrier();
 }
 
-DEVICE void flash_block(const struct attention_args *a, int b, int head, int first_query)
+DEVICE void flash_block(const struct attention_args *a, int b, int head, int tile)
 {
     a = AGAIN(attention_args, a);
-    struct work w = work_of(a, b, head, first_query);
+    struct work w = work_of(a, b, head, tile);
     if (w.first_query >= w.seq.q_length) return;
-    if (FLASH_GENERAL) w.seq.q_length = fresh(w.seq.q_length);
+    if (FLASH_GENERAL && READ_AGAIN) w.seq.q_length = fresh(w.seq.q_length);
+    w.q = rows_of(a, &a->q, w.seq.q_batch, head, w.seq.q_start, a->channels);
+    if (FLASH_GENERAL)
+        rows_add_scale(&w.q, &a->q_scale, &a->q_block, w.seq.q_batch, head, w.seq.q_start);
     block_barrier(); /* a block may do several heads */
     if (!Q_PART)
         load_tile(shared_memory, TILE_Q, D / 4, SWIZZLE_ROW, &w.q, w.first_query, w.seq.q_length,
@@ -366,16 +366,8 @@ DEVICE void flash_grid(const struct attention_args *a)
     int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
     int heads = smaller(a->q_heads, GRID_LIMIT), batches = smaller(a->batch, GRID_LIMIT);
     struct tile_place at = place_of_block(tiles, heads, batches, SECTION);
-    for (int b = at.z, head = at.y, first_query = at.tile * TILE_Q;;) {
-        flash_block(a, b, head, first_query);
-        a = AGAIN(attention_args, a);
-        heads = smaller(a->q_heads, GRID_LIMIT);
-        head += heads;
-        if (head < a->q_heads) continue;
-        b += smaller(a->batch, GRID_LIMIT);
-        if (b >= a->batch) return;
-        head %= heads;
-    }
+    for (int b = at.z; b < a->batch; b += batches)
+        for (int head = at.y; head < a->q_heads; head += heads) flash_block(a, b, head, at.tile);
 }
 
 #endif

@@ -27,99 +27,6 @@ static_assert(ROW_LANES % 8 == 0 && TILE_Q % ROW_LANES == 0 && TILE_KV % LANES =
                   D % 64 == 0 && DV % 64 == 0,
               "tile sizes");
 
-/* Rows of a view as a tile loads them: what every load needs. The rest is read from the kernel's
- * arguments anew where it is used, for scalar registers are few. */
-struct rows {
-    const struct attention_args *a;
-    int view;                  /* where the view lies in the arguments, bytes */
-    const char *base;          /* row 0, channel 0 */
-    int64_t row_bytes;         /* not where READ_AGAIN */
-    int channels;
-    int aligned;               /* runs of four channels can be loaded at once */
-    int scale, block;          /* as view, of i8 and of its channels per scale; 0: never has any */
-    const char *scale_base;
-    int paged, sequence, head; /* paged: the view may be of pages */
-};
-
-DEVICE int place_in(const struct attention_args *a, const void *field)
-{
-    return (int)((const char *)field - (const char *)a);
-}
-
-DEVICE const struct view *view_at(const struct attention_args *a, int place)
-{
-    return (const struct view *)((const char *)a + place);
-}
-
-DEVICE struct rows rows_of(const struct attention_args *a, const struct view *v, int64_t batch,
-                           int64_t head, int64_t first_token, int channels)
-{
-    struct rows r = {};
-    r.a = a;
-    r.view = place_in(a, v);
-    r.base = element_at(v, batch, head, first_token, 0);
-    r.row_bytes = v->stride[2] * dtype_bytes(v->dtype);
-    r.channels = channels;
-    r.aligned = runs_aligned(v, 4) && channels % 4 == 0 && v->dtype != DTYPE_i8;
-    return r;
-}
-
-/* Adds what only the general kernel knows: pages and scales. */
-DEVICE void rows_add_pages(struct rows *r, int sequence, int head)
-{
-    r->paged = 1;
-    r->sequence = sequence;
-    r->head = head;
-}
-
-DEVICE void rows_add_scale(struct rows *r, const struct view *scale, const int32_t *block,
-                           int64_t batch, int64_t head, int64_t first_token)
-{
-    r->scale = place_in(r->a, scale);
-    r->block = place_in(r->a, block);
-    r->base = in_lanes(r->base);
-    r->scale_base = in_lanes(element_at(scale, batch, head, first_token, 0));
-}
-
-/* The scales of the rows; NULL: there are none. */
-DEVICE const struct view *scale_of(const struct attention_args *a, const struct rows *r)
-{
-    return r->scale && view_at(a, r->scale)->data ? view_at(a, r->scale) : NULL;
-}
-
-DEVICE int64_t row_bytes_of(const struct attention_args *a, const struct rows *r)
-{
-    const struct view *v = view_at(a, r->view);
-    return READ_AGAIN ? v->stride[2] * dtype_bytes(v->dtype) : r->row_bytes;
-}
-
-/* Where a token's channel 0 lies; its scale 0 in *scales. a: the arguments, as new. */
-DEVICE const char *row_at(const struct attention_args *a, const struct rows *r, int64_t row_bytes,
-                          int token, const char **scales)
-{
-    if (r->paged && a->page_table.data) {
-        a = AGAIN(attention_args, a);
-        int page = a->page_shift >= 0 ? token >> a->page_shift : token / a->page_tokens,
-            within = token - page * a->page_tokens;
-        int64_t number = load_index(&a->page_table, r->sequence, page);
-        if (scale_of(a, r)) *scales = element_at(scale_of(a, r), number, r->head, within, 0);
-        return element_at(view_at(a, r->view), number, r->head, within, 0);
-    }
-    if (scale_of(a, r)) *scales = r->scale_base + token * scale_of(a, r)->stride[2] * 4;
-    return r->base + (uint32_t)token * row_bytes;
-}
-
-DEVICE float load_channel(const struct attention_args *a, const struct rows *r, int token,
-                          int channel)
-{
-    const struct view *v = view_at(a, r->view);
-    const char *scales = NULL, *row = row_at(a, r, row_bytes_of(a, r), token, &scales);
-    float x = load_element(row, channel * v->stride[3], v->dtype);
-    if (!scale_of(a, r)) return x;
-    int block = *(const int32_t *)((const char *)a + r->block);
-    return x * LOAD(float, scales + channel / block * scale_of(a, r)->stride[3] * 4);
-}
-
 enum { SWIZZLE_NONE, SWIZZLE_ROW, SWIZZLE_KEY };
 
 /* Where float4 number `at` of a row lies within it. */
@@ -130,69 +37,12 @@ DEVICE int swizzled(int at, int row, int swizzle)
                                     : at;
 }
 
-/* load_tile, element by element: any stride, any dtype. */
-DEVICE void load_tile_slowly(float4 *tile, int count, int width, int swizzle, const struct rows *r,
-                             int first_row, int limit, int first_channel)
-{
-    const struct attention_args *a = AGAIN(attention_args, r->a);
-#pragma unroll 1
-    for (int i = fresh(THREAD); i < count * width * 4; i += THREADS) {
-        int row = i / (width * 4), c = i % (width * 4), token = first_row + row,
-            channel = first_channel + c;
-        float x = token < limit && channel < r->channels ? load_channel(a, r, token, channel) : 0;
-        ((float *)tile)[4 * (row * width + swizzled(c / 4, row, swizzle)) + c % 4] = x;
-    }
-}
-
-/* tile[row][0 ... width - 1] (float4) = channels first_channel ... of rows first_row + row, row <
- * count; zero from row `limit` and channel `channels` on, where nothing is read. Batches of up to
- * four keep that many loads in flight. */
-DEVICE void load_tile(float4 *tile, int count, int width, int swizzle, const struct rows *r,
-                      int first_row, int limit, int first_channel)
-{
-    if (!r->aligned) {
-        load_tile_slowly(tile, count, width, swizzle, r, first_row, limit, first_channel);
-        return;
-    }
-    const struct attention_args *a = AGAIN(attention_args, r->a);
-    int64_t dtype = view_at(a, r->view)->dtype, row_bytes = row_bytes_of(a, r);
-    int narrow = dtype != DTYPE_f32;
-    uint32_t total = count * width, batch = smaller(4, (total + THREADS - 1) / THREADS);
-    int whole = total % (batch * THREADS) == 0; /* these are constants */
-#pragma unroll 1
-    for (uint32_t start = fresh(THREAD); start < total; start += batch * THREADS) {
-        float4 x[4];
-        const char *from[4];
-#pragma unroll
-        for (uint32_t j = 0; j < batch; j++) {
-            uint32_t i = start + j * THREADS;
-            int row = first_row + (int)(i / width), channel = first_channel + (int)(i % width) * 4;
-            const char *scales;
-            from[j] = NULL;
-            if ((whole || i < total) && row < limit && channel < r->channels)
-                from[j] = row_at(a, r, row_bytes, row, &scales) + channel * (narrow ? 2 : 4);
-        }
-        if (narrow) {
-            uint2 h[4] = {};
-#pragma unroll
-            for (uint32_t j = 0; j < batch; j++)
-                if (from[j]) h[j] = LOAD(uint2, from[j]);
-#pragma unroll
-            for (uint32_t j = 0; j < batch; j++) x[j] = unpack_four(h[j], dtype);
-        } else {
-#pragma unroll
-            for (uint32_t j = 0; j < batch; j++) {
-                x[j] = float4_of(0, 0, 0, 0);
-                if (from[j]) x[j] = LOAD(float4, from[j]);
-            }
-        }
-#pragma unroll
-        for (uint32_t j = 0; j < batch; j++) {
-            uint32_t i = start + j * THREADS, row = i / width;
-            if (whole || i < total) tile[row * width + swizzled(i % width, row, swizzle)] = x[j];
-        }
-    }
-}
+/* What the vendors' registers make of rows: rows_of, rows_add_pages, rows_add_scale, load_tile. */
+#ifdef __HIP__
+#include "amd/tile_rows.h"
+#else
+#include "nvidia/tile_rows.h"
+#endif
 
 /* s[i][n] += q[row i][first ... first + 4 * width - 1] . k[key n][0 ... 4 * width - 1]; q has rows
  * of q_width float4, k of k_width. */
@@ -217,8 +67,8 @@ DEVICE void add_scores(float (*s)[RN], const float4 *q, int q_width, int first, 
                 for (int i = 0; i < RM; i++)
 #pragma unroll
                     for (int n = 0; n < RN; n++)
-                        s[i][n] = fused(component(a[i], (t + n) % 4),
-                                        component(b[n], (t + n) % 4), s[i][n]);
+                        s[i][n] = fused(component(a[i], (t + n) % 4), component(b[n], (t + n) % 4),
+                                        s[i][n]);
             continue;
         }
 #pragma unroll
@@ -235,15 +85,16 @@ DEVICE void add_scores(float (*s)[RN], const float4 *q, int q_width, int first, 
     }
 }
 
-/* The weights of the keys key ... key + AHEAD - 1 of a row as scalars. */
-DEVICE void load_weights(float *w, const float4 *p, int row, int key)
+/* Weights at * AHEAD ... of a row, AHEAD of them, as scalars. */
+DEVICE void load_weights(float *w, const float4 *p, int row, int at)
 {
-    const float4 *four = p + row * (TILE_KV / 4) + (key / 4 ^ (THREAD / LANES & 7));
+    const float4 *line = p + row * (TILE_KV / 4);
+    int bank = THREAD / LANES & 7;
     if (AHEAD == 2) {
-        float2 x = ((const float2 *)four)[key / 2 % 2];
+        float2 x = ((const float2 *)(line + (at / 2 ^ bank)))[at % 2];
         w[0] = x.x, w[1] = x.y;
     } else {
-        float4 x = *four;
+        float4 x = line[at ^ bank];
         w[0] = x.x, w[1] = x.y, w[2 % AHEAD] = x.z, w[3 % AHEAD] = x.w;
     }
 }
@@ -257,17 +108,17 @@ DEVICE void add_values(float4 (*o)[NC], const float4 *p, int first_key, const fl
     int x = THREAD % LANES, y = THREAD / LANES;
 #pragma unroll 1
     for (int part = 0; part < keys / AHEAD; part++) {
-        int key = part * AHEAD;
         float w[RM][AHEAD];
 #pragma unroll
-        for (int i = 0; i < RM; i++) load_weights(w[i], p, y + ROW_LANES * i, first_key + key);
+        for (int i = 0; i < RM; i++)
+            load_weights(w[i], p, y + ROW_LANES * i, first_key / AHEAD + part);
         if (DUAL_ISSUE && NC <= 2 && !skip) { /* neighbouring channels take different keys */
             float4 b[4][NC];
 #pragma unroll
             for (int k = 0; k < 4; k++)
 #pragma unroll
                 for (int j = 0; j < NC; j++)
-                    b[k][j] = v[(key + k) * (LANES * NC) + x + LANES * j];
+                    b[k][j] = v[(part * 4 + k) * (LANES * NC) + x + LANES * j];
 #pragma unroll
             for (int t = 0; t < 4; t++)
 #pragma unroll
@@ -285,7 +136,8 @@ DEVICE void add_values(float4 (*o)[NC], const float4 *p, int first_key, const fl
         for (int k = 0; k < AHEAD; k++) {
             float4 b[NC];
 #pragma unroll
-            for (int j = 0; j < NC; j++) b[j] = v[(key + k) * (LANES * NC) + x + LANES * j];
+            for (int j = 0; j < NC; j++)
+                b[j] = v[(part * AHEAD + k) * (LANES * NC) + x + LANES * j];
 #pragma unroll
             for (int i = 0; i < RM; i++) {
                 if (skip && (bits_of(w[i][k]) & hidden_mask) == hidden) continue;

@@ -29,7 +29,8 @@ DEVICE void weigh_channels(const struct attention_args *a, const struct sequence
             add_values(o, p, part, stage, V_KEYS, 1, 0, 0x7fffffffu);
         }
     }
-    int rows = smaller(TILE_Q, seq->q_length - first_query);
+    int rows = smaller(TILE_Q, seq->q_length - first_query),
+        channels = a->v_channels - first_channel;
     /* The result goes out through the stage, as many rows at a time as it holds. */
 #pragma unroll
     for (int i = 0; i < RM; i++) {
@@ -42,8 +43,7 @@ DEVICE void weigh_channels(const struct attention_args *a, const struct sequence
         struct view out = a->out;
         out.data = element_at(&a->out, 0, 0, 0, first_channel);
         store_tile(stage, smaller(ROW_LANES, rows - ROW_LANES * i), &out, seq->q_batch, head,
-                   seq->q_start + first_query + ROW_LANES * i,
-                   a->v_channels - first_channel);
+                   seq->q_start + first_query + ROW_LANES * i, channels);
     }
 }
 
