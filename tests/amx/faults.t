@@ -9,7 +9,7 @@ int8="$bf16 signed_bytes"
 use() { # level
     export RAPT_CPU=$1
     case $1 in
-    amx) export RAPT_TEST_FILTER='semantics/gqa-bf16,tile/causal-129*' faults=$bf16 ;;
+    amx) export RAPT_TEST_FILTER='tile/causal-129*,tile/keys-*bf16' faults=$bf16 ;;
     *) export RAPT_TEST_FILTER='quant/*' faults=$int8 ;;
     esac
 }
