@@ -63,7 +63,10 @@ static void add_file(struct bench *bench, const char *path, struct argp_state *s
 {
     char text[4096], where[4096];
     FILE *file = strcmp(path, "-") ? fopen(path, "r") : stdin;
-    if (!file) argp_error(state, "%s: cannot be read: %s", path, strerror(errno));
+    if (!file) {
+        argp_error(state, "%s: cannot be read: %s", path, strerror(errno));
+        return;
+    }
     for (int number = 1; fgets(text, sizeof text, file); number++) {
         text[strcspn(text, "\r\n")] = 0;
         size_t first = strspn(text, " \t");
