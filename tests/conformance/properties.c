@@ -173,6 +173,7 @@ static void hidden_memory_does_not_matter(void **state)
     each_type("forward %s b1 h4/2 q40 kv90 d32 mask=111k lse weights", hidden);
     each_type("forward %s b1 h8/2 q1 kv300 d64 mask=111k lse", hidden);
     each_type("forward %s h4/2 q20 kv60 d32 causal topleft lse qlens=3,20 kvlens=60,21", hidden);
+    each_type("forward %s b1 h2 q23 kv23 d64 window2,0 causal lse", hidden);
 }
 
 /* Unused tokens, the tails of pages and pages of nobody: NaN by default, and numbers here. */
@@ -250,7 +251,8 @@ static void spoilers_stay_in_their_rows(void **state)
         "forward bf16 b1 h2 q2100 kv2100 d64 causal", "forward f16 b2 h4/2 q300 kv300 d128 causal",
         "forward bf16 b1 h2 q300 kv300 d256 causal", "forward bf16 b2 h4/2 q300 kv300 d64 causal",
         "forward f32 b2 h4/2 q300 kv300 d64 causal",
-        "forward f32 b1 h4/2 q500 kv500 d128 causal"}; /* many tiles; tiles of 192 and 128 rows */
+        "forward f32 b1 h4/2 q500 kv500 d128 causal", /* many tiles; tiles of 192 and 128 rows */
+        "forward f32 b2 h4/2 q23 kv23 d64 causal", "forward bf16 b2 h2 q23 kv23 d64 causal"};
     (void)state;
     EACH_DEVICE(device)
     for (size_t i = 0; i < sizeof lines / sizeof *lines;
@@ -329,6 +331,7 @@ static void empty_rows_are_zero(void **state)
     each_type("forward %s b3 h4/2 q1 kv300 d64 lse kvlen=300,0,5", empty);
     each_type("forward %s b3 h4/2 q9 kv300 d64 lse paged16 kvlen=300,0,5", empty);
     each_type("forward %s b2 h2 q5 kv0 d64 lse", empty);
+    each_type("forward %s b1 h2 q8 kv3 d64 nan_v causal lse", empty); /* beside rows that see it */
     each_type("forward %s h4/2 q9 kv30 d64 lse qlens=9,9 kvlens=0,30", empty);
 }
 
