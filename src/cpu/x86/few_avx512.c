@@ -5,7 +5,7 @@
 #define FEW_PAIR         1
 #define FEW_HALF         0
 #define FEW_MULTIPLY_ADD v_fma
-VEC void values(const struct cpu_few *x, int64_t s);
+VEC void values_as(const struct cpu_few *x, int64_t s, int dtype);
 #include "cpu/x86/few_loops.h"
 
 /* Where key j's weights of a strip begin; row i's is 4 i further. */
@@ -66,13 +66,6 @@ VEC void values_as(const struct cpu_few *x, int64_t s, int dtype)
     int64_t c = 0;
     for (; c + 4 * LANES <= x->v_channels; c += 4 * LANES) value_tile(x, s, c, 4, dtype);
     for (; c < x->v_channels; c += LANES) value_tile(x, s, c, 1, dtype);
-}
-
-VEC void values(const struct cpu_few *x, int64_t s)
-{
-    if (x->out_dtype == RAPT_F32) values_as(x, s, RAPT_F32);
-    else if (x->out_dtype == RAPT_F16) values_as(x, s, RAPT_F16);
-    else values_as(x, s, RAPT_BF16);
 }
 
 void attend_few_avx512(const struct cpu_few *x)

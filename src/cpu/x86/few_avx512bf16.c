@@ -13,7 +13,7 @@ VEC vec add_products(vec a, vec b, vec c)
 #define FEW_PAIR         2
 #define FEW_HALF         1
 #define FEW_MULTIPLY_ADD add_products
-VEC void values(const struct cpu_few *x, int64_t s);
+VEC void values_as(const struct cpu_few *x, int64_t s, int dtype);
 #include "cpu/x86/few_loops.h"
 
 enum { PART = 2 * LANES }; /* channels of a vector of bf16 */
@@ -130,13 +130,6 @@ VEC void values_as(const struct cpu_few *x, int64_t s, int dtype)
     pair_weights(x, s);
     for (; c + 2 * PART <= x->v_channels; c += 2 * PART) value_tile(x, s, c, 4, dtype);
     if (c < x->v_channels) value_tile(x, s, c, 2, dtype);
-}
-
-VEC void values(const struct cpu_few *x, int64_t s)
-{
-    if (x->out_dtype == RAPT_F32) values_as(x, s, RAPT_F32);
-    else if (x->out_dtype == RAPT_F16) values_as(x, s, RAPT_F16);
-    else values_as(x, s, RAPT_BF16);
 }
 
 void attend_few_avx512_bf16(const struct cpu_few *x)

@@ -3,7 +3,7 @@
  * whose 16 sums over lanes one transposition by halves gives. So nothing is packed, softmax serves
  * four rows at once, and tiles that a causal mask hides are left out. The including file defines
  * FEW_PAIR (1: f32; 2: bf16 pairs), FEW_MULTIPLY_ADD, FEW_HALF (as v_exp2_several) and
- * values(x, s): the values of strip s, from its weights. */
+ * values_as(x, s, dtype): out of strip s in that dtype, from its weights. */
 #include "cpu/vec_math.h"
 
 #include <math.h>
@@ -111,6 +111,14 @@ VEC void weigh_strip(const struct cpu_few *x, int64_t s)
 VEC __mmask16 row_lanes(float factor)
 {
     return factor != 0 ? 0xffff : 0;
+}
+
+/* The dtype is a constant in each of the three. */
+VEC void values(const struct cpu_few *x, int64_t s)
+{
+    if (x->out_dtype == RAPT_F32) values_as(x, s, RAPT_F32);
+    else if (x->out_dtype == RAPT_F16) values_as(x, s, RAPT_F16);
+    else values_as(x, s, RAPT_BF16);
 }
 
 /* A step at a time for all strips: their long chains fill each other's waits. */
