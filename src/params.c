@@ -74,6 +74,15 @@ static const struct tensor_rule {
 #undef RULE
 };
 enum { RULE_COUNT = sizeof rules / sizeof *rules };
+_Static_assert((int)RULE_COUNT == (int)PROBLEM_TENSORS, "params.h counts the tensors");
+
+/* All bits of the words that may differ from one execute to the next. */
+enum { WORD_COUNT = sizeof(rapt_attention) / sizeof(uint64_t) };
+static const uint64_t free_words[WORD_COUNT] = {
+#define DATA(name, ...) [offsetof(rapt_attention, name.data) / sizeof(uint64_t)] = UINT64_MAX,
+    TENSOR_LIST(DATA)
+#undef DATA
+        [offsetof(rapt_attention, kernel) / sizeof(uint64_t)] = UINT64_MAX};
 
 static const char *const axis_name[4] = {"batch", "head", "token", "channel"};
 
@@ -336,6 +345,7 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
         rapt_tensor *t = tensor_of(a, &rules[i]);
         if (!t->dtype) memset(t, 0, sizeof *t);
         else if ((status = check_tensor_sizes(t, &rules[i], extent, function))) return status;
+        view_extent(t, &p->extent[i].low, &p->extent[i].high);
     }
     if ((status = check_scale_blocks(a, function)) ||
         (status = params_check_layout(&a->k, &a->v, a->kv_layout, (int)p->ragged_kv, function)))
@@ -347,26 +357,42 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
     return RAPT_OK;
 }
 
-static rapt_status check_data(const rapt_attention *a, const char *function)
+/* Whether tensors number i and j span no byte in common. */
+static bool apart(const struct problem *planned, const rapt_attention *a, int i, int j)
 {
+    uintptr_t low[2], bytes[2];
+    for (int k = 0; k < 2; k++) {
+        int n = k ? j : i;
+        low[k] = (uintptr_t)tensor_of((rapt_attention *)a, &rules[n])->data +
+                 (uintptr_t)planned->extent[n].low;
+        bytes[k] = (uintptr_t)(planned->extent[n].high - planned->extent[n].low);
+    }
+    return low[1] - low[0] >= bytes[0] && low[0] - low[1] >= bytes[1];
+}
+
+static rapt_status check_data(const struct problem *planned, const rapt_attention *a,
+                              const char *function)
+{
+    int present[RULE_COUNT], count = 0;
     for (int i = 0; i < RULE_COUNT; i++) {
         const rapt_tensor *t = tensor_of((rapt_attention *)a, &rules[i]);
         if (!t->dtype) continue;
+        present[count++] = i;
         if (!t->data && has_elements(t))
             return fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", function,
                         rules[i].name);
-        /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): params_check refused unknown dtypes */
-        if ((uintptr_t)t->data % dtype_size(t->dtype))
+        if ((uintptr_t)t->data & (dtype_size(t->dtype) - 1))
             return fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)", function,
                         rules[i].name, dtype_size(t->dtype));
     }
-    for (int i = 0; i < RULE_COUNT; i++) {
-        const rapt_tensor *output = tensor_of((rapt_attention *)a, &rules[i]);
-        if (!(rules[i].role & OUTPUT) || !output->dtype) continue;
-        for (int j = 0; j < RULE_COUNT; j++) {
-            const rapt_tensor *other = tensor_of((rapt_attention *)a, &rules[j]);
-            if (j == i || !other->dtype || ((rules[j].role & OUTPUT) && j < i)) continue;
-            if (views_overlap(output, other))
+    for (int n = 0; n < count; n++) {
+        int i = present[n];
+        if (!(rules[i].role & OUTPUT)) continue;
+        for (int m = 0; m < count; m++) {
+            int j = present[m];
+            if (m == n || ((rules[j].role & OUTPUT) && m < n) || apart(planned, a, i, j)) continue;
+            if (views_overlap(tensor_of((rapt_attention *)a, &rules[i]),
+                              tensor_of((rapt_attention *)a, &rules[j])))
                 return fail(RAPT_INVALID, "%s: %s overlaps %s (outputs need memory of their own)",
                             function, rules[i].name, rules[j].name);
         }
@@ -374,10 +400,23 @@ static rapt_status check_data(const rapt_attention *a, const char *function)
     return RAPT_OK;
 }
 
-static const char *first_difference(rapt_attention *a, rapt_attention *b)
+static bool asks_the_same(const rapt_attention *a, const rapt_attention *b)
 {
+    uint64_t x, y, difference = 0;
+    for (size_t i = 0; i < WORD_COUNT; i++) {
+        memcpy(&x, (const char *)a + i * sizeof x, sizeof x);
+        memcpy(&y, (const char *)b + i * sizeof y, sizeof y);
+        difference |= (x ^ y) & ~free_words[i];
+    }
+    return !difference;
+}
+
+static const char *first_difference(const rapt_attention *a, const rapt_attention *b)
+{
+    size_t from = offsetof(rapt_tensor, dtype);
     for (int i = 0; i < RULE_COUNT; i++)
-        if (memcmp(tensor_of(a, &rules[i]), tensor_of(b, &rules[i]), sizeof(rapt_tensor)))
+        if (memcmp((const char *)a + rules[i].offset + from,
+                   (const char *)b + rules[i].offset + from, sizeof(rapt_tensor) - from))
             return rules[i].name;
     return "an option";
 }
@@ -385,21 +424,23 @@ static const char *first_difference(rapt_attention *a, rapt_attention *b)
 rapt_status params_match(const struct problem *planned, const rapt_attention *given,
                          const char *function, rapt_attention *out)
 {
-    rapt_attention a, asked = planned->asked;
-    rapt_status status = params_adopt(&a, sizeof a, given, FIRST_SIZE, function);
-    if (status) return status;
+    rapt_attention adopted;
+    const rapt_attention *a = given;
+    if (!given || given->struct_size != sizeof adopted) {
+        rapt_status status = params_adopt(&adopted, sizeof adopted, given, FIRST_SIZE, function);
+        if (status) return status;
+        a = &adopted;
+    }
+    if (!asks_the_same(a, &planned->asked))
+        return fail(RAPT_INVALID, "%s: %s differs from the plan (only data pointers may change)",
+                    function, first_difference(a, &planned->asked));
     *out = planned->a;
     for (int i = 0; i < RULE_COUNT; i++) {
-        rapt_tensor *t = tensor_of(&a, &rules[i]);
-        if (t->dtype) tensor_of(out, &rules[i])->data = t->data;
-        t->data = NULL;
+        const void *given_tensor = (const char *)a + rules[i].offset;
+        rapt_tensor *t = tensor_of(out, &rules[i]);
+        if (t->dtype) t->data = ((const rapt_tensor *)given_tensor)->data;
     }
-    a.kernel = NULL;
-    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding; other bits, other plan */
-    if (memcmp(&a, &asked, sizeof a))
-        return fail(RAPT_INVALID, "%s: %s differs from the plan (only data pointers may change)",
-                    function, first_difference(&a, &asked));
-    return check_data(out, function);
+    return check_data(planned, out, function);
 }
 
 static int64_t saturating_add(int64_t x, int64_t y)

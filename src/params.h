@@ -10,6 +10,8 @@ enum { AXIS_BATCH, AXIS_HEAD, AXIS_TOKEN, AXIS_CHANNEL };
 
 #define WINDOW_OPEN INT64_MAX
 
+enum { PROBLEM_TENSORS = 17 }; /* of rapt_attention */
+
 /* A checked problem: the whole of what a kernel needs besides data. Equal problems have equal
  * bytes. */
 struct problem {
@@ -29,6 +31,10 @@ struct problem {
     int64_t ragged_q, ragged_kv;
     int64_t window_left;  /* keys pos - left ... pos + right are visible; WINDOW_OPEN: no limit. */
     int64_t window_right; /* causal is right = 0 (or less than the window's own right) */
+    /* [low, high): the bytes that each tensor of a spans, counted from its data (view_extent) */
+    struct {
+        int64_t low, high;
+    } extent[PROBLEM_TENSORS];
 };
 
 /* Adopts a (older, equal or newer struct_size) and checks everything that does not need data:
