@@ -44,7 +44,7 @@ enum {
      * (ragged q: 1) */
     NEED_COMBINE = 128,
     /* may be launched before earlier work of the stream has ended, since the kernel itself waits
-     * for that (griddepcontrol) before it touches memory */
+     * for that (griddepcontrol, which sm_90 and newer have) before it touches memory */
     NEED_EARLY = 256,
     /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has split_blocks() blocks; and
      * the row NAME_strict, whose prepare and main launches follow and do the heads again that are

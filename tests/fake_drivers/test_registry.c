@@ -36,6 +36,24 @@ static void archs(void **state)
     assert_true(row_suits(&far, "sm_89") > row_suits(&text, "sm_89"));
 }
 
+/* A kernel compiled for less than sm_90, PTX of compute_80 on a newer device among them, has no
+ * instruction that waits. */
+static void early_launches(void **state)
+{
+    (void)state;
+    int early = 0;
+    for (int i = 0; i < kernel_row_count; i++) {
+        const struct row *row = &kernel_rows[i];
+        if (!(row->needs & NEED_EARLY)) continue;
+        early++;
+        if (row->vendor != VENDOR_cuda || atoi(strchr(row->arch, '_') + 1) < 90)
+            print_error("%s of %s\n", row->name, row->arch);
+        assert_int_equal(row->vendor, VENDOR_cuda);
+        assert_true(atoi(strchr(row->arch, '_') + 1) >= 90);
+    }
+    assert_true(early > 0);
+}
+
 static struct problem checked(const rapt_attention *a)
 {
     struct problem p;
@@ -248,6 +266,7 @@ static void long_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(archs),
+                                       cmocka_unit_test(early_launches),
                                        cmocka_unit_test(refusals_of_features),
                                        cmocka_unit_test(refusals_of_shapes),
                                        cmocka_unit_test(grids),
