@@ -49,7 +49,7 @@ static rapt_status run(rapt_device *rapt, const char *function, enum op op, cons
                                   (uint32_t)row->threads,
                                   (uint32_t)row->shared,
                                   parameters,
-                                  0};
+                                  (row->needs & NEED_EARLY) != 0};
         status = device->driver->launch(device, &l, stream);
     }
     device->driver->leave(device, &scope);

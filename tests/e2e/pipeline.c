@@ -1,5 +1,6 @@
 /* pipeline.c: several operations in a row on device memory: replicated against in-place KV heads,
- * and RoPE -> KV append -> forward over a paged cache without a copy back. */
+ * RoPE -> KV append -> forward over a paged cache without a copy back, and scores -> mask -> softmax
+ * -> values without waiting in between. */
 #include "devices.h"
 #include "oracle.h"
 
@@ -260,9 +261,64 @@ static void rope_append_forward(void **state)
     }
 }
 
+/* Scores, mask (the same one twice), softmax and values, all on one stream. */
+static void run_pieces(rapt_device *device, void *const memory[5], int64_t tokens, bool wait_each)
+{
+    rapt_qk_args qk = {.struct_size = sizeof qk};
+    qk.q = rapt_tensor_bhtd(memory[0], RAPT_F32, 1, KV_HEADS, tokens, CHANNELS);
+    qk.k = rapt_tensor_bhtd(memory[1], RAPT_F32, 1, KV_HEADS, tokens, CHANNELS);
+    qk.out = rapt_tensor_bhtd(memory[3], RAPT_F32, 1, KV_HEADS, tokens, tokens);
+    rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = qk.out};
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = qk.out, .out = qk.out};
+    rapt_pv_args pv = {.struct_size = sizeof pv, .weights = qk.out};
+    pv.v = rapt_tensor_bhtd(memory[2], RAPT_F32, 1, KV_HEADS, tokens, CHANNELS);
+    pv.out = rapt_tensor_bhtd(memory[4], RAPT_F32, 1, KV_HEADS, tokens, CHANNELS);
+    for (int i = 0; i < 5; i++) {
+        rapt_status status = i == 0   ? rapt_qk(device, &qk, NULL)
+                             : i <= 2 ? rapt_causal_mask(device, &mask, NULL)
+                             : i == 3 ? rapt_softmax(device, &softmax, NULL)
+                                      : rapt_pv(device, &pv, NULL);
+        expect_ok(status, device, "a piece");
+        if (wait_each || i == 4) expect_ok(rapt_synchronize(device, NULL), device, "synchronize");
+    }
+}
+
+/* A launch may begin while the one before it still runs: the bits are those of launches that wait. */
+static void pieces_in_a_row(void **state)
+{
+    enum { LONG = 1024, ROUNDS = 20 };
+    (void)state;
+    static float data[KV_HEADS * LONG * CHANNELS], want[KV_HEADS * LONG * CHANNELS],
+        got[KV_HEADS * LONG * CHANNELS];
+    static float scores[KV_HEADS * LONG * LONG];
+    for_each_device(device)
+    {
+        int64_t tokens = is_gpu(device) && !is_emulated(device) ? LONG : 48;
+        size_t bytes = (size_t)(KV_HEADS * tokens * CHANNELS) * sizeof *data;
+        void *memory[5];
+        for (int i = 0; i < 3; i++) {
+            for (int64_t n = 0; n < KV_HEADS * tokens * CHANNELS; n++)
+                data[n] = (float)problem_normal(14, (uint64_t)i, (uint64_t)n);
+            memory[i] = to_device(device, data, bytes);
+        }
+        memory[3] =
+            to_device(device, scores, (size_t)(KV_HEADS * tokens * tokens) * sizeof *scores);
+        memory[4] = to_device(device, data, bytes);
+        run_pieces(device, memory, tokens, true);
+        expect_ok(rapt_copy(device, want, memory[4], bytes, NULL), device, "rapt_copy");
+        for (int round = 0; round < (tokens == LONG ? ROUNDS : 1); round++) {
+            run_pieces(device, memory, tokens, false);
+            expect_ok(rapt_copy(device, got, memory[4], bytes, NULL), device, "rapt_copy");
+            assert_memory_equal(got, want, bytes);
+        }
+        for (int i = 0; i < 5; i++) rapt_free(device, memory[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(replicated_mqa_and_gqa),
-                                       cmocka_unit_test(rope_append_forward)};
+                                       cmocka_unit_test(rope_append_forward),
+                                       cmocka_unit_test(pieces_in_a_row)};
     return run_end_to_end("pipeline", tests, false);
 }

@@ -5,11 +5,8 @@
  * visible there is read, so that they are written whole and memory has nothing to complete. Memory
  * that changes between reading and writing loses several times what those reads take, so there is
  * one block for each multiprocessor, which reads for as many rows as it has room for in shared
- * memory and then writes them. */
+ * memory and then writes them. Where they lie is worked out while the launch before still runs. */
 #include "rows.h"
-#ifndef __HIP__
-#include "nvidia/mma.h"
-#endif
 
 /* A row of scores: columns [0, first) and [end, columns) are hidden. */
 struct hidden_row {
@@ -110,21 +107,26 @@ DEVICE int beginning(int end, int run)
     return end / (2 * run) * (2 * run);
 }
 
-DEVICE void fetch_piece(uint4 *to, const char *from)
+/* 16 bytes whose neighbours nobody will want, and which this launch may write later. */
+DEVICE uint4 load_piece(const char *from)
 {
 #ifdef __HIP__
-    *to = LOAD(uint4, from);
+    return LOAD(uint4, from);
 #else
-    copy_async_alone(shared_address(to), from);
+    uint4 p;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(p.x), "=r"(p.y), "=r"(p.z), "=r"(p.w)
+                 : "l"(from));
+    return p;
 #endif
 }
 
-/* The block's rows from `from` on, `blocks` apart. */
-DEVICE void read_beginnings(const struct attention_args *a, struct hidden_row *row, int run,
-                            int64_t from, int64_t blocks, int count)
+/* The block's rows from number `from` on, `blocks` apart. Of memory, only lengths are read. */
+DEVICE void find_rows(const struct attention_args *a, struct hidden_row *row, int64_t from,
+                      int64_t blocks, int count)
 {
     int64_t rows = score_row_count(a);
-    int whole = whole_columns(a, run);
+    if (a->q_start.data || a->kv_start.data || a->kv_length.data) wait_for_predecessors();
 #pragma unroll 1
     for (int i = THREAD; i < count; i += THREADS) {
         a = AGAIN(attention_args, a);
@@ -133,18 +135,37 @@ DEVICE void read_beginnings(const struct attention_args *a, struct hidden_row *r
         if (number < rows) {
             struct score_row r = score_row_of(a, number);
             h = hidden_row_of(a, &r);
-            int start = beginning(h.end, run);
-            const char *at = h.to + start * (16 / run);
-            if (start < h.end && h.end < whole) fetch_piece(&beginnings[2 * i], at);
-            if (start < h.end && h.end < whole && start + run < whole)
-                fetch_piece(&beginnings[2 * i + 1], at + 16);
         }
         row[i] = h;
     }
-#ifndef __HIP__
-    copies_commit();
-    copies_wait();
-#endif
+}
+
+/* Each thread those rows that it has found itself, the loads of several at once. */
+DEVICE void read_beginnings(const struct hidden_row *row, int run, int whole, int count)
+{
+    enum { TOGETHER = 4 };
+#pragma unroll 1
+    for (int i = THREAD; i < count; i += TOGETHER * THREADS) {
+        uint4 piece[TOGETHER][2] = {};
+#pragma unroll
+        for (int j = 0; j < TOGETHER; j++) {
+            struct hidden_row h = {(char *)0, 0, 0};
+            if (i + j * THREADS < count) h = row[i + j * THREADS];
+            int start = beginning(h.end, run);
+            const char *at = h.to + start * (16 / run);
+            if (start < h.end && h.end < whole) {
+                piece[j][0] = load_piece(at);
+                if (start + run < whole) piece[j][1] = load_piece(at + 16);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < TOGETHER; j++) {
+            int n = i + j * THREADS;
+            if (n >= count) break;
+            beginnings[2 * n] = piece[j][0];
+            beginnings[2 * n + 1] = piece[j][1];
+        }
+    }
     block_barrier();
 }
 
@@ -179,7 +200,9 @@ DEVICE void rows_of_pieces(const struct attention_args *a, int run, int64_t bloc
     for (int64_t done = 0; done < each; done += MOST) {
         int count = each - done < MOST ? (int)(each - done) : MOST;
         if (done > 0) block_barrier();
-        read_beginnings(a, row, run, BLOCK_X + done * blocks, blocks, count);
+        find_rows(AGAIN(attention_args, a), row, BLOCK_X + done * blocks, blocks, count);
+        wait_for_predecessors();
+        read_beginnings(row, run, whole_columns(a, run), count);
 #pragma unroll 1
         for (int n = group; n < count; n += groups)
             if (row[n].to)
@@ -210,6 +233,7 @@ DEVICE void changed_rows(const struct attention_args *a, int run, int64_t blocks
 {
     int64_t rows = score_row_count(a), groups = THREADS / lanes, group = THREAD / lanes;
     int changes = has_changes(a);
+    wait_for_predecessors();
 #pragma unroll 1
     for (int64_t row = BLOCK_X + blocks * group; row < rows; row += blocks * groups)
         changed_row(AGAIN(attention_args, a), row, run, changes, lanes, THREAD % lanes);

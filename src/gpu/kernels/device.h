@@ -126,6 +126,9 @@ static __device__ __forceinline__ float component(float4 x, int i)
 {
     return x[i];
 }
+static __device__ __forceinline__ void wait_for_predecessors(void)
+{
+} /* a launch comes after them */
 #define LOAD(type, address)         (*(const __attribute__((address_space(1))) type *)(address))
 #define STORE(type, address, value) (*(__attribute__((address_space(1))) type *)(address) = (value))
 static __device__ __forceinline__ float
@@ -247,6 +250,14 @@ static __device__ __forceinline__ int fresh(int x)
 {
     asm volatile("" : "+r"(x));
     return x;
+}
+/* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
+ * launch do the same, then waits for that work. Nothing in memory may be touched before. */
+static __device__ __forceinline__ void wait_for_predecessors(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
+#endif
 }
 /* Global memory that this launch does not write before it reads; and a store to it. */
 #define LOAD(type, address)         __ldg((const type *)(address))

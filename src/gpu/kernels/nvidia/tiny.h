@@ -7,16 +7,6 @@
 
 #include "device.h"
 
-/* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
- * launch do the same, then waits for that work. Nothing in memory may be touched before. */
-DEVICE void wait_for_predecessors(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 /* Visible keys of a query: [first, last). Plain lengths alone. */
 struct visible {
     int first, last;
