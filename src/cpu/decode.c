@@ -24,8 +24,8 @@ enum {
     CHUNK_COUNT_MAX = 128, /* longer sequences get longer chunks: partial results stay small */
     RUN_MAX = 8, /* neighbouring chunks that a thread takes: it asks ahead past a chunk's end */
     RUNS_PER_THREAD = 4, /* of the items that are left */
-    /* A block of K and as much of V, and the next block of both: half of a cache of 1 MiB. */
-    BLOCK_BYTES = 128 << 10,
+    /* DECODE_WINDOW keys of K and as much of V, and the next of both: half of a cache of 1 MiB. */
+    HEADS_BYTES = 128 << 10,
     /* Of K or V, of all heads of an item: what is asked for ahead. Fewer keys make more calls. */
     WINDOW_BYTES = 64 << 10,
     WINDOW_MIN = 16,
@@ -97,7 +97,7 @@ static int heads_lie_together(const rapt_tensor *t)
     return t->stride[1] > 0 && t->stride[1] < t->stride[2];
 }
 
-/* KV heads of an item: those of a token that lie together, as many as fit a block and leave each
+/* KV heads of an item: those of a token that lie together, as many as fit and leave each
  * thread some items. */
 static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *plan, int64_t chunks)
 {
@@ -105,21 +105,21 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
         !heads_lie_together(&p->a.v))
         return 1;
     int64_t bytes =
-        DECODE_BLOCK * max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype);
+        DECODE_WINDOW * max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype);
     for (int64_t heads = p->kv_heads; heads > 1; heads--)
-        if (p->kv_heads % heads == 0 && heads * bytes <= BLOCK_BYTES &&
+        if (p->kv_heads % heads == 0 && heads * bytes <= HEADS_BYTES &&
             p->kv_heads / heads * chunks >= plan->slots * 2 * RUNS_PER_THREAD)
             return heads;
     return 1;
 }
 
-/* Kernels that fix the weights of a call together get whole blocks: the bits of a head must not depend
- * on how many others an item has. */
+/* Kernels that fix the weights of a call together get as many keys each time: the bits of a head must
+ * not depend on how many others an item has. */
 static int64_t window_of_item(const struct problem *p, const struct cpu_plan *plan)
 {
     int64_t row = plan->decode_heads * max64(p->qk_channels, p->v_channels) *
                   (int64_t)dtype_size(p->a.k.dtype),
-            keys = DECODE_BLOCK;
+            keys = DECODE_WINDOW;
     if (plan->decode_heads == 1 || plan->kernels->decode_q) return keys;
     while (keys > WINDOW_MIN && keys * row > WINDOW_BYTES) keys /= 2;
     return keys;

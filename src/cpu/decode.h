@@ -11,7 +11,10 @@
 enum {
     /* Past this, reading K and V again for each tile of rows costs more than packing them. */
     DECODE_ROWS_MAX = 16,
-    DECODE_BLOCK = 64, /* keys of one softmax; blocks begin at multiples of it */
+    /* Keys of one softmax; blocks begin at multiples of it. Between the scores of a block and its
+     * values memory waits, so blocks are long. */
+    DECODE_BLOCK = 256,
+    DECODE_WINDOW = 64, /* most keys of one call of a kernel; divides a block */
 };
 
 /* A row of q where a level has decode_q, in 4-byte units: room for what it leaves there. */

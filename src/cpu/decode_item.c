@@ -1,4 +1,4 @@
-/* decode_item.c: one item of decode: some query rows against one chunk of keys, in blocks of 64.
+/* decode_item.c: one item of decode: some query rows against one chunk of keys, in blocks.
  *
  * Memory is read in its own order. Where the KV heads of a token lie side by side, an item holds as
  * many heads as make long runs, takes a window of a block's keys for all of them, and meanwhile asks
@@ -16,6 +16,7 @@ enum {
     /* Bytes of K or V past the next window: of what is asked for one window ahead, some is still on
      * its way when it is needed. */
     FURTHER = 16 << 10,
+    AGAIN = 4 << 10, /* bytes after which it is asked for a second time, where there are no gaps */
 };
 
 /* In 4-byte units; whole cache lines, so that kernels may read full vectors. */
@@ -168,17 +169,18 @@ static struct cpu_ahead further_ahead(const struct decode_item *t, const struct 
     return (struct cpu_ahead){.run = table->row + b->first,
                               .run_bytes = from + bytes,
                               .skip = from,
-                              .bytes = bytes};
+                              .bytes = bytes,
+                              .again = AGAIN};
 }
 
 /* A blocked cache holds whole blocks in one piece; an item has one head of it. */
 static struct cpu_ahead blocks_ahead(const struct decode_item *t, const struct block *b,
                                      const struct decode_table *table, int64_t key_bytes)
 {
-    int64_t bytes = round_up(b->last, RAPT_KV_BLOCK) * key_bytes;
-    if (b->first > 0) return (struct cpu_ahead){0};
+    int64_t bytes = (round_up(b->last, RAPT_KV_BLOCK) - b->first) * key_bytes;
+    if (b->first % RAPT_KV_BLOCK) return (struct cpu_ahead){0};
     if (!t->call->problem->page_tokens) return further_ahead(t, b, table, key_bytes, 0, bytes);
-    return (struct cpu_ahead){.run = table->row,
+    return (struct cpu_ahead){.run = table->row + b->first,
                               .run_step = RAPT_KV_BLOCK,
                               .run_bytes = RAPT_KV_BLOCK * key_bytes,
                               .bytes = bytes};

@@ -44,14 +44,24 @@ extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
 /* Walks over what is to be fetched, into the second cache: the first is too small for what two
  * blocks hold. A kernel asks for a line for each that it reads, in constant numbers: a count in a
- * variable takes registers and branches from its inner loop. */
+ * variable takes registers and branches from its inner loop. Each line is asked for twice: a
+ * processor whose queues are full drops what it is asked for (docs/PERFORMANCE.md). Near the start of
+ * a run the second address may be anything; asking for it cannot fault. */
 struct prefetch {
     const char *at, *end; /* of this run */
     const void *const *run;
     int64_t run_step, run_bytes, left; /* left: past this run */
+    int64_t again;
 };
 
 enum { FETCH_LINE = 64 };
+
+static inline __attribute__((always_inline)) void fetch_line(const struct prefetch *p, int64_t offset)
+{
+    enum { READ = 0, SECOND_CACHE = 2 };
+    __builtin_prefetch(p->at + offset, READ, SECOND_CACHE);
+    __builtin_prefetch(p->at - p->again + offset, READ, SECOND_CACHE);
+}
 
 static inline __attribute__((always_inline)) struct prefetch
 prefetch_of(const struct cpu_ahead *ahead)
@@ -60,6 +70,7 @@ prefetch_of(const struct cpu_ahead *ahead)
     if (!ahead) return p;
     int64_t here = ahead->run_bytes - ahead->skip;
     p.run = ahead->run;
+    p.again = ahead->again;
     p.run_step = ahead->run_step;
     p.run_bytes = ahead->run_bytes;
     p.at = (const char *)*p.run + ahead->skip;
@@ -72,7 +83,6 @@ prefetch_of(const struct cpu_ahead *ahead)
 static inline __attribute__((always_inline)) void prefetch_over_ends(struct prefetch *p,
                                                                      int64_t lines)
 {
-    enum { READ = 0, SECOND_CACHE = 2 };
     for (; lines > 0; lines--) {
         if (p->at >= p->end) {
             if (p->left <= 0) return;
@@ -81,7 +91,7 @@ static inline __attribute__((always_inline)) void prefetch_over_ends(struct pref
             p->end = p->at + (p->run_bytes < p->left ? p->run_bytes : p->left);
             p->left -= p->run_bytes;
         }
-        __builtin_prefetch(p->at, READ, SECOND_CACHE);
+        fetch_line(p, 0);
         p->at += FETCH_LINE;
     }
 }
@@ -89,14 +99,12 @@ static inline __attribute__((always_inline)) void prefetch_over_ends(struct pref
 /* lines is a constant. */
 static inline __attribute__((always_inline)) void prefetch_lines(struct prefetch *p, int lines)
 {
-    enum { READ = 0, SECOND_CACHE = 2 };
     if (__builtin_expect(p->end - p->at < lines * FETCH_LINE, 0)) {
         if (p->left > 0 || p->at < p->end) prefetch_over_ends(p, lines);
         return;
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < lines; i++)
-        __builtin_prefetch(p->at + i * FETCH_LINE, READ, SECOND_CACHE);
+    for (int i = 0; i < lines; i++) fetch_line(p, i * FETCH_LINE);
     p->at += lines * FETCH_LINE;
 }
 

@@ -213,8 +213,10 @@ DECODE_PV(avx512_vnni)
     int64_t width = halves < 2 ? channels : LINE;
     t.fetch = prefetch_of(ahead);
     t.o_stride = o_stride;
-    for (int64_t j = first; j < last; j += KEYS_MAX) {
-        t.keys = last - j < KEYS_MAX ? last - j : KEYS_MAX;
+    for (int64_t j = first, next; j < last; j = next) {
+        next = j - j % KEYS_MAX + KEYS_MAX;
+        if (next > last) next = last;
+        t.keys = next - j;
         t.row = v->row + j;
         uint64_t there = rows_there(v, j, t.keys);
         for (int64_t c = 0; c < channels; c += width) {
