@@ -55,6 +55,16 @@ struct cpu_rows rows_behind(const struct cpu_call *call, const rapt_tensor *t,
     return rows;
 }
 
+/* Addresses of the tokens of a whole block: pairs of them step bytes apart, and the second of each so
+ * many bytes past the first. */
+static void whole_block(const char *at, int64_t pair, int64_t second, const void **row)
+{
+    for (int64_t i = 0; i < RAPT_KV_BLOCK / 2; i++) {
+        row[2 * i] = at + i * pair;
+        row[2 * i + 1] = at + i * pair + second;
+    }
+}
+
 /* Addresses of tokens of one head of a blocked cache, or of one page of it: within a block a line of
  * equal steps, but for pairs of tokens, which lie beside each other. */
 static void block_rows(const rapt_tensor *t, int value, int64_t batch, int64_t head, int64_t token,
@@ -68,6 +78,12 @@ static void block_rows(const rapt_tensor *t, int value, int64_t batch, int64_t h
         int64_t in_block = token % RAPT_KV_BLOCK, left = RAPT_KV_BLOCK - in_block;
         int64_t end = last - first < left ? last : first + left;
         const char *at = base + (token - in_block) * t->size[3] * size;
+        if (end - first == RAPT_KV_BLOCK) {
+            whole_block(at, 2 * step, step + odd, row + first);
+            first = end;
+            token += RAPT_KV_BLOCK;
+            continue;
+        }
         for (; first < end; first++, token++, in_block++)
             row[first] = at + in_block * step + (in_block & 1) * odd;
     }

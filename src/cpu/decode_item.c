@@ -43,8 +43,7 @@ void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
         w->k[i] = take_table(arena);
         w->v[i] = take_table(arena);
     }
-    w->of_heads.row = take(arena, plan->decode_heads * BLOCK, sizeof(void *));
-    w->of_heads.scale = take(arena, plan->decode_heads * BLOCK, sizeof(void *));
+    w->of_head = take_table(arena);
     w->first = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
     w->last = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
 }
@@ -130,30 +129,21 @@ static struct block block_at(const struct decode_item *t, int64_t key0, int64_t 
     return b;
 }
 
-/* The addresses of the other heads' rows, from those of the first. */
-static void fill_heads(const struct decode_item *t, const rapt_tensor *tensor,
-                       const rapt_tensor *scales, const struct block *b,
-                       const struct decode_table *first)
+/* Addresses of keys first ... last - 1 of an item's head, from those of its first one. */
+static struct decode_table table_of(const struct decode_item *t, const rapt_tensor *tensor,
+                                    const rapt_tensor *scales, const struct block *b,
+                                    const struct decode_table *table, int64_t head, int64_t first,
+                                    int64_t last)
 {
-    int64_t size = (int64_t)dtype_size(tensor->dtype);
-    for (int64_t n = 1; n < t->call->plan->decode_heads; n++) {
-        const void **row = t->scratch.of_heads.row + n * BLOCK;
-        const float **scale = t->scratch.of_heads.scale + n * BLOCK;
-        int64_t step = n * tensor->stride[1] * size, scale_step = n * scales->stride[1];
-        for (int64_t j = 0; j < b->first; j++) row[j] = NULL;
-        for (int64_t j = b->first; j < b->last; j++) row[j] = (const char *)first->row[j] + step;
-        for (int64_t j = b->last; j < BLOCK; j++) row[j] = NULL;
-        for (int64_t j = b->first; j < b->last && tensor->dtype == RAPT_I8; j++)
-            scale[j] = first->scale[j] + scale_step;
-    }
-}
-
-static struct decode_table table_of(const struct decode_item *t, const struct decode_table *first,
-                                    int64_t head)
-{
-    if (!head) return *first;
-    return (struct decode_table){t->scratch.of_heads.row + head * BLOCK,
-                                 t->scratch.of_heads.scale + head * BLOCK};
+    struct decode_table to = t->scratch.of_head;
+    int64_t step = head * tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
+            scale_step = head * scales->stride[1];
+    if (!head) return *table;
+    if (first < b->first) to.row[first++] = NULL;
+    for (int64_t j = first; j < last; j++) to.row[j] = (const char *)table->row[j] + step;
+    if (tensor->dtype == RAPT_I8)
+        for (int64_t j = first; j < last; j++) to.scale[j] = table->scale[j] + scale_step;
+    return to;
 }
 
 /* Of keys without gaps: bytes [from, from + bytes) past the first of a window, and FURTHER on, up to
@@ -307,12 +297,11 @@ static void add_scores(const struct decode_item *t, const struct block *b)
 {
     const struct problem *p = t->call->problem;
     const rapt_attention *a = t->call->a;
-    fill_heads(t, &a->k, &a->k_scale, b, b->k);
     for (int64_t first = b->first, end; first < b->last; first = end) {
         end = window_end(t, b, first);
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
             struct head h = head_at(t, n);
-            struct decode_table own = table_of(t, b->k, n);
+            struct decode_table own = table_of(t, &a->k, &a->k_scale, b, b->k, n, first, end);
             struct cpu_rows k = rows_behind(t->call, &a->k, own.row, own.scale);
             struct cpu_ahead ahead = ahead_from(t, b, end, &a->k, b->k, b, &a->v, b->v, n);
             t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows,
@@ -325,12 +314,11 @@ static void add_values(const struct decode_item *t, const struct block *b, const
 {
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels, width = t->job->width;
-    fill_heads(t, &a->v, &a->v_scale, b, b->v);
     for (int64_t first = b->first & ~(int64_t)1, end; first < b->last; first = end) {
         end = b->uniform ? window_end(t, b, first) : b->last;
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
             struct head h = head_at(t, n);
-            struct decode_table own = table_of(t, b->v, n);
+            struct decode_table own = table_of(t, &a->v, &a->v_scale, b, b->v, n, first, end);
             struct cpu_rows v = rows_behind(t->call, &a->v, own.row, own.scale);
             struct cpu_ahead ahead = ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n);
             if (b->uniform)

@@ -132,7 +132,7 @@ static struct cpu_ahead ahead_of(const struct setting *t)
 {
     int64_t bytes = t->channels * (int64_t)dtype_size(t->dtype);
     return (struct cpu_ahead){next_rows, 1, bytes, bytes / 2,
-                              (t->last - t->first) * bytes - bytes / 2};
+                              (t->last - t->first) * bytes - bytes / 2, 64};
 }
 
 /* Of 16-bit integers relative to the largest magnitude: half a unit, and the roundings of factor
