@@ -142,14 +142,14 @@ RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan)
 RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
                                        void *workspace, rapt_stream stream)
 {
-    rapt_attention matched;
+    struct problem_data data;
     if (!plan) return fail(RAPT_INVALID, "rapt_plan_execute: plan is NULL");
-    rapt_status status = params_match(&plan->problem, a, "rapt_plan_execute", &matched);
+    rapt_status status = params_match(&plan->problem, a, "rapt_plan_execute", &data);
     if (status) return status;
     if (plan->workspace_size && (!workspace || (uintptr_t)workspace % 64))
         return fail(RAPT_INVALID, "rapt_plan_execute: workspace is %p (%zu bytes, 64-byte aligned)",
                     workspace, plan->workspace_size);
-    return plan->device->backend->execute(plan, &matched, workspace, stream);
+    return plan->device->backend->execute(plan, &data, workspace, stream);
 }
 
 RAPT_API void rapt_plan_destroy(rapt_plan **plan)
@@ -196,13 +196,13 @@ RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, 
 {
     struct problem p;
     struct cached_plan cached;
-    rapt_attention matched;
+    struct problem_data data;
     if (!device) return fail(RAPT_INVALID, "rapt_forward: device is NULL");
     rapt_status status = params_check(a, "rapt_forward", &p);
-    if (!status) status = params_match(&p, a, "rapt_forward", &matched);
+    if (!status) status = params_match(&p, a, "rapt_forward", &data);
     if (!status) status = plan_cache_take(device, &p, p.kernel, stream, &cached);
     if (status) return speak_as_forward(status);
-    status = device->backend->execute(cached.plan, &matched, cached.workspace, stream);
+    status = device->backend->execute(cached.plan, &data, cached.workspace, stream);
     plan_cache_return(device, &cached);
     return speak_as_forward(status);
 }

@@ -60,8 +60,8 @@ struct backend {
     rapt_status (*plan)(
         rapt_plan *plan); /* device, kernel, problem are set; fills workspace_size and state */
     void (*plan_free)(rapt_plan *plan); /* (optional) */
-    /* a: complete and matched to the plan. Neither allocates nor logs. */
-    rapt_status (*execute)(const rapt_plan *plan, const rapt_attention *a, void *workspace,
+    /* data: matched to the plan. Neither allocates nor logs. */
+    rapt_status (*execute)(const rapt_plan *plan, const struct problem_data *data, void *workspace,
                            rapt_stream stream);
 
     rapt_status (*alloc)(rapt_device *device, size_t bytes, void **out);

@@ -74,15 +74,14 @@ static const struct tensor_rule {
 #undef RULE
 };
 enum { RULE_COUNT = sizeof rules / sizeof *rules };
-_Static_assert((int)RULE_COUNT == (int)PROBLEM_TENSORS, "params.h counts the tensors");
-
-/* All bits of the words that may differ from one execute to the next. */
-enum { WORD_COUNT = sizeof(rapt_attention) / sizeof(uint64_t) };
-static const uint64_t free_words[WORD_COUNT] = {
-#define DATA(name, ...) [offsetof(rapt_attention, name.data) / sizeof(uint64_t)] = UINT64_MAX,
-    TENSOR_LIST(DATA)
-#undef DATA
-        [offsetof(rapt_attention, kernel) / sizeof(uint64_t)] = UINT64_MAX};
+#define IN_ORDER(name, ...) RULE_##name,
+enum { TENSOR_LIST(IN_ORDER) };
+#undef IN_ORDER
+#define NUMBERED(name, ...)                                                                        \
+    _Static_assert((size_t)RULE_##name == TENSOR_INDEX(name),                                      \
+                   "rules are in rapt_attention's order");
+TENSOR_LIST(NUMBERED)
+#undef NUMBERED
 
 static const char *const axis_name[4] = {"batch", "head", "token", "channel"};
 
@@ -305,6 +304,14 @@ rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int6
     return RAPT_OK;
 }
 
+/* Not 0 where a tensor without data is not all zero. */
+static uint64_t filled(const rapt_tensor *t)
+{
+    uint64_t bits = (uint64_t)t->dtype;
+    for (int axis = 0; axis < 4; axis++) bits |= (uint64_t)(t->size[axis] | t->stride[axis]);
+    return bits;
+}
+
 rapt_status params_check(const rapt_attention *given, const char *function, struct problem *p)
 {
     memset(p, 0, sizeof *p);
@@ -323,6 +330,8 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
     p->kernel = a->kernel;
     a->kernel = NULL;
     p->asked = *a;
+    for (int i = 0; i < RULE_COUNT; i++)
+        if (!filled(problem_tensor(a, i))) p->blank |= (uint64_t)1 << i;
     if ((status = find_dimensions(p, function)) || (status = check_dtypes(a, function)) ||
         (status = check_options(a, function)))
         return status;
@@ -345,6 +354,7 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
         rapt_tensor *t = tensor_of(a, &rules[i]);
         if (!t->dtype) memset(t, 0, sizeof *t);
         else if ((status = check_tensor_sizes(t, &rules[i], extent, function))) return status;
+        if (t->dtype) p->present |= (uint64_t)1 << i;
         view_extent(t, &p->extent[i].low, &p->extent[i].high);
     }
     if ((status = check_scale_blocks(a, function)) ||
@@ -358,41 +368,52 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
 }
 
 /* Whether tensors number i and j span no byte in common. */
-static bool apart(const struct problem *planned, const rapt_attention *a, int i, int j)
+static bool apart(const struct problem *planned, const struct problem_data *data, int i, int j)
 {
     uintptr_t low[2], bytes[2];
     for (int k = 0; k < 2; k++) {
         int n = k ? j : i;
-        low[k] = (uintptr_t)tensor_of((rapt_attention *)a, &rules[n])->data +
-                 (uintptr_t)planned->extent[n].low;
+        low[k] = (uintptr_t)data->of[n] + (uintptr_t)planned->extent[n].low;
         bytes[k] = (uintptr_t)(planned->extent[n].high - planned->extent[n].low);
     }
     return low[1] - low[0] >= bytes[0] && low[0] - low[1] >= bytes[1];
 }
 
-static rapt_status check_data(const struct problem *planned, const rapt_attention *a,
+static bool overlap(const struct problem *planned, const struct problem_data *data, int i, int j)
+{
+    if (apart(planned, data, i, j)) return false;
+    rapt_tensor a = *problem_tensor(&planned->a, i), b = *problem_tensor(&planned->a, j);
+    a.data = data->of[i];
+    b.data = data->of[j];
+    return views_overlap(&a, &b);
+}
+
+/* The lowest of several bits. */
+static int first_of(uint64_t bits)
+{
+    return __builtin_ctzll((unsigned long long)bits);
+}
+
+static rapt_status check_data(const struct problem *planned, const struct problem_data *data,
                               const char *function)
 {
-    int present[RULE_COUNT], count = 0;
-    for (int i = 0; i < RULE_COUNT; i++) {
-        const rapt_tensor *t = tensor_of((rapt_attention *)a, &rules[i]);
-        if (!t->dtype) continue;
-        present[count++] = i;
-        if (!t->data && has_elements(t))
+    for (uint64_t left = planned->present; left; left &= left - 1) {
+        int i = first_of(left);
+        const rapt_tensor *t = problem_tensor(&planned->a, i);
+        if (!data->of[i] && has_elements(t))
             return fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", function,
                         rules[i].name);
-        if ((uintptr_t)t->data & (dtype_size(t->dtype) - 1))
+        if ((uintptr_t)data->of[i] & (dtype_size(t->dtype) - 1))
             return fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)", function,
                         rules[i].name, dtype_size(t->dtype));
     }
-    for (int n = 0; n < count; n++) {
-        int i = present[n];
+    for (uint64_t left = planned->present; left; left &= left - 1) {
+        int i = first_of(left);
         if (!(rules[i].role & OUTPUT)) continue;
-        for (int m = 0; m < count; m++) {
-            int j = present[m];
-            if (m == n || ((rules[j].role & OUTPUT) && m < n) || apart(planned, a, i, j)) continue;
-            if (views_overlap(tensor_of((rapt_attention *)a, &rules[i]),
-                              tensor_of((rapt_attention *)a, &rules[j])))
+        for (uint64_t others = planned->present; others; others &= others - 1) {
+            int j = first_of(others);
+            if (j == i || ((rules[j].role & OUTPUT) && j < i)) continue;
+            if (overlap(planned, data, i, j))
                 return fail(RAPT_INVALID, "%s: %s overlaps %s (outputs need memory of their own)",
                             function, rules[i].name, rules[j].name);
         }
@@ -400,29 +421,37 @@ static rapt_status check_data(const struct problem *planned, const rapt_attentio
     return RAPT_OK;
 }
 
-static bool asks_the_same(const rapt_attention *a, const rapt_attention *b)
+/* Not 0 where two tensors differ in more than their data. */
+static uint64_t difference(const rapt_tensor *a, const rapt_tensor *b)
 {
-    uint64_t x, y, difference = 0;
-    for (size_t i = 0; i < WORD_COUNT; i++) {
-        memcpy(&x, (const char *)a + i * sizeof x, sizeof x);
-        memcpy(&y, (const char *)b + i * sizeof y, sizeof y);
-        difference |= (x ^ y) & ~free_words[i];
-    }
-    return !difference;
+    uint64_t bits = (uint64_t)(a->dtype ^ b->dtype);
+    for (int axis = 0; axis < 4; axis++)
+        bits |= (uint64_t)((a->size[axis] ^ b->size[axis]) | (a->stride[axis] ^ b->stride[axis]));
+    return bits;
 }
 
-static const char *first_difference(const rapt_attention *a, const rapt_attention *b)
+/* "" where a asks what the plan's problem asked, else the name of what differs. */
+static const char *first_difference(const struct problem *planned, const rapt_attention *a)
 {
-    size_t from = offsetof(rapt_tensor, dtype);
-    for (int i = 0; i < RULE_COUNT; i++)
-        if (memcmp((const char *)a + rules[i].offset + from,
-                   (const char *)b + rules[i].offset + from, sizeof(rapt_tensor) - from))
+    const rapt_attention *b = &planned->asked;
+    enum {
+        OPTIONS = offsetof(rapt_attention, scale),
+        KERNEL = offsetof(rapt_attention, kernel),
+        REST = KERNEL + sizeof(const char *)
+    };
+    for (int i = 0; i < RULE_COUNT; i++) {
+        const rapt_tensor *t = problem_tensor(a, i);
+        if (planned->blank >> i & 1 ? filled(t) : difference(t, problem_tensor(b, i)))
             return rules[i].name;
-    return "an option";
+    }
+    if (memcmp((const char *)a + OPTIONS, (const char *)b + OPTIONS, KERNEL - OPTIONS) ||
+        memcmp((const char *)a + REST, (const char *)b + REST, sizeof *a - REST))
+        return "an option";
+    return "";
 }
 
 rapt_status params_match(const struct problem *planned, const rapt_attention *given,
-                         const char *function, rapt_attention *out)
+                         const char *function, struct problem_data *out)
 {
     rapt_attention adopted;
     const rapt_attention *a = given;
@@ -431,16 +460,20 @@ rapt_status params_match(const struct problem *planned, const rapt_attention *gi
         if (status) return status;
         a = &adopted;
     }
-    if (!asks_the_same(a, &planned->asked))
+    const char *differs = first_difference(planned, a);
+    if (*differs)
         return fail(RAPT_INVALID, "%s: %s differs from the plan (only data pointers may change)",
-                    function, first_difference(a, &planned->asked));
-    *out = planned->a;
-    for (int i = 0; i < RULE_COUNT; i++) {
-        const void *given_tensor = (const char *)a + rules[i].offset;
-        rapt_tensor *t = tensor_of(out, &rules[i]);
-        if (t->dtype) t->data = ((const rapt_tensor *)given_tensor)->data;
-    }
+                    function, differs);
+    for (int i = 0; i < RULE_COUNT; i++)
+        out->of[i] = planned->present >> i & 1 ? problem_tensor(a, i)->data : NULL;
     return check_data(planned, out, function);
+}
+
+void params_complete(const struct problem *planned, const struct problem_data *data,
+                     rapt_attention *out)
+{
+    *out = planned->a;
+    for (int i = 0; i < RULE_COUNT; i++) tensor_of(out, &rules[i])->data = data->of[i];
 }
 
 static int64_t saturating_add(int64_t x, int64_t y)

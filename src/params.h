@@ -5,12 +5,21 @@
 
 #include "rapt/rapt.h"
 
+#include <stddef.h>
+
 /* Axes of a rapt_tensor. */
 enum { AXIS_BATCH, AXIS_HEAD, AXIS_TOKEN, AXIS_CHANNEL };
 
 #define WINDOW_OPEN INT64_MAX
 
-enum { PROBLEM_TENSORS = 17 }; /* of rapt_attention */
+/* rapt_attention's tensors stand one behind the other: the number of one, and one by its number. */
+#define TENSOR_INDEX(name)                                                                         \
+    ((offsetof(rapt_attention, name) - offsetof(rapt_attention, q)) / sizeof(rapt_tensor))
+enum { PROBLEM_TENSORS = TENSOR_INDEX(weights) + 1 };
+static inline const rapt_tensor *problem_tensor(const rapt_attention *a, int i)
+{
+    return (const rapt_tensor *)(const void *)((const char *)a + offsetof(rapt_attention, q)) + i;
+}
 
 /* A checked problem: the whole of what a kernel needs besides data. Equal problems have equal
  * bytes. */
@@ -19,7 +28,9 @@ struct problem {
         a; /* complete: absent tensors all zero, broadcast axes with their full size and stride 0,
               axes of size 1 with stride 0, scale resolved, data pointers NULL */
     rapt_attention
-        asked; /* as the caller wrote it, data pointers and kernel NULL; for params_match */
+        asked;        /* as the caller wrote it, data pointers and kernel NULL; for params_match */
+    uint64_t present; /* bit i: a has tensor i */
+    uint64_t blank;   /* bit i: tensor i of asked is all zero */
     const char *kernel; /* as asked: borrowed from the caller during the call, NULL in a plan */
     int64_t batch;      /* sequences */
     int64_t q_heads, kv_heads, group;
@@ -50,11 +61,19 @@ rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum
 rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int64_t kv_layout,
                                 int ragged, const char *function);
 
-/* For an execute of a plan made from *planned: adopts a, checks that it differs in data pointers
- * alone, that every tensor that is present and not empty has data, and that out, lse and weights
- * overlap no input nor each other. *out is planned->a with a's data pointers. */
+/* What an execute brings: the data pointers of a problem's tensors, NULL where it has none. */
+struct problem_data {
+    void *of[PROBLEM_TENSORS];
+};
+
+/* For an execute of a plan made from *planned: checks that given differs in data pointers alone,
+ * that every tensor that is present and not empty has data, and that out, lse and weights overlap
+ * no input nor each other. It reads little memory: a driver has used the caches since. */
 rapt_status params_match(const struct problem *planned, const rapt_attention *given,
-                         const char *function, rapt_attention *out);
+                         const char *function, struct problem_data *out);
+/* planned->a with the data pointers. */
+void params_complete(const struct problem *planned, const struct problem_data *data,
+                     rapt_attention *out);
 
 /* The visible keys of a query: j in [*first, *last). query is its index within its sequence, of
  * q_length queries and kv_length keys. Saturating, so that any window is safe. */

@@ -347,15 +347,17 @@ static rapt_status check_indices(const struct problem *p, const rapt_attention *
     return RAPT_OK;
 }
 
-static rapt_status execute(const rapt_plan *plan, const rapt_attention *a, void *workspace,
+static rapt_status execute(const rapt_plan *plan, const struct problem_data *data, void *workspace,
                            rapt_stream stream)
 {
     const struct cpu_plan *own = plan->state;
     const struct cpu_device *device = plan->device->state;
+    rapt_attention a;
     (void)stream;
-    rapt_status status = check_indices(&plan->problem, a, "rapt_plan_execute");
+    params_complete(&plan->problem, data, &a);
+    rapt_status status = check_indices(&plan->problem, &a, "rapt_plan_execute");
     if (status) return status;
-    struct cpu_call call = {&plan->problem, a, own, device->pool, workspace};
+    struct cpu_call call = {&plan->problem, &a, own, device->pool, workspace};
     const struct problem *p = &plan->problem;
     if (own->serves_few) {
         few_run(&call);

@@ -32,14 +32,15 @@
     X(page_table, page_table)
 /* clang-format on */
 
-static const struct {
-    size_t tensor, view;
-} views[] = {
-#define ROW(tensor, view) {offsetof(rapt_attention, tensor), offsetof(struct attention_args, view)},
+/* By the tensor's number. */
+static const uint16_t view_at[PROBLEM_TENSORS] = {
+#define ROW(tensor, view) [TENSOR_INDEX(tensor)] = offsetof(struct attention_args, view),
     VIEW_LIST(ROW)
 #undef ROW
 };
-enum { VIEW_COUNT = sizeof views / sizeof *views };
+#define ONE(tensor, view) +1
+_Static_assert(0 VIEW_LIST(ONE) == PROBLEM_TENSORS, "each tensor has its view");
+#undef ONE
 
 /* Parts of the workspace, in this order; each 64-byte aligned. */
 enum {
@@ -116,9 +117,9 @@ int32_t block_of(const rapt_tensor *scale, int64_t channels)
 static void fill_args(struct attention_args *args, const struct problem *p,
                       const struct gpu_device *device)
 {
-    for (int i = 0; i < VIEW_COUNT; i++) {
-        struct view v = view_of((const rapt_tensor *)((const char *)&p->a + views[i].tensor));
-        memcpy((char *)args + views[i].view, &v, sizeof v);
+    for (int i = 0; i < PROBLEM_TENSORS; i++) {
+        struct view v = view_of(problem_tensor(&p->a, i));
+        memcpy((char *)args + view_at[i], &v, sizeof v);
     }
     args->batch = (int32_t)p->batch;
     args->q_heads = (int32_t)p->q_heads;
@@ -456,10 +457,10 @@ void gpu_plan_free(rapt_plan *plan)
     plan->state = NULL;
 }
 
-static int misaligned(const rapt_attention *a)
+static int misaligned(const struct problem_data *data)
 {
-    return (((uintptr_t)a->q.data | (uintptr_t)a->k.data | (uintptr_t)a->v.data |
-             (uintptr_t)a->out.data) &
+    return (((uintptr_t)data->of[TENSOR_INDEX(q)] | (uintptr_t)data->of[TENSOR_INDEX(k)] |
+             (uintptr_t)data->of[TENSOR_INDEX(v)] | (uintptr_t)data->of[TENSOR_INDEX(out)]) &
             15) != 0;
 }
 
@@ -479,14 +480,13 @@ static void *part(const struct gpu_plan *gp, int i, void *workspace)
     return gp->bytes[i] ? (char *)workspace + gp->offset[i] : NULL;
 }
 
-static void place(const struct gpu_plan *gp, const rapt_attention *a, void *workspace,
+static void place(const struct gpu_plan *gp, const struct problem_data *data, void *workspace,
                   struct attention_args *args)
 {
-    for (int i = 0; i < VIEW_COUNT; i++) {
-        void *data = ((const rapt_tensor *)((const char *)a + views[i].tensor))->data;
-        if (data)
-            memcpy((char *)args + views[i].view + offsetof(struct view, data), &data, sizeof data);
-    }
+    for (int i = 0; i < PROBLEM_TENSORS; i++)
+        if (data->of[i])
+            memcpy((char *)args + view_at[i] + offsetof(struct view, data), &data->of[i],
+                   sizeof data->of[i]);
     args->counters = part(gp, PART_COUNTERS, workspace);
     args->partial_out = part(gp, PART_PARTIAL_OUT, workspace);
     args->partial_lse = part(gp, PART_PARTIAL_LSE, workspace);
@@ -530,13 +530,13 @@ static rapt_status launch(struct gpu_device *device, struct gpu_plan *gp,
     return status;
 }
 
-rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace,
+rapt_status gpu_execute(const rapt_plan *plan, const struct problem_data *data, void *workspace,
                         rapt_stream stream)
 {
     struct gpu_device *device = plan->device->state;
     struct gpu_plan *gp = plan->state;
     uint64_t number = atomic_fetch_add_explicit(&gp->executes, 1, memory_order_relaxed);
-    if (!(gp->row->can & CAN_UNALIGNED) && misaligned(a)) {
+    if (!(gp->row->can & CAN_UNALIGNED) && misaligned(data)) {
         if (!gp->unaligned)
             return fail(RAPT_UNSUPPORTED,
                         "rapt_plan_execute: q, k, v or out is not 16-byte aligned (%s needs that, "
@@ -547,7 +547,7 @@ rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *wo
     if (!gp->step_count) return RAPT_OK;
     struct attention_args args = gp->args;
     args.ticket = ticket_of(number);
-    place(gp, a, workspace, &args);
+    place(gp, data, workspace, &args);
     struct driver_scope scope;
     rapt_status status = device->driver->enter(device, &scope);
     if (status) return status;

@@ -42,7 +42,7 @@ const char *kernels_refuse(const struct gpu_device *device, int kernel, const st
 /* forward.c: backend.plan, plan_free, execute. */
 rapt_status gpu_plan(rapt_plan *plan);
 void gpu_plan_free(rapt_plan *plan);
-rapt_status gpu_execute(const rapt_plan *plan, const rapt_attention *a, void *workspace,
+rapt_status gpu_execute(const rapt_plan *plan, const struct problem_data *data, void *workspace,
                         rapt_stream stream);
 
 /* A tensor as kernels see it; log2 of a power of two, -1 for any other number; channels that share
