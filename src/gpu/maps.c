@@ -52,35 +52,17 @@ void maps_describe(const struct row *row, const struct problem *p,
     }
 }
 
-static rapt_status encode(struct gpu_device *device, const struct driver_map maps[MAP_COUNT],
-                          const void *const data[MAP_COUNT], struct tensor_maps *out)
-{
-    struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v};
-    rapt_status status = RAPT_OK;
-    for (int i = 0; i < MAP_COUNT && !status; i++)
-        status = device->driver->encode(device, &maps[i], data[i], to[i]);
-    return status;
-}
-
 rapt_status maps_encode(struct gpu_device *device, const struct row *row,
                         const struct driver_map maps[MAP_COUNT], const struct attention_args *args,
-                        struct map_cache *cache, struct tensor_maps *out)
+                        struct tensor_maps *out)
 {
     int halves = (row->needs & NEED_HALVES) != 0;
     const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data,
                                    halves ? args->k_half.data : args->k.data,
                                    halves ? args->v_half.data : args->v.data};
-    if (atomic_exchange_explicit(&cache->busy, 1, memory_order_acquire))
-        return encode(device, maps, data, out);
+    struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v};
     rapt_status status = RAPT_OK;
-    if (memcmp(data, cache->data, sizeof data)) {
-        status = encode(device, maps, data, out);
-        if (!status) memcpy(cache->maps, out, sizeof *out);
-        memcpy(cache->data, data, sizeof data);
-        if (status) memset(cache->data, 0, sizeof cache->data);
-    } else {
-        memcpy(out, cache->maps, sizeof *out);
-    }
-    atomic_store_explicit(&cache->busy, 0, memory_order_release);
+    for (int i = 0; i < MAP_COUNT && !status; i++)
+        status = device->driver->encode(device, &maps[i], data[i], to[i]);
     return status;
 }

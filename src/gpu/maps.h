@@ -4,25 +4,15 @@
 
 #include "gpu/driver.h"
 
-#include <stdatomic.h>
-
 enum { MAP_Q, MAP_K, MAP_V, MAP_COUNT };
-
-/* The maps encoded last and the addresses in them: callers mostly execute a plan on the same memory
- * again. Zeroed: none. */
-struct map_cache {
-    atomic_int busy; /* one thread at a time; the others encode for themselves */
-    const void *data[MAP_COUNT];
-    unsigned char maps[sizeof(struct tensor_maps)];
-};
 
 /* The maps of a problem for a row; halves: whose views q_half, k_half and v_half take the place of
  * q, k and v (NEED_HALVES). */
 void maps_describe(const struct row *row, const struct problem *p,
                    const struct attention_args *halves, struct driver_map maps[MAP_COUNT]);
-/* Encodes them over the data of args, or takes them from the cache. Between enter and leave. */
+/* Encodes them over the data of args. Between enter and leave. */
 rapt_status maps_encode(struct gpu_device *device, const struct row *row,
                         const struct driver_map maps[MAP_COUNT], const struct attention_args *args,
-                        struct map_cache *cache, struct tensor_maps *out);
+                        struct tensor_maps *out);
 
 #endif
