@@ -193,7 +193,7 @@ static void unaligned_addresses(void **state)
 }
 
 /* What an execute must not do on the host; linked with --wrap (mk/gpu.mk). */
-static int executing, host_calls;
+static _Thread_local int executing, host_calls;
 #define WRAPPED(type, name, parameters, arguments)                                                 \
     type __real_##name parameters;                                                                 \
     type __wrap_##name parameters;                                                                 \
