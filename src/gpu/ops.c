@@ -44,12 +44,14 @@ static rapt_status run(rapt_device *rapt, const char *function, enum op op, cons
     status = modules_get(device, row, &code);
     if (!status) {
         void *parameters[] = {args, NULL};
+        /* Who writes a file of their own need not know that the kernel has to wait. */
+        int early = (row->needs & NEED_EARLY) != 0 && !code->image;
         struct driver_launch l = {code->main,
                                   {grid.x, grid.y, grid.z},
                                   (uint32_t)row->threads,
                                   (uint32_t)row->shared,
                                   parameters,
-                                  (row->needs & NEED_EARLY) != 0};
+                                  early};
         status = device->driver->launch(device, &l, stream);
     }
     device->driver->leave(device, &scope);

@@ -501,6 +501,25 @@ static void many_threads(void **state)
     session_end(v);
 }
 
+/* The library's own mask waits for earlier work itself and may begin before that ends; a file that
+ * takes its place may not. */
+static void early_launches(void **state)
+{
+    const struct stand_in *v = *state;
+    for (int own = 0; own <= 1; own++) {
+        struct fake *fake = session_begin(v);
+        if (own) session_override(v, "CAUSAL_MASK", NULL);
+        rapt_context *context = session_open(v);
+        rapt_causal_mask_args mask = {.struct_size = sizeof mask};
+        mask.x = rapt_tensor_bhtd(memory, RAPT_F32, 1, 2, 64, 64);
+        assert_int_equal(rapt_causal_mask(rapt_device_at(context, 0), &mask, NULL), RAPT_OK);
+        assert_int_equal(fake->launch_count, 1);
+        assert_int_equal(session_calls(fake, "cuLaunchKernelEx"), own && !strcmp(v->name, "cuda"));
+        rapt_close(&context);
+        session_end(v);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -518,6 +537,7 @@ int main(void)
         BOTH(pieces),
         BOTH(rotary_limits),
         BOTH(many_threads),
+        BOTH(early_launches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
