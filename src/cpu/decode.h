@@ -3,6 +3,7 @@
 #ifndef RAPT_CPU_DECODE_H
 #define RAPT_CPU_DECODE_H
 
+#include "base/dtype.h"
 #include "cpu/arena.h"
 #include "cpu/cpu.h"
 
@@ -14,7 +15,7 @@ enum {
     /* Keys of one softmax; blocks begin at multiples of it. Between the scores of a block and its
      * values memory waits, so blocks are long. */
     DECODE_BLOCK = 256,
-    DECODE_WINDOW = 64, /* most keys of one call of a kernel; divides a block */
+    DECODE_WINDOW = 64, /* most keys of one call of a kernel, but for gapless ones; divides a block */
 };
 
 /* A row of q where a level has decode_q, in 4-byte units: room for what it leaves there. */
@@ -37,6 +38,16 @@ struct decode_table {
     const void **row;
     const float **scale; /* I8 */
 };
+
+/* Bytes from a key of an item's heads to the next if nothing lies between them, else 0. */
+static inline int64_t decode_gapless(const struct problem *p, const rapt_tensor *t, int64_t heads)
+{
+    int64_t size = (int64_t)dtype_size(t->dtype),
+            key = ((heads - 1) * t->stride[1] + t->size[3]) * size;
+    if (p->page_tokens) return 0;
+    if (p->a.kv_layout == RAPT_KV_BLOCKED) return t->size[3] * size;
+    return t->stride[3] == 1 && t->stride[2] * size == key ? key : 0;
+}
 
 /* Scratch of one thread. */
 struct decode_scratch {

@@ -15,8 +15,9 @@ enum {
     BLOCK = DECODE_BLOCK,
     /* Bytes of K or V past the next window: of what is asked for one window ahead, some is still on
      * its way when it is needed. */
-    FURTHER = 16 << 10,
-    AGAIN = 4 << 10, /* bytes after which it is asked for a second time, where there are no gaps */
+    FURTHER = 4 << 10,
+    NEAR = 16 << 10, /* the same from the line that is read on, where a window is a whole block */
+    AGAIN = 2 << 10, /* bytes after which it is asked for a second time, where there are no gaps */
 };
 
 /* In 4-byte units; whole cache lines, so that kernels may read full vectors. */
@@ -164,12 +165,11 @@ static struct cpu_ahead further_ahead(const struct decode_item *t, const struct 
 }
 
 /* A blocked cache holds whole blocks in one piece; an item has one head of it. */
-static struct cpu_ahead blocks_ahead(const struct decode_item *t, const struct block *b,
-                                     const struct decode_table *table, int64_t key_bytes)
+static struct cpu_ahead blocks_ahead(const struct block *b, const struct decode_table *table,
+                                     int64_t key_bytes)
 {
     int64_t bytes = (round_up(b->last, RAPT_KV_BLOCK) - b->first) * key_bytes;
     if (b->first % RAPT_KV_BLOCK) return (struct cpu_ahead){0};
-    if (!t->call->problem->page_tokens) return further_ahead(t, b, table, key_bytes, 0, bytes);
     return (struct cpu_ahead){.run = table->row + b->first,
                               .run_step = RAPT_KV_BLOCK,
                               .run_bytes = RAPT_KV_BLOCK * key_bytes,
@@ -194,7 +194,7 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
     int64_t run = ((heads - 1) * tensor->stride[1] + tensor->size[3]) * size;
     if (keys <= 0 || run <= 0) return (struct cpu_ahead){0};
     if (t->call->a->kv_layout == RAPT_KV_BLOCKED)
-        return blocks_ahead(t, b, table, tensor->size[3] * size);
+        return blocks_ahead(b, table, tensor->size[3] * size);
     if (tensor->stride[3] != 1) return (struct cpu_ahead){0};
     int64_t share = keys * run / heads, before = h * share;
     if (tensor->stride[2] * size == run && !t->call->problem->page_tokens)
@@ -204,6 +204,25 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
                               .run_bytes = run,
                               .skip = before % run,
                               .bytes = share};
+}
+
+/* While a whole block is read: its lines, NEAR ahead, then as many of what is read next. */
+static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tensor *tensor,
+                                   const struct block *b, const struct decode_table *table,
+                                   const rapt_tensor *other, const struct block *next,
+                                   const struct decode_table *other_table, const void **run)
+{
+    int64_t bytes = (b->last - b->first) * decode_gapless(t->call->problem, tensor, 1),
+            skip = min64(NEAR, bytes),
+            others = (next->last - next->first) * decode_gapless(t->call->problem, other, 1);
+    run[0] = table->row[b->first];
+    run[1] = others > 0 ? other_table->row[next->first] : NULL;
+    return (struct cpu_ahead){.run = run,
+                              .run_step = 1,
+                              .run_bytes = bytes,
+                              .skip = skip,
+                              .bytes = bytes - skip + max64(min64(NEAR, others), 0),
+                              .again = AGAIN};
 }
 
 /* ---- One head of a block ---- */
@@ -280,8 +299,11 @@ static void add_values_by_query(const struct decode_item *t, const struct block 
 static struct cpu_ahead ahead_from(const struct decode_item *t, const struct block *b, int64_t end,
                                    const rapt_tensor *tensor, const struct decode_table *table,
                                    const struct block *next, const rapt_tensor *other,
-                                   const struct decode_table *other_table, int64_t head)
+                                   const struct decode_table *other_table, int64_t head,
+                                   const void **run)
 {
+    if (t->call->plan->decode_window == BLOCK)
+        return near_ahead(t, tensor, b, table, other, next, other_table, run);
     struct block part = end < b->last ? window_of(t, b, end) : window_of(t, next, next->first);
     return end < b->last ? ahead_of(t, tensor, &part, table, head)
                          : ahead_of(t, other, &part, other_table, head);
@@ -297,13 +319,14 @@ static void add_scores(const struct decode_item *t, const struct block *b)
 {
     const struct problem *p = t->call->problem;
     const rapt_attention *a = t->call->a;
+    const void *run[2];
     for (int64_t first = b->first, end; first < b->last; first = end) {
         end = window_end(t, b, first);
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
             struct head h = head_at(t, n);
             struct decode_table own = table_of(t, &a->k, &a->k_scale, b, b->k, n, first, end);
             struct cpu_rows k = rows_behind(t->call, &a->k, own.row, own.scale);
-            struct cpu_ahead ahead = ahead_from(t, b, end, &a->k, b->k, b, &a->v, b->v, n);
+            struct cpu_ahead ahead = ahead_from(t, b, end, &a->k, b->k, b, &a->v, b->v, n, run);
             t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows,
                                   p->qk_channels, first, end, ahead.bytes ? &ahead : NULL);
         }
@@ -314,13 +337,14 @@ static void add_values(const struct decode_item *t, const struct block *b, const
 {
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels, width = t->job->width;
+    const void *run[2];
     for (int64_t first = b->first & ~(int64_t)1, end; first < b->last; first = end) {
         end = b->uniform ? window_end(t, b, first) : b->last;
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
             struct head h = head_at(t, n);
             struct decode_table own = table_of(t, &a->v, &a->v_scale, b, b->v, n, first, end);
             struct cpu_rows v = rows_behind(t->call, &a->v, own.row, own.scale);
-            struct cpu_ahead ahead = ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n);
+            struct cpu_ahead ahead = ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n, run);
             if (b->uniform)
                 t->kernels->decode_pv(h.o, width, h.s, BLOCK, &v, t->rows, channels, first, end,
                                       ahead.bytes ? &ahead : NULL);

@@ -5,7 +5,10 @@
 
 #include "cpu/kernels.h"
 
-enum { DECODE_CHANNELS_MAX = 1024 }; /* of a row; the buffers below are sized by it */
+enum {
+    DECODE_CHANNELS_MAX = 1024, /* of a row; the buffers below are sized by it */
+    PV_KEYS = 16,               /* that go by for all channels, of rows of V */
+};
 
 #define DECODE_QK(isa)                                                                             \
     void decode_qk_##isa(float *s, int64_t s_stride, const void *q, int64_t q_stride,              \

@@ -321,33 +321,39 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
 
 #define PV_VECTORS(rows) (ACCUMULATORS / (rows) >= 8 ? 8 : ACCUMULATORS / (rows) >= 4 ? 4 : 2)
 
-VEC void pv_rows(struct pv_call *t, int dtype, int row_count, int blocks)
+/* A few keys at a time: what lies between the channels of a tile is read soon after them, near the
+ * order of memory. */
+VEC void pv_rows(struct pv_call t, int dtype, int row_count, int blocks)
 {
     const int vectors = PV_VECTORS(row_count);
-    int64_t c = 0;
-    t->fetch = prefetch_of(t->ahead);
-    for (; c + LANES * vectors <= t->channels; c += LANES * vectors)
-        pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
-    for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, blocks, c, 0);
-    if (c < t->channels) pv_tile(t, dtype, row_count, 1, blocks, c, t->channels - c);
-    prefetch_rest(&t->fetch);
+    t.fetch = prefetch_of(t.ahead);
+    for (int64_t keys = t.keys; keys > 0; keys -= PV_KEYS, t.row += PV_KEYS, t.p += PV_KEYS) {
+        int64_t c = 0;
+        t.keys = keys < PV_KEYS ? keys : PV_KEYS;
+        for (; c + LANES * vectors <= t.channels; c += LANES * vectors)
+            pv_tile(&t, dtype, row_count, vectors, blocks, c, 0);
+        for (; c + LANES <= t.channels; c += LANES) pv_tile(&t, dtype, row_count, 1, blocks, c, 0);
+        if (c < t.channels) pv_tile(&t, dtype, row_count, 1, blocks, c, t.channels - c);
+        if (blocks) t.scales.row += PV_KEYS;
+    }
+    prefetch_rest(&t.fetch);
 }
 
 #define PV_ROWS(count)                                                                             \
     case count:                                                                                    \
         switch (dtype) {                                                                           \
         case RAPT_F32:                                                                             \
-            pv_rows(&t, RAPT_F32, count, 0);                                                       \
+            pv_rows(t, RAPT_F32, count, 0);                                                       \
             break;                                                                                 \
         case RAPT_F16:                                                                             \
-            pv_rows(&t, RAPT_F16, count, 0);                                                       \
+            pv_rows(t, RAPT_F16, count, 0);                                                       \
             break;                                                                                 \
         case RAPT_BF16:                                                                            \
-            pv_rows(&t, RAPT_BF16, count, 0);                                                      \
+            pv_rows(t, RAPT_BF16, count, 0);                                                      \
             break;                                                                                 \
         default:                                                                                   \
-            if (t.scales.row) pv_rows(&t, RAPT_I8, count, 1);                                      \
-            else pv_rows(&t, RAPT_I8, count, 0);                                                   \
+            if (t.scales.row) pv_rows(t, RAPT_I8, count, 1);                                      \
+            else pv_rows(t, RAPT_I8, count, 0);                                                   \
             break;                                                                                 \
         }                                                                                          \
         break;

@@ -79,9 +79,9 @@ VEC void score_tile(struct score_call *call, float *s, int64_t s_stride, const c
         for (int n = 0; n < sums; n++) sum[r][n][0] = sum[r][n][1] = v_zero();
     struct prefetch fetch = call->fetch; /* in registers */
     for (int64_t c = 0; c < call->pairs; c += DEPTH) {
-        prefetch_lines(&fetch, DEPTH * PAIR_BYTES / FETCH_LINE);
 #pragma GCC unroll 4
         for (int i = 0; i < DEPTH; i++) {
+            prefetch_lines(&fetch, PAIR_BYTES / FETCH_LINE);
             const char *at = block + (c + i) * PAIR_BYTES;
             __m512bh low = (__m512bh)_mm512_loadu_si512(at),
                      high = (__m512bh)_mm512_loadu_si512(at + 64);
@@ -155,12 +155,36 @@ struct value_call {
     const struct cpu_rows *v;
     const char *block;
     int64_t start, first, last; /* the block's first token; tokens of the call, first even */
+    int whole;                  /* all tokens of the block, and no NULL row */
     struct prefetch fetch;
 };
 
-/* o of rows x 32 * panels channels from c on, over the tokens of one block. */
+/* Tokens j and j + 1 of 32 * panels channels. */
+VEC void add_pair(const struct value_call *call, vec sum[8][4], const char *from, int64_t j,
+                  int rows, int panels, int whole)
+{
+    __m512bh x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 2 * panels; i++) {
+        const char *at = from + i / 2 * BLOCK_PANEL * 2 + i % 2 * 64;
+        x[i] = whole ? (__m512bh)_mm512_loadu_si512(at)
+                     : (__m512bh)load_pair(call->v, at, j, call->last);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        uint32_t pair;
+        memcpy(&pair, call->p + r * call->p_stride + j, sizeof pair);
+        __m512bh p = (__m512bh)_mm512_set1_epi32((int)pair);
+#pragma GCC unroll 4
+        for (int i = 0; i < 2 * panels; i++) sum[r][i] = _mm512_dpbf16_ps(sum[r][i], p, x[i]);
+    }
+}
+
+/* o of rows x 32 * panels channels from c on, over the tokens of one block. One panel lies in one
+ * piece; two are for few rows, whose products would wait for one another. */
 VEC void value_tile(struct value_call *call, int64_t c, int rows, int panels)
 {
+    enum { PAIRS = 4 }; /* of a step */
     vec sum[8][4];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
@@ -168,26 +192,21 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int panels)
         for (int i = 0; i < 2 * panels; i++)
             sum[r][i] = v_load(call->o + r * call->o_stride + c + i * LANES, RAPT_F32);
     struct prefetch fetch = call->fetch;
-    for (int64_t j = call->first; j < call->last; j += 2) {
-        __m512bh x[4];
-        prefetch_lines(&fetch, 2 * panels);
-        int whole = j + 1 < call->last && call->v->row[j] && call->v->row[j + 1];
-        const char *from = call->block + c * RAPT_KV_BLOCK * 2 + (j - call->start) / 2 * PAIR_BYTES;
+    const char *from = call->block + c * RAPT_KV_BLOCK * 2;
+    int64_t j = call->first;
+    if (call->whole)
+        for (; j < call->last; j += 2 * PAIRS, from += PAIRS * PAIR_BYTES) {
 #pragma GCC unroll 4
-        for (int i = 0; i < 2 * panels; i++) {
-            const char *at = from + i / 2 * BLOCK_PANEL * 2 + i % 2 * 64;
-            x[i] = whole ? (__m512bh)_mm512_loadu_si512(at)
-                         : (__m512bh)load_pair(call->v, at, j, call->last);
+            for (int i = 0; i < PAIRS; i++) {
+                prefetch_lines(&fetch, 2 * panels);
+                add_pair(call, sum, from + i * PAIR_BYTES, j + 2 * i, rows, panels, 1);
+            }
         }
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            uint32_t pair;
-            memcpy(&pair, call->p + r * call->p_stride + j, sizeof pair);
-            __m512bh p = (__m512bh)_mm512_set1_epi32((int)pair);
-#pragma GCC unroll 4
-            for (int i = 0; i < 2 * panels; i++) sum[r][i] = _mm512_dpbf16_ps(sum[r][i], p, x[i]);
+    else
+        for (; j < call->last; j += 2) {
+            prefetch_lines(&fetch, 2 * panels);
+            add_pair(call, sum, from + (j - call->start) / 2 * PAIR_BYTES, j, rows, panels, 0);
         }
-    }
     call->fetch = fetch;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
@@ -199,20 +218,26 @@ VEC void value_tile(struct value_call *call, int64_t c, int rows, int panels)
 static void value_rows(struct value_call *call, int64_t rows, int64_t channels)
 {
 #define CASE(count)                                                                                \
-    case count:                                                                                    \
-        for (int64_t c = 0; c < channels; c += 64)                                                 \
-            if ((count) <= 4 && channels - c >= 64) value_tile(call, c, count, 2);                 \
-            else {                                                                                 \
-                value_tile(call, c, count, 1);                                                     \
-                if (channels - c >= 64) value_tile(call, c + 32, count, 1);                        \
-            }                                                                                      \
-        break;
+    case count: {                                                                                  \
+        int64_t c = 0;                                                                             \
+        for (; (count) <= 2 && channels - c >= 64; c += 64) value_tile(call, c, count, 2);         \
+        for (; c < channels; c += 32) value_tile(call, c, count, 1);                               \
+        break;                                                                                     \
+    }
     switch (rows) {
         ROW_CASES(CASE)
     default:
         break;
     }
 #undef CASE
+}
+
+/* No row of the tokens of a call is NULL. */
+static int all_there(const struct value_call *call)
+{
+    for (int64_t j = call->first; j < call->last; j++)
+        if (!call->v->row[j]) return 0;
+    return 1;
 }
 
 static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stride,
@@ -227,6 +252,7 @@ static void decode_pv(float *o, int64_t o_stride, const float *p, int64_t p_stri
         call.block = block_of(v, j, end);
         call.first = j;
         call.last = end;
+        call.whole = end - j == RAPT_KV_BLOCK && all_there(&call);
         for (int64_t r = 0; r < rows && call.block; r += ROWS) {
             call.o = o + r * o_stride;
             call.p = (const uint16_t *)p + r * 2 * p_stride;

@@ -238,16 +238,21 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
 
 #define PV_DOUBLES(rows) ((rows) <= 2 ? 4 : (rows) <= 4 ? 2 : 1)
 
-VEC void pv_rows(struct pv_call *t, int row_count)
+/* A few keys at a time: what lies between the channels of a tile is read soon after them, near the
+ * order of memory. */
+VEC void pv_rows(struct pv_call t, int row_count)
 {
     const int doubles = PV_DOUBLES(row_count);
-    int64_t c = 0;
-    t->fetch = prefetch_of(t->ahead);
-    for (; c + STEP * doubles <= t->channels; c += STEP * doubles)
-        pv_tile(t, row_count, doubles, c, 0);
-    for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 1, c, 0);
-    if (c < t->channels) pv_tile(t, row_count, 1, c, t->channels - c);
-    prefetch_rest(&t->fetch);
+    t.fetch = prefetch_of(t.ahead);
+    for (int64_t keys = t.keys; keys > 0; keys -= PV_KEYS, t.row += PV_KEYS, t.p += PV_KEYS) {
+        int64_t c = 0;
+        t.keys = keys < PV_KEYS ? keys : PV_KEYS;
+        for (; c + STEP * doubles <= t.channels; c += STEP * doubles)
+            pv_tile(&t, row_count, doubles, c, 0);
+        for (; c + STEP <= t.channels; c += STEP) pv_tile(&t, row_count, 1, c, 0);
+        if (c < t.channels) pv_tile(&t, row_count, 1, c, t.channels - c);
+    }
+    prefetch_rest(&t.fetch);
 }
 
 static void pv_all_rows(struct pv_call t, int64_t rows)
@@ -255,28 +260,28 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
     for (int64_t r = 0; r < rows; r += ROWS, t.o += ROWS * t.o_stride, t.p += ROWS * t.p_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
         case 1:
-            pv_rows(&t, 1);
+            pv_rows(t, 1);
             break;
         case 2:
-            pv_rows(&t, 2);
+            pv_rows(t, 2);
             break;
         case 3:
-            pv_rows(&t, 3);
+            pv_rows(t, 3);
             break;
         case 4:
-            pv_rows(&t, 4);
+            pv_rows(t, 4);
             break;
         case 5:
-            pv_rows(&t, 5);
+            pv_rows(t, 5);
             break;
         case 6:
-            pv_rows(&t, 6);
+            pv_rows(t, 6);
             break;
         case 7:
-            pv_rows(&t, 7);
+            pv_rows(t, 7);
             break;
         default:
-            pv_rows(&t, 8);
+            pv_rows(t, 8);
             break;
         }
         t.ahead = NULL;
