@@ -133,6 +133,15 @@ check-build: all $(CHECKS) $(EXAMPLES)
 bench: tool
 	$(B)/rapt bench bench/standard.txt
 
+# What reading K and V as decode does can reach on this CPU, beside a plain stream.
+bench-decode: $(B)/bench/decode_ceiling
+	$< 1
+	$< $(THREADS)
+THREADS ?= $(shell nproc)
+$(B)/bench/decode_ceiling: bench/decode_ceiling.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) -O2 -ffp-contract=fast -march=native -o $@ $< -lpthread
+
 # clang-tidy runs once per file: version 14 carries the state of variable arguments from one file to the next. The kernels of another
 # architecture are left out, as its headers may not be here.
 TIDY := clang-tidy --quiet
@@ -179,4 +188,4 @@ help:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all library tool extra examples check check-build bench lint lint-tidy format install clean help
+.PHONY: all library tool extra examples check check-build bench bench-decode lint lint-tidy format install clean help

@@ -29,6 +29,7 @@ enum {
     /* Of K or V, of all heads of an item: what is asked for ahead. Fewer keys make more calls. */
     WINDOW_BYTES = 64 << 10,
     WINDOW_MIN = 16,
+    MERGE_AHEAD = 8, /* partial results: rows of them lie apart, and in another core's cache */
 };
 
 /* ---- Sizes ----------------------------------------------------------------------------------- */
@@ -113,16 +114,22 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
     return 1;
 }
 
-/* One head without gaps goes by in whole blocks: fewer calls.
- * Kernels that fix the weights of a call together get as many keys each time: the bits of a head must
- * not depend on how many others an item has. */
+/* Keys that go by without gaps in whole blocks: fewer calls. f32 arithmetic on i8 scales the weights
+ * of a window at a time. */
+static int takes_blocks(const struct problem *p, const struct cpu_plan *plan)
+{
+    return plan->decode_heads == 1 && (p->a.k.dtype != RAPT_I8 || plan->kernels->decode_q) &&
+           decode_gapless(p, &p->a.k, 1) && decode_gapless(p, &p->a.v, 1);
+}
+
+/* Kernels that fix the weights of a window together get as many keys each time: the bits of a head
+ * must not depend on how many others an item has. */
 static int64_t window_of_item(const struct problem *p, const struct cpu_plan *plan)
 {
     int64_t row = plan->decode_heads * max64(p->qk_channels, p->v_channels) *
                   (int64_t)dtype_size(p->a.k.dtype),
             keys = DECODE_WINDOW;
-    if (plan->decode_heads == 1 && decode_gapless(p, &p->a.k, 1) && decode_gapless(p, &p->a.v, 1))
-        return DECODE_BLOCK;
+    if (takes_blocks(p, plan)) return DECODE_BLOCK;
     if (plan->decode_heads == 1 || plan->kernels->decode_q) return keys;
     while (keys > WINDOW_MIN && keys * row > WINDOW_BYTES) keys /= 2;
     return keys;
@@ -166,7 +173,8 @@ static void merge_row(const struct decode_item *t, int64_t kv_head, int64_t r)
     const struct problem *p = t->call->problem;
     const rapt_attention *a = t->call->a;
     int64_t width = t->job->width, channels = p->v_channels, query = r / p->group,
-            head = decode_query_head(t, kv_head, r);
+            head = decode_query_head(t, kv_head, r),
+            ahead = MERGE_AHEAD * partial_floats(s->rows, width);
     double unit = t->job->score_options ? 1 : fabs(a->scale);
     double sink = head_value(&a->sink, t->sequence.index, head, -INFINITY), top = sink;
     float *sum = partial_of(t->job, s, kv_head, 0) + r * width;
@@ -178,6 +186,8 @@ static void merge_row(const struct decode_item *t, int64_t kv_head, int64_t r)
     double total = exp(sink - top);
     for (int64_t c = 0; c < s->chunks; c++) {
         float *part = partial_of(t->job, s, kv_head, c), *o = part + r * width;
+        if (c + MERGE_AHEAD < s->chunks)
+            for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(o + ahead + i);
         double m = partial_m(part, s->rows, width)[r], l = partial_l(part, s->rows, width)[r];
         float weight = m == -INFINITY ? 0 : (float)exp(m * unit - top);
         total += m == -INFINITY ? l : weight * l; /* without a key l is 0, or NaN from NaN scores */

@@ -15,7 +15,7 @@ enum {
     /* Keys of one softmax; blocks begin at multiples of it. Between the scores of a block and its
      * values memory waits, so blocks are long. */
     DECODE_BLOCK = 256,
-    DECODE_WINDOW = 64, /* most keys of one call of a kernel, but for gapless ones; divides a block */
+    DECODE_WINDOW = 64, /* most keys of a call of a kernel that does not take a block; divides it */
 };
 
 /* A row of q where a level has decode_q, in 4-byte units: room for what it leaves there. */

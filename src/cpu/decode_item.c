@@ -16,7 +16,7 @@ enum {
     /* Bytes of K or V past the next window: of what is asked for one window ahead, some is still on
      * its way when it is needed. */
     FURTHER = 4 << 10,
-    NEAR = 16 << 10, /* the same from the line that is read on, where a window is a whole block */
+    NEAR = 8 << 10,  /* the same from the line that is read on, where a window is a whole block */
     AGAIN = 2 << 10, /* bytes after which it is asked for a second time, where there are no gaps */
 };
 
@@ -337,14 +337,15 @@ static void add_values(const struct decode_item *t, const struct block *b, const
 {
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels, width = t->job->width;
-    const void *run[2];
+    const void *run[2]; /* see near_ahead */
     for (int64_t first = b->first & ~(int64_t)1, end; first < b->last; first = end) {
         end = b->uniform ? window_end(t, b, first) : b->last;
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
             struct head h = head_at(t, n);
             struct decode_table own = table_of(t, &a->v, &a->v_scale, b, b->v, n, first, end);
             struct cpu_rows v = rows_behind(t->call, &a->v, own.row, own.scale);
-            struct cpu_ahead ahead = ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n, run);
+            struct cpu_ahead ahead =
+                ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n, run);
             if (b->uniform)
                 t->kernels->decode_pv(h.o, width, h.s, BLOCK, &v, t->rows, channels, first, end,
                                       ahead.bytes ? &ahead : NULL);

@@ -48,8 +48,8 @@ extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 /* Walks over what is to be fetched, into the second cache: the first is too small for what two
  * blocks hold. A kernel asks for a line for each that it reads, in constant numbers: a count in a
  * variable takes registers and branches from its inner loop. Each line is asked for twice: a
- * processor whose queues are full drops what it is asked for (docs/PERFORMANCE.md). Near the start of
- * a run the second address may be anything; asking for it cannot fault. */
+ * processor whose queues are full drops what it is asked for (docs/PERFORMANCE.md). Near the start
+ * of a run the second address may be anything; asking for it cannot fault. */
 struct prefetch {
     const char *at, *end; /* of this run */
     const void *const *run;
@@ -59,7 +59,8 @@ struct prefetch {
 
 enum { FETCH_LINE = 64 };
 
-static inline __attribute__((always_inline)) void fetch_line(const struct prefetch *p, int64_t offset)
+static inline __attribute__((always_inline)) void fetch_line(const struct prefetch *p,
+                                                             int64_t offset)
 {
     enum { READ = 0, SECOND_CACHE = 2 };
     __builtin_prefetch(p->at + offset, READ, SECOND_CACHE);
