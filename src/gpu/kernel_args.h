@@ -71,12 +71,12 @@ struct attention_args {
     /* NEED_STRICT, powers of two: [batch][kv head][pair of keys, rounded up to 64][8], see
      * nvidia/sm90_scaled.h */
     float *key_factors;
-    /* NEED_STRICT: bit 0 for blocks with rows that two f16 parts cannot hold, of 16 queries,
-     * [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads][wide_keys];
-     * of keys also bit 1 once they are split */
+    /* NEED_STRICT: bits 0 and 1 not 0 for blocks with rows that two f16 parts cannot hold, of 16
+     * queries, [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads]
+     * [wide_keys]; above, how much of the keys is split */
     int32_t *wide_blocks;
     /* NEED_STRICT, [batch][kv head]: 1 where a KV head and its query heads are done again, else 0;
-     * then the number of blocks of keys that are split; NULL for a strict row that works alone */
+     * then how much of all keys is split; NULL for a strict row that works alone */
     int32_t *wide;
     int32_t wide_queries, wide_keys;
     /* NEED_COUNTERS: one per (batch, kv head, tile of q_tokens * group rows), tile fastest.

@@ -64,7 +64,7 @@ DEVICE void load_key_factors(const struct attention_args &a, uint32_t to, uint32
 /* Whether all keys of the launch are split. */
 DEVICE bool all_split(const struct attention_args &a)
 {
-    bool all = load_acquire(split_done(a)) >= split_tasks(a);
+    bool all = load_acquire(split_done(a)) >= split_tasks(a) * SHARES;
     if (all) async_proxy_fence_global();
     return all;
 }
@@ -75,19 +75,11 @@ DEVICE void wait_split(const struct attention_args &a, int batch, int head, int 
 {
     const int32_t *k = ready_word(a, false, batch, head, block),
                   *v = ready_word(a, true, batch, head, block);
-    while (load_acquire(k) == 0 || load_acquire(v) == 0) {
+    while (load_acquire(k) < BLOCK_SPLIT || load_acquire(v) < BLOCK_SPLIT) {
     }
     async_proxy_fence_global();
 }
 
-/* The consumers read Q themselves, from L2 then. */
-DEVICE void prefetch_q(const struct attention_args &a, const struct tile *t)
-{
-    const float *from =
-        (const float *)a.q.data + t->batch * a.q.stride[0] + t->head * a.q.stride[1];
-    int end = min_int(a.q_tokens, t->rows * ROWS + ROWS);
-    for (int i = t->rows * ROWS; i < end; i++) bulk_prefetch(from + i * a.q.stride[2], D * 4);
-}
 #endif
 
 /* Whether this launch leaves the tile as two parts have done it. */
@@ -179,6 +171,10 @@ DEVICE void advance(struct ring &r)
 #endif
 }
 
+/* Whether a tile's slot is written before its first K: another one is free, or the slot holds the
+ * record alone, with which consumers that read Q themselves can begin. */
+constexpr bool SLOT_FIRST = Q_SLOTS > 1 || PARTS == 2;
+
 /* Whether the consumers' q k^T is a block ahead of their p v. */
 constexpr bool V_BEHIND = SUMS == 1;
 
@@ -218,14 +214,11 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         keys.split = keys.split || all_split(a);
 #endif
         if (s.total > step && claimed) next = step + counter_take(a);
-        if (Q_SLOTS > 1) produce_q(a, maps, base, &t, slot, slot_phase);
+        if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_k(a, maps, base, keys, from, nth_block(&t, 0));
         if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
         advance(keys);
-#if PARTS == 2
-        prefetch_q(a, &t);
-#endif
-        if (Q_SLOTS == 1) produce_q(a, maps, base, &t, slot, slot_phase);
+        if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         if (!V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, 0));
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
         int blocks = t.key_end - key_begin(&t);

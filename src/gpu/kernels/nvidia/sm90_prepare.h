@@ -77,7 +77,7 @@ DEVICE int group_is_wide(const struct attention_args &a, int sequence, int key_h
         wide |= a.wide_blocks[queries + i];
     for (int i = threadIdx.x; i < a.wide_keys; i += THREADS)
         wide |= a.wide_blocks[keys + i] | a.wide_blocks[keys + a.kv_heads * a.wide_keys + i];
-    wide = __syncthreads_or(wide & 1);
+    wide = __syncthreads_or(wide & WIDE_BITS);
     if (tells && threadIdx.x == 0) a.wide[sequence * a.kv_heads + key_head] = wide;
     return wide;
 }

@@ -17,8 +17,10 @@
 constexpr float TOP = 7.f;
 /* Exponents of a row's largest element that factors can hold; beyond, the head is `wide`. */
 constexpr int EXPONENT_LIMIT = 40;
-/* Of the word of a block of keys: it is split. Bit 0: it is wide. */
-constexpr int READY = 2;
+/* A warp of the forward kernel splits half of a block of keys at a time: so few blocks are under way
+ * that tiles find most of them in L2. In the block's word each such share counts SHARE_SPLIT, and 1
+ * if it is wide (WIDE_BITS). */
+constexpr int SHARES = 2, SHARE_SPLIT = WIDE_BITS + 1, BLOCK_SPLIT = SHARES * SHARE_SPLIT;
 
 /* ---- The pass that splits ---- */
 
@@ -144,14 +146,27 @@ DEVICE struct row_range range_of(const float4 *x)
 }
 
 /* Four channels in two parts. */
+template <bool ODD> DEVICE void split_parts(const float4 &x, float scale, uint2 &hi, uint2 &lo)
+{
+    split_half2<ODD>(x.x, x.y, scale, hi.x, lo.x);
+    split_half2<ODD>(x.z, x.w, scale, hi.y, lo.y);
+}
+
 DEVICE void split4(const float4 &x, const struct row_range &r, uint2 &hi, uint2 &lo)
 {
+    if (r.odd) split_parts<true>(x, r.scale, hi, lo);
+    else split_parts<false>(x, r.scale, hi, lo);
+}
+
+/* A lane's sixteen channels of a row; asked once, all roundings run side by side. */
+DEVICE void split16(const float4 *x, const struct row_range &r, uint2 (&hi)[4], uint2 (&lo)[4])
+{
     if (r.odd) {
-        split_half2<true>(x.x, x.y, r.scale, hi.x, lo.x);
-        split_half2<true>(x.z, x.w, r.scale, hi.y, lo.y);
+#pragma unroll
+        for (int i = 0; i < 4; i++) split_parts<true>(x[i], r.scale, hi[i], lo[i]);
     } else {
-        split_half2<false>(x.x, x.y, r.scale, hi.x, lo.x);
-        split_half2<false>(x.z, x.w, r.scale, hi.y, lo.y);
+#pragma unroll
+        for (int i = 0; i < 4; i++) split_parts<false>(x[i], r.scale, hi[i], lo[i]);
     }
 }
 
@@ -174,8 +189,8 @@ DEVICE void write_factor(float *to, bool of_value, int exponent)
     }
 }
 
-/* Which blocks are wide: of 16 queries, [batch][q head][a.wide_queries]; behind them, with READY,
- * of TILE_KV keys, [batch][k heads, v heads][a.wide_keys]. */
+/* Which blocks are wide: of 16 queries, [batch][q head][a.wide_queries]; behind them, with
+ * BLOCK_SPLIT, of TILE_KV keys, [batch][k heads, v heads][a.wide_keys]. */
 DEVICE int64_t wide_query_at(const struct attention_args &a, int sequence, int head)
 {
     return ((int64_t)sequence * a.q_heads + head) * a.wide_queries;
@@ -186,8 +201,8 @@ DEVICE int64_t wide_key_at(const struct attention_args &a, int sequence, int hea
     return wide_query_at(a, a.batch, 0) + ((int64_t)sequence * 2 * a.kv_heads + head) * a.wide_keys;
 }
 
-/* What one warp splits at a time: a block of keys of one head of K or of V. In the order in which
- * tiles ask for them: by section, from the last keys down, heads fastest, K before V. */
+/* A block of keys of one head of K or of V, to be split. In the order in which tiles ask for them:
+ * by section, from the last keys down, heads fastest, K before V. */
 struct split_task {
     int sequence, head, block;
     bool of_value;
@@ -217,13 +232,13 @@ DEVICE int32_t *ready_word(const struct attention_args &a, bool of_value, int se
     return a.wide_blocks + wide_key_at(a, sequence, head + of_value * a.kv_heads) + block;
 }
 
-/* Tasks taken so far; beside the counter of tiles. */
+/* Shares of tasks taken so far; beside the counter of tiles. */
 DEVICE int *split_counter(const struct attention_args &a)
 {
     return (int *)(a.counters + 1);
 }
 
-/* Tasks done; behind the heads' words. */
+/* Shares done; behind the heads' words. */
 DEVICE int32_t *split_done(const struct attention_args &a)
 {
     return a.wide + a.batch * a.kv_heads;
@@ -284,11 +299,18 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
     return wide;
 }
 
-/* By one lane, when all rows of the task are split. */
+/* By one lane, when all rows of the task, or of a share of it, are split. */
 DEVICE void end_task(const struct attention_args &a, const struct split_task &t, bool wide)
 {
     if (wide) tell_wide(a);
-    store_release(ready_word(a, t.of_value, t.sequence, t.head, t.block), READY | wide);
+    store_release(ready_word(a, t.of_value, t.sequence, t.head, t.block), BLOCK_SPLIT | wide);
+}
+
+DEVICE void end_share(const struct attention_args &a, const struct split_task &t, bool wide)
+{
+    if (wide) tell_wide(a);
+    add_release(ready_word(a, t.of_value, t.sequence, t.head, t.block), SHARE_SPLIT + wide);
+    add_release(split_done(a), 1);
 }
 
 /* The first tasks, so that the forward kernel can begin: four warps take one. The others are marked
@@ -317,30 +339,29 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         struct split_task t = split_task_at(a, i);
         *ready_word(a, t.of_value, t.sequence, t.head, t.block) = 0;
     }
-    if (blockIdx.x == 0 && threadIdx.x == 0) *split_counter(a) = *split_done(a) = first;
+    if (blockIdx.x == 0 && threadIdx.x == 0) *split_counter(a) = *split_done(a) = first * SHARES;
 }
 
 /* What the producer's idle warps do: the other tasks, ahead of the tiles. warp: 0 ... 2. */
 DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
 {
-    int lane = threadIdx.x % 32, tasks = split_tasks(a);
+    constexpr int ROWS_OF_SHARE = KEYS / SHARES;
+    int lane = threadIdx.x % 32, shares = split_tasks(a) * SHARES;
     uint32_t at = base + AT_SPLIT + warp * SPLIT_RING_BYTES + lane * 16;
 #pragma unroll 1
     for (;;) {
         int index = 0;
         if (lane == 0) index = atomicAdd(split_counter(a), 1);
         index = __shfl_sync(~0u, index, 0);
-        if (index >= tasks) break;
-        struct split_task t = split_task_at(a, index);
-        bool wide = split_keys<SPLIT_RING_BYTES / 2048, KEYS>(a, t, 0, at, lane);
+        if (index >= shares) break;
+        struct split_task t = split_task_at(a, index / SHARES);
+        bool wide = split_keys<SPLIT_RING_BYTES / 2048, ROWS_OF_SHARE>(
+            a, t, index % SHARES * ROWS_OF_SHARE, at, lane);
         async_proxy_fence_global();
         wide = __any_sync(~0u, wide);
         __threadfence();
         __syncwarp();
-        if (lane == 0) {
-            end_task(a, t, wide);
-            add_release(split_done(a), 1);
-        }
+        if (lane == 0) end_share(a, t, wide);
     }
 }
 
@@ -376,16 +397,16 @@ DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head
     for (int n = 0; n < Q_STEPS; n++) {
         int row = n * ROWS_AT_ONCE + lane / ROW_LANES, mine = lane / 4;
         struct row_range r = range_of(x + 4 * n);
+        uint2 hi[4], lo[4];
         wide |= r.wide;
+        split16(x + 4 * n, r, hi, lo);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int channel = i * D / 4 + lane % ROW_LANES * 4, column = channel % 64 / 8;
             uint32_t at = to + channel / 64 * 64 * 128 + row * 128 + ((column ^ (row & 7)) << 4) +
                           (channel & 4) * 2;
-            uint2 hi, lo;
-            split4(x[4 * n + i], r, hi, lo);
-            shared_store2(at, hi.x, hi.y);
-            shared_store2(at + Q_PART, lo.x, lo.y);
+            shared_store2(at, hi[i].x, hi[i].y);
+            shared_store2(at + Q_PART, lo[i].x, lo[i].y);
         }
         int exponent = __shfl_sync(~0u, r.exponent, mine % ROWS_AT_ONCE * ROW_LANES);
         if (n == mine / ROWS_AT_ONCE) exponents.x = exponent;

@@ -133,6 +133,9 @@ DEVICE void counter_reset(const struct attention_args &a)
 }
 
 #if PARTS > 1
+/* Of a word of wide_blocks: not 0 if a row of the block is wide. */
+constexpr int WIDE_BITS = 3;
+
 /* Whether two parts have left anything to three: the launches' ticket in the last of the counter's
  * 16 bytes. In a replayed graph it can be that of an earlier replay, which costs time alone. */
 DEVICE int *wide_word(const struct attention_args &a)

@@ -107,6 +107,7 @@ DEVICE bool any_nan(const float (&o)[VALUES / 2])
     return sum != sum;
 }
 
+#if FEATURES
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
                       int64_t row_stride, bool row0, bool row1, int channel, int channels)
 {
@@ -117,17 +118,32 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
         float2 x = make_float2(o[4 * i] * factor0, o[4 * i + 1] * factor0),
                y = make_float2(o[4 * i + 2] * factor1, o[4 * i + 3] * factor1);
         float *at = out + 8 * i + channel, *below = at + 8 * row_stride;
-        if (!FEATURES) { /* all channels exist, and rows are 16-byte aligned */
-            if (row0) __stcs((float2 *)at, x);
-            if (row1) __stcs((float2 *)below, y);
-            continue;
-        }
         if (8 * i + channel < channels && row0) at[0] = x.x;
         if (8 * i + channel + 1 < channels && row0) at[1] = x.y;
         if (8 * i + channel < channels && row1) below[0] = y.x;
         if (8 * i + channel + 1 < channels && row1) below[1] = y.y;
     }
 }
+#else
+/* All channels exist, and rows are 16-byte aligned. Two lanes exchange halves of two 8-column
+ * blocks, so that each stores four columns of one of them. */
+DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
+                      int64_t row_stride, bool row0, bool row1, int channel, int)
+{
+    bool odd = channel & 2;
+    out += odd ? channel + 6 : channel;
+#pragma unroll
+    for (int i = 0; i < VALUES / 8; i++) { /* of row i % 2 */
+        const float *x = o + i / 2 * 8 + i % 2 * 2;
+        float factor = i % 2 ? factor1 : factor0, a = x[0] * factor, b = x[1] * factor,
+              c = x[4] * factor, d = x[5] * factor, e = __shfl_xor_sync(~0u, odd ? a : c, 1),
+              f = __shfl_xor_sync(~0u, odd ? b : d, 1);
+        float4 y = odd ? make_float4(e, f, c, d) : make_float4(a, b, e, f);
+        if (i % 2 ? row1 : row0)
+            __stcs((float4 *)(out + i / 2 * 16 + (i % 2 ? 8 * row_stride : 0)), y);
+    }
+}
+#endif
 #endif
 
 /* A row whose weights add up to NaN sees a NaN score: no repair changes that. (Tall tiles have no

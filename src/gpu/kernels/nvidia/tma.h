@@ -97,11 +97,6 @@ DEVICE void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t ba
                  : "memory");
 }
 
-DEVICE void bulk_prefetch(const void *from, uint32_t bytes)
-{
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
-
 /* Orders ordinary accesses to shared memory before later ones of the copy engine and of wgmma. */
 DEVICE void async_proxy_fence(void)
 {
