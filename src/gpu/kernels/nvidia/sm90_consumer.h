@@ -20,13 +20,28 @@
 #endif
 #include "sm90_turns.h"
 
-/* S = q K^T of the current stage. */
-DEVICE void issue_qk(const struct consumer &c, float (&s)[KEYS / 2],
+/* Where the operands of a block's scores lie, for the tensor cores; and V. */
+struct operands {
+    uint64_t q, k;
+};
+
+DEVICE struct operands score_operands(const struct consumer &c)
+{
+    struct operands x;
+    x.k = matrix_descriptor(c.base + AT_K + c.stage * K_BYTES, 16);
+    x.q = matrix_descriptor(c.base + AT_Q + (slot_now(c) * GROUPS + group_now(c)) * Q_BYTES, 16);
+    return x;
+}
+
+DEVICE uint64_t value_operand(const struct consumer &c, uint32_t stage)
+{
+    return matrix_descriptor(c.base + AT_V + stage * V_BYTES, KEYS * 128);
+}
+
+/* S = q K^T. */
+DEVICE void issue_qk(const struct operands &x, float (&s)[KEYS / 2],
                      uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
 {
-    uint64_t k_desc = matrix_descriptor(c.base + AT_K + c.stage * K_BYTES, 16);
-    uint64_t q_desc =
-        matrix_descriptor(c.base + AT_Q + (slot_now(c) * GROUPS + group_now(c)) * Q_BYTES, 16);
     registers_fence(s);
     if (Q_HELD) registers_fence(held);
     wgmma_fence();
@@ -34,10 +49,10 @@ DEVICE void issue_qk(const struct consumer &c, float (&s)[KEYS / 2],
     for (int i = 0; i < PAIRS; i++) {
 #pragma unroll
         for (int k = 0; k < QK_SLICES; k++) {
-            uint64_t right = k_desc + slice_offset(k, KEYS) + pair_right(i) * K_PART / 16;
+            uint64_t right = x.k + slice_offset(k, KEYS) + pair_right(i) * K_PART / 16;
             if (Q_HELD) wgmma_rs(s, held + (Q_HELD ? 4 * k : 0), right, k > 0);
             else
-                wgmma_ss(s, q_desc + slice_offset(k, 64) + pair_left(i) * Q_PART / 16, right,
+                wgmma_ss(s, x.q + slice_offset(k, 64) + pair_left(i) * Q_PART / 16, right,
                          i > 0 || k > 0);
         }
     }
@@ -50,11 +65,10 @@ struct product {
     float sum[PARTS > 1 ? VALUES / 2 : 1];
 };
 
-/* O, or the product, += P V of a stage. */
-DEVICE void issue_pv(const struct consumer &c, float (&o)[VALUES / 2], struct product &product,
-                     const uint32_t (&p)[PARTS * KEYS / 4], uint32_t stage)
+/* O, or the product, += P V. */
+DEVICE void issue_pv(uint64_t v, float (&o)[VALUES / 2], struct product &product,
+                     const uint32_t (&p)[PARTS * KEYS / 4])
 {
-    uint64_t v_desc = matrix_descriptor(c.base + AT_V + stage * V_BYTES, KEYS * 128);
 #if PARTS > 1
     registers_fence(product.sum);
 #endif
@@ -64,7 +78,7 @@ DEVICE void issue_pv(const struct consumer &c, float (&o)[VALUES / 2], struct pr
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
             const uint32_t *left = p + pair_left(i) * KEYS / 4 + 4 * k;
-            uint64_t right = v_desc + row_slice_offset(k) + pair_right(i) * V_PART / 16;
+            uint64_t right = v + row_slice_offset(k) + pair_right(i) * V_PART / 16;
 #if PARTS > 1
             wgmma_rs_v(product.sum, left, right, i > 0 || k > 0);
 #else
@@ -110,7 +124,7 @@ DEVICE float issue_weights(const struct consumer &c, float (&s)[KEYS / 2], float
 #pragma unroll
         for (int i = 0; i < KEYS / 2; i++) left[i] = s[i];
         registers_fence(p);
-        issue_pv(c, o, part, p, stage);
+        issue_pv(value_operand(c, stage), o, part, p);
         wgmma_wait<0>();
         add_product(o, part, factor);
         registers_fence(o);
@@ -120,7 +134,7 @@ DEVICE float issue_weights(const struct consumer &c, float (&s)[KEYS / 2], float
     }
     pack_weights(s, p);
     registers_fence(p);
-    issue_pv(c, o, product, p, stage);
+    issue_pv(value_operand(c, stage), o, product, p);
     return factor;
 }
 #endif
@@ -163,6 +177,13 @@ DEVICE int masked_from(const struct consumer &c, const struct attention_args &a,
 
 /* Rows whose warpgroups pass over tiles, see idle_in(). Not tall causal ones: registers are few. */
 constexpr bool IDLES = ((GROUPS > 2 && !CAUSAL) || PARTS == 2) && !FEATURES;
+
+/* Whether the loop of steps is left where weights are too large, so that its code stays short;
+ * measured: bench/notes/hopper.md. */
+constexpr bool RAISES_APART = PARTS == 1 && !FEATURES && VALUES <= 128;
+
+/* Whether a step finds out where its operands lie before its turn begins; measured as well. */
+constexpr bool OPERANDS_FIRST = VALUES == 64 && GROUPS < 3 && PARTS == 1 && !FEATURES;
 
 /* Whether the warpgroup has no rows in the tile, which then reaches past the last query. */
 DEVICE bool idle_in(const struct consumer &c, const struct attention_args &a, const struct tile &t)
@@ -300,10 +321,22 @@ DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
     }
     weigh<EARLY_COLUMNS, COLUMNS, MASKED>(c, a, s, w);
     pack_weights(s, p);
-    if (!FIRST && too_large(w)) {
-        lower_block(s, r, w);
-        pack_weights(s, p);
-    }
+}
+
+/* Whether a block's weights can be kept; they are then added to the sums. */
+DEVICE bool keep_weights(struct row_state &r, const struct weighing &w)
+{
+    if (too_large(w)) return false;
+    add_sums(r, w);
+    return true;
+}
+
+/* Where they cannot. */
+DEVICE void raise_block(float (&s)[KEYS / 2], struct row_state &r, struct weighing &w,
+                        uint32_t (&p)[KEYS / 4])
+{
+    lower_block(s, r, w);
+    pack_weights(s, p);
     add_sums(r, w);
 }
 #else
@@ -347,6 +380,17 @@ DEVICE void end_block(const struct consumer &, const struct attention_args &,
                       struct weighing &, uint32_t (&p)[PARTS * KEYS / 4])
 {
     pack_weights(s, p);
+}
+DEVICE void add_sums(struct row_state &, const struct weighing &)
+{
+}
+DEVICE bool keep_weights(struct row_state &, const struct weighing &)
+{
+    return true;
+}
+DEVICE void raise_block(float (&)[KEYS / 2], struct row_state &, struct weighing &,
+                        uint32_t (&)[PARTS * KEYS / 4])
+{
 }
 #endif
 

@@ -64,7 +64,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #if SUMS > 1
         multiply_qk(c, s);
 #else
-        issue_qk(c, s, held);
+        issue_qk(score_operands(c), s, held);
         wgmma_wait<0>();
         registers_fence(s);
 #endif
@@ -76,6 +76,8 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         else w = begin_block<true, false, true>(c, a, t, s, r, block);
         if (first) end_block<true, true>(c, a, o, s, r, w, p);
         else end_block<true, false>(c, a, o, s, r, w, p);
+        if (first) add_sums(r, w);
+        else if (!keep_weights(r, w)) raise_block(s, r, w, p);
 #endif
         if (r.rescale) rescale(o, r);
         float factor = 1;
@@ -84,7 +86,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         factor = issue_weights(c, s, o, product, p, r, 0);
 #else
         registers_fence(p);
-        issue_pv(c, o, product, p, 0);
+        issue_pv(value_operand(c, 0), o, product, p);
 #endif
         wgmma_wait<0>();
         add_product(o, product, factor);

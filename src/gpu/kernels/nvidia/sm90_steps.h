@@ -27,13 +27,39 @@ DEVICE int blocks_between(const struct consumer &c, const struct attention_args 
     return unseen_blocks(c, a, ASCENDING ? done : next);
 }
 
+#if FEATURES
+/* Rows of the V block that comes next past the sequence's end; then `tail` of the one behind it
+ * exist. */
+DEVICE void clear_before(struct consumer &c, const struct place &v, int tail)
+{
+    if (c.tail < KEYS) {
+        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
+        clear_tail(c, v.stage);
+    }
+    c.tail = tail;
+}
+#endif
+
+/* Keeps a block's weights, or raises its reference. False if that is left to steps(). */
+DEVICE bool settle_weights(float (&s)[KEYS / 2], float (&o)[VALUES / 2],
+                           uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r,
+                           struct weighing &w)
+{
+    if (keep_weights(r, w)) return true;
+    if (RAISES_APART) return false;
+    raise_block(s, r, w, p);
+    rescale(o, r);
+    return true;
+}
+
 /* One step, see above. FIRST: block opens tile t, so O belongs to the tile `done` before and is
- * finished; V of the blocks between is given back. last: of the tile's blocks. */
+ * finished; V of the blocks between is given back. last: of the tile's blocks. False if the block's
+ * reference is still to be raised, by weights and w. */
 template <bool MASKED, bool FIRST>
-DEVICE void step(struct consumer &c, const struct attention_args &a, const struct tile &t,
+DEVICE bool step(struct consumer &c, const struct attention_args &a, const struct tile &t,
                  const struct tile &done, int block, int last, float (&o)[VALUES / 2],
                  uint32_t (&p)[PARTS * KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
-                 struct row_state &r)
+                 struct row_state &r, float (&weights)[KEYS / 2], struct weighing &w)
 {
     float s[KEYS / 2];
     struct product product;
@@ -41,25 +67,25 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     const struct place v = place_before(c, FIRST ? blocks_between(c, a, done, t) : 0);
     next_stage(c);
 #if FEATURES
-    if (c.tail < KEYS) {
-        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
-        clear_tail(c, v.stage);
-    }
-    c.tail = FIRST ? existing_rows(t) : KEYS;
+    clear_before(c, v, FIRST ? existing_rows(t) : KEYS);
 #endif
+    struct operands scores;
+    uint64_t values = 0;
+    if (OPERANDS_FIRST) scores = score_operands(c), values = value_operand(c, v.stage);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
     take_turn(c);
     registers_fence(o);
     registers_fence(p);
-    issue_qk(c, s, held);
+    if (!OPERANDS_FIRST) scores = score_operands(c);
+    issue_qk(scores, s, held);
     mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
-    issue_pv(c, o, product, p, v.stage);
-    end_turn(c);
+    if (!OPERANDS_FIRST) values = value_operand(c, v.stage);
+    issue_pv(values, o, product, p);
     wgmma_wait<EARLY == 0 ? 0 : 1>();
+    end_turn(c);
     registers_fence(s);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (!Q_HELD && block == last) release_q(c);
-    struct weighing w;
     if (EARLY > 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
     registers_fence(s);
     if (PARTS > 1 && !(r.sum0 + r.sum1 < 1e38f))
@@ -76,10 +102,39 @@ DEVICE void step(struct consumer &c, const struct attention_args &a, const struc
     if (EARLY == 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
     end_block<MASKED, FIRST>(c, a, o, s, r, w, p);
     if (FIRST) {
+        add_sums(r, w);
         finish_tile(c, a, done, o, finished);
 #pragma unroll
         for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
-    } else if (r.rescale) {
+        return true;
+    }
+    if (PARTS > 1 && r.rescale) rescale(o, r);
+    bool settled = settle_weights(s, o, p, r, w);
+#pragma unroll
+    for (int i = 0; RAISES_APART && i < KEYS / 2; i++) weights[i] = s[i];
+    return settled;
+}
+
+/* Steps of the blocks from `block` up to, or with descending ones down to, the one before `end`.
+ * Where a reference is raised the inner loop is left: its code stays short. */
+template <bool MASKED>
+DEVICE void steps(struct consumer &c, const struct attention_args &a, const struct tile &t,
+                  int block, int end, int last, float (&o)[VALUES / 2],
+                  uint32_t (&p)[PARTS * KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
+                  struct row_state &r)
+{
+    float s[KEYS / 2];
+    struct weighing w;
+#pragma unroll 1
+    for (;;) {
+#pragma unroll 1
+        for (;;) {
+            if (ASCENDING ? block >= end : block <= end) return;
+            bool kept = step<MASKED, false>(c, a, t, t, block, last, o, p, held, r, s, w);
+            block += ASCENDING ? 1 : -1;
+            if (!kept) break;
+        }
+        raise_block(s, r, w, p);
         rescale(o, r);
     }
 }
@@ -101,9 +156,9 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     next_stage(c);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
     take_turn(c);
-    issue_qk(c, s, held);
-    end_turn(c);
+    issue_qk(score_operands(c), s, held);
     wgmma_wait<0>();
+    end_turn(c);
     registers_fence(s);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (!Q_HELD && block == last_block(c, a, t)) release_q(c);
@@ -111,6 +166,7 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
     end_block<true, true>(c, a, o, s, r, w, p);
+    add_sums(r, w);
 }
 
 /* All blocks of a tile but its first. */
@@ -124,30 +180,30 @@ DEVICE void all_steps(struct consumer &c, const struct attention_args &a, const 
                                          below `below` on the left */
     int below = masked_below(a, t);
     while (block >= t.key_begin) {
-#pragma unroll 1
-        for (; block >= t.key_begin && (block >= above || block < below); block--)
-            step<true, false>(c, a, t, t, block, t.key_begin, o, p, held, r);
-#pragma unroll 1
-        for (; block >= max_int(t.key_begin, below) && block < above; block--)
-            step<false, false>(c, a, t, t, block, t.key_begin, o, p, held, r);
+        int end = block >= above ? max_int(t.key_begin, above) : t.key_begin;
+        if (block >= above || block < below) {
+            steps<true>(c, a, t, block, end - 1, t.key_begin, o, p, held, r);
+        } else {
+            end = max_int(end, below);
+            steps<false>(c, a, t, block, end - 1, t.key_begin, o, p, held, r);
+        }
+        block = end - 1;
     }
 #elif ASCENDING
     int block = 1, last = last_block(c, a, t), masked = masked_from(c, a, t);
 #if !MERGED
-#pragma unroll 1
-    for (; block < masked; block++) step<false, false>(c, a, t, t, block, last, o, p, held, r);
+    steps<false>(c, a, t, block, masked, last, o, p, held, r);
+    block = max_int(block, masked);
 #endif
-#pragma unroll 1
-    for (; block <= last; block++) step<true, false>(c, a, t, t, block, last, o, p, held, r);
+    steps<true>(c, a, t, block, last + 1, last, o, p, held, r);
 #else
     int block = first_block(c, a, t) - 1;
     if (CAUSAL) {
         int masked = masked_from(c, a, t);
-#pragma unroll 1
-        for (; block >= masked; block--) step<true, false>(c, a, t, t, block, 0, o, p, held, r);
+        steps<true>(c, a, t, block, masked - 1, 0, o, p, held, r);
+        block = min_int(block, masked - 1);
     }
-#pragma unroll 1
-    for (; block >= 0; block--) step<false, false>(c, a, t, t, block, 0, o, p, held, r);
+    steps<false>(c, a, t, block, -1, 0, o, p, held, r);
 #endif
 }
 
@@ -165,7 +221,7 @@ DEVICE void close_tile(struct consumer &c, const struct attention_args &a, const
 #endif
     registers_fence(o);
     registers_fence(p);
-    issue_pv(c, o, product, p, v.stage);
+    issue_pv(value_operand(c, v.stage), o, product, p);
     wgmma_wait<0>();
     add_product(o, product);
     release_stage(c, AT_V_EMPTY + 8 * v.stage);
@@ -198,8 +254,10 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
             c.slope = tile_slope(a, t);
 #endif
             if (!ASCENDING) pass_keys(c, unseen_blocks(c, a, t));
+            float s[KEYS / 2];
+            struct weighing w;
             step<true, true>(c, a, t, done, first_block(c, a, t), last_block(c, a, t), o, p, held,
-                             r);
+                             r, s, w);
         }
         close_tile(c, a, done, o, p, r);
         if (!IDLES) return;

@@ -23,7 +23,7 @@ DEVICE void start_scores(struct consumer &c, float (&s)[KEYS / 2])
     uint32_t none[1];
     next_stage(c);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
-    issue_qk(c, s, none);
+    issue_qk(score_operands(c), s, none);
 }
 
 /* Its stage is free again. */

@@ -135,7 +135,8 @@ DEVICE void take_turn(const struct consumer &c)
     if (PING_PONG) named_barrier_sync(BARRIER_TURN + group_now(c), 256);
 }
 
-/* When the multiplies are issued, not done: the queue never drains. */
+/* Behind the first wait for the multiplies of a step. Where it came as soon as they were asked for,
+ * those of the next warpgroup ran beside them and both ended late: bench/notes/hopper.md */
 DEVICE void end_turn(const struct consumer &c)
 {
     if (PING_PONG) named_barrier_arrive(BARRIER_TURN + (group_now(c) + 1) % GROUPS, 256);
