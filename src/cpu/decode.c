@@ -197,6 +197,8 @@ static void merge_row(const struct decode_item *t, int64_t kv_head, int64_t r)
             for (int64_t i = 0; i < channels; i++) sum[i] += weight * o[i];
     }
     float factor = total == 0 ? 0 : (float)(1 / total);
+    if (total == 0) /* a row without weights is 0 whatever its values are */
+        memset(sum, 0, (size_t)channels * sizeof *sum);
     void *out = query_row(t->call, &a->out, &t->sequence, head, query);
     t->kernels->store_row(out, a->out.dtype, a->out.stride[3], sum, factor, channels);
     float *lse = query_row(t->call, &a->lse, &t->sequence, head, query);

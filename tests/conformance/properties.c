@@ -292,6 +292,45 @@ static void the_future_is_hidden(void **state)
     each_type("forward %s b1 h4/2 q300 kv300 d128 causal", future);
 }
 
+/* Rows whose visible scores are all -inf have no weight, and no value reaches them, not even NaN:
+ * the definition, and so CPUs. */
+static void weightless(const char *text, rapt_device *device)
+{
+    rapt_device_info info = {.struct_size = sizeof info};
+    if (rapt_device_describe(device, &info) || strcmp(info.backend, "cpu")) return;
+    struct trial *t = trial_open(text, device);
+    const rapt_attention *a = &t->host.args.forward;
+    for (int64_t h = 0; h < a->q.size[1]; h++)
+        for (int64_t i = 0; i < a->q.size[2]; i++)
+            for (int64_t c = 0; c < a->q.size[3]; c++)
+                store_float(a->q.data, a->q.dtype, tensor_offset(&a->q, 0, h, i, c), 1);
+    for (int64_t h = 0; h < a->k.size[1]; h++)
+        for (int64_t j = 0; j < a->k.size[2]; j++) {
+            store_float(a->k.data, a->k.dtype, tensor_offset(&a->k, 0, h, j, 0), -INFINITY);
+            store_float(a->v.data, a->v.dtype, tensor_offset(&a->v, 0, h, j, 5), NAN);
+        }
+    trial_refresh(t);
+    trial_run(t);
+    for (int64_t h = 0; h < a->out.size[1]; h++)
+        for (int64_t i = 0; i < a->out.size[2]; i++) {
+            float lse = load_float(a->lse.data, a->lse.dtype, tensor_offset(&a->lse, 0, h, i, 0));
+            if (lse != -INFINITY) fail_msg("%s: lse of row %lld is %g", text, (long long)i, lse);
+            for (int64_t c = 0; c < a->out.size[3]; c++)
+                if (load_float(a->out.data, a->out.dtype, tensor_offset(&a->out, 0, h, i, c)) != 0)
+                    fail_msg("%s: row %lld has a value", text, (long long)i);
+        }
+    trial_close(t);
+}
+
+static void weightless_values_do_not_matter(void **state)
+{
+    (void)state;
+    each_type("forward %s b1 h4/2 q90 kv90 d64 causal lse", weightless);
+    each_type("forward %s b1 h8/2 q1 kv300 d64 lse", weightless);
+    each_type("forward %s b1 h2 q16 kv16 d64 lse", weightless);
+    each_type("forward %s b1 h2 q16 kv16 d64 causal lse", weightless);
+}
+
 /* ---- Empty rows and sinks (S13, S16) ---- */
 
 static void empty(const char *text, rapt_device *device)
@@ -423,6 +462,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(unused_memory_does_not_matter),
                                        cmocka_unit_test(spoilers_stay_in_their_rows),
                                        cmocka_unit_test(the_future_is_hidden),
+                                       cmocka_unit_test(weightless_values_do_not_matter),
                                        cmocka_unit_test(empty_rows_are_zero),
                                        cmocka_unit_test(rows_with_a_sink_alone),
                                        cmocka_unit_test(parts_merge_by_lse)};
