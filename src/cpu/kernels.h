@@ -108,6 +108,7 @@ struct cpu_few {
      * [strips][16]. */
     float *p, *factor;
     int64_t key_tiles;
+    float *turned; /* pair 2: [pairs of qk_channels][16] */
     float *m, *l; /* NULL, or per row: the largest score, in units of s, and the sum of weights */
 };
 

@@ -132,7 +132,14 @@ VEC void values_as(const struct cpu_few *x, int64_t s, int dtype)
     if (c < x->v_channels) value_tile(x, s, c, 2, dtype);
 }
 
+#include "cpu/x86/few_alike.h"
+
 void attend_few_avx512_bf16(const struct cpu_few *x)
 {
-    attend_few(x);
+    for (int64_t s = 0; s < x->strips;) {
+        int64_t first = s;
+        while (s < x->strips && !are_alike(x, s)) s++;
+        attend_strips(x, first, s);
+        for (; are_alike(x, s); s += ALIKE) attend_alike(x, s);
+    }
 }

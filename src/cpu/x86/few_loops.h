@@ -121,10 +121,10 @@ VEC void values(const struct cpu_few *x, int64_t s)
     else values_as(x, s, RAPT_BF16);
 }
 
-/* A step at a time for all strips: their long chains fill each other's waits. */
-static void attend_few(const struct cpu_few *x)
+/* Strips [first, last), a step at a time for all: their long chains fill each other's waits. */
+static void attend_strips(const struct cpu_few *x, int64_t first, int64_t last)
 {
-    for (int64_t s = 0; s < x->strips; s++) score_strip(x, s);
-    for (int64_t s = 0; s < x->strips; s++) weigh_strip(x, s);
-    for (int64_t s = 0; s < x->strips; s++) values(x, s);
+    for (int64_t s = first; s < last; s++) score_strip(x, s);
+    for (int64_t s = first; s < last; s++) weigh_strip(x, s);
+    for (int64_t s = first; s < last; s++) values(x, s);
 }
