@@ -166,6 +166,17 @@ DEVICE void pass_values(const struct consumer &c, int blocks, int back)
     }
 }
 
+/* Until ldmatrix has read: an arrival that gives Q's slot back can overtake it, and the next Q then
+ * the read, which changed single rows of tiles of one key block. Whoever reads a value waits for its
+ * whole instruction. */
+DEVICE void await_held(const uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
+{
+    uint32_t any = 0;
+#pragma unroll
+    for (int k = 0; k < (Q_HELD ? QK_SLICES : 0); k++) any |= held[Q_HELD ? 4 * k : 0];
+    if (__any_sync(~0u, any == 0x7fc17fc1)) asm volatile("nanosleep.u32 1;" ::: "memory");
+}
+
 /* Waits for a tile; its Q is then in shared memory and, with Q_HELD, in registers as A operands. */
 DEVICE void receive_tile(const struct consumer &c, const struct attention_args &a, struct tile &t)
 {
@@ -186,6 +197,7 @@ DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SL
         ldmatrix4(at + (k >> 2) * 64 * 128 + ((((k & 3) * 2 + (thread >> 4 & 1)) ^ (row & 7)) << 4),
                   held + (Q_HELD ? 4 * k : 0));
     registers_fence(held);
+    await_held(held);
     release_q(c);
 }
 
