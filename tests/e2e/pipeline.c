@@ -1,6 +1,6 @@
 /* pipeline.c: several operations in a row on device memory: replicated against in-place KV heads,
- * RoPE -> KV append -> forward over a paged cache without a copy back, and scores -> mask -> softmax
- * -> values without waiting in between. */
+ * RoPE -> KV append -> forward over a paged cache without a copy back, launch after launch, and
+ * scores -> mask -> softmax -> values without waiting in between. */
 #include "devices.h"
 #include "oracle.h"
 
@@ -261,6 +261,48 @@ static void rope_append_forward(void **state)
     }
 }
 
+/* Launches of one problem give the bits of the first one. */
+static void launches_agree(rapt_device *device, const char *text, int launches)
+{
+    struct problem_instance instance;
+    struct problem_device on;
+    int64_t count;
+    build(text, &instance);
+    expect_ok(problem_upload(&instance, device, &on), device, text);
+    float *want = NULL;
+    for (int i = 0; i < launches; i++) {
+        problem_reset(&instance);
+        expect_ok(rapt_forward(device, &on.args.forward, NULL), device, text);
+        expect_ok(rapt_synchronize(device, NULL), device, text);
+        expect_ok(problem_download(&on, &instance), device, text);
+        float *got = elements(&instance.args.forward.out, &count);
+        if (want) assert_memory_equal(got, want, (size_t)count * sizeof *got);
+        else want = got;
+        if (got != want) free(got);
+    }
+    free(want);
+    problem_device_free(&on);
+    problem_free(&instance);
+}
+
+/* Row tiles of one key block or two follow each other fastest. */
+static void tiles_in_a_row(void **state)
+{
+    (void)state;
+    for_each_device(device)
+    {
+        bool large = is_gpu(device) && !is_emulated(device);
+        launches_agree(device,
+                       large ? "forward bf16 b5 h80/8 q100 kv100 d128 causal"
+                             : "forward bf16 b1 h2 q100 kv100 d128 causal",
+                       large ? 100 : 2);
+        launches_agree(device,
+                       large ? "forward f16 b5 h80/8 q100 kv100 d128 causal window90,0"
+                             : "forward f16 b1 h2 q100 kv100 d128 causal window90,0",
+                       large ? 100 : 2);
+    }
+}
+
 /* Scores, mask (the same one twice), softmax and values, all on one stream. */
 static void run_pieces(rapt_device *device, void *const memory[5], int64_t tokens, bool wait_each)
 {
@@ -317,8 +359,8 @@ static void pieces_in_a_row(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(replicated_mqa_and_gqa),
-                                       cmocka_unit_test(rope_append_forward),
-                                       cmocka_unit_test(pieces_in_a_row)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replicated_mqa_and_gqa), cmocka_unit_test(rope_append_forward),
+        cmocka_unit_test(tiles_in_a_row), cmocka_unit_test(pieces_in_a_row)};
     return run_end_to_end("pipeline", tests, false);
 }
