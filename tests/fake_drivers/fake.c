@@ -12,7 +12,7 @@
 struct allocation {
     struct allocation *next;
     char *memory;
-    size_t bytes;
+    size_t bytes, mapped;
 };
 
 static struct fake state;
@@ -223,19 +223,56 @@ int fake_launch(int device, void *function, const unsigned grid[3], const unsign
     return 0;
 }
 
-/* Mapped and not reserved: workspaces of gigabytes, which nothing touches, take no memory. */
+/* Mapped and not reserved: workspaces of gigabytes, which nothing touches, take no memory. The last
+ * such mapping serves again, as qemu-user keeps an entry for each page that was ever mapped. */
+enum { LARGE = 1 << 30 };
+static struct {
+    void *memory;
+    size_t bytes;
+} spare;
+
+/* mapped: the size of the mapping, bytes or more. */
+static void *map(size_t bytes, size_t *mapped)
+{
+    pthread_mutex_lock(&lock);
+    void *memory = bytes >= LARGE && bytes <= spare.bytes ? spare.memory : NULL;
+    *mapped = memory ? spare.bytes : bytes;
+    if (memory) spare.bytes = 0;
+    pthread_mutex_unlock(&lock);
+    if (memory) return memory;
+    memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                  -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void unmap(void *memory, size_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    if (bytes >= LARGE && bytes > spare.bytes) {
+        void *kept = memory;
+        size_t kept_bytes = bytes;
+        memory = spare.memory;
+        bytes = spare.bytes;
+        spare.memory = kept;
+        spare.bytes = kept_bytes;
+    }
+    pthread_mutex_unlock(&lock);
+    if (bytes) munmap(memory, bytes);
+}
+
 int fake_alloc(size_t bytes, void **memory)
 {
     struct allocation *a = calloc(1, sizeof *a);
-    void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!a || mapped == MAP_FAILED) {
-        if (mapped != MAP_FAILED) munmap(mapped, bytes);
+    size_t mapped;
+    void *mapping = map(bytes, &mapped);
+    if (!a || !mapping) {
+        if (mapping) unmap(mapping, mapped);
         free(a);
         return FAKE_OUT_OF_MEMORY;
     }
-    a->memory = mapped;
+    a->memory = mapping;
     a->bytes = bytes;
+    a->mapped = mapped;
     *memory = a->memory;
     pthread_mutex_lock(&lock);
     a->next = allocations;
@@ -261,7 +298,7 @@ int fake_free(void *memory)
         fake_misuse("free of %p, which is not allocated", memory);
         return 1;
     }
-    munmap(found->memory, found->bytes);
+    unmap(found->memory, found->mapped);
     free(found);
     return 0;
 }
