@@ -38,9 +38,10 @@ static const uint16_t view_at[PROBLEM_TENSORS] = {
     VIEW_LIST(ROW)
 #undef ROW
 };
-#define ONE(tensor, view) +1
-_Static_assert(0 VIEW_LIST(ONE) == PROBLEM_TENSORS, "each tensor has its view");
-#undef ONE
+#define ROW(tensor, view) VIEW_OF_##tensor,
+enum { VIEW_LIST(ROW) VIEW_COUNT };
+#undef ROW
+_Static_assert(VIEW_COUNT == PROBLEM_TENSORS, "each tensor has its view");
 
 /* Parts of the workspace, in this order; each 64-byte aligned. */
 enum {
@@ -561,7 +562,8 @@ static rapt_status launch_last(struct gpu_device *device, const struct gpu_plan 
     rapt_status status = RAPT_OK;
     if (last->workspace != workspace || memcmp(&last->data, data, sizeof *data) != 0) {
         status = make_args(device, gp, data, workspace, &last->l);
-        last->data = status ? (struct problem_data){{NULL}} : *data;
+        last->data = *data;
+        if (status) last->data.of[TENSOR_INDEX(q)] = NULL;
         last->workspace = workspace;
     }
     return status ? status : launch(device, gp, &last->l, ticket, stream);
