@@ -41,7 +41,7 @@ static const uint16_t view_at[PROBLEM_TENSORS] = {
 #define ROW(tensor, view) VIEW_OF_##tensor,
 enum { VIEW_LIST(ROW) VIEW_COUNT };
 #undef ROW
-_Static_assert(VIEW_COUNT == PROBLEM_TENSORS, "each tensor has its view");
+_Static_assert((int)VIEW_COUNT == (int)PROBLEM_TENSORS, "each tensor has its view");
 
 /* Parts of the workspace, in this order; each 64-byte aligned. */
 enum {

@@ -442,10 +442,16 @@ struct work {
     int failures;
 };
 
+/* Where a thread's tensors begin that it executes the shared plan on. */
+static char *memory_of(uintptr_t stream)
+{
+    return memory + 4096 * (stream - STREAM);
+}
+
 static void *work(void *argument)
 {
     struct work *w = argument;
-    rapt_attention a = session_problem(memory), mine = a;
+    rapt_attention a = session_problem(memory_of((uintptr_t)w->stream)), mine = a;
     a.kernel = "flash";
     mine.kernel = "composed";
     for (int i = 0; i < ROUNDS; i++) {
@@ -492,7 +498,9 @@ static void many_threads(void **state)
     assert_int_equal(fake->launch_count, WORKERS * ROUNDS * 7);
     for (int i = 0; i < FAKE_LAUNCHES; i++) {
         const struct fake_launch *l = &fake->launch[i];
-        if (l->stream) assert_int_equal(l->device, ((uintptr_t)l->stream - STREAM) % 2);
+        if (!l->stream) continue;
+        assert_int_equal(l->device, ((uintptr_t)l->stream - STREAM) % 2);
+        assert_ptr_equal(l->args.attention.q.data, memory_of((uintptr_t)l->stream));
     }
     assert_int_equal(fake->modules, 2 * 4); /* flash, qk, softmax, pv on each device */
     rapt_plan_destroy(&shared[0]);
