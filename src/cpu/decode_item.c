@@ -293,7 +293,7 @@ static void add_values_by_query(const struct decode_item *t, const struct block 
 
 /* ---- A block: scores of all heads, then all softmaxes, then all values. The keys go by in windows,
  * each for all heads, while the next window is asked for: what is asked for a whole block ahead
- * comes more slowly (docs/PERFORMANCE.md) ---- */
+ * comes more slowly (bench/notes/cpu.md) ---- */
 
 /* What to ask for while keys up to end are read: the rest of these rows, then the first of others. */
 static struct cpu_ahead ahead_from(const struct decode_item *t, const struct block *b, int64_t end,

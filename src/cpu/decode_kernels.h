@@ -48,7 +48,7 @@ extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 /* Walks over what is to be fetched, into the second cache: the first is too small for what two
  * blocks hold. A kernel asks for a line for each that it reads, in constant numbers: a count in a
  * variable takes registers and branches from its inner loop. Each line is asked for twice: a
- * processor whose queues are full drops what it is asked for (docs/PERFORMANCE.md). Near the start
+ * processor whose queues are full drops what it is asked for (bench/notes/cpu.md). Near the start
  * of a run the second address may be anything; asking for it cannot fault. */
 struct prefetch {
     const char *at, *end; /* of this run */
