@@ -146,9 +146,13 @@ RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attenti
     if (!plan) return fail(RAPT_INVALID, "rapt_plan_execute: plan is NULL");
     rapt_status status = params_match(&plan->problem, a, "rapt_plan_execute", &data);
     if (status) return status;
-    if (plan->workspace_size && (!workspace || (uintptr_t)workspace % 64))
-        return fail(RAPT_INVALID, "rapt_plan_execute: workspace is %p (%zu bytes, 64-byte aligned)",
-                    workspace, plan->workspace_size);
+    if (plan->workspace_size && !workspace)
+        return fail(RAPT_INVALID,
+                    "rapt_plan_execute: workspace is NULL (the plan needs %zu bytes of it)",
+                    plan->workspace_size);
+    if (plan->workspace_size && (uintptr_t)workspace % 64)
+        return fail(RAPT_INVALID, "rapt_plan_execute: workspace is %p (must be 64-byte aligned)",
+                    workspace);
     return plan->device->backend->execute(plan, &data, workspace, stream);
 }
 

@@ -229,8 +229,10 @@ static rapt_status check_options(const rapt_attention *a, const char *function)
     if ((status = check_flag(a->causal, 1, "causal", function))) return status;
     if ((status = check_flag(a->align, RAPT_TOP_LEFT, "align", function))) return status;
     if ((status = check_flag(a->batch_invariant, 1, "batch_invariant", function))) return status;
-    if ((status = check_flag(a->window_left, INT64_MAX, "window_left", function))) return status;
-    if ((status = check_flag(a->window_right, INT64_MAX, "window_right", function))) return status;
+    if (a->window_left < 0 || a->window_right < 0)
+        return fail(RAPT_INVALID, "%s: %s is %lld (0 is open, RAPT_WINDOW(n) is n neighbours)",
+                    function, a->window_left < 0 ? "window_left" : "window_right",
+                    (long long)(a->window_left < 0 ? a->window_left : a->window_right));
     if (!isfinite(a->scale))
         return fail(RAPT_INVALID, "%s: scale is %g (must be finite)", function, a->scale);
     if (!isfinite(a->softcap) || a->softcap < 0)
@@ -430,23 +432,36 @@ static uint64_t difference(const rapt_tensor *a, const rapt_tensor *b)
     return bits;
 }
 
+/* The options behind the tensors, but for the kernel's name, which a plan has used up. */
+#define OPTION_LIST(X)                                                                             \
+    X(scale)                                                                                       \
+    X(softcap)                                                                                     \
+    X(causal)                                                                                      \
+    X(align)                                                                                       \
+    X(window_left)                                                                                 \
+    X(window_right)                                                                                \
+    X(batch_invariant)                                                                             \
+    X(kv_layout)
+
 /* "" where a asks what the plan's problem asked, else the name of what differs. */
 static const char *first_difference(const struct problem *planned, const rapt_attention *a)
 {
     const rapt_attention *b = &planned->asked;
-    enum {
-        OPTIONS = offsetof(rapt_attention, scale),
-        KERNEL = offsetof(rapt_attention, kernel),
-        REST = KERNEL + sizeof(const char *)
-    };
+#define EACH_IS_64_BITS(name) +(sizeof a->name == sizeof(int64_t))
+    _Static_assert(offsetof(rapt_attention, scale) + sizeof(const char *) +
+                           (0 OPTION_LIST(EACH_IS_64_BITS)) * sizeof(int64_t) ==
+                       sizeof *a,
+                   "the list has every option");
+#undef EACH_IS_64_BITS
     for (int i = 0; i < RULE_COUNT; i++) {
         const rapt_tensor *t = problem_tensor(a, i);
         if (planned->blank >> i & 1 ? filled(t) : difference(t, problem_tensor(b, i)))
             return rules[i].name;
     }
-    if (memcmp((const char *)a + OPTIONS, (const char *)b + OPTIONS, KERNEL - OPTIONS) ||
-        memcmp((const char *)a + REST, (const char *)b + REST, sizeof *a - REST))
-        return "an option";
+#define SAME(name)                                                                                 \
+    if (memcmp(&a->name, &b->name, sizeof a->name)) return #name;
+    OPTION_LIST(SAME)
+#undef SAME
     return "";
 }
 

@@ -17,7 +17,7 @@ static inline size_t dtype_size(int64_t dtype)
     return dtype >= 0 && dtype < (int64_t)sizeof bytes ? bytes[dtype] : 0;
 }
 
-/* "f32" ...; "?" for a value that is no dtype. */
+/* "f32" ...; "none" for 0, "unknown" for a value that is no dtype. */
 static inline const char *dtype_name(int64_t dtype)
 {
     static const char *const names[] = {"none",
@@ -25,7 +25,7 @@ static inline const char *dtype_name(int64_t dtype)
                                         RAPT_DTYPE_LIST(ROW)
 #undef ROW
     };
-    return dtype >= 0 && dtype < (int64_t)(sizeof names / sizeof *names) ? names[dtype] : "?";
+    return dtype >= 0 && dtype < (int64_t)(sizeof names / sizeof *names) ? names[dtype] : "unknown";
 }
 
 static inline float float_from_bits(uint32_t bits)

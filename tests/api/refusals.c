@@ -401,8 +401,8 @@ static const struct refusal {
     ROW(v_absent, INVALID, AT_PLAN, "v is absent (its dtype is 0)"),
     ROW(out_absent, INVALID, AT_PLAN, "out is absent (its dtype is 0)"),
     ROW(q_of_bytes, INVALID, AT_PLAN, "q has dtype 5, u8 (must be f32, f16, bf16 or i8)"),
-    ROW(no_dtype, INVALID, AT_PLAN, "k has dtype 77, ? (must be f32, f16, bf16 or i8)"),
-    ROW(negative_dtype, INVALID, AT_PLAN, "k has dtype -1, ? (must be f32, f16, bf16 or i8)"),
+    ROW(no_dtype, INVALID, AT_PLAN, "k has dtype 77, unknown (must be f32, f16, bf16 or i8)"),
+    ROW(negative_dtype, INVALID, AT_PLAN, "k has dtype -1, unknown (must be f32, f16, bf16 or i8)"),
     ROW(kv_mixed, INVALID, AT_PLAN, "k is f32 and v is f16 (they must agree)"),
     ROW(half_q_f32_k, INVALID, AT_PLAN, "q is f16 and k is f32 (k has q's dtype, or q is f32)"),
     ROW(out_of_other_half, INVALID, AT_PLAN,
@@ -439,9 +439,9 @@ static const struct refusal {
     ROW(causal_negative, INVALID, AT_PLAN, "causal is -1 (0 ... 1)"),
     ROW(align_unknown, INVALID, AT_PLAN, "align is 2 (0 ... 1)"),
     ROW(invariant_unknown, INVALID, AT_PLAN, "batch_invariant is 5 (0 ... 1)"),
-    ROW(window_negative, INVALID, AT_PLAN, "window_left is -3 (0 ... 9223372036854775807)"),
+    ROW(window_negative, INVALID, AT_PLAN, "window_left is -3 (0 is open, RAPT_WINDOW(n) is n neighbours)"),
     ROW(window_right_negative, INVALID, AT_PLAN,
-        "window_right is -9223372036854775808 (0 ... 9223372036854775807)"),
+        "window_right is -9223372036854775808 (0 is open, RAPT_WINDOW(n) is n neighbours)"),
     ROW(scale_nan, INVALID, AT_PLAN, "scale is *nan (must be finite)"),
     ROW(scale_infinite, INVALID, AT_PLAN, "scale is inf (must be finite)"),
     ROW(softcap_negative, INVALID, AT_PLAN, "softcap is -1 (0 or more, finite)"),
@@ -569,12 +569,16 @@ static void the_straight_call_runs(void **state)
     assert_memory_equal(call.out, other.out, sizeof call.out);
     other.a.scale = 0.5;
     expect(rapt_plan_execute(plan, &other.a, workspace, NULL), RAPT_INVALID,
-           "rapt_plan_execute: an option differs from the plan (only data pointers may change)");
+           "rapt_plan_execute: scale differs from the plan (only data pointers may change)");
+    other.a.scale = call.a.scale;
+    other.a.kv_layout = RAPT_KV_BLOCKED;
+    expect(rapt_plan_execute(plan, &other.a, workspace, NULL), RAPT_INVALID,
+           "rapt_plan_execute: kv_layout differs from the plan (only data pointers may change)");
     if (rapt_plan_workspace_size(plan)) {
         expect(rapt_plan_execute(plan, &call.a, NULL, NULL), RAPT_INVALID,
-               "rapt_plan_execute: workspace is * (* bytes, 64-byte aligned)");
+               "rapt_plan_execute: workspace is NULL (the plan needs * bytes of it)");
         expect(rapt_plan_execute(plan, &call.a, (char *)workspace + 8, NULL), RAPT_INVALID,
-               "rapt_plan_execute: workspace is * (* bytes, 64-byte aligned)");
+               "rapt_plan_execute: workspace is * (must be 64-byte aligned)");
     }
     free(workspace);
     rapt_plan_destroy(&plan);
