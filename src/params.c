@@ -433,35 +433,37 @@ static uint64_t difference(const rapt_tensor *a, const rapt_tensor *b)
 }
 
 /* The options behind the tensors, but for the kernel's name, which a plan has used up. */
-#define OPTION_LIST(X)                                                                             \
-    X(scale)                                                                                       \
-    X(softcap)                                                                                     \
-    X(causal)                                                                                      \
-    X(align)                                                                                       \
-    X(window_left)                                                                                 \
-    X(window_right)                                                                                \
-    X(batch_invariant)                                                                             \
-    X(kv_layout)
+static const struct option {
+    const char *name;
+    size_t offset;
+} options[] = {
+#define OPTION(name)                                                                               \
+    {                                                                                              \
+#name, offsetof(rapt_attention, name)                                                      \
+    }
+    OPTION(scale),       OPTION(softcap),      OPTION(causal),          OPTION(align),
+    OPTION(window_left), OPTION(window_right), OPTION(batch_invariant), OPTION(kv_layout),
+#undef OPTION
+};
+enum { OPTION_BYTES = 8, OPTION_COUNT = sizeof options / sizeof *options };
+_Static_assert(offsetof(rapt_attention, scale) + (size_t)OPTION_COUNT * OPTION_BYTES +
+                       sizeof(const char *) ==
+                   sizeof(rapt_attention),
+               "options has every option");
 
 /* "" where a asks what the plan's problem asked, else the name of what differs. */
 static const char *first_difference(const struct problem *planned, const rapt_attention *a)
 {
     const rapt_attention *b = &planned->asked;
-#define EACH_IS_64_BITS(name) +(sizeof a->name == sizeof(int64_t))
-    _Static_assert(offsetof(rapt_attention, scale) + sizeof(const char *) +
-                           (0 OPTION_LIST(EACH_IS_64_BITS)) * sizeof(int64_t) ==
-                       sizeof *a,
-                   "the list has every option");
-#undef EACH_IS_64_BITS
     for (int i = 0; i < RULE_COUNT; i++) {
         const rapt_tensor *t = problem_tensor(a, i);
         if (planned->blank >> i & 1 ? filled(t) : difference(t, problem_tensor(b, i)))
             return rules[i].name;
     }
-#define SAME(name)                                                                                 \
-    if (memcmp(&a->name, &b->name, sizeof a->name)) return #name;
-    OPTION_LIST(SAME)
-#undef SAME
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (memcmp((const char *)a + options[i].offset, (const char *)b + options[i].offset,
+                   OPTION_BYTES))
+            return options[i].name;
     return "";
 }
 

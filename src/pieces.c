@@ -302,7 +302,7 @@ static void check_cache_scale(struct check *c, rapt_tensor *scale, const rapt_te
                               const char *name)
 {
     bool quantised = cache->dtype == RAPT_I8;
-    check_true(c, quantised == (scale->dtype != 0), "k_scale and v_scale belong to i8 caches");
+    check_true(c, quantised == (scale->dtype != 0), "an i8 cache has k_scale and v_scale, any other has neither");
     if (!quantised) {
         memset(scale, 0, sizeof *scale);
         return;
@@ -360,8 +360,8 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     check_float(&c, &a.v_new, "v_new",
                 (const int64_t[4]){a.k_new.size[0], a.k_new.size[1], a.k_new.size[2], ANY}, 0,
                 false);
-    check_true(&c, a.k_new.dtype == a.v_new.dtype && a.k.dtype == a.v.dtype,
-               "k and v must agree in dtype");
+    check_true(&c, a.k_new.dtype == a.v_new.dtype, "k_new and v_new must have one dtype");
+    check_true(&c, a.k.dtype == a.v.dtype, "k and v must have one dtype");
     check_true(&c,
                a.k.dtype == a.k_new.dtype ||
                    ((a.k.dtype == RAPT_I8 || is_float(a.k.dtype)) && is_float(a.k_new.dtype)),

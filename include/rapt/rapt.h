@@ -19,8 +19,11 @@
  *     if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) puts(rapt_last_error());
  *     rapt_close(&context);
  *
+ * In C++: rapt_attention a = {}; a.struct_size = sizeof a; ...
+ *
  * Threads: every function may be called from any thread at once, except that an object must not be
- * closed or destroyed while another thread uses it. Nothing here prints or aborts.
+ * closed or destroyed while another thread uses it. Calls on the CPU device at the same time share
+ * its threads. Nothing here prints or aborts.
  */
 #ifndef RAPT_H
 #define RAPT_H
@@ -84,9 +87,9 @@ typedef enum rapt_dtype {
 #undef RAPT_DTYPE_ENUM
 } rapt_dtype;
 
-/* A view; the caller owns the memory. Axes are [batch, head, token, channel]; strides are in
- * elements, may be negative, and 0 repeats. A tensor that is all zero is absent. Element alignment
- * suffices. */
+/* A view; the caller owns the memory. data is element [0, 0, 0, 0]; axes are [batch, head, token,
+ * channel]; strides are in elements, may be negative, and 0 repeats. A tensor that is all zero is
+ * absent. Element alignment suffices. */
 typedef struct rapt_tensor {
     void *data;
     int64_t dtype; /* rapt_dtype */
@@ -258,8 +261,9 @@ typedef struct rapt_attention {
     rapt_tensor kv_length; /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
     /* Paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t / P], row t % P. */
     rapt_tensor page_table;
-    /* Of I8 data, and of no other: value = scale * data. F32 [B, H, S, C / block], B, H, S
-     * broadcast; the tensor's last size says how many blocks the channels are cut into. */
+    /* Of I8 data, and of no other: value = scale * data. F32, with the first three sizes of q, k
+     * or v (paged: [page, Hkv, tokens of a page, .]), each broadcast; the last size is the number
+     * of blocks into which the channels are cut, 1 for one scale a row. */
     rapt_tensor q_scale, k_scale, v_scale;
     rapt_tensor weights; /* optional [B, Hq, Sq, Skv] F32, F16, BF16: receives p, 0 where hidden */
     double scale;        /* 0: 1 / sqrt(D); may be negative */
@@ -287,11 +291,12 @@ RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device,
 RAPT_API size_t rapt_plan_workspace_size(const rapt_plan *plan);
 /* The chosen kernel's name, as long as the plan lives. */
 RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan);
-/* a as at creation, with data pointers: any other difference is INVALID. Allocates nothing; on a
- * GPU asynchronous and capturable in a graph, on a CPU done on return. After a failure out is
- * untouched unless the device itself failed. Bad indices that the host can see are refused; on a
- * GPU they are the caller's promise. workspace: 64-byte aligned, not shared with a running
- * execute. */
+/* a as at creation, with data pointers: any other difference is INVALID. A cache that grows keeps
+ * its plan if the sizes of k and v are its capacity and kv_length says what is in use. Allocates
+ * nothing; asynchronous on a GPU and capturable in a graph, done on return on a CPU. After a failure
+ * out is untouched unless the device itself failed. Bad indices that the host can see are refused;
+ * on a GPU they are the caller's promise. workspace: memory of the device, from rapt_alloc or any
+ * other, 64-byte aligned, not shared with a running execute; NULL if the plan needs none. */
 RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
                                        void *workspace, rapt_stream stream);
 RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
@@ -368,7 +373,8 @@ typedef struct rapt_kv_append_args {
     rapt_tensor k, v; /* the cache, plain or paged as in rapt_attention; also F32, F16, BF16, I8 */
     rapt_tensor kv_length; /* [B, 1, 1, 1]: tokens held before this call; absent: 0. Not changed */
     rapt_tensor q_start, page_table;
-    rapt_tensor k_scale, v_scale; /* I8 cache: receives the scales */
+    /* I8 cache: receives the scales; as in rapt_attention, without broadcast. */
+    rapt_tensor k_scale, v_scale;
     /* NULL: none; else K is rotated on the way; x and out are unused, an absent position counts
      * kv_length + 0, 1, 2, ... */
     const rapt_rope_args *rope;

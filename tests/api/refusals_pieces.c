@@ -143,6 +143,7 @@ BEND(append_pages_overflow,
      p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1);
      p->kv_append.page_table.size[2] = INT64_MAX; p->kv_append.page_table.stride[2] = 0)
 BEND(append_mixed, p->kv_append.v_new.dtype = RAPT_F16)
+BEND(append_mixed_cache, p->kv_append.v.dtype = RAPT_F16)
 BEND(append_dtype, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_U8)
 BEND(append_scale_dtype, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
      p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F16, 2, 2, 9, 1))
@@ -227,7 +228,8 @@ static const struct refusal {
     ROW(kv_append, append_starts_falling, "q_start[1] is 2 and q_start[2] is 1 (rising, 0 ... 3)"),
     ROW(kv_append, append_page_empty, "a page of k has no tokens (at least 1)"),
     ROW(kv_append, append_pages_overflow, "pages times tokens of a page overflow (63 bits)"),
-    ROW(kv_append, append_mixed, "k and v must agree in dtype"),
+    ROW(kv_append, append_mixed, "k_new and v_new must have one dtype"),
+    ROW(kv_append, append_mixed_cache, "k and v must have one dtype"),
     ROW(kv_append, append_dtype, "the cache must be f32, f16, bf16 or i8"),
     ROW(kv_append, append_scale_dtype, "k_scale and v_scale must be f32"),
     ROW(kv_append, append_scale_blocks, "scale blocks must divide the channels"),
@@ -240,7 +242,7 @@ static const struct refusal {
     ROW(kv_append, append_over_positions, "k overlaps position (outputs need memory of their own)"),
     ROW(kv_append, append_scales_overlap,
         "k_scale overlaps v_scale (outputs need memory of their own)"),
-    ROW(kv_append, append_scales, "k_scale and v_scale belong to i8 caches"),
+    ROW(kv_append, append_scales, "an i8 cache has k_scale and v_scale, any other has neither"),
     ROW(kv_append, append_rope_width,
         "rotary_channels must be even and at most the head's channels"),
 };
