@@ -175,17 +175,23 @@ install: all
 	    mk/raptConfig.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfig.cmake
 	sed -e 's|@VERSION@|$(VERSION)|g' mk/raptConfigVersion.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfigVersion.cmake
 
+uninstall:
+	rm -f $(DESTDIR)$(INCLUDEDIR)/rapt/rapt.h $(DESTDIR)$(LIBDIR)/librapt.a $(DESTDIR)$(LIBDIR)/librapt.so* \
+	    $(DESTDIR)$(LIBDIR)/pkgconfig/rapt.pc $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfig*.cmake $(DESTDIR)$(PREFIX)/bin/rapt \
+	    $(DESTDIR)$(MANDIR)/man1/rapt.1
+	-rmdir $(DESTDIR)$(INCLUDEDIR)/rapt $(DESTDIR)$(LIBDIR)/cmake/rapt
+
 clean:
 	rm -rf $(B)
 
 help:
 	@echo "make [all]        library and tool          make check      every test that needs no GPU"
 	@echo "make install      PREFIX= DESTDIR=          make check-gpu  problems and end-to-end tests on the GPUs present"
-	@echo "                                            make check-amd  AMD code objects on emulated GPUs (part of check)"
+	@echo "make uninstall    PREFIX= DESTDIR=          make check-amd  AMD code objects on emulated GPUs (part of check)"
 	@echo "make SAN=address,undefined check            make SAN=thread check"
 	@echo "make bench lint format fuzz dist clean      B=FOLDER builds elsewhere"
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all library tool extra examples check check-build bench bench-decode lint lint-tidy format install clean help
+.PHONY: all library tool extra examples check check-build bench bench-decode lint lint-tidy format install uninstall clean help

@@ -1,6 +1,6 @@
 #!/bin/sh
 # install.t: a program builds and runs against what `make install` wrote (the Makefile's goal `installed` did): through pkg-config,
-# shared and static, and through the CMake package; and DESTDIR moves everything.
+# shared and static, and through the CMake package; DESTDIR moves everything, and `make uninstall` takes it all away.
 set -u
 build=${RAPT_BUILD:-build}
 root=$build/tests/installed
@@ -8,7 +8,7 @@ folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 export PKG_CONFIG_PATH="$root/lib/pkgconfig"
 pkg_config=${PKG_CONFIG:-pkg-config}
-echo 1..6
+echo 1..7
 failed=0
 count=0
 say() { # passed, what
@@ -47,7 +47,7 @@ else
 fi
 
 if ! command -v cmake > /dev/null; then
-    skip "CMake package" "cmake is not installed"
+    skip "CMake package, shared and static" "cmake is not installed"
     skip "CMake package, a version that does not fit" "cmake is not installed"
 else
     cat > "$folder/CMakeLists.txt" <<END
@@ -56,11 +56,18 @@ project(consumer C)
 find_package(rapt \${WANTED} REQUIRED)
 add_executable(consumer $PWD/examples/forward.c)
 target_link_libraries(consumer rapt::rapt)
+add_executable(alone $PWD/examples/forward.c)
+target_link_libraries(alone rapt::static)
 END
     configure() { cmake -S "$folder" -B "$folder/$1" -DWANTED="$2" -DCMAKE_PREFIX_PATH="$root" -DCMAKE_EXE_LINKER_FLAGS="${LDFLAGS:-}"; }
-    { configure fits 0.1 && cmake --build "$folder/fits" && "$folder/fits/consumer"; } > "$folder/log" 2>&1
-    say $? "CMake package"
+    { configure fits 0.1 && cmake --build "$folder/fits" && "$folder/fits/consumer" && "$folder/fits/alone"; } > "$folder/log" 2>&1
+    say $? "CMake package, shared and static"
     ! configure other 0.9 > "$folder/log" 2>&1
     say $? "CMake package, a version that does not fit"
 fi
+
+cp -a "$root.destdir" "$folder/copy" && touch "$folder/copy/usr/lib/another"
+${MAKE:-make} -s uninstall PREFIX=/usr DESTDIR="$folder/copy" > "$folder/log" 2>&1
+(cd "$folder/copy/usr" && find . -name '*rapt*' && [ -e lib/another ] || echo "lib/another is gone") >> "$folder/log" 2>&1
+[ ! -s "$folder/log" ]; say $? "make uninstall takes away what make install wrote and nothing else"
 exit $failed
