@@ -29,6 +29,7 @@ const struct row_kernels *ops_rows(const rapt_device *device)
 }
 
 struct loop {
+    void (*stream_end)(void);
     void (*item)(const void *argument, int64_t index);
     const void *argument;
     int64_t items;
@@ -41,16 +42,20 @@ static void run_items(void *argument, int64_t slot)
     (void)slot;
     for (;;) {
         int64_t i = atomic_fetch_add_explicit(&loop->next, 1, memory_order_relaxed);
-        if (i >= loop->items) return;
+        if (i >= loop->items) break;
         loop->item(loop->argument, i);
     }
+    if (loop->stream_end) loop->stream_end();
 }
 
 void ops_parallel(const rapt_device *device, int64_t items, double bytes,
                   void (*item)(const void *argument, int64_t index), const void *argument)
 {
     const struct cpu_device *cpu = ops_device(device);
-    struct loop loop = {.item = item, .argument = argument, .items = items};
+    struct loop loop = {.stream_end = ops_rows(device)->stream_end,
+                        .item = item,
+                        .argument = argument,
+                        .items = items};
     int64_t slots = bytes < PARALLEL_BYTES ? 1 : cpu->threads < items ? cpu->threads : items;
     if (items > 0) pool_run(cpu->pool, slots, run_items, &loop);
 }

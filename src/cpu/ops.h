@@ -7,6 +7,7 @@
 
 enum {
     ROPE_PAIRS_MAX = 1024,  /* of rope_frequencies */
+    LINES_FIRST = 32,       /* asked for before the angles of a block are computed */
     SOFTMAX_SCRATCH = 4096, /* floats: rows up to so many columns are exponentiated once */
 };
 
@@ -57,7 +58,7 @@ struct row_kernels {
     void (*repeat_stream)(void *to, int64_t step, int64_t count, const void *from, size_t bytes);
     /* Repeats a line of 64 bytes, which consists of equal elements; NULL: there is none. */
     void (*fill)(void *to, const void *line, size_t bytes, int stream);
-    /* After the last of them on a thread: other threads see the bytes from here on. */
+    /* After the last of them on a thread (ops_parallel): other threads see the bytes from here on. */
     void (*stream_end)(void);
 };
 
@@ -75,7 +76,7 @@ extern const struct row_kernels rows_neon;
 const struct cpu_device *ops_device(const rapt_device *device);
 const struct row_kernels *ops_rows(const rapt_device *device);
 /* Runs item(argument, i) for i in 0 ... items - 1, on several threads when about so many bytes are
- * worth it. */
+ * worth it; ends the streams of each thread. */
 void ops_parallel(const rapt_device *device, int64_t items, double bytes,
                   void (*item)(const void *argument, int64_t index), const void *argument);
 /* Address of element [i0, i1, i2, 0]. */
@@ -85,13 +86,18 @@ static inline void *ops_row(const rapt_tensor *t, size_t element, int64_t i0, in
     return (char *)t->data +
            (i0 * t->stride[0] + i1 * t->stride[1] + i2 * t->stride[2]) * (int64_t)element;
 }
-/* Asks for the first line of each page of what comes soon, to be read or written past the caches: the
+/* Asks for lines of 64 bytes from p on: before something else is computed, of what is read next. */
+static inline void ops_expect_lines(const void *p, int64_t lines)
+{
+    for (int64_t i = 0; i < lines; i++) __builtin_prefetch((const char *)p + 64 * i, 0, 2);
+}
+/* Asks for the first lines of each page of what comes soon, to be read or written past the caches: the
  * processor follows a stream of lines by itself, but not into the next page, whose translation takes
- * longer than the line. */
-static inline void ops_expect(const void *p, int64_t bytes)
+ * longer than the line. How many pay depends on how much is computed between them. */
+static inline void ops_expect(const void *p, int64_t bytes, int64_t lines)
 {
     enum { PAGE = 4096 };
-    for (int64_t at = 0; at < bytes; at += PAGE) __builtin_prefetch((const char *)p + at, 0, 2);
+    for (int64_t at = 0; at < bytes; at += PAGE) ops_expect_lines((const char *)p + at, lines);
 }
 static inline int64_t ceil_div(int64_t x, int64_t y)
 {

@@ -12,6 +12,7 @@ enum {
     ROW_CHANNELS_MAX = 8192, /* of a row that is rotated or converted: it passes through a buffer of
                                 floats */
     AHEAD = 4096,            /* bytes: the next page */
+    AHEAD_LINES = 4,         /* of it */
 };
 
 struct append_job {
@@ -276,8 +277,8 @@ static void append_runs(const struct append_job *job, const struct append_target
             run.to = ops_row(t->cache, (size_t)size, outer, head, inner);
             run.from = ops_row(t->from, (size_t)size, batch, head, s->first + token);
             if (run.stream && t->rotation) {
-                ops_expect((const char *)run.from + AHEAD, 1);
-                ops_expect((const char *)run.to + AHEAD, 1);
+                ops_expect((const char *)run.from + AHEAD, 1, AHEAD_LINES);
+                ops_expect((const char *)run.to + AHEAD, 1, AHEAD_LINES);
             }
             append_run(job, t, &run, cosine + (token - first) * pairs,
                        sine + (token - first) * pairs);
@@ -320,13 +321,19 @@ static void append_block(const void *argument, int64_t index)
     struct append_sequence s = append_sequence(job, b);
     int64_t first = index % blocks * job->block_tokens;
     int64_t last = first + job->block_tokens < s.count ? first + job->block_tokens : s.count;
-    int64_t position[BLOCK_TOKENS];
+    int64_t position[BLOCK_TOKENS], batch = args->q_start.dtype ? 0 : s.b;
+    if (first >= last || !job->kv_heads) return;
+    ops_expect_lines(
+        ops_row(&args->k_new, dtype_size(args->k_new.dtype), batch, 0, s.first + first),
+        LINES_FIRST);
+    ops_expect_lines(
+        ops_row(&args->v_new, dtype_size(args->v_new.dtype), batch, 0, s.first + first),
+        LINES_FIRST);
     for (int64_t i = first; i < last && job->rotation; i++)
         position[i - first] = new_position(job, &s, i);
     if (job->rotation) rotation_angles(job->rotation, position, last - first, cosine, sine);
     append_tokens(job, &k, &s, first, last, cosine, sine);
     append_tokens(job, &v, &s, first, last, cosine, sine);
-    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream)

@@ -143,13 +143,13 @@ static void rope_rows(const struct rope_job *job, int64_t b, int64_t first, int6
         run.to = ops_row(out, size, b, head, token);
         run.from = ops_row(x, size, b, head, token);
         if (job->stream) {
-            ops_expect((const char *)run.from + run.rows * run.from_step, run.rows * run.from_step);
-            ops_expect((const char *)run.to + run.rows * run.to_step, run.rows * run.to_step);
+            ops_expect((const char *)run.from + run.rows * run.from_step, run.rows * run.from_step,
+                       1);
+            ops_expect((const char *)run.to + run.rows * run.to_step, run.rows * run.to_step, 1);
         }
         rotation_rows(job->rotation, &run, x->dtype, x->size[3], cosine + (token - first) * pairs,
                       sine + (token - first) * pairs);
     }
-    if (job->stream && job->rotation->rows->stream_end) job->rotation->rows->stream_end();
 }
 
 /* Tokens block_tokens * index ... of one sequence, all heads. */
@@ -164,6 +164,7 @@ static void rope_block(const void *argument, int64_t index)
     int64_t position[BLOCK_MOST], heads = x->size[1], tokens = last - first;
     for (int64_t t = 0; t < tokens; t++)
         position[t] = token_position(&job->args->position, b, first + t);
+    ops_expect_lines(ops_row(x, dtype_size(x->dtype), b, 0, first), LINES_FIRST);
     rotation_angles(r, position, tokens, cosine, sine);
     int token_first = llabs(x->stride[2]) > llabs(x->stride[1]); /* the order of memory */
     if (x->dtype == out->dtype && x->stride[3] == 1 && out->stride[3] == 1) {

@@ -17,10 +17,10 @@ static int64_t rows_of(const rapt_tensor *t)
     return t->size[0] * t->size[1] * t->size[2];
 }
 
-enum { LINE = 64, ROWS_AHEAD = 8 };
+enum { LINE = 64, ROWS_AHEAD = 8, LINES_OF_PAGE = 4 };
 
-/* Rows go to threads in blocks of about so many elements; of more, where each block ends with a wait
- * for the writes in flight and begins with a row that nobody asked for ahead. */
+/* Rows go to threads in blocks of about so many elements; of more, where each block begins with a row
+ * that nobody asked for ahead. */
 enum { BLOCK_ELEMENTS = 16384, STREAM_BLOCKS = 8 };
 
 struct row_job {
@@ -85,15 +85,16 @@ static void softmax_block(const void *argument, int64_t index)
         const void *from = numbered_row(x, r);
         void *to = numbered_row(out, r);
         if (job->stream && contiguous && r + 1 < last) {
-            ops_expect(numbered_row(x, r + 1), x->size[3] * (int64_t)dtype_size(x->dtype));
-            ops_expect(numbered_row(out, r + 1), x->size[3] * (int64_t)dtype_size(out->dtype));
+            ops_expect(numbered_row(x, r + 1), x->size[3] * (int64_t)dtype_size(x->dtype),
+                       LINES_OF_PAGE);
+            ops_expect(numbered_row(out, r + 1), x->size[3] * (int64_t)dtype_size(out->dtype),
+                       LINES_OF_PAGE);
         }
         if (contiguous)
             job->rows->softmax(to, out->dtype, from, x->dtype, x->size[3], &state, job->stream);
         else softmax_strided(x, out, from, to);
     }
     job->rows->softmax_end(&state);
-    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream)
@@ -179,7 +180,6 @@ static void mask_block(const void *argument, int64_t index)
         if (end > last) end = last;
         mask_rows(job, line, first, end);
     }
-    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
@@ -264,7 +264,6 @@ static void replicate_block(const void *argument, int64_t index)
     for (int64_t t = first; t < last; t += step)
         for (int64_t head = 0; head < from->size[1]; head++)
             replicate_head(job, from, to, batch, head, t, t + step < last ? t + step : last);
-    if (job->stream && job->rows->stream_end) job->rows->stream_end();
 }
 
 rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,

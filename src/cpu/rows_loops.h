@@ -216,7 +216,7 @@ VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *sc
     for (; i + AT_ONCE * LANES <= n; i += AT_ONCE * LANES) {
         vec x[AT_ONCE];
         V_EACH(k, AT_ONCE / 2)
-            v_load_two(at(from, dtype, i + 2 * k * LANES), dtype, &x[2 * k], &x[2 * k + 1]);
+        v_load_two(at(from, dtype, i + 2 * k * LANES), dtype, &x[2 * k], &x[2 * k + 1]);
         V_EACH(k, AT_ONCE) x[k] = v_fma(x[k], factor, shift);
         v_exp2_several(x, AT_ONCE, dtype != RAPT_F32);
         V_EACH(k, AT_ONCE) v_store(scratch + i + k * LANES, RAPT_F32, x[k]);
@@ -457,30 +457,42 @@ VEC void store_angles(float *to, angles x, int64_t part)
     else memcpy(to, &rounded, (size_t)part * sizeof(float));
 }
 
-/* Positions from one multiple of ANCHOR up to the next are the angles of that multiple, turned by
- * those of 1 step by step: a position's bits follow from it alone. At most 15 turns, of 3 roundings
- * to f64 and the series' 1e-13 each. */
-enum { ANCHOR = 16 };
+/* Positions from one multiple of ANCHOR up to the next follow from that multiple by the rule of
+ * Chebyshev, cos (n + 1) a = 2 cos a cos n a - cos (n - 1) a, sine alike: a position's bits follow
+ * from it alone. An error grows to at most n + 1 times itself in n steps: 136 roundings to f64 and
+ * 16 times the series' 1e-13 in the last of 15. Some columns of angles at once: the steps of one wait
+ * for each other. */
+enum { ANCHOR = 16, COLUMNS = LANES == 16 ? 4 : 2 };
 
-VEC void angles_column(float *cosine, float *sine, int64_t position, int64_t count,
-                       angles frequency, double magnitude, int64_t pairs, int64_t part)
+VEC void angles_columns(float *cosine, float *sine, int64_t position, int64_t count,
+                        const angles *frequency, double magnitude, int64_t pairs, int columns,
+                        int64_t part)
 {
-    angles step_c, step_s, c, s;
-    angles_of(frequency, &step_c, &step_s);
+    angles step_c[COLUMNS], step_s[COLUMNS], c[COLUMNS], s[COLUMNS], before_c[COLUMNS],
+        before_s[COLUMNS];
+    V_EACH(i, columns) angles_of(frequency[i], &step_c[i], &step_s[i]);
     int64_t end = position + count;
     for (int64_t at = position & -ANCHOR; at < end; at += ANCHOR) {
-        angles_of(frequency * (double)at, &c, &s);
-        c = c * magnitude;
-        s = s * magnitude;
+        V_EACH(i, columns)
+        {
+            angles_of(frequency[i] * (double)at, &c[i], &s[i]);
+            c[i] = c[i] * magnitude;
+            s[i] = s[i] * magnitude;
+            before_c[i] = c[i] * step_c[i] + s[i] * step_s[i];
+            before_s[i] = s[i] * step_c[i] - c[i] * step_s[i];
+        }
         int64_t last = end - at < ANCHOR ? end : at + ANCHOR;
         for (int64_t p = at; p < last; p++) {
-            if (p >= position) {
-                store_angles(cosine + (p - position) * pairs, c, part);
-                store_angles(sine + (p - position) * pairs, s, part);
+            V_EACH(i, columns)
+            {
+                int64_t to = (p - position) * pairs + i * ANGLES;
+                if (p >= position) store_angles(cosine + to, c[i], part);
+                if (p >= position) store_angles(sine + to, s[i], part);
+                angles next_c = 2 * step_c[i] * c[i] - before_c[i];
+                angles next_s = 2 * step_c[i] * s[i] - before_s[i];
+                before_c[i] = c[i], c[i] = next_c;
+                before_s[i] = s[i], s[i] = next_s;
             }
-            angles turned = c * step_c - s * step_s;
-            s = s * step_c + c * step_s;
-            c = turned;
         }
     }
 }
@@ -488,17 +500,18 @@ VEC void angles_column(float *cosine, float *sine, int64_t position, int64_t cou
 static void angles_rows(float *cosine, float *sine, int64_t position, int64_t count,
                         const double *inverse, double magnitude, int64_t pairs)
 {
+    angles frequency[COLUMNS];
     int64_t i = 0;
-    for (; i + ANGLES <= pairs; i += ANGLES) {
-        angles frequency;
-        memcpy(&frequency, inverse + i, sizeof frequency);
-        angles_column(cosine + i, sine + i, position, count, frequency, magnitude, pairs, ANGLES);
+    for (; i + COLUMNS * ANGLES <= pairs; i += COLUMNS * ANGLES) {
+        memcpy(frequency, inverse + i, sizeof frequency);
+        angles_columns(cosine + i, sine + i, position, count, frequency, magnitude, pairs, COLUMNS,
+                       ANGLES);
     }
-    if (i < pairs) {
-        angles frequency = {0};
-        memcpy(&frequency, inverse + i, (size_t)(pairs - i) * sizeof(double));
-        angles_column(cosine + i, sine + i, position, count, frequency, magnitude, pairs,
-                      pairs - i);
+    for (int64_t left; (left = pairs - i) > 0; i += ANGLES) {
+        int64_t part = left < ANGLES ? left : ANGLES;
+        frequency[0] = (angles){0};
+        memcpy(frequency, inverse + i, (size_t)part * sizeof(double));
+        angles_columns(cosine + i, sine + i, position, count, frequency, magnitude, pairs, 1, part);
     }
 }
 #endif
