@@ -34,7 +34,7 @@ struct bench {
 };
 
 static const struct argp_option options[] = {
-    {"json", KEY_JSON, NULL, 0, "Print one JSON object a line", 0},
+    {"json", KEY_JSON, NULL, 0, "Print one JSON object per line", 0},
     {"csv", KEY_CSV, NULL, 0, "Print comma-separated values", 0},
     {"rotate", KEY_ROTATE, "N", 0,
      "Copies of K and V that calls take in turn, so that caches do not flatter; 1: none. Default "
@@ -82,6 +82,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
 {
     struct bench *bench = state->input;
     struct stat status;
+    char where[256];
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &bench->where;
@@ -104,8 +105,12 @@ static error_t parse(int key, char *text, struct argp_state *state)
             argp_error(state, "--seconds: %s is not above 0 and at most 3600", text);
         return 0;
     case ARGP_KEY_ARG:
-        if (!strcmp(text, "-") || !stat(text, &status)) add_file(bench, text, state);
-        else add_line(bench, text, "no such file, and as a ", state);
+        if (!strcmp(text, "-") || !stat(text, &status)) {
+            add_file(bench, text, state);
+        } else {
+            snprintf(where, sizeof where, "\"%.200s\" is no file, and as a ", text);
+            add_line(bench, text, where, state);
+        }
         return 0;
     case ARGP_KEY_END:
         if (!bench->count) argp_error(state, "no problem is given");

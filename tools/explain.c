@@ -17,7 +17,7 @@ struct explain {
 enum { KEY_JSON = 512 };
 
 static const struct argp_option options[] = {
-    {"json", KEY_JSON, NULL, 0, "Print one JSON object a device", 0}, {0}};
+    {"json", KEY_JSON, NULL, 0, "Print one JSON object per device", 0}, {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {

@@ -24,7 +24,7 @@ static int print_usage(FILE *to, int code)
         to,
         "\n"
         "`rapt COMMAND --help' lists a command's options; `rapt --version' prints the version.\n"
-        "Exit codes: 0 right, 1 wrong result, 2 bad use or input, 3 not supported here.\n");
+        "Exit codes: 0 success, 1 wrong result, 2 bad usage or input, 3 not supported here.\n");
     return code;
 }
 
@@ -58,6 +58,10 @@ int main(int argc, char **argv)
     argp_program_version = version;
     argp_err_exit_status = EXIT_BAD_INPUT;
     if (argc < 2) return print_usage(stderr, EXIT_BAD_INPUT);
+    if (argc > 2 && !strcmp(argv[1], "help")) { /* help COMMAND: COMMAND --help */
+        argv[1] = argv[2];
+        argv[2] = "--help";
+    }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         return close_output(print_usage(stdout, EXIT_OK));
     if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {

@@ -24,7 +24,7 @@ struct map {
 enum { KEY_HEAD = 512, KEY_BATCH, KEY_SIZE, KEY_LOG, KEY_POOL, KEY_TITLE, KEY_JSON };
 
 static const struct argp_option options[] = {
-    {"output", 'o', "FILE", 0, "Write the picture to this PNG file (needed)", 0},
+    {"output", 'o', "FILE", 0, "Write the picture to this PNG file (required)", 0},
     {"head", KEY_HEAD, "N", 0, "Draw query head N, from 0 (default 0)", 0},
     {"batch", KEY_BATCH, "N", 0, "Draw sequence N, from 0 (default 0)", 0},
     {"log", KEY_LOG, NULL, 0, "Colours stand for the weights' logarithms, four decades deep", 0},

@@ -41,7 +41,7 @@ static const struct argp_option attention_list[] = {
 
 static const struct argp_option device_list[] = {
     {"device", KEY_DEVICE, "NAME", 0, "auto (default), cpu, cuda:N or hip:N", 2},
-    {"kernel", KEY_KERNEL, "NAME", 0, "This kernel of `rapt info' or a refusal", 2},
+    {"kernel", KEY_KERNEL, "NAME", 0, "Run this kernel of `rapt info', or refuse", 2},
     {"threads", KEY_THREADS, "N", 0, "Threads of the CPU device", 2},
     {0},
 };

@@ -1,9 +1,10 @@
 /* output.c: writes to a temporary file beside the target and renames it, so that no failure loses
- * what was there. */
+ * what was there, and no signal leaves the temporary. */
 #include "output.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,31 @@ static int refuse(char *error, const char *format, ...)
     vsnprintf(error, OUTPUT_ERROR, format, arguments);
     va_end(arguments);
     return -1;
+}
+
+/* The temporary that a signal removes; memory that is never freed, since a signal may come at any
+ * time. */
+static char unfinished[PATH_MAX];
+static volatile sig_atomic_t is_unfinished;
+
+static void remove_unfinished(int number)
+{
+    if (is_unfinished) unlink(unfinished);
+    raise(number); /* the default again: SA_RESETHAND */
+}
+
+static void guard(const char *temporary)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+    struct sigaction now,
+        action = {.sa_handler = remove_unfinished, .sa_flags = (int)SA_RESETHAND | SA_NODEFER};
+    size_t bytes = strlen(temporary) + 1;
+    if (bytes > sizeof unfinished) return;
+    memcpy(unfinished, temporary, bytes);
+    is_unfinished = 1;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (!sigaction(signals[i], NULL, &now) && now.sa_handler == SIG_DFL)
+            sigaction(signals[i], &action, NULL);
 }
 
 /* The mode of the file that is replaced, else what the umask allows. */
@@ -48,6 +74,7 @@ int output_begin(struct output *out, const char *path, char *error)
     /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): output_abandon and output_end free */
     out->file = mkstemp(out->temporary);
     if (out->file >= 0) {
+        guard(out->temporary);
         if (fchmod(out->file, target_mode(out->target))) out->failed = errno;
         return 0;
     }
@@ -83,6 +110,7 @@ int output_end(struct output *out, char *error)
         output_abandon(out);
         return -1;
     }
+    is_unfinished = 0;
     free(out->temporary);
     out->temporary = NULL;
     output_abandon(out);
@@ -93,6 +121,7 @@ void output_abandon(struct output *out)
 {
     if (out->file >= 0) close(out->file);
     if (out->temporary) unlink(out->temporary);
+    is_unfinished = 0;
     free(out->temporary);
     free(out->target);
     memset(out, 0, sizeof *out);

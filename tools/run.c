@@ -94,7 +94,7 @@ static const struct argp run_argp = {
     "channel]), page_table [batch, pages] (k, v are [page, tokens of a page, head, channel]), "
     "q_scale, k_scale, v_scale (8-bit data). If the file holds `out', the error against it is "
     "printed.\n\n"
-    "Exit codes: 0 right, 1 wrong, 2 bad use or input, 3 not supported here.",
+    "Exit codes: 0 success, 1 wrong result, 2 bad usage or input, 3 not supported here.",
     children,
     NULL,
     NULL};

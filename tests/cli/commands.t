@@ -358,7 +358,7 @@ with open(spoiled, "w") as file:
     file.write(f"{LINE}\n{LINE} zebra\n")
 for arguments, word in [
     ([], "no problem"),
-    (["forwards f32"], "no such file, and as a problem line"),
+    (["forwards f32"], '"forwards f32" is no file, and as a problem line'),
     (["forwards f32"], "one of forward rope softmax qk pv causal_mask kv_replicate kv_append)"),
     ([here], "Is a directory"),
     ([spoiled], "spoiled.txt:2: "),

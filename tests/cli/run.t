@@ -3,6 +3,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -395,6 +397,34 @@ refused(
     rapt("run", path("i.safetensors"), "-o", path("no/such/folder")),
     "-o in a folder that is not there",
     "No such",
+)
+
+
+def interrupted(arguments, target):
+    """Ends a run by SIGINT while it writes beside target: its exit code, and what target holds then."""
+    for _ in range(20):  # a run that is done before the signal comes proves nothing
+        with open(target, "w") as file:
+            file.write("precious")
+        process = subprocess.Popen([RAPT, *arguments], stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            beside = [f for f in os.listdir(here) if f.startswith(os.path.basename(target) + ".")]
+            try:
+                if any(os.stat(path(f)).st_size for f in beside):
+                    process.send_signal(signal.SIGINT)
+                    break
+            except FileNotFoundError:
+                pass
+        if process.wait() != 0:
+            break
+    with open(target, "rb") as file:
+        return process.returncode, file.read(8)
+
+
+write_file(path("long"), qkv(batch=1, queries=2000, keys=2000))
+tap.equal(
+    interrupted(["run", path("long"), "--weights", "-o", path("kept")], path("kept")),
+    (-signal.SIGINT, b"precious"),
+    "Ctrl-C while a file is written leaves the old one",
 )
 tap.equal(
     sorted(f for f in os.listdir(here) if "." in f and len(f.rsplit(".", 1)[1]) == 6),
