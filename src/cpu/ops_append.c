@@ -12,7 +12,6 @@ enum {
     ROW_CHANNELS_MAX = 8192, /* of a row that is rotated or converted: it passes through a buffer of
                                 floats */
     AHEAD = 4096,            /* bytes: the next page */
-    AHEAD_LINES = 4,         /* of it */
 };
 
 struct append_job {
@@ -277,8 +276,8 @@ static void append_runs(const struct append_job *job, const struct append_target
             run.to = ops_row(t->cache, (size_t)size, outer, head, inner);
             run.from = ops_row(t->from, (size_t)size, batch, head, s->first + token);
             if (run.stream && t->rotation) {
-                ops_expect((const char *)run.from + AHEAD, 1, AHEAD_LINES);
-                ops_expect((const char *)run.to + AHEAD, 1, AHEAD_LINES);
+                ops_expect((const char *)run.from + AHEAD, 1, 1);
+                ops_expect((const char *)run.to + AHEAD, 1, 1);
             }
             append_run(job, t, &run, cosine + (token - first) * pairs,
                        sine + (token - first) * pairs);

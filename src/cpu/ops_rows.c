@@ -17,7 +17,7 @@ static int64_t rows_of(const rapt_tensor *t)
     return t->size[0] * t->size[1] * t->size[2];
 }
 
-enum { LINE = 64, ROWS_AHEAD = 8, LINES_OF_PAGE = 4 };
+enum { LINE = 64, ROWS_AHEAD = 8, LINES_OF_PAGE = 8 };
 
 /* Rows go to threads in blocks of about so many elements; of more, where each block begins with a row
  * that nobody asked for ahead. */

@@ -190,25 +190,29 @@ VEC __m512i v_narrow_two(vec a, vec b)
 }
 #endif
 
-VEC __m512i v_narrow_both(vec a, vec b, int dtype)
-{
-    if (dtype == RAPT_BF16) return v_narrow_two(a, b);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(v_narrow(a, dtype)), v_narrow(b, dtype), 1);
-}
-
 VEC void v_store_bits(void *p, __m512i bits, int stream)
 {
     if (stream) _mm512_stream_si512(p, bits);
     else _mm512_storeu_si512(p, bits);
 }
 
-/* Two neighbouring vectors; stream: past the caches, with p at a multiple of 64 bytes. */
+VEC void v_store_half(void *p, __m256i bits, int stream)
+{
+    if (stream) _mm256_stream_si256(p, bits);
+    else _mm256_storeu_si256(p, bits);
+}
+
+/* Two neighbouring vectors; stream: past the caches, with p at a multiple of 64 bytes. F16: joining the
+ * halves of a line would cost a shuffle. */
 VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
 {
     if (dtype == RAPT_F32) {
         v_store_bits(p, _mm512_castps_si512(a), stream);
         v_store_bits((float *)p + LANES, _mm512_castps_si512(b), stream);
-    } else v_store_bits(p, v_narrow_both(a, b, dtype), stream);
+    } else if (dtype == RAPT_F16) {
+        v_store_half(p, v_narrow(a, dtype), stream);
+        v_store_half((uint16_t *)p + LANES, v_narrow(b, dtype), stream);
+    } else v_store_bits(p, v_narrow_two(a, b), stream);
 }
 
 #define V_HAS_PAIRS
@@ -231,22 +235,35 @@ VEC void v_load_two(const void *p, int dtype, vec *a, vec *b)
 /* The even and the odd of 2 LANES neighbours of F16 or BF16, and back. */
 VEC void v_load_pairs(const void *p, int dtype, vec *even, vec *odd)
 {
-    __m512i x = _mm512_loadu_si512(p), high = _mm512_set1_epi32((int)0xffff0000);
     if (dtype == RAPT_BF16) {
+        __m512i x = _mm512_loadu_si512(p), high = _mm512_set1_epi32((int)0xffff0000);
         *even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
         *odd = _mm512_castsi512_ps(_mm512_and_si512(x, high));
-    } else {
-        *even = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x));
-        *odd = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)));
+        return;
     }
+    const __m256i evens =
+        _mm256_set_epi16(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    __m256i x = _mm256_loadu_si256(p),
+            y = _mm256_loadu_si256((const void *)((const uint16_t *)p + LANES));
+    *even = _mm512_cvtph_ps(_mm256_permutex2var_epi16(x, evens, y));
+    *odd = _mm512_cvtph_ps(
+        _mm256_permutex2var_epi16(x, _mm256_add_epi16(evens, _mm256_set1_epi16(1)), y));
 }
 
 VEC void v_store_pairs(void *p, int dtype, vec even, vec odd, int stream)
 {
-    const __m512i in_turn =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    v_store_bits(p, _mm512_permutexvar_epi16(in_turn, v_narrow_both(even, odd, dtype)), stream);
+    if (dtype == RAPT_BF16) {
+        const __m512i in_turn =
+            _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
+                             22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        v_store_bits(p, _mm512_permutexvar_epi16(in_turn, v_narrow_two(even, odd)), stream);
+        return;
+    }
+    const __m256i first = _mm256_set_epi16(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),
+                  second = _mm256_add_epi16(first, _mm256_set1_epi16(LANES / 2));
+    __m256i x = v_narrow(even, dtype), y = v_narrow(odd, dtype);
+    v_store_half(p, _mm256_permutex2var_epi16(x, first, y), stream);
+    v_store_half((uint16_t *)p + LANES, _mm256_permutex2var_epi16(x, second, y), stream);
 }
 
 /* Lane i: the sum of a[i]'s lanes. A transposition by halves: 4 steps of 8, 4, 2, 1 additions, each
