@@ -130,7 +130,7 @@ static int check_starts(const char *name, const rapt_tensor *t, const rapt_tenso
     return EXIT_OK;
 }
 
-/* Tokens that sequence b may hold, before kv_length. */
+/* Tokens that sequence b may hold, before kv_length; b matters to ragged keys alone. */
 static int64_t capacity(const struct input *input, int64_t b)
 {
     const rapt_attention *a = &input->a;
@@ -197,13 +197,11 @@ static int check_indices(struct input *input)
                         a->kv_start.size[0], input->batch);
     code = check_lengths(input);
     if (!code) code = check_pages(input);
-    for (int64_t b = 0; b < input->batch && !code; b++) {
-        int64_t tokens =
-            a->kv_start.dtype || a->page_table.dtype ? capacity(input, b) : a->k.size[2];
-        if (tokens > input->kv_longest) input->kv_longest = tokens;
-        if (!a->kv_start.dtype) break;
-    }
-    return code;
+    if (code) return code;
+    if (!a->kv_start.dtype) input->kv_longest = capacity(input, 0);
+    for (int64_t b = 0; a->kv_start.dtype && b < input->batch; b++)
+        if (capacity(input, b) > input->kv_longest) input->kv_longest = capacity(input, b);
+    return EXIT_OK;
 }
 
 int input_open(const char *path, const struct attention_options *options, struct input *out)

@@ -128,8 +128,9 @@ static int check_choice(const struct map *map, const struct input *input)
         return complain(EXIT_BAD_INPUT, "--head %" PRId64 ": q has heads 0 to %" PRId64, map->head,
                         input->a.q.size[1] - 1);
     if (map->batch >= input->batch)
-        return complain(EXIT_BAD_INPUT, "--batch %" PRId64 ": there are sequences 0 to %" PRId64,
-                        map->batch, input->batch - 1);
+        return complain(EXIT_BAD_INPUT,
+                        "--batch %" PRId64 ": the file has %" PRId64 " sequences (from 0)",
+                        map->batch, input->batch);
     if (!input_q_length(input, map->batch) || !input_kv_length(input, map->batch))
         return complain(EXIT_BAD_INPUT, "sequence %" PRId64 " has no queries or no keys to draw",
                         map->batch);

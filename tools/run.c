@@ -274,7 +274,8 @@ static int report(const struct run *run, const struct input *input, const struct
     if (stored)
         print_field("error", "at most %.3g, relative %.3g, against the file's out", stored->max_abs,
                     stored->max_rel);
-    if (verified)
+    if (verified && !*verified->where) print_field("verified", "nothing: the results are empty");
+    else if (verified)
         print_field(
             "verified",
             "%s: at most %.3g, relative %.3g, against the f64 definition; %.3g of its bound, at %s",

@@ -420,6 +420,13 @@ def interrupted(arguments, target):
         return process.returncode, file.read(8)
 
 
+for name, sizes in (("no sequences", {"batch": 0}), ("no queries", {"queries": 0})):
+    write_file(path("empty"), qkv(**sizes))
+    result = rapt("run", path("empty"), "--weights", "--verify", "-o", path("o.safetensors"))
+    tap.ok(result.code == 0 and "the results are empty" in result.out, name, result.out, result.error)
+    tap.equal(read_file(path("o.safetensors"))["weights"].shape[3], 7, f"{name}: the keys of the weights")
+
+
 write_file(path("long"), qkv(batch=1, queries=2000, keys=2000))
 tap.equal(
     interrupted(["run", path("long"), "--weights", "-o", path("kept")], path("kept")),
