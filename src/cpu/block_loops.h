@@ -7,6 +7,7 @@
  * summed axis share 32 bits: one shift, or one mask, makes each of them a float. */
 #include "base/dtype.h"
 #include "cpu/blocks.h"
+#include "cpu/dtype_cases.h"
 
 #include <string.h>
 
@@ -46,19 +47,6 @@ VEC vec load_values(const char *block, int dtype, int64_t t, int64_t c)
     const char *p = block + (panel + t / 2 * 2 * RAPT_KV_BLOCK + column * 2) * 2;
     return t % 2 ? pair_second(p) : pair_first(p);
 }
-
-#define FLOAT_CASES(dtype, CALL)                                                                   \
-    switch (dtype) {                                                                               \
-    case RAPT_F32:                                                                                 \
-        CALL(RAPT_F32);                                                                            \
-        break;                                                                                     \
-    case RAPT_F16:                                                                                 \
-        CALL(RAPT_F16);                                                                            \
-        break;                                                                                     \
-    default:                                                                                       \
-        CALL(RAPT_BF16);                                                                           \
-        break;                                                                                     \
-    }
 
 /* ---- Panels ---- */
 

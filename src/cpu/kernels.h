@@ -109,7 +109,7 @@ struct cpu_few {
     float *p, *factor;
     int64_t key_tiles;
     float *turned; /* pair 2: [pairs of qk_channels][16] */
-    float *m, *l; /* NULL, or per row: the largest score, in units of s, and the sum of weights */
+    float *m, *l;  /* NULL, or per row: the largest score, in units of s, and the sum of weights */
 };
 
 struct cpu_kernels {
@@ -176,6 +176,13 @@ struct cpu_kernels {
     void (*attend_few)(const struct cpu_few *x);
 };
 
+/* Slots that a level fills with functions of its file that have their names. */
+#define CPU_TILE_SLOTS                                                                             \
+    .row_tile = ROW_TILE, .column_tile = COLUMN_TILE, .load_row = load_row,                        \
+    .store_row = store_row, .qk = qk, .score = score, .softmax = softmax, .pv = pv,                \
+    .weights = weights
+#define CPU_PACK_SLOTS .pack_q = pack_q, .pack_k = pack_k, .pack_v = pack_v
+
 /* The slots of a level that have a form for blocked caches (RAPT_KV_BLOCKED): the same arguments,
  * with rows whose keys j, j + 1, ... are tokens j % RAPT_KV_BLOCK, ... of a block. */
 struct cpu_block_kernels {
@@ -194,8 +201,8 @@ struct cpu_block_kernels {
 /* The levels, each in its own file; those of another architecture are not compiled. */
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx512_bf16,
-    cpu_amx, cpu_amx_int8;
+extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx512_bf16, cpu_amx,
+    cpu_amx_int8;
 void attend_few_avx512(const struct cpu_few *x);
 void attend_few_avx512_bf16(const struct cpu_few *x);
 extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;

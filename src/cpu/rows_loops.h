@@ -1,23 +1,11 @@
 /* rows_loops.h: the row kernels of ops.h over a vector vocabulary; included once per instruction
  * set after vec_*.h. The including file defines ROWS_NAME (the table) and ROWS_TEXT (its name). */
+#include "cpu/dtype_cases.h"
 #include "cpu/ops.h"
 #include "cpu/vec_math.h"
 
 #include <math.h>
 #include <string.h>
-
-#define ROWS_CASES(dtype, CALL)                                                                    \
-    switch (dtype) {                                                                               \
-    case RAPT_F32:                                                                                 \
-        CALL(RAPT_F32);                                                                            \
-        break;                                                                                     \
-    case RAPT_F16:                                                                                 \
-        CALL(RAPT_F16);                                                                            \
-        break;                                                                                     \
-    default:                                                                                       \
-        CALL(RAPT_BF16);                                                                           \
-        break;                                                                                     \
-    }
 
 VEC const char *at(const void *p, int dtype, int64_t i)
 {
@@ -156,7 +144,7 @@ static float row_largest_of(const void *from, int64_t dtype, int64_t n)
 {
     float m = 0;
 #define CALL(type) m = row_largest(from, type, n)
-    ROWS_CASES(dtype, CALL)
+    FLOAT_CASES(dtype, CALL)
 #undef CALL
     return m;
 }
@@ -165,7 +153,7 @@ static float row_sum_of(const void *from, int64_t dtype, int64_t n, float m, flo
 {
     float sum = 0;
 #define CALL(type) sum = row_sum(from, type, n, m, scratch)
-    ROWS_CASES(dtype, CALL)
+    FLOAT_CASES(dtype, CALL)
 #undef CALL
     return sum;
 }
@@ -174,14 +162,14 @@ static void row_scale_to(void *to, int64_t dtype, const float *x, int64_t n, flo
                          int stream)
 {
 #define CALL(type) row_scale(to, type, x, n, factor, stream)
-    ROWS_CASES(dtype, CALL)
+    FLOAT_CASES(dtype, CALL)
 #undef CALL
 }
 
 static void row_fill_to(void *to, int64_t dtype, int64_t n, float value, int stream)
 {
 #define CALL(type) row_fill(to, type, n, value, stream)
-    ROWS_CASES(dtype, CALL)
+    FLOAT_CASES(dtype, CALL)
 #undef CALL
 }
 
@@ -190,7 +178,7 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
     int found = 0;
     for (int64_t i = 0; i < n && !found; i += LANES) {
 #define CALL(type) found = v_any_nan(load_row_part(from, type, i, n))
-        ROWS_CASES(dtype, CALL)
+        FLOAT_CASES(dtype, CALL)
 #undef CALL
     }
     return found;
@@ -244,7 +232,7 @@ static float row_guessed_of(const void *from, int64_t dtype, int64_t n, float m,
     sum = stream  ? row_guessed(from, type, n, m, scratch, before, 1, 1)                           \
           : waits ? row_guessed(from, type, n, m, scratch, before, 1, 0)                           \
                   : row_guessed(from, type, n, m, scratch, before, 0, 0)
-    ROWS_CASES(dtype, CALL)
+    FLOAT_CASES(dtype, CALL)
 #undef CALL
     return sum;
 }
@@ -394,7 +382,7 @@ static void rotate(const struct row_run *run, int64_t dtype, const float *cos, c
     else if (interleaved) rotate_rows(run, type, cos, sin, pairs, 1, 0);                           \
     else if (stream) rotate_rows(run, type, cos, sin, pairs, 0, 1);                                \
     else rotate_rows(run, type, cos, sin, pairs, 0, 0)
-    ROWS_CASES(dtype, CALL)
+    FLOAT_CASES(dtype, CALL)
 #undef CALL
 }
 

@@ -6,6 +6,7 @@
  * TILE_ROWS(X): X(1) ... X(ROW_TILE), TILE_PAIR: 1 or 2, as pair of struct cpu_kernels, and
  * TILE_MULTIPLY_ADD(a, b, c): a b + c by lanes, or the sum of both products of a pair. With
  * TILE_PAIR 1 it defines transpose(vec x[LANES]); with 2 it packs q, K and V itself. */
+#include "cpu/dtype_cases.h"
 #include "cpu/scalar/scalar.h"
 #include "cpu/vec_math.h"
 
@@ -59,22 +60,6 @@ static int rows_are_plain(const struct cpu_rows *rows, int64_t channels)
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-
-#define DTYPE_CASES(dtype, CALL)                                                                   \
-    switch (dtype) {                                                                               \
-    case RAPT_F32:                                                                                 \
-        CALL(RAPT_F32);                                                                            \
-        break;                                                                                     \
-    case RAPT_F16:                                                                                 \
-        CALL(RAPT_F16);                                                                            \
-        break;                                                                                     \
-    case RAPT_I8:                                                                                  \
-        CALL(RAPT_I8);                                                                             \
-        break;                                                                                     \
-    default:                                                                                       \
-        CALL(RAPT_BF16);                                                                           \
-        break;                                                                                     \
-    }
 
 VEC void load_row_as(float *x, const void *row, int64_t channels, int dtype)
 {
@@ -156,7 +141,7 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
     if (!rows_are_plain(v, channels))
         return scalar_pack_v_panels(panels, v, first, last, channels, panel_keys, COLUMN_TILE, 1);
 #define CALL(dtype) unusual = pack_v_as(panels, v, first, last, channels, panel_keys, dtype)
-    DTYPE_CASES(v->dtype, CALL)
+    DATA_CASES(v->dtype, CALL)
 #undef CALL
     return unusual;
 }
@@ -446,7 +431,7 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
         return;
     }
 #define CALL(dtype) pack_k_as(panels, k, first, last, channels, dtype)
-    DTYPE_CASES(k->dtype, CALL)
+    DATA_CASES(k->dtype, CALL)
 #undef CALL
 }
 #endif

@@ -41,11 +41,7 @@ VEC void clear_p(float *s, int64_t first, int64_t last)
 #include "cpu/x86/transpose_avx512.h"
 #include "cpu/tile_loops.h"
 
-#define FORWARD                                                                                    \
-    .row_tile = ROW_TILE, .column_tile = COLUMN_TILE, .pair = 1, .load_row = load_row,             \
-    .store_row = store_row, .pack_q = pack_q, .pack_k = pack_k, .pack_v = pack_v, .qk = qk,        \
-    .score = score, .softmax = softmax, .pv = pv, .weights = weights,                              \
-    .attend_few = attend_few_avx512
+#define FORWARD CPU_TILE_SLOTS, CPU_PACK_SLOTS, .pair = 1, .attend_few = attend_few_avx512
 
 const struct cpu_kernels cpu_avx512 = {
     .name = "cpu_avx512",
