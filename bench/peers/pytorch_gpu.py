@@ -15,15 +15,17 @@ Groups (--only, comma separated):
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
   small    f32, causal, 4k: data with weights so small that they want products of their own
-Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, medians. sustained: each alone, --warm s to
-warm up and --timed s timed, forward then backward order: long kernels sit at the power limit there; of the peers those of --sustained-peers. A ratio is rapt's rate / the peer's: above
-1 rapt is faster; where both do the same work, that is peer time / rapt time. Same tensors for all; every output is compared with cuDNN's
-(f32: memory-efficient) before it is timed.
+Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, in an order drawn anew for each round (seeded:
+the same in every run), medians; in a fixed order whoever comes behind a cooler kernel gains. sustained: each alone, --warm s to warm up and
+--timed s timed, forward then backward order: long kernels sit at the power limit there; of the peers those of --sustained-peers. A ratio is
+rapt's rate / the peer's: above 1 rapt is faster; where both do the same work, that is peer time / rapt time. Same tensors for all; every
+output is compared with cuDNN's (f32: memory-efficient) before it is timed.
 --rows NAME,... times these kernels of the table against each other as well (--rows all: every one that serves)."""
 import argparse
 import datetime
 import math
 import os
+import random
 import subprocess
 import sys
 import time
@@ -121,8 +123,8 @@ def graph_of(run, launches):
 
 
 def by_graph(runs, rounds, launches=0):
-    """Median microseconds per launch, all candidates in turn."""
-    graphs = {}
+    """Median microseconds per launch, all candidates in turn, in an order drawn anew for each round."""
+    graphs, draw = {}, random.Random(rounds)
     for name, run in runs.items():
         n = launches or max(1, min(64, int(1500 / once(run))))
         try:
@@ -132,7 +134,7 @@ def by_graph(runs, rounds, launches=0):
             torch.cuda.synchronize()
     times = {name: [] for name in runs}
     for i in range(rounds + 1):
-        for name, (graph, n) in graphs.items():
+        for name, (graph, n) in draw.sample(list(graphs.items()), len(graphs)):
             a, b = torch.cuda.Event(True), torch.cuda.Event(True)
             a.record()
             graph.replay()
