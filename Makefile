@@ -185,11 +185,17 @@ clean:
 	rm -rf $(B)
 
 help:
-	@echo "make [all]        library and tool          make check      every test that needs no GPU"
-	@echo "make install      PREFIX= DESTDIR=          make check-gpu  problems and end-to-end tests on the GPUs present"
-	@echo "make uninstall    PREFIX= DESTDIR=          make check-amd  AMD code objects on emulated GPUs (part of check)"
-	@echo "make SAN=address,undefined check            make SAN=thread check"
-	@echo "make bench lint format fuzz dist clean      B=FOLDER builds elsewhere"
+	@echo "build    make [all]                  library and tool; B=FOLDER builds elsewhere, NVCC= HIP_CLANG= without GPU code"
+	@echo "         make KERNELS='*d128*_sm_90a' the GPU kernels of these rows alone; make kernels: all that can be built here"
+	@echo "install  make install, uninstall     PREFIX= DESTDIR="
+	@echo "test     make check                  every test that needs no GPU; make SAN=address,undefined check, SAN=thread"
+	@echo "         make check-gpu              problems and end-to-end tests on the GPUs present; check-gpu-random, -sanitize"
+	@echo "         make check-amd              AMD code objects on emulated GPUs (part of check)"
+	@echo "         make check-qemu, check-arm  whole suites on emulated CPUs (check takes a part)"
+	@echo "         make lint, format, fuzz"
+	@echo "measure  make bench, bench-decode, bench-launch, kernel-resources, amdgpu-report"
+	@echo "release  make dist, distcheck        a source archive with every code object, and its test"
+	@echo "         make clean"
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .DELETE_ON_ERROR:
