@@ -97,20 +97,36 @@ static void any_number_of_threads_same_bits(void **state)
         }
 }
 
-/* A sequence alone, in other company and in another place has the bits that it has in the batch.
- * The values of a sequence depend on its index, so its rows are moved from the batch's host memory.
- */
-static void copy_sequence(const rapt_tensor *from, int64_t b, const rapt_tensor *to, int64_t place)
+/* Sequence b of a dense tensor, or the tokens of a packed one that starts give it. */
+static rapt_tensor sequence_of(const rapt_tensor *t, const rapt_tensor *starts, int64_t b)
+{
+    rapt_tensor one = *t;
+    int64_t first = 0;
+    if (starts->dtype) {
+        first = load_index(starts->data, starts->dtype, tensor_offset(starts, b, 0, 0, 0));
+        one.size[2] =
+            load_index(starts->data, starts->dtype, tensor_offset(starts, b + 1, 0, 0, 0)) - first;
+        b = 0;
+    }
+    one.data = (char *)one.data + tensor_offset(t, b, 0, first, 0) * (int64_t)dtype_size(t->dtype);
+    one.size[0] = 1;
+    return one;
+}
+
+static void copy_sequence(const rapt_tensor *from, const rapt_tensor *to)
 {
     size_t bytes = dtype_size(from->dtype);
     for (int64_t h = 0; h < from->size[1]; h++)
         for (int64_t i = 0; i < from->size[2]; i++)
             for (int64_t c = 0; c < from->size[3]; c++)
-                memcpy((char *)to->data + tensor_offset(to, place, h, i, c) * (int64_t)bytes,
-                       (char *)from->data + tensor_offset(from, b, h, i, c) * (int64_t)bytes,
+                memcpy((char *)to->data + tensor_offset(to, 0, h, i, c) * (int64_t)bytes,
+                       (char *)from->data + tensor_offset(from, 0, h, i, c) * (int64_t)bytes,
                        bytes);
 }
 
+/* A sequence alone, in other company and in another place has the bits that it has in the batch.
+ * The values of a sequence depend on its index, so its rows are moved from the batch's host memory;
+ * paged ones stay at their place. */
 static void company(const char *pattern, const char *lengths, const char *other, int64_t b,
                     int64_t place, rapt_device *device)
 {
@@ -119,16 +135,27 @@ static void company(const char *pattern, const char *lengths, const char *other,
     struct trial *batch = trial_of(text, device);
     snprintf(text, sizeof text, pattern, other);
     struct trial *moved = trial_open(text, device);
-    copy_sequence(&batch->host.args.forward.q, b, &moved->host.args.forward.q, place);
-    copy_sequence(&batch->host.args.forward.k, b, &moved->host.args.forward.k, place);
-    copy_sequence(&batch->host.args.forward.v, b, &moved->host.args.forward.v, place);
+    const rapt_attention *x = &batch->host.args.forward, *y = &moved->host.args.forward;
+    const struct {
+        const rapt_tensor *from, *to, *from_starts, *to_starts;
+    } inputs[] = {{&x->q, &y->q, &x->q_start, &y->q_start},
+                  {&x->k, &y->k, &x->kv_start, &y->kv_start},
+                  {&x->v, &y->v, &x->kv_start, &y->kv_start}};
+    assert_true(!x->page_table.dtype || b == place);
+    for (int n = 0; n < (x->page_table.dtype ? 1 : 3); n++) {
+        rapt_tensor from = sequence_of(inputs[n].from, inputs[n].from_starts, b),
+                    to = sequence_of(inputs[n].to, inputs[n].to_starts, place);
+        assert_int_equal(from.size[2], to.size[2]);
+        copy_sequence(&from, &to);
+    }
     trial_refresh(moved);
     trial_run(moved);
-    const rapt_tensor *x = &batch->host.args.forward.out, *y = &moved->host.args.forward.out;
-    for (int64_t h = 0; h < x->size[1]; h++)
-        for (int64_t i = 0; i < x->size[2]; i++)
-            if (row_differs(x, y, b, h, i, place))
-                fail_msg("%s: sequence %lld of kvlen=%s differs at place %lld of kvlen=%s", pattern,
+    rapt_tensor out = sequence_of(&x->out, &x->q_start, b),
+                again = sequence_of(&y->out, &y->q_start, place);
+    for (int64_t h = 0; h < out.size[1]; h++)
+        for (int64_t i = 0; i < out.size[2]; i++)
+            if (row_differs(&out, &again, 0, h, i, 0))
+                fail_msg("%s: sequence %lld of %s differs at place %lld of %s", pattern,
                          (long long)b, lengths, (long long)place, other);
     trial_close(moved);
     trial_close(batch);
@@ -136,17 +163,41 @@ static void company(const char *pattern, const char *lengths, const char *other,
 
 static void batch_invariant_same_bits(void **state)
 {
-    static const char *const patterns[] = {
+    static const char *const dense[] = {
         "forward f32 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
         "forward bf16 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
         "forward f16 h4/2 q5 kv900 d128 causal batch_invariant kvlen=%s",
         "forward bf16 h4/2 q60 kv900 d64 causal batch_invariant kvlen=%s"};
     (void)state;
-    EACH_DEVICE(device) for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
+    EACH_DEVICE(device) for (size_t i = 0; i < sizeof dense / sizeof *dense; i++)
     {
-        company(patterns[i], "900,700,3", "700", 1, 0, device);
-        company(patterns[i], "900,700,3", "5,0,700,700,33,1", 1, 3, device);
-        company(patterns[i], "31,900,900", "900,1", 2, 0, device);
+        company(dense[i], "900,700,3", "700", 1, 0, device);
+        company(dense[i], "900,700,3", "5,0,700,700,33,1", 1, 3, device);
+        company(dense[i], "31,900,900", "900,1", 2, 0, device);
+    }
+}
+
+/* Prompts and decode steps in one packed batch, as engines schedule them. */
+static void batch_invariant_packed(void **state)
+{
+    static const char *const ragged[] = {
+        "forward f32 h8/2 q60 kv900 d64 causal batch_invariant %s",
+        "forward bf16 h8/2 q60 kv900 d64 causal batch_invariant %s",
+        "forward f16 h4/2 q60 kv900 d128 causal batch_invariant %s"};
+    static const char *const paged[] = {
+        "forward f32 h8/2 q60 kv900 d64 causal batch_invariant paged16 %s",
+        "forward bf16 h8/2 q60 kv900 d64 causal batch_invariant paged16 %s"};
+    (void)state;
+    EACH_DEVICE(device) for (size_t i = 0; i < sizeof ragged / sizeof *ragged; i++)
+    {
+        company(ragged[i], "qlens=1,60,1 kvlens=900,60,3", "qlens=60 kvlens=60", 1, 0, device);
+        company(ragged[i], "qlens=1,60,1 kvlens=900,60,3", "qlens=9,1,0,1 kvlens=9,70,5,900", 0, 3,
+                device);
+    }
+    EACH_DEVICE(device) for (size_t i = 0; i < sizeof paged / sizeof *paged; i++)
+    {
+        company(paged[i], "qlens=1,60,1 kvlen=900,60,3", "qlens=1 kvlen=900", 0, 0, device);
+        company(paged[i], "qlens=1,60,1 kvlen=900,60,3", "qlens=7,60 kvlen=7,60", 1, 1, device);
     }
 }
 
@@ -245,22 +296,26 @@ static void spoilers_stay_in_their_rows(void **state)
     static const char *const spoilers[] = {"nan_q", "nan_k", "nan_v", "inf_q",
                                            "inf_k", "inf_v", "minf_k"};
     static const char *const lines[] = {
-        "forward f32 b2 h4/2 q70 kv70 d64 causal", "forward bf16 b2 h4/2 q70 kv70 d64 causal",
-        "forward f16 b2 h4/2 q70 kv70 d64 window9,9", "forward f32 b2 h8/2 q1 kv300 d64",
+        "forward f32 b2 h4/2 q70 kv70 d64 causal",
+        "forward bf16 b2 h4/2 q70 kv70 d64 causal",
+        "forward f16 b2 h4/2 q70 kv70 d64 window9,9",
+        "forward f32 b2 h8/2 q1 kv300 d64",
         "forward bf16 b2 h8/2 q4 kv300 d128 causal window30,0",
-        "forward bf16 b1 h2 q2100 kv2100 d64 causal", "forward f16 b2 h4/2 q300 kv300 d128 causal",
-        "forward bf16 b1 h2 q300 kv300 d256 causal", "forward bf16 b2 h4/2 q300 kv300 d64 causal",
+        "forward bf16 b1 h2 q2100 kv2100 d64 causal",
+        "forward f16 b2 h4/2 q300 kv300 d128 causal",
+        "forward bf16 b1 h2 q300 kv300 d256 causal",
+        "forward bf16 b2 h4/2 q300 kv300 d64 causal",
         "forward f32 b2 h4/2 q300 kv300 d64 causal",
         "forward f32 b1 h4/2 q500 kv500 d128 causal", /* many tiles; tiles of 192 and 128 rows */
-        "forward f32 b2 h4/2 q23 kv23 d64 causal", "forward bf16 b2 h2 q23 kv23 d64 causal"};
+        "forward f32 b2 h4/2 q23 kv23 d64 causal",
+        "forward bf16 b2 h2 q23 kv23 d64 causal"};
     (void)state;
     EACH_DEVICE(device)
-    for (size_t i = 0; i < sizeof lines / sizeof *lines;
-         i++) for (size_t n = 0; n < sizeof spoilers / sizeof *spoilers; n++)
-    {
-        if (i == 4 && n != 0 && n != 3) continue; /* the middle key is out of this window */
-        spread(lines[i], spoilers[n], device);
-    }
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        for (size_t n = 0; n < sizeof spoilers / sizeof *spoilers; n++) {
+            if (i == 4 && n != 0 && n != 3) continue; /* the middle key is out of this window */
+            spread(lines[i], spoilers[n], device);
+        }
 }
 
 /* Changing later keys changes no earlier row. */
@@ -449,8 +504,8 @@ static void parts_merge_by_lse(void **state)
     static const int64_t cuts[3][4] = {{0, 75, 110, 150}, {0, 0, 1, 150}, {0, 149, 150, 150}};
     (void)state;
     EACH_DEVICE(device)
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) for (int n = 0; n < 3; n++)
-        merge(lines[i], cuts[n], device);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        for (int n = 0; n < 3; n++) merge(lines[i], cuts[n], device);
 }
 
 int main(int argc, char **argv)
@@ -458,6 +513,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(same_call_same_bits),
                                        cmocka_unit_test(any_number_of_threads_same_bits),
                                        cmocka_unit_test(batch_invariant_same_bits),
+                                       cmocka_unit_test(batch_invariant_packed),
                                        cmocka_unit_test(hidden_memory_does_not_matter),
                                        cmocka_unit_test(unused_memory_does_not_matter),
                                        cmocka_unit_test(spoilers_stay_in_their_rows),
