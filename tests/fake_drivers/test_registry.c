@@ -161,6 +161,38 @@ static void refusals_of_shapes(void **state)
 }
 #undef CASE
 
+/* The row of a vendor and arch that serves tokens of batch sequences in one packed batch. */
+static const char *packed_kernel(const struct row *like, rapt_dtype dtype, int64_t tokens,
+                                 int64_t batch, int64_t causal)
+{
+    rapt_attention a = {.struct_size = sizeof a, .causal = causal, .batch_invariant = 1};
+    a.q = a.out = rapt_tensor_bthd(memory, dtype, 1, 8, tokens, 64);
+    a.k = a.v = rapt_tensor_bthd(memory, dtype, 1, 2, 100 * tokens, 64);
+    a.q_start = a.kv_start = rapt_tensor_bhtd(memory, RAPT_I32, batch + 1, 1, 1, 1);
+    for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++)
+        if (row->op == OP_forward && row->vendor == like->vendor &&
+            !strcmp(row->arch, like->arch) && !*refusal(row, &a))
+            return row->name;
+    return "";
+}
+
+/* A sequence's bits would follow the kernel, so with batch_invariant the company chooses none. */
+static void packed_batches_keep_their_kernel(void **state)
+{
+    static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
+    int served = 0;
+    (void)state;
+    for (int i = 0; i < kernel_row_count; i++)
+        for (int n = 0; n < 3 * 2 && kernel_rows[i].op == OP_forward; n++) {
+            const char *one = packed_kernel(&kernel_rows[i], dtypes[n / 2], 1, 1, n % 2);
+            served += *one != 0; /* an arch of few rows leaves the rest to those of another */
+            assert_string_equal(packed_kernel(&kernel_rows[i], dtypes[n / 2], 60, 3, n % 2), one);
+            assert_string_equal(packed_kernel(&kernel_rows[i], dtypes[n / 2], 5000, 256, n % 2),
+                                one);
+        }
+    assert_true(served > 0);
+}
+
 /* The grid rule of the library's row of this name. */
 static void (*grid_of(const char *name))(const struct extent *, const struct row *, int64_t[3])
 {
@@ -269,6 +301,7 @@ int main(void)
                                        cmocka_unit_test(early_launches),
                                        cmocka_unit_test(refusals_of_features),
                                        cmocka_unit_test(refusals_of_shapes),
+                                       cmocka_unit_test(packed_batches_keep_their_kernel),
                                        cmocka_unit_test(grids),
                                        cmocka_unit_test(maps),
                                        cmocka_unit_test(long_rows)};
