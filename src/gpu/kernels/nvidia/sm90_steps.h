@@ -84,6 +84,7 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     wgmma_wait<EARLY == 0 ? 0 : 1>();
     end_turn(c);
     registers_fence(s);
+    if (Q_HELD && FIRST) release_q(c);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (!Q_HELD && block == last) release_q(c);
     if (EARLY > 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
@@ -161,7 +162,7 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     end_turn(c);
     registers_fence(s);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
-    if (!Q_HELD && block == last_block(c, a, t)) release_q(c);
+    if (Q_HELD || block == last_block(c, a, t)) release_q(c);
     struct weighing w = begin_block<true, true, false>(c, a, t, s, r, block);
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;

@@ -166,18 +166,7 @@ DEVICE void pass_values(const struct consumer &c, int blocks, int back)
     }
 }
 
-/* Until ldmatrix has read: an arrival that gives Q's slot back can overtake it, and the next Q then
- * the read, which changed single rows of tiles of one key block. Whoever reads a value waits for its
- * whole instruction. */
-DEVICE void await_held(const uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
-{
-    uint32_t any = 0;
-#pragma unroll
-    for (int k = 0; k < (Q_HELD ? QK_SLICES : 0); k++) any |= held[Q_HELD ? 4 * k : 0];
-    if (__any_sync(~0u, any == 0x7fc17fc1)) asm volatile("nanosleep.u32 1;" ::: "memory");
-}
-
-/* Waits for a tile; its Q is then in shared memory and, with Q_HELD, in registers as A operands. */
+/* Waits for a tile; its Q is then in shared memory. */
 DEVICE void receive_tile(const struct consumer &c, const struct attention_args &a, struct tile &t)
 {
     uint32_t i = slot_now(c) * GROUPS + group_now(c);
@@ -185,6 +174,9 @@ DEVICE void receive_tile(const struct consumer &c, const struct attention_args &
     tile_read(c.base + AT_RECORD + RECORD_BYTES * i, lane_now(c) == 0, &t);
 }
 
+/* With Q_HELD: Q as A operands in registers. Its slot is given back when a first product with them
+ * is over: an arrival behind ldmatrix alone can overtake the read, and the next Q then comes into
+ * this tile's rows; so it was seen with tiles of one key block. */
 DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
 {
     if (!Q_HELD) return;
@@ -197,8 +189,6 @@ DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SL
         ldmatrix4(at + (k >> 2) * 64 * 128 + ((((k & 3) * 2 + (thread >> 4 & 1)) ^ (row & 7)) << 4),
                   held + (Q_HELD ? 4 * k : 0));
     registers_fence(held);
-    await_held(held);
-    release_q(c);
 }
 
 #if PARTS == 2
