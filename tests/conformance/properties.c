@@ -386,6 +386,23 @@ static void weightless_values_do_not_matter(void **state)
     each_type("forward %s b1 h2 q16 kv16 d64 causal lse", weightless);
 }
 
+/* A row of NaN has weights of NaN, and still exactly 0 where a key is hidden (S15; on CPUs). */
+static void spoiled(const char *text, rapt_device *device)
+{
+    rapt_device_info info = {.struct_size = sizeof info};
+    if (rapt_device_describe(device, &info) || strcmp(info.backend, "cpu")) return;
+    struct trial *t = trial_of(text, device);
+    assert_accurate(t);
+    trial_close(t);
+}
+
+static void rows_of_nan_hide_keys(void **state)
+{
+    (void)state;
+    each_type("forward %s b1 h2 q20 kv30 d32 nan_q mask weights lse", spoiled);
+    each_type("forward %s b1 h2 q20 kv30 d32 nan_q causal window9,0 weights lse", spoiled);
+}
+
 /* ---- Empty rows and sinks (S13, S16) ---- */
 
 static void empty(const char *text, rapt_device *device)
@@ -519,6 +536,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(spoilers_stay_in_their_rows),
                                        cmocka_unit_test(the_future_is_hidden),
                                        cmocka_unit_test(weightless_values_do_not_matter),
+                                       cmocka_unit_test(rows_of_nan_hide_keys),
                                        cmocka_unit_test(empty_rows_are_zero),
                                        cmocka_unit_test(rows_with_a_sink_alone),
                                        cmocka_unit_test(parts_merge_by_lse)};
