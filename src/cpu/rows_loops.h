@@ -185,7 +185,7 @@ static int row_has_nan(const void *from, int64_t dtype, int64_t n)
 }
 
 /* Vectors of a step: their long chains of operations fill each other's waits. */
-enum { AT_ONCE = LANES == 16 ? 4 : 2 };
+enum { AT_ONCE = LANES == 16 ? 8 : 2 };
 
 /* The sum of e^(x - m) for a row whose largest element is at least m, and the terms in scratch; what
  * waits (of as many elements) is stored meanwhile. Where the sum is at most GUESS_SUM, no element
@@ -193,6 +193,20 @@ enum { AT_ONCE = LANES == 16 ? 4 : 2 };
  * the sum of a row is allowed. */
 enum { GUESS_LEAST = 256, GUESS_FROM = 64, GUESS_SUM = 4096 };
 
+/* Elements i ... i + count * LANES - 1 of the row that waits. */
+VEC void store_waiting(const struct softmax_rows *before, int dtype, int64_t i, int count,
+                       vec factor, int stream)
+{
+    const float *terms = before->scratch[before->turn] + i;
+    char *to = (char *)before->to + i * (dtype == RAPT_F32 ? 4 : 2);
+    for (int k = 0; k < count; k += 2)
+        v_store_two(to + k * LANES * (dtype == RAPT_F32 ? 4 : 2), dtype,
+                    v_mul(v_load(terms + k * LANES, RAPT_F32), factor),
+                    v_mul(v_load(terms + (k + 1) * LANES, RAPT_F32), factor), stream);
+}
+
+/* In 16 bits, where arithmetic is the limit, the row that waits comes before the chains, so that they
+ * have something to wait with; in f32 after them, beside the stores of the terms. */
 VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *scratch,
                       const struct softmax_rows *before, int waits, int stream)
 {
@@ -201,18 +215,17 @@ VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *sc
     char *to = before->to;
     vec f = v_set(waits ? before->factor : 0);
     int64_t i = 0;
-    for (; i + AT_ONCE * LANES <= n; i += AT_ONCE * LANES) {
+    const int half = dtype != RAPT_F32, step = half || AT_ONCE < 4 ? AT_ONCE : AT_ONCE / 2;
+    for (; i + step * LANES <= n; i += step * LANES) {
         vec x[AT_ONCE];
-        V_EACH(k, AT_ONCE / 2)
+        V_EACH(k, step / 2)
         v_load_two(at(from, dtype, i + 2 * k * LANES), dtype, &x[2 * k], &x[2 * k + 1]);
-        V_EACH(k, AT_ONCE) x[k] = v_fma(x[k], factor, shift);
-        v_exp2_several(x, AT_ONCE, dtype != RAPT_F32);
-        V_EACH(k, AT_ONCE) v_store(scratch + i + k * LANES, RAPT_F32, x[k]);
-        V_EACH(k, AT_ONCE / 2) s0 = v_add(s0, x[2 * k]), s1 = v_add(s1, x[2 * k + 1]);
-        for (int k = 0; waits && k < AT_ONCE; k += 2)
-            v_store_two(to + (at(to, dtype, i + k * LANES) - to), dtype,
-                        v_mul(v_load(terms + i + k * LANES, RAPT_F32), f),
-                        v_mul(v_load(terms + i + (k + 1) * LANES, RAPT_F32), f), stream);
+        V_EACH(k, step) x[k] = v_fma(x[k], factor, shift);
+        if (waits && half) store_waiting(before, dtype, i, step, f, stream);
+        v_exp2_several(x, step, half);
+        V_EACH(k, step) v_store(scratch + i + k * LANES, RAPT_F32, x[k]);
+        V_EACH(k, step / 2) s0 = v_add(s0, x[2 * k]), s1 = v_add(s1, x[2 * k + 1]);
+        if (waits && !half) store_waiting(before, dtype, i, step, f, stream);
     }
     for (; i < n; i += LANES) {
         vec x = guessed_term(v_fma(load_row_part(from, dtype, i, n), factor, shift), dtype);

@@ -29,15 +29,15 @@ VEC vec v_exp2(vec x)
 #if defined(__clang__)
 #define V_EACH(i, count) _Pragma("clang loop unroll(full)") for (int i = 0; i < (count); i++)
 #else
-#define V_EACH(i, count) _Pragma("GCC unroll 4") for (int i = 0; i < (count); i++)
+#define V_EACH(i, count) _Pragma("GCC unroll 8") for (int i = 0; i < (count); i++)
 #endif
 
-/* 2^x of up to 4 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold; otherwise
+/* 2^x of up to 8 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold; otherwise
  * as v_exp2. Each operation of all vectors comes before the next, so that their long chains fill
  * each other's waits. */
 VEC void v_exp2_several(vec *x, int count, int half)
 {
-    vec n[4], p[4];
+    vec n[8], p[8];
     V_EACH(i, count) n[i] = v_round(x[i]);
     V_EACH(i, count) x[i] = v_sub(x[i], n[i]);
     if (half) {
