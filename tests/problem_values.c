@@ -95,6 +95,26 @@ static double needle(const struct problem_line *line, int which, const int64_t *
     return which == VALUE_K ? 0.5 * normal : normal;
 }
 
+/* Channel 0 gives every key of a part a score of -inf, and is NaN in the values of some of them. */
+static double without_weight(const struct problem_line *line, int which, const int64_t *at,
+                             double usual)
+{
+    int64_t token = at[2], half = line->kv_tokens / 2;
+    if (at[3]) return usual;
+    switch (which) {
+    case VALUE_Q:
+        return 1;
+    case VALUE_K:
+        return line->data == DATA_minf_all || (line->data == DATA_minf_last) == (token >= half)
+                   ? -INFINITY
+                   : usual;
+    default:
+        if (line->data == DATA_minf_all && token % 5 == 1) return INFINITY;
+        if (line->data == DATA_minf_all && token % 5 == 3) return NAN;
+        return line->data == DATA_minf_first_nan_v && !token ? NAN : usual;
+    }
+}
+
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
@@ -133,6 +153,11 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
                                   : sin(3 * (double)index);
     case DATA_integer:
         return which == VALUE_V ? (double)(bits % 17) - 8 : small_integer(bits);
+    case DATA_minf_all:
+    case DATA_minf_first:
+    case DATA_minf_first_nan_v:
+    case DATA_minf_last:
+        return without_weight(line, which, at, normal);
     case DATA_minus1e30:
         return which == VALUE_V ? normal : lowest_score(line, which, at[2], at[3]);
     default:

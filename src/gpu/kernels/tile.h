@@ -169,14 +169,20 @@ DEVICE void store_weights(float4 *p, int i, const float *w)
     }
 }
 
+/* Times the factor of a row: 0 where it has no weights, whatever its values hold. */
+DEVICE float4 scaled_row(float4 o, float factor)
+{
+    if (factor == 0) return float4_of(0, 0, 0, 0);
+    return float4_of(o.x * factor, o.y * factor, o.z * factor, o.w * factor);
+}
+
 /* This thread's channels of its row i, times factor, to a tile [TILE_Q][DV / 4]. */
 DEVICE void stage_row(float4 *tile, int i, const float4 *o, float factor)
 {
     int x = THREAD % LANES, y = THREAD / LANES;
 #pragma unroll
     for (int j = 0; j < NC; j++)
-        tile[(y + ROW_LANES * i) * (DV / 4) + x + LANES * j] =
-            float4_of(o[j].x * factor, o[j].y * factor, o[j].z * factor, o[j].w * factor);
+        tile[(y + ROW_LANES * i) * (DV / 4) + x + LANES * j] = scaled_row(o[j], factor);
 }
 
 /* Four channels of a row, times factor, to a view; from `channels` on nothing is written. aligned:
@@ -184,7 +190,8 @@ DEVICE void stage_row(float4 *tile, int i, const float4 *o, float factor)
 DEVICE void store_channels(const struct view *v, int64_t batch, int64_t head, int row, int channel,
                            int channels, int aligned, float4 x, float factor)
 {
-    float four[4] = {x.x * factor, x.y * factor, x.z * factor, x.w * factor};
+    x = scaled_row(x, factor);
+    float four[4] = {x.x, x.y, x.z, x.w};
     if (channel >= channels) return;
     char *to = element_at(v, batch, head, row, channel);
     if (aligned) {

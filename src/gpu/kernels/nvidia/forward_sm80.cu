@@ -52,6 +52,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
         add_values(acc, p);
     }
     copies_wait();
+    if (careful) clear_weightless(acc);
 }
 
 DEVICE void load_queries(const struct attention_args *a, const struct work *w)

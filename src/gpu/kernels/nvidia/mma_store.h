@@ -48,6 +48,19 @@ DEVICE void take_special_values(const struct attention_args *a, const struct wor
     block_barrier();
 }
 
+/* Rows whose visible scores are all -inf have no weights: no value reaches them. NaN among the
+ * scores is in the sum, and so in what it divides. */
+DEVICE void clear_weightless(struct accumulator *acc)
+{
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int c = 0; c < CT; c++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                if (acc->m[r] == -INFINITY) acc->o[r / 2][c][r % 2 * 2 + i] = 0;
+}
+
 DEVICE int result_is_finite(const struct accumulator *acc)
 {
     float nothing[4] = {0, 0, 0, 0}; /* 0 * x is NaN for an x that is not finite */

@@ -407,8 +407,7 @@ DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
 
 /* The tile's output from registers to memory; a NaN in it is noted. */
 DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a,
-                        const struct tile &t, const float (&o)[VALUES / 2],
-                        const struct row_state &r)
+                        const struct tile &t, float (&o)[VALUES / 2], const struct row_state &r)
 {
     bool bad = store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c));
     if (REPAIRS && __any_sync(~0u, bad)) {

@@ -18,6 +18,12 @@ struct row_state {
     uint32_t least; /* PARTS == 2: the bits of the lane's least weight of a block but 0, less one */
 };
 
+/* What exponents are taken against: -inf - -inf must not reach exp2. */
+DEVICE float finite_base(float reference)
+{
+    return reference == -INFINITY ? 0.f : reference;
+}
+
 /* A row must have the same bits whichever copy of this code works on it: masked or not, in the
  * pipeline or in a repair (sm90_repair.h). The compiler may fuse a product and a sum in one copy
  * and not in another, so every rounding is written out: __fmul_rn,
@@ -40,7 +46,6 @@ DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale
     if (!FIRST && !CHECKED)
         raise = __any_sync(~0u, ((x0 - r.reference0) * scale > KEEP) |
                                     ((x1 - r.reference1) * scale > KEEP));
-    float from0 = r.reference0, from1 = r.reference1;
     r.rescale = false;
     if (raise) {
         x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, 2));
@@ -51,15 +56,9 @@ DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale
             x0 = (x0 - r.reference0) * scale > KEEP ? x0 : r.reference0;
             x1 = (x1 - r.reference1) * scale > KEEP ? x1 : r.reference1;
         }
-        from0 = x0;
-        from1 = x1;
-        if (CHECKED) {
-            from0 = x0 == -INFINITY ? 0.f : x0;
-            from1 = x1 == -INFINITY ? 0.f : x1;
-        }
         if (!FIRST) {
-            r.decay0 = exp2_approx(__fmul_rn(r.reference0 - from0, scale));
-            r.decay1 = exp2_approx(__fmul_rn(r.reference1 - from1, scale));
+            r.decay0 = exp2_approx(__fmul_rn(r.reference0 - finite_base(x0), scale));
+            r.decay1 = exp2_approx(__fmul_rn(r.reference1 - finite_base(x1), scale));
             r.sum0 = __fmul_rn(r.sum0, r.decay0);
             r.sum1 = __fmul_rn(r.sum1, r.decay1);
             r.rescale = true;
@@ -70,7 +69,8 @@ DEVICE void softmax_block(float (&s)[KEYS / 2], struct row_state &r, float scale
         r.reference0 = x0;
         r.reference1 = x1;
     }
-    float shift0 = __fmul_rn(from0, scale), shift1 = __fmul_rn(from1, scale);
+    float shift0 = __fmul_rn(finite_base(r.reference0), scale),
+          shift1 = __fmul_rn(finite_base(r.reference1), scale);
     float block0 = 0, block1 = 0; /* PARTS == 3: the block's sums */
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {

@@ -153,17 +153,40 @@ DEVICE bool mendable(float sum)
     return PARTS > 1 || GROUPS > 2 || sum == sum;
 }
 
+/* A row without a reference whose weights do not add up to 0: its first block had scores of -inf
+ * alone and a later one had others, which were not weighed against a maximum; or all of them are
+ * -inf and were subtracted from themselves. */
+DEVICE bool unset(float sum, float reference)
+{
+    return PARTS == 1 && reference == -INFINITY && !(sum == 0);
+}
+
+#if PARTS > 1
+/* Rows without weights: their product is NaN where a value is. */
+DEVICE void clear_weightless(float (&o)[VALUES / 2], float sum0, float sum1)
+{
+    if (!__any_sync(~0u, (sum0 == 0) | (sum1 == 0))) return;
+#pragma unroll
+    for (int i = 0; i < VALUES / 2; i++)
+        if ((i & 2 ? sum1 : sum0) == 0) o[i] = 0;
+}
+#endif
+
 /* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
- * keep1: whether the lane's rows are stored. True if something that was stored is not finite, or
+ * keep1: whether the lane's rows are stored; those without weights are always, having an output of
+ * 0 whatever their values hold. True if something that was stored is not finite or not right, or
  * rows behind the last one are not. */
 DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
-                       const float (&o)[VALUES / 2], struct row_state r, float scale, int row,
-                       int lane, bool keep0 = true, bool keep1 = true)
+                       float (&o)[VALUES / 2], struct row_state r, float scale, int row, int lane,
+                       bool keep0 = true, bool keep1 = true)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 1);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 1);
+#if PARTS > 1
+    clear_weightless(o, r.sum0, r.sum1);
+#endif
     float top0 = __fmul_rn(r.reference0, scale), top1 = __fmul_rn(r.reference1, scale);
     struct row_result f0 = finish_row(r.sum0, top0), f1 = finish_row(r.sum1, top1);
     if (PARTS == 2) { /* V came in times 2^14 */
@@ -185,8 +208,9 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
 #endif
     int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2],
             down = 8 * a.out.stride[2];
-    bool row0 = q < tokens && keep0;
-    bool row1 = q + 8 < tokens && keep1;
+    bool row0 = q < tokens && (keep0 || f0.lse == -INFINITY);
+    bool row1 = q + 8 < tokens && (keep1 || f1.lse == -INFINITY);
+    bool wrong = (row0 && unset(r.sum0, r.reference0)) || (row1 && unset(r.sum1, r.reference1));
     if (a.lse.data && (lane & 3) == 0) {
         float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] +
                      token * a.lse.stride[2];
@@ -197,7 +221,7 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
     if (DTYPE == DTYPE_f32 || a.out.dtype == DTYPE_f32) {
         store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1,
                   2 * (lane & 3), a.v_channels);
-        return (mendable(r.sum0) || mendable(r.sum1)) && any_nan(o);
+        return wrong || ((mendable(r.sum0) || mendable(r.sum1)) && any_nan(o));
     }
 #endif
     bool look0 = row0 && mendable(r.sum0), look1 = row1 && mendable(r.sum1);
@@ -216,7 +240,7 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
             poison1 = poison2(x[4 + j], poison1);
         }
     }
-    return (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
+    return wrong || (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
 }
 
 #endif

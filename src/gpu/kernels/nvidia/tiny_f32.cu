@@ -84,6 +84,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
         UNROLL for (int i = 0; i < GROUPS; i++) l += s[i] = exp2_fast((s[i] - base) * LOG2_E);
         l = sum_of_16(l);
         float4 o = zero;
+        if (l == 0) seen.last = 0; /* scores of -inf alone: no weights, whatever the values hold */
 #pragma unroll 4
         for (int key = seen.first; key < seen.last;
              key++) { /* hidden keys are never touched, be they NaN */

@@ -108,10 +108,10 @@ DEVICE int has_special(uint2 x)
 }
 
 /* 0 * NaN is NaN: a value that is not finite must not meet the weight 0 of a row that does not see
- * its key. Each such value is added to the rows that do, and becomes 0 in its fragment. Slow; taken
- * when a warp holds one. */
-DEVICE void take_special_values(struct fragments *f, const struct visible *seen, int t,
-                                float (*o)[4])
+ * its key. Each such value is added to the rows that do, unless their scores are all -inf (sum l 0,
+ * NaN with a NaN score), and becomes 0 in its fragment. Slow; taken when a warp holds one. */
+DEVICE void take_special_values(struct fragments *f, const struct visible *seen, const float *l,
+                                int t, float (*o)[4])
 {
     UNROLL for (int s = 0; s < STEPS; s++) UNROLL for (int i = 0; i < 4; i++)
         UNROLL for (int j = 0; j < 4; j++)
@@ -128,7 +128,7 @@ DEVICE void take_special_values(struct fragments *f, const struct visible *seen,
             if (column / 2 != t) continue; /* column 2t + e of product j is this lane's element e */
             UNROLL for (int r = 0; r < 2; r++)
             {
-                float added = sees(seen[r], key) ? x : 0;
+                float added = sees(seen[r], key) && l[r] != 0 ? x : 0;
                 o[j][2 * r] += column % 2 ? 0 : added;
                 o[j][2 * r + 1] += column % 2 ? added : 0;
             }
@@ -172,7 +172,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
         weights_of(s, seen, t, a->scale_log2, m, l);
         int special = 0;
         UNROLL for (int i = 0; i < 4 * STEPS; i++) special |= has_special(f.v[i / 4][i % 4]);
-        if (__any_sync(~0u, special)) take_special_values(&f, seen, t, o);
+        if (__any_sync(~0u, special)) take_special_values(&f, seen, l, t, o);
         add_values(&f, a->kv_tokens, s, o);
         UNROLL for (int r = 0; r < 2; r++)
         {
