@@ -1,11 +1,15 @@
-/* sm90_repair.h: keeps NaN and Inf in V from rows that do not see them.
+/* sm90_repair.h: keeps NaN and Inf in V from rows that do not see them, or give them no weight.
  *
  * A hidden key has weight 0, and 0 * NaN is NaN: one bad row of V reaches every row of a tile
  * through p v. That is found where a tile is stored, by a NaN in its output; the tile is then
  * noted, and when a block has no more tiles it computes the noted ones again, with the same
  * instructions in the same order but with bad rows of V replaced by zeros. Of these results only
- * rows that see no bad key are stored: they have the bits of a run without bad data. Rows that see
- * one keep what they have.
+ * rows that see no bad key are stored: they have the bits of a run without bad data; and rows whose
+ * visible scores are all -inf, which are 0 whatever they see. Other rows that see a bad key keep
+ * what they have.
+ *
+ * Rows whose first block had scores of -inf alone found no reference in it. They are told by that,
+ * noted and computed again with a maximum for every block (16-bit rows; f32 looks anyway).
  *
  * Notes lie behind the counter word in the workspace, one place for each tile and warpgroup,
  * chained through `next`; the chain's head, 0 for none, is in shared memory. So nothing needs
