@@ -130,7 +130,6 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
         if (any_in_block(!result_is_finite(&acc))) {
             a = fresh_args(a);
             walk_keys_directly(a, w, &acc, 1);
-            clear_weightless(&acc);
         }
     }
     store_results(fresh_args(a), w, &acc);

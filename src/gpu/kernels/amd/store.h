@@ -22,6 +22,14 @@ DEVICE int stripe_address(int row, int piece)
            16;
 }
 
+/* Results times the factor of their row: 0 where it has no weights, whatever its values hold. */
+DEVICE results scaled_row(results o, float factor)
+{
+#pragma unroll
+    for (int v = 0; v < RESULTS; v++) o[v] = factor == 0 ? 0 : o[v] * factor;
+    return o;
+}
+
 /* RUN neighbouring channels of query `row` of the wave's from register v on. */
 DEVICE void stage_run(results o, int v, int row, int channel)
 {
@@ -65,7 +73,7 @@ DEVICE void store_packed(const struct attention_args *a, const struct work *w,
         wave_barrier();
 #pragma unroll
         for (int c = 0; c < TILES_OF_STRIPE; c++) {
-            results o = acc->o[r][stripe * TILES_OF_STRIPE + c] * factor;
+            results o = scaled_row(acc->o[r][stripe * TILES_OF_STRIPE + c], factor);
 #pragma unroll
             for (int v = 0; v < RESULTS; v += RUN)
                 stage_run(o, v, lane % EDGE, c * EDGE + row_of(v) + half * HALF_ROWS);
@@ -89,13 +97,15 @@ DEVICE void store_f32(const struct attention_args *a, const struct work *w,
     if (query >= w->seq.q_length) return;
     float *to = (float *)element_at(&a->out, w->seq.q_batch, w->head, w->seq.q_start + query, 0);
 #pragma unroll
-    for (int c = 0; c < CT; c++)
+    for (int c = 0; c < CT; c++) {
+        results o = scaled_row(acc->o[r][c], factor);
 #pragma unroll
         for (int v = 0; v < RESULTS; v++) {
             int channel = c * EDGE + row_of(v) + half * HALF_ROWS;
             if (!FEATURES || channel < a->v_channels)
-                STORE(float, to + channel, acc->o[r][c][v] * factor);
+                STORE(float, to + channel, o[v]);
         }
+    }
 }
 
 /* All waves are through with K and V. */

@@ -181,19 +181,6 @@ DEVICE void add_values_carefully(const struct attention_args *a, const struct wo
     }
 }
 
-/* Rows whose visible scores are all -inf have no weights: no value reaches them. NaN among the
- * scores is in the sum, and so in what it divides. */
-DEVICE void clear_weightless(struct accumulator *acc)
-{
-#pragma unroll
-    for (int r = 0; r < QT; r++)
-#pragma unroll
-        for (int c = 0; c < CT; c++)
-#pragma unroll
-            for (int v = 0; v < RESULTS; v++)
-                if (acc->m[r] == -INFINITY) acc->o[r][c][v] = 0;
-}
-
 DEVICE int result_is_finite(const struct accumulator *acc)
 {
     float2 bad = {0, 0}; /* 0 * x is 0 or NaN */

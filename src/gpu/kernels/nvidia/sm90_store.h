@@ -155,10 +155,10 @@ DEVICE bool mendable(float sum)
 
 /* A row without a reference whose weights do not add up to 0: its first block had scores of -inf
  * alone and a later one had others, which were not weighed against a maximum; or all of them are
- * -inf and were subtracted from themselves. */
+ * -inf and were subtracted from themselves. (In tall tiles, which walk down, its output is NaN.) */
 DEVICE bool unset(float sum, float reference)
 {
-    return PARTS == 1 && reference == -INFINITY && !(sum == 0);
+    return PARTS == 1 && GROUPS <= 2 && reference == -INFINITY && !(sum == 0);
 }
 
 #if PARTS > 1
