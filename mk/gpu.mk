@@ -130,6 +130,7 @@ $(FAKES)/%objects.o: $(FAKES)/%objects.s
 	$(CC) -c -o $@ $<
 $(filter-out %/test_open,$(FAKE_TESTS)): $(FAKES)/objects.o
 $(FAKES)/test_open: $(FAKES)/no_objects.o
+$(FAKES)/test_arguments: $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c))
 $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRARIES)
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
 $(FAKES)/test_refusals: WRAP := -Wl,--wrap=fread

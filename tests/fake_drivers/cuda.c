@@ -163,13 +163,13 @@ int cuFuncSetAttribute(void *function, int attribute, int value)
 }
 
 static int launch(struct fake_function *f, const unsigned grid[3], const unsigned block[3],
-                  unsigned shared, void *stream, void **parameters, void **extra)
+                  unsigned shared, void *stream, void **parameters, void **extra, int early)
 {
     if (extra) fake_misuse("cuLaunchKernel: both kinds of parameters");
     if (shared > 48 << 10 && f->shared < (int)shared)
         fake_misuse("%s: %u bytes of shared memory without the attribute", f->name, shared);
     return fake_launch(current_device("cuLaunchKernel"), f, grid, block, shared, stream,
-                       parameters);
+                       parameters, early);
 }
 
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
@@ -177,7 +177,7 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
 {
     ENTER("cuLaunchKernel", current_device("cuLaunchKernel"));
     return launch(function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz}, shared, stream,
-                  parameters, extra);
+                  parameters, extra, 0);
 }
 
 /* CUlaunchConfig and CUlaunchAttribute of the CUDA Driver API reference; the one attribute known
@@ -201,7 +201,7 @@ int cuLaunchKernelEx(const void *config, void *function, void **parameters, void
     const struct config *c = config;
     if (c->count != 1 || c->attributes->id != SERIALISATION || c->attributes->value.on != 1)
         fake_misuse("cuLaunchKernelEx: an attribute that is not known");
-    return launch(function, c->grid, c->block, c->shared, c->stream, parameters, extra);
+    return launch(function, c->grid, c->block, c->shared, c->stream, parameters, extra, 1);
 }
 
 int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
@@ -272,15 +272,22 @@ int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const
                            int interleave, int swizzle, int promotion, int fill)
 {
     ENTER("cuTensorMapEncodeTiled", NO_DEVICE);
-    (void)interleave, (void)swizzle, (void)promotion, (void)fill, (void)type;
-    if ((uintptr_t)map % 64 || (uintptr_t)data % 16 || !data || rank < 3 || rank > 5)
+    (void)promotion;
+    if ((uintptr_t)map % 64 || (uintptr_t)data % 16 || !data || rank < 3 || rank > 5 || interleave)
         return INVALID;
+    struct fake_map m = {
+        .data = data, .rank = (uint8_t)rank, .type = (uint8_t)type, .swizzle = (uint8_t)swizzle};
+    m.fill = (uint8_t)fill;
     for (uint32_t i = 0; i < rank; i++) {
         if (size[i] < 1 || size[i] > (uint64_t)1 << 32 || box[i] < 1 || box[i] > 256 ||
             step[i] != 1)
             return INVALID;
         if (i + 1 < rank && (stride[i] % 16 || stride[i] >= (uint64_t)1 << 40)) return INVALID;
+        m.size[i] = size[i];
+        m.box[i] = box[i];
+        if (i + 1 < rank) m.stride[i] = stride[i];
     }
     memset(map, 0x5a, sizeof(struct tensor_map));
+    memcpy(map, &m, sizeof m);
     return 0;
 }

@@ -192,7 +192,7 @@ static size_t argument_size(const char *name)
 }
 
 int fake_launch(int device, void *function, const unsigned grid[3], const unsigned block[3],
-                unsigned shared, void *stream, void **parameters)
+                unsigned shared, void *stream, void **parameters, int early)
 {
     const struct fake_function *f = function;
     uint64_t threads = (uint64_t)block[0] * block[1] * block[2];
@@ -216,7 +216,9 @@ int fake_launch(int device, void *function, const unsigned grid[3], const unsign
         memcpy(l->block, block, sizeof l->block);
         l->shared = shared;
         l->stream = stream;
+        l->early = early;
         memcpy(&l->args, parameters[0], argument_size(f->name));
+        if (parameters[1]) memcpy(&l->maps, parameters[1], sizeof l->maps);
     }
     state.launch_count++;
     pthread_mutex_unlock(&lock);

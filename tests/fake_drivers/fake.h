@@ -20,6 +20,15 @@ enum {
     FAKE_LAUNCH_FAILED = 719
 };
 
+/* What the stand-in leaves in a tensor map: how it was encoded. */
+struct fake_map {
+    const void *data;
+    uint64_t size[5], stride[4];
+    uint32_t box[5];
+    uint8_t rank, type, swizzle, fill;
+};
+_Static_assert(sizeof(struct fake_map) <= sizeof(struct tensor_map), "it lies in the map");
+
 struct fake_launch {
     int device;
     char arch[32]; /* of the code object */
@@ -32,6 +41,8 @@ struct fake_launch {
         struct kv_replicate_args replicate;
         struct kv_append_args append;
     } args;
+    struct tensor_maps maps; /* of attention, the second parameter: each a struct fake_map */
+    int early;               /* by cuLaunchKernelEx */
 };
 
 struct fake {
@@ -92,7 +103,7 @@ int fake_module_load(int device, const void *image, void **module);
 int fake_module_unload(void *module);
 int fake_module_function(void *module, const char *name, void **function);
 int fake_launch(int device, void *function, const unsigned grid[3], const unsigned block[3],
-                unsigned shared, void *stream, void **parameters);
+                unsigned shared, void *stream, void **parameters, int early);
 int fake_alloc(size_t bytes, void **memory);
 int fake_free(void *memory);
 /* Whether the address lies in an allocation. */

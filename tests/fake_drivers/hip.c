@@ -128,7 +128,7 @@ int hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz,
     ENTER("hipModuleLaunchKernel", current);
     if (extra) fake_misuse("hipModuleLaunchKernel: both kinds of parameters");
     return fake_launch(current, function, (unsigned[3]){gx, gy, gz}, (unsigned[3]){bx, by, bz},
-                       shared, stream, parameters);
+                       shared, stream, parameters, 0);
 }
 
 int hipMemsetD32Async(void *to, int value, size_t words, void *stream)

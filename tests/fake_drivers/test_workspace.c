@@ -1,0 +1,360 @@
+/* test_workspace.c: what plans on sm_90 give their kernels besides the problem: the parts of the
+ * workspace, as kernel_args.h has them, apart from each other and inside; tensor maps of the right
+ * memory; launches before and after the main one. */
+#include "session.h"
+
+#include "gpu/registry.h"
+
+#include <stdio.h>
+
+#include "group.h"
+
+struct trial {
+    struct fake *fake;
+    rapt_device *device;
+    rapt_attention a;
+    const char *kernel;
+    char *workspace;
+    size_t size; /* of the workspace */
+    struct {
+        const char *name;
+        size_t from, to; /* within the workspace */
+    } part[8];
+    int parts;
+};
+
+#define expect(t, what)                                                                            \
+    do {                                                                                           \
+        if (!(what)) fail_msg("%s: not %s", (t)->kernel, #what);                                   \
+    } while (0)
+
+static int64_t parts_of(int64_t x, int64_t part)
+{
+    return (x + part - 1) / part;
+}
+
+static const struct row *row_of(const char *name)
+{
+    for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++)
+        if (!strcmp(row->name, name) && !strcmp(row->arch, "sm_90a")) return row;
+    fail_msg("there is no row %s of sm_90a", name);
+    return NULL;
+}
+
+/* ---- Parts ---- */
+
+/* Part of `bytes` at an address that kernels are given: aligned, inside, apart from the others. */
+static void expect_part(struct trial *t, const char *name, const void *at, int64_t bytes)
+{
+    size_t from = (size_t)((const char *)at - t->workspace), to = from + (size_t)bytes;
+    if (!at || (uintptr_t)at % 64 || (const char *)at < t->workspace || to > t->size)
+        fail_msg("%s: %s, %lld bytes at %p, in a workspace of %zu at %p", t->kernel, name,
+                 (long long)bytes, at, t->size, (void *)t->workspace);
+    for (int i = 0; i < t->parts; i++)
+        if (from < t->part[i].to && t->part[i].from < to)
+            fail_msg("%s: %s lies in %s", t->kernel, name, t->part[i].name);
+    t->part[t->parts].name = name;
+    t->part[t->parts].from = from;
+    t->part[t->parts++].to = to;
+}
+
+/* One note behind the counter for each 64 rows of each tile; a sequence of a packed batch may begin
+ * within a tile of another. */
+static void expect_notes(struct trial *t, const struct row *row, const struct attention_args *a)
+{
+    int64_t groups = parts_of(row->tile_q, 64), tiles = parts_of(a->q_tokens, row->tile_q),
+            heads = (int64_t)a->batch * a->q_heads;
+    if (a->q_start.data) heads = a->q_heads, tiles = a->q_tokens / row->tile_q + a->batch + 1;
+    expect_part(t, "counters and notes", a->counters, 16 * (1 + heads * tiles * groups));
+}
+
+/* Three dense parts of 16 bits of all elements. */
+static void expect_half(struct trial *t, const char *name, const struct view *half,
+                        const rapt_tensor *of)
+{
+    int64_t row = of->size[3], head = of->size[2] * row, sequence = of->size[1] * head;
+    expect_part(t, name, half->data, HALVES * of->size[0] * sequence * 2);
+    expect(t, half->stride[0] == sequence && half->stride[1] == head && half->stride[2] == row &&
+                  half->stride[3] == 1 && half->dtype == DTYPE_bf16);
+}
+
+static void expect_strict_parts(struct trial *t, const struct row *row,
+                                const struct attention_args *a)
+{
+    int64_t heads = (int64_t)a->batch * a->kv_heads, queries = parts_of(a->q_tokens, 16),
+            keys = parts_of(a->kv_tokens, row->tile_kv);
+    expect(t, a->wide_queries == queries && a->wide_keys == keys);
+    expect_part(t, "factors", a->key_factors, heads * parts_of(a->kv_tokens, 128) * 128 * 16);
+    expect_part(t, "wide blocks", a->wide_blocks,
+                ((int64_t)a->batch * a->q_heads * queries + 2 * heads * keys) * 4);
+    expect_part(t, "wide heads", a->wide, (heads + 1) * 4);
+}
+
+static void expect_parts(struct trial *t, const struct row *row, const struct attention_args *a)
+{
+    t->parts = 0;
+    if (row->needs & NEED_CLAIMED) expect_notes(t, row, a);
+    else expect(t, !a->counters);
+    if (row->needs & NEED_HALVES) {
+        expect_half(t, "q in parts", &a->q_half, &t->a.q);
+        expect_half(t, "k in parts", &a->k_half, &t->a.k);
+        expect_half(t, "v in parts", &a->v_half, &t->a.v);
+    }
+    if (row->needs & NEED_STRICT) expect_strict_parts(t, row, a);
+    expect(t, !a->partial_out && !a->partial_lse);
+}
+
+/* ---- Tensor maps ---- */
+
+/* In bytes, from one along an axis to the next; an axis of one element has the least step. */
+static uint64_t step_of(const rapt_tensor *x, const struct view *half, int axis)
+{
+    return half ? 2 * (uint64_t)half->stride[axis] : x->size[axis] == 1 ? 16 : 2 * (uint64_t)x->stride[axis];
+}
+
+/* half: of a tensor that kernels read in parts, else NULL. */
+static void expect_map(const struct trial *t, const struct row *row, const struct tensor_map *map,
+                       const rapt_tensor *x, const struct view *half, int64_t rows)
+{
+    struct fake_map m;
+    uint64_t panels = (uint64_t)x->size[3] / 64,
+             sequences = (uint64_t)x->size[0] * (half ? HALVES : 1);
+    memcpy(&m, map, sizeof m);
+    expect(t, m.data == (half ? half->data : x->data));
+    expect(t, m.type == (x->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
+    expect(t, m.swizzle == 3 && m.fill == 0); /* CU_TENSOR_MAP_SWIZZLE_128B, FLOAT_OOB_FILL_NONE */
+    expect(t, m.box[0] == 64 && m.box[1] == rows);
+    if (row->needs & NEED_PANELS) {
+        const uint64_t size[] = {(uint64_t)x->size[3], (uint64_t)x->size[2], (uint64_t)x->size[1],
+                                 sequences};
+        expect(t, m.rank == 4 && !memcmp(m.size, size, sizeof size));
+        expect(t, m.box[2] == 1 && m.box[3] == 1);
+        for (int i = 0; i < 3; i++) expect(t, m.stride[i] == step_of(x, half, 2 - i));
+        return;
+    }
+    const uint64_t size[] = {64, (uint64_t)x->size[2], panels, (uint64_t)x->size[1], sequences};
+    expect(t, m.rank == 5 && !memcmp(m.size, size, sizeof size));
+    expect(t, m.box[2] == panels && m.box[3] == 1 && m.box[4] == 1);
+    expect(t, m.stride[0] == step_of(x, half, 2) && m.stride[1] == 128);
+    expect(t, m.stride[2] == step_of(x, half, 1) && m.stride[3] == step_of(x, half, 0));
+}
+
+static void expect_maps(const struct trial *t, const struct row *row, const struct fake_launch *l)
+{
+    const struct attention_args *a = &l->args.attention;
+    int halved = (row->needs & NEED_HALVES) != 0;
+    if (!(row->needs & NEED_MAPS)) return;
+    expect_map(t, row, &l->maps.q, &t->a.q, halved ? &a->q_half : NULL,
+               row->tile_q < 64 ? row->tile_q : 64);
+    expect_map(t, row, &l->maps.k, &t->a.k, halved ? &a->k_half : NULL, row->tile_kv);
+    expect_map(t, row, &l->maps.v, &t->a.v, halved ? &a->v_half : NULL, row->tile_kv);
+}
+
+/* ---- Launches ---- */
+
+static void expect_main(struct trial *t, const struct fake_launch *l, const struct row *row)
+{
+    const struct attention_args *a = &l->args.attention;
+    int64_t blocks = parts_of(a->q_tokens, row->tile_q) * a->q_heads * a->batch;
+    assert_string_equal(l->name, row->name);
+    expect(t, l->grid[0] == (unsigned)(blocks < a->units ? blocks : a->units));
+    expect(t, l->block[0] == (unsigned)row->threads && l->shared == (unsigned)row->shared);
+    expect(t, l->early == ((row->needs & NEED_EARLY) != 0));
+    expect_maps(t, row, l);
+}
+
+/* Heads of q, k and v, sequences; x: blocks along the tokens, 0: any. */
+static void expect_prepare(const struct trial *t, const struct fake_launch *l,
+                           const struct row *row, int64_t x)
+{
+    const struct attention_args *a = &l->args.attention;
+    char name[80];
+    snprintf(name, sizeof name, "%s_prepare", row->name);
+    assert_string_equal(l->name, name);
+    expect(t, l->block[0] == (unsigned)row->threads && l->shared == 0);
+    expect(t, l->grid[1] == (unsigned)(a->q_heads + 2 * a->kv_heads));
+    expect(t, l->grid[2] == (unsigned)a->batch && (!x || l->grid[0] == x));
+}
+
+/* The launch that splits the first blocks of keys, four warps each: never more than there are, and
+ * at least one for every multiprocessor, if there are so many. */
+static void expect_split(const struct trial *t, const struct fake_launch *l, const struct row *row)
+{
+    const struct attention_args *a = &l->args.attention;
+    int64_t tasks = 2 * (int64_t)a->batch * a->kv_heads * a->wide_keys, at_once = row->threads / 128,
+            done = l->grid[0] * at_once;
+    char name[80];
+    snprintf(name, sizeof name, "%s_prepare", row->name);
+    assert_string_equal(l->name, name);
+    expect(t, l->block[0] == (unsigned)row->threads && l->shared == 0);
+    expect(t, l->grid[1] == 1 && l->grid[2] == 1);
+    expect(t, done < tasks + at_once && done >= (tasks < a->units ? tasks : a->units));
+}
+
+static void expect_launches(struct trial *t, const struct row *row)
+{
+    const struct fake_launch *l = t->fake->launch;
+    int64_t longest = t->a.q.size[2] > t->a.k.size[2] ? t->a.q.size[2] : t->a.k.size[2];
+    int strict = (row->needs & NEED_STRICT) != 0, before = (row->needs & NEED_PREPARE) != 0;
+    assert_int_equal(t->fake->launch_count, strict ? 4 : 1 + before);
+    if (strict) expect_split(t, &l[0], row);
+    else if (before) expect_prepare(t, &l[0], row, parts_of(longest, row->tile_kv));
+    expect_main(t, &l[before], row);
+    for (int i = 0; i < t->fake->launch_count; i++) {
+        assert_memory_equal(&l[i].args.attention, &l[0].args.attention,
+                            sizeof l->args.attention);
+        expect_parts(t, row, &l[i].args.attention);
+    }
+    if (!strict) return;
+    char name[80];
+    snprintf(name, sizeof name, "%s_strict", row->name);
+    const struct row *companion = row_of(name);
+    expect_prepare(t, &l[2], companion, 0);
+    expect_main(t, &l[3], companion);
+}
+
+/* The problem on the kernel; what its main launch must look like follows from its row. */
+static void run(struct trial *t, const char *kernel)
+{
+    rapt_plan *plan = NULL;
+    void *workspace = NULL;
+    t->kernel = t->a.kernel = kernel;
+    t->fake->launch_count = 0;
+    if (rapt_plan_create(&plan, t->device, &t->a)) fail_msg("%s", rapt_last_error());
+    t->size = rapt_plan_workspace_size(plan);
+    assert_int_equal(rapt_alloc(t->device, t->size, &workspace), RAPT_OK);
+    t->workspace = workspace;
+    assert_int_equal(rapt_plan_execute(plan, &t->a, workspace, NULL), RAPT_OK);
+    expect_launches(t, row_of(kernel));
+    uint64_t ticket = t->fake->launch[0].args.attention.ticket;
+    assert_int_equal(rapt_plan_execute(plan, &t->a, workspace, NULL), RAPT_OK);
+    expect(t, t->fake->launch[t->fake->launch_count - 1].args.attention.ticket != ticket);
+    rapt_free(t->device, workspace);
+    rapt_plan_destroy(&plan);
+}
+
+/* ---- Problems ---- */
+
+/* At addresses that nobody reads, 1 TiB for each tensor. */
+static void set_problem(struct trial *t, rapt_dtype dtype, const int64_t size[5], int64_t d,
+                        int64_t dv)
+{
+    char *base = (char *)((uintptr_t)1 << 44);
+    int64_t batch = size[0], heads = size[1], kv_heads = size[2];
+    t->a = (rapt_attention){.struct_size = sizeof t->a};
+    t->a.q = rapt_tensor_bthd(base, dtype, batch, heads, size[3], d);
+    t->a.k = rapt_tensor_bthd(base + ((uintptr_t)1 << 40), dtype, batch, kv_heads, size[4], d);
+    t->a.v = rapt_tensor_bhtd(base + ((uintptr_t)2 << 40), dtype, batch, kv_heads, size[4], dv);
+    t->a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), dtype, batch, heads, size[3], dv);
+}
+
+static struct fake *begin(const struct stand_in *v, rapt_context **context, struct trial *t)
+{
+    t->fake = session_begin(v);
+#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
+#include "gpu/overrides.def"
+#undef OVERRIDE
+    snprintf(t->fake->arch, sizeof t->fake->arch, "sm_90");
+    *context = session_open(v);
+    t->device = rapt_device_at(*context, 0);
+    return t->fake;
+}
+
+/* Batch, heads, KV heads, queries, keys: few and many tiles, in whole tiles and not. */
+static const int64_t shapes[][5] = {{1, 1, 1, 2048, 2048}, {3, 6, 2, 2101, 2303},
+                                    {2, 4, 4, 2300, 301},  {5, 2, 1, 2049, 129},
+                                    {1, 2, 1, 2048, 1},    {1, 1, 1, 2305, 70}};
+
+/* Each row of a needs-bit that takes plain problems of its head size. */
+static void each_row(const struct stand_in *v, uint32_t needs, uint32_t without)
+{
+    struct trial t;
+    rapt_context *context;
+    int rows = 0;
+    begin(v, &context, &t);
+    for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++) {
+        if (strcmp(row->arch, "sm_90a") || !(row->needs & needs) || (row->needs & without)) continue;
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            char reason[512];
+            set_problem(&t, (rapt_dtype)row->dtype, shapes[i], row->d, row->dv);
+            t.a.softcap = (row->can & CAN_SOFTCAP) && !(row->can & CAN_ALIBI) ? 20 : 0;
+            t.a.causal = (row->can & CAN_CAUSAL) != 0;
+            struct problem p;
+            assert_int_equal(params_check(&t.a, "test", &p), RAPT_OK);
+            if (row_refuses(row, &p, reason, sizeof reason)) continue;
+            run(&t, row->name);
+            rows++;
+        }
+    }
+    assert_true(rows >= 12);
+    rapt_close(&context);
+    session_end(v);
+}
+
+static void claimed_rows(void **state)
+{
+    each_row(*state, NEED_CLAIMED, NEED_HALVES);
+}
+
+static void rows_in_parts(void **state)
+{
+    each_row(*state, NEED_HALVES, 0);
+}
+
+/* Packed queries and keys: room for a partial tile of every sequence. */
+static void packed_rows(void **state)
+{
+    static const int64_t tokens[] = {1, 127, 128, 129, 1000};
+    struct trial t;
+    rapt_context *context;
+    static int32_t starts[8];
+    begin(*state, &context, &t);
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        for (int64_t batch = 1; batch <= 7; batch += 3) {
+            const int64_t size[5] = {1, 4, 2, tokens[i], tokens[i]};
+            set_problem(&t, RAPT_BF16, size, 128, 128);
+            t.a.q_start = (rapt_tensor){starts, RAPT_I32, {batch + 1, 1, 1, 1}, {1, 0, 0, 0}};
+            t.a.kv_start = t.a.q_start;
+            t.a.causal = 1;
+            run(&t, "sm90_bf16_d128_linear");
+        }
+    rapt_close(&context);
+    session_end(*state);
+}
+
+/* The composed path's scores: room for each row of each sequence. */
+static void scores_of_the_composed_path(void **state)
+{
+    struct trial t;
+    rapt_context *context;
+    begin(*state, &context, &t);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t *size = shapes[i], columns = size[4], rows = size[3];
+        rapt_plan *plan = NULL;
+        void *workspace = NULL;
+        set_problem(&t, RAPT_BF16, size, 64, 64);
+        t.kernel = t.a.kernel = "composed";
+        t.fake->launch_count = t.parts = 0;
+        assert_int_equal(rapt_plan_create(&plan, t.device, &t.a), RAPT_OK);
+        t.size = rapt_plan_workspace_size(plan);
+        assert_int_equal(rapt_alloc(t.device, t.size, &workspace), RAPT_OK);
+        t.workspace = workspace;
+        assert_int_equal(rapt_plan_execute(plan, &t.a, workspace, NULL), RAPT_OK);
+        const struct view *s = &t.fake->launch[0].args.attention.scores;
+        expect_part(&t, "scores", s->data, size[0] * size[1] * rows * columns * 4);
+        expect(&t, s->stride[0] == size[1] * rows * columns && s->stride[1] == rows * columns &&
+                       s->stride[2] == columns && s->stride[3] == 1);
+        rapt_free(t.device, workspace);
+        rapt_plan_destroy(&plan);
+    }
+    rapt_close(&context);
+    session_end(*state);
+}
+
+int main(int argc, char **argv)
+{
+#define ON_CUDA(test) {#test, test, NULL, NULL, (void *)&vendors[0]}
+    const struct CMUnitTest tests[] = {ON_CUDA(claimed_rows), ON_CUDA(rows_in_parts),
+                                       ON_CUDA(packed_rows), ON_CUDA(scores_of_the_composed_path)};
+    return run_group("workspace", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
+}
