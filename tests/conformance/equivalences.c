@@ -174,67 +174,74 @@ static void decoding_is_prefill(void **state)
     }
 }
 
-/* ---- Integers with strides of their own ---- */
+/* ---- Integers and scales with strides of their own ---- */
 
-enum { APART = 3, INDICES = 8 };
+enum { APART = 3, SPREAD = 10 };
 
-/* Moves an index tensor to where its entries lie apart, -1 between them; NULL: there is none. */
-static void *spread_index(rapt_device *device, rapt_tensor *there, const rapt_tensor *host)
+/* Moves a tensor to where its elements lie apart, with bytes of 0xff between them; NULL: there is
+ * none. */
+static void *spread(rapt_device *device, rapt_tensor *there, const rapt_tensor *host)
 {
-    int64_t columns = host->size[2], row = APART * columns + 1, count = host->size[0] * row;
     size_t size = dtype_size(host->dtype);
+    const int64_t *n = host->size;
     void *memory = NULL;
     if (!host->dtype) return NULL;
-    char *entries = malloc((size_t)count * size);
-    assert_non_null(entries);
-    memset(entries, 0xff, (size_t)count * size);
-    for (int64_t b = 0; b < host->size[0]; b++)
-        for (int64_t i = 0; i < columns; i++)
-            memcpy(entries + (b * row + i * APART) * (int64_t)size,
-                   (char *)host->data + tensor_offset(host, b, 0, i, 0) * (int64_t)size, size);
-    if (rapt_alloc(device, (size_t)count * size, &memory) ||
-        rapt_copy(device, memory, entries, (size_t)count * size, NULL))
+    there->stride[3] = APART;
+    there->stride[2] = n[3] * APART + 1;
+    there->stride[1] = n[2] * there->stride[2];
+    there->stride[0] = n[1] * there->stride[1];
+    size_t bytes = (size_t)(n[0] * there->stride[0]) * size;
+    char *elements = malloc(bytes);
+    assert_non_null(elements);
+    memset(elements, 0xff, bytes);
+    for (int64_t row = 0; row < n[0] * n[1] * n[2]; row++)
+        for (int64_t c = 0; c < n[3]; c++) {
+            int64_t at = tensor_offset(host, row / n[2] / n[1], row / n[2] % n[1], row % n[2], c);
+            memcpy(elements + (row * there->stride[2] + c * APART) * (int64_t)size,
+                   (char *)host->data + at * (int64_t)size, size);
+        }
+    if (rapt_alloc(device, bytes, &memory) || rapt_copy(device, memory, elements, bytes, NULL))
         fail_msg("%s", rapt_last_error());
-    free(entries);
+    free(elements);
     there->data = memory;
-    there->stride[0] = host->size[0] > 1 && !host->stride[0] ? 0 : row;
-    there->stride[2] = APART;
     return memory;
 }
 
-static void spread_indices(const char *text, rapt_device *device)
+static void spread_all(const char *text, rapt_device *device)
 {
     struct trial *t = trial_open(text, device);
-    struct problem_args *there = &t->there.args;
-    const struct problem_args *host = &t->host.args;
-    rapt_tensor *const to[INDICES] = {&there->forward.q_start,      &there->forward.kv_start,
-                                      &there->forward.kv_length,    &there->forward.page_table,
-                                      &there->kv_append.q_start,    &there->kv_append.kv_length,
-                                      &there->kv_append.page_table, &there->rope.position};
-    const rapt_tensor *const from[INDICES] = {
-        &host->forward.q_start,      &host->forward.kv_start,  &host->forward.kv_length,
-        &host->forward.page_table,   &host->kv_append.q_start, &host->kv_append.kv_length,
-        &host->kv_append.page_table, &host->rope.position};
-    void *memory[INDICES];
-    for (int i = 0; i < INDICES; i++) memory[i] = spread_index(device, to[i], from[i]);
+    struct problem_args *x = &t->there.args;
+    rapt_tensor *const of[SPREAD] = {&x->forward.q_start,      &x->forward.kv_start,
+                                     &x->forward.kv_length,    &x->forward.page_table,
+                                     &x->forward.k_scale,      &x->forward.v_scale,
+                                     &x->kv_append.q_start,    &x->kv_append.kv_length,
+                                     &x->kv_append.page_table, &x->rope.position};
+    void *memory[SPREAD];
+    for (int i = 0; i < SPREAD; i++) {
+        size_t offset = (size_t)((char *)of[i] - (char *)x);
+        memory[i] = spread(device, of[i], (rapt_tensor *)((char *)&t->host.args + offset));
+    }
     trial_run(t);
     assert_accurate(t);
-    for (int i = 0; i < INDICES; i++) rapt_free(device, memory[i]);
+    for (int i = 0; i < SPREAD; i++) rapt_free(device, memory[i]);
     trial_close(t);
 }
 
-static void integers_may_lie_apart(void **state)
+static void integers_and_scales_may_lie_apart(void **state)
 {
     static const char *const lines[] = {
         "forward f32 h4/2 q60 kv60 d64 causal lse qlens=3,60,0,17,1 kvlens=3,60,5,17,33",
         "forward bf16 b3 h8/2 q1 kv150 d64 lse paged16 kvlen=150,1,77",
         "forward f16 b3 h4/2 q40 kv100 d64 causal lse paged16 kvlen=100,40,41 i64",
+        "forward bf16 kv-i8 b1 h4/2 q20 kv70 d64 causal lse block16",
+        "forward f16 kv-i8 b2 h4/2 q1 kv200 d64 causal lse block32",
+        "forward f32 kv-i8 b2 h4/2 q1 kv200 d64 causal lse",
         "kv_append bf16 h2 q9 kv40 d64 paged7 qlens=5,0,9 kvlen=0,31,17 rope",
         "kv_append f32 b3 h2 q5 kv40 d64 kvlen=0,35,17 rope positions i64",
         "rope f32 b3 h2 q40 d128 positions seed1"};
     (void)state;
     EACH_DEVICE(device)
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) spread_indices(lines[i], device);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) spread_all(lines[i], device);
 }
 
 int main(int argc, char **argv)
@@ -244,6 +251,6 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(pieces_make_attention),
                                        cmocka_unit_test(replicated_heads_are_grouped_heads),
                                        cmocka_unit_test(decoding_is_prefill),
-                                       cmocka_unit_test(integers_may_lie_apart)};
+                                       cmocka_unit_test(integers_and_scales_may_lie_apart)};
     return run_on_devices("equivalences", tests, sizeof tests / sizeof *tests, argc, argv);
 }
