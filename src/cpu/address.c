@@ -96,7 +96,14 @@ static void step_rows(const rapt_tensor *t, int64_t batch, int64_t head, int64_t
     int64_t size = (int64_t)dtype_size(t->dtype), step = t->stride[2] * size;
     const char *at = (const char *)t->data +
                      (batch * t->stride[0] + head * t->stride[1] + token * t->stride[2]) * size;
-    for (int64_t j = first; j < last; j++, at += step) row[j] = at;
+    int64_t j = first;
+    for (; j + 4 <= last; j += 4, at += 4 * step) {
+        row[j] = at;
+        row[j + 1] = at + step;
+        row[j + 2] = at + 2 * step;
+        row[j + 3] = at + 3 * step;
+    }
+    for (; j < last; j++, at += step) row[j] = at;
 }
 
 /* The same for every page that keys key0 + first ... key0 + last - 1 touch. */

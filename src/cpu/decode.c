@@ -21,7 +21,7 @@ enum {
     SHORT_KEYS = 32,
     SHORT_ROWS = 8,
     CHUNK_MIN = 512, /* keys of an item: 8 blocks, against one partial result written and merged */
-    CHUNK_COUNT_MAX = 128, /* longer sequences get longer chunks: partial results stay small */
+    CHUNK_COUNT_MAX = 32, /* longer sequences get longer chunks: partial results stay small */
     RUN_MAX = 8, /* neighbouring chunks that a thread takes: it asks ahead past a chunk's end */
     RUNS_PER_THREAD = 4, /* of the items that are left */
     /* DECODE_WINDOW keys of K and as much of V, and the next of both: half of a cache of 1 MiB. */

@@ -83,6 +83,9 @@ struct decode_item {
     int64_t rows;    /* of each head */
     float *partial;  /* of the first head */
     int64_t partial_step;
+    /* Whose queries the scratch holds: a thread's items are mostly chunks of the same. */
+    const struct decode_sequence *loaded;
+    int64_t loaded_head;
     int64_t ahead; /* keys from the item's last up to this one are the thread's next */
 };
 

@@ -75,30 +75,40 @@ static struct head head_at(const struct decode_item *t, int64_t number)
                          .l = partial_l(partial, t->rows, width)};
 }
 
+/* Rows of q and the keys that they see. */
 static void load_queries(struct decode_item *t)
 {
     const struct problem *p = t->call->problem;
     const rapt_attention *a = t->call->a;
-    int64_t stride = q_stride(p, t->kernels), width = t->job->width;
+    int64_t stride = q_stride(p, t->kernels), heads = t->call->plan->decode_heads;
     char *q = t->scratch.q;
-    float *partial = t->partial;
-    for (int64_t h = 0; h < t->call->plan->decode_heads; h++, partial += t->partial_step) {
+    for (int64_t h = 0; h < heads; h++)
         for (int64_t r = 0; r < t->rows; r++, q += stride * 4) {
             const void *row = query_row(t->call, &a->q, &t->sequence,
                                         decode_query_head(t, t->kv_head + h, r), r / p->group);
             t->kernels->pack_q(q, row, a->q.dtype, a->q.stride[3], p->qk_channels,
                                a->scale < 0 ? -1 : 1);
+        }
+    if (t->kernels->decode_q)
+        t->kernels->decode_q(t->scratch.q, stride, heads * t->rows, p->qk_channels);
+    for (int64_t r = 0; r < t->rows; r++)
+        visible_keys(p, r / p->group, t->sequence.q_length, t->sequence.kv_length,
+                     &t->scratch.first[r], &t->scratch.last[r]);
+    t->loaded = t->table;
+    t->loaded_head = t->kv_head;
+}
+
+static void clear_partial(const struct decode_item *t)
+{
+    int64_t width = t->job->width;
+    float *partial = t->partial;
+    for (int64_t h = 0; h < t->call->plan->decode_heads; h++, partial += t->partial_step) {
+        for (int64_t r = 0; r < t->rows; r++) {
             partial_m(partial, t->rows, width)[r] = -INFINITY;
             partial_l(partial, t->rows, width)[r] = 0;
         }
         memset(partial, 0, (size_t)(t->rows * width) * sizeof *partial);
     }
-    if (t->kernels->decode_q)
-        t->kernels->decode_q(t->scratch.q, stride, t->call->plan->decode_heads * t->rows,
-                             p->qk_channels);
-    for (int64_t r = 0; r < t->rows; r++)
-        visible_keys(p, r / p->group, t->sequence.q_length, t->sequence.kv_length,
-                     &t->scratch.first[r], &t->scratch.last[r]);
 }
 
 /* ---- Where keys lie ---- */
@@ -110,6 +120,26 @@ static void fill_table(const struct decode_item *t, const rapt_tensor *tensor,
     for (int64_t j = b->last; j < BLOCK; j++) table->row[j] = NULL;
     key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, table->row,
              tensor->dtype == RAPT_I8 ? table->scale : NULL);
+}
+
+/* Floats so many apart on one line. */
+static int64_t rows_of_line(int64_t stride)
+{
+    enum { FLOATS = FETCH_LINE / sizeof(float) };
+    return stride > 0 && stride < FLOATS ? FLOATS / stride : 1;
+}
+
+/* The scales of a block's rows, for all heads of the item. Few bytes of the whole, but a kernel that
+ * found them in memory would wait for each line. */
+static void ask_for_scales(const struct decode_item *t, const rapt_tensor *scales,
+                           const struct block *b, const struct decode_table *table)
+{
+    enum { READ = 0, SECOND_CACHE = 2 };
+    int64_t keys = rows_of_line(scales->stride[2]), heads = rows_of_line(scales->stride[1]);
+    for (int64_t j = b->first; j < b->last; j += keys)
+        for (int64_t h = 0; h < t->call->plan->decode_heads; h += heads)
+            for (int64_t c = 0; c < scales->size[3]; c += FETCH_LINE / (int64_t)sizeof(float))
+                __builtin_prefetch(table->scale[j] + h * scales->stride[1] + c, READ, SECOND_CACHE);
 }
 
 static struct block block_at(const struct decode_item *t, int64_t key0, int64_t low, int64_t high,
@@ -127,6 +157,8 @@ static struct block block_at(const struct decode_item *t, int64_t key0, int64_t 
     if (b.first >= b.last) return b;
     fill_table(t, &t->call->a->k, &b, b.k);
     fill_table(t, &t->call->a->v, &b, b.v);
+    if (t->call->a->k.dtype == RAPT_I8) ask_for_scales(t, &t->call->a->k_scale, &b, b.k);
+    if (t->call->a->v.dtype == RAPT_I8) ask_for_scales(t, &t->call->a->v_scale, &b, b.v);
     return b;
 }
 
@@ -368,8 +400,9 @@ static void attend_block(const struct decode_item *t, const struct block *b,
 
 void decode_run_item(struct decode_item *t, int64_t low, int64_t high)
 {
-    load_queries(t);
+    clear_partial(t);
     if (high <= low) return;
+    if (t->loaded != t->table || t->loaded_head != t->kv_head) load_queries(t);
     int turn = 0;
     struct block b = block_at(t, low / BLOCK * BLOCK, low, high, turn);
     for (;;) {
