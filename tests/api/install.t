@@ -67,7 +67,7 @@ END
 fi
 
 cp -a "$root.destdir" "$folder/copy" && touch "$folder/copy/usr/lib/another"
-${MAKE:-make} -s uninstall PREFIX=/usr DESTDIR="$folder/copy" > "$folder/log" 2>&1
-(cd "$folder/copy/usr" && find . -name '*rapt*' && [ -e lib/another ] || echo "lib/another is gone") >> "$folder/log" 2>&1
+MAKEFLAGS='' make -s uninstall PREFIX=/usr DESTDIR="$folder/copy" > "$folder/log" 2>&1 &&
+    (cd "$folder/copy/usr" && find . -name '*rapt*' && [ -e lib/another ] || echo "lib/another is gone") > "$folder/log" 2>&1
 [ ! -s "$folder/log" ]; say $? "make uninstall takes away what make install wrote and nothing else"
 exit $failed
