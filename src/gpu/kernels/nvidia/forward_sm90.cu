@@ -14,9 +14,10 @@
  * exponentials.
  *
  * The first step of the next tile takes the last P V of this one along, so tile boundaries cost no
- * bubble, and O goes from registers to memory. Ideas: FlashAttention-3 (Shah et al. 2024) for
- * roles, turns and the overlap inside a warpgroup; FlashAttention-4 for keeping the maximum.
- * bench/notes/hopper.md has what each idea was predicted to give and gave.
+ * bubble, and O goes from registers to memory, in some rows by way of shared memory. Ideas:
+ * FlashAttention-3 (Shah et al. 2024) for roles, turns and the overlap inside a warpgroup;
+ * FlashAttention-4 for keeping the maximum. bench/notes/hopper.md has what each idea was predicted
+ * to give and gave.
  *
  * ptxas moves exponentials over waits in either direction: up, so that all of them come before the
  * wait for O, where the rounding cannot (end_block() says how that is prevented), and down, with

@@ -405,11 +405,15 @@ DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
     }
 }
 
-/* The tile's output from registers to memory; a NaN in it is noted. */
+/* The tile's output to memory; a NaN in it is noted. */
 DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a,
                         const struct tile &t, float (&o)[VALUES / 2], const struct row_state &r)
 {
-    bool bad = store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c));
+    uint32_t lines = 0;
+    if (LINES)
+        lines = c.base + AT_LINES + (4 * group_now(c) + thread_now(c) / 32) * LINES_BYTES;
+    bool bad = store_tile<LINES>(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c),
+                                 true, true, lines);
     if (REPAIRS && __any_sync(~0u, bad)) {
         if (lane_now(c) == 0) note_tile(a, t, c.base, group_now(c));
         __syncwarp();

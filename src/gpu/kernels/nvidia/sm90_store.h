@@ -1,5 +1,5 @@
-/* sm90_store.h: a finished tile to memory: output divided by the row sums, straight from registers,
- * and the log-sum-exp. */
+/* sm90_store.h: a finished tile to memory: output divided by the row sums, from registers, some
+ * rows' by way of shared memory, and the log-sum-exp. */
 #ifndef RAPT_NVIDIA_SM90_STORE_H
 #define RAPT_NVIDIA_SM90_STORE_H
 
@@ -146,6 +146,62 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
 #endif
 #endif
 
+#if LINES
+/* 64 columns of the warp's 16 rows, which begin at `out` and of which `rows` exist, by way of
+ * shared memory at `lines`; 16-byte column c of row r lies at column c ^ (r % 8) there. */
+DEVICE void store_lines(const float *o, float factor0, float factor1, uint16_t *out,
+                        int64_t row_stride, int rows, int lane, uint32_t lines, uint32_t &poison0,
+                        uint32_t &poison1)
+{
+    uint32_t to = lines + (lane & 15) * 128 + (((lane >> 4) ^ (lane & 7)) << 4);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t x[4];
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const float *y = o + 8 * i + 4 * j;
+            x[2 * j] = pack2(y[0] * factor0, y[1] * factor0);
+            x[2 * j + 1] = pack2(y[2] * factor1, y[3] * factor1);
+            poison0 = poison2(x[2 * j], poison0);
+            poison1 = poison2(x[2 * j + 1], poison1);
+        }
+        stmatrix4(to ^ i << 5, x);
+    }
+    __syncwarp();
+    int row = lane >> 3;
+    uint32_t from = lines + row * 128 + (((lane & 7) ^ row) << 4);
+    out += row * row_stride + (lane & 7) * 8;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int x[4];
+        shared_load4((from ^ (i & 1) << 6) + 512 * i, x[0], x[1], x[2], x[3]);
+        if (row + 4 * i < rows) __stcs((int4 *)out, make_int4(x[0], x[1], x[2], x[3]));
+        out += 4 * row_stride;
+    }
+    __syncwarp();
+}
+#endif
+
+/* The lane's two rows, the second `down` behind `out`, by an exchange among lanes. */
+DEVICE void store_rows(const float (&o)[VALUES / 2], float factor0, float factor1, uint16_t *out,
+                       int64_t down, bool row0, bool row1, int lane, int channels,
+                       uint32_t &poison0, uint32_t &poison1)
+{
+#pragma unroll
+    for (int i = 0; i < (DV + 31) / 32; i++) {
+        uint32_t x[8];
+        int count = PANEL_MAPS ? channels - 32 * i - (lane & 3) * 8 : 8;
+        gather_columns(o + 16 * i, factor0, factor1, lane, x);
+        if (row0) store_columns(out + 32 * i, x, count);
+        if (row1) store_columns(out + 32 * i + down, x + 4, count);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            poison0 = poison2(x[j], poison0);
+            poison1 = poison2(x[4 + j], poison1);
+        }
+    }
+}
+
 /* A row whose weights add up to NaN sees a NaN score: no repair changes that. (Tall tiles have no
  * register for the question and repair in vain.) */
 DEVICE bool mendable(float sum)
@@ -174,11 +230,12 @@ DEVICE void clear_weightless(float (&o)[VALUES / 2], float sum0, float sum1)
 
 /* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
  * keep1: whether the lane's rows are stored; those without weights are always, having an output of
- * 0 whatever their values hold. True if something that was stored is not finite or not right, or
- * rows behind the last one are not. */
+ * 0 whatever their values hold. IN_LINES: all are, by way of `lines`. True if something that was
+ * stored is not finite or not right, or rows behind the last one are not. */
+template <bool IN_LINES = false>
 DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
                        float (&o)[VALUES / 2], struct row_state r, float scale, int row, int lane,
-                       bool keep0 = true, bool keep1 = true)
+                       bool keep0 = true, bool keep1 = true, uint32_t lines = 0)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
@@ -226,20 +283,19 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
 #endif
     bool look0 = row0 && mendable(r.sum0), look1 = row1 && mendable(r.sum1);
     uint32_t poison0 = 0, poison1 = 0;
-    uint16_t *out = (uint16_t *)a.out.data + at + (lane & 3) * 8;
+    uint16_t *out = (uint16_t *)a.out.data + at;
+#if LINES
+    if (IN_LINES) {
 #pragma unroll
-    for (int i = 0; i < (DV + 31) / 32; i++) {
-        uint32_t x[8];
-        int count = PANEL_MAPS ? a.v_channels - 32 * i - (lane & 3) * 8 : 8;
-        gather_columns(o + 16 * i, f0.factor, f1.factor, lane, x);
-        if (row0) store_columns(out + 32 * i, x, count);
-        if (row1) store_columns(out + 32 * i + down, x + 4, count);
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            poison0 = poison2(x[j], poison0);
-            poison1 = poison2(x[4 + j], poison1);
-        }
+        for (int i = 0; i < DV / 64; i++)
+            store_lines(o + 32 * i, f0.factor, f1.factor,
+                        out - (lane >> 2) * a.out.stride[2] + 64 * i, a.out.stride[2],
+                        tokens - q + (lane >> 2), lane, lines, poison0, poison1);
+        return wrong || (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
     }
+#endif
+    store_rows(o, f0.factor, f1.factor, out + (lane & 3) * 8, down, row0, row1, lane, a.v_channels,
+               poison0, poison1);
     return wrong || (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
 }
 

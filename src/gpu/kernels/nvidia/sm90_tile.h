@@ -12,6 +12,8 @@
  *   STAGES         K/V blocks in flight
  *   Q_SLOTS        row tiles of Q in shared memory
  *   Q_REGISTERS    1: Q is an operand in registers, its slot is free at once; D <= 128
+ *   LINES          1: output goes through shared memory, so that whole lines leave, with fewer
+ *                  instructions than an exchange among lanes; plain rows with 2 KB left a warp
  *   SECTION        heads that are worked on together, so that their K and V stay in the L2 cache
  *   SECTION_LAST   tiles of the last section for each block: it ends with light ones of many heads
  *   ASCENDING      1: keys are walked from the first to the last, so that the row tiles of a head,
@@ -65,6 +67,9 @@
 #ifndef SECTION
 #define SECTION (CAUSAL || FEATURES ? 16 : 1) /* measured: bench/notes/hopper.md */
 #endif
+#ifndef LINES
+#define LINES 0
+#endif
 #ifndef SECTION_LAST
 #define SECTION_LAST 0
 #endif
@@ -99,6 +104,7 @@ constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 
 static_assert(THREADS == 128 * (GROUPS + 1),
               "one producer warpgroup and one consumer warpgroup per 64 rows");
+static_assert(!LINES || (PARTS == 1 && !PANEL_MAPS && !FEATURES), "plain rows alone");
 static_assert(!ASCENDING || (CAUSAL && !FEATURES && PARTS == 1), "plain causal rows alone");
 
 /* Products of parts, a of the left operand with b of the right one, the small ones first; the
@@ -153,8 +159,12 @@ constexpr uint32_t AT_SPLIT = AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES,
                    SPLIT_RING_BYTES = 8192;
 /* And a copy of its tile's record for each consumer warp: registers are few. */
 constexpr uint32_t AT_OWN_TILE = AT_SPLIT + 3 * SPLIT_RING_BYTES;
+/* LINES: output on its way to memory, 16 rows of 64 columns for each consumer warp. */
+constexpr uint32_t LINES_BYTES = 16 * 128;
+constexpr uint32_t AT_LINES = (AT_FIRST_TILE + 127) / 128 * 128;
 constexpr uint32_t SHARED_END = FEATURES     ? AT_ORDER + 2 * RAGGED_LIMIT
                                 : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * 16
+                                : LINES      ? AT_LINES + 4 * GROUPS * LINES_BYTES
                                              : AT_FIRST_TILE;
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");

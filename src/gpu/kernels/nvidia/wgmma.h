@@ -206,4 +206,12 @@ DEVICE void ldmatrix4(uint32_t at, uint32_t *x)
                  : "memory");
 }
 
+/* Stores four 8 x 8 matrices, from where ldmatrix4 puts them. */
+DEVICE void stmatrix4(uint32_t at, const uint32_t *x)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(at),
+                 "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
 #endif
