@@ -20,7 +20,7 @@ enum {
      * take 80 us there, 97 us here (32 heads, 128 channels, f32, Zen 4). */
     SHORT_KEYS = 32,
     SHORT_ROWS = 8,
-    CHUNK_MIN = 512, /* keys of an item: 8 blocks, against one partial result written and merged */
+    CHUNK_MIN = 512, /* keys of an item: 2 blocks, against one partial result written and merged */
     CHUNK_COUNT_MAX = 32, /* longer sequences get longer chunks: partial results stay small */
     RUN_MAX = 8, /* neighbouring chunks that a thread takes: it asks ahead past a chunk's end */
     RUNS_PER_THREAD = 4, /* of the items that are left */
