@@ -347,16 +347,19 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
 {
 #if PARTS == 2
     uint32_t slot = STAGES == 1 ? phase_now(c) : c.factors; /* two slots then */
-    uint32_t at = c.base + AT_KEY_FACTORS + slot * KEY_FACTOR_BYTES + (thread_now(c) & 3) * 32;
-    float x0, x1;
+    uint32_t factors = c.base + AT_KEY_FACTORS + slot * KEY_FACTOR_BYTES,
+             at = factors + (thread_now(c) & 3) * 32;
+    float s0, s1;
     if ((CAUSAL && block >= masked_from(c, a, t)) || (block + 1) * KEYS > kv_tokens(a, &t)) {
         int above0, above1;
         visible_columns(a, t, block, row_now(c), column_now(c), above0, above1);
-        largest_scaled<true>(s, at, c.row0, c.row1, above0, above1, x0, x1);
+        scale_keys<true>(s, at, above0, above1, s0, s1);
     } else {
-        largest_scaled<false>(s, at, c.row0, c.row1, 0, 0, x0, x1);
+        scale_keys<false>(s, at, 0, 0, s0, s1);
     }
-    softmax_scaled(s, r, at, c.row0, c.row1, x0, x1);
+    float e = largest_exponent(factors, lane_now(c));
+    update_references(s, r, at, c.row0, c.row1, s0, s1, e);
+    softmax_scaled(s, r, at, c.row0, c.row1);
 #else
     if (MASKED && (CAUSAL || (block + 1) * KEYS > kv_tokens(a, &t)))
         mask_block(a, t, s, block, row_now(c), column_now(c));

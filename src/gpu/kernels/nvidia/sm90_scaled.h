@@ -386,31 +386,82 @@ DEVICE void load_queries(const struct attention_args &a, int sequence, int head,
     }
 }
 
-/* These rows into the warp's part of the slot at `to`, in the layout of a TMA box. Returns the
- * exponents of the lane's two rows; whether one of the rows is wide goes to wide_blocks. */
+/* The exponents of the lane's rows; false if a row of the warp is 0, wide, has NaN or Inf, or an
+ * element of 0 or so small that it may be lost. All roundings and exchanges run side by side. */
+DEVICE bool plain_exponents(const float4 (&x)[ROW_LOADS], int (&exponent)[Q_STEPS])
+{
+    uint32_t size[Q_STEPS];
+    bool plain = true;
+#pragma unroll
+    for (int n = 0; n < Q_STEPS; n++)
+        size[n] = __float_as_uint(
+            larger_or_nan(larger_or_nan(larger_of4(x[4 * n]), larger_of4(x[4 * n + 1])),
+                          larger_or_nan(larger_of4(x[4 * n + 2]), larger_of4(x[4 * n + 3]))));
+#pragma unroll
+    for (int i = 1; i < ROW_LANES; i *= 2) {
+#pragma unroll
+        for (int n = 0; n < Q_STEPS; n++)
+            size[n] = larger_size(size[n], __shfl_xor_sync(~0u, size[n], i));
+    }
+#pragma unroll
+    for (int n = 0; n < Q_STEPS; n++) {
+        float least = fminf(fminf(least_of4(x[4 * n]), least_of4(x[4 * n + 1])),
+                            fminf(least_of4(x[4 * n + 2]), least_of4(x[4 * n + 3])));
+        exponent[n] = (int)(size[n] >> 23) - 127;
+        plain = plain && exponent[n] <= EXPONENT_LIMIT && exponent[n] >= -EXPONENT_LIMIT &&
+                least * power_of_two(14 - exponent[n]) >= 0x1p-25f;
+    }
+    return __all_sync(~0u, plain);
+}
+
+/* The parts of the lane's channels of one row to the slot at `to`, in the layout of a TMA box. */
+DEVICE void store_query(uint32_t to, int row, int lane, const uint2 (&hi)[4], const uint2 (&lo)[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int channel = i * D / 4 + lane % ROW_LANES * 4, column = channel % 64 / 8;
+        uint32_t at = to + channel / 64 * 64 * 128 + row * 128 + ((column ^ (row & 7)) << 4) +
+                      (channel & 4) * 2;
+        shared_store2(at, hi[i].x, hi[i].y);
+        shared_store2(at + Q_PART, lo[i].x, lo[i].y);
+    }
+}
+
+/* Rows n * ROWS_AT_ONCE, ... of the warp: parts to the slot; exponents: of the lane's two rows of
+ * scores. */
+DEVICE void split_query(const float4 *x, const struct row_range &r, int n, int lane, uint32_t to,
+                        int2 &exponents)
+{
+    int mine = lane / 4;
+    uint2 hi[4], lo[4];
+    split16(x, r, hi, lo);
+    store_query(to, n * ROWS_AT_ONCE + lane / ROW_LANES, lane, hi, lo);
+    int exponent = __shfl_sync(~0u, r.exponent, mine % ROWS_AT_ONCE * ROW_LANES);
+    if (n == mine / ROWS_AT_ONCE) exponents.x = exponent;
+    if (n == (mine + 8) / ROWS_AT_ONCE) exponents.y = exponent;
+}
+
+/* These rows into the warp's part of the slot at `to`. Returns the exponents of the lane's two
+ * rows; whether one of the rows is wide goes to wide_blocks. */
 DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head, int first,
                           int lane, const float4 (&x)[ROW_LOADS], uint32_t to)
 {
     int2 exponents = {0, 0};
+    int exponent[Q_STEPS];
     bool wide = false;
+    if (plain_exponents(x, exponent)) {
 #pragma unroll
-    for (int n = 0; n < Q_STEPS; n++) {
-        int row = n * ROWS_AT_ONCE + lane / ROW_LANES, mine = lane / 4;
-        struct row_range r = range_of(x + 4 * n);
-        uint2 hi[4], lo[4];
-        wide |= r.wide;
-        split16(x + 4 * n, r, hi, lo);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int channel = i * D / 4 + lane % ROW_LANES * 4, column = channel % 64 / 8;
-            uint32_t at = to + channel / 64 * 64 * 128 + row * 128 + ((column ^ (row & 7)) << 4) +
-                          (channel & 4) * 2;
-            shared_store2(at, hi[i].x, hi[i].y);
-            shared_store2(at + Q_PART, lo[i].x, lo[i].y);
+        for (int n = 0; n < Q_STEPS; n++) {
+            struct row_range r = {exponent[n], power_of_two(14 - exponent[n]), false, false};
+            split_query(x + 4 * n, r, n, lane, to, exponents);
         }
-        int exponent = __shfl_sync(~0u, r.exponent, mine % ROWS_AT_ONCE * ROW_LANES);
-        if (n == mine / ROWS_AT_ONCE) exponents.x = exponent;
-        if (n == (mine + 8) / ROWS_AT_ONCE) exponents.y = exponent;
+    } else {
+#pragma unroll
+        for (int n = 0; n < Q_STEPS; n++) {
+            struct row_range r = range_of(x + 4 * n);
+            wide |= r.wide;
+            split_query(x + 4 * n, r, n, lane, to, exponents);
+        }
     }
     wide = __any_sync(~0u, wide);
     if (lane == 0 && first < a.q_tokens) {
@@ -449,39 +500,80 @@ DEVICE uint32_t nonzero_size(float x)
     return __float_as_uint(x) - 1;
 }
 
-/* The largest of x + e of the lane's columns, for its two rows; s becomes s times the key's
- * 2^(e - 14), -inf in columns from above0, above1 on (MASKED; relative to the lane's first column).
- * at, row0, row1: see softmax_scaled. */
+/* s becomes s times the key's 2^(e - 14), -inf in columns from above0, above1 on (MASKED; relative
+ * to the lane's first column); s0, s1: the largest of the lane's two rows. at, row0, row1: see
+ * softmax_scaled. */
 template <bool MASKED>
-DEVICE void largest_scaled(float (&s)[KEYS / 2], uint32_t at, float row0, float row1, int above0,
-                           int above1, float &x0, float &x1)
+DEVICE void scale_keys(float (&s)[KEYS / 2], uint32_t at, int above0, int above1, float &s0,
+                       float &s1)
 {
-    x0 = x1 = -INFINITY;
+    s0 = s1 = -INFINITY;
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
-        float k[2], e[2];
-        shared_load4(at + 128 * i, k[0], k[1], e[0], e[1]);
+        float k[2];
+        shared_load2(at + 128 * i, k[0], k[1]);
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             s[4 * i + j] = __fmul_rn(s[4 * i + j], k[j]);
             s[4 * i + 2 + j] = __fmul_rn(s[4 * i + 2 + j], k[j]);
             if (MASKED && 8 * i + j >= above0) s[4 * i + j] = -INFINITY;
             if (MASKED && 8 * i + j >= above1) s[4 * i + 2 + j] = -INFINITY;
+            s0 = fmaxf(s0, s[4 * i + j]);
+            s1 = fmaxf(s1, s[4 * i + 2 + j]);
+        }
+    }
+}
+
+/* The largest of x + e of the lane's columns, for its two rows. */
+DEVICE void largest_scaled(const float (&s)[KEYS / 2], uint32_t at, float row0, float row1,
+                           float &x0, float &x1)
+{
+    x0 = x1 = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+        float e[2];
+        shared_load2(at + 128 * i + 8, e[0], e[1]);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
             x0 = fmaxf(x0, __fmaf_rn(s[4 * i + j], row0, e[j]));
             x1 = fmaxf(x1, __fmaf_rn(s[4 * i + 2 + j], row1, e[j]));
         }
     }
 }
 
-/* s, products of scaled q and k with hidden ones at -inf behind largest_scaled(), becomes w = p
+/* The largest e of a block's values, hidden ones too. factors: the shared address of the block's. */
+DEVICE float largest_exponent(uint32_t factors, int lane)
+{
+    static_assert(KEYS == 128, "two pairs of keys for each lane");
+    float v[4];
+    shared_load2(factors + 32 * lane + 16, v[0], v[1]);
+    shared_load2(factors + 32 * lane + 32 * 32 + 16, v[2], v[3]);
+    uint32_t size = larger_size(larger_size(__float_as_uint(v[0]), __float_as_uint(v[1])),
+                                larger_size(__float_as_uint(v[2]), __float_as_uint(v[3])));
+    return (float)((int)(__reduce_max_sync(~0u, size) >> 23) - 127);
+}
+
+/* References for a block's scores, behind scale_keys(). Roundings keep the order: where the largest
+ * s and the largest e together ask for no other reference, no x + e does, and it is not looked at. */
+DEVICE void update_references(const float (&s)[KEYS / 2], struct row_state &r, uint32_t at,
+                              float row0, float row1, float s0, float s1, float e)
+{
+    float x0 = __fmaf_rn(s0, row0, e), x1 = __fmaf_rn(s1, row1, e);
+    bool stay = x0 - r.reference0 <= TOP + KEEP && x1 - r.reference1 <= TOP + KEEP; /* no NaN */
+    r.rescale = false;
+    if (__all_sync(~0u, stay)) return;
+    largest_scaled(s, at, row0, row1, x0, x1);
+    raise_references(r, x0, x1);
+}
+
+/* s, products of scaled q and k with hidden ones at -inf behind scale_keys(), becomes w = p
  * 2^e, see the file's comment: p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row.
  * at: the shared address of the factors of the lane's first two columns. References are in log2
  * units, of x + e less TOP. The block's sum is taken for itself first: equal weights, as of keys
  * that are all small, would be rounded all in one direction. */
 DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t at, float row0,
-                           float row1, float x0, float x1)
+                           float row1)
 {
-    raise_references(r, x0, x1);
     float from0 = r.reference0 == -INFINITY ? 0.f : r.reference0;
     float from1 = r.reference1 == -INFINITY ? 0.f : r.reference1;
     float sum0[2] = {0, 0}, sum1[2] = {0, 0};

@@ -125,6 +125,16 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
     }
 }
 #else
+/* Predicated: a branch for each store would keep the exchanges from running side by side. */
+DEVICE void store_if(bool exists, float *to, const float4 &x)
+{
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %0, 0; "
+                 "@p st.global.cs.v4.f32 [%1], {%2, %3, %4, %5};}"
+                 :
+                 : "r"((int)exists), "l"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w)
+                 : "memory");
+}
+
 /* All channels exist, and rows are 16-byte aligned. Two lanes exchange halves of two 8-column
  * blocks, so that each stores four columns of one of them. */
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
@@ -139,8 +149,7 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
               c = x[4] * factor, d = x[5] * factor, e = __shfl_xor_sync(~0u, odd ? a : c, 1),
               f = __shfl_xor_sync(~0u, odd ? b : d, 1);
         float4 y = odd ? make_float4(e, f, c, d) : make_float4(a, b, e, f);
-        if (i % 2 ? row1 : row0)
-            __stcs((float4 *)(out + i / 2 * 16 + (i % 2 ? 8 * row_stride : 0)), y);
+        store_if(i % 2 ? row1 : row0, out + i / 2 * 16 + (i % 2 ? 8 * row_stride : 0), y);
     }
 }
 #endif
