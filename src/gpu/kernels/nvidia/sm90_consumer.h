@@ -14,7 +14,7 @@
 #include "sm90_capped.h"
 #endif
 #elif PARTS == 2
-#include "sm90_scaled.h"
+#include "sm90_softmax_scaled.h"
 #elif PARTS == 3
 #include "sm90_prepare.h"
 #endif

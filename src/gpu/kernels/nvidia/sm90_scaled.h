@@ -1,5 +1,5 @@
 /* sm90_scaled.h: f32 as two f16 parts (PARTS 2): a power of two for every row, the pass that
- * splits, and the softmax between products of such parts.
+ * splits, and the rows of Q. sm90_softmax_scaled.h has the softmax.
  * docs/decisions/0007-f32-on-tensor-cores.md has the bound.
  *
  * The elements of a row of Q, K or V, times 2^(14 - e), where its largest one has exponent e, lie
@@ -11,14 +11,11 @@
 #define RAPT_NVIDIA_SM90_SCALED_H
 
 #include "sm90_schedule.h"
-#include "sm90_softmax.h"
 
-/* Weights reach 2^TOP while their reference holds, 2^(TOP + KEEP) before it is raised. */
-constexpr float TOP = 7.f;
 /* Exponents of a row's largest element that factors can hold; beyond, the head is `wide`. */
 constexpr int EXPONENT_LIMIT = 40;
-/* A warp of the forward kernel splits half of a block of keys at a time: so few blocks are under way
- * that tiles find most of them in L2. In the block's word each such share counts SHARE_SPLIT, and 1
+/* A warp of the forward kernel splits half of a block of keys at a time: so few are under way that
+ * tiles find most of them in L2. In the block's word each such share counts SHARE_SPLIT, and 1
  * if it is wide (WIDE_BITS). */
 constexpr int SHARES = 2, SHARE_SPLIT = WIDE_BITS + 1, BLOCK_SPLIT = SHARES * SHARE_SPLIT;
 
@@ -469,162 +466,6 @@ DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head
         if (wide) tell_wide(a);
     }
     return exponents;
-}
-
-/* ---- The softmax ---- */
-
-/* x0, x1: the largest of the lane's columns; -inf: nothing visible. A reference is kept while no
- * row of the warp exceeds its own by more than TOP + KEEP; a tile starts with -inf. */
-DEVICE void raise_references(struct row_state &r, float x0, float x1)
-{
-    r.rescale =
-        __any_sync(~0u, (x0 - r.reference0 > TOP + KEEP) | (x1 - r.reference1 > TOP + KEEP));
-    if (!r.rescale) return;
-    x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, 2));
-    x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, 2));
-    x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, 1));
-    x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, 1));
-    x0 = x0 - r.reference0 > TOP + KEEP ? x0 - TOP : r.reference0;
-    x1 = x1 - r.reference1 > TOP + KEEP ? x1 - TOP : r.reference1;
-    r.decay0 = exp2_approx(r.reference0 - (x0 == -INFINITY ? 0.f : x0));
-    r.decay1 = exp2_approx(r.reference1 - (x1 == -INFINITY ? 0.f : x1));
-    r.sum0 = __fmul_rn(r.sum0, r.decay0);
-    r.sum1 = __fmul_rn(r.sum1, r.decay1);
-    r.reference0 = x0;
-    r.reference1 = x1;
-}
-
-/* The bits less one; 0 is the greatest. */
-DEVICE uint32_t nonzero_size(float x)
-{
-    return __float_as_uint(x) - 1;
-}
-
-/* s becomes s times the key's 2^(e - 14), -inf in columns from above0, above1 on (MASKED; relative
- * to the lane's first column); s0, s1: the largest of the lane's two rows. at, row0, row1: see
- * softmax_scaled. */
-template <bool MASKED>
-DEVICE void scale_keys(float (&s)[KEYS / 2], uint32_t at, int above0, int above1, float &s0,
-                       float &s1)
-{
-    s0 = s1 = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < KEYS / 8; i++) {
-        float k[2];
-        shared_load2(at + 128 * i, k[0], k[1]);
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            s[4 * i + j] = __fmul_rn(s[4 * i + j], k[j]);
-            s[4 * i + 2 + j] = __fmul_rn(s[4 * i + 2 + j], k[j]);
-            if (MASKED && 8 * i + j >= above0) s[4 * i + j] = -INFINITY;
-            if (MASKED && 8 * i + j >= above1) s[4 * i + 2 + j] = -INFINITY;
-            s0 = fmaxf(s0, s[4 * i + j]);
-            s1 = fmaxf(s1, s[4 * i + 2 + j]);
-        }
-    }
-}
-
-/* The largest of x + e of the lane's columns, for its two rows. */
-DEVICE void largest_scaled(const float (&s)[KEYS / 2], uint32_t at, float row0, float row1,
-                           float &x0, float &x1)
-{
-    x0 = x1 = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < KEYS / 8; i++) {
-        float e[2];
-        shared_load2(at + 128 * i + 8, e[0], e[1]);
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            x0 = fmaxf(x0, __fmaf_rn(s[4 * i + j], row0, e[j]));
-            x1 = fmaxf(x1, __fmaf_rn(s[4 * i + 2 + j], row1, e[j]));
-        }
-    }
-}
-
-/* The largest e of a block's values, hidden ones too. factors: the shared address of the block's. */
-DEVICE float largest_exponent(uint32_t factors, int lane)
-{
-    static_assert(KEYS == 128, "two pairs of keys for each lane");
-    float v[4];
-    shared_load2(factors + 32 * lane + 16, v[0], v[1]);
-    shared_load2(factors + 32 * lane + 32 * 32 + 16, v[2], v[3]);
-    uint32_t size = larger_size(larger_size(__float_as_uint(v[0]), __float_as_uint(v[1])),
-                                larger_size(__float_as_uint(v[2]), __float_as_uint(v[3])));
-    return (float)((int)(__reduce_max_sync(~0u, size) >> 23) - 127);
-}
-
-/* References for a block's scores, behind scale_keys(). Roundings keep the order: where the largest
- * s and the largest e together ask for no other reference, no x + e does, and it is not looked at. */
-DEVICE void update_references(const float (&s)[KEYS / 2], struct row_state &r, uint32_t at,
-                              float row0, float row1, float s0, float s1, float e)
-{
-    float x0 = __fmaf_rn(s0, row0, e), x1 = __fmaf_rn(s1, row1, e);
-    bool stay = x0 - r.reference0 <= TOP + KEEP && x1 - r.reference1 <= TOP + KEEP; /* no NaN */
-    r.rescale = false;
-    if (__all_sync(~0u, stay)) return;
-    largest_scaled(s, at, row0, row1, x0, x1);
-    raise_references(r, x0, x1);
-}
-
-/* s, products of scaled q and k with hidden ones at -inf behind scale_keys(), becomes w = p
- * 2^e, see the file's comment: p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row.
- * at: the shared address of the factors of the lane's first two columns. References are in log2
- * units, of x + e less TOP. The block's sum is taken for itself first: equal weights, as of keys
- * that are all small, would be rounded all in one direction. */
-DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t at, float row0,
-                           float row1)
-{
-    float from0 = r.reference0 == -INFINITY ? 0.f : r.reference0;
-    float from1 = r.reference1 == -INFINITY ? 0.f : r.reference1;
-    float sum0[2] = {0, 0}, sum1[2] = {0, 0};
-    r.least = ~0u;
-#pragma unroll
-    for (int i = 0; i < KEYS / 8; i++) {
-        float v[2];
-        shared_load2(at + 128 * i + 16, v[0], v[1]);
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            float p0 = exp2_approx(__fmaf_rn(s[4 * i + j], row0, -from0));
-            float p1 = exp2_approx(__fmaf_rn(s[4 * i + 2 + j], row1, -from1));
-            sum0[j] = __fadd_rn(sum0[j], p0);
-            sum1[j] = __fadd_rn(sum1[j], p1);
-            s[4 * i + j] = __fmul_rn(p0, v[j]);
-            s[4 * i + 2 + j] = __fmul_rn(p1, v[j]);
-            r.least = min(r.least, nonzero_size(s[4 * i + j])); /* a hidden weight is 0 */
-            r.least = min(r.least, nonzero_size(s[4 * i + 2 + j]));
-        }
-    }
-    r.sum0 = __fadd_rn(r.sum0, __fadd_rn(sum0[0], sum0[1]));
-    r.sum1 = __fadd_rn(r.sum1, __fadd_rn(sum1[0], sum1[1]));
-}
-
-/* Two f16 parts hold a weight to 2^-25, so with at least 9 bits from SMALL on. Where the values of
- * larger weights are 0, smaller ones are the result: they wait for a product of their own,
- * multiplied by RANGE, and so on. */
-constexpr float SMALL = 0x1p-16f, RANGE = 0x1p31f;
-
-DEVICE bool has_small(const struct row_state &r)
-{
-    return r.least < nonzero_size(SMALL);
-}
-
-/* Weights that P V takes now, in p; what is left for the next product in s. */
-DEVICE void pack_large(float (&s)[KEYS / 2], uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r)
-{
-    r.least = ~0u;
-#pragma unroll
-    for (int i = 0; i < KEYS / 4; i++) {
-        float now[2];
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            float &x = s[2 * i + j];
-            now[j] = x < SMALL ? 0.f : x; /* NaN goes along */
-            x = x < SMALL ? __fmul_rn(x, RANGE) : 0.f;
-            r.least = min(r.least, nonzero_size(x));
-        }
-        p[i] = take_part2(now[0], now[1]);
-        p[KEYS / 4 + i] = take_part2(now[0], now[1]);
-    }
 }
 
 #endif
