@@ -80,6 +80,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         }
         for (int i = 0; i < GROUPS; i++) mbarrier_init(base + AT_REPAIR_FULL + 8 * i, 1);
         shared_store4(base + AT_NOTES, 0, 0, 0, 0);
+#if CAPPED
+        for (int i = 0; i < 2 * GROUPS; i++) shared_store(base + AT_FAR + 4 * i, 0);
+#endif
         mbarrier_init_fence();
         tensor_map_prefetch(&maps.q);
         tensor_map_prefetch(&maps.k);

@@ -118,6 +118,7 @@ DEVICE void weigh_capped(const struct attention_args &a, float (&s)[KEYS / 2], s
         const float from[2] = {w.from0, w.from1};
         if (__any_sync(~0u, w.far)) {
             struct cap_wide wide = cap_wide_of(a);
+            w.signs = 0;
             registers_fence(s); /* or both branches share the polynomials: registers are few */
 #pragma unroll
             for (int i = 4 * BEGIN; i < 4 * NEXT; i++)
@@ -132,6 +133,57 @@ DEVICE void weigh_capped(const struct attention_args &a, float (&s)[KEYS / 2], s
             cap_prepare<NEXT, HIDES>(s, w, c);
         }
         weigh_capped<NEXT, END, HIDES>(a, s, w, c);
+    }
+}
+
+/* ---- Blocks whose scores are all taken for near ones
+ *
+ * Branches between groups of scores cost 3 to 8 % of the time, so a step takes all of a block's
+ * scores for near ones, keeps them until it knows, and weighs them again where some are not. A tile
+ * does so unless its warpgroup met others in the tile before. */
+
+/* Weights x of the 8-key column i, to the sums. Right where all scores of the lane are within the
+ * polynomial: w.signs keeps its sign bit then. */
+DEVICE void weigh_near(const float (&s)[KEYS / 2], int i, float (&x)[4], struct weighing &w,
+                       const struct cap &c)
+{
+    float t[4];
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        t[e] = cap_argument(s[4 * i + e], c);
+        x[e] = exp2_approx(cap_near(s[4 * i + e], t[e], c, e < 2 ? w.from0 : w.from1));
+    }
+    w.signs &= __float_as_uint(t[0]) & __float_as_uint(t[1]);
+    w.signs &= __float_as_uint(t[2]) & __float_as_uint(t[3]);
+    w.sum0 = __fadd_rn(w.sum0, __fadd_rn(x[0], x[1]));
+    w.sum1 = __fadd_rn(w.sum1, __fadd_rn(x[2], x[3]));
+}
+
+DEVICE bool beyond(const struct weighing &w)
+{
+    return (int32_t)w.signs >= 0;
+}
+
+/* The columns from BEGIN on, and the early ones, to P, while w.far does not say that a score of the
+ * warp is beyond. The question comes twice, since nvcc 13.0 keeps the arguments up to it. */
+template <int BEGIN>
+DEVICE void weigh_near_late(const float (&s)[KEYS / 2], struct weighing &w, uint32_t (&p)[KEYS / 4],
+                            const struct cap &c)
+{
+    constexpr int HALF = (COLUMNS - EARLY_COLUMNS + 1) / 2;
+    constexpr int END = BEGIN + HALF < COLUMNS ? BEGIN + HALF : COLUMNS;
+    if (w.far) return;
+#pragma unroll
+    for (int i = BEGIN == EARLY_COLUMNS ? 0 : BEGIN; i < END; i++) {
+        float late[4];
+        if (i >= EARLY_COLUMNS) weigh_near(s, i, late, w, c);
+        const float *x = i < EARLY_COLUMNS ? w.early[i] : late;
+        p[2 * i] = pack2(x[0], x[1]);
+        p[2 * i + 1] = pack2(x[2], x[3]);
+    }
+    if constexpr (END < COLUMNS) {
+        w.far = __any_sync(~0u, beyond(w));
+        weigh_near_late<END>(s, w, p, c);
     }
 }
 

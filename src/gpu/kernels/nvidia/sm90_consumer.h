@@ -180,7 +180,15 @@ constexpr bool IDLES = ((GROUPS > 2 && !CAUSAL) || PARTS == 2) && !FEATURES;
 
 /* Whether the loop of steps is left where weights are too large, so that its code stays short;
  * measured: bench/notes/hopper.md. */
-constexpr bool RAISES_APART = PARTS == 1 && !FEATURES && VALUES <= 128;
+constexpr bool RAISES_APART = PARTS == 1 && VALUES <= 128 && !(FEATURES && SCORES == SCORES_ANY);
+
+/* Capped scores: whether steps of unmasked blocks take all scores for near ones, see sm90_capped.h.
+ */
+constexpr bool NEAR_STEPS = CAPPED && RAISES_APART && PING_PONG;
+
+/* Whether a branch keeps arithmetic on scores behind the end of the turn, before which nvcc 13.0
+ * places 238 instructions here. Elsewhere that costs nothing, but the branch does. */
+constexpr bool HOLDS_SCORES = FEATURES && SCORES == SCORES_SLOPED && VALUES == 64;
 
 /* Whether a step finds out where its operands lie before its turn begins; measured as well. */
 constexpr bool OPERANDS_FIRST = VALUES == 64 && GROUPS < 3 && PARTS == 1 && !FEATURES;
@@ -240,18 +248,6 @@ DEVICE float first_bias(const struct consumer &c, const struct attention_args &a
     return __fmul_rn(score_slope(c), (float)(block * KEYS + column_now(c) - position));
 }
 
-/* Weights of columns 8 BEGIN ... 8 END - 1. */
-template <int BEGIN, int END, bool MASKED>
-DEVICE void weigh(const struct consumer &c, const struct attention_args &a, float (&s)[KEYS / 2],
-                  struct weighing &w)
-{
-#if CAPPED
-    weigh_capped<BEGIN, END, MASKED>(a, s, w, c.cap);
-#else
-    weigh_columns<BEGIN, END>(s, w, score_scale(c, a), score_slope(c));
-#endif
-}
-
 /* Of a block's visible scores, in units of log2. */
 DEVICE void block_maxima(const struct consumer &c, const struct attention_args &a,
                          const float (&s)[KEYS / 2], float bias0, float bias1, float &x0, float &x1)
@@ -277,7 +273,7 @@ DEVICE bool needs_mask(const struct consumer &c, const struct attention_args &a,
 
 /* Mask, and the first weights; MASKED: some scores of the block may be hidden. FIRST: of the
  * tile. */
-template <bool MASKED, bool FIRST, bool REPAIR>
+template <bool MASKED, bool FIRST, bool REPAIR, bool NEAR = false>
 DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
                                    int block)
@@ -301,16 +297,38 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     struct weighing w = weighing_of<MASKED>(r);
 #if CAPPED
     w.far = far;
-    cap_prepare<0, MASKED>(s, w, c.cap);
-#endif
+    w.signs = ~0u;
+    if (NEAR) {
+#pragma unroll
+        for (int i = 0; i < EARLY_COLUMNS; i++) weigh_near(s, i, w.early[i], w, c.cap);
+        w.far = EARLY_COLUMNS > 0 && __any_sync(~0u, beyond(w));
+    } else {
+        cap_prepare<0, MASKED>(s, w, c.cap);
+        weigh_capped<0, EARLY_COLUMNS, MASKED>(a, s, w, c.cap);
+    }
+#else
     if (sloped) w.from0 = __fadd_rn(w.from0, -bias0), w.from1 = __fadd_rn(w.from1, -bias1);
-    weigh<0, EARLY_COLUMNS, MASKED>(c, a, s, w);
+    weigh_columns<0, EARLY_COLUMNS>(s, w, score_scale(c, a), slope);
+#endif
     return w;
 }
 
+#if CAPPED
+/* All weights of a block of which some score is beyond the polynomial. */
+DEVICE void weigh_again(const struct consumer &c, const struct attention_args &a,
+                        float (&s)[KEYS / 2], struct weighing &w, uint32_t (&p)[KEYS / 4])
+{
+    registers_fence(s); /* or the polynomials above are kept for it: registers are few */
+    w.sum0 = w.sum1 = 0;
+    cap_prepare<0, false>(s, w, c.cap);
+    weigh_capped<0, COLUMNS, false>(a, s, w, c.cap);
+    pack_weights(s, p);
+}
+#endif
+
 /* The other weights, and all of them rounded, behind the wait for o. The compiler would take them
  * up before it, so they seem to need o; infinite, it is lost anyway. */
-template <bool MASKED, bool FIRST>
+template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
                       const float (&o)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &r,
                       struct weighing &w, uint32_t (&p)[KEYS / 4])
@@ -319,22 +337,45 @@ DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
         w.from0 = o[0] == INFINITY ? 0 : w.from0;
         w.from1 = o[2] == INFINITY ? 0 : w.from1;
     }
-    weigh<EARLY_COLUMNS, COLUMNS, MASKED>(c, a, s, w);
+#if CAPPED
+    if (NEAR) {
+        weigh_near_late<EARLY_COLUMNS>(s, w, p, c.cap);
+    } else {
+        weigh_capped<EARLY_COLUMNS, COLUMNS, MASKED>(a, s, w, c.cap);
+        pack_weights(s, p);
+    }
+#else
+    weigh_columns<EARLY_COLUMNS, COLUMNS>(s, w, score_scale(c, a), score_slope(c));
     pack_weights(s, p);
+#endif
 }
 
 /* Whether a block's weights can be kept; they are then added to the sums. */
-DEVICE bool keep_weights(struct row_state &r, const struct weighing &w)
+template <bool NEAR> DEVICE bool keep_weights(struct row_state &r, const struct weighing &w)
 {
+#if CAPPED
+    bool large = (w.sum0 > LARGEST_SUM) | (w.sum1 > LARGEST_SUM);
+    if (NEAR && w.far) return false;
+    if (__any_sync(~0u, large | (NEAR && beyond(w)))) return false;
+#else
     if (too_large(w)) return false;
+#endif
     add_sums(r, w);
     return true;
 }
 
-/* Where they cannot. */
-DEVICE void raise_block(float (&s)[KEYS / 2], struct row_state &r, struct weighing &w,
+/* Where they cannot. NEAR: s holds scores, not weights. */
+template <bool NEAR>
+DEVICE void raise_block(const struct consumer &c, const struct attention_args &a,
+                        float (&s)[KEYS / 2], struct row_state &r, struct weighing &w,
                         uint32_t (&p)[KEYS / 4])
 {
+#if CAPPED
+    if (NEAR) {
+        weigh_again(c, a, s, w, p);
+        if (keep_weights<false>(r, w)) return;
+    }
+#endif
     lower_block(s, r, w);
     pack_weights(s, p);
     add_sums(r, w);
@@ -369,7 +410,7 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
 
 /* PARTS == 3: the softmax is whole before the wait. */
 struct weighing {};
-template <bool MASKED, bool FIRST, bool REPAIR>
+template <bool MASKED, bool FIRST, bool REPAIR, bool NEAR = false>
 DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
                                    int block)
@@ -377,7 +418,7 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     weigh_block<MASKED, FIRST>(c, a, t, s, r, block);
     return {};
 }
-template <bool MASKED, bool FIRST>
+template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE void end_block(const struct consumer &, const struct attention_args &,
                       const float (&)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &,
                       struct weighing &, uint32_t (&p)[PARTS * KEYS / 4])
@@ -387,13 +428,34 @@ DEVICE void end_block(const struct consumer &, const struct attention_args &,
 DEVICE void add_sums(struct row_state &, const struct weighing &)
 {
 }
-DEVICE bool keep_weights(struct row_state &, const struct weighing &)
+template <bool NEAR> DEVICE bool keep_weights(struct row_state &, const struct weighing &)
 {
     return true;
 }
-DEVICE void raise_block(float (&)[KEYS / 2], struct row_state &, struct weighing &,
-                        uint32_t (&)[PARTS * KEYS / 4])
+template <bool NEAR>
+DEVICE void raise_block(const struct consumer &, const struct attention_args &, float (&)[KEYS / 2],
+                        struct row_state &, struct weighing &, uint32_t (&)[PARTS * KEYS / 4])
 {
+}
+#endif
+
+#if CAPPED
+/* Whether a tile takes its unmasked blocks for near ones. All warps of a warpgroup must run the
+ * same products, so they decide together, by what they met in the tile before: word `tiles % 2` is
+ * written from the turn of a tile's second step to that of the next tile's first, and read between
+ * the turns of that one's first and second. */
+DEVICE bool begin_near(const struct consumer &c)
+{
+    uint32_t at = c.base + AT_FAR + 8 * group_now(c), now = 4 * (c.tiles & 1);
+    uint32_t before = __reduce_or_sync(~0u, shared_load(at + (now ^ 4)));
+    if (thread_now(c) == 0) shared_store(at + now, 0);
+    return NEAR_STEPS && !before;
+}
+
+DEVICE void note_far(const struct consumer &c, const struct weighing &w)
+{
+    if (NEAR_STEPS && beyond(w))
+        shared_store(c.base + AT_FAR + 8 * group_now(c) + 4 * (c.tiles & 1), 1);
 }
 #endif
 

@@ -77,7 +77,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         if (first) end_block<true, true>(c, a, o, s, r, w, p);
         else end_block<true, false>(c, a, o, s, r, w, p);
         if (first) add_sums(r, w);
-        else if (!keep_weights(r, w)) raise_block(s, r, w, p);
+        else if (!keep_weights<false>(r, w)) raise_block<false>(c, a, s, r, w, p);
 #endif
         if (r.rescale) rescale(o, r);
         float factor = 1;

@@ -41,21 +41,36 @@ DEVICE void clear_before(struct consumer &c, const struct place &v, int tail)
 #endif
 
 /* Keeps a block's weights, or raises its reference. False if that is left to steps(). */
-DEVICE bool settle_weights(float (&s)[KEYS / 2], float (&o)[VALUES / 2],
-                           uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r,
-                           struct weighing &w)
+template <bool NEAR>
+DEVICE bool settle_weights(const struct consumer &c, const struct attention_args &a,
+                           float (&s)[KEYS / 2], float (&o)[VALUES / 2],
+                           uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r, struct weighing &w)
 {
-    if (keep_weights(r, w)) return true;
+    if (keep_weights<NEAR>(r, w)) return true;
     if (RAISES_APART) return false;
-    raise_block(s, r, w, p);
+    raise_block<NEAR>(c, a, s, r, w, p);
     rescale(o, r);
     return true;
+}
+
+/* The loop never runs, which the compiler does not know. */
+DEVICE void hold_scores(const struct attention_args &a)
+{
+    while (HOLDS_SCORES && a.q_heads < 0) asm volatile("nanosleep.u32 1;" ::: "memory");
+}
+
+/* K of the block behind the one worked on. */
+DEVICE void await_next(const struct consumer &c)
+{
+    uint32_t next = c.stage + 1 == STAGES ? 0 : c.stage + 1,
+             parity = c.stage + 1 == STAGES ? c.phase ^ 1 : c.phase;
+    mbarrier_wait(c.base + AT_K_FULL + 8 * next, parity);
 }
 
 /* One step, see above. FIRST: block opens tile t, so O belongs to the tile `done` before and is
  * finished; V of the blocks between is given back. last: of the tile's blocks. False if the block's
  * reference is still to be raised, by weights and w. */
-template <bool MASKED, bool FIRST>
+template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE bool step(struct consumer &c, const struct attention_args &a, const struct tile &t,
                  const struct tile &done, int block, int last, float (&o)[VALUES / 2],
                  uint32_t (&p)[PARTS * KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
@@ -83,25 +98,22 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     issue_pv(values, o, product, p);
     wgmma_wait<EARLY == 0 ? 0 : 1>();
     end_turn(c);
+    hold_scores(a);
     registers_fence(s);
     if (Q_HELD && FIRST) release_q(c);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (!Q_HELD && block == last) release_q(c);
-    if (EARLY > 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
+    if (EARLY > 0) w = begin_block<MASKED, FIRST, false, NEAR>(c, a, t, s, r, block);
     registers_fence(s);
     if (PARTS > 1 && !(r.sum0 + r.sum1 < 1e38f))
         mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase); /* never; see forward_sm90.cu */
-    if (EARLY > 0 && (ASCENDING ? block < last : block > last)) {
-        uint32_t next = c.stage + 1 == STAGES ? 0 : c.stage + 1,
-                 parity = c.stage + 1 == STAGES ? c.phase ^ 1 : c.phase;
-        mbarrier_wait(c.base + AT_K_FULL + 8 * next, parity);
-    }
+    if (EARLY > 0 && (ASCENDING ? block < last : block > last)) await_next(c);
     wgmma_wait<0>();
     add_product(o, product);
     release_stage(c, AT_V_EMPTY + 8 * v.stage);
     if (FIRST) pass_values(c, blocks_between(c, a, done, t), 1);
-    if (EARLY == 0) w = begin_block<MASKED, FIRST, false>(c, a, t, s, r, block);
-    end_block<MASKED, FIRST>(c, a, o, s, r, w, p);
+    if (EARLY == 0) w = begin_block<MASKED, FIRST, false, NEAR>(c, a, t, s, r, block);
+    end_block<MASKED, FIRST, NEAR>(c, a, o, s, r, w, p);
     if (FIRST) {
         add_sums(r, w);
         finish_tile(c, a, done, o, finished);
@@ -110,7 +122,7 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
         return true;
     }
     if (PARTS > 1 && r.rescale) rescale(o, r);
-    bool settled = settle_weights(s, o, p, r, w);
+    bool settled = settle_weights<NEAR>(c, a, s, o, p, r, w);
 #pragma unroll
     for (int i = 0; RAISES_APART && i < KEYS / 2; i++) weights[i] = s[i];
     return settled;
@@ -118,7 +130,7 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
 
 /* Steps of the blocks from `block` up to, or with descending ones down to, the one before `end`.
  * Where a reference is raised the inner loop is left: its code stays short. */
-template <bool MASKED>
+template <bool MASKED, bool NEAR = false>
 DEVICE void steps(struct consumer &c, const struct attention_args &a, const struct tile &t,
                   int block, int end, int last, float (&o)[VALUES / 2],
                   uint32_t (&p)[PARTS * KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
@@ -131,12 +143,18 @@ DEVICE void steps(struct consumer &c, const struct attention_args &a, const stru
 #pragma unroll 1
         for (;;) {
             if (ASCENDING ? block >= end : block <= end) return;
-            bool kept = step<MASKED, false>(c, a, t, t, block, last, o, p, held, r, s, w);
+            bool kept = step<MASKED, false, NEAR>(c, a, t, t, block, last, o, p, held, r, s, w);
             block += ASCENDING ? 1 : -1;
+#if CAPPED
+            if (!NEAR && !MASKED) note_far(c, w);
+#endif
             if (!kept) break;
         }
-        raise_block(s, r, w, p);
-        rescale(o, r);
+#if CAPPED
+        if (NEAR) note_far(c, w);
+#endif
+        raise_block<NEAR>(c, a, s, r, w, p);
+        if (!NEAR || r.rescale) rescale(o, r);
     }
 }
 
@@ -180,13 +198,19 @@ DEVICE void all_steps(struct consumer &c, const struct attention_args &a, const 
     int above = masked_from(c, a, t); /* blocks at and above it are masked on the right, those
                                          below `below` on the left */
     int below = masked_below(a, t);
+#if CAPPED
+    const bool near = begin_near(c);
+#else
+    constexpr bool near = false;
+#endif
     while (block >= t.key_begin) {
         int end = block >= above ? max_int(t.key_begin, above) : t.key_begin;
         if (block >= above || block < below) {
             steps<true>(c, a, t, block, end - 1, t.key_begin, o, p, held, r);
         } else {
             end = max_int(end, below);
-            steps<false>(c, a, t, block, end - 1, t.key_begin, o, p, held, r);
+            if (near) steps<false, NEAR_STEPS>(c, a, t, block, end - 1, t.key_begin, o, p, held, r);
+            else steps<false>(c, a, t, block, end - 1, t.key_begin, o, p, held, r);
         }
         block = end - 1;
     }

@@ -162,7 +162,10 @@ constexpr uint32_t AT_OWN_TILE = AT_SPLIT + 3 * SPLIT_RING_BYTES;
 /* LINES: output on its way to memory, 16 rows of 64 columns for each consumer warp. */
 constexpr uint32_t LINES_BYTES = 16 * 128;
 constexpr uint32_t AT_LINES = (AT_FIRST_TILE + 127) / 128 * 128;
-constexpr uint32_t SHARED_END = FEATURES     ? AT_ORDER + 2 * RAGGED_LIMIT
+/* Capped scores: two words for each warpgroup, see begin_near(). */
+constexpr uint32_t AT_FAR = AT_ORDER + 2 * RAGGED_LIMIT;
+constexpr uint32_t SHARED_END = CAPPED       ? AT_FAR + 8 * GROUPS
+                                : FEATURES   ? AT_FAR
                                 : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * 16
                                 : LINES      ? AT_LINES + 4 * GROUPS * LINES_BYTES
                                              : AT_FIRST_TILE;

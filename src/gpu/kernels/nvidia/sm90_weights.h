@@ -41,8 +41,10 @@ constexpr int CAP_COLUMNS = VALUES > 128 ? 2 : 4;
 struct weighing {
     float from0, from1, sum0, sum1;
 #if SCORES == SCORES_CAPPED
-    bool far; /* sm90_capped.h */
+    bool far; /* this and what follows: sm90_capped.h */
     float t[4 * CAP_COLUMNS];
+    uint32_t signs; /* bit 31: no score met so far is beyond the polynomial */
+    float early[EARLY > 0 ? EARLY_COLUMNS : 1][4];
 #endif
 };
 
