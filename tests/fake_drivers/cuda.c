@@ -107,7 +107,8 @@ int cuDevicePrimaryCtxRetain(void **context, int device)
 int cuDevicePrimaryCtxRelease_v2(int device)
 {
     __atomic_sub_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
-    return fake_call("cuDevicePrimaryCtxRelease", device); /* released even so: a caller can do nothing
+    return fake_call("cuDevicePrimaryCtxRelease",
+                     device); /* released even so: a caller can do nothing
                                                       about a failure */
 }
 
@@ -168,8 +169,8 @@ static int launch(struct fake_function *f, const unsigned grid[3], const unsigne
     if (extra) fake_misuse("cuLaunchKernel: both kinds of parameters");
     if (shared > 48 << 10 && f->shared < (int)shared)
         fake_misuse("%s: %u bytes of shared memory without the attribute", f->name, shared);
-    return fake_launch(current_device("cuLaunchKernel"), f, grid, block, shared, stream,
-                       parameters, early);
+    return fake_launch(current_device("cuLaunchKernel"), f, grid, block, shared, stream, parameters,
+                       early);
 }
 
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,

@@ -48,7 +48,7 @@ struct fake_launch {
 struct fake {
     /* Set by the test. */
     int version, devices;
-    char arch[32]; /* "sm_90", "gfx942" */
+    char arch[32];                  /* "sm_90", "gfx942" */
     char arch_of[FAKE_DEVICES][32]; /* of this device; "": arch */
     int max_shared;
     int fail_at,
@@ -56,9 +56,9 @@ struct fake {
     int capturing; /* what a stream capture forbids fails: memory, modules, waiting */
 
     /* Kept by the fake. */
-    int calls;                                  /* since fake_reset */
-    char failed[64];                            /* the call that was made to fail */
-    int failed_on; /* the device that this call was about, -1: it names none */
+    int calls;       /* since fake_reset */
+    char failed[64]; /* the call that was made to fail */
+    int failed_on;   /* the device that this call was about, -1: it names none */
     int modules, allocations, contexts, pushed; /* alive */
     char misuse[256]; /* the first thing a caller did wrong; "": nothing */
     int launch_count;

@@ -1,5 +1,5 @@
-/* test_arguments.c: what kernels are told of a problem: every view, size and option of every launch of
- * the named problems, and the launch's shape, computed here from the problem's line alone. */
+/* test_arguments.c: what kernels are told of a problem: every view, size and option of every launch
+ * of the named problems, and the launch's shape, computed here from the problem's line alone. */
 #include "session.h"
 
 #include "problem.h"
@@ -21,7 +21,8 @@ struct trial {
 #define expect(t, what)                                                                            \
     do {                                                                                           \
         if (!(what))                                                                               \
-            fail_msg("%s: %s of %s: not %s", (t)->p->line.text, (t)->l->name, (t)->v->name, #what); \
+            fail_msg("%s: %s of %s: not %s", (t)->p->line.text, (t)->l->name, (t)->v->name,        \
+                     #what);                                                                       \
     } while (0)
 
 /* ---- Views ---- */

@@ -109,7 +109,9 @@ static void expect_parts(struct trial *t, const struct row *row, const struct at
 /* In bytes, from one along an axis to the next; an axis of one element has the least step. */
 static uint64_t step_of(const rapt_tensor *x, const struct view *half, int axis)
 {
-    return half ? 2 * (uint64_t)half->stride[axis] : x->size[axis] == 1 ? 16 : 2 * (uint64_t)x->stride[axis];
+    return half                 ? 2 * (uint64_t)half->stride[axis]
+           : x->size[axis] == 1 ? 16
+                                : 2 * (uint64_t)x->stride[axis];
 }
 
 /* half: of a tensor that kernels read in parts, else NULL. */
@@ -121,7 +123,8 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
              sequences = (uint64_t)x->size[0] * (half ? HALVES : 1);
     memcpy(&m, map, sizeof m);
     expect(t, m.data == (half ? half->data : x->data));
-    expect(t, m.type == (x->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
+    expect(t, m.type ==
+                  (x->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
     expect(t, m.swizzle == 3 && m.fill == 0); /* CU_TENSOR_MAP_SWIZZLE_128B, FLOAT_OOB_FILL_NONE */
     expect(t, m.box[0] == 64 && m.box[1] == rows);
     if (row->needs & NEED_PANELS) {
@@ -181,8 +184,8 @@ static void expect_prepare(const struct trial *t, const struct fake_launch *l,
 static void expect_split(const struct trial *t, const struct fake_launch *l, const struct row *row)
 {
     const struct attention_args *a = &l->args.attention;
-    int64_t tasks = 2 * (int64_t)a->batch * a->kv_heads * a->wide_keys, at_once = row->threads / 128,
-            done = l->grid[0] * at_once;
+    int64_t tasks = 2 * (int64_t)a->batch * a->kv_heads * a->wide_keys,
+            at_once = row->threads / 128, done = l->grid[0] * at_once;
     char name[80];
     snprintf(name, sizeof name, "%s_prepare", row->name);
     assert_string_equal(l->name, name);
@@ -201,8 +204,7 @@ static void expect_launches(struct trial *t, const struct row *row)
     else if (before) expect_prepare(t, &l[0], row, parts_of(longest, row->tile_kv));
     expect_main(t, &l[before], row);
     for (int i = 0; i < t->fake->launch_count; i++) {
-        assert_memory_equal(&l[i].args.attention, &l[0].args.attention,
-                            sizeof l->args.attention);
+        assert_memory_equal(&l[i].args.attention, &l[0].args.attention, sizeof l->args.attention);
         expect_parts(t, row, &l[i].args.attention);
     }
     if (!strict) return;
@@ -273,7 +275,8 @@ static void each_row(const struct stand_in *v, uint32_t needs, uint32_t without)
     int rows = 0;
     begin(v, &context, &t);
     for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++) {
-        if (strcmp(row->arch, "sm_90a") || !(row->needs & needs) || (row->needs & without)) continue;
+        if (strcmp(row->arch, "sm_90a") || !(row->needs & needs) || (row->needs & without))
+            continue;
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             char reason[512];
             set_problem(&t, (rapt_dtype)row->dtype, shapes[i], row->d, row->dv);
@@ -353,7 +356,10 @@ static void scores_of_the_composed_path(void **state)
 
 int main(int argc, char **argv)
 {
-#define ON_CUDA(test) {#test, test, NULL, NULL, (void *)&vendors[0]}
+#define ON_CUDA(test)                                                                              \
+    {                                                                                              \
+#test, test, NULL, NULL, (void *)&vendors[0]                                               \
+    }
     const struct CMUnitTest tests[] = {ON_CUDA(claimed_rows), ON_CUDA(rows_in_parts),
                                        ON_CUDA(packed_rows), ON_CUDA(scores_of_the_composed_path)};
     return run_group("workspace", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
