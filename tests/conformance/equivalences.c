@@ -278,7 +278,9 @@ static void any_tensor_may_have_its_own_strides(void **state)
         "qk bf16 b2 h4/2 q9 kv21 d300",
         "pv f32 b2 h4/2 q9 kv70 d300",
         "causal_mask f16 b2 h3 q17 kv40",
-        "kv_replicate f32 b2 h8/2 q1 kv33 d40"};
+        "kv_append f16 b3 h2 q5 kv40 d64 kvlen=0,35,17 bhtd",
+        "kv_replicate f32 b2 h8/2 q1 kv33 d40",
+        "kv_replicate bf16 b2 h8/2 q1 kv33 d40 bhtd"};
     (void)state;
     EACH_DEVICE(device)
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) own_strides(lines[i], device);
