@@ -43,6 +43,7 @@ DEVICE void whole_step(struct consumer &c, const struct attention_args &a, const
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, phase_now(c));
     multiply_qk(c, s);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
+    if (block == 0) prefetch_q(c, a);
     weigh_block<true, false>(c, a, t, s, r, block);
     if (r.rescale) rescale(o, r);
     mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, phase_now(c));

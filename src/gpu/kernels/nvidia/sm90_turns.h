@@ -222,6 +222,21 @@ DEVICE void load_q(const struct consumer &c, const struct attention_args &a, con
     load_queries(a, t.batch, t.head, warp_row(c, t), lane_now(c), x);
 }
 
+/* The next tile's Q on its way to L2, if its record has come: two lanes ask for half a row each. */
+DEVICE void prefetch_q(const struct consumer &c, const struct attention_args &a)
+{
+    uint32_t i = slot_now(c) * GROUPS + group_now(c);
+    if (!mbarrier_done(c.base + AT_Q_FULL + 8 * i, slot_phase(c) ^ 1)) return;
+    struct tile t;
+    shared_load4(c.base + AT_RECORD + RECORD_BYTES * i, t.rows, t.head, t.batch, t.key_end);
+    int token = warp_row(c, t) + lane_now(c) / 2;
+    if (t.rows < 0 || token >= a.q_tokens) return;
+    const float *row = (const float *)a.q.data + t.batch * a.q.stride[0] +
+                       t.head * a.q.stride[1] + token * a.q.stride[2] + lane_now(c) % 2 * (D / 2);
+#pragma unroll
+    for (int line = 0; line < D / 64; line++) prefetch_line(row + 32 * line);
+}
+
 /* Q of a tile into the warpgroup's slot, when all of its warps are through with what lies there. */
 DEVICE void split_q(struct consumer &c, const struct attention_args &a, const struct tile &t,
                     const float4 (&x)[ROW_LOADS])

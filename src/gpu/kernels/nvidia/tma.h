@@ -52,6 +52,24 @@ DEVICE void mbarrier_wait(uint32_t bar, uint32_t phase)
         : "memory");
 }
 
+/* Whether a wait would end at once. */
+DEVICE bool mbarrier_done(uint32_t bar, uint32_t phase)
+{
+    uint32_t done;
+    asm volatile("{\n.reg .pred p;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(done)
+                 : "r"(bar), "r"(phase)
+                 : "memory");
+    return done;
+}
+
+DEVICE void prefetch_line(const void *at)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
 /* ---- Tensor copies
  * ------------------------------------------------------------------------------------------
  */
