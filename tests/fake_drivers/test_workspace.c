@@ -265,7 +265,8 @@ static struct fake *begin(const struct stand_in *v, rapt_context **context, stru
 /* Batch, heads, KV heads, queries, keys: few and many tiles, in whole tiles and not. */
 static const int64_t shapes[][5] = {{1, 1, 1, 2048, 2048}, {3, 6, 2, 2101, 2303},
                                     {2, 4, 4, 2300, 301},  {5, 2, 1, 2049, 129},
-                                    {1, 2, 1, 2048, 1},    {1, 1, 1, 2305, 70}};
+                                    {1, 2, 1, 2048, 1},    {1, 1, 1, 2305, 70},
+                                    {2, 8, 8, 2048, 130}};
 
 /* Each row of a needs-bit that takes plain problems of its head size. */
 static void each_row(const struct stand_in *v, uint32_t needs, uint32_t without)
