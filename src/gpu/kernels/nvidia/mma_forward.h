@@ -421,6 +421,17 @@ DEVICE void swap_rows(float *x)
     for (int r = 0; r < ROWS; r++) x[r] = other[r * 32];
 }
 
+/* The multiply-subtract of softmax_step is exact but for one rounding, while m is a rounded
+ * product; far from 0 the two part. There the scores are rounded first. */
+#define FAR 65536.0f
+
+/* Whether a row's maximum rises to x, the largest of its scores. The row's own question: its bits do
+ * not depend on its neighbours, whatever made the warp ask. */
+DEVICE int raises(float m, float x)
+{
+    return x > m + KEEP || x < -FAR || x > FAR;
+}
+
 DEVICE void raise_maximum(struct accumulator *acc, const float *m)
 {
     float top[ROWS], other[ROWS];
@@ -429,7 +440,8 @@ DEVICE void raise_maximum(struct accumulator *acc, const float *m)
     if (SPLIT > 1) swap_rows(other);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float raised = maximum(acc->m[r], maximum(top[r], other[r]));
+        float x = maximum(top[r], other[r]),
+              raised = raises(acc->m[r], x) ? maximum(acc->m[r], x) : acc->m[r];
         float factor = exp2_fast(acc->m[r] - (raised == -INFINITY ? 0 : raised));
         acc->m[r] = raised;
         acc->l[r] *= factor;
@@ -441,23 +453,32 @@ DEVICE void raise_maximum(struct accumulator *acc, const float *m)
     }
 }
 
-/* The multiply-subtract of softmax_step is exact but for one rounding, while m is a rounded
- * product; far from 0 the two part. There the scores are rounded first and the scale becomes 1. */
-#define FAR 65536.0f
+/* What is subtracted from a row's scores: -inf - -inf must not reach exp2. */
+DEVICE float base_of(const struct accumulator *acc, int r)
+{
+    return acc->m[r] == -INFINITY ? 0 : acc->m[r];
+}
 
-DEVICE float scale_far_scores(const struct accumulator *acc, float (*s)[NT][4], float scale)
+/* Where a row of the warp is far from 0, the scores become exponents here, each row's in its own
+ * way, and 1 is returned: softmax_step has nothing to scale or to subtract. */
+DEVICE int take_far_scores(const struct accumulator *acc, float (*s)[NT][4], float scale)
 {
     int far = 0;
 #pragma unroll
-    for (int r = 0; r < ROWS; r++)
-        far |= (acc->m[r] > FAR || acc->m[r] < -FAR) && acc->m[r] != -INFINITY;
-    if (!RARE(__any_sync(~0u, far))) return scale;
+    for (int r = 0; r < ROWS; r++) far |= base_of(acc, r) > FAR || base_of(acc, r) < -FAR;
+    if (!RARE(__any_sync(~0u, far))) return 0;
 #pragma unroll
-    for (int i = 0; i < RT; i++)
+    for (int r = 0; r < ROWS; r++) {
+        float base = base_of(acc, r);
+        int own = base > FAR || base < -FAR;
 #pragma unroll
         for (int n = 0; n < NT; n++)
 #pragma unroll
-            for (int h = 0; h < 4; h++) s[i][n][h] *= scale;
+            for (int i = 0; i < 2; i++) {
+                float *x = &s[r / 2][n][r % 2 * 2 + i];
+                *x = own ? __fadd_rn(__fmul_rn(*x, scale), -base) : fused(*x, scale, -base);
+            }
+    }
     return 1;
 }
 
@@ -472,7 +493,7 @@ DEVICE int find_maxima(const struct accumulator *acc, float (*s)[NT][4], float s
         for (int n = 0; n < NT; n++)
             m[r] = maximum(maximum(m[r], s[r / 2][n][r % 2 * 2]), s[r / 2][n][r % 2 * 2 + 1]);
         m[r] *= scale;
-        unusual |= m[r] > acc->m[r] + KEEP || m[r] < -FAR || m[r] > FAR;
+        unusual |= raises(acc->m[r], m[r]);
     }
     return unusual;
 }
@@ -483,13 +504,15 @@ DEVICE int find_maxima(const struct accumulator *acc, float (*s)[NT][4], float s
 DEVICE void softmax_step(struct accumulator *acc, float (*s)[NT][4], uint32_t (*p)[NT / 2][4],
                          float scale, const float *m, int unusual, struct copies *copies)
 {
+    int taken = 0;
     if (RARE(unusual)) {
         raise_maximum(acc, m);
-        scale = scale_far_scores(acc, s, scale);
+        taken = take_far_scores(acc, s, scale);
+        if (taken) scale = 1;
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float base = acc->m[r] == -INFINITY ? 0 : acc->m[r];
+        float base = taken ? 0 : base_of(acc, r);
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             float x = exp2_fast(fused(s[r / 2][n][r % 2 * 2], scale, -base)),
