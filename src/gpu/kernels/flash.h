@@ -366,8 +366,9 @@ DEVICE void flash_grid(const struct attention_args *a)
     int tiles = (a->q_tokens + TILE_Q - 1) / TILE_Q;
     int heads = smaller(a->q_heads, GRID_LIMIT), batches = smaller(a->batch, GRID_LIMIT);
     struct tile_place at = place_of_block(tiles, heads, batches, SECTION);
-    for (int b = at.z; b < a->batch; b += batches)
-        for (int head = at.y; head < a->q_heads; head += heads) flash_block(a, b, head, at.tile);
+    for (int b = at.z; b < AGAIN(attention_args, a)->batch; b += batches)
+        for (int head = at.y; head < AGAIN(attention_args, a)->q_heads; head += heads)
+            flash_block(a, b, head, at.tile);
 }
 
 #endif
