@@ -238,7 +238,8 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
                               .bytes = share};
 }
 
-/* While a whole block is read: its lines, NEAR ahead, then as many of what is read next. */
+/* While a whole block is read: its lines, NEAR ahead, then as many of what is read next, which is no
+ * more than one run. */
 static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tensor *tensor,
                                    const struct block *b, const struct decode_table *table,
                                    const rapt_tensor *other, const struct block *next,
@@ -253,7 +254,7 @@ static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tenso
                               .run_step = 1,
                               .run_bytes = bytes,
                               .skip = skip,
-                              .bytes = bytes - skip + max64(min64(NEAR, others), 0),
+                              .bytes = bytes - skip + max64(min64(min64(NEAR, others), bytes), 0),
                               .again = AGAIN};
 }
 
