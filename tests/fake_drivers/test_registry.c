@@ -136,7 +136,7 @@ static void refusals_of_features(void **state)
 static void refusals_of_shapes(void **state)
 {
     (void)state;
-    struct row mapped = plain;
+    struct row mapped = plain, causal = plain, quantised = plain;
     struct refused cases[8];
     int count = 0;
     const rapt_attention base = session_problem(memory);
@@ -152,6 +152,17 @@ static void refusals_of_shapes(void **state)
          a.k.size[2] = a.v.size[2] = (int64_t)1 << 29);
     for (int i = 0; i < count; i++)
         assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
+    causal.can |= CAN_CAUSAL;
+    rapt_attention corner = base;
+    corner.causal = 1;
+    assert_string_equal(refusal(&causal, &corner), "");
+    corner.align = RAPT_TOP_LEFT;
+    assert_string_equal(refusal(&causal, &corner), "does not do top-left alignment");
+    quantised.can |= CAN_I8; /* which is no other dtype in the sense of MIXED */
+    rapt_attention bytes = base;
+    bytes.k.dtype = bytes.v.dtype = RAPT_I8;
+    bytes.k_scale = bytes.v_scale = (rapt_tensor){memory, RAPT_F32, {2, 2, 96, 1}, {192, 96, 1, 1}};
+    assert_string_equal(refusal(&quantised, &bytes), "");
     mapped.needs = NEED_MAPS;
     rapt_attention reversed = base;
     reversed.k.stride[2] = -64;
@@ -160,6 +171,122 @@ static void refusals_of_shapes(void **state)
                         "over 2^37 elements)");
 }
 #undef CASE
+
+/* The library's row of this name, the first of its archs: the others have the same features. */
+static const struct row *row_of(const char *name)
+{
+    for (int i = 0; i < kernel_row_count; i++)
+        if (!strcmp(kernel_rows[i].name, name)) return &kernel_rows[i];
+    fail_msg("there is no row %s", name);
+    return NULL;
+}
+
+struct limit {
+    const char *row, *words; /* "": served */
+    rapt_attention a;
+};
+
+#define SIZES(q_tokens, kv_tokens)                                                                 \
+    a.q.size[2] = a.out.size[2] = q_tokens, a.k.size[2] = a.v.size[2] = kv_tokens
+#define CHANNELS(channels)                                                                         \
+    a.q = a.out = rapt_tensor_bthd(memory, RAPT_F16, 2, 4, 64, channels),                          \
+    a.k = a.v = rapt_tensor_bthd(memory, RAPT_F16, 2, 2, 96, channels)
+#define F32 a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_F32
+#define PACKED(sequences)                                                                          \
+    a.q.size[0] = a.out.size[0] = a.k.size[0] = a.v.size[0] = 1,                                   \
+    a.q_start = a.kv_start = rapt_tensor_bhtd(memory, RAPT_I32, sequences + 1, 1, 1, 1)
+#define CASE(name, expected, ...)                                                                  \
+    do {                                                                                           \
+        rapt_attention a = base;                                                                   \
+        __VA_ARGS__;                                                                               \
+        cases[count++] = (struct limit){name, expected, a};                                        \
+    } while (0)
+
+static void assert_limits(const struct limit *cases, int count)
+{
+    for (int i = 0; i < count; i++) {
+        const char *words = refusal(row_of(cases[i].row), &cases[i].a);
+        if (strcmp(words, cases[i].words)) print_error("%d: %s\n", i, cases[i].row);
+        assert_string_equal(words, cases[i].words);
+    }
+}
+
+/* The limits of features.def that the library's rows for NVIDIA's matrix units are made or measured
+ * for, on either side of each. */
+static void limits_of_tiles(void **state)
+{
+    static const char
+        tall[] = "does not do fewer than 2048 queries, its tiles being tall",
+        narrow[] = "does not do so many keys (2048 or more), its blocks being narrow",
+        split[] = "does not do fewer than 256 queries unless named, its operands being split first",
+        many[] = "does not do more than 256 ragged sequences",
+        keys[] = "does not do more keys than it keeps in registers",
+        plain_scores[] = "does not do scores without a softcap, having no other",
+        ahead[] = "does not do rows that see keys past themselves, its distances having one sign";
+    struct limit cases[32];
+    int count = 0;
+    (void)state;
+    const rapt_attention base = session_problem(memory);
+    const rapt_tensor slopes = {memory, RAPT_F32, {2, 4, 1, 1}, {4, 1, 0, 0}};
+    CASE("sm90_f16_d64_causal_long", tall, a.causal = 1, SIZES(2047, 2047));
+    CASE("sm90_f16_d64_causal_long", "", a.causal = 1, SIZES(2048, 2048));
+    CASE("sm90_f16_d256_short", narrow, CHANNELS(256), SIZES(64, 2048));
+    CASE("sm90_f16_d256_short", "", CHANNELS(256), SIZES(64, 2047));
+    CASE("sm90_f16_d256", "", CHANNELS(256), SIZES(64, 2048));
+    CASE("sm90_f16_d256_causal_short", narrow, CHANNELS(256), a.causal = 1, SIZES(64, 2048));
+    CASE("sm90_f16_d256_causal_short", "", CHANNELS(256), a.causal = 1, SIZES(64, 2047));
+    CASE("sm90_f32_d128_strict", "", CHANNELS(128), F32, SIZES(256, 2048));
+    CASE("sm90_f32_d64", split, F32, SIZES(255, 96));
+    CASE("sm90_f32_d64", "", F32, SIZES(256, 96));
+    CASE("sm90_f32_d64", "", F32, SIZES(255, 96), a.kernel = "sm90_f32_d64");
+    CASE("sm90_f16_d64_linear", many, PACKED(257));
+    CASE("sm90_f16_d64_linear", "", PACKED(256));
+    CASE("sm80_f16_d64_features", "", PACKED(257));
+    CASE("tiny_f16_d128", keys, CHANNELS(128), SIZES(8, 33));
+    CASE("tiny_f16_d128", "", CHANNELS(128), SIZES(8, 32));
+    CASE("sm90_f16_d64_capped", plain_scores, a.softcap = 0);
+    CASE("sm90_f16_d64_capped", "", a.softcap = 30);
+    CASE("sm90_f16_d64_features", "", a.softcap = 0);
+    CASE("sm90_f16_d64_sloped", ahead, a.alibi_slope = slopes);
+    CASE("sm90_f16_d64_sloped", "", a.alibi_slope = slopes, a.causal = 1);
+    CASE("sm90_f16_d64_features", "", a.alibi_slope = slopes);
+    assert_limits(cases, count);
+}
+
+/* The same for how rows read memory. */
+static void limits_of_memory(void **state)
+{
+    static const char
+        queries[] = "does not do more query rows per KV head than its tile, or with "
+                    "batch_invariant any packed batch",
+        far_rows[] = "does not do tokens of K or V that lie backwards or over 2^24 elements apart",
+        i8[] = "does not do i8 data", mixed[] = "does not do K/V of another dtype than q";
+    struct limit cases[16];
+    int count = 0;
+    (void)state;
+    const rapt_attention base = session_problem(memory);
+    const rapt_tensor scale = {memory, RAPT_F32, {2, 2, 96, 1}, {192, 96, 1, 1}};
+    CASE("flash_nocausal_small", queries, SIZES(9, 96)); /* of 16 rows: 2 heads share K and V */
+    CASE("flash_nocausal_small", "", SIZES(8, 96));
+    CASE("flash_nocausal_small", queries, SIZES(1, 96), PACKED(2), a.batch_invariant = 1);
+    CASE("flash_nocausal_small", "", SIZES(1, 96), PACKED(2));
+    CASE("flash_nocausal_d64", "", SIZES(1, 96), PACKED(2), a.batch_invariant = 1);
+    CASE("mfma_f16_d64", far_rows, a.k.stride[2] = -128);
+    CASE("mfma_f16_d64", far_rows, a.v.stride[2] = (1 << 24) + 8);
+    CASE("mfma_f16_d64", "", a.v.stride[2] = 1 << 24);
+    CASE("flash_nocausal_d64", "", a.v.stride[2] = (1 << 24) + 8);
+    CASE("sm80_f16_d64", "", a.v.stride[2] = (1 << 24) + 8);
+    CASE("flash_nocausal_d64", i8, a.k.dtype = a.v.dtype = RAPT_I8, a.k_scale = a.v_scale = scale);
+    CASE("flash", "", a.k.dtype = a.v.dtype = RAPT_I8, a.k_scale = a.v_scale = scale);
+    CASE("sm90_f32_d64", mixed, F32, SIZES(256, 96), a.k.dtype = a.v.dtype = RAPT_F16);
+    CASE("flash_nocausal_d64", "", F32, a.k.dtype = a.v.dtype = RAPT_F16);
+    assert_limits(cases, count);
+}
+#undef CASE
+#undef SIZES
+#undef CHANNELS
+#undef F32
+#undef PACKED
 
 /* The row of a vendor and arch that serves tokens of batch sequences in one packed batch. */
 static const char *packed_kernel(const struct row *like, rapt_dtype dtype, int64_t tokens,
@@ -193,15 +320,6 @@ static void packed_batches_keep_their_kernel(void **state)
     assert_true(served > 0);
 }
 
-/* The grid rule of the library's row of this name. */
-static void (*grid_of(const char *name))(const struct extent *, const struct row *, int64_t[3])
-{
-    for (int i = 0; i < kernel_row_count; i++)
-        if (!strcmp(kernel_rows[i].name, name)) return kernel_rows[i].grid;
-    fail_msg("there is no row %s", name);
-    return NULL;
-}
-
 static void grids(void **state)
 {
     (void)state;
@@ -223,11 +341,11 @@ static void grids(void **state)
         assert_int_equal(row_grid(&row, &e, &grid), 1);                                            \
         assert_true(grid.x == gx && grid.y == gy && grid.z == gz);                                 \
     } while (0)
-    EXPECT(grid_of("flash"), 2, 8, 2); /* tiles */
-    EXPECT(grid_of("qk"), 2, 2, 16);   /* scores */
-    EXPECT(grid_of("rope"), 25, 1, 1); /* rows */
+    EXPECT(row_of("flash")->grid, 2, 8, 2); /* tiles */
+    EXPECT(row_of("qk")->grid, 2, 2, 16);   /* scores */
+    EXPECT(row_of("rope")->grid, 25, 1, 1); /* rows */
     e.q_heads = 70000;
-    EXPECT(grid_of("flash"), 2, 65535, 2);
+    EXPECT(row_of("flash")->grid, 2, 65535, 2);
     e.batch = 0;
     assert_int_equal(row_grid(&row, &e, &grid), 0);
     e.batch = 1;
@@ -301,6 +419,8 @@ int main(void)
                                        cmocka_unit_test(early_launches),
                                        cmocka_unit_test(refusals_of_features),
                                        cmocka_unit_test(refusals_of_shapes),
+                                       cmocka_unit_test(limits_of_tiles),
+                                       cmocka_unit_test(limits_of_memory),
                                        cmocka_unit_test(packed_batches_keep_their_kernel),
                                        cmocka_unit_test(grids),
                                        cmocka_unit_test(maps),
