@@ -130,6 +130,7 @@ static __device__ __forceinline__ void wait_for_predecessors(void)
 {
 } /* a launch comes after them */
 #define LOAD(type, address)         (*(const __attribute__((address_space(1))) type *)(address))
+#define LOAD_NEW(type, address)     LOAD(type, address)
 #define STORE(type, address, value) (*(__attribute__((address_space(1))) type *)(address) = (value))
 static __device__ __forceinline__ float
 exp2_fast(float x) /* 1 ulp; -inf gives 0; results below 2^-126 give 0 */
@@ -261,6 +262,8 @@ static __device__ __forceinline__ void wait_for_predecessors(void)
 }
 /* Global memory that this launch does not write before it reads; and a store to it. */
 #define LOAD(type, address)         __ldg((const type *)(address))
+/* Global memory that a launch wrote which may still have run when this one began. */
+#define LOAD_NEW(type, address)     __ldcg((const type *)(address))
 #define STORE(type, address, value) (*(type *)(address) = (value))
 static __device__ __forceinline__ float
 exp2_fast(float x) /* 2 ulp; -inf gives 0; results below 2^-126 give 0 */
