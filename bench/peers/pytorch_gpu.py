@@ -1,5 +1,5 @@
 """pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; ratios and a CSV, from
-which bench/tables_gpu.py makes the tables and plots of docs/PERFORMANCE.md.
+of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md.
 
 usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--csv rows.csv] [--protocol graph,sustained]
 
