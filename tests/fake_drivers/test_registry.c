@@ -253,6 +253,46 @@ static void limits_of_tiles(void **state)
     assert_limits(cases, count);
 }
 
+static rapt_attention with_stride(int tensor, int axis, int64_t more)
+{
+    rapt_attention a = session_problem(memory);
+    rapt_tensor *t[] = {&a.q, &a.k, &a.v, &a.out};
+    t[tensor]->stride[axis] += more;
+    return a;
+}
+
+/* Rows that read 16 bytes at a time: of each of the four tensors, contiguous channels and steps of
+ * 16 bytes on every other axis, whatever the element; an axis of one element has no step. */
+static void alignment_of_rows(void **state)
+{
+    static const char words[] = "does not do rows that are not contiguous and 16-byte aligned";
+    const struct row *row = row_of("sm80_f16_d64");
+    (void)state;
+    for (int tensor = 0; tensor < 4; tensor++) {
+        rapt_attention apart = with_stride(tensor, 3, 1); /* every other channel */
+        assert_string_equal(refusal(row, &apart), words);
+        for (int axis = 0; axis < 3; axis++)
+            for (int64_t more = 0; more <= 16; more++) {
+                rapt_attention a = with_stride(tensor, axis, more);
+                assert_string_equal(refusal(row, &a), more % 8 ? words : "");
+            }
+    }
+    struct row f32 = *row, narrow = *row;
+    f32.dtype = DTYPE_f32, narrow.can |= CAN_NARROW;
+    for (int64_t more = 0; more <= 8; more++) {
+        rapt_attention a = with_stride(1, 2, more);
+        a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_F32;
+        assert_string_equal(refusal(&f32, &a), more % 4 ? words : "");
+    }
+    rapt_attention one = session_problem(memory);
+    one.q.size[0] = one.k.size[0] = one.v.size[0] = one.out.size[0] = 1;
+    one.q.stride[0] = 3;
+    assert_string_equal(refusal(row, &one), "");
+    one.q.size[3] = one.k.size[3] = 1; /* a single channel is contiguous */
+    one.q.stride[3] = one.k.stride[3] = 5;
+    assert_string_equal(refusal(&narrow, &one), "");
+}
+
 /* The same for how rows read memory. */
 static void limits_of_memory(void **state)
 {
@@ -420,6 +460,7 @@ int main(void)
                                        cmocka_unit_test(refusals_of_features),
                                        cmocka_unit_test(refusals_of_shapes),
                                        cmocka_unit_test(limits_of_tiles),
+                                       cmocka_unit_test(alignment_of_rows),
                                        cmocka_unit_test(limits_of_memory),
                                        cmocka_unit_test(packed_batches_keep_their_kernel),
                                        cmocka_unit_test(grids),
