@@ -126,6 +126,49 @@ static void no_companion_of_a_name(void **state)
     session_end(v);
 }
 
+/* The backend's name is no kernel's: it means the best one, companion and all. */
+static void companion_of_the_backend(void **state)
+{
+    const struct stand_in *v = *state;
+    rapt_context *context;
+    struct fake *fake = begin(v, &context, 0);
+    rapt_attention a = problem_of(RAPT_BF16, 100);
+    a.kernel = v->name;
+    rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a, v->name);
+    void *workspace = NULL;
+    assert_int_equal(
+        rapt_alloc(rapt_device_at(context, 0), rapt_plan_workspace_size(plan), &workspace),
+        RAPT_OK);
+    assert_int_equal(runs_companion(fake, plan, a, 2, 2, workspace), 1);
+    rapt_free(rapt_device_at(context, 0), workspace);
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* rapt_explain: a line for each kernel that refuses, the last one for the kernel that runs. */
+static void explained(void **state)
+{
+    const struct stand_in *v = *state;
+    rapt_context *context;
+    begin(v, &context, 0);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = problem_of(RAPT_BF16, 100);
+    char text[16384], name[64], expected[96];
+    name_of_companion(device, a, name);
+    a.k.stride[2]++;
+    size_t length = rapt_explain(device, &a, text, sizeof text);
+    assert_true(length == strlen(text) && text[length - 1] == '\n');
+    snprintf(expected, sizeof expected, "\n%s: runs\n", name);
+    assert_string_equal(text + length - strlen(expected), expected);
+    int lines = 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), lines++)
+        assert_non_null(strstr(line, ": "));
+    assert_true(lines > 2);
+    rapt_close(&context);
+    session_end(v);
+}
+
 /* A kernel that takes any address loads nothing for a second one. */
 static void none_where_none_is_needed(void **state)
 {
@@ -188,7 +231,8 @@ static void workspaces(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(each_address), BOTH(no_companion_of_a_name),
-                                       BOTH(none_where_none_is_needed), BOTH(workspaces)};
+    const struct CMUnitTest tests[] = {
+        BOTH(each_address), BOTH(no_companion_of_a_name),    BOTH(companion_of_the_backend),
+        BOTH(explained),    BOTH(none_where_none_is_needed), BOTH(workspaces)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

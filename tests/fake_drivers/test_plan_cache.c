@@ -57,6 +57,24 @@ static void least_recently_used(void **state)
     session_end(v);
 }
 
+/* A plan knows no addresses: the same call on other memory takes it again. */
+static void other_memory(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = numbered(0);
+    is_new(v, fake, device, 0);
+    a.q.data = memory + 256, a.k.data = memory + (1 << 18) + 2, a.out.data = memory + (4 << 18);
+    int before = allocations(v, fake);
+    assert_int_equal(rapt_forward(device, &a, NULL), RAPT_OK);
+    assert_int_equal(allocations(v, fake), before);
+    assert_ptr_equal(fake->launch[fake->launch_count - 1].args.attention.out.data, a.out.data);
+    rapt_close(&context);
+    session_end(v);
+}
+
 /* Calls that no kernel serves cost one plan at most, however many they are. */
 static void failures_keep_the_others(void **state)
 {
@@ -135,7 +153,8 @@ static void all_in_use(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(least_recently_used), BOTH(failures_keep_the_others),
-                                       BOTH(kernels_apart), BOTH(all_in_use)};
+    const struct CMUnitTest tests[] = {BOTH(least_recently_used), BOTH(other_memory),
+                                       BOTH(failures_keep_the_others), BOTH(kernels_apart),
+                                       BOTH(all_in_use)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
