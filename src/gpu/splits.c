@@ -12,16 +12,17 @@ static int64_t at_least(int64_t x, int64_t y)
     return x > y ? x : y;
 }
 
-/* About two blocks for each compute unit, none under SHORTEST keys: a second launch must pay. With
+/* About as many blocks as run at once, two for each compute unit, or one that takes more than LARGE
+ * bytes of its shared memory; none under SHORTEST keys: a second launch must pay. With
  * batch_invariant the cuts depend on nothing but the position of a key. */
 void splits_choose(struct attention_args *args, const struct row *row)
 {
-    enum { SHORTEST = 128, INVARIANT = 1024 };
+    enum { SHORTEST = 128, INVARIANT = 1024, LARGE = 113 << 10 };
     int64_t tile = at_least(row->tile_kv, 1),
             tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
     int64_t blocks = at_least(tiles * args->kv_heads * args->batch, 1), keys = INVARIANT;
     if (!args->batch_invariant) {
-        int64_t parts = at_least(2 * (int64_t)args->units / blocks, 1);
+        int64_t parts = at_least((row->shared > LARGE ? 1 : 2) * (int64_t)args->units / blocks, 1);
         keys = at_least(ceil_div(args->kv_tokens, parts), SHORTEST);
     }
     keys = ceil_div(keys, tile) * tile;

@@ -11,6 +11,7 @@
 #ifndef RAPT_COMBINE_H
 #define RAPT_COMBINE_H
 
+#include "early.h"
 #include "rows.h"
 
 #define NO_KEYS (-1.0f)
@@ -26,7 +27,7 @@ DEVICE struct key_range keys_of_part(const struct attention_args *a, int first_k
                                      int tile, int part)
 {
     int origin = 0, keys = a->split_keys;
-    if (!a->batch_invariant) {
+    if (!a->batch_invariant && (first_key >= tile || end_key != a->kv_tokens)) {
         origin = first_key / tile * tile;
         keys = ((end_key - origin + a->splits - 1) / a->splits + tile - 1) / tile * tile;
     }
@@ -149,64 +150,96 @@ enum {
 };
 static_assert(THREADS % ROW_THREADS == 0, "a block takes whole rows");
 
-/* The maximum of all parts and the sum of all l: each wave finds both, lane i from parts i, i +
- * WAVE ... */
-DEVICE struct total total_of_parts(const struct attention_args *a, int64_t row, float sink)
+/* A row's parts: m and l, this thread's four channels, and the bytes from part to part. */
+struct parts {
+    const char *ends, *values;
+    int64_t ends_step, values_step;
+    int count, has_channels; /* 0: the row has fewer */
+};
+
+DEVICE struct parts parts_of(const struct attention_args *a, int64_t row, int channel)
 {
-    float m = -INFINITY, l = 0;
+    struct parts p;
+    p.ends = settled(partial_lse_at(a, 0, row));
+    p.values = settled(partial_out_at(a, 0, row, channel));
+    p.ends_step = settled(partial_lse_at(a, 1, row)) - p.ends;
+    p.values_step = settled(partial_out_at(a, 1, row, channel)) - p.values;
+    p.count = a->splits;
+    p.has_channels = channel < a->v_channels;
+    return p;
+}
+
+DEVICE float2 ends_of(const struct parts *p, int part)
+{
+    float2 none;
+    none.x = -INFINITY, none.y = NO_KEYS;
+    return part < p->count ? LOAD_NEW(float2, p->ends + part * p->ends_step) : none;
+}
+
+/* What a thread adds up at a time. */
+struct some_parts {
+    float2 ends[COMBINE_AHEAD];
+    float4 values[COMBINE_AHEAD];
+};
+
+/* Parts first, first + ROWS_AT_ONCE ...; the values of those without keys may be anything. */
+DEVICE void load_parts(const struct parts *p, int first, struct some_parts *some)
+{
+#pragma unroll
+    for (int i = 0; i < COMBINE_AHEAD; i++) {
+        int part = first + i * ROWS_AT_ONCE;
+        some->ends[i] = ends_of(p, part);
+        some->values[i] = float4_of(0, 0, 0, 0);
+        if (part < p->count && p->has_channels)
+            some->values[i] = LOAD_NEW(float4, p->values + part * p->values_step);
+    }
+}
+
+/* The maximum of all parts and the sum of all l: each wave finds both, lane i from parts i, i +
+ * WAVE ...; own: the lane's first. */
+DEVICE struct total total_of_parts(const struct parts *p, float2 own, float sink)
+{
+    float m = own.x, l = 0;
     int lane = THREAD % WAVE;
 #pragma unroll 1
-    for (int part = lane; part < a->splits; part += WAVE)
-        m = maximum(m, LOAD_NEW(float2, partial_lse_at(a, part, row)).x);
+    for (int part = lane + WAVE; part < p->count; part += WAVE) m = maximum(m, ends_of(p, part).x);
     struct total t = total_of(max_of_wave(m), sink);
 #pragma unroll 1
-    for (int part = lane; part < a->splits; part += WAVE) {
-        float2 x = LOAD_NEW(float2, partial_lse_at(a, part, row));
-        if (!(x.y < 0)) l = fused(x.y, exp2_fast(x.x - t.base), l);
+    for (int part = lane;;) {
+        if (!(own.y < 0)) l = fused(own.y, exp2_fast(own.x - t.base), l);
+        part += WAVE;
+        if (part >= p->count) break;
+        own = ends_of(p, part);
     }
     t.l += sum_of_wave(l);
     return t;
 }
 
-/* This thread's four channels of parts THREAD / ROW_THREADS, + ROWS_AT_ONCE ... */
-DEVICE float4 sum_of_parts(const struct attention_args *a, int64_t row, int channel, float base)
-{
-    float4 sum = float4_of(0, 0, 0, 0);
-#pragma unroll 1
-    for (int first = THREAD / ROW_THREADS; first < a->splits;
-         first += COMBINE_AHEAD * ROWS_AT_ONCE) {
-        float2 part[COMBINE_AHEAD];
-        float4 values[COMBINE_AHEAD];
-#pragma unroll
-        for (int i = 0; i < COMBINE_AHEAD; i++) {
-            int at = first + i * ROWS_AT_ONCE;
-            part[i].x = -INFINITY, part[i].y = NO_KEYS;
-            if (at < a->splits) part[i] = LOAD_NEW(float2, partial_lse_at(a, at, row));
-        }
-#pragma unroll
-        for (int i = 0; i < COMBINE_AHEAD; i++) {
-            values[i] = float4_of(0, 0, 0, 0);
-            if (!(part[i].y < 0) && channel < a->v_channels)
-                values[i] =
-                    LOAD_NEW(float4, partial_out_at(a, first + i * ROWS_AT_ONCE, row, channel));
-        }
-#pragma unroll
-        for (int i = 0; i < COMBINE_AHEAD; i++)
-            sum = add_part(sum, values[i], exp2_fast(part[i].x - base));
-    }
-    return sum;
-}
-
+/* All that a row of few parts needs is requested together. */
 DEVICE void combine_row(const struct attention_args *a, int b, int head, int token)
 {
     __shared__ float4 sums[THREADS];
-    int batch = a->q_start.data ? 0 : b, channel = 4 * (THREAD % ROW_THREADS);
-    int64_t row = partial_row(a, batch, head, token);
-    struct total t = total_of_parts(a, row, sink_of(a, b, head));
-    sums[THREAD] = sum_of_parts(a, row, channel, t.base);
+    int batch = a->q_start.data ? 0 : b, channel = 4 * (THREAD % ROW_THREADS),
+        first = THREAD / ROW_THREADS;
+    struct parts p = parts_of(a, partial_row(a, batch, head, token), channel);
+    wait_for_earlier_work(); /* which the addresses do not need */
+    float sink = sink_of(a, b, head);
+    float2 own = ends_of(&p, THREAD % WAVE);
+    float4 sum = float4_of(0, 0, 0, 0);
+    struct total t = {};
+#pragma unroll 1
+    for (int part = first; part == first || part < p.count; part += COMBINE_AHEAD * ROWS_AT_ONCE) {
+        struct some_parts some;
+        load_parts(&p, part, &some);
+        if (part == first) t = total_of_parts(&p, own, sink);
+#pragma unroll
+        for (int i = 0; i < COMBINE_AHEAD; i++)
+            if (!(some.ends[i].y < 0))
+                sum = add_part(sum, some.values[i], exp2_fast(some.ends[i].x - t.base));
+    }
+    sums[THREAD] = sum;
     block_barrier();
     if (THREAD < ROW_THREADS) {
-        float4 sum = sums[THREAD];
 #pragma unroll
         for (int i = 1; i < ROWS_AT_ONCE; i++)
             sum = add_part(sum, sums[i * ROW_THREADS + THREAD], 1);
@@ -220,8 +253,9 @@ DEVICE void combine_row(const struct attention_args *a, int b, int head, int tok
 DEVICE void combine_rows(const struct attention_args *a)
 {
     int token = BLOCK_X, packed = a->q_start.data != NULL, batches = packed ? 1 : a->batch;
-    wait_for_predecessors();
+    let_successors_begin();
     for (int z = BLOCK_Z; z < batches; z += GRID_LIMIT) {
+        if (packed) wait_for_earlier_work();
         int b = packed ? sequence_of_token(&a->q_start, a->batch, token) : z;
         if (packed) { /* tokens of no sequence have no result */
             struct sequence seq = sequence_of(a, b);
