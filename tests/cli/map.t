@@ -278,12 +278,24 @@ same(
     {"alibi_slope": none, "bias": alibi_bias(0.03125, 0, N, N)},
 )
 same(
+    "ALiBi, more keys",
+    {**high, "alibi_slope": slope},
+    [],
+    {"alibi_slope": none, "bias": alibi_bias(0.03125, 600, 700, N)},
+)
+same(
     "ALiBi, causal, more keys",
     {**high, "alibi_slope": slope},
     ["--causal"],
     {"alibi_slope": none, "bias": alibi_bias(0.03125, 600, 700, N)},
     ["--causal"],
 )
+
+# Equal weights: their mean is their largest, however many rows and columns share a pixel.
+flat = write_raw("flat.safetensors", {**square, "q": Tensor("F32", [1, N, 1, 8], [0.0] * (N * 8))})
+largest, mean = draw(flat)[1], draw(flat, "--pool", "mean")[1]
+share = difference(largest, mean)
+tap.ok(share < 0.002, "the mean of equal weights", f"{share:.4f} of the pixels differ")
 
 
 # Ragged and paged sequences against the same tokens alone.

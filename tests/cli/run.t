@@ -448,6 +448,7 @@ for arguments, word in [
     ([SAMPLE, "--window=-2,0"], "-2"),
     ([SAMPLE, "--softcap", "nan"], "nan"),
     ([SAMPLE, "--softcap", "-1"], "-1"),
+    ([SAMPLE, "--softcap", "0"], "0"),
     ([SAMPLE, "--scale", "inf"], "inf"),
     ([SAMPLE, "--scale", "0"], "0"),
     ([SAMPLE, "--scale", "1e999"], "1e999"),
