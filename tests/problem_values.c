@@ -115,13 +115,14 @@ static double without_weight(const struct problem_line *line, int which, const i
     }
 }
 
-/* Channel 0 gives every fifth key a score of -inf; every second of these is NaN in the values. */
+/* Channel 0 gives every seventh key a score of -inf; every second of these is NaN in the values. (No
+ * such key begins a block of 64, 96 or 128: the score of one alone would be a row's first block.) */
 static double weight_zero(int which, const int64_t *at, double usual)
 {
-    if (at[3] || (which == VALUE_V && at[2] % 10 != 3)) return usual;
+    if (at[3] || (which == VALUE_V && at[2] % 14 != 13)) return usual;
     if (which == VALUE_Q) return 1;
     if (which == VALUE_V) return NAN;
-    return at[2] % 5 == 3 ? -INFINITY : usual;
+    return at[2] % 7 == 6 ? -INFINITY : usual;
 }
 
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
