@@ -237,7 +237,9 @@ def indices(name, tensors, word):
     bad(name, file_bytes(header, data), word)
 
 
-indices("kv_length above the capacity", {"kv_length": ("I64", [1], [5])}, "kv_length[0] is 5")
+ROOM = "kv_length[0] is 5 (0 to the 4 tokens there is room for)"
+indices("kv_length above the capacity", {"kv_length": ("I64", [1], [5])}, ROOM)
+indices("kv_length of two axes", {"kv_length": ("I64", [1, 1], [4])}, "2 axes (it needs 1)")
 indices("kv_length below 0", {"kv_length": ("I32", [1], [-1])}, "kv_length[0] is -1")
 indices("kv_length at the end of 64 bits", {"kv_length": ("I64", [1], [2**63 - 1])}, "kv_length")
 indices("kv_length as floats", {"kv_length": ("F32", [1], [1.0])}, "kv_length")
@@ -264,7 +266,13 @@ indices(
     {"q_start": ("I64", [2], [0, 4]), "kv_start": ("I64", [3], [0, 2, 4])},
     "kv_start",
 )
-indices("a page that is not there", {"page_table": ("I32", [1, 1], [1])}, "page_table[0, 0] is 1")
+ONE_PAGE = "page_table[0, 0] is 1 (k has 1 pages)"
+indices("a page that is not there", {"page_table": ("I32", [1, 1], [1])}, ONE_PAGE)
+indices(
+    "a page of which one token is used",
+    {"page_table": ("I32", [1, 3], [0, 7, 9]), "kv_length": ("I64", [1], [5])},
+    "page_table[0, 1] is 7 (k has 1 pages)",
+)
 indices("a page below 0", {"page_table": ("I64", [1, 1], [-1])}, "page_table[0, 0] is -1")
 indices("a page table of another batch", {"page_table": ("I64", [2, 1], [0, 0])}, "page_table")
 indices(
