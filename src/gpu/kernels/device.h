@@ -79,6 +79,19 @@ static __device__ __forceinline__ float lane_xor(float x, int mask)
     return float_of(
         __builtin_amdgcn_ds_bpermute(((THREAD ^ mask) & (WAVE - 1)) << 2, (int)bits_of(x)));
 }
+/* x of another lane of the wave; which lanes a condition holds in, as bits. */
+static __device__ __forceinline__ float lane_read(float x, int lane)
+{
+    return float_of(__builtin_amdgcn_ds_bpermute(lane << 2, (int)bits_of(x)));
+}
+static __device__ __forceinline__ uint64_t lanes_with(int condition)
+{
+#if defined(__GFX9__)
+    return __builtin_amdgcn_ballot_w64(condition != 0);
+#else
+    return __builtin_amdgcn_ballot_w32(condition != 0);
+#endif
+}
 /* Within 16 lanes: swaps of 1, of 2, then mirrors of 8 and of 16, which after the former act as
  * swaps of 4 and of 8. */
 #define DPP_SWAP_1    0xB1
@@ -87,11 +100,15 @@ static __device__ __forceinline__ float lane_xor(float x, int mask)
 #define DPP_MIRROR_16 0x140
 #define DPP(x, control)                                                                            \
     float_of(__builtin_amdgcn_update_dpp(0, (int)bits_of(x), control, 0xf, 0xf, true))
-static __device__ __forceinline__ float sum_of_16(float x)
+static __device__ __forceinline__ float sum_of_8(float x)
 {
     x += DPP(x, DPP_SWAP_1);
     x += DPP(x, DPP_SWAP_2);
-    x += DPP(x, DPP_MIRROR_8);
+    return x + DPP(x, DPP_MIRROR_8);
+}
+static __device__ __forceinline__ float sum_of_16(float x)
+{
+    x = sum_of_8(x);
     return x + DPP(x, DPP_MIRROR_16);
 }
 static __device__ __forceinline__ float max_of_16(float x)
@@ -231,11 +248,23 @@ static __device__ __forceinline__ float lane_xor(float x, int mask)
 {
     return __shfl_xor_sync(~0u, x, mask);
 }
-static __device__ __forceinline__ float sum_of_16(float x)
+static __device__ __forceinline__ float lane_read(float x, int lane)
+{
+    return __shfl_sync(~0u, x, lane);
+}
+static __device__ __forceinline__ uint64_t lanes_with(int condition)
+{
+    return __ballot_sync(~0u, condition);
+}
+static __device__ __forceinline__ float sum_of_8(float x)
 {
     x += lane_xor(x, 1);
     x += lane_xor(x, 2);
-    x += lane_xor(x, 4);
+    return x + lane_xor(x, 4);
+}
+static __device__ __forceinline__ float sum_of_16(float x)
+{
+    x = sum_of_8(x);
     return x + lane_xor(x, 8);
 }
 static __device__ __forceinline__ float max_of_16(float x)
@@ -251,6 +280,10 @@ static __device__ __forceinline__ int fresh(int x)
 {
     asm volatile("" : "+r"(x));
     return x;
+}
+static __device__ __forceinline__ const char *in_lanes(const char *p)
+{
+    return p;
 }
 /* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
  * launch do the same, then waits for that work. Nothing in memory may be touched before. */
