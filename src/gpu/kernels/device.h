@@ -143,9 +143,6 @@ static __device__ __forceinline__ float component(float4 x, int i)
 {
     return x[i];
 }
-static __device__ __forceinline__ void wait_for_predecessors(void)
-{
-} /* a launch comes after them */
 #define LOAD(type, address)         (*(const __attribute__((address_space(1))) type *)(address))
 #define LOAD_NEW(type, address)     LOAD(type, address)
 #define STORE(type, address, value) (*(__attribute__((address_space(1))) type *)(address) = (value))
@@ -284,14 +281,6 @@ static __device__ __forceinline__ int fresh(int x)
 static __device__ __forceinline__ const char *in_lanes(const char *p)
 {
     return p;
-}
-/* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
- * launch do the same, then waits for that work. Nothing in memory may be touched before. */
-static __device__ __forceinline__ void wait_for_predecessors(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
-#endif
 }
 /* Global memory that this launch does not write before it reads; and a store to it. */
 #define LOAD(type, address)         __ldg((const type *)(address))
@@ -433,31 +422,6 @@ DEVICE float tanh_f32(float x)
     if (a < 0.7f) return x * (945 + xx * (105 + xx)) / (945 + xx * (420 + 15 * xx));
     float y = 1 - 2 / (exp2_fast(a * (2 * LOG2_E)) + 1);
     return x < 0 ? -y : x != x ? x : y;
-}
-
-/* sin and cos of an angle of any size, in radians. x is reduced to [-pi/4, pi/4] in f64 with pi/2
- * in two parts; Taylor series on that range err by less than 2e-9, far below f32. */
-DEVICE void sincos_f64(double x, float *sine, float *cosine)
-{
-    const double two_over_pi = 0.63661977236758138, half_pi = 1.5707963267948966,
-                 half_pi_rest = 6.123233995736766e-17;
-    double turns = nearest_f64(x * two_over_pi);
-    double r = fused_f64(-turns, half_pi_rest, fused_f64(-turns, half_pi, x));
-    if (r > 0.8 || r < -0.8) { /* above 2^52 turns is off by some: take the rest away */
-        double more = nearest_f64(r * two_over_pi);
-        r = fused_f64(-more, half_pi_rest, fused_f64(-more, half_pi, r));
-        turns = turns - 4 * floor_f64(turns * 0.25) + more;
-    }
-    int quarter = (int)(turns - 4 * floor_f64(turns * 0.25)) & 3;
-    float f = (float)r, ff = f * f;
-    float s =
-        f + f * ff * (-1 / 6.0f + ff * (1 / 120.0f + ff * (-1 / 5040.0f + ff * (1 / 362880.0f))));
-    float c =
-        1 + ff * (-0.5f + ff * (1 / 24.0f +
-                                ff * (-1 / 720.0f + ff * (1 / 40320.0f + ff * (-1 / 3628800.0f)))));
-    float first = quarter & 1 ? c : s, second = quarter & 1 ? s : c;
-    *sine = quarter & 2 ? -first : first;
-    *cosine = (quarter + 1) & 2 ? -second : second;
 }
 
 /* ---- Elements of views ----------------------------------------------------------------------- */

@@ -21,6 +21,13 @@ DEVICE void wait_for_earlier_work(void)
 #endif
 }
 
+/* Both, where there is nothing to do between. */
+DEVICE void wait_for_predecessors(void)
+{
+    let_successors_begin();
+    wait_for_earlier_work();
+}
+
 /* The same address, worked out by here: not behind a wait that follows. */
 DEVICE const char *settled(const void *p)
 {
