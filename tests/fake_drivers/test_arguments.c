@@ -190,6 +190,11 @@ static void expect_shape(const struct trial *t)
         expect_grid(t, least(a->units, tiles * a->q_heads * a->batch), 1, 1);
     else if (!strcmp(row->grid, "tiles")) expect_grid(t, tiles, a->q_heads, a->batch);
     else if (!strcmp(row->grid, "split")) expect_grid(t, a->splits, a->kv_heads, a->batch);
+    else if (!strcmp(row->grid, "split_linear"))
+        expect_grid(t,
+                    parts_of((int64_t)a->q_tokens * a->group, row->tile_q / 2) * a->splits *
+                        a->kv_heads * a->batch,
+                    1, 1);
     else if (!strcmp(row->grid, "scores"))
         expect_grid(t, parts_of(a->columns, row->tile_kv), tiles, (int64_t)a->q_heads * a->batch);
     else if (!strcmp(row->grid, "row_elements"))
