@@ -121,6 +121,9 @@ BEND(rope_table_wide, p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 
 BEND(rope_table_short, indices[4] = 9;
      p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 3, 1);
      p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4))
+BEND(rope_table_negative, indices[4] = -1;
+     p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 3, 1);
+     p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4))
 BEND(softmax_shape, p->softmax.out.size[3] = 7)
 BEND(softmax_overlap, p->softmax.out.data = x + 1)
 /* In place is the same view: what differs reads rows that are already written. */
@@ -155,6 +158,10 @@ BEND(append_length_negative, indices[1] = -1;
      p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
 BEND(append_page, indices[1] = 2;
      p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+/* Of three tokens the first alone lies in the page that is there. */
+BEND(append_page_after, indices[1] = 5; indices[8] = indices[9] = 8;
+     p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 2, 1);
+     p->kv_append.kv_length = rapt_tensor_bhtd(indices + 8, RAPT_I32, 2, 1, 1, 1))
 BEND(append_starts_empty, p->kv_append.q_start = rapt_tensor_bhtd(indices, RAPT_I32, 0, 1, 1, 1))
 BEND(append_starts_falling, indices[1] = 2; indices[2] = 1;
      p->kv_append.k_new.size[0] = p->kv_append.v_new.size[0] = 1;
@@ -242,6 +249,7 @@ static const struct refusal {
     ROW(rope, rope_table_sin, "sin has size 8 on its token axis (must be 9)"),
     ROW(rope, rope_table_wide, "cos has size 8 on its channel axis (must be 4)"),
     ROW(rope, rope_table_short, "a position is 9 (cos and sin have rows 0 ... 8)"),
+    ROW(rope, rope_table_negative, "a position is -1 (cos and sin have rows 0 ... 8)"),
     ROW(softmax, softmax_shape, "out has size 7 on its channel axis (must be 8)"),
     ROW(softmax, softmax_overlap, "out overlaps x (outputs need memory of their own)"),
     ROW(softmax, softmax_over_other_dtype, "out overlaps x (outputs need memory of their own)"),
@@ -275,6 +283,7 @@ static const struct refusal {
     ROW(kv_append, append_length_negative,
         "sequence 1 holds -1 tokens and gets 3 (the cache has room for 9)"),
     ROW(kv_append, append_page, "page_table[1, 0] is 2 (0 ... 1)"),
+    ROW(kv_append, append_page_after, "page_table[0, 1] is 5 (0 ... 1)"),
     ROW(kv_append, append_starts_empty, "q_start is empty (batch + 1 entries)"),
     ROW(kv_append, append_starts_falling, "q_start[1] is 2 and q_start[2] is 1 (rising, 0 ... 3)"),
     ROW(kv_append, append_page_empty, "a page of k has no tokens (at least 1)"),
