@@ -93,9 +93,9 @@ bad(
     "control",
 )
 bad(
-    "a name of 300 bytes",
-    file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"' + b"q" * 300 + b'"'), DATA),
-    "300",
+    "a name of 256 bytes",
+    file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"' + b"q" * 256 + b'"'), DATA),
+    "256 bytes (at most 255)",
 )
 text = json.dumps(good())
 bad(
@@ -142,7 +142,7 @@ forged(
     lambda h: h["q"].update(shape=[2**62, 4, 2**60 + 16, 1]),
     "64 bits",
 )
-forged("nine axes", lambda h: h["q"].update(shape=[1] * 8 + [16]), "axes")
+forged("nine axes", lambda h: h["q"].update(shape=[1] * 8 + [16]), "9 axes (at most 8)")
 forged("three axes", lambda h: h["q"].update(shape=[1, 4, 4]), "axes")
 forged("no axis", lambda h: (h["q"].update(shape=[], data_offsets=[0, 4])), "")
 
@@ -162,6 +162,11 @@ for offsets in (
     64,
 ):
     forged(f"data_offsets {offsets}", lambda h: h["q"].update(data_offsets=offsets), "data_offsets")
+forged(
+    "a byte past the end",
+    lambda h: h.update(x={"dtype": "U8", "shape": [1], "data_offsets": [192, 193]}),
+    "192 ... 193 lie outside of the file's 192 data bytes",
+)
 forged("tensors over each other", lambda h: h["k"].update(data_offsets=[32, 96]), "overlap")
 forged("two names for the same bytes", lambda h: h["k"].update(data_offsets=[0, 64]), "overlap")
 forged(
