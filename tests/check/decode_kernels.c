@@ -44,6 +44,7 @@ struct setting {
     int64_t dtype, rows, channels, stride, first, last;
     int64_t scale_channels;
     int null_row, next;
+    int small; /* scales, and what o holds before, below 2^-110 */
 };
 
 static uint32_t seed = 1;
@@ -87,6 +88,7 @@ static struct cpu_rows make_rows(const struct setting *t)
             if (!used) continue;
             if (t->dtype == RAPT_I8) {
                 float scale = 0.25f + 0.125f * (float)(j % 3 + c / t->scale_channels % 2);
+                if (t->small) scale *= 0x1p-120f;
                 scales[j][c / t->scale_channels] = scale;
                 ((int8_t *)row)[c * t->stride] = (int8_t)(127 * number());
                 values[j][c] = (double)scale * ((int8_t *)row)[c * t->stride];
@@ -147,12 +149,12 @@ static void use_fixed_point(const struct setting *t)
 {
     t->kernels->decode_q(q, Q_STRIDE, t->rows, t->channels);
     for (int64_t r = 0; r < t->rows; r++) {
-        const int16_t *integers = (const int16_t *)(q + r * Q_STRIDE);
-        double largest = 0, step = q[r * Q_STRIDE + round_up(t->channels, 32)];
+        int64_t width = round_up(t->channels, 64);
+        const int8_t *high = (const int8_t *)(q + r * Q_STRIDE), *low = high + width;
+        double largest = 0, step = q[r * Q_STRIDE + width / 2];
         for (int64_t c = 0; c < t->channels; c++) largest = fmax(largest, fabs(q_values[r][c]));
         for (int64_t c = 0; c < t->channels; c++) {
-            int64_t at = c / 32 * 64 + c % 2 * 32 + c % 32 / 2; /* even channels, then odd ones */
-            double x = step * integers[at], bound = fixed_point_error(largest, 32766);
+            double x = step * (256 * high[c] + low[c]), bound = fixed_point_error(largest, 32766);
             if (!(fabs(x - q_values[r][c]) <= bound))
                 explain(t, "q", r, c, x, q_values[r][c], bound);
             q_values[r][c] = x;
@@ -210,7 +212,8 @@ static void check_values(const struct setting *t)
             p_values[r][j] = put(t, p + r * KEYS, j, rows[j] ? fabsf(number()) : 0);
         if (t->last % 2 && t->last < KEYS)
             put(t, p + r * KEYS, t->last, 0); /* the partner of an odd last key */
-        for (int64_t c = 0; c < t->channels; c++) o_values[r][c] = o[r * CHANNELS + c] = number();
+        for (int64_t c = 0; c < t->channels; c++)
+            o_values[r][c] = o[r * CHANNELS + c] = number() * (t->small ? 0x1p-120f : 1);
     }
     struct cpu_ahead ahead = ahead_of(t);
     t->kernels->decode_pv(o, CHANNELS, p, KEYS, &v, t->rows, t->channels, t->first, t->last,
@@ -250,7 +253,7 @@ static void every_tile(void **state)
             for (size_t c = 0; c < sizeof channels / sizeof *channels; c++) {
                 if (level->kernels->pair == 2 && dtypes[d] != RAPT_BF16) continue;
                 check_both((struct setting){level->kernels, dtypes[d], n, channels[c], 1, 0, 32, 1,
-                                            0, (int)(c % 2)});
+                                            0, (int)(c % 2), 0});
             }
 }
 
@@ -262,7 +265,7 @@ static void every_range(void **state)
         for (int64_t last = first + 1; last <= KEYS; last += 2)
             for (int null_row = 0; null_row < 2; null_row++)
                 check_both((struct setting){level->kernels, dtype, 4, 72, 1, first, last, 72,
-                                            null_row, 1});
+                                            null_row, 1, 0});
 }
 
 static void strided_rows(void **state)
@@ -272,26 +275,28 @@ static void strided_rows(void **state)
     for (int64_t n = 1; n <= 9; n += 4)
         for (int null_row = 0; null_row < 2; null_row++)
             check_both(
-                (struct setting){level->kernels, RAPT_BF16, n, 50, 2, 4, 37, 1, null_row, 1});
+                (struct setting){level->kernels, RAPT_BF16, n, 50, 2, 4, 37, 1, null_row, 1, 0});
 }
 
 static void quantised_rows(void **state)
 {
     const struct level *level = *state;
     if (level->kernels->pair == 2) return; /* its keys and values are bf16 */
-    static const int64_t channels[] = {32, 64, 96, 128, 256}, blocks[] = {1, 2, 4};
+    static const int64_t channels[] = {32, 64, 96, 128, 256}, blocks[] = {1, 2, 3, 4, 8};
     for (int64_t n = 1; n <= ROWS; n += 3)
         for (size_t c = 0; c < 5; c++)
-            for (size_t b = 0; b < 3; b++) {
+            for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) {
                 int64_t block = channels[c] / blocks[b];
+                if (channels[c] % blocks[b]) continue;
                 if (level->kernels->decode_q && blocks[b] > 1 && block % 32) continue;
                 check_both((struct setting){level->kernels, RAPT_I8, n, channels[c], 1, 0, 33,
-                                            block, (int)b % 2, 1});
+                                            block, (int)b % 2, 1, n == 4});
             }
     for (int64_t c = 1; c < CHANNELS; c += 17)
-        check_both((struct setting){level->kernels, RAPT_I8, 1 + c % ROWS, c, 1, 0, 40, c, 1, 1});
+        check_both(
+            (struct setting){level->kernels, RAPT_I8, 1 + c % ROWS, c, 1, 0, 40, c, 1, 1, 0});
     if (level->kernels->decode_q) return; /* refuses the next */
-    check_both((struct setting){level->kernels, RAPT_I8, 4, 63, 2, 3, 32, 21, 0, 0});
+    check_both((struct setting){level->kernels, RAPT_I8, 4, 63, 2, 3, 32, 21, 0, 0, 0});
 }
 
 int main(void)

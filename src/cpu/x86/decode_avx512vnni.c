@@ -1,13 +1,13 @@
-/* decode_avx512vnni.c: scores of i8 K with AVX-512 VNNI: products of 16-bit integers, summed exactly
- * in 32 bits. K is widened; a row of q becomes 16-bit fixed-point numbers relative to its largest
- * magnitude. Decision 0009 has the error. Rows lie in one piece, and a scale belongs to a whole row
- * or to a multiple of STEP channels. */
+/* decode_avx512vnni.c: scores of i8 K with AVX-512 VNNI, summed exactly in 32 bits. A row of q
+ * becomes 16-bit fixed-point numbers relative to its largest magnitude, of which K meets one byte
+ * and then the other. Decision 0009 has the error. Rows lie in one piece, and a scale belongs to a
+ * whole row or to a multiple of STEP channels. */
 #include "cpu/x86/vnni_avx512.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { TILE = 8, PAIRS = TILE / 2 };
+enum { TILE = LANES };
 
 /* ---- Fixed point ---- */
 
@@ -41,10 +41,10 @@ static float infinite_row(int16_t *to, const float *x, int64_t n, float largest)
 }
 
 /* The integers of a row, which may lie in its place, and their step. */
-static float fix_row(int16_t *to, const float *row, int64_t channels)
+static float fix_row(int16_t *to, const float *row, int64_t channels, int levels)
 {
     float largest = largest_magnitude(row, channels);
-    struct fixed f = fixed_for(largest, channels <= LONG_CHANNELS ? LEVELS : LEVELS / 2);
+    struct fixed f = fixed_for(largest, channels <= LONG_CHANNELS ? levels : levels / 2);
     if (isnan(f.step)) return infinite_row(to, row, channels, largest);
     for (int64_t i = 0; i < channels; i += LANES)
         _mm256_storeu_si256((__m256i *)(void *)(to + i),
@@ -55,45 +55,41 @@ static float fix_row(int16_t *to, const float *row, int64_t channels)
 void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels)
 {
     for (float *row = q; rows > 0; rows--, row += q_stride)
-        row[q_stride / 2] = fix_row((int16_t *)row, row, channels);
+        row[q_stride / 2] = fix_row((int16_t *)row, row, channels, LEVELS);
 }
 
-/* What decode_qk takes of a row of q: for each STEP channels the even ones and the odd ones, each
- * 16-bit integer twice, STEP / 2 further on; 0 past the channels. Behind them the step, and 128 times
- * the sum of the integers, by which bytes without sign exceed those with one. */
+/* What decode_qk takes of a row of q: an integer is 256 times its high byte plus its low one, both
+ * signed. The high bytes, then the low ones, each 0 from the channels to the end of their LINE;
+ * behind them the step, and for each STEP channels 128 times the sum of the integers, negated: what
+ * bytes of K without sign add. */
+
+static int64_t padded(int64_t channels)
+{
+    return (channels + LINE - 1) / LINE * LINE;
+}
 
 static int64_t q_tail(int64_t channels)
 {
-    return (channels + STEP - 1) / STEP * STEP; /* in floats */
-}
-
-/* Returns the sum. */
-static int32_t lay_out_q(int16_t *to, const int16_t *x, int64_t channels)
-{
-    const __m512i even = _mm512_set_epi16(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0,
-                                          30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2,
-                                          0),
-                  odd = _mm512_add_epi16(even, _mm512_set1_epi16(1));
-    __m512i sum = _mm512_setzero_si512();
-    for (int64_t c = 0; c < channels; c += STEP, to += 2 * STEP) {
-        int64_t n = channels - c;
-        __m512i q = _mm512_maskz_loadu_epi16(
-            n < STEP ? (__mmask32)((1ull << n) - 1) : ~(__mmask32)0, x + c);
-        sum = dot_pairs(sum, q, _mm512_set1_epi16(1));
-        _mm512_storeu_si512(to, _mm512_permutexvar_epi16(even, q));
-        _mm512_storeu_si512(to + STEP, _mm512_permutexvar_epi16(odd, q));
-    }
-    return _mm512_reduce_add_epi32(sum);
+    return padded(channels) / 2; /* in floats */
 }
 
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels)
 {
-    _Alignas(64) int16_t integers[DECODE_CHANNELS_MAX] = {0};
+    _Alignas(64) int16_t integers[DECODE_CHANNELS_MAX];
     for (float *row = q; rows > 0; rows--, row += q_stride) {
-        float step = fix_row(integers, row, channels);
-        int32_t sum = 128 * lay_out_q((int16_t *)row, integers, channels);
+        int32_t *excess = (int32_t *)row + q_tail(channels) + 1;
+        memset(integers, 0, sizeof integers);
+        float step = fix_row(integers, row, channels, Q_LEVELS);
+        int8_t *high = (int8_t *)row, *low = high + padded(channels);
+        for (int64_t c = 0; c < padded(channels); c += STEP) {
+            __m512i x = _mm512_loadu_si512(integers + c),
+                    upper = _mm512_srai_epi16(_mm512_add_epi16(x, _mm512_set1_epi16(128)), 8),
+                    sum = dot_pairs(_mm512_setzero_si512(), x, _mm512_set1_epi16(-128));
+            _mm256_storeu_si256((__m256i *)(void *)(low + c), _mm512_cvtepi16_epi8(x));
+            _mm256_storeu_si256((__m256i *)(void *)(high + c), _mm512_cvtepi16_epi8(upper));
+            excess[c / STEP] = _mm512_reduce_add_epi32(sum);
+        }
         row[q_tail(channels)] = step;
-        memcpy(&row[q_tail(channels) + 1], &sum, sizeof sum);
     }
 }
 
@@ -101,174 +97,205 @@ void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t chann
 
 struct qk_call {
     float *s;
-    const int16_t *q;
-    int64_t s_stride, q_stride, channels; /* q_stride in elements */
-    const void *const *row;
-    const float *scale;            /* one of each key: rows with one scale */
-    const float *const *of_blocks; /* rows with several */
-    int64_t scale_channels, scale_stride;
-    vec step[ROWS / 2];       /* of two rows, one in each half */
-    __m512i excess[ROWS / 2]; /* alike: what bytes without sign add */
+    const int8_t *q;
+    int64_t s_stride, q_stride, channels; /* q_stride in bytes */
+    const void *const *key;               /* TILE of them may be read past the last */
+    const float *scale;                   /* one of each key: rows with one scale */
+    const float *const *of_blocks;        /* rows with several */
+    int64_t scale_channels, scale_stride, block_count;
+    struct q_rows *rows;
 };
 
-/* Two keys side by side: n <= STEP channels of each, 0 past them. */
-VEC __m512i two_keys(const int8_t *a, const int8_t *b, int64_t n)
+/* ROWS rows of q, side by side. */
+struct q_rows {
+    float step[ROWS];
+    int32_t excess[DECODE_CHANNELS_MAX / STEP]
+                  [ROWS]; /* rows with one scale: [0] for all channels */
+    /* Four high bytes of each row, and four low ones: of channels 64 l + 16 p + 4 i ... in
+     * [l][0][i][p] and [l][1][i][p]. */
+    int32_t four[DECODE_CHANNELS_MAX / LINE][2][4][4][ROWS];
+};
+
+/* sum + the products of bytes without sign and four signed ones, the same in each lane. */
+VEC __m512i dot_bytes(__m512i sum, __m512i bytes, const int32_t *four)
 {
-    __mmask32 lanes = n >= STEP ? ~(__mmask32)0 : (__mmask32)((1ull << n) - 1);
-    __m256i x = n >= STEP ? _mm256_loadu_si256((const __m256i *)(const void *)a)
-                          : _mm256_maskz_loadu_epi8(lanes, a),
-            y = n >= STEP ? _mm256_loadu_si256((const __m256i *)(const void *)b)
-                          : _mm256_maskz_loadu_epi8(lanes, b);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(x), y, 1);
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(bytes), "m"(*four));
+    return sum;
 }
 
-/* Even and odd channels as 16-bit integers; plus 128 where a subtraction at the end is cheaper than
- * a sign. */
-VEC void widen(__m512i x, int with_sign, __m512i *even, __m512i *odd)
+/* A line of a tile, LINE channels of its keys, half turned: part[m][p] has 16 channels from 16 p on
+ * of keys m, m + 4, m + 8 and m + 12, 128 added to each. */
+struct tile {
+    __m512i part[4][4];
+};
+
+/* n <= LINE channels from k[m] + c on. */
+VEC void load_part(struct tile *to, const void *const *k, int m, int64_t c, int64_t n)
 {
-    if (with_sign) {
-        *even = _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8);
-        *odd = _mm512_srai_epi16(x, 8);
-        return;
+    __m512i x[4], t[4];
+    __mmask64 wanted = n >= LINE ? ~(__mmask64)0 : (1ull << n) - 1;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const int8_t *at = (const int8_t *)k[m + 4 * i] + c;
+        x[i] = n >= LINE ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi8(wanted, at);
+        x[i] = _mm512_xor_si512(x[i], _mm512_set1_epi8(-128));
     }
-    x = _mm512_xor_si512(x, _mm512_set1_epi8(-128));
-    *even = _mm512_and_si512(x, _mm512_set1_epi16(255));
-    *odd = _mm512_srli_epi16(x, 8);
-}
-
-VEC vec scales_of_two(const struct qk_call *t, const int8_t *const *k, int j, int64_t at)
-{
-    float a = (const char *)k[j] == decode_zeros ? 0 : t->of_blocks[j][at],
-          b = (const char *)k[j + PAIRS] == decode_zeros ? 0 : t->of_blocks[j + PAIRS][at];
-    return _mm512_mask_blend_ps(0xff00, v_set(a), v_set(b));
-}
-
-/* Adds n <= STEP channels from c on to the sums of a tile: as integers, or as floats with the scale
- * of their block. */
-VEC void qk_step(const struct qk_call *t, const int8_t *const *k, __m512i *sum, int row_count,
-                 int blocks, int64_t c, int64_t n)
-{
-    __m512i even[PAIRS], odd[PAIRS];
-    vec scale[PAIRS];
-#pragma GCC unroll 4
-    for (int j = 0; j < PAIRS; j++) {
-        widen(two_keys(k[j] + c, k[j + PAIRS] + c, n), blocks, &even[j], &odd[j]);
-        if (blocks) scale[j] = scales_of_two(t, k, j, c / t->scale_channels * t->scale_stride);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < row_count; r++) {
-        const int16_t *q = t->q + r * t->q_stride + c * 2;
-        __m512i x = _mm512_loadu_si512(q), y = _mm512_loadu_si512(q + STEP);
-#pragma GCC unroll 4
-        for (int j = 0; j < PAIRS; j++) {
-            __m512i *to = &sum[r * PAIRS + j], from = blocks ? _mm512_setzero_si512() : *to;
-            from = dot_pairs(dot_pairs(from, even[j], x), odd[j], y);
-            *to = blocks ? _mm512_castps_si512(v_fma(_mm512_cvtepi32_ps(from), scale[j],
-                                                     _mm512_castsi512_ps(*to)))
-                         : from;
-        }
-    }
-}
-
-#define SUM_HALVES(type, add, lo32, hi32, lo64, hi64, shuffle)                                     \
-    type t[4], u[2];                                                                               \
-    for (int i = 0; i < 4; i++)                                                                    \
-        t[i] = add(lo32(a[2 * i], a[2 * i + 1]), hi32(a[2 * i], a[2 * i + 1]));                    \
-    for (int i = 0; i < 2; i++)                                                                    \
-        u[i] = add(lo64(t[2 * i], t[2 * i + 1]), hi64(t[2 * i], t[2 * i + 1]));                    \
-    return add(shuffle(u[0], u[1], 0x88), shuffle(u[0], u[1], 0xdd));
-
-/* Two rows, PAIRS vectors each: the sums of their low halves, then of their high halves, first row
- * first. */
-VEC __m512i integer_sums(const __m512i a[2 * PAIRS])
-{
-    SUM_HALVES(__m512i, _mm512_add_epi32, _mm512_unpacklo_epi32, _mm512_unpackhi_epi32,
-               _mm512_unpacklo_epi64, _mm512_unpackhi_epi64, _mm512_shuffle_i32x4)
-}
-
-VEC vec unpack_low_two(vec a, vec b)
-{
-    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
-}
-
-VEC vec unpack_high_two(vec a, vec b)
-{
-    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
-}
-
-VEC vec float_sums(const __m512i bits[2 * PAIRS])
-{
-    vec a[2 * PAIRS];
-    for (int i = 0; i < 2 * PAIRS; i++) a[i] = _mm512_castsi512_ps(bits[i]);
-    SUM_HALVES(vec, v_add, _mm512_unpacklo_ps, _mm512_unpackhi_ps, unpack_low_two, unpack_high_two,
-               _mm512_shuffle_f32x4)
-}
-
-VEC void store_keys(float *s, __m256 x, int64_t wanted)
-{
-    if (wanted >= TILE) _mm256_storeu_ps(s, x);
-    else _mm256_mask_storeu_ps(s, (__mmask8)((1u << wanted) - 1), x);
-}
-
-/* The scores of rows r and r + 1; wanted: keys of the tile that exist. */
-VEC void store_scores(const struct qk_call *t, const __m512i *sum, int r, int row_count, int blocks,
-                      int64_t wanted)
-{
-    vec total = blocks ? float_sums(sum)
-                       : _mm512_cvtepi32_ps(_mm512_sub_epi32(integer_sums(sum), t->excess[r / 2]));
-    total = v_mul(total, t->step[r / 2]);
-    if (!blocks) total = v_mul(total, _mm512_broadcast_f32x8(_mm256_loadu_ps(t->scale)));
-    float *s = t->s + r * t->s_stride;
-    store_keys(s, _mm512_castps512_ps256(total), wanted);
-    if (r + 1 < row_count)
-        store_keys(s + t->s_stride, _mm512_extractf32x8_ps(total, 1), wanted);
-}
-
-/* Four steps are unrolled so that, with 128 channels, each load instruction walks through memory in
- * equal strides: the first cache's prefetcher goes by instruction. */
-VEC void qk_tile(const struct qk_call *t, int row_count, int blocks, int64_t wanted,
-                 struct prefetch *fetch)
-{
-    __m512i sum[(ROWS + 1) * PAIRS];
-    const int8_t *k[TILE];
-    int64_t c = 0;
-#pragma GCC unroll 20
-    for (int i = 0; i < (row_count + 1) * PAIRS; i++) sum[i] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-    for (int j = 0; j < TILE; j++)
-        k[j] = (const int8_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
-    for (; c + 4 * STEP <= t->channels; c += 4 * STEP)
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            prefetch_step(fetch, i, TILE * STEP);
-            qk_step(t, k, sum, row_count, blocks, c + i * STEP, STEP);
-        }
-    for (; c < t->channels; c += STEP)
-        qk_step(t, k, sum, row_count, blocks, c, t->channels - c);
 #pragma GCC unroll 2
-    for (int r = 0; r < row_count; r += 2)
-        store_scores(t, sum + r * PAIRS, r, row_count, blocks, wanted);
+    for (int i = 0; i < 2; i++) {
+        t[i] = _mm512_shuffle_i32x4(x[2 * i], x[2 * i + 1], 0x44);
+        t[i + 2] = _mm512_shuffle_i32x4(x[2 * i], x[2 * i + 1], 0xee);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        to->part[m][2 * i] = _mm512_shuffle_i32x4(t[2 * i], t[2 * i + 1], 0x88);
+        to->part[m][2 * i + 1] = _mm512_shuffle_i32x4(t[2 * i], t[2 * i + 1], 0xdd);
+    }
 }
 
-static void set_steps(struct qk_call *t, int row_count)
+/* In each quarter: to[i] has lane i of all four. */
+VEC void turn(__m512i to[4], const __m512i from[4])
 {
-    float step[ROWS] = {0};
-    int32_t excess[ROWS] = {0};
-    int64_t tail = 2 * q_tail(t->channels);
-    for (int r = 0; r < row_count; r++) {
-        memcpy(&step[r], t->q + r * t->q_stride + tail, sizeof *step);
-        memcpy(&excess[r], t->q + r * t->q_stride + tail + 2, sizeof *excess);
+    __m512i t[4];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        t[i] = _mm512_unpacklo_epi32(from[2 * i], from[2 * i + 1]);
+        t[i + 2] = _mm512_unpackhi_epi32(from[2 * i], from[2 * i + 1]);
     }
-    for (int r = 0; r < ROWS; r += 2) {
-        t->step[r / 2] = _mm512_mask_blend_ps(0xff00, v_set(step[r]), v_set(step[r + 1]));
-        t->excess[r / 2] = _mm512_mask_blend_epi32(0xff00, _mm512_set1_epi32(excess[r]),
-                                                   _mm512_set1_epi32(excess[r + 1]));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        to[2 * i] = _mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]);
+        to[2 * i + 1] = _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]);
+    }
+}
+
+/* x[i]: channels 16 p + 4 i ... 16 p + 4 i + 3, a key in each lane. */
+VEC void turn_part(__m512i x[4], const struct tile *from, int p)
+{
+    __m512i of_part[4] = {from->part[0][p], from->part[1][p], from->part[2][p], from->part[3][p]};
+    turn(x, of_part);
+}
+
+VEC __m512i sum_of_parts(__m512i high, __m512i low)
+{
+    return _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+}
+
+/* Adds 16 channels from c on to the sums of a tile. */
+VEC void add_part(const struct qk_call *t, const __m512i *x, __m512i *high, __m512i *low,
+                  int row_count, int64_t c)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+#pragma GCC unroll 4
+        for (int r = 0; r < row_count; r++) {
+            high[r] = dot_bytes(high[r], x[i], &t->rows->four[c / LINE][0][i][c % LINE / 16][r]);
+            low[r] = dot_bytes(low[r], x[i], &t->rows->four[c / LINE][1][i][c % LINE / 16][r]);
+        }
+}
+
+VEC void store_scores(const struct qk_call *t, int r, vec total, int64_t wanted)
+{
+    float *s = t->s + r * t->s_stride;
+    total = v_mul(total, v_set(t->rows->step[r]));
+    if (wanted >= TILE) _mm512_storeu_ps(s, total);
+    else _mm512_mask_storeu_ps(s, (__mmask16)((1u << wanted) - 1), total);
+}
+
+/* The sums of a tile: of integers, from the excess of STEP channels number i or of all, and of
+ * floats where rows have several scales. */
+struct sums {
+    __m512i high[ROWS], low[ROWS];
+    vec total[ROWS];
+};
+
+VEC void begin_sums(const struct qk_call *t, struct sums *sums, int row_count, int64_t i)
+{
+#pragma GCC unroll 4
+    for (int r = 0; r < row_count; r++) {
+        sums->high[r] = _mm512_setzero_si512();
+        sums->low[r] = _mm512_set1_epi32(t->rows->excess[i][r]);
+    }
+}
+
+VEC void end_sums(struct sums *sums, int row_count, vec scale)
+{
+#pragma GCC unroll 4
+    for (int r = 0; r < row_count; r++) {
+        vec x = _mm512_cvtepi32_ps(sum_of_parts(sums->high[r], sums->low[r]));
+        sums->total[r] = v_fma(x, scale, sums->total[r]);
+    }
+}
+
+/* The line of a tile at c. Meanwhile the next one is loaded, from next on: shuffles and products in
+ * turn, as they go to different pipes. */
+VEC void qk_line(const struct qk_call *t, struct tile *tile, struct sums *sums, int row_count,
+                 int blocks, int64_t c, const void *const *next, int64_t next_c,
+                 const float (*scale)[TILE], struct prefetch *fetch)
+{
+    struct tile after;
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) {
+        __m512i x[4];
+        if (blocks && p % 2 == 0) begin_sums(t, sums, row_count, (c + 16 * p) / STEP);
+        turn_part(x, tile, p);
+        add_part(t, x, sums->high, sums->low, row_count, c + 16 * p);
+        if (t->channels - c > STEP) prefetch_lines(fetch, 4);
+        else prefetch_lines(fetch, 2);
+        load_part(&after, next, p, next_c, t->channels - next_c);
+        if (blocks && p % 2 == 1 && c + 16 * p - 16 < t->channels)
+            end_sums(sums, row_count, v_load(scale[(c + 16 * p) / t->scale_channels], RAPT_F32));
+    }
+    *tile = after;
+}
+
+VEC void qk_tile(const struct qk_call *t, struct tile *tile, int row_count, int blocks,
+                 const void *const *k, int64_t wanted, struct prefetch *fetch)
+{
+    _Alignas(64) float scale[DECODE_CHANNELS_MAX / STEP][TILE];
+    struct sums sums;
+    if (blocks) load_scales(scale[0], LANES, t->of_blocks, k, t->block_count, t->scale_stride);
+#pragma GCC unroll 4
+    for (int r = 0; r < row_count; r++) sums.total[r] = v_zero();
+    if (!blocks) begin_sums(t, &sums, row_count, 0);
+#pragma GCC unroll 2
+    for (int64_t c = 0; c < t->channels; c += LINE) {
+        int more = c + LINE < t->channels;
+        qk_line(t, tile, &sums, row_count, blocks, c, more ? k : k + TILE, more ? c + LINE : 0,
+                (const float(*)[TILE])scale, fetch);
+    }
+    if (!blocks) end_sums(&sums, row_count, _mm512_loadu_ps(t->scale));
+#pragma GCC unroll 4
+    for (int r = 0; r < row_count; r++) store_scores(t, r, sums.total[r], wanted);
+}
+
+/* row_count rows, then zeros. */
+static void set_rows(struct q_rows *to, const struct qk_call *t, int row_count, int blocks)
+{
+    int64_t bytes = padded(t->channels), count = bytes / STEP;
+    const int8_t *row[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        row[r] = r < row_count ? t->q + r * t->q_stride : (const int8_t *)decode_zeros;
+        const float *tail = (const float *)(const void *)row[r] + q_tail(t->channels);
+        int32_t sum = 0;
+        to->step[r] = r < row_count ? *tail : 0;
+        for (int64_t i = 0; i < count; i++) {
+            memcpy(&to->excess[i][r], tail + 1 + i, sizeof to->excess[i][r]);
+            sum += to->excess[i][r];
+        }
+        if (!blocks) to->excess[0][r] = sum;
+    }
+    for (int64_t c = 0; c < 2 * bytes; c += LINE) {
+        __m512i x[ROWS], t4[4];
+        int32_t *four = to->four[c % bytes / LINE][c / bytes][0][0];
+        for (int r = 0; r < ROWS; r++) x[r] = _mm512_loadu_si512(row[r] + c);
+        turn(t4, x);
+        for (int i = 0; i < 4; i++) _mm512_storeu_si512(four + i * LANES, t4[i]);
     }
 }
 
 /* One channel count has a form of its own. */
 enum { USUAL = 128 };
-#define Q_STRIDE(channels) (2 * ((channels) + 16))
+#define Q_STRIDE(channels) (4 * ((channels) + 16))
 
 /* channels: a constant where it is known to the compiler, else 0. */
 VEC void qk_rows(struct qk_call t, int row_count, int blocks, int64_t channels, int64_t keys,
@@ -278,25 +305,27 @@ VEC void qk_rows(struct qk_call t, int row_count, int blocks, int64_t channels, 
         t.channels = channels;
         t.q_stride = Q_STRIDE(channels);
     }
-    int64_t j = 0;
     struct prefetch walk = *fetch; /* in registers */
-    set_steps(&t, row_count);
-    for (; j + TILE <= keys; j += TILE) {
-        qk_tile(&t, row_count, blocks, TILE, &walk);
-        t.row += TILE;
+    struct tile tile;
+    struct q_rows q;
+    t.rows = &q;
+    set_rows(&q, &t, row_count, blocks);
+    for (int m = 0; m < 4; m++) load_part(&tile, t.key, m, 0, t.channels);
+    for (int64_t j = 0; j < keys; j += TILE) {
+        qk_tile(&t, &tile, row_count, blocks, t.key, keys - j, &walk);
+        t.key += TILE;
         t.s += TILE;
         t.scale += TILE;
         if (blocks) t.of_blocks += TILE;
     }
-    if (j < keys) qk_tile(&t, row_count, blocks, keys - j, &walk);
     *fetch = walk;
 }
 
 #define QK_CASE(count)                                                                             \
     case count:                                                                                    \
-        if (blocks) qk_rows(t, count, 1, 0, keys, fetch);                                          \
-        else if ((count) == ROWS && t.channels == USUAL && t.q_stride == Q_STRIDE(USUAL))            \
-            qk_rows(t, count, 0, USUAL, keys, fetch);                                              \
+        if ((count) == ROWS && usual && blocks) qk_rows(t, count, 1, USUAL, keys, fetch);          \
+        else if ((count) == ROWS && usual) qk_rows(t, count, 0, USUAL, keys, fetch);               \
+        else if (blocks) qk_rows(t, count, 1, 0, keys, fetch);                                     \
         else qk_rows(t, count, 0, 0, keys, fetch);                                                 \
         break;
 
@@ -304,6 +333,7 @@ static void qk_all_rows(struct qk_call t, int blocks, int64_t rows, int64_t keys
                         struct prefetch *fetch)
 {
     struct prefetch none = {0};
+    int usual = t.channels == USUAL && t.q_stride == Q_STRIDE(USUAL);
     for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
             QK_CASE(1)
@@ -320,22 +350,26 @@ static void qk_all_rows(struct qk_call t, int blocks, int64_t rows, int64_t keys
 DECODE_QK(avx512_vnni)
 {
     float scale[KEYS_MAX + TILE];
+    const void *key[KEYS_MAX + 2 * TILE];
     int blocks = has_blocks(k, channels);
     struct prefetch fetch = prefetch_of(ahead);
     for (int64_t j = first; j < last; j += KEYS_MAX) {
         int64_t keys = last - j < KEYS_MAX ? last - j : KEYS_MAX;
-        if (!blocks) gather_scales(scale, k, j, keys, 0, rows_there(k, j, keys));
-        _mm256_storeu_ps(scale + keys, _mm256_setzero_ps()); /* a last tile reads on */
+        uint64_t there = rows_there(k, j, keys);
+        copy_rows(key, KEYS_MAX + 2 * TILE, k->row + j, there);
+        if (!blocks) gather_scales(scale, k, j, keys, 0, there);
+        _mm512_storeu_ps(scale + keys, v_zero()); /* a last tile reads on */
         struct qk_call t = {.s = s + j,
                             .q = q,
                             .s_stride = s_stride,
-                            .q_stride = 2 * q_stride,
+                            .q_stride = 4 * q_stride,
                             .channels = channels,
-                            .row = k->row + j,
+                            .key = key,
                             .scale = scale,
                             .of_blocks = k->scale + j,
                             .scale_channels = k->scale_channels,
-                            .scale_stride = k->scale_stride};
+                            .scale_stride = k->scale_stride,
+                            .block_count = block_count(k, channels)};
         qk_all_rows(t, blocks, rows, keys, &fetch);
     }
     prefetch_rest(&fetch);

@@ -8,7 +8,11 @@
 #include <math.h>
 
 /* Largest integers: 512 products with them and 8 bits, or 1024 with half of them, stay below 2^31. */
-enum { LEVELS = 32766, LONG_CHANNELS = 512 };
+enum {
+    LEVELS = 32766,
+    Q_LEVELS = 127 * 256 + 127, /* of two signed bytes */
+    LONG_CHANNELS = 512
+};
 
 /* x ~ step * integer. NaN: x has a NaN, or infinities. */
 struct fixed {

@@ -1,24 +1,30 @@
-/* values_avx512vnni.c: weighted sums of i8 V with AVX-512 VNNI, as decode_avx512vnni.c: the weights of
- * a row over the keys of a call, times the scales of the keys, become 16-bit fixed-point numbers
- * relative to their largest. */
+/* values_avx512vnni.c: weighted sums of i8 V with AVX-512 VNNI: products of 16-bit integers, summed
+ * exactly in 32 bits. V is widened; the weights of a row over KEYS_MAX keys, times the scales of
+ * the keys, become 16-bit fixed-point numbers relative to their largest. */
 #include "cpu/x86/vnni_avx512.h"
 
 #include <math.h>
 #include <string.h>
 
-/* One group of rows over at most KEYS_MAX keys and LINE channels. */
-enum { LINE = 64, HALVES = 2 };
+enum { HALVES = 2 };
+
+/* Weights of ROWS rows and KEYS_MAX keys, for the channels that share their scales; or, where the
+ * halves of a line have scales of their own, for both in turn, two keys each. */
+struct weights {
+    float step[HALVES][ROWS];
+    int32_t excess[HALVES][ROWS]; /* what bytes without sign add, negated */
+    int small; /* rows whose step is 2^LIFT times what it should be: see set_half */
+    _Alignas(64) int16_t p[ROWS][HALVES * KEYS_MAX];
+};
+
+/* One group of rows over at most KEYS_MAX keys. */
 struct pv_call {
     float *o;
     int64_t o_stride;
     const void *const *row;
     int64_t keys;
+    const struct weights *weights;
     struct prefetch fetch;
-    /* Of the channels in the first and the second half of a line, which may have scales of their
-     * own. */
-    float step[HALVES][ROWS];
-    int32_t excess[HALVES][ROWS]; /* what bytes without sign add, negated */
-    _Alignas(64) int16_t p[HALVES][ROWS][KEYS_MAX];
 };
 
 /* Element r: what op makes of the lanes of a[r]. */
@@ -37,9 +43,11 @@ OF_ROWS(largest_of_rows, max_epi32)
 OF_ROWS(sums_of_rows, add_epi32)
 #undef OF_ROWS
 
-/* fixed_for of four rows. The bits of a magnitude order as numbers do, with NaN last. A row that is
- * not finite gets a step of NaN, and integers of 0. */
-VEC void fix_rows(__m128i most, float *exponent, float *factor, float *step)
+/* fixed_for of four rows, with the power of two in the factor. The bits of a magnitude order as
+ * numbers do, with NaN last. A row that is not finite gets a step of NaN, and integers of 0.
+ * Returns the rows, a bit each, whose factor may be too large for a float. */
+enum { LIFT = 96 };
+VEC int fix_rows(__m128i most, float *factor, float *step)
 {
     __mmask8 bad = _mm_cmpgt_epi32_mask(most, _mm_set1_epi32(0x7f7fffff)),
              used = (__mmask8)(_mm_test_epi32_mask(most, most) & ~bad);
@@ -47,14 +55,16 @@ VEC void fix_rows(__m128i most, float *exponent, float *factor, float *step)
            mantissa = _mm_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src),
            power = _mm_maskz_getexp_ps(used, x),
            unit = _mm_maskz_scalef_ps(used, _mm_div_ps(mantissa, levels), power);
-    _mm_storeu_ps(exponent, _mm_sub_ps(_mm_setzero_ps(), power));
-    _mm_storeu_ps(factor, _mm_maskz_div_ps(used, levels, mantissa));
     _mm_storeu_ps(step, _mm_mask_mov_ps(unit, bad, _mm_set1_ps(NAN)));
+    _mm_storeu_ps(factor, _mm_maskz_scalef_ps(used, _mm_div_ps(levels, mantissa),
+                                              _mm_sub_ps(_mm_setzero_ps(), power)));
+    return _mm_mask_cmplt_epi32_mask(used, most, _mm_set1_epi32((127 - LIFT) << 23));
 }
 
-/* p times the scales of the keys, as integers; 0 where a row is NULL, whatever p is there. */
-static void set_weights(struct pv_call *t, int half, const float *p, int64_t p_stride, int64_t rows,
-                        const float *scale, uint64_t there)
+/* p times the scales of the keys, as integers; 0 where a row is NULL, whatever p is there. Returns
+ * what fix_rows does. */
+VEC int set_half(struct weights *to, int half, __m512i integer[ROWS][2], const float *const p[ROWS],
+                 const float *scale, uint64_t there)
 {
     enum { VECTORS = KEYS_MAX / LANES };
     const __m512i even =
@@ -62,73 +72,145 @@ static void set_weights(struct pv_call *t, int half, const float *p, int64_t p_s
                          24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     vec x[ROWS][VECTORS];
     __m512i most[ROWS], sum[ROWS];
-    float exponent[ROWS], factor[ROWS];
+    float factor[ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; r++) {
-        const float *from = p + (r < rows ? r : 0) * p_stride;
         most[r] = sum[r] = _mm512_setzero_si512();
 #pragma GCC unroll 4
         for (int i = 0; i < VECTORS; i++) {
             __mmask16 lanes = (__mmask16)(there >> i * LANES);
-            x[r][i] = v_mul(_mm512_maskz_loadu_ps(lanes, from + i * LANES),
-                            _mm512_maskz_loadu_ps(lanes, scale + i * LANES));
+            vec weight = lanes == 0xffff ? _mm512_loadu_ps(p[r] + i * LANES)
+                                         : _mm512_maskz_loadu_ps(lanes, p[r] + i * LANES);
+            x[r][i] = _mm512_maskz_mul_ps(lanes, weight, _mm512_loadu_ps(scale + i * LANES));
             most[r] = _mm512_max_epi32(most[r], _mm512_castps_si512(v_abs(x[r][i])));
         }
     }
-    fix_rows(largest_of_rows(most), exponent, factor, t->step[half]);
+    int small = fix_rows(largest_of_rows(most), factor, to->step[half]);
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
         for (int i = 0; i < VECTORS; i += 2) {
-            __m512i a = _mm512_cvtps_epi32(
-                        v_mul(v_scale2(x[r][i], v_set(exponent[r])), v_set(factor[r]))),
-                    b = _mm512_cvtps_epi32(
-                        v_mul(v_scale2(x[r][i + 1], v_set(exponent[r])), v_set(factor[r])));
+            __m512i a = _mm512_cvtps_epi32(v_mul(x[r][i], v_set(factor[r]))),
+                    b = _mm512_cvtps_epi32(v_mul(x[r][i + 1], v_set(factor[r])));
             a = _mm512_permutex2var_epi16(a, even, b);
             sum[r] = dot_pairs(sum[r], a, _mm512_set1_epi16(-128));
-            _mm512_store_si512(&t->p[half][r][i * LANES], a);
+            integer[r][i / 2] = a;
         }
-    _mm_storeu_si128((__m128i *)(void *)t->excess[half], sums_of_rows(sum));
+    _mm_storeu_si128((__m128i *)(void *)to->excess[half], sums_of_rows(sum));
+    return small;
 }
 
-VEC __m512i load_line(const void *row, int64_t c, int64_t part)
+/* The weights for each half, and its scales, KEYS_MAX of them. */
+struct halves {
+    const float *p[HALVES][ROWS];
+    const float *scale;
+    uint64_t there;
+};
+
+/* Returns what set_half does; of the second half ROWS bits further. */
+VEC int set_halves(struct weights *to, int halves, const struct halves *from, uint64_t there)
 {
-    const char *at = (const char *)(row ? row : decode_zeros) + c;
-    __m512i x = part ? _mm512_maskz_loadu_epi8((1ull << part) - 1, at) : _mm512_loadu_si512(at);
-    return _mm512_xor_si512(x, _mm512_set1_epi8(-128));
+    const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),
+                  high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    __m512i x[ROWS][2], y[ROWS][2];
+    int small = set_half(to, 0, x, from->p[0], from->scale, there);
+    if (halves > 1) small |= set_half(to, 1, y, from->p[1], from->scale + KEYS_MAX, there) << ROWS;
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            int16_t *at = &to->p[r][halves * i * 2 * LANES];
+            if (halves == 1) _mm512_store_si512(at, x[r][i]);
+            if (halves == 1) continue;
+            _mm512_store_si512(at, _mm512_permutex2var_epi32(x[r][i], low, y[r][i]));
+            _mm512_store_si512(at + 2 * LANES, _mm512_permutex2var_epi32(x[r][i], high, y[r][i]));
+        }
+    return small;
 }
 
-/* The weights of two keys in a row of weights, in every pair of 16-bit integers. */
-VEC __m512i two_weights(const struct pv_call *t, int r, int64_t j, int halves)
+static int set_all(struct weights *to, int halves, const struct halves *from)
 {
-    int32_t pair[HALVES];
-    memcpy(&pair[0], &t->p[0][r][j], sizeof *pair);
-    if (halves < 2) return _mm512_set1_epi32(pair[0]);
-    memcpy(&pair[1], &t->p[1][r][j], sizeof *pair);
-    return _mm512_mask_blend_epi32(0xff00, _mm512_set1_epi32(pair[0]), _mm512_set1_epi32(pair[1]));
+    const uint64_t all = ~(uint64_t)0;
+    if (halves == 1 && from->there == all) return set_halves(to, 1, from, all);
+    if (from->there == all) return set_halves(to, 2, from, all);
+    if (halves == 1) return set_halves(to, 1, from, from->there);
+    return set_halves(to, 2, from, from->there);
+}
+
+/* The rows of set_halves' bits with their weights times 2^LIFT. */
+static __attribute__((noinline)) void set_lifted(struct weights *to, int halves,
+                                                 const struct halves *from, int small)
+{
+    float lifted[HALVES][ROWS][KEYS_MAX];
+    struct halves higher = *from;
+    for (int i = 0; i < HALVES * ROWS; i++) {
+        int half = i / ROWS, r = i % ROWS;
+        if (!(small >> i & 1)) continue;
+        for (int64_t j = 0; j < KEYS_MAX; j++)
+            lifted[half][r][j] = from->there >> j & 1 ? from->p[half][r][j] * 0x1p96f : 0;
+        higher.p[half][r] = lifted[half][r];
+    }
+    set_all(to, halves, &higher);
+}
+
+/* scale: KEYS_MAX of each half. */
+static void set_weights(struct weights *to, int halves, const float *p, int64_t p_stride,
+                        int64_t rows, const float *scale, uint64_t there)
+{
+    struct halves from = {.scale = scale, .there = there};
+    for (int r = 0; r < ROWS; r++) from.p[0][r] = from.p[1][r] = p + (r < rows ? r : 0) * p_stride;
+    to->small = set_all(to, halves, &from);
+    if (__builtin_expect(to->small, 0)) set_lifted(to, halves, &from, to->small);
+}
+
+/* The weights of two keys, in every pair of 16-bit integers; of two halves, in turn. */
+VEC __m512i two_weights(const struct weights *w, int r, int64_t j, int halves)
+{
+    int32_t one;
+    int64_t both;
+    memcpy(&one, &w->p[r][j], sizeof one);
+    memcpy(&both, &w->p[r][HALVES * j], sizeof both);
+    return halves > 1 ? _mm512_set1_epi64(both) : _mm512_set1_epi32(one);
 }
 
 /* A sum of row r at its beginning. */
-VEC __m512i less_excess(const struct pv_call *t, int r, int halves)
+VEC __m512i less_excess(const struct weights *w, int r, int halves)
 {
-    __m512i excess = _mm512_set1_epi32(t->excess[0][r]);
-    return halves < 2 ? excess : _mm512_mask_set1_epi32(excess, 0xff00, t->excess[1][r]);
+    __m512i excess = _mm512_set1_epi32(w->excess[0][r]);
+    return halves > 1 ? _mm512_mask_set1_epi32(excess, 0xaaaa, w->excess[1][r]) : excess;
 }
 
-/* o += the integers of one row, of which each vector of a sum has every second of 8 neighbours of 16
- * channels. */
-VEC void add_line(const struct pv_call *t, const __m512i *sum, int r, int halves, int64_t c,
-                  int64_t part)
+VEC vec steps(const struct weights *w, int r, int halves)
 {
-    vec step = v_set(t->step[0][r]), x[4], y[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) x[i] = _mm512_cvtepi32_ps(sum[i]);
-    if (halves == 2) {
-        step = _mm512_mask_blend_ps(0xff00, step, v_set(t->step[1][r]));
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) x[i] = v_mul(x[i], step);
-        step = v_set(1);
-    }
+    vec step = v_set(w->step[0][r]);
+    return halves > 1 ? _mm512_mask_blend_ps(0xaaaa, step, v_set(w->step[1][r])) : step;
+}
+
+/* 2^-LIFT where the step is lifted, else 1. */
+VEC vec powers(const struct weights *w, int r, int halves)
+{
+    vec first = v_set(w->small >> r & 1 ? 0x1p-96f : 1),
+        second = v_set(w->small >> (ROWS + r) & 1 ? 0x1p-96f : 1);
+    return halves > 1 ? _mm512_mask_blend_ps(0xaaaa, first, second) : first;
+}
+
+/* Of halves that differ, pairs of channels of one and of the other in turn, in the order in which
+ * natural_halves finds them. */
+VEC __m512i load_line(const void *row, int64_t c, int64_t part, int halves)
+{
+    const __m512i in_turn =
+        _mm512_set_epi16(31, 15, 30, 14, 23, 7, 22, 6, 29, 13, 28, 12, 21, 5, 20, 4, 27, 11, 26, 10,
+                         19, 3, 18, 2, 25, 9, 24, 8, 17, 1, 16, 0);
+    const char *at = (const char *)(row ? row : decode_zeros) + c;
+    __m512i x = part ? _mm512_maskz_loadu_epi8((1ull << part) - 1, at) : _mm512_loadu_si512(at);
+    if (halves > 1) x = _mm512_permutexvar_epi16(in_turn, x);
+    return _mm512_xor_si512(x, _mm512_set1_epi8(-128));
+}
+
+/* The order of channels, from sums of which each has every second of 8 neighbours of 16. */
+VEC void natural(vec x[4])
+{
+    vec y[4];
 #pragma GCC unroll 2
     for (int i = 0; i < 4; i += 2) {
         y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
@@ -141,6 +223,39 @@ VEC void add_line(const struct pv_call *t, const __m512i *sum, int r, int halves
     x[1] = _mm512_shuffle_f32x4(a, b, 0xdd);
     x[2] = _mm512_shuffle_f32x4(d, e, 0x88);
     x[3] = _mm512_shuffle_f32x4(d, e, 0xdd);
+}
+
+/* The same of a line whose halves were loaded in turn. */
+VEC void natural_halves(vec x[4])
+{
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1])),
+                b = _mm512_castps_pd(_mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+        x[2 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+        x[2 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+    vec y = x[1];
+    x[1] = x[2];
+    x[2] = y;
+}
+
+/* o += the integers of one row. */
+VEC void add_line(const struct pv_call *t, const __m512i *sum, int r, int halves, int64_t c,
+                  int64_t part)
+{
+    vec step = steps(t->weights, r, halves), x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) x[i] = _mm512_cvtepi32_ps(sum[i]);
+    if (halves > 1 || __builtin_expect(t->weights->small, 0)) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) x[i] = v_mul(x[i], step);
+        step = v_set(1);
+    }
+    if (__builtin_expect(t->weights->small, 0))
+        for (int i = 0; i < 4; i++) x[i] = v_mul(x[i], powers(t->weights, r, halves));
+    if (halves > 1) natural_halves(x);
+    else natural(x);
     uint64_t wanted = part ? (1ull << part) - 1 : ~(uint64_t)0;
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
@@ -150,27 +265,28 @@ VEC void add_line(const struct pv_call *t, const __m512i *sum, int r, int halves
     }
 }
 
-/* Columns c ... c + LINE - 1; part: how many of them, 0 for all. Rows are interleaved by 16 bits, so
- * that each byte of such a pair has its partner of the same channel 16 bits further. */
+/* Columns c ... c + LINE - 1; part: how many of them, 0 for all. Rows are interleaved by 16 bits,
+ * so that each byte of such a pair has its partner of the same channel 16 bits further. */
 VEC void pv_line(struct pv_call *t, int row_count, int halves, int64_t c, int64_t part)
 {
     const __m512i low = _mm512_set1_epi16(255);
+    const struct weights *w = t->weights;
     __m512i sum[ROWS][4];
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) sum[r][i] = less_excess(t, r, halves);
+        for (int i = 0; i < 4; i++) sum[r][i] = less_excess(w, r, halves);
     struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
-        __m512i x = load_line(t->row[j], c, part),
-                y = load_line(j + 1 < t->keys ? t->row[j + 1] : NULL, c, part);
+        __m512i x = load_line(t->row[j], c, part, halves),
+                y = load_line(j + 1 < t->keys ? t->row[j + 1] : NULL, c, part, halves);
         __m512i first = _mm512_unpacklo_epi16(x, y), second = _mm512_unpackhi_epi16(x, y);
         __m512i value[4] = {_mm512_and_si512(first, low), _mm512_srli_epi16(first, 8),
                             _mm512_and_si512(second, low), _mm512_srli_epi16(second, 8)};
         prefetch_lines(&fetch, 2);
 #pragma GCC unroll 4
         for (int r = 0; r < row_count; r++) {
-            __m512i p = two_weights(t, r, j, halves);
+            __m512i p = two_weights(w, r, j, halves);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) sum[r][i] = dot_pairs(sum[r][i], value[i], p);
         }
@@ -204,35 +320,105 @@ static void pv_group(struct pv_call *t, int64_t rows, int halves, int64_t c, int
     }
 }
 
-/* Rows with several scales: a line at a time, which has channels of two blocks, or of one twice. */
+/* ---- All columns ---- */
+
+/* A part of the work: keys [j, next), channels [c, end), which share their scales, and rows from r
+ * on. */
+struct part {
+    int64_t j, next, c, end, r, rows;
+};
+
+struct parts {
+    int64_t last, channels, width, rows;
+};
+
+static void group_of_rows(struct part *at, const struct parts *all, int64_t r)
+{
+    at->r = r;
+    at->rows = all->rows - r < ROWS ? all->rows - r : ROWS;
+}
+
+/* Keys from j on up to the end of their KEYS_MAX, all that are fixed together. */
+static struct part part_at(const struct parts *all, int64_t j, int64_t c)
+{
+    struct part at = {.j = j, .next = j - j % KEYS_MAX + KEYS_MAX, .c = c, .end = c + all->width};
+    if (at.next > all->last) at.next = all->last;
+    if (at.end > all->channels) at.end = all->channels;
+    group_of_rows(&at, all, 0);
+    return at;
+}
+
+/* j of the one after the last is the last key. */
+static struct part part_after(struct part at, const struct parts *all)
+{
+    if (at.r + ROWS < all->rows) {
+        group_of_rows(&at, all, at.r + ROWS);
+        return at;
+    }
+    return at.end < all->channels ? part_at(all, at.j, at.end) : part_at(all, at.next, 0);
+}
+
+/* The scales of up to KEYS_MAX rows, of all their blocks. */
+struct scales {
+    float of_block[DECODE_CHANNELS_MAX / STEP][KEYS_MAX];
+    int64_t first; /* the key whose scales it has, or -1 */
+    uint64_t there;
+};
+
+static void find_scales(struct scales *to, const struct cpu_rows *v, int64_t channels, int64_t j,
+                        int64_t keys)
+{
+    if (to->first == j) return;
+    to->first = j;
+    to->there = rows_there(v, j, keys);
+    if (!has_blocks(v, channels)) {
+        gather_scales(to->of_block[0], v, j, keys, 0, to->there);
+        return;
+    }
+    const void *row[KEYS_MAX];
+    copy_rows(row, KEYS_MAX, v->row + j, to->there);
+    for (int64_t i = 0; i < keys; i += LANES)
+        load_scales(to->of_block[0] + i, KEYS_MAX, v->scale + j + i, row + i,
+                    block_count(v, channels), v->scale_stride);
+}
+
+/* Whether the halves of a part's lines have scales of their own. */
+static int halves_of(const struct part *at, const struct cpu_rows *v)
+{
+    int64_t second = at->c + STEP < at->end ? at->c + STEP : at->c;
+    return at->end - at->c <= LINE && at->c / v->scale_channels != second / v->scale_channels ? 2
+                                                                                              : 1;
+}
+
+static void set_part(struct weights *to, const struct part *at, struct scales *scales,
+                     const struct cpu_rows *v, const struct parts *all, const float *p,
+                     int64_t p_stride)
+{
+    find_scales(scales, v, all->channels, at->j, at->next - at->j);
+    set_weights(to, halves_of(at, v), p + at->r * p_stride + at->j, p_stride, at->rows,
+                scales->of_block[at->c / v->scale_channels], scales->there);
+}
+
+/* The weights of a part are set before the products of the one before it, which hide the wait. */
 DECODE_PV(avx512_vnni)
 {
-    float scale[HALVES][KEYS_MAX];
-    struct pv_call t;
-    int halves = has_blocks(v, channels) ? 2 : 1;
-    int64_t width = halves < 2 ? channels : LINE;
-    t.fetch = prefetch_of(ahead);
-    t.o_stride = o_stride;
-    for (int64_t j = first, next; j < last; j = next) {
-        next = j - j % KEYS_MAX + KEYS_MAX;
-        if (next > last) next = last;
-        t.keys = next - j;
-        t.row = v->row + j;
-        uint64_t there = rows_there(v, j, t.keys);
-        for (int64_t c = 0; c < channels; c += width) {
-            int64_t end = c + width < channels ? c + width : channels;
-            int both = halves == 2 && c + STEP < channels;
-            gather_scales(scale[0], v, j, t.keys, c, there);
-            if (both) gather_scales(scale[1], v, j, t.keys, c + STEP, there);
-            for (int64_t r = 0; r < rows; r += ROWS) {
-                int64_t group = rows - r < ROWS ? rows - r : ROWS;
-                const float *weights = p + r * p_stride + j;
-                set_weights(&t, 0, weights, p_stride, group, scale[0], there);
-                if (both) set_weights(&t, 1, weights, p_stride, group, scale[1], there);
-                t.o = o + r * o_stride;
-                pv_group(&t, group, both ? 2 : 1, c, end);
-            }
-        }
+    struct weights weights[2];
+    struct scales scales;
+    struct pv_call t = {.o_stride = o_stride, .fetch = prefetch_of(ahead)};
+    struct parts all = {last, channels, channels, rows};
+    if (has_blocks(v, channels)) all.width = v->scale_channels % LINE ? LINE : v->scale_channels;
+    struct part at = part_at(&all, first, 0);
+    scales.first = -1;
+    if (at.j < last) set_part(&weights[0], &at, &scales, v, &all, p, p_stride);
+    for (int turn = 0; at.j < last; turn = !turn) {
+        struct part next = part_after(at, &all);
+        if (next.j < last) set_part(&weights[!turn], &next, &scales, v, &all, p, p_stride);
+        t.o = o + at.r * o_stride;
+        t.row = v->row + at.j;
+        t.keys = at.next - at.j;
+        t.weights = &weights[turn];
+        pv_group(&t, at.rows, halves_of(&at, v), at.c, at.end);
+        at = next;
     }
     prefetch_rest(&t.fetch);
 }

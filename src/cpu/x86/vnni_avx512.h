@@ -1,5 +1,5 @@
-/* vnni_avx512.h: what the decode kernels for i8 K and V share: products of pairs of 16-bit integers,
- * and the scales of rows. */
+/* vnni_avx512.h: what the decode kernels for i8 K and V share: products of pairs of 16-bit
+ * integers, and the addresses and scales of rows. */
 #ifndef RAPT_CPU_X86_VNNI_AVX512_H
 #define RAPT_CPU_X86_VNNI_AVX512_H
 
@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { STEP = 32, ROWS = 4, KEYS_MAX = 64 };
+enum { LINE = 64, STEP = 32, ROWS = 4, KEYS_MAX = 64 };
 
 /* sum + the products of pairs of 16-bit integers. The compiler's intrinsic copies sum before and
  * after each use, which costs the loops below a third of their speed (gcc 12). */
@@ -72,6 +72,58 @@ static inline void gather_scales(float *scale, const struct cpu_rows *rows, int6
         return;
     }
     for (int64_t j = 0; j < keys; j++) scale[j] = there >> j & 1 ? from[j][at] : 0;
+}
+
+/* Pointers to zeros for NULL rows, and from KEYS_MAX on; count is a multiple of 8. */
+static inline void copy_rows(const void **to, int64_t count, const void *const *row, uint64_t there)
+{
+    const __m512i zeros = _mm512_set1_epi64((int64_t)(intptr_t)decode_zeros);
+    for (int64_t j = 0; j < count; j += 8) {
+        __mmask8 lanes = j < KEYS_MAX ? (__mmask8)(there >> j) : 0;
+        _mm512_storeu_si512(to + j, _mm512_mask_loadu_epi64(zeros, lanes, row + j));
+    }
+}
+
+static inline int64_t block_count(const struct cpu_rows *rows, int64_t channels)
+{
+    return (channels + rows->scale_channels - 1) / rows->scale_channels;
+}
+
+/* Block b's scales of LANES keys to to + b * to_stride, a key in each lane; of rows of zeros, 0. */
+static inline void load_scales(float *to, int64_t to_stride, const float *const *scale,
+                               const void *const *row, int64_t blocks, int64_t stride)
+{
+    const float *from[LANES];
+    int64_t b = 0;
+    for (int j = 0; j < LANES; j += 8) {
+        const __m512i zeros = _mm512_set1_epi64((int64_t)(intptr_t)decode_zeros);
+        __mmask8 there = _mm512_cmpneq_epi64_mask(_mm512_loadu_si512(row + j), zeros);
+        _mm512_storeu_si512(from + j, _mm512_mask_loadu_epi64(zeros, there, scale + j));
+    }
+    for (; b + 4 <= blocks && stride == 1; b += 4) {
+        vec x[4], y[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            x[i] = _mm512_castps128_ps512(_mm_loadu_ps(from[i] + b));
+            x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(from[i + 4] + b), 1);
+            x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(from[i + 8] + b), 2);
+            x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(from[i + 12] + b), 3);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            y[i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+            y[i + 2] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            __m512d low = _mm512_castps_pd(y[2 * i]), high = _mm512_castps_pd(y[2 * i + 1]);
+            _mm512_storeu_pd(to + (b + 2 * i) * to_stride, _mm512_unpacklo_pd(low, high));
+            _mm512_storeu_pd(to + (b + 2 * i + 1) * to_stride, _mm512_unpackhi_pd(low, high));
+        }
+    }
+    for (; b < blocks; b++)
+        for (int j = 0; j < LANES; j++)
+            to[b * to_stride + j] = (const char *)row[j] == decode_zeros ? 0 : from[j][b * stride];
 }
 
 #endif
