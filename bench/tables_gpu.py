@@ -1,25 +1,15 @@
-"""tables_gpu.py: the tables and plots of docs/PERFORMANCE.md about NVIDIA GPUs, from the rows in bench/results.
+"""tables_gpu.py: the tables of docs/PERFORMANCE.md about NVIDIA GPUs, for tables.py, and their plots.
 
-usage: python3 bench/tables_gpu.py             writes each table between its <!-- bench: NAME --> and <!-- end -->
-       python3 bench/tables_gpu.py --check     exit code 1 where one differs from the rows
-       python3 bench/tables_gpu.py --plots     draws docs/images/h100-*.png (matplotlib)
+usage: python3 bench/tables_gpu.py     draws docs/images/h100-*.png (matplotlib)
 
 Of rows with the same protocol, group, case, type and candidate the last one in the file counts."""
-import csv
-import math
 import os
 import re
-import sys
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-RESULTS, PAGE = os.path.join(ROOT, "bench", "results"), os.path.join(ROOT, "docs", "PERFORMANCE.md")
+from tables import ROOT, load, mean
+
 LENGTHS = ("512", "1024", "2048", "4096", "8192", "16384", "32768")
 PEERS = {"cudnn": "cuDNN", "flash2": "FlashAttention-2", "efficient": "memory-efficient"}
-
-
-def load(name):
-    path = os.path.join(RESULTS, name)
-    return list(csv.DictReader(open(path, newline=""))) if os.path.exists(path) else []
 
 
 def pick(rows, protocol, group, dtype=None):
@@ -29,10 +19,6 @@ def pick(rows, protocol, group, dtype=None):
         if r["protocol"] == protocol and r["group"] == group and dtype in (None, r["dtype"]):
             found.setdefault((r["case"], r["dtype"]), {})[r["candidate"]] = r
     return found
-
-
-def mean(values):
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def short(length):
@@ -232,34 +218,13 @@ def plot_few(rows, name):
 
 
 def main():
-    if "--plots" in sys.argv[1:]:
-        rows = load("h100-pytorch.csv")
-        plot(rows, "graph", "grid", "bf16", "h100-grid-graph.png")
-        plot(rows, "sustained", "grid", "bf16", "h100-grid-sustained.png")
-        plot(rows, "graph", "models", "bf16", "h100-models-graph.png")
-        plot(rows, "sustained", "models", "bf16", "h100-models-sustained.png")
-        plot(rows, "graph", "f32", "f32", "h100-f32.png")
-        plot_few(rows, "h100-few.png")
-        return
-    made = tables()
-    text = open(PAGE).read()
-    missing = []
-
-    def fill(match):
-        name = match.group(1)
-        if name not in made:
-            missing.append(name)
-            return match.group(0)
-        return f"<!-- bench: {name} -->\n" + "\n".join(made[name]) + "\n<!-- end -->"
-
-    new = re.sub(r"<!-- bench: ([a-z0-9-]+) -->\n.*?<!-- end -->", fill, text, flags=re.S)
-    if missing:
-        sys.exit(f"{PAGE}: no such table: {', '.join(missing)}")
-    if "--check" in sys.argv[1:]:
-        if new != text:
-            sys.exit("docs/PERFORMANCE.md: a table differs from bench/results (python3 bench/tables_gpu.py writes it)")
-        return
-    open(PAGE, "w").write(new)
+    rows = load("h100-pytorch.csv")
+    plot(rows, "graph", "grid", "bf16", "h100-grid-graph.png")
+    plot(rows, "sustained", "grid", "bf16", "h100-grid-sustained.png")
+    plot(rows, "graph", "models", "bf16", "h100-models-graph.png")
+    plot(rows, "sustained", "models", "bf16", "h100-models-sustained.png")
+    plot(rows, "graph", "f32", "f32", "h100-f32.png")
+    plot_few(rows, "h100-few.png")
 
 
 if __name__ == "__main__":

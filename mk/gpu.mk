@@ -99,8 +99,8 @@ prebuilt: $(GPU_BUILT:%=$(GPU)/%.co)
 
 # ---- Stand-in drivers and the tests that run the host code on them -------------------------------------------------
 FAKES := $(B)/tests/fake_drivers
-FAKE_LIBRARIES := $(FAKES)/libcuda.so $(FAKES)/libamdhip64.so $(FAKES)/libcuda_broken.so $(FAKES)/libamdhip64_broken.so \
-                  $(FAKES)/libamdhip64_old.so
+FAKE_HIPS := $(patsubst %,$(FAKES)/libamdhip64_%.so,5 7 none)
+FAKE_LIBRARIES := $(FAKES)/libcuda.so $(FAKES)/libamdhip64.so $(FAKES)/libcuda_broken.so $(FAKES)/libamdhip64_broken.so $(FAKE_HIPS)
 FAKE_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/fake_drivers/test_*.c))
 FAKE_LINK = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fPIC -shared -Wl,-z,nodelete
 $(B)/tests/fake_drivers/%.o: override CPPFLAGS += -Itests
@@ -110,9 +110,13 @@ $(FAKES)/libcuda.so: tests/fake_drivers/cuda.c tests/fake_drivers/fake.c tests/f
 $(FAKES)/libamdhip64.so: tests/fake_drivers/hip.c tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gpu/hip_api.def src/gpu/kernel_args.h
 	@mkdir -p $(@D)
 	$(FAKE_LINK) -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
-$(FAKES)/libamdhip64_old.so: tests/fake_drivers/hip.c tests/fake_drivers/fake.c tests/fake_drivers/fake.h
+# HIP runtimes with one name of hipGetDeviceProperties, and with none.
+$(FAKES)/libamdhip64_5.so: WITHOUT := -DWITHOUT_PROPERTIES_6
+$(FAKES)/libamdhip64_7.so: WITHOUT := -DWITHOUT_PROPERTIES
+$(FAKES)/libamdhip64_none.so: WITHOUT := -DWITHOUT_PROPERTIES -DWITHOUT_PROPERTIES_6
+$(FAKE_HIPS): tests/fake_drivers/hip.c tests/fake_drivers/fake.c tests/fake_drivers/fake.h
 	@mkdir -p $(@D)
-	$(FAKE_LINK) -DWITHOUT_PROPERTIES -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
+	$(FAKE_LINK) $(WITHOUT) -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
 # Libraries of the right name without any of a driver's functions.
 $(FAKES)/%_broken.so: tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gpu/kernel_args.h
 	@mkdir -p $(@D)
@@ -135,5 +139,5 @@ $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRA
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
 $(FAKES)/test_refusals: WRAP := -Wl,--wrap=fread
 $(FAKES)/test_execute: WRAP := -Wl,--wrap=malloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=pthread_mutex_lock
-$(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc
+$(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc,--wrap=free,--wrap=dlopen,--wrap=dlclose
 CHECKS += $(FAKE_TESTS)

@@ -129,55 +129,100 @@ static void check_adopt(struct check *c, void *to, size_t size, const void *from
 
 static void check_groups(struct check *c, int64_t q_heads, int64_t kv_heads)
 {
-    check_true(c, kv_heads ? q_heads % kv_heads == 0 : q_heads == 0,
-               "query heads must be a multiple of KV heads");
+    if (!c->status && (kv_heads ? q_heads % kv_heads != 0 : q_heads != 0))
+        c->status = fail(
+            RAPT_INVALID,
+            "%s: %lld query heads and %lld KV heads (query heads must be a multiple of KV heads)",
+            c->function, (long long)q_heads, (long long)kv_heads);
+}
+
+static void check_same_dtype(struct check *c, const rapt_tensor *a, const char *name,
+                             const rapt_tensor *b, const char *other_name)
+{
+    if (!c->status && a->dtype != b->dtype)
+        c->status = fail(RAPT_INVALID, "%s: %s is %s and %s is %s (they must agree)", c->function,
+                         name, dtype_name(a->dtype), other_name, dtype_name(b->dtype));
+}
+
+static void check_f32(struct check *c, const rapt_tensor *t, const char *name)
+{
+    if (!c->status && t->dtype != RAPT_F32)
+        c->status = fail(RAPT_INVALID, "%s: %s has dtype %s (must be f32)", c->function, name,
+                         dtype_name(t->dtype));
+}
+
+/* Which channels turn, and how far apart their frequencies are. */
+static rapt_status rope_rotation(const rapt_rope_args *a, int64_t channels, const char *function)
+{
+    int64_t rotary = a->rotary_channels;
+    if (rotary < 0 || rotary > channels || rotary % 2)
+        return fail(RAPT_INVALID,
+                    "%s: rotary_channels is %lld (even, from 0 to the head's %lld channels)",
+                    function, (long long)rotary, (long long)channels);
+    if (rotary > 2048)
+        return fail(RAPT_INVALID,
+                    "%s: rotary_channels is %lld (at most 2048, the longest frequency table)",
+                    function, (long long)rotary);
+    if (a->interleaved != 0 && a->interleaved != 1)
+        return fail(RAPT_INVALID, "%s: interleaved is %lld (0 or 1)", function,
+                    (long long)a->interleaved);
+    if (!isfinite(a->theta) || (a->theta != 0 && a->theta <= 1))
+        return fail(RAPT_INVALID, "%s: theta is %g (over 1 and finite; 0: 10000)", function,
+                    a->theta);
+    return RAPT_OK;
+}
+
+/* How frequencies are changed for longer contexts. */
+static rapt_status rope_scaling(const rapt_rope_args *a, const char *function)
+{
+    double low = a->low_freq_factor ? a->low_freq_factor : 1,
+           high = a->high_freq_factor ? a->high_freq_factor : 4,
+           fast = a->beta_fast ? a->beta_fast : 32, slow = a->beta_slow ? a->beta_slow : 1;
+    if (a->scaling < RAPT_ROPE_PLAIN || a->scaling > RAPT_ROPE_LLAMA3)
+        return fail(RAPT_INVALID, "%s: scaling is %lld (a RAPT_ROPE_ value, 0 ... %d)", function,
+                    (long long)a->scaling, RAPT_ROPE_LLAMA3);
+    if (a->scaling != RAPT_ROPE_PLAIN && (!isfinite(a->factor) || a->factor < 1))
+        return fail(RAPT_INVALID, "%s: factor is %g (at least 1, finite)", function, a->factor);
+    if (a->scaling >= RAPT_ROPE_YARN && (!isfinite(a->original_context) || a->original_context < 1))
+        return fail(RAPT_INVALID,
+                    "%s: original_context is %g (at least 1 for YaRN and Llama 3 scaling, finite)",
+                    function, a->original_context);
+    if (!isfinite(low) || low < 0 || !isfinite(high) || high <= low)
+        return fail(RAPT_INVALID,
+                    "%s: low_freq_factor is %g and high_freq_factor is %g (0 ... high, finite; "
+                    "0: 1 and 4)",
+                    function, low, high);
+    if (!isfinite(slow) || slow < 0 || !isfinite(fast) || fast <= slow)
+        return fail(RAPT_INVALID,
+                    "%s: beta_slow is %g and beta_fast is %g (0 ... fast, finite; 0: 1 and 32)",
+                    function, slow, fast);
+    if (!isfinite(a->attention_factor) || a->attention_factor < 0)
+        return fail(RAPT_INVALID, "%s: attention_factor is %g (0 or more, finite)", function,
+                    a->attention_factor);
+    return RAPT_OK;
 }
 
 static void check_rope_options(struct check *c, rapt_rope_args *a, int64_t channels)
 {
     if (c->status) return;
     if (!a->rotary_channels) a->rotary_channels = channels;
-    check_true(
-        c, a->rotary_channels >= 0 && a->rotary_channels <= channels && a->rotary_channels % 2 == 0,
-        "rotary_channels must be even and at most the head's channels");
-    check_true(c, a->rotary_channels <= 2048,
-               "rotary_channels is over 2048 (the longest frequency table)");
-    check_true(c, a->interleaved == 0 || a->interleaved == 1, "interleaved must be 0 or 1");
-    check_true(c, isfinite(a->theta) && (a->theta == 0 || a->theta > 1),
-               "theta must be over 1 (0: 10000)");
-    check_true(c, a->scaling >= RAPT_ROPE_PLAIN && a->scaling <= RAPT_ROPE_LLAMA3,
-               "scaling is no RAPT_ROPE_ value");
-    check_true(c, a->scaling == RAPT_ROPE_PLAIN || (isfinite(a->factor) && a->factor >= 1),
-               "factor must be at least 1");
-    check_true(c,
-               a->scaling < RAPT_ROPE_YARN ||
-                   (isfinite(a->original_context) && a->original_context >= 1),
-               "original_context must be at least 1 for YaRN and Llama 3 scaling");
-    check_true(c,
-               isfinite(a->low_freq_factor) && a->low_freq_factor >= 0 &&
-                   isfinite(a->high_freq_factor) &&
-                   (a->high_freq_factor ? a->high_freq_factor : 4) >
-                       (a->low_freq_factor ? a->low_freq_factor : 1),
-               "high_freq_factor must be above low_freq_factor");
-    check_true(c,
-               isfinite(a->beta_fast) && a->beta_fast >= 0 && isfinite(a->beta_slow) &&
-                   a->beta_slow >= 0 &&
-                   (a->beta_fast ? a->beta_fast : 32) > (a->beta_slow ? a->beta_slow : 1),
-               "beta_fast must be above beta_slow");
-    check_true(c, isfinite(a->attention_factor) && a->attention_factor >= 0,
-               "attention_factor must be 0 or more");
-    check_true(c, !a->cos.dtype == !a->sin.dtype,
-               "cos and sin must both be given or both be absent");
+    c->status = rope_rotation(a, channels, c->function);
+    if (!c->status) c->status = rope_scaling(a, c->function);
+    if (!c->status && !a->cos.dtype != !a->sin.dtype)
+        c->status =
+            fail(RAPT_INVALID, "%s: cos is %s and sin is %s (give both or neither)", c->function,
+                 a->cos.dtype ? "given" : "absent", a->sin.dtype ? "given" : "absent");
     rapt_tensor *tables[2] = {&a->cos, &a->sin};
     for (int i = 0; i < 2; i++) {
+        const char *name = i ? "sin" : "cos";
         if (!tables[i]->dtype) {
             memset(tables[i], 0, sizeof *tables[i]);
             continue;
         }
-        check_true(c, tables[i]->dtype == RAPT_F32, "cos and sin must be f32");
-        check_sizes(c, tables[i], i ? "sin" : "cos",
+        check_f32(c, tables[i], name);
+        check_sizes(c, tables[i], name,
                     (const int64_t[4]){1, 1, i ? a->cos.size[2] : ANY, a->rotary_channels / 2}, 0);
-        check_memory(c, tables[i], i ? "sin" : "cos", false);
+        check_memory(c, tables[i], name, false);
     }
 }
 
@@ -226,9 +271,11 @@ RAPT_API rapt_status rapt_qk(rapt_device *device, const rapt_qk_args *args, rapt
                 (const int64_t[4]){a.q.size[0], a.q.size[1], a.q.size[2], a.k.size[2]}, 0, true);
     check_groups(&c, a.q.size[1], a.k.size[1]);
     check_true(&c, a.q.size[3] > 0, "q has no channels (at least 1)");
-    check_true(&c, a.q.dtype == a.k.dtype || a.q.dtype == RAPT_F32,
-               "k must have q's dtype, or q be f32");
-    check_true(&c, isfinite(a.scale), "scale must be finite");
+    if (!c.status && a.k.dtype != a.q.dtype && a.q.dtype != RAPT_F32)
+        c.status = fail(RAPT_INVALID, "%s: q is %s and k is %s (k has q's dtype, or q is f32)",
+                        c.function, dtype_name(a.q.dtype), dtype_name(a.k.dtype));
+    if (!c.status && !isfinite(a.scale))
+        c.status = fail(RAPT_INVALID, "%s: scale is %g (must be finite)", c.function, a.scale);
     check_apart(&c, &a.out, "out", &a.q, "q");
     check_apart(&c, &a.out, "out", &a.k, "k");
     if (a.scale == 0 && !c.status) a.scale = 1 / sqrt((double)a.q.size[3]);
@@ -264,8 +311,10 @@ RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mas
     check_adopt(&c, &a, sizeof a, args);
     if (c.status) return c.status;
     check_float(&c, &a.x, "x", (const int64_t[4]){ANY, ANY, ANY, ANY}, 0, true);
-    check_true(&c, a.align == RAPT_BOTTOM_RIGHT || a.align == RAPT_TOP_LEFT,
-               "align is no RAPT_BOTTOM_RIGHT or RAPT_TOP_LEFT");
+    if (!c.status && a.align != RAPT_BOTTOM_RIGHT && a.align != RAPT_TOP_LEFT)
+        c.status =
+            fail(RAPT_INVALID, "%s: align is %lld (RAPT_BOTTOM_RIGHT, %d, or RAPT_TOP_LEFT, %d)",
+                 c.function, (long long)a.align, RAPT_BOTTOM_RIGHT, RAPT_TOP_LEFT);
     return c.status ? c.status : device->backend->causal_mask(device, &a, stream);
 }
 
@@ -286,9 +335,9 @@ RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replic
                 (const int64_t[4]){a.k.size[0], a.k_out.size[1], a.k.size[2], a.v.size[3]}, 0,
                 true);
     check_groups(&c, a.k_out.size[1], a.k.size[1]);
-    check_true(&c,
-               a.k.dtype == a.v.dtype && a.k.dtype == a.k_out.dtype && a.k.dtype == a.v_out.dtype,
-               "k, v, k_out and v_out must have one dtype");
+    check_same_dtype(&c, &a.k, "k", &a.v, "v");
+    check_same_dtype(&c, &a.k, "k", &a.k_out, "k_out");
+    check_same_dtype(&c, &a.k, "k", &a.v_out, "v_out");
     check_apart(&c, &a.k_out, "k_out", &a.k, "k");
     check_apart(&c, &a.k_out, "k_out", &a.v, "v");
     check_apart(&c, &a.v_out, "v_out", &a.k, "k");
@@ -302,16 +351,23 @@ static void check_cache_scale(struct check *c, rapt_tensor *scale, const rapt_te
                               const char *name)
 {
     bool quantised = cache->dtype == RAPT_I8;
-    check_true(c, quantised == (scale->dtype != 0), "an i8 cache has k_scale and v_scale, any other has neither");
+    if (!c->status && quantised != (scale->dtype != 0))
+        c->status =
+            fail(RAPT_INVALID,
+                 "%s: the cache is %s and %s is %s (an i8 cache has k_scale and v_scale, "
+                 "any other has neither)",
+                 c->function, dtype_name(cache->dtype), name, scale->dtype ? "given" : "absent");
     if (!quantised) {
         memset(scale, 0, sizeof *scale);
         return;
     }
-    check_true(c, scale->dtype == RAPT_F32, "k_scale and v_scale must be f32");
+    check_f32(c, scale, name);
     check_sizes(c, scale, name,
                 (const int64_t[4]){cache->size[0], cache->size[1], cache->size[2], ANY}, 0);
-    check_true(c, scale->size[3] > 0 && cache->size[3] % scale->size[3] == 0,
-               "scale blocks must divide the channels");
+    if (!c->status && (scale->size[3] < 1 || cache->size[3] % scale->size[3]))
+        c->status = fail(RAPT_INVALID,
+                         "%s: %s has %lld blocks for %lld channels (blocks must divide channels)",
+                         c->function, name, (long long)scale->size[3], (long long)cache->size[3]);
     check_memory(c, scale, name, true);
 }
 
@@ -360,12 +416,11 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     check_float(&c, &a.v_new, "v_new",
                 (const int64_t[4]){a.k_new.size[0], a.k_new.size[1], a.k_new.size[2], ANY}, 0,
                 false);
-    check_true(&c, a.k_new.dtype == a.v_new.dtype, "k_new and v_new must have one dtype");
-    check_true(&c, a.k.dtype == a.v.dtype, "k and v must have one dtype");
-    check_true(&c,
-               a.k.dtype == a.k_new.dtype ||
-                   ((a.k.dtype == RAPT_I8 || is_float(a.k.dtype)) && is_float(a.k_new.dtype)),
-               "the cache must be f32, f16, bf16 or i8");
+    check_same_dtype(&c, &a.k_new, "k_new", &a.v_new, "v_new");
+    check_same_dtype(&c, &a.k, "k", &a.v, "v");
+    if (!c.status && a.k.dtype != RAPT_I8 && !is_float(a.k.dtype))
+        c.status = fail(RAPT_INVALID, "%s: the cache is %s (f32, f16, bf16 or i8)", c.function,
+                        dtype_name(a.k.dtype));
     check_sizes(&c, &a.k, "k",
                 (const int64_t[4]){paged ? ANY : batch, a.k_new.size[1], ANY, a.k_new.size[3]}, 0);
     check_sizes(&c, &a.v, "v",

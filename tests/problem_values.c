@@ -115,6 +115,16 @@ static double without_weight(const struct problem_line *line, int which, const i
     }
 }
 
+/* Channel 0 gives every seventh key a score of -inf; every second of these is NaN in the values. (No
+ * such key begins a block of 64, 96 or 128: the score of one alone would be a row's first block.) */
+static double weight_zero(int which, const int64_t *at, double usual)
+{
+    if (at[3] || (which == VALUE_V && at[2] % 14 != 13)) return usual;
+    if (which == VALUE_Q) return 1;
+    if (which == VALUE_V) return NAN;
+    return at[2] % 7 == 6 ? -INFINITY : usual;
+}
+
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
@@ -158,6 +168,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
     case DATA_minf_first_nan_v:
     case DATA_minf_last:
         return without_weight(line, which, at, normal);
+    case DATA_minf_nan_v:
+        return weight_zero(which, at, normal);
     case DATA_minus1e30:
         return which == VALUE_V ? normal : lowest_score(line, which, at[2], at[3]);
     default:

@@ -1,5 +1,5 @@
 """pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; ratios and a CSV, from
-which bench/tables_gpu.py makes the tables and plots of docs/PERFORMANCE.md.
+of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md.
 
 usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--csv rows.csv] [--protocol graph,sustained]
 
@@ -12,6 +12,7 @@ Groups (--only, comma separated):
   errors   relative error of rapt and of the peers against float64, two heads, normal scores, and scores that grow towards the first
            key or the last; f32: nine kinds of data
   repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
+  decode   one and four queries over 1k ... 128k keys, batches of 1 ... 64, 32/8 heads, 128 channels, also in pages of 16: decode_gpu.py
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
   small    f32, causal, 4k: data with weights so small that they want products of their own
@@ -34,6 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from decode_gpu import decode
 from rapt import append_rows
 from rapt_torch import Rapt
 
@@ -493,7 +495,7 @@ def repeat(bench, launches=1000):
 
 
 GROUPS = {"grid": grid, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors,
-          "repeat": repeat, "small": small_weights}
+          "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of)}
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------------------
@@ -517,6 +519,7 @@ def main():
     parser.add_argument("--warm", type=float, default=0.2, help="seconds before each sustained measurement")
     parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
     parser.add_argument("--flex", action="store_true", help="FlexAttention as well, compiled first (half a minute)")
+    parser.add_argument("--decode", default="", help="batch x keys of the group decode, as 1x8k,16x1k; all")
     parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False

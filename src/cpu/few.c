@@ -25,7 +25,7 @@ enum {
 struct few_scratch {
     struct cpu_few_strip *strip;
     const char **q, **k, **v, **out; /* rows of the first head */
-    float *p, *factor, *turned, *m, *l;
+    float *p, *factor, *turned, *paired, *m, *l;
     /* Of levels of f32: rows that do not lie in memory as such, and their list. */
     const char **q_list, **k_list, **v_list;
     float *q_rows, *k_rows, *v_rows;
@@ -95,6 +95,7 @@ static void lay_out(struct few_scratch *w, const struct problem *p, const struct
     w->k_rows = take(arena, converts * keys * p->qk_channels, sizeof(float));
     w->v_rows = take(arena, converts * keys * p->v_channels, sizeof(float));
     w->turned = take(arena, converts ? 0 : p->qk_channels / k->pair * 16, sizeof(float));
+    w->paired = take(arena, converts ? 0 : keys * 16, sizeof(float));
 }
 
 size_t few_plan(const struct problem *p, struct cpu_plan *plan)
@@ -248,6 +249,7 @@ static void work(void *argument, int64_t slot)
                                 .p = w->p,
                                 .factor = w->factor,
                                 .turned = w->turned,
+                                .paired = w->paired,
                                 .key_tiles = round_up(p->kv_tokens, FEW_KEY_STEP) / FEW_STRIP,
                                 .m = a->lse.dtype ? w->m : NULL,
                                 .l = w->l};

@@ -308,19 +308,21 @@ static int tile_scores(struct forward_item *t, const struct forward_range *range
     return 1;
 }
 
-/* Notes which rows of the tile see which unusual value, before softmax turns scores into weights.
- */
+/* Notes which rows of the tile see which unusual value. A score of -inf hides nothing: the weight is
+ * 0, and 0 * NaN is NaN. */
 static void note_seen(struct forward_item *t, const struct forward_tile *tile)
 {
     struct forward_scratch *w = &t->scratch;
-    int64_t stride = t->call->plan->key_block;
-    for (int64_t i = 0; i < tile->rows; i++)
+    int64_t stride = t->call->plan->key_block, mask_stride = t->call->a->mask.stride[3];
+    for (int64_t i = 0; i < tile->rows; i++) {
+        const unsigned char *mask = score_operand(t, &t->call->a->mask, tile->r0 + i, tile->key0);
         for (int64_t n = 0; n < t->unusual_count; n++) {
             int64_t j = w->unusual[n];
             int inside = j >= max64(tile->row_first[i], tile->first) &&
                          j < min64(tile->row_last[i], tile->last);
-            w->seen[i * stride + n] = inside && w->s[i * stride + j] != -INFINITY;
+            w->seen[i * stride + n] = inside && (!mask || mask[j * mask_stride]);
         }
+    }
 }
 
 static float weight_at(const struct cpu_kernels *k, const float *p, int64_t j)
@@ -396,18 +398,28 @@ static void attend(struct forward_item *t)
     }
 }
 
+static double sink_of(const struct forward_item *t, int64_t r)
+{
+    return head_value(&t->call->a->sink, t->sequence.index, t->scratch.head[r], -INFINITY);
+}
+
+/* Whether no value counts: a row sees no key, or its scores are all -inf. Beside a sink, which has
+ * all the weight then, values count times 0. */
+static int is_empty(const struct forward_item *t, int64_t r)
+{
+    const struct forward_scratch *w = &t->scratch;
+    return w->l[r] == 0 && (w->last[r] <= w->first[r] || !(sink_of(t, r) > -INFINITY));
+}
+
 /* From m (in units of s) and l of row r: the factor of its o, and its log-sum-exp. The sink comes
  * in here, once. */
 static double finish_row(struct forward_item *t, int64_t r)
 {
     struct forward_scratch *w = &t->scratch;
-    const rapt_tensor *sink_tensor = &t->call->a->sink;
     double l = w->l[r], m = l == 0 || w->m[r] == -INFINITY
                                 ? -INFINITY
                                 : w->m[r] * (t->score_options ? 1 : fabs(t->call->a->scale));
-    double sink = sink_tensor->dtype
-                      ? head_value(sink_tensor, t->sequence.index, w->head[r], -INFINITY)
-                      : -INFINITY;
+    double sink = sink_of(t, r);
     if (sink > -INFINITY) {
         double top = m > sink ? m : sink, share = exp(m - top), total = l * share + exp(sink - top);
         if (l != l) total = l;
@@ -419,7 +431,7 @@ static double finish_row(struct forward_item *t, int64_t r)
     return (l != l ? 0 : m) + (t->call->a->lse.dtype ? log(l) : 0);
 }
 
-/* Normalises and writes out and lse of each row; a row that saw no key gives exactly 0. */
+/* Normalises and writes out and lse of each row; a row without weights gives exactly 0. */
 static void finish(struct forward_item *t)
 {
     struct forward_scratch *w = &t->scratch;
@@ -428,7 +440,7 @@ static void finish(struct forward_item *t)
     for (int64_t r = 0; r < t->rows; r++) {
         float *o = w->o + r * w->o_stride, *lse = a->lse.dtype ? row_of(t, &a->lse, r) : NULL;
         double value = finish_row(t, r);
-        if (w->l[r] == 0) memset(o, 0, (size_t)channels * sizeof *o);
+        if (is_empty(t, r)) memset(o, 0, (size_t)channels * sizeof *o);
         t->kernels->store_row(row_ahead(t, &a->out, r), a->out.dtype, a->out.stride[3], o,
                               w->factor[r], channels);
         if (lse) *lse = (float)value;

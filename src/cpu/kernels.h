@@ -109,6 +109,7 @@ struct cpu_few {
     float *p, *factor;
     int64_t key_tiles;
     float *turned; /* pair 2: [pairs of qk_channels][16] */
+    float *paired; /* pair 2: [keys][16] */
     float *m, *l;  /* NULL, or per row: the largest score, in units of s, and the sum of weights */
 };
 

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "gpu/gpu.h"
 #include "gpu/maps.h"
+#include "gpu/splits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,23 +175,6 @@ struct extent extent_of(const struct attention_args *a, int64_t row_total)
     return e;
 }
 
-/* Cuts the keys so that there are about two blocks for each compute unit, none under 128 keys. With
- * batch_invariant the cut depends on nothing but the position of a key. */
-static void choose_splits(struct attention_args *args, const struct row *row)
-{
-    enum { SHORTEST = 128, INVARIANT = 1024 };
-    int64_t tile = at_least(row->tile_kv, 1),
-            tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
-    int64_t blocks = at_least(tiles * args->kv_heads * args->batch, 1), keys = INVARIANT;
-    if (!args->batch_invariant) {
-        int64_t parts = at_least(2 * (int64_t)args->units / blocks, 1);
-        keys = at_least(ceil_div(args->kv_tokens, parts), SHORTEST);
-    }
-    keys = ceil_div(keys, tile) * tile;
-    args->splits = (int32_t)at_least(ceil_div(args->kv_tokens, keys), 1);
-    args->split_keys = (int32_t)keys;
-}
-
 /* Dense [HALVES * batch, head, token, channel]: the largest parts of all sequences first. */
 static struct view half_view(const rapt_tensor *t)
 {
@@ -256,7 +240,6 @@ static void fill_strict(struct gpu_plan *gp, const struct problem *p)
 
 static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
 {
-    const struct attention_args *a = &gp->args;
     const struct row *row = gp->row;
     if (row->needs & NEED_CLAIMED) gp->bytes[PART_COUNTERS] = claimed_bytes(p, row);
     else if (row->needs & NEED_COUNTERS)
@@ -264,10 +247,6 @@ static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
             (size_t)(p->batch * p->kv_heads *
                      ceil_div(p->q_tokens * p->group, at_least(row->tile_q, 1))) *
             8;
-    if (row->needs & NEED_PARTIALS) {
-        gp->bytes[PART_PARTIAL_OUT] = (size_t)(a->splits * query_rows(p) * p->v_channels) * 4;
-        gp->bytes[PART_PARTIAL_LSE] = (size_t)(a->splits * query_rows(p)) * 8;
-    }
     if (row->needs & NEED_HALVES) fill_halves(gp, p);
     if (row->needs & NEED_STRICT) fill_strict(gp, p);
 }
@@ -351,7 +330,12 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     const struct code *code;
     rapt_status status = modules_get(device, row, &code);
     if (status) return status;
-    if (row->needs & NEED_PARTIALS) choose_splits(&gp->args, row);
+    if (row->needs & NEED_PARTIALS) {
+        splits_choose(&gp->args, row);
+        status = splits_bytes(a, query_rows(p), &gp->bytes[PART_PARTIAL_OUT],
+                              &gp->bytes[PART_PARTIAL_LSE]);
+        if (status) return status;
+    }
     fill_workspace(gp, p);
     if (row->needs & NEED_MAPS) maps_describe(row, p, a, gp->maps);
     const struct code *strict = NULL;
@@ -367,7 +351,7 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
         add_prepare(gp, gp->strict, strict, ceil_div(longest, 2048), heads, p->batch);
         status = add_main(gp, gp->strict, strict, query_rows(p));
     }
-    if (!status && (row->needs & NEED_COMBINE)) {
+    if (!status && (row->needs & NEED_COMBINE) && a->splits > 1) {
         struct grid grid = {(uint32_t)p->q_tokens, cut(p->q_heads),
                             cut(p->ragged_q ? 1 : p->batch)};
         add_step(gp, row, code->combine, &grid, 0);

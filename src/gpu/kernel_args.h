@@ -84,10 +84,11 @@ struct attention_args {
      * being split; then from 16 bytes on one 16-byte note per (batch, q head, tile of q_tokens,
      * 64 rows); ragged q: per (q head, tile, 64 rows) with q_tokens / tile_q + batch + 1 tiles */
     uint64_t *counters;
-    /* NEED_PARTIALS: [split][batch][q head][q token][v channel]; ragged q: batch 1, q token of the
-     * total */
+    /* NEED_PARTIALS with more than one split: [split][batch][q head][q token][v channel], channels
+     * rounded up to a multiple of 4; ragged q: batch 1, q token of the total */
     float *partial_out;
-    /* NEED_PARTIALS: [split][batch][q head][q token][2]: maximum (of scores * log2 e) and sum */
+    /* likewise [split][batch][q head][q token][2]: maximum (of scores * log2 e) and sum, see
+     * kernels/combine.h */
     float *partial_lse;
     /* pseudo-random, another one for every execute, its low half never 0; a replayed graph repeats
      * its own */
@@ -108,10 +109,11 @@ struct attention_args {
     int32_t window_left, window_right;
     /* 0: offset = kv_length - q_length of the sequence; 1: offset = 0 */
     int32_t top_left;
-    /* grid rule split: parts that the keys of a sequence are cut into */
+    /* grid rule split: parts that the keys of a sequence are cut into; 1: the kernel writes out and
+     * lse itself */
     int32_t splits;
-    /* keys per part, a multiple of tile_kv, for kv_tokens; a kernel may cut a shorter sequence
-     * finer, but not with batch_invariant */
+    /* keys per part, a multiple of tile_kv, for kv_tokens; a kernel cuts what is visible of a
+     * sequence finer, but not with batch_invariant (keys_of_part of kernels/combine.h) */
     int32_t split_keys;
     /* 1: nothing may depend on neighbours; the host has chosen split_keys accordingly */
     int32_t batch_invariant;

@@ -32,7 +32,7 @@ enum {
     /* the same field, one word and notes, not zeroed: they may hold anything; the kernel claims the
      * word by attention_args.ticket */
     NEED_CLAIMED = 8,
-    /* attention_args.partial_out, partial_lse for `splits` parts; with grid split or any other */
+    /* attention_args.partial_out, partial_lse for `splits` parts, if these are several */
     NEED_PARTIALS = 16,
     /* attention_args.q_half ... (f32 in parts of 16 bits) */
     NEED_HALVES = 32,
@@ -40,8 +40,8 @@ enum {
      * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
      * z = batch */
     NEED_PREPARE = 64,
-    /* entry point NAME_combine, launched after, likewise: x = q_tokens, y = q_heads, z = batch
-     * (ragged q: 1) */
+    /* entry point NAME_combine, launched after if there are several splits, likewise: x = q_tokens,
+     * y = q_heads, z = batch (ragged q: 1) */
     NEED_COMBINE = 128,
     /* may be launched before earlier work of the stream has ended, since the kernel itself waits
      * for that (griddepcontrol, which sm_90 and newer have) before it touches memory */

@@ -79,6 +79,31 @@ static void levels_say_what_they_need(void **state)
     }
 }
 
+/* Rules of two numbers, with only the second of them wrong. */
+static void one_of_two_is_wrong(void **state)
+{
+    rapt_plan *plan;
+    (void)state;
+    call_reset(&call);
+    call.a.v.size[3] = call.a.out.size[3] = 0;
+    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
+           "q has 8 and v has 0 channels (at least 1)");
+    call_reset(&call);
+    call.a.k.dtype = call.a.v.dtype = RAPT_F32 + 32; /* no bit of a word */
+    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
+           "k has dtype 33, * (must be f32, f16, bf16 or i8)");
+    for (int tokens = 0; tokens < 2; tokens++) {
+        call_reset(&call);
+        call.a.kv_layout = RAPT_KV_BLOCKED;
+        call.a.k = call.a.v = rapt_tensor_bhtd(call.a.k.data, RAPT_F32, call.a.k.size[0],
+                                               call.a.k.size[1], tokens ? 40 : 64, tokens ? 32 : 8);
+        call.a.q.size[3] = call.a.out.size[3] = tokens ? 32 : 8;
+        expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
+               tokens ? "k has 40 tokens and 32 channels (blocked: multiples of 32)"
+                      : "k has 64 tokens and 8 channels (blocked: multiples of 32)");
+    }
+}
+
 /* The structs that the library fills. */
 static void information_is_refused(void **state)
 {
@@ -97,9 +122,9 @@ static void information_is_refused(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(null_objects_are_refused),
-                                       cmocka_unit_test(information_is_refused),
-                                       cmocka_unit_test(levels_say_what_they_need)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(null_objects_are_refused), cmocka_unit_test(information_is_refused),
+        cmocka_unit_test(one_of_two_is_wrong), cmocka_unit_test(levels_say_what_they_need)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("refusals of objects", tests, sizeof tests / sizeof *tests, NULL, NULL,

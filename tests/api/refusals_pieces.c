@@ -2,6 +2,8 @@
  * written. */
 #include "api.h"
 
+#include <math.h>
+
 static rapt_context *context;
 static rapt_device *device;
 
@@ -85,12 +87,18 @@ BEND(rope_dtype, p->rope.x.dtype = RAPT_I8)
 BEND(rope_shape, p->rope.out.size[2] = 2)
 BEND(rope_odd_width, p->rope.rotary_channels = 3)
 BEND(rope_wide, p->rope.rotary_channels = 10)
+BEND(rope_narrow, p->rope.rotary_channels = -2)
 BEND(rope_overlap, p->rope.out.data = x + 8)
 BEND(rope_interleaved, p->rope.interleaved = 2)
-BEND(rope_scaling, p->rope.scaling = 9)
+BEND(rope_scaling, p->rope.scaling = RAPT_ROPE_LLAMA3 + 1)
+BEND(rope_scaling_low, p->rope.scaling = -1)
 BEND(rope_factor, p->rope.scaling = RAPT_ROPE_LINEAR; p->rope.factor = 0.5)
-BEND(rope_context, p->rope.scaling = RAPT_ROPE_YARN; p->rope.factor = 4)
+BEND(rope_factor_infinite, p->rope.scaling = RAPT_ROPE_NTK; p->rope.factor = INFINITY)
+BEND(rope_context, p->rope.scaling = RAPT_ROPE_YARN; p->rope.factor = 4;
+     p->rope.original_context = 0.5)
 BEND(rope_theta, p->rope.theta = -3)
+BEND(rope_theta_one, p->rope.theta = 1)
+BEND(rope_theta_infinite, p->rope.theta = INFINITY)
 BEND(rope_cos_alone, p->rope.cos = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4))
 BEND(rope_position_f32, p->rope.position = rapt_tensor_bhtd(y, RAPT_F32, 2, 1, 3, 1))
 BEND(rope_position_short, p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 2, 1))
@@ -100,17 +108,32 @@ BEND(rope_extent, p->rope.x.stride[0] = INT64_MAX)
 BEND(rope_long, p->rope.x = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, 1, 4096);
      p->rope.out = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 1, 4096))
 BEND(rope_frequencies, p->rope.high_freq_factor = 0.5)
+BEND(rope_frequencies_low, p->rope.low_freq_factor = 4)
+BEND(rope_frequencies_negative, p->rope.low_freq_factor = -1)
 BEND(rope_betas, p->rope.beta_fast = 0.5)
+BEND(rope_betas_slow, p->rope.beta_slow = 32)
+BEND(rope_betas_negative, p->rope.beta_slow = -2)
 BEND(rope_attention, p->rope.attention_factor = -1)
 BEND(rope_table_f16, p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F16, 1, 1, 9, 4))
+BEND(rope_table_sin, p->rope.cos = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4);
+     p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 8, 4))
+BEND(rope_table_wide, p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 8))
 BEND(rope_table_short, indices[4] = 9;
+     p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 3, 1);
+     p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4))
+BEND(rope_table_negative, indices[4] = -1;
      p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 3, 1);
      p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4))
 BEND(softmax_shape, p->softmax.out.size[3] = 7)
 BEND(softmax_overlap, p->softmax.out.data = x + 1)
+/* In place is the same view: what differs reads rows that are already written. */
+BEND(softmax_over_other_dtype, p->softmax.out.data = x; p->softmax.out.dtype = RAPT_BF16)
+BEND(softmax_over_other_strides, p->softmax.out.data = x; p->softmax.out.stride[0] = 24;
+     p->softmax.out.stride[1] = 48)
 BEND(softmax_misaligned, p->softmax.x.data = (char *)x + 1)
 BEND(softmax_repeats, p->softmax.out.stride[2] = 0)
 BEND(qk_heads, p->qk.k.size[1] = 3)
+BEND(qk_no_heads, p->qk.k.size[1] = 0)
 BEND(qk_channels, p->qk.k.size[3] = 7)
 BEND(qk_shape, p->qk.out.size[3] = 4)
 BEND(qk_scale, p->qk.scale = 1e308 * 10)
@@ -123,6 +146,8 @@ BEND(causal_mask_align, p->causal_mask.align = 7)
 BEND(causal_mask_null, p->causal_mask.x.data = NULL)
 BEND(replicate_heads, p->kv_replicate.k_out.size[1] = p->kv_replicate.v_out.size[1] = 3)
 BEND(replicate_dtype, p->kv_replicate.k_out.dtype = RAPT_F16)
+BEND(replicate_dtype_v, p->kv_replicate.v.dtype = RAPT_BF16)
+BEND(replicate_dtype_v_out, p->kv_replicate.v_out.dtype = RAPT_F16)
 BEND(replicate_overlap, p->kv_replicate.v_out.data = out)
 BEND(append_heads, p->kv_append.k.size[1] = 1)
 BEND(append_channels, p->kv_append.v.size[3] = 4)
@@ -133,6 +158,10 @@ BEND(append_length_negative, indices[1] = -1;
      p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
 BEND(append_page, indices[1] = 2;
      p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
+/* Of three tokens the first alone lies in the page that is there. */
+BEND(append_page_after, indices[1] = 5; indices[8] = indices[9] = 8;
+     p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 2, 1);
+     p->kv_append.kv_length = rapt_tensor_bhtd(indices + 8, RAPT_I32, 2, 1, 1, 1))
 BEND(append_starts_empty, p->kv_append.q_start = rapt_tensor_bhtd(indices, RAPT_I32, 0, 1, 1, 1))
 BEND(append_starts_falling, indices[1] = 2; indices[2] = 1;
      p->kv_append.k_new.size[0] = p->kv_append.v_new.size[0] = 1;
@@ -149,6 +178,11 @@ BEND(append_scale_dtype, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
      p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F16, 2, 2, 9, 1))
 BEND(append_scale_blocks, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
      p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 3))
+BEND(append_scale_empty, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
+     p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 2);
+     p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 0))
+BEND(append_scale_absent, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
+     p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 /* Wider than the rows that a conversion holds. */
 BEND(append_wide, p->kv_append.k_new = rapt_tensor_bhtd(wide, RAPT_F32, 1, 1, 1, WIDE);
      p->kv_append.v_new = rapt_tensor_bhtd(wide + WIDE, RAPT_F32, 1, 1, 1, WIDE);
@@ -178,43 +212,68 @@ static const struct refusal {
     ROW(rope, rope_size, "struct_size is 8 (set it to sizeof of the struct, at least *)"),
     ROW(rope, rope_dtype, "x has dtype i8 (must be f32, f16 or bf16)"),
     ROW(rope, rope_shape, "out has size 2 on its token axis (must be 3)"),
-    ROW(rope, rope_odd_width, "rotary_channels must be even and at most the head's channels"),
-    ROW(rope, rope_wide, "rotary_channels must be even and at most the head's channels"),
+    ROW(rope, rope_odd_width, "rotary_channels is 3 (even, from 0 to the head's 8 channels)"),
+    ROW(rope, rope_wide, "rotary_channels is 10 (even, from 0 to the head's 8 channels)"),
+    ROW(rope, rope_narrow, "rotary_channels is -2 (even, from 0 to the head's 8 channels)"),
     ROW(rope, rope_overlap, "out overlaps x (outputs need memory of their own)"),
-    ROW(rope, rope_interleaved, "interleaved must be 0 or 1"),
-    ROW(rope, rope_scaling, "scaling is no RAPT_ROPE_ value"),
-    ROW(rope, rope_factor, "factor must be at least 1"),
-    ROW(rope, rope_context, "original_context must be at least 1 for YaRN and Llama 3 scaling"),
-    ROW(rope, rope_theta, "theta must be over 1 (0: 10000)"),
-    ROW(rope, rope_cos_alone, "cos and sin must both be given or both be absent"),
+    ROW(rope, rope_interleaved, "interleaved is 2 (0 or 1)"),
+    ROW(rope, rope_scaling, "scaling is 5 (a RAPT_ROPE_ value, 0 ... 4)"),
+    ROW(rope, rope_scaling_low, "scaling is -1 (a RAPT_ROPE_ value, 0 ... 4)"),
+    ROW(rope, rope_factor, "factor is 0.5 (at least 1, finite)"),
+    ROW(rope, rope_factor_infinite, "factor is inf (at least 1, finite)"),
+    ROW(rope, rope_context,
+        "original_context is 0.5 (at least 1 for YaRN and Llama 3 scaling, finite)"),
+    ROW(rope, rope_theta, "theta is -3 (over 1 and finite; 0: 10000)"),
+    ROW(rope, rope_theta_one, "theta is 1 (over 1 and finite; 0: 10000)"),
+    ROW(rope, rope_theta_infinite, "theta is inf (over 1 and finite; 0: 10000)"),
+    ROW(rope, rope_cos_alone, "cos is given and sin is absent (give both or neither)"),
     ROW(rope, rope_position_f32, "position has dtype f32 (must be i32 or i64)"),
     ROW(rope, rope_position_short, "position has size 2 on its token axis (must be 3)"),
     ROW(rope, rope_null, "x has no data (its pointer is NULL)"),
-    ROW(rope, rope_odd_head, "rotary_channels must be even and at most the head's channels"),
+    ROW(rope, rope_odd_head, "rotary_channels is 7 (even, from 0 to the head's 7 channels)"),
     ROW(rope, rope_extent, "the extent of x does not fit in 63 bits (check its strides)"),
-    ROW(rope, rope_long, "rotary_channels is over 2048 (the longest frequency table)"),
-    ROW(rope, rope_frequencies, "high_freq_factor must be above low_freq_factor"),
-    ROW(rope, rope_betas, "beta_fast must be above beta_slow"),
-    ROW(rope, rope_attention, "attention_factor must be 0 or more"),
-    ROW(rope, rope_table_f16, "cos and sin must be f32"),
+    ROW(rope, rope_long, "rotary_channels is 4096 (at most 2048, the longest frequency table)"),
+    ROW(rope, rope_frequencies,
+        "low_freq_factor is 1 and high_freq_factor is 0.5 (0 ... high, finite; 0: 1 and 4)"),
+    ROW(rope, rope_frequencies_low,
+        "low_freq_factor is 4 and high_freq_factor is 4 (0 ... high, finite; 0: 1 and 4)"),
+    ROW(rope, rope_frequencies_negative,
+        "low_freq_factor is -1 and high_freq_factor is 4 (0 ... high, finite; 0: 1 and 4)"),
+    ROW(rope, rope_betas, "beta_slow is 1 and beta_fast is 0.5 (0 ... fast, finite; 0: 1 and 32)"),
+    ROW(rope, rope_betas_slow,
+        "beta_slow is 32 and beta_fast is 32 (0 ... fast, finite; 0: 1 and 32)"),
+    ROW(rope, rope_betas_negative,
+        "beta_slow is -2 and beta_fast is 32 (0 ... fast, finite; 0: 1 and 32)"),
+    ROW(rope, rope_attention, "attention_factor is -1 (0 or more, finite)"),
+    ROW(rope, rope_table_f16, "cos has dtype f16 (must be f32)"),
+    ROW(rope, rope_table_sin, "sin has size 8 on its token axis (must be 9)"),
+    ROW(rope, rope_table_wide, "cos has size 8 on its channel axis (must be 4)"),
     ROW(rope, rope_table_short, "a position is 9 (cos and sin have rows 0 ... 8)"),
+    ROW(rope, rope_table_negative, "a position is -1 (cos and sin have rows 0 ... 8)"),
     ROW(softmax, softmax_shape, "out has size 7 on its channel axis (must be 8)"),
     ROW(softmax, softmax_overlap, "out overlaps x (outputs need memory of their own)"),
+    ROW(softmax, softmax_over_other_dtype, "out overlaps x (outputs need memory of their own)"),
+    ROW(softmax, softmax_over_other_strides, "out overlaps x (outputs need memory of their own)"),
     ROW(softmax, softmax_misaligned, "x is not aligned to its elements (4 bytes)"),
     ROW(softmax, softmax_repeats, "out has stride 0 (an output cannot repeat)"),
-    ROW(qk, qk_heads, "query heads must be a multiple of KV heads"),
+    ROW(qk, qk_heads, "4 query heads and 3 KV heads (query heads must be a multiple of KV heads)"),
+    ROW(qk, qk_no_heads,
+        "4 query heads and 0 KV heads (query heads must be a multiple of KV heads)"),
     ROW(qk, qk_channels, "k has size 7 on its channel axis (must be 8)"),
     ROW(qk, qk_shape, "out has size 4 on its channel axis (must be 5)"),
-    ROW(qk, qk_scale, "scale must be finite"),
+    ROW(qk, qk_scale, "scale is inf (must be finite)"),
     ROW(qk, qk_dtype, "k has dtype u8 (must be f32, f16 or bf16)"),
     ROW(qk, qk_empty, "q has no channels (at least 1)"),
-    ROW(qk, qk_half, "k must have q's dtype, or q be f32"),
+    ROW(qk, qk_half, "q is f16 and k is f32 (k has q's dtype, or q is f32)"),
     ROW(pv, pv_tokens, "v has size 4 on its token axis (must be 5)"),
     ROW(pv, pv_overlap, "out overlaps weights (outputs need memory of their own)"),
-    ROW(causal_mask, causal_mask_align, "align is no RAPT_BOTTOM_RIGHT or RAPT_TOP_LEFT"),
+    ROW(causal_mask, causal_mask_align, "align is 7 (RAPT_BOTTOM_RIGHT, 0, or RAPT_TOP_LEFT, 1)"),
     ROW(causal_mask, causal_mask_null, "x has no data (its pointer is NULL)"),
-    ROW(kv_replicate, replicate_heads, "query heads must be a multiple of KV heads"),
-    ROW(kv_replicate, replicate_dtype, "k, v, k_out and v_out must have one dtype"),
+    ROW(kv_replicate, replicate_heads,
+        "3 query heads and 2 KV heads (query heads must be a multiple of KV heads)"),
+    ROW(kv_replicate, replicate_dtype, "k is f32 and k_out is f16 (they must agree)"),
+    ROW(kv_replicate, replicate_dtype_v, "k is f32 and v is bf16 (they must agree)"),
+    ROW(kv_replicate, replicate_dtype_v_out, "k is f32 and v_out is f16 (they must agree)"),
     ROW(kv_replicate, replicate_overlap, "k_out overlaps v_out (outputs need memory of their own)"),
     ROW(kv_append, append_heads, "k has size 1 on its head axis (must be 2)"),
     ROW(kv_append, append_channels, "v has size 4 on its channel axis (must be 8)"),
@@ -224,15 +283,19 @@ static const struct refusal {
     ROW(kv_append, append_length_negative,
         "sequence 1 holds -1 tokens and gets 3 (the cache has room for 9)"),
     ROW(kv_append, append_page, "page_table[1, 0] is 2 (0 ... 1)"),
+    ROW(kv_append, append_page_after, "page_table[0, 1] is 5 (0 ... 1)"),
     ROW(kv_append, append_starts_empty, "q_start is empty (batch + 1 entries)"),
     ROW(kv_append, append_starts_falling, "q_start[1] is 2 and q_start[2] is 1 (rising, 0 ... 3)"),
     ROW(kv_append, append_page_empty, "a page of k has no tokens (at least 1)"),
     ROW(kv_append, append_pages_overflow, "pages times tokens of a page overflow (63 bits)"),
-    ROW(kv_append, append_mixed, "k_new and v_new must have one dtype"),
-    ROW(kv_append, append_mixed_cache, "k and v must have one dtype"),
-    ROW(kv_append, append_dtype, "the cache must be f32, f16, bf16 or i8"),
-    ROW(kv_append, append_scale_dtype, "k_scale and v_scale must be f32"),
-    ROW(kv_append, append_scale_blocks, "scale blocks must divide the channels"),
+    ROW(kv_append, append_mixed, "k_new is f32 and v_new is f16 (they must agree)"),
+    ROW(kv_append, append_mixed_cache, "k is f32 and v is f16 (they must agree)"),
+    ROW(kv_append, append_dtype, "the cache is u8 (f32, f16, bf16 or i8)"),
+    ROW(kv_append, append_scale_dtype, "k_scale has dtype f16 (must be f32)"),
+    ROW(kv_append, append_scale_blocks,
+        "k_scale has 3 blocks for 8 channels (blocks must divide channels)"),
+    ROW(kv_append, append_scale_empty,
+        "v_scale has 0 blocks for 8 channels (blocks must divide channels)"),
     ROW(kv_append, append_wide,
         "100000 channels are to be rotated, converted or blocked (at most *)"),
     ROW(kv_append, append_layout, "k has 9 tokens and 8 channels (blocked: multiples of 32)"),
@@ -242,9 +305,14 @@ static const struct refusal {
     ROW(kv_append, append_over_positions, "k overlaps position (outputs need memory of their own)"),
     ROW(kv_append, append_scales_overlap,
         "k_scale overlaps v_scale (outputs need memory of their own)"),
-    ROW(kv_append, append_scales, "an i8 cache has k_scale and v_scale, any other has neither"),
+    ROW(kv_append, append_scales,
+        "the cache is f32 and k_scale is given (an i8 cache has k_scale and v_scale, any other has "
+        "neither)"),
+    ROW(kv_append, append_scale_absent,
+        "the cache is i8 and v_scale is absent (an i8 cache has k_scale and v_scale, any other has "
+        "neither)"),
     ROW(kv_append, append_rope_width,
-        "rotary_channels must be even and at most the head's channels"),
+        "rotary_channels is 12 (even, from 0 to the head's 8 channels)"),
 };
 enum { REFUSALS = sizeof refusals / sizeof *refusals };
 

@@ -77,6 +77,7 @@ static void overlaps_are_never_missed(void **state)
         assert_int_equal(given_low, low);
         assert_int_equal(given_high, high);
         bool found = views_overlap(&a, &b);
+        if (low == high) assert_false(found); /* no element shares memory */
         assert_int_equal(found, views_overlap(&b, &a));
         if (share && !found)
             fail_msg("views that share memory are told apart: sizes %lld %lld %lld %lld",
@@ -110,6 +111,18 @@ static void packed_arrays_are_told_apart(void **state)
         for (int m = 0; m < 4; m++) assert_int_equal(views_overlap(&part[n], &part[m]), n == m);
 }
 
+/* So are they when an axis repeats: it adds no memory. */
+static void repeated_axes_are_told_apart(void **state)
+{
+    static float packed[5 * 16];
+    rapt_tensor left = {packed, RAPT_F32, {2, 3, 5, 8}, {0, 0, 16, 1}}, right = left;
+    (void)state;
+    right.data = packed + 8;
+    assert_false(views_overlap(&left, &right));
+    right.stride[0] = 3; /* not a repeat */
+    assert_true(views_overlap(&left, &right));
+}
+
 static void extents_that_overflow(void **state)
 {
     static const int64_t large[] = {INT64_MAX, INT64_MAX / 2, INT64_MIN, (int64_t)1 << 61};
@@ -127,8 +140,8 @@ static void extents_that_overflow(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(overlaps_are_never_missed),
-                                       cmocka_unit_test(packed_arrays_are_told_apart),
-                                       cmocka_unit_test(extents_that_overflow)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(overlaps_are_never_missed), cmocka_unit_test(packed_arrays_are_told_apart),
+        cmocka_unit_test(repeated_axes_are_told_apart), cmocka_unit_test(extents_that_overflow)};
     return run_group("overlap", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+from time import monotonic as time_now
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support import *
@@ -245,7 +246,9 @@ for arguments, word in [
 LINE = "forward f32 b1 h4/2 q64 kv64 d32 causal"
 DECODE = "forward bf16 b1 h8/2 q1 kv512 d64 window3,0"
 quick = ["--seconds", "0.02", "--device", "cpu"]
+start = time_now()
 result = rapt("bench", *quick, "--json", LINE, DECODE, "softmax f32 b1 h2 q32 kv32")
+passed = time_now() - start
 tap.equal(result.code, 0, "bench --json: exit code", result.error)
 rows = [json.loads(line) for line in result.out.splitlines()]
 tap.equal(
@@ -276,6 +279,12 @@ for row in rows:
         0 < time["min"] <= time["median"] <= time["max"],
         f"bench --json {name}: times in order",
         time,
+    )
+    tap.ok(
+        1e-3 < row["calls"] * time["median"] * 1e-3 < passed,
+        f"bench --json {name}: calls of so many milliseconds fit into the run and fill its seconds",
+        row,
+        passed,
     )
     tap.ok(
         row["device"] == "cpu" and row["kernel"] and row["threads"] > 0,
@@ -366,6 +375,8 @@ for arguments, word in [
     (["forward f32 zebra"], "zebra"),
     ([LINE, "--rotate", "0"], "0"),
     ([LINE, "--seconds", "0"], "0"),
+    ([LINE, "--seconds", "3601"], "3601"),
+    ([LINE, "--kernel", ""], "empty"),
     ([LINE, "--seconds", "x"], "x"),
     (["forward f32 h3/2 q4"], ""),
 ]:
@@ -388,6 +399,8 @@ for line, code in [
         "beyond" if code == 2 else "memory",
         code,
     )
+result = rapt("bench", *quick, "softmax b100 q100000 kv1000000", LINE)
+tap.ok(result.code == 3 and LINE in result.out, "bench: the worst exit code, and the rest runs", result.error)
 result = rapt("bench", *quick, "--kernel", "no_such_kernel", LINE)
 tap.ok(
     result.code in (2, 3) and "no_such_kernel" in result.error,

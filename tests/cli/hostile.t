@@ -93,9 +93,9 @@ bad(
     "control",
 )
 bad(
-    "a name of 300 bytes",
-    file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"' + b"q" * 300 + b'"'), DATA),
-    "300",
+    "a name of 256 bytes",
+    file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"' + b"q" * 256 + b'"'), DATA),
+    "256 bytes (at most 255)",
 )
 text = json.dumps(good())
 bad(
@@ -142,7 +142,7 @@ forged(
     lambda h: h["q"].update(shape=[2**62, 4, 2**60 + 16, 1]),
     "64 bits",
 )
-forged("nine axes", lambda h: h["q"].update(shape=[1] * 8 + [16]), "axes")
+forged("nine axes", lambda h: h["q"].update(shape=[1] * 8 + [16]), "9 axes (at most 8)")
 forged("three axes", lambda h: h["q"].update(shape=[1, 4, 4]), "axes")
 forged("no axis", lambda h: (h["q"].update(shape=[], data_offsets=[0, 4])), "")
 
@@ -162,6 +162,11 @@ for offsets in (
     64,
 ):
     forged(f"data_offsets {offsets}", lambda h: h["q"].update(data_offsets=offsets), "data_offsets")
+forged(
+    "a byte past the end",
+    lambda h: h.update(x={"dtype": "U8", "shape": [1], "data_offsets": [192, 193]}),
+    "192 ... 193 lie outside of the file's 192 data bytes",
+)
 forged("tensors over each other", lambda h: h["k"].update(data_offsets=[32, 96]), "overlap")
 forged("two names for the same bytes", lambda h: h["k"].update(data_offsets=[0, 64]), "overlap")
 forged(
@@ -237,7 +242,9 @@ def indices(name, tensors, word):
     bad(name, file_bytes(header, data), word)
 
 
-indices("kv_length above the capacity", {"kv_length": ("I64", [1], [5])}, "kv_length[0] is 5")
+ROOM = "kv_length[0] is 5 (0 to the 4 tokens there is room for)"
+indices("kv_length above the capacity", {"kv_length": ("I64", [1], [5])}, ROOM)
+indices("kv_length of two axes", {"kv_length": ("I64", [1, 1], [4])}, "2 axes (it needs 1)")
 indices("kv_length below 0", {"kv_length": ("I32", [1], [-1])}, "kv_length[0] is -1")
 indices("kv_length at the end of 64 bits", {"kv_length": ("I64", [1], [2**63 - 1])}, "kv_length")
 indices("kv_length as floats", {"kv_length": ("F32", [1], [1.0])}, "kv_length")
@@ -264,7 +271,13 @@ indices(
     {"q_start": ("I64", [2], [0, 4]), "kv_start": ("I64", [3], [0, 2, 4])},
     "kv_start",
 )
-indices("a page that is not there", {"page_table": ("I32", [1, 1], [1])}, "page_table[0, 0] is 1")
+ONE_PAGE = "page_table[0, 0] is 1 (k has 1 pages)"
+indices("a page that is not there", {"page_table": ("I32", [1, 1], [1])}, ONE_PAGE)
+indices(
+    "a page of which one token is used",
+    {"page_table": ("I32", [1, 3], [0, 7, 9]), "kv_length": ("I64", [1], [5])},
+    "page_table[0, 1] is 7 (k has 1 pages)",
+)
 indices("a page below 0", {"page_table": ("I64", [1, 1], [-1])}, "page_table[0, 0] is -1")
 indices("a page table of another batch", {"page_table": ("I64", [2, 1], [0, 0])}, "page_table")
 indices(

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import zlib
+from time import monotonic
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support import *
@@ -145,6 +146,17 @@ tap.ok(picture.rows != linear, "--log is another picture")
 result, picture = draw(small, "--title", "A title of one's own", "--pool", "mean")
 tap.ok(result.code == 0 and picture.rows != linear, "--title and --pool mean draw", result.error)
 
+# The title is the model's name without its remarks; the line below says what a pixel is.
+titles = [
+    draw(write_file(path("titled"), tensors, {"model": model}), "--causal")[1].rows
+    for model in ("Name", "Name (of a remark)", "Other")
+]
+tap.ok(titles[0] == titles[1] != titles[2], "the title is the model's name without remarks")
+result = draw(small, "--window", "3,0")[0]
+tap.ok("window 3,0; one cell per weight" in result.out, "what is drawn, in words", result.out)
+nothing = write_file(path("nothing"), {**tensors, "kv_length": Tensor("I64", [2], [0, 9])})
+refused(tap, rapt("map", nothing, "-o", path("x.png")), "a sequence without keys", "no keys to draw")
+
 # Long: rows come in blocks. The same problem with its hidden keys spelled out as a mask or a bias, which no block can
 # misplace, must look the same.
 N = 1300
@@ -278,12 +290,31 @@ same(
     {"alibi_slope": none, "bias": alibi_bias(0.03125, 0, N, N)},
 )
 same(
+    "ALiBi, more keys",
+    {**high, "alibi_slope": slope},
+    [],
+    {"alibi_slope": none, "bias": alibi_bias(0.03125, 600, 700, N)},
+)
+same(
     "ALiBi, causal, more keys",
     {**high, "alibi_slope": slope},
     ["--causal"],
     {"alibi_slope": none, "bias": alibi_bias(0.03125, 600, 700, N)},
     ["--causal"],
 )
+
+# Equal weights: their mean is their largest, however many rows and columns share a pixel.
+flat = write_raw("flat.safetensors", {**square, "q": Tensor("F32", [1, N, 1, 8], [0.0] * (N * 8))})
+largest, mean = draw(flat)[1], draw(flat, "--pool", "mean")[1]
+share = difference(largest, mean)
+tap.ok(share < 0.002, "the mean of equal weights", f"{share:.4f} of the pixels differ")
+file = write_raw("square.safetensors", square)
+share = difference(draw(file)[1], draw(file, "--pool", "mean")[1])
+tap.ok(share > 0.1, "the mean of others is another picture", f"{share:.4f} of the pixels differ")
+result = rapt("map", file, "-o", path("x.png"), "--json")
+document = json.loads(result.out)
+tap.equal((document["rows"], document["columns"]), (900, 900), "the size that no --size gives")
+os.remove(path("x.png"))
 
 
 # Ragged and paged sequences against the same tokens alone.
@@ -340,6 +371,7 @@ many = 30000
 tile = random_tensor("F32", [1, 500, 1, 8], 9).values
 raw = encode("F32", tile) * (many // 500)
 file = write_raw("many.safetensors", {key: Raw("F32", [1, many, 1, 8], raw) for key in "qkv"})
+start = monotonic()
 done = subprocess.run(
     [
         "python3",
@@ -360,6 +392,11 @@ done = subprocess.run(
     text=True,
 )
 tap.equal(done.returncode, 0, "30,000 tokens: exit code", done.stderr)
+tap.ok(
+    20 < json.loads(done.stdout.splitlines()[0])["time_ms"] < 1e3 * (monotonic() - start),
+    "30,000 tokens: milliseconds",
+    done.stdout,
+)
 limit = 2_000_000 if "san" in RAPT else 300_000
 tap.ok(int(done.stdout.split()[-1]) < limit, "30,000 tokens: bounded memory", done.stdout)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from time import monotonic
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support import *
@@ -286,6 +287,54 @@ tap.ok(
     result.out,
 )
 
+# Times are milliseconds.
+start = monotonic()
+document = json.loads(rapt("run", SAMPLE, "--json", "--device", "cpu").out)
+tap.ok(document["time_ms"] < 1e3 * (monotonic() - start), "--json: time_ms", document)
+
+# Against a stored answer: equal values weigh to themselves, so each result is 2.
+even = {
+    "q": random_tensor("F32", [1, 3, 2, 4], 1),
+    "k": random_tensor("F32", [1, 5, 2, 4], 2),
+    "v": Tensor("F32", [1, 5, 2, 4], [2.0] * 40),
+}
+
+
+def answered(out, *arguments):
+    return rapt("run", write_file(path("answer"), {**even, "out": out}), "--device", "cpu", *arguments)
+
+
+for dtype in ("F64", "F32", "F16", "BF16"):
+    stored = Tensor(dtype, [1, 3, 2, 4], [2.0] * 23 + [-4.0])
+    error = json.loads(answered(stored, "--json").out)["error"]
+    tap.near(error["max_abs"], 6, 1e-5, f"a stored {dtype}: the largest difference")
+    tap.near(error["max_rel"], 1.5, 1e-5, f"a stored {dtype}: relative to the largest value")
+result = answered(Tensor("F32", [1, 3, 2, 4], [2.0] * 23 + [math.nan]))
+tap.ok("at most inf" in result.out, "a stored NaN is no 2", result.out, result.error)
+for shape in ([2, 3, 2, 4], [1, 2, 2, 4], [1, 3, 1, 4], [1, 3, 2, 3], [3, 2, 4]):
+    stored = Tensor("F32", shape, [2.0] * math.prod(shape))
+    refused(tap, answered(stored), f"a stored answer of {shape}", "shape [1, 3, 2, 4]")
+stored = Tensor("I32", [1, 3, 2, 4], [2] * 24)
+refused(tap, answered(stored), "a stored answer of integers", "I32 (F64, F32, F16 or BF16)")
+
+# Notes of a file are one line each, whatever they hold.
+notes = {"model": "a\x1b[31mred\x7f\n\nline", "title": "x" * 100}
+result = rapt("run", write_file(path("noted"), even, notes), "--device", "cpu")
+tap.ok(
+    f"model     a [31mred line\ntitle     {'x' * 78} ...\n" in result.out,
+    "notes without control characters",
+    repr(result.out),
+)
+
+# The types of out.
+for dtype in ("F16", "BF16"):
+    same = {key: Tensor(dtype, t.shape, t.values) for key, t in even.items()}
+    file = write_file(path("types"), same)
+    for name in ("f32", dtype.lower()):
+        result = rapt("run", file, "--out-dtype", name, "-o", path("typed"), "--device", "cpu")
+        got = read_file(path("typed"))["out"].dtype if result.code == 0 else result.error
+        tap.equal(got, name.upper(), f"{dtype}, --out-dtype {name}")
+
 # A wrong result is exit code 1: a stand-in driver takes launches and computes nothing.
 fakes = os.path.join(os.path.dirname(RAPT), "tests", "fake_drivers", "libcuda.so")
 if os.path.exists(fakes):
@@ -448,6 +497,7 @@ for arguments, word in [
     ([SAMPLE, "--window=-2,0"], "-2"),
     ([SAMPLE, "--softcap", "nan"], "nan"),
     ([SAMPLE, "--softcap", "-1"], "-1"),
+    ([SAMPLE, "--softcap", "0"], "0"),
     ([SAMPLE, "--scale", "inf"], "inf"),
     ([SAMPLE, "--scale", "0"], "0"),
     ([SAMPLE, "--scale", "1e999"], "1e999"),

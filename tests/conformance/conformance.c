@@ -1,10 +1,12 @@
 /* conformance.c: the named problems on the chosen devices and kernels against the oracle, and one
  * test per problem.
  * --list prints the names. tests/devices.h names the environment variables. */
+#include "base/dtype.h"
 #include "bound.h"
 #include "devices.h"
 #include "problem.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -28,13 +30,54 @@ static double budget(void)
     return 1e6 * (double)test_environment("RAPT_TEST_BUDGET", 60);
 }
 
-static void check_result(struct problem_instance *problem)
+static bool is_in(const char *text, const char *part)
+{
+    return strstr(text, part) != NULL;
+}
+
+/* Where GPUs leave the definition (S19): the 16-bit rows of sm_90a, and the composed path where a
+ * value is NaN that other rows give a weight. */
+static bool is_exception(const char *name, const char *kernel)
+{
+    if (!strncmp(kernel, "sm90_", 5) && strncmp(kernel, "sm90_f32", 8))
+        return is_in(name, "/minf-first-nan-v-") || is_in(name, "/minf-sink-alone-");
+    return !strcmp(kernel, "composed") && is_in(name, "/minf-bias-nan-v-");
+}
+
+/* The composed path leaves out values of weight 0 (S19), as all NaN of these problems are. */
+static void leave_out(struct problem_instance *problem, const char *kernel)
+{
+    const rapt_tensor *v = &problem->args.forward.v;
+    if (strcmp(kernel, "composed") || problem->line.data < DATA_minf_first_nan_v) return;
+    for (int64_t b = 0; b < v->size[0]; b++)
+        for (int64_t h = 0; h < v->size[1]; h++)
+            for (int64_t j = 0; j < v->size[2]; j++)
+                for (int64_t c = 0; c < v->size[3]; c++) {
+                    int64_t at = tensor_offset(v, b, h, j, c);
+                    if (isnan(load_float(v->data, v->dtype, at)))
+                        store_float(v->data, v->dtype, at, 0);
+                }
+}
+
+/* The kernel that serves; "" if none does, and for the separate operations. */
+static void name_kernel(struct problem_instance *problem, rapt_device *device, char name[64])
+{
+    rapt_plan *plan = NULL;
+    name[0] = 0;
+    if (problem->line.op != OP_forward) return;
+    if (!rapt_plan_create(&plan, device, &problem->args.forward))
+        snprintf(name, 64, "%s", rapt_plan_kernel(plan));
+    rapt_plan_destroy(&plan);
+}
+
+static void check_result(struct problem_instance *problem, const char *kernel)
 {
     struct accuracy accuracy;
     const char *spoiled = problem_spoiled(problem);
     if (spoiled)
         fail_msg("%s: bytes outside of the outputs were written, around or in %s",
                  problem->line.text, spoiled);
+    leave_out(problem, kernel);
     if (!accuracy_check(problem, budget(), &accuracy)) fail_msg("no memory for the oracle");
     if (accuracy.worst > 1)
         fail_msg("%s: %s is %.9g, should be %.9g; the error is %.3g of the bound %.3g",
@@ -51,35 +94,41 @@ static bool is_gpu(rapt_device *device)
     return !rapt_device_describe(device, &info) && strcmp(info.backend, "cpu");
 }
 
+/* Runs the problem and compares what it gives. */
+static void run_problem(const struct run *run, struct problem_instance *problem, const char *kernel)
+{
+    const struct problem_line *line = &problem->line;
+    struct problem_device there;
+    assert_int_equal(problem_upload(problem, run->device, &there), RAPT_OK);
+    rapt_status status = problem_run(&there, line->op, NULL);
+    /* A plan does not know the addresses yet. */
+    bool unaligned = status == RAPT_UNSUPPORTED && run->kernel &&
+                     is_in(rapt_last_error(), "is not 16-byte aligned");
+    bool blocked = status == RAPT_UNSUPPORTED && line->kv_blocked && is_gpu(run->device);
+    if (blocked) assert_true(is_in(rapt_last_error(), "kv_layout is blocked"));
+    if (status && !unaligned && !blocked)
+        fail_msg("%s: %s: %s", line->text, rapt_status_text(status), rapt_last_error());
+    if (!status && problem_download(&there, problem)) fail_msg("%s", rapt_last_error());
+    if (!status) check_result(problem, kernel);
+    problem_device_free(&there);
+}
+
 static void test_problem(void **state)
 {
     const struct run *run = *state;
     struct problem_line line;
-    struct problem_device there;
-    char error[256];
+    char error[256], kernel[64];
     if (!problem_parse(run->named->line, &line, error, sizeof error)) fail_msg("%s", error);
     if (run->kernel) snprintf(line.kernel, sizeof line.kernel, "%s", run->kernel);
     struct problem_instance *problem = malloc(sizeof *problem);
     assert_non_null(problem);
     if (!problem_build(&line, problem, error, sizeof error)) fail_msg("%s", error);
-    assert_int_equal(problem_upload(problem, run->device, &there), RAPT_OK);
-    rapt_status status = problem_run(&there, line.op, NULL);
-    bool refused = status == RAPT_UNSUPPORTED && run->kernel &&
-                   strstr(rapt_last_error(), "is not 16-byte aligned");
-    if (line.kv_blocked && status == RAPT_UNSUPPORTED && is_gpu(run->device)) {
-        assert_non_null(strstr(rapt_last_error(), "kv_layout is blocked"));
-        problem_device_free(&there);
-        problem_free(problem);
-        free(problem);
-        return;
-    }
-    if (status && !refused)
-        fail_msg("%s: %s: %s", line.text, rapt_status_text(status), rapt_last_error());
-    if (problem_download(&there, problem)) fail_msg("%s", rapt_last_error());
-    if (!refused) check_result(problem); /* a plan does not know the addresses yet */
-    problem_device_free(&there);
+    name_kernel(problem, run->device, kernel);
+    bool exception = is_exception(run->named->name, kernel);
+    if (!exception) run_problem(run, problem, kernel);
     problem_free(problem);
     free(problem);
+    if (exception) skip();
 }
 
 /* The problem, for asking kernels whether they serve it; problem_free, then free. */
@@ -207,9 +256,9 @@ int main(int argc, char **argv)
     suite.runs = calloc(most, sizeof *suite.runs);
     suite.tests = calloc(most, sizeof *suite.tests);
     if (suite.runs && suite.tests && suite.parts > 0) add_all(&suite);
-    int failed = suite.count ? _cmocka_run_group_tests("conformance", suite.tests, suite.count,
-                                                       NULL, NULL)
-                             : 0;
+    int failed = suite.count
+                     ? _cmocka_run_group_tests("conformance", suite.tests, suite.count, NULL, NULL)
+                     : 0;
     if (!suite.count) printf("1..0 # SKIP the filter leaves no problem\n");
     free(suite.runs);
     free(suite.tests);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define ENTER(name, device)                                                                        \
@@ -98,6 +99,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 int cuDevicePrimaryCtxRetain(void **context, int device)
 {
     ENTER("cuDevicePrimaryCtxRetain", device);
+    if (fake_state()->slow_retain) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     contexts[device].device = device;
     *context = &contexts[device];
     __atomic_add_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
@@ -209,7 +211,10 @@ int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
 {
     ENTER("cuMemsetD32Async", current_device("cuMemsetD32Async"));
     (void)stream;
-    if (!fake_owns((void *)(uintptr_t)to)) fake_misuse("cuMemsetD32Async of host memory");
+    if (!fake_owns((void *)(uintptr_t)to, 4 * words)) {
+        fake_misuse("cuMemsetD32Async of %zu words, not all in device memory", words);
+        return INVALID;
+    }
     for (size_t i = 0; i < words; i++) ((uint32_t *)(uintptr_t)to)[i] = value;
     return 0;
 }
@@ -240,21 +245,25 @@ int cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream)
 int cuPointerGetAttribute(void *value, int attribute, uint64_t pointer)
 {
     ENTER("cuPointerGetAttribute", NO_DEVICE);
-    if (attribute != 2 || !fake_owns((const void *)(uintptr_t)pointer)) return INVALID;
-    *(unsigned *)value = 2;
+    int pinned = fake_state()->pinned && (uintptr_t)fake_state()->pinned == (uintptr_t)pointer;
+    if (attribute != 2 || (!pinned && !fake_owns((const void *)(uintptr_t)pointer, 1)))
+        return INVALID;
+    *(unsigned *)value = pinned ? 1 : 2; /* CU_MEMORYTYPE_ HOST, DEVICE */
     return 0;
 }
 
 int cuStreamSynchronize(void *stream)
 {
     ENTER("cuStreamSynchronize", current_device("cuStreamSynchronize"));
-    (void)stream;
+    fake_state()->waited_for = stream;
     return 0;
 }
 
 /* Error texts are asked while a failure is being reported: not counted. */
 int cuGetErrorName(int error, const char **text)
 {
+    *text = NULL;
+    if (error == FAKE_WORDLESS) return INVALID;
     *text = error == FAKE_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
             : error == FAKE_NO_BINARY   ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
             : error == FAKE_NOT_FOUND   ? "CUDA_ERROR_NOT_FOUND"
@@ -264,6 +273,8 @@ int cuGetErrorName(int error, const char **text)
 
 int cuGetErrorString(int error, const char **text)
 {
+    *text = NULL;
+    if (error == FAKE_WORDLESS) return INVALID;
     *text = error == FAKE_OUT_OF_MEMORY ? "out of memory" : "a made-up failure";
     return 0;
 }
@@ -273,12 +284,12 @@ int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, void *data, const
                            int interleave, int swizzle, int promotion, int fill)
 {
     ENTER("cuTensorMapEncodeTiled", NO_DEVICE);
-    (void)promotion;
     if ((uintptr_t)map % 64 || (uintptr_t)data % 16 || !data || rank < 3 || rank > 5 || interleave)
         return INVALID;
     struct fake_map m = {
         .data = data, .rank = (uint8_t)rank, .type = (uint8_t)type, .swizzle = (uint8_t)swizzle};
     m.fill = (uint8_t)fill;
+    m.promotion = (uint8_t)promotion;
     for (uint32_t i = 0; i < rank; i++) {
         if (size[i] < 1 || size[i] > (uint64_t)1 << 32 || box[i] < 1 || box[i] > 256 ||
             step[i] != 1)

@@ -28,7 +28,8 @@ __attribute__((visibility("default"))) void fake_reset(void)
 {
     pthread_mutex_lock(&lock);
     state.version = state.devices = state.max_shared = state.fail_at = state.fail_code =
-        state.capturing = state.calls = state.launch_count = 0;
+        state.capturing = state.slow_retain = state.calls = state.launch_count = 0;
+    state.pinned = state.waited_for = NULL;
     memset(state.arch, 0, sizeof state.arch);
     memset(state.arch_of, 0, sizeof state.arch_of);
     memset(state.failed, 0, sizeof state.failed);
@@ -305,12 +306,13 @@ int fake_free(void *memory)
     return 0;
 }
 
-int fake_owns(const void *address)
+int fake_owns(const void *address, size_t bytes)
 {
     int owned = 0;
     pthread_mutex_lock(&lock);
     for (struct allocation *a = allocations; a && !owned; a = a->next)
-        owned = (const char *)address >= a->memory && (const char *)address < a->memory + a->bytes;
+        owned = (const char *)address >= a->memory &&
+                (const char *)address + bytes <= a->memory + a->bytes;
     pthread_mutex_unlock(&lock);
     return owned;
 }

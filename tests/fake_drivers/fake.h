@@ -17,7 +17,8 @@ enum {
     FAKE_NO_BINARY = 209,
     FAKE_NOT_FOUND = 500,
     FAKE_CAPTURING = 900,
-    FAKE_LAUNCH_FAILED = 719
+    FAKE_LAUNCH_FAILED = 719,
+    FAKE_WORDLESS = 4242 /* a code that the driver itself has no words for */
 };
 
 /* What the stand-in leaves in a tensor map: how it was encoded. */
@@ -25,7 +26,7 @@ struct fake_map {
     const void *data;
     uint64_t size[5], stride[4];
     uint32_t box[5];
-    uint8_t rank, type, swizzle, fill;
+    uint8_t rank, type, swizzle, fill, promotion;
 };
 _Static_assert(sizeof(struct fake_map) <= sizeof(struct tensor_map), "it lies in the map");
 
@@ -54,6 +55,8 @@ struct fake {
     int fail_at,
         fail_code; /* the call of this number from now on, from 1, fails with this code; 0: none */
     int capturing; /* what a stream capture forbids fails: memory, modules, waiting */
+    int slow_retain;    /* cuDevicePrimaryCtxRetain takes 20 ms, so that threads meet in it */
+    const void *pinned; /* host memory that the driver knows; NULL: none */
 
     /* Kept by the fake. */
     int calls;       /* since fake_reset */
@@ -61,6 +64,7 @@ struct fake {
     int failed_on;   /* the device that this call was about, -1: it names none */
     int modules, allocations, contexts, pushed; /* alive */
     char misuse[256]; /* the first thing a caller did wrong; "": nothing */
+    void *waited_for; /* the stream of the last synchronisation */
     int launch_count;
     struct fake_launch launch[FAKE_LAUNCHES];
     struct {
@@ -106,7 +110,7 @@ int fake_launch(int device, void *function, const unsigned grid[3], const unsign
                 unsigned shared, void *stream, void **parameters, int early);
 int fake_alloc(size_t bytes, void **memory);
 int fake_free(void *memory);
-/* Whether the address lies in an allocation. */
-int fake_owns(const void *address);
+/* Whether all these bytes lie in one allocation. */
+int fake_owns(const void *address, size_t bytes);
 
 #endif

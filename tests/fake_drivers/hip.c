@@ -64,23 +64,32 @@ int hipDeviceGetAttribute(int *value, int attribute, int device)
     return *value < 0 ? INVALID : 0;
 }
 
-#ifndef WITHOUT_PROPERTIES /* a library with neither of the two names */
-/* As ROCm's struct: the marketing name first, the arch with its features somewhere behind. */
+/* Libraries have one of the two names, both, or, which rapt refuses, neither: mk/gpu.mk. */
+#if !defined(WITHOUT_PROPERTIES) || !defined(WITHOUT_PROPERTIES_6)
+/* As ROCm's struct: the marketing name first, the arch with its features somewhere behind; between
+ * them what else looks like one. */
 static int properties(unsigned char *to, int at, int device)
 {
     memset(to, 0, 1024);
-    snprintf((char *)to, 256, "Fake gfx GPU");
+    snprintf((char *)to, 256, "Fake gfx906 GPU of gfx906");
+    snprintf((char *)to + 300, 64, "gfx9, gfx90a is the arch, gfx");
     snprintf((char *)to + at, 256, "%s:sramecc+:xnack-",
              fake_arch(device)[0] ? fake_arch(device) : "gfx942");
     return 0;
 }
 
+#endif
+
+#ifndef WITHOUT_PROPERTIES_6
 int hipGetDevicePropertiesR0600(void *to, int device)
 {
     ENTER("hipGetDeviceProperties", device);
     return properties(to, 700, device);
 }
 
+#endif
+
+#ifndef WITHOUT_PROPERTIES
 int hipGetDeviceProperties(void *to, int device)
 {
     ENTER("hipGetDeviceProperties", device);
@@ -135,7 +144,10 @@ int hipMemsetD32Async(void *to, int value, size_t words, void *stream)
 {
     ENTER("hipMemsetD32Async", current);
     (void)stream;
-    if (!fake_owns(to)) fake_misuse("hipMemsetD32Async of host memory");
+    if (!fake_owns(to, 4 * words)) {
+        fake_misuse("hipMemsetD32Async of %zu words, not all in device memory", words);
+        return INVALID;
+    }
     for (size_t i = 0; i < words; i++) ((int *)to)[i] = value;
     return 0;
 }
@@ -164,19 +176,22 @@ int hipMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *str
 int hipStreamSynchronize(void *stream)
 {
     ENTER("hipStreamSynchronize", current);
-    (void)stream;
+    fake_state()->waited_for = stream;
     return 0;
 }
 
 const char *hipGetErrorName(int error)
 {
-    return error == FAKE_OUT_OF_MEMORY ? "hipErrorOutOfMemory"
-           : error == FAKE_NO_BINARY   ? "hipErrorNoBinaryForGpu"
-           : error == FAKE_NOT_FOUND   ? "hipErrorNotFound"
-                                       : "hipErrorOther";
+    return error == FAKE_WORDLESS        ? NULL
+           : error == FAKE_OUT_OF_MEMORY ? "hipErrorOutOfMemory"
+           : error == FAKE_NO_BINARY     ? "hipErrorNoBinaryForGpu"
+           : error == FAKE_NOT_FOUND     ? "hipErrorNotFound"
+                                         : "hipErrorOther";
 }
 
 const char *hipGetErrorString(int error)
 {
-    return error == FAKE_OUT_OF_MEMORY ? "out of memory" : "a made-up failure";
+    return error == FAKE_WORDLESS        ? NULL
+           : error == FAKE_OUT_OF_MEMORY ? "out of memory"
+                                         : "a made-up failure";
 }

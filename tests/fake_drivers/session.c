@@ -20,7 +20,7 @@ static const char *const stems[] = {
 #undef OVERRIDE
 };
 
-static void *symbol(const struct stand_in *v, const char *name)
+void *session_symbol(const struct stand_in *v, const char *name)
 {
     void *library = dlopen(v->library, RTLD_NOW | RTLD_LOCAL);
     assert_non_null(library);
@@ -63,9 +63,9 @@ struct fake *session_begin(const struct stand_in *v)
     char text[512];
     fake_state_function *state;
     fake_reset_function *reset;
-    void *address = symbol(v, "fake_state");
+    void *address = session_symbol(v, "fake_state");
     memcpy(&state, &address, sizeof state);
-    address = symbol(v, "fake_reset");
+    address = session_symbol(v, "fake_reset");
     memcpy(&reset, &address, sizeof reset);
     reset();
     struct fake *fake = state();
@@ -83,7 +83,7 @@ struct fake *session_begin(const struct stand_in *v)
 void session_end(const struct stand_in *v)
 {
     fake_state_function *state;
-    void *address = symbol(v, "fake_state");
+    void *address = session_symbol(v, "fake_state");
     memcpy(&state, &address, sizeof state);
     struct fake *fake = state();
     assert_string_equal(fake->misuse, "");

@@ -28,6 +28,8 @@ struct fake *session_begin(const struct stand_in *v);
 void session_end(const struct stand_in *v);
 /* Points one of the nine variables at a new file with this text; NULL: removes the variable. */
 void session_override(const struct stand_in *v, const char *stem, const char *text);
+/* A function of the vendor's library, as its caller would find it; fails the test without. */
+void *session_symbol(const struct stand_in *v, const char *name);
 /* How often a driver function was called since the last reset. */
 int session_calls(const struct fake *fake, const char *name);
 

@@ -100,7 +100,8 @@ static void expect_sizes(const struct trial *t)
     expect(t, a->q_heads == line->q_heads && a->kv_heads == line->kv_heads);
     expect(t, a->group == line->q_heads / line->kv_heads);
     expect(t, a->q_tokens == p->q.size[2]);
-    expect(t, a->kv_tokens == keys && a->splits == 1 && a->split_keys == keys);
+    expect(t, a->kv_tokens == keys);
+    expect(t, a->splits >= 1 && (int64_t)a->splits * a->split_keys >= keys);
     expect(t, a->columns == (p->weights.dtype ? p->weights.size[3] : keys));
     expect(t, a->channels == line->qk_channels && a->v_channels == line->v_channels);
     expect(t, a->page_tokens == line->page_tokens);
@@ -181,9 +182,19 @@ static void expect_shape(const struct trial *t)
     expect(t, t->l->block[0] == (unsigned)row->threads && t->l->block[1] * t->l->block[2] == 1);
     expect(t, t->l->shared == (unsigned)row->shared);
     int64_t tiles = row->tile_q ? parts_of(a->q_tokens, row->tile_q) : 0;
+    if (needs(row, "NEED_PARTIALS"))
+        expect(t, a->split_keys % row->tile_kv == 0 &&
+                      (int64_t)(a->splits - 1) * a->split_keys <= a->kv_tokens);
+    else expect(t, a->splits == 1 && a->split_keys == a->kv_tokens);
     if (!strcmp(row->grid, "persistent"))
         expect_grid(t, least(a->units, tiles * a->q_heads * a->batch), 1, 1);
     else if (!strcmp(row->grid, "tiles")) expect_grid(t, tiles, a->q_heads, a->batch);
+    else if (!strcmp(row->grid, "split")) expect_grid(t, a->splits, a->kv_heads, a->batch);
+    else if (!strcmp(row->grid, "split_linear"))
+        expect_grid(t,
+                    parts_of((int64_t)a->q_tokens * a->group, row->tile_q / 2) * a->splits *
+                        a->kv_heads * a->batch,
+                    1, 1);
     else if (!strcmp(row->grid, "scores"))
         expect_grid(t, parts_of(a->columns, row->tile_kv), tiles, (int64_t)a->q_heads * a->batch);
     else if (!strcmp(row->grid, "row_elements"))

@@ -99,6 +99,7 @@ static void composed_order(void **state)
     assert_non_null(args->scores.data);
     assert_ptr_equal(args->scores.data, args->weights.data);
     assert_int_equal(args->scores.dtype, DTYPE_f32);
+    assert_memory_equal(&args->scores, &args->weights, sizeof args->scores); /* in place */
     assert_true(args->scores.stride[2] == 96 && args->scores.stride[1] == 64 * 96 &&
                 args->columns == 96);
     fake->launch_count = 0;

@@ -12,8 +12,14 @@ void *__real_aligned_alloc(size_t alignment, size_t bytes);
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 void *__real_realloc(void *memory, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
+void __real_free(void *block);
+void __wrap_free(void *block);
+void *__real_dlopen(const char *name, int flags);
+void *__wrap_dlopen(const char *name, int flags);
+int __real_dlclose(void *library);
+int __wrap_dlclose(void *library);
 
-static int allocations, failing_allocation;
+static int allocations, failing_allocation, alive, libraries; /* alive: blocks of the library */
 /* Of the session last run: driver calls before closing; the device in use when a call was made to
  * fail, NO_DEVICE while opening. */
 static int calls_before_close, used_at_failure;
@@ -25,12 +31,35 @@ static int allocation_fails(void)
 
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
 {
-    return allocation_fails() ? NULL : __real_aligned_alloc(alignment, bytes);
+    void *block = allocation_fails() ? NULL : __real_aligned_alloc(alignment, bytes);
+    alive += block != NULL;
+    return block;
 }
 
 void *__wrap_realloc(void *old, size_t bytes)
 {
-    return allocation_fails() ? NULL : __real_realloc(old, bytes);
+    void *block = allocation_fails() ? NULL : __real_realloc(old, bytes);
+    alive += block && !old;
+    return block;
+}
+
+void __wrap_free(void *block)
+{
+    alive -= block != NULL;
+    __real_free(block);
+}
+
+void *__wrap_dlopen(const char *name, int flags)
+{
+    void *library = __real_dlopen(name, flags);
+    libraries += library != NULL;
+    return library;
+}
+
+int __wrap_dlclose(void *library)
+{
+    libraries--;
+    return __real_dlclose(library);
 }
 
 /* The first failure of a session: its status and sentence. */
@@ -107,6 +136,7 @@ static struct outcome session(const struct stand_in *v, const struct fake *fake,
     rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};
     note[0] = 0;
     used_at_failure = NO_DEVICE;
+    alive = libraries = 0;
     if (step(&o, rapt_open(&context, &config))) {
         const char *name, *text;
         for (int i = 0; (text = rapt_backend_note(context, i, &name)); i++)
@@ -120,6 +150,8 @@ static struct outcome session(const struct stand_in *v, const struct fake *fake,
     calls_before_close = fake->calls;
     rapt_close(&context);
     assert_null(context);
+    assert_int_equal(alive, 0);
+    assert_int_equal(libraries, 0);
     return o;
 }
 

@@ -51,8 +51,9 @@ static void expect_no_objects(const struct stand_in *v, const rapt_context *cont
 {
     char expected[128];
     const char *name, *note;
-    snprintf(expected, sizeof expected, "%s:0: Fake %sGPU 0, %s, has no code object in this library",
-             v->name, of(v, "", "gfx "), arch);
+    snprintf(expected, sizeof expected,
+             "%s:0: Fake %sGPU 0, %s, has no code object in this library", v->name,
+             of(v, "", "gfx "), arch);
     for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
         if (!strcmp(name, v->name)) break;
     if (!note || strcmp(note, expected)) print_error("note: %s\n", note ? note : "none");
@@ -70,12 +71,13 @@ static void no_driver(void **state)
     session_end(v);
 }
 
-static void no_library_at_all(void **state)
+/* named: RAPT_*_LIBRARY and ROCM_PATH are there but empty, which is as if they were not. */
+static void no_library(const struct stand_in *v, int named)
 {
-    const struct stand_in *v = *state;
     session_begin(v);
     unsetenv(v->library_variable);
-    setenv("ROCM_PATH", "/nonexistent/rocm", 1);
+    if (named) setenv(v->library_variable, "", 1);
+    setenv("ROCM_PATH", named ? "" : "/nonexistent/rocm", 1);
     rapt_context *context = NULL;
     assert_int_equal(rapt_open(&context, NULL),
                      RAPT_OK); /* a machine without this vendor still has its CPU */
@@ -84,8 +86,11 @@ static void no_library_at_all(void **state)
     const char *note = rapt_backend_note(context, v == &vendors[0] ? 0 : 1, NULL);
     if (strstr(note, of(v, "no driver (", "no runtime ("))) { /* else this machine has one */
         assert_true(says(note, of(v, "cuda: no driver (libcuda.so.1, libcuda.so: *)",
-                                  "hip: no runtime (/nonexistent/rocm/lib/libamdhip64.so.7, *, "
-                                  "/opt/rocm/lib/libamdhip64.so: *)")));
+                                  named ? "hip: no runtime (libamdhip64.so.7, *, "
+                                          "/opt/rocm/lib/libamdhip64.so: *)"
+                                        : "hip: no runtime (/nonexistent/rocm/lib/"
+                                          "libamdhip64.so.7, *, /opt/rocm/lib/libamdhip64.so: "
+                                          "*)")));
         const char *reason = strstr(note, "libamdhip64.so: ");
         assert_true(!reason || !strstr(reason + 1, "libamdhip64"));
     }
@@ -94,10 +99,16 @@ static void no_library_at_all(void **state)
     session_end(v);
 }
 
-/* Without RAPT_HIP_LIBRARY, the newest version of the library below ROCM_PATH. */
-static void rocm_path(void **state)
+static void no_library_at_all(void **state)
 {
-    const struct stand_in *v = *state;
+    no_library(*state, 0);
+    no_library(*state, 1);
+}
+
+/* The one library below ROCM_PATH, under one of its names, beside a broken one of an older name
+ * (NULL: none). */
+static void below_rocm_path(const struct stand_in *v, const char *name, const char *older)
+{
     char folder[256], path[512], target[PATH_MAX];
     session_begin(v);
     unsetenv(v->library_variable);
@@ -107,13 +118,20 @@ static void rocm_path(void **state)
     snprintf(path, sizeof path, "%s/lib", folder);
     assert_int_equal(mkdir(path, 0700), 0);
     assert_non_null(realpath(v->library, target));
-    snprintf(path, sizeof path, "%s/lib/libamdhip64.so.6", folder);
+    snprintf(path, sizeof path, "%s/lib/%s", folder, name);
     assert_int_equal(symlink(target, path), 0);
+    if (older) {
+        snprintf(path, sizeof path, "%s/lib/%s", folder, older);
+        assert_non_null(realpath(v->broken_library, target));
+        assert_int_equal(symlink(target, path), 0);
+    }
     rapt_context *context = session_open(v);
     rapt_device_info info = {.struct_size = sizeof info};
     assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
     assert_non_null(strstr(info.name, "Fake"));
     rapt_close(&context);
+    if (older) assert_int_equal(remove(path), 0);
+    snprintf(path, sizeof path, "%s/lib/%s", folder, name);
     assert_int_equal(remove(path), 0);
     snprintf(path, sizeof path, "%s/lib", folder);
     assert_int_equal(rmdir(path), 0);
@@ -122,6 +140,16 @@ static void rocm_path(void **state)
     session_end(v);
 }
 
+/* Without RAPT_HIP_LIBRARY, the newest version of the library below ROCM_PATH. */
+static void rocm_path(void **state)
+{
+    below_rocm_path(*state, "libamdhip64.so.7", "libamdhip64.so.6");
+    below_rocm_path(*state, "libamdhip64.so.6", "libamdhip64.so.5");
+    below_rocm_path(*state, "libamdhip64.so.5", "libamdhip64.so");
+    below_rocm_path(*state, "libamdhip64.so", NULL);
+}
+
+/* The newest version that is refused and the oldest that is not. */
 static void old_driver(void **state)
 {
     const struct stand_in *v = *state;
@@ -129,6 +157,27 @@ static void old_driver(void **state)
     fake->version = v->old_version;
     expect_note(v, of(v, "cuda: the driver supports CUDA 11.4 (12.0 or newer is needed)",
                       "hip: the runtime is ROCm 4.3 (5.0 or newer is needed)"));
+    fake->version = v == &vendors[0] ? 11080 : 49999999;
+    expect_note(v, of(v, "cuda: the driver supports CUDA 11.8 (12.0 or newer is needed)",
+                      "hip: the runtime is ROCm 4.99 (5.0 or newer is needed)"));
+    fake->version = v == &vendors[0] ? 12000 : 50000000;
+    rapt_context *context = session_open(v);
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* An error that the driver has no words for. */
+static void wordless_error(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    fake->fail_at = fake->calls + 1;
+    fake->fail_code = FAKE_WORDLESS;
+    rapt_context *context = NULL;
+    rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};
+    assert_int_equal(rapt_open(&context, &config), RAPT_NO_DEVICE);
+    assert_non_null(strstr(rapt_last_error(), of(v, "cuInit: failed (unknown error, no name)",
+                                                 "hipInit: failed (unknown error, no name)")));
     session_end(v);
 }
 
@@ -147,9 +196,30 @@ static void library_without_properties(void **state)
 {
     const struct stand_in *v = *state;
     session_begin(v);
-    setenv(v->library_variable, RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_old.so", 1);
+    setenv(v->library_variable, RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_none.so", 1);
     expect_note(v, "hip: the library has no hipGetDeviceProperties (it is too old or no driver)");
     session_end(v);
+}
+
+/* Either name will do. An arch that has no form of one is told as such. */
+static void either_properties(void **state)
+{
+    static const char *const libraries[] = {
+        RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_5.so",
+        RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_7.so"};
+    struct stand_in v = *(const struct stand_in *)*state;
+    for (int i = 0; i < 2; i++)
+        for (int known = 0; known < 2; known++) {
+            v.library = libraries[i];
+            struct fake *fake = session_begin(&v);
+            if (!known) snprintf(fake->arch, sizeof fake->arch, "navi31");
+            rapt_context *context = session_open(&v);
+            rapt_device_info info = {.struct_size = sizeof info};
+            assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
+            assert_string_equal(info.arch, known ? v.arch : "unknown");
+            rapt_close(&context);
+            session_end(&v);
+        }
 }
 
 static void no_device(void **state)
@@ -418,12 +488,14 @@ int main(void)
         BOTH(no_library_at_all),
         {"hip: rocm_path", rocm_path, NULL, NULL, (void *)&vendors[1]},
         BOTH(old_driver),
+        BOTH(wordless_error),
         BOTH(broken_library),
         BOTH(no_device),
         BOTH(absent_objects),
         BOTH(unknown_arch),
         {"hip: library_without_properties", library_without_properties, NULL, NULL,
          (void *)&vendors[1]},
+        {"hip: either_properties", either_properties, NULL, NULL, (void *)&vendors[1]},
         BOTH(several_devices),
         BOTH(bad_files),
         BOTH(missing_file),

@@ -111,6 +111,17 @@ static void too_many_blocks(void **state)
     rapt_plan *plan = NULL;
     expect(rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY,
            "rapt_plan_create: the scores of * query rows and 268435456 keys do not fit in 63 bits");
+    a.q.size[0] = a.out.size[0] = a.k.size[0] = a.v.size[0] = 8; /* 2^65 of them, 2^61, 2^59 */
+    expect(rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY,
+           "rapt_plan_create: the scores of * query rows and 268435456 keys do not fit in 63 bits");
+    a.k.size[2] = a.v.size[2] = 1 << 24;
+    expect(rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY,
+           "rapt_plan_create: the scores of * query rows and 16777216 keys do not fit in 63 bits");
+    a.k.size[2] = a.v.size[2] = 1 << 22;
+    expect(rapt_plan_create(&plan, device, &a), RAPT_UNSUPPORTED,
+           "rapt_plan_create: softmax would need more blocks than a launch may have (split the "
+           "batch)");
+    a.q.size[0] = a.out.size[0] = a.k.size[0] = a.v.size[0] = b;
     a.k.size[2] = a.v.size[2] = 1;
     expect(rapt_plan_create(&plan, device, &a), RAPT_UNSUPPORTED,
            "rapt_plan_create: softmax would need more blocks than a launch may have (split the "

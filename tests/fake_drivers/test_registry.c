@@ -137,7 +137,7 @@ static void refusals_of_shapes(void **state)
 {
     (void)state;
     struct row mapped = plain, causal = plain, quantised = plain;
-    struct refused cases[8];
+    struct refused cases[16];
     int count = 0;
     const rapt_attention base = session_problem(memory);
     const rapt_tensor starts = {memory, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}},
@@ -147,9 +147,15 @@ static void refusals_of_shapes(void **state)
     CASE("is for f16 (q is bf16)", a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_BF16);
     CASE("is for heads of 64 and 64 channels (q has 128, v has 64)",
          a.q.size[3] = a.k.size[3] = 128);
+    CASE("is for heads of 64 and 64 channels (q has 64, v has 128)",
+         a.v.size[3] = a.out.size[3] = 128);
     CASE("does not do fewer channels than its tile", a.q.size[3] = a.k.size[3] = 32);
+    CASE("does not do fewer channels than its tile", a.v.size[3] = a.out.size[3] = 32);
     CASE("counts tokens, channels, heads and batch in 29 bits",
          a.k.size[2] = a.v.size[2] = (int64_t)1 << 29);
+    CASE("counts tokens, channels, heads and batch in 29 bits",
+         a.q.size[1] = a.out.size[1] = (int64_t)1 << 29);
+    CASE("", a.q.size[1] = a.out.size[1] = ((int64_t)1 << 29) - 2);
     for (int i = 0; i < count; i++)
         assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
     causal.can |= CAN_CAUSAL;
@@ -158,17 +164,35 @@ static void refusals_of_shapes(void **state)
     assert_string_equal(refusal(&causal, &corner), "");
     corner.align = RAPT_TOP_LEFT;
     assert_string_equal(refusal(&causal, &corner), "does not do top-left alignment");
+    corner = base, corner.align = RAPT_TOP_LEFT;
+    assert_string_equal(refusal(&causal, &corner), ""); /* nothing to align */
+    corner.alibi_slope = rapt_tensor_bhtd(memory, RAPT_F32, 2, 4, 1, 1);
+    causal.can |= CAN_ALIBI;
+    assert_string_equal(refusal(&causal, &corner), "does not do top-left alignment");
     quantised.can |= CAN_I8; /* which is no other dtype in the sense of MIXED */
     rapt_attention bytes = base;
     bytes.k.dtype = bytes.v.dtype = RAPT_I8;
     bytes.k_scale = bytes.v_scale = (rapt_tensor){memory, RAPT_F32, {2, 2, 96, 1}, {192, 96, 1, 1}};
     assert_string_equal(refusal(&quantised, &bytes), "");
     mapped.needs = NEED_MAPS;
-    rapt_attention reversed = base;
-    reversed.k.stride[2] = -64;
-    assert_string_equal(refusal(&mapped, &reversed),
-                        "reads through tensor maps (no axis may be empty, no stride 0, negative or "
-                        "over 2^37 elements)");
+    static const int64_t strides[] = {-64, 0, 64, ((int64_t)1 << 37) - 8, (int64_t)1 << 37};
+    for (int i = 0; i < 5; i++) {
+        rapt_attention a = base;
+        a.k.stride[2] = strides[i];
+        assert_string_equal(refusal(&mapped, &a),
+                            i == 2 || i == 3
+                                ? ""
+                                : "reads through tensor maps (no axis may be empty, no stride 0, "
+                                  "negative or over 2^37 elements)");
+    }
+    rapt_attention nothing = base;
+    nothing.q.size[2] = nothing.out.size[2] = 0; /* which no launch reads */
+    assert_string_equal(refusal(&mapped, &nothing), "");
+    rapt_attention eights = bytes; /* whose result has another dtype than q in any case */
+    eights.q.dtype = RAPT_I8, eights.out.dtype = RAPT_F32;
+    eights.q_scale = (rapt_tensor){memory, RAPT_F32, {2, 4, 64, 1}, {256, 64, 1, 1}};
+    quantised.dtype = DTYPE_i8;
+    assert_string_equal(refusal(&quantised, &eights), "");
 }
 #undef CASE
 
@@ -253,6 +277,46 @@ static void limits_of_tiles(void **state)
     assert_limits(cases, count);
 }
 
+static rapt_attention with_stride(int tensor, int axis, int64_t more)
+{
+    rapt_attention a = session_problem(memory);
+    rapt_tensor *t[] = {&a.q, &a.k, &a.v, &a.out};
+    t[tensor]->stride[axis] += more;
+    return a;
+}
+
+/* Rows that read 16 bytes at a time: of each of the four tensors, contiguous channels and steps of
+ * 16 bytes on every other axis, whatever the element; an axis of one element has no step. */
+static void alignment_of_rows(void **state)
+{
+    static const char words[] = "does not do rows that are not contiguous and 16-byte aligned";
+    const struct row *row = row_of("sm80_f16_d64");
+    (void)state;
+    for (int tensor = 0; tensor < 4; tensor++) {
+        rapt_attention apart = with_stride(tensor, 3, 1); /* every other channel */
+        assert_string_equal(refusal(row, &apart), words);
+        for (int axis = 0; axis < 3; axis++)
+            for (int64_t more = 0; more <= 16; more++) {
+                rapt_attention a = with_stride(tensor, axis, more);
+                assert_string_equal(refusal(row, &a), more % 8 ? words : "");
+            }
+    }
+    struct row f32 = *row, narrow = *row;
+    f32.dtype = DTYPE_f32, narrow.can |= CAN_NARROW;
+    for (int64_t more = 0; more <= 8; more++) {
+        rapt_attention a = with_stride(1, 2, more);
+        a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_F32;
+        assert_string_equal(refusal(&f32, &a), more % 4 ? words : "");
+    }
+    rapt_attention one = session_problem(memory);
+    one.q.size[0] = one.k.size[0] = one.v.size[0] = one.out.size[0] = 1;
+    one.q.stride[0] = 3;
+    assert_string_equal(refusal(row, &one), "");
+    one.q.size[3] = one.k.size[3] = 1; /* a single channel is contiguous */
+    one.q.stride[3] = one.k.stride[3] = 5;
+    assert_string_equal(refusal(&narrow, &one), "");
+}
+
 /* The same for how rows read memory. */
 static void limits_of_memory(void **state)
 {
@@ -272,6 +336,8 @@ static void limits_of_memory(void **state)
     CASE("flash_nocausal_small", "", SIZES(1, 96), PACKED(2));
     CASE("flash_nocausal_d64", "", SIZES(1, 96), PACKED(2), a.batch_invariant = 1);
     CASE("mfma_f16_d64", far_rows, a.k.stride[2] = -128);
+    CASE("mfma_f16_d64", far_rows, a.v.stride[2] = -128);
+    CASE("mfma_f16_d64", far_rows, a.k.stride[2] = (1 << 24) + 8);
     CASE("mfma_f16_d64", far_rows, a.v.stride[2] = (1 << 24) + 8);
     CASE("mfma_f16_d64", "", a.v.stride[2] = 1 << 24);
     CASE("flash_nocausal_d64", "", a.v.stride[2] = (1 << 24) + 8);
@@ -281,6 +347,11 @@ static void limits_of_memory(void **state)
     CASE("sm90_f32_d64", mixed, F32, SIZES(256, 96), a.k.dtype = a.v.dtype = RAPT_F16);
     CASE("flash_nocausal_d64", "", F32, a.k.dtype = a.v.dtype = RAPT_F16);
     assert_limits(cases, count);
+    struct row portable = *row_of("flash_nocausal_d64"); /* one that takes any address */
+    rapt_attention falling = base;
+    portable.vendor = VENDOR_hip;
+    falling.k.stride[2] = -128;
+    assert_string_equal(refusal(&portable, &falling), "");
 }
 #undef CASE
 #undef SIZES
@@ -420,6 +491,7 @@ int main(void)
                                        cmocka_unit_test(refusals_of_features),
                                        cmocka_unit_test(refusals_of_shapes),
                                        cmocka_unit_test(limits_of_tiles),
+                                       cmocka_unit_test(alignment_of_rows),
                                        cmocka_unit_test(limits_of_memory),
                                        cmocka_unit_test(packed_batches_keep_their_kernel),
                                        cmocka_unit_test(grids),

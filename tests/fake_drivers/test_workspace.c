@@ -33,6 +33,11 @@ static int64_t parts_of(int64_t x, int64_t part)
     return (x + part - 1) / part;
 }
 
+static int64_t least(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
 static const struct row *row_of(const char *name)
 {
     for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++)
@@ -126,6 +131,7 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
     expect(t, m.type ==
                   (x->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
     expect(t, m.swizzle == 3 && m.fill == 0); /* CU_TENSOR_MAP_SWIZZLE_128B, FLOAT_OOB_FILL_NONE */
+    expect(t, m.promotion == 3);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_256B */
     expect(t, m.box[0] == 64 && m.box[1] == rows);
     if (row->needs & NEED_PANELS) {
         const uint64_t size[] = {(uint64_t)x->size[3], (uint64_t)x->size[2], (uint64_t)x->size[1],
@@ -175,8 +181,8 @@ static void expect_prepare(const struct trial *t, const struct fake_launch *l,
     snprintf(name, sizeof name, "%s_prepare", row->name);
     assert_string_equal(l->name, name);
     expect(t, l->block[0] == (unsigned)row->threads && l->shared == 0);
-    expect(t, l->grid[1] == (unsigned)(a->q_heads + 2 * a->kv_heads));
-    expect(t, l->grid[2] == (unsigned)a->batch && (!x || l->grid[0] == x));
+    expect(t, l->grid[1] == least(65535, a->q_heads + 2 * a->kv_heads));
+    expect(t, l->grid[2] == least(65535, a->batch) && (!x || l->grid[0] == x));
 }
 
 /* The launch that splits the first blocks of keys, four warps each: never more than there are, and
@@ -206,6 +212,7 @@ static void expect_launches(struct trial *t, const struct row *row)
     for (int i = 0; i < t->fake->launch_count; i++) {
         assert_memory_equal(&l[i].args.attention, &l[0].args.attention, sizeof l->args.attention);
         expect_parts(t, row, &l[i].args.attention);
+        expect(t, l[i].stream == (void *)0x77);
     }
     if (!strict) return;
     char name[80];
@@ -218,6 +225,7 @@ static void expect_launches(struct trial *t, const struct row *row)
 /* The problem on the kernel; what its main launch must look like follows from its row. */
 static void run(struct trial *t, const char *kernel)
 {
+    rapt_stream stream = (void *)0x77;
     rapt_plan *plan = NULL;
     void *workspace = NULL;
     t->kernel = t->a.kernel = kernel;
@@ -226,7 +234,7 @@ static void run(struct trial *t, const char *kernel)
     t->size = rapt_plan_workspace_size(plan);
     assert_int_equal(rapt_alloc(t->device, t->size, &workspace), RAPT_OK);
     t->workspace = workspace;
-    assert_int_equal(rapt_plan_execute(plan, &t->a, workspace, NULL), RAPT_OK);
+    assert_int_equal(rapt_plan_execute(plan, &t->a, workspace, stream), RAPT_OK);
     expect_launches(t, row_of(kernel));
     uint64_t ticket = t->fake->launch[0].args.attention.ticket;
     assert_int_equal(rapt_plan_execute(plan, &t->a, workspace, NULL), RAPT_OK);
@@ -263,10 +271,9 @@ static struct fake *begin(const struct stand_in *v, rapt_context **context, stru
 }
 
 /* Batch, heads, KV heads, queries, keys: few and many tiles, in whole tiles and not. */
-static const int64_t shapes[][5] = {{1, 1, 1, 2048, 2048}, {3, 6, 2, 2101, 2303},
-                                    {2, 4, 4, 2300, 301},  {5, 2, 1, 2049, 129},
-                                    {1, 2, 1, 2048, 1},    {1, 1, 1, 2305, 70},
-                                    {2, 8, 8, 2048, 130}};
+static const int64_t shapes[][5] = {
+    {1, 1, 1, 2048, 2048}, {3, 6, 2, 2101, 2303}, {2, 4, 4, 2300, 301}, {5, 2, 1, 2049, 129},
+    {1, 2, 1, 2048, 1},    {1, 1, 1, 2305, 70},   {2, 8, 8, 2048, 130}};
 
 /* Each row of a needs-bit that takes plain problems of its head size. */
 static void each_row(const struct stand_in *v, uint32_t needs, uint32_t without)
@@ -326,6 +333,21 @@ static void packed_rows(void **state)
     session_end(*state);
 }
 
+/* More heads or sequences than a grid's axes hold: kernels go around, the launch is cut. */
+static void many_heads(void **state)
+{
+    static const int64_t sizes[][5] = {{1, 70000, 70000, 256, 256}, {70000, 1, 1, 256, 256}};
+    struct trial t;
+    rapt_context *context;
+    begin(*state, &context, &t);
+    for (int i = 0; i < 2; i++) {
+        set_problem(&t, RAPT_F32, sizes[i], 64, 64);
+        run(&t, "sm90_f32_d64");
+    }
+    rapt_close(&context);
+    session_end(*state);
+}
+
 /* The composed path's scores: room for each row of each sequence. */
 static void scores_of_the_composed_path(void **state)
 {
@@ -362,6 +384,7 @@ int main(int argc, char **argv)
 #test, test, NULL, NULL, (void *)&vendors[0]                                               \
     }
     const struct CMUnitTest tests[] = {ON_CUDA(claimed_rows), ON_CUDA(rows_in_parts),
-                                       ON_CUDA(packed_rows), ON_CUDA(scores_of_the_composed_path)};
+                                       ON_CUDA(packed_rows), ON_CUDA(many_heads),
+                                       ON_CUDA(scores_of_the_composed_path)};
     return run_group("workspace", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -2,7 +2,7 @@
 
 One round runs each engine once (or often enough to fill 20 ms) and pauses between engines, so that no engine's waiting threads run
 into the next one's time; the figure is the median of the rounds. An engine whose call takes over SLOW seconds has three rounds. Writes a
-CSV, a plot and a table; --append keeps the rows of other problems, so that a comparison can be made in pieces, and --table only prints."""
+CSV and a plot; --append keeps the rows of other problems, so that a comparison can be made in pieces, and --plot only draws."""
 import argparse
 import csv
 import datetime
@@ -98,21 +98,6 @@ def plot(rows, path):
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def table(rows):
-    """Markdown: milliseconds of each engine, and how far rapt is ahead of the best peer."""
-    names = [n for n in engines.ENGINES if any(r["engine"] == n for r in rows)]
-    for threads in sorted({r["threads"] for r in rows}):
-        print(f"\n| problem, {threads} thread{'s' if threads > 1 else ''} | " + " | ".join(f"{n} ms" for n in names)
-              + " | rapt ahead of the best by |\n|" + "---|" * (len(names) + 2))
-        for problem in map(str, problems.PROBLEMS):
-            found = {r["engine"]: r["median_ms"] for r in rows if (r["problem"], r["threads"]) == (problem, threads)}
-            if "rapt" not in found:
-                continue
-            best = min((t for n, t in found.items() if n != "rapt"), default=float("nan"))
-            times = " | ".join(f"{found[n]:.2f}" if n in found else "-" for n in names)
-            print(f"| {problem.replace('forward ', '')} | {times} | {best / found['rapt']:.2f}x |")
-
-
 def stored(path):
     if not os.path.exists(path):
         return []
@@ -128,11 +113,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", default="bench/results", help="folder of cpu-peers.csv and cpu-peers.png")
     parser.add_argument("--append", action="store_true", help="keep the rows of problems that are not measured now")
-    parser.add_argument("--table", action="store_true", help="measure nothing: print the stored rows as a table and plot them")
+    parser.add_argument("--plot", action="store_true", help="measure nothing: plot the stored rows")
     options = parser.parse_args()
     names, rows, path = options.engines.split(","), [], os.path.join(options.out, "cpu-peers.csv")
-    if options.table:
-        table(stored(path))
+    if options.plot:
         plot(stored(path), os.path.join(options.out, "cpu-peers.png"))
         return
     os.makedirs(options.out, exist_ok=True)

@@ -100,17 +100,33 @@ VEC unsigned weigh_alike(const struct cpu_few *x, float *p, int64_t row, int64_t
     return 0xffffu & ~(unsigned)some;
 }
 
-/* 32 channels of ROWS rows, whose first weights are at p. */
+/* Pairs of keys of channels c ... c + 31. Both halves of the rows take them, and rows of V a power of
+ * two apart share one set of the first cache: they would come from the second one again. */
+VEC void pair_values(const struct cpu_few *x, int64_t last, int64_t c)
+{
+    for (int64_t j = 0; j < last; j += 2) {
+        vec y[2];
+        load_pairs(y, x, j, c);
+        _mm512_store_ps(x->paired + j * LANES, y[0]);
+        _mm512_store_ps(x->paired + (j + 1) * LANES, y[1]);
+    }
+}
+
+/* 32 channels, paired, of ROWS rows, whose first weights are at p. */
 VEC void value_part(const struct cpu_few *x, const float *p, int64_t row, int64_t last, int64_t c,
                     int dtype)
 {
     vec sum[ROWS][2];
     for (int i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = v_zero();
     for (int64_t j = 0; j < last; j += 2) {
-        vec y[2];
-        load_pairs(y, x, j, c);
-        for (int i = 0; i < ROWS; i++)
-            for (int w = 0; w < 2; w++) sum[i][w] = add_one(y[w], p + j / 2 * LANES + i, sum[i][w]);
+        const float *y = x->paired + j * LANES;
+        vec low = _mm512_load_ps(y), high = _mm512_load_ps(y + LANES);
+        for (int i = 0; i < ROWS; i++) {
+            sum[i][0] = add_one(low, p + i, sum[i][0]);
+            sum[i][1] = add_one(high, p + i, sum[i][1]);
+        }
+        p += LANES;
+        __asm__("" : "+r"(p)); /* one address for all rows, not one for each */
     }
     int64_t to = x->out_at + c * (dtype == RAPT_F32 ? 4 : 2);
     for (int i = 0; i < ROWS; i++) store_part(x->out[row + i] + to, dtype, sum[i][0], sum[i][1]);
@@ -119,9 +135,11 @@ VEC void value_part(const struct cpu_few *x, const float *p, int64_t row, int64_
 VEC void values_alike_as(const struct cpu_few *x, const float *p, int64_t row, int64_t last,
                          int dtype)
 {
-    for (int half = 0; half < LANES; half += ROWS)
-        for (int64_t c = 0; c < x->v_channels; c += PART)
+    for (int64_t c = 0; c < x->v_channels; c += PART) {
+        pair_values(x, last, c);
+        for (int half = 0; half < LANES; half += ROWS)
             value_part(x, p + half, row + half, last, c, dtype);
+    }
 }
 
 /* The dtype is a constant in each of the three. */

@@ -6,6 +6,7 @@
  * that changes between reading and writing loses several times what those reads take, so there is
  * one block for each multiprocessor, which reads for as many rows as it has room for in shared
  * memory and then writes them. Where they lie is worked out while the launch before still runs. */
+#include "early.h"
 #include "rows.h"
 
 /* A row of scores: columns [0, first) and [end, columns) are hidden. */

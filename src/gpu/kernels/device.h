@@ -79,6 +79,19 @@ static __device__ __forceinline__ float lane_xor(float x, int mask)
     return float_of(
         __builtin_amdgcn_ds_bpermute(((THREAD ^ mask) & (WAVE - 1)) << 2, (int)bits_of(x)));
 }
+/* x of another lane of the wave; which lanes a condition holds in, as bits. */
+static __device__ __forceinline__ float lane_read(float x, int lane)
+{
+    return float_of(__builtin_amdgcn_ds_bpermute(lane << 2, (int)bits_of(x)));
+}
+static __device__ __forceinline__ uint64_t lanes_with(int condition)
+{
+#if defined(__GFX9__)
+    return __builtin_amdgcn_ballot_w64(condition != 0);
+#else
+    return __builtin_amdgcn_ballot_w32(condition != 0);
+#endif
+}
 /* Within 16 lanes: swaps of 1, of 2, then mirrors of 8 and of 16, which after the former act as
  * swaps of 4 and of 8. */
 #define DPP_SWAP_1    0xB1
@@ -87,11 +100,15 @@ static __device__ __forceinline__ float lane_xor(float x, int mask)
 #define DPP_MIRROR_16 0x140
 #define DPP(x, control)                                                                            \
     float_of(__builtin_amdgcn_update_dpp(0, (int)bits_of(x), control, 0xf, 0xf, true))
-static __device__ __forceinline__ float sum_of_16(float x)
+static __device__ __forceinline__ float sum_of_8(float x)
 {
     x += DPP(x, DPP_SWAP_1);
     x += DPP(x, DPP_SWAP_2);
-    x += DPP(x, DPP_MIRROR_8);
+    return x + DPP(x, DPP_MIRROR_8);
+}
+static __device__ __forceinline__ float sum_of_16(float x)
+{
+    x = sum_of_8(x);
     return x + DPP(x, DPP_MIRROR_16);
 }
 static __device__ __forceinline__ float max_of_16(float x)
@@ -126,10 +143,8 @@ static __device__ __forceinline__ float component(float4 x, int i)
 {
     return x[i];
 }
-static __device__ __forceinline__ void wait_for_predecessors(void)
-{
-} /* a launch comes after them */
 #define LOAD(type, address)         (*(const __attribute__((address_space(1))) type *)(address))
+#define LOAD_NEW(type, address)     LOAD(type, address)
 #define STORE(type, address, value) (*(__attribute__((address_space(1))) type *)(address) = (value))
 static __device__ __forceinline__ float
 exp2_fast(float x) /* 1 ulp; -inf gives 0; results below 2^-126 give 0 */
@@ -230,11 +245,23 @@ static __device__ __forceinline__ float lane_xor(float x, int mask)
 {
     return __shfl_xor_sync(~0u, x, mask);
 }
-static __device__ __forceinline__ float sum_of_16(float x)
+static __device__ __forceinline__ float lane_read(float x, int lane)
+{
+    return __shfl_sync(~0u, x, lane);
+}
+static __device__ __forceinline__ uint64_t lanes_with(int condition)
+{
+    return __ballot_sync(~0u, condition);
+}
+static __device__ __forceinline__ float sum_of_8(float x)
 {
     x += lane_xor(x, 1);
     x += lane_xor(x, 2);
-    x += lane_xor(x, 4);
+    return x + lane_xor(x, 4);
+}
+static __device__ __forceinline__ float sum_of_16(float x)
+{
+    x = sum_of_8(x);
     return x + lane_xor(x, 8);
 }
 static __device__ __forceinline__ float max_of_16(float x)
@@ -251,16 +278,14 @@ static __device__ __forceinline__ int fresh(int x)
     asm volatile("" : "+r"(x));
     return x;
 }
-/* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
- * launch do the same, then waits for that work. Nothing in memory may be touched before. */
-static __device__ __forceinline__ void wait_for_predecessors(void)
+static __device__ __forceinline__ const char *in_lanes(const char *p)
 {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
-#endif
+    return p;
 }
 /* Global memory that this launch does not write before it reads; and a store to it. */
 #define LOAD(type, address)         __ldg((const type *)(address))
+/* Global memory that a launch wrote which may still have run when this one began. */
+#define LOAD_NEW(type, address)     __ldcg((const type *)(address))
 #define STORE(type, address, value) (*(type *)(address) = (value))
 static __device__ __forceinline__ float
 exp2_fast(float x) /* 2 ulp; -inf gives 0; results below 2^-126 give 0 */
@@ -397,31 +422,6 @@ DEVICE float tanh_f32(float x)
     if (a < 0.7f) return x * (945 + xx * (105 + xx)) / (945 + xx * (420 + 15 * xx));
     float y = 1 - 2 / (exp2_fast(a * (2 * LOG2_E)) + 1);
     return x < 0 ? -y : x != x ? x : y;
-}
-
-/* sin and cos of an angle of any size, in radians. x is reduced to [-pi/4, pi/4] in f64 with pi/2
- * in two parts; Taylor series on that range err by less than 2e-9, far below f32. */
-DEVICE void sincos_f64(double x, float *sine, float *cosine)
-{
-    const double two_over_pi = 0.63661977236758138, half_pi = 1.5707963267948966,
-                 half_pi_rest = 6.123233995736766e-17;
-    double turns = nearest_f64(x * two_over_pi);
-    double r = fused_f64(-turns, half_pi_rest, fused_f64(-turns, half_pi, x));
-    if (r > 0.8 || r < -0.8) { /* above 2^52 turns is off by some: take the rest away */
-        double more = nearest_f64(r * two_over_pi);
-        r = fused_f64(-more, half_pi_rest, fused_f64(-more, half_pi, r));
-        turns = turns - 4 * floor_f64(turns * 0.25) + more;
-    }
-    int quarter = (int)(turns - 4 * floor_f64(turns * 0.25)) & 3;
-    float f = (float)r, ff = f * f;
-    float s =
-        f + f * ff * (-1 / 6.0f + ff * (1 / 120.0f + ff * (-1 / 5040.0f + ff * (1 / 362880.0f))));
-    float c =
-        1 + ff * (-0.5f + ff * (1 / 24.0f +
-                                ff * (-1 / 720.0f + ff * (1 / 40320.0f + ff * (-1 / 3628800.0f)))));
-    float first = quarter & 1 ? c : s, second = quarter & 1 ? s : c;
-    *sine = quarter & 2 ? -first : first;
-    *cosine = (quarter + 1) & 2 ? -second : second;
 }
 
 /* ---- Elements of views ----------------------------------------------------------------------- */

@@ -17,6 +17,7 @@
 #ifndef RAPT_FLASH_H
 #define RAPT_FLASH_H
 
+#include "score_change.h"
 #include "tile.h"
 
 #ifndef FLASH_AT_ONCE
@@ -111,23 +112,6 @@ DEVICE int tile_has_hidden(const struct attention_args *a, const struct work *w,
     return hidden;
 }
 
-/* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
-DEVICE float changed_score(const struct attention_args *a, const struct work *w, float s, int query,
-                           int key)
-{
-    if (a->softcap > 0) s = a->softcap * tanh_f32(s / a->softcap);
-    if (a->bias.data)
-        s +=
-            load_element(element_at(&a->bias, w->seq.q_batch, w->head, w->seq.q_start + query, key),
-                         0, a->bias.dtype);
-    if (a->alibi.data) {
-        int distance = query + w->seq.offset - key;
-        float slope = load_element(element_at(&a->alibi, w->b, w->head, 0, 0), 0, DTYPE_f32);
-        s -= slope * (float)(distance < 0 ? -distance : distance);
-    }
-    return s;
-}
-
 /* Where a thread's first key lies against the limits of its first row; positive or zero: hidden.
  * Written so that the tests of all its rows and keys compare these three numbers with constants. */
 struct limits {
@@ -150,12 +134,6 @@ DEVICE int is_hidden(const struct limits *l, int i, int n)
     return hidden;
 }
 
-DEVICE int is_masked(const struct attention_args *a, const struct work *w, int query, int key)
-{
-    return !LOAD(uint8_t,
-                 element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, key));
-}
-
 /* Products to scores of one row; returns which of its keys are hidden, as bits. */
 DEVICE int finish_scores(const struct attention_args *a, const struct work *w, float *s, int i,
                          int key, int some_hidden, const struct limits *limits)
@@ -173,8 +151,8 @@ DEVICE int finish_scores(const struct attention_args *a, const struct work *w, f
         for (int n = 0; n < RN; n++) {
             if ((hidden >> n & 1) || query >= w->seq.q_length || first + n >= w->seq.kv_length)
                 continue;
-            if (a->mask.data && is_masked(a, w, query, first + n)) hidden |= 1 << n;
-            else s[n] = changed_score(a, w, s[n], query, first + n);
+            if (a->mask.data && is_masked(a, &w->seq, w->head, query, first + n)) hidden |= 1 << n;
+            else s[n] = changed_score(a, &w->seq, w->b, w->head, s[n], query, first + n);
         }
     }
 #pragma unroll

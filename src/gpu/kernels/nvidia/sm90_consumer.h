@@ -381,31 +381,54 @@ DEVICE void raise_block(const struct consumer &c, const struct attention_args &a
     add_sums(r, w);
 }
 #else
+#if PARTS == 2
+/* The shared address of the factors of the block worked on. */
+DEVICE uint32_t block_factors(const struct consumer &c)
+{
+    uint32_t slot = STAGES == 1 ? phase_now(c) : c.factors; /* two slots then */
+    return c.base + AT_KEY_FACTORS + slot * KEY_FACTOR_BYTES;
+}
+
+DEVICE struct common block_common(const struct consumer &c)
+{
+    return common_factors(block_factors(c), lane_now(c), c.row0, c.row1);
+}
+
+/* Mask, then softmax. */
+DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &a,
+                         const struct tile &t, float (&s)[KEYS / 2], struct row_state &r, int block,
+                         const struct common &f)
+{
+    uint32_t factors = block_factors(c), at = factors + (thread_now(c) & 3) * 32;
+    float s0, s1, e, row0 = c.row0, row1 = c.row1;
+    if (f.all) {
+        e = exponent_of(__float_as_uint(f.value));
+        row0 *= f.key;
+        row1 *= f.key;
+    } else {
+        e = largest_exponent(factors, lane_now(c));
+        scale_keys(s, at);
+    }
+    if ((CAUSAL && block >= masked_from(c, a, t)) || (block + 1) * KEYS > kv_tokens(a, &t)) {
+        int above0, above1;
+        visible_columns(a, t, block, row_now(c), column_now(c), above0, above1);
+        largest_scores<true>(s, above0, above1, s0, s1);
+    } else {
+        largest_scores<false>(s, 0, 0, s0, s1);
+    }
+    update_references(s, r, at, row0, row1, s0, s1, e, f.all);
+    if (f.all) softmax_scaled<true>(s, r, at, row0, row1, f.value);
+    else softmax_scaled<false>(s, r, at, row0, row1, 1);
+}
+#else
 /* Mask, then softmax; MASKED: some scores of the block may be hidden. FIRST: of the tile. */
 template <bool MASKED, bool FIRST>
 DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a,
                         const struct tile &t, float (&s)[KEYS / 2], struct row_state &r, int block)
 {
-#if PARTS == 2
-    uint32_t slot = STAGES == 1 ? phase_now(c) : c.factors; /* two slots then */
-    uint32_t factors = c.base + AT_KEY_FACTORS + slot * KEY_FACTOR_BYTES,
-             at = factors + (thread_now(c) & 3) * 32;
-    float s0, s1;
-    if ((CAUSAL && block >= masked_from(c, a, t)) || (block + 1) * KEYS > kv_tokens(a, &t)) {
-        int above0, above1;
-        visible_columns(a, t, block, row_now(c), column_now(c), above0, above1);
-        scale_keys<true>(s, at, above0, above1, s0, s1);
-    } else {
-        scale_keys<false>(s, at, 0, 0, s0, s1);
-    }
-    float e = largest_exponent(factors, lane_now(c));
-    update_references(s, r, at, c.row0, c.row1, s0, s1, e);
-    softmax_scaled(s, r, at, c.row0, c.row1);
-#else
     if (MASKED && (CAUSAL || (block + 1) * KEYS > kv_tokens(a, &t)))
         mask_block(a, t, s, block, row_now(c), column_now(c));
     softmax_block<MASKED, FIRST>(s, r, c.scale);
-#endif
 }
 
 /* PARTS == 3: the softmax is whole before the wait. */
@@ -437,6 +460,7 @@ DEVICE void raise_block(const struct consumer &, const struct attention_args &, 
                         struct row_state &, struct weighing &, uint32_t (&)[PARTS * KEYS / 4])
 {
 }
+#endif
 #endif
 
 #if CAPPED

@@ -62,14 +62,17 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         clean1 = clean1 && !bad1;
 #endif
 #if SUMS > 1
-        multiply_qk(c, s);
+        struct common f;
+        multiply_qk(c, s, f);
 #else
         issue_qk(score_operands(c), s, held);
         wgmma_wait<0>();
         registers_fence(s);
 #endif
-#if PARTS == 2
-        weigh_block<true, false>(c, a, t, s, r, block);
+#if SUMS > 1
+        weigh_scaled(c, a, t, s, r, block, f);
+#elif PARTS == 2
+        weigh_scaled(c, a, t, s, r, block, block_common(c));
 #else
         struct weighing w;
         if (first) w = begin_block<true, true, true>(c, a, t, s, r, block);

@@ -2,11 +2,12 @@
  * splits, and the rows of Q. sm90_softmax_scaled.h has the softmax.
  * docs/decisions/0007-f32-on-tensor-cores.md has the bound.
  *
- * The elements of a row of Q, K or V, times 2^(14 - e), where its largest one has exponent e, lie
- * below 2^15: hi is the nearest f16 and lo the nearest one of what remains, 22 bits together for
- * all but the row's small elements, which are exact to 2^-25. The factor of a key of V goes into
- * its weight: w = p 2^e. So nothing that a query does not see can touch it; the reference is the
- * largest of score + e among the keys that the row sees, and the row sum counts p itself. */
+ * The elements of a row of Q, K or V, times 2^(14 - e), where its largest one has exponent e, in K
+ * and V rounded up (cell_of), lie below 2^15: hi is the nearest f16 and lo the nearest one of what
+ * remains, 22 bits together for all but the row's small elements, which are exact to 2^-25. The
+ * factor of a key of V goes into its weight: w = p 2^e. So nothing that a query does not see can
+ * touch it; the reference is the largest of score + e among the keys that the row sees, and the row
+ * sum counts p itself. */
 #ifndef RAPT_NVIDIA_SM90_SCALED_H
 #define RAPT_NVIDIA_SM90_SCALED_H
 
@@ -75,6 +76,13 @@ DEVICE float power_of_two(int e)
     return __uint_as_float((uint32_t)(e + 127) << 23);
 }
 
+/* The exponent of a row of K or V, rounded up to one of ..., -2, 2, 6, ..., so that mostly all keys
+ * of a block have the same. */
+DEVICE int cell_of(int exponent)
+{
+    return ((exponent + 1) & ~3) + 2;
+}
+
 constexpr int ROW_LANES = D / 16; /* lanes that hold a row: four times four channels, D / 4 apart */
 constexpr int ROWS_AT_ONCE = 32 / ROW_LANES;
 
@@ -117,7 +125,7 @@ DEVICE uint32_t largest_of_row(uint32_t size)
     return size;
 }
 
-DEVICE struct row_range range_of(const float4 *x)
+template <bool KEY> DEVICE struct row_range range_of(const float4 *x)
 {
     struct row_range r;
     uint32_t size = largest_of_row(__float_as_uint(larger_or_nan(
@@ -130,6 +138,7 @@ DEVICE struct row_range range_of(const float4 *x)
     r.exponent = (int)(size >> 23) - 127;
     r.wide = size != 0 && (r.exponent > EXPONENT_LIMIT || r.exponent < -EXPONENT_LIMIT);
     if (r.wide || size == 0) r.exponent = -EXPONENT_LIMIT;
+    if (KEY) r.exponent = cell_of(r.exponent);
     r.scale = power_of_two(14 - r.exponent);
     float least = fminf(fminf(least_of4(x[0]), least_of4(x[1])),
                         fminf(least_of4(x[2]), least_of4(x[3])));
@@ -268,7 +277,7 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 shared_load4(at + (step % BATCHES * 4 + i) * 512, x[i].x, x[i].y, x[i].z, x[i].w);
-            struct row_range r = range_of(x);
+            struct row_range r = range_of<true>(x);
             if (channel == 0)
                 write_factor(factors + 4 * ROWS_AT_ONCE * step, t.of_value, r.exponent);
             wide |= r.wide;
@@ -455,7 +464,7 @@ DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head
     } else {
 #pragma unroll
         for (int n = 0; n < Q_STEPS; n++) {
-            struct row_range r = range_of(x + 4 * n);
+            struct row_range r = range_of<false>(x + 4 * n);
             wide |= r.wide;
             split_query(x + 4 * n, r, n, lane, to, exponents);
         }

@@ -36,14 +36,35 @@ DEVICE uint32_t nonzero_size(float x)
     return __float_as_uint(x) - 1;
 }
 
-/* s becomes s times the key's 2^(e - 14), -inf in columns from above0, above1 on (MASKED; relative
- * to the lane's first column); s0, s1: the largest of the lane's two rows. at, row0, row1: see
- * softmax_scaled. */
-template <bool MASKED>
-DEVICE void scale_keys(float (&s)[KEYS / 2], uint32_t at, int above0, int above1, float &s0,
-                       float &s1)
+/* The factors of a block's keys where all are the same; those of hidden keys count too. */
+struct common {
+    float key, value; /* 2^(e - 14) of K, 2^e of V */
+    bool all;
+};
+
+/* factors: the block's, a shared address. row0, row1: see softmax_scaled(); their products with
+ * factors must be exact. */
+DEVICE struct common common_factors(uint32_t factors, int lane, float row0, float row1)
 {
-    s0 = s1 = -INFINITY;
+    static_assert(KEYS == 128, "two pairs of keys for each lane");
+    struct common f;
+    float k[4], v[4];
+    shared_load2(factors + 32 * lane, k[0], k[1]);
+    shared_load2(factors + 32 * lane + 32 * 32, k[2], k[3]);
+    shared_load2(factors + 32 * lane + 16, v[0], v[1]);
+    shared_load2(factors + 32 * lane + 32 * 32 + 16, v[2], v[3]);
+    f.key = __uint_as_float(shared_load(factors));
+    f.value = __uint_as_float(shared_load(factors + 16));
+    bool all = row0 * f.key >= 0x1p-126f && row1 * f.key >= 0x1p-126f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) all = all && k[i] == f.key && v[i] == f.value;
+    f.all = __all_sync(~0u, all);
+    return f;
+}
+
+/* s becomes s times the key's 2^(e - 14). at: see softmax_scaled(). */
+DEVICE void scale_keys(float (&s)[KEYS / 2], uint32_t at)
+{
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
         float k[2];
@@ -52,6 +73,20 @@ DEVICE void scale_keys(float (&s)[KEYS / 2], uint32_t at, int above0, int above1
         for (int j = 0; j < 2; j++) {
             s[4 * i + j] = __fmul_rn(s[4 * i + j], k[j]);
             s[4 * i + 2 + j] = __fmul_rn(s[4 * i + 2 + j], k[j]);
+        }
+    }
+}
+
+/* s0, s1: the largest of the lane's two rows. MASKED: s becomes -inf in columns from above0, above1
+ * on, relative to the lane's first. */
+template <bool MASKED>
+DEVICE void largest_scores(float (&s)[KEYS / 2], int above0, int above1, float &s0, float &s1)
+{
+    s0 = s1 = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
             if (MASKED && 8 * i + j >= above0) s[4 * i + j] = -INFINITY;
             if (MASKED && 8 * i + j >= above1) s[4 * i + 2 + j] = -INFINITY;
             s0 = fmaxf(s0, s[4 * i + j]);
@@ -77,38 +112,46 @@ DEVICE void largest_scaled(const float (&s)[KEYS / 2], uint32_t at, float row0, 
     }
 }
 
+/* e of 2^e. */
+DEVICE float exponent_of(uint32_t bits)
+{
+    return (float)((int)(bits >> 23) - 127);
+}
+
 /* The largest e of a block's values, hidden ones too. factors: their shared address. */
 DEVICE float largest_exponent(uint32_t factors, int lane)
 {
-    static_assert(KEYS == 128, "two pairs of keys for each lane");
     float v[4];
     shared_load2(factors + 32 * lane + 16, v[0], v[1]);
     shared_load2(factors + 32 * lane + 32 * 32 + 16, v[2], v[3]);
     uint32_t size = larger_size(larger_size(__float_as_uint(v[0]), __float_as_uint(v[1])),
                                 larger_size(__float_as_uint(v[2]), __float_as_uint(v[3])));
-    return (float)((int)(__reduce_max_sync(~0u, size) >> 23) - 127);
+    return exponent_of(__reduce_max_sync(~0u, size));
 }
 
-/* References for a block's scores, behind scale_keys(). Roundings keep the order: where the largest
- * s and the largest e together ask for no other reference, no x + e does, and none is looked at. */
+/* References for a block's scores, behind scale_keys(), or with the factor of all keys in row0 and
+ * row1 (same). s0, s1: the largest; e: of the values. Roundings keep the order: where s0 and e ask
+ * for no other reference, no x + e does, and none is looked at. */
 DEVICE void update_references(const float (&s)[KEYS / 2], struct row_state &r, uint32_t at,
-                              float row0, float row1, float s0, float s1, float e)
+                              float row0, float row1, float s0, float s1, float e, bool same)
 {
     float x0 = __fmaf_rn(s0, row0, e), x1 = __fmaf_rn(s1, row1, e);
     bool stay = x0 - r.reference0 <= TOP + KEEP && x1 - r.reference1 <= TOP + KEEP; /* no NaN */
     r.rescale = false;
     if (__all_sync(~0u, stay)) return;
-    largest_scaled(s, at, row0, row1, x0, x1);
+    if (!same) largest_scaled(s, at, row0, row1, x0, x1);
     raise_references(r, x0, x1);
 }
 
-/* s, products of scaled q and k with hidden ones at -inf behind scale_keys(), becomes w = p
- * 2^e, see the file's comment: p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row.
+/* s, products of scaled q and k with hidden ones at -inf, becomes w = p 2^e, see sm90_scaled.h:
+ * p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row. Where all keys have one factor
+ * (SAME) it is in row0 and row1, with the same bits, and 2^e in value.
  * at: the shared address of the factors of the lane's first two columns. References are in log2
  * units, of x + e less TOP. The block's sum is taken for itself first: equal weights, as of keys
  * that are all small, would be rounded all in one direction. */
+template <bool SAME>
 DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t at, float row0,
-                           float row1)
+                           float row1, float value)
 {
     float from0 = r.reference0 == -INFINITY ? 0.f : r.reference0;
     float from1 = r.reference1 == -INFINITY ? 0.f : r.reference1;
@@ -116,8 +159,8 @@ DEVICE void softmax_scaled(float (&s)[KEYS / 2], struct row_state &r, uint32_t a
     r.least = ~0u;
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
-        float v[2];
-        shared_load2(at + 128 * i + 16, v[0], v[1]);
+        float v[2] = {value, value};
+        if (!SAME) shared_load2(at + 128 * i + 16, v[0], v[1]);
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             float p0 = exp2_approx(__fmaf_rn(s[4 * i + j], row0, -from0));

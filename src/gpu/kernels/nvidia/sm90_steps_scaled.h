@@ -41,7 +41,7 @@ DEVICE void start_values(struct consumer &c, const struct attention_args &a, con
                          struct product &product, float &factor,
                          uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r)
 {
-    weigh_block<true, false>(c, a, t, s, r, block);
+    weigh_scaled(c, a, t, s, r, block, block_common(c));
     if (r.rescale) rescale(o, r);
     mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, c.phase);
     factor = issue_weights(c, s, o, product, p, r, c.stage);

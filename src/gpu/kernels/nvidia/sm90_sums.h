@@ -7,7 +7,7 @@
 #include "sm90_consumer.h"
 
 /* S = q K^T of the current stage, done. Each half of the channels has a sum of its own. */
-DEVICE void multiply_qk(const struct consumer &c, float (&s)[KEYS / 2])
+DEVICE void multiply_qk(const struct consumer &c, float (&s)[KEYS / 2], struct common &f)
 {
     float sum[SUMS][KEYS / 2];
     uint64_t k_desc = matrix_descriptor(c.base + AT_K + c.stage * K_BYTES, 16);
@@ -25,6 +25,7 @@ DEVICE void multiply_qk(const struct consumer &c, float (&s)[KEYS / 2])
         }
     }
     wgmma_commit();
+    f = block_common(c);
     wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < SUMS; i++) registers_fence(sum[i]);
@@ -41,10 +42,11 @@ DEVICE void whole_step(struct consumer &c, const struct attention_args &a, const
     struct product product;
     next_stage(c);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, phase_now(c));
-    multiply_qk(c, s);
+    struct common f;
+    multiply_qk(c, s, f);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (block == 0) prefetch_q(c, a);
-    weigh_block<true, false>(c, a, t, s, r, block);
+    weigh_scaled(c, a, t, s, r, block, f);
     if (r.rescale) rescale(o, r);
     mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, phase_now(c));
     float factor = issue_weights(c, s, o, product, p, r, c.stage);

@@ -5,7 +5,7 @@
 #ifndef RAPT_TINY_H
 #define RAPT_TINY_H
 
-#include "device.h"
+#include "early.h"
 
 /* Visible keys of a query: [first, last). Plain lengths alone. */
 struct visible {

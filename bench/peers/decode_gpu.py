@@ -1,0 +1,130 @@
+"""decode_gpu.py: the group decode of pytorch_gpu.py: one or few queries of each sequence over many keys, rapt against PyTorch's backends.
+
+Each launch of a graph takes the next of enough copies of K and V that the caches have forgotten the first when it comes round again: a decode
+step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16."""
+import random
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+HEADS, KV_HEADS, CHANNELS = 32, 8, 128
+BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash2": SDPBackend.FLASH_ATTENTION}
+ROTATED = 260_000_000  # bytes of K and V that a graph reads before it reads the first again; caches: 50 MB
+ONE_QUERY = "1x1k 1x2k 1x4k 1x8k 1x32k 1x128k 4x1k 4x8k 16x1k 16x8k 64x8k 16x128k".split()
+FOUR_QUERIES = "1x1k 1x8k 4x1k 16x1k 16x8k".split()
+PAGED = "1x1k 1x8k 4x1k 4x8k 16x1k 16x8k 64x8k".split()
+PAGE = 16
+
+
+def sizes(shape):
+    batch, keys = shape.split("x")
+    return int(batch), int(keys[:-1]) * 1024 if keys[-1] == "k" else int(keys)
+
+
+def cases(shapes=None):
+    """(name, batch, keys, queries, page or 0)"""
+    for names, queries, page in ((ONE_QUERY, 1, 0), (FOUR_QUERIES, 4, 0), (PAGED, 1, PAGE)):
+        for shape in names:
+            if not shapes or shape in shapes:
+                yield (shape + (f" q{queries}" if queries > 1 else "") + (f" paged{page}" if page else ""), *sizes(shape), queries, page)
+
+
+def peer(backend, q, ks, vs, outs):
+    def run(i):
+        with sdpa_kernel(BACKENDS[backend]):
+            outs[0] = F.scaled_dot_product_attention(q.transpose(1, 2), ks[i].transpose(1, 2), vs[i].transpose(1, 2), enable_gqa=True)
+    return run
+
+
+def ours(rapt, q, ks, vs, out, page):
+    """One plan for each copy, as each has its own memory."""
+    batch, keys = ks[0].shape[:2]
+    options, paged = {"causal": int(q.shape[1] > 1)}, lambda x: x
+    if page:
+        options["page_table"] = torch.randperm(batch * keys // page, device="cuda").int().view(batch, 1, keys // page, 1)
+        paged = lambda x: x.view(-1, page, KV_HEADS, CHANNELS)
+    runs = [rapt.forward(q, paged(k), paged(v), out, **options) for k, v in zip(ks, vs)]
+    run = lambda i: runs[i]()
+    run.kernel = runs[0].kernel
+    return run
+
+
+def time_in_graphs(runs, copies, launches, repeats, graph_of, rounds=9):
+    """Median microseconds per launch, all candidates in turn, in an order drawn anew for each round."""
+    draw, graphs, times = random.Random(rounds), {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        turn = iter([i % copies for i in range(launches)])
+        graphs[name] = graph_of(lambda: run(next(turn)), launches)
+        graphs[name].replay()
+    torch.cuda.synchronize()
+    for _ in range(rounds):
+        for name in draw.sample(list(graphs), len(graphs)):
+            begin, end = torch.cuda.Event(True), torch.cuda.Event(True)
+            graphs[name].replay()
+            begin.record()
+            for _ in range(repeats):
+                graphs[name].replay()
+            end.record()
+            end.synchronize()
+            times[name].append(begin.elapsed_time(end) * 1e3 / launches / repeats)
+    return {name: sorted(t)[rounds // 2] for name, t in times.items()}
+
+
+def measure(rapts, batch, keys, queries, page, graph_of, peers=("cudnn", "flash2")):
+    """us, error against the first peer, kernels: by candidate. rapts: name -> library."""
+    torch.manual_seed(keys + batch)
+    size = batch * keys * KV_HEADS * CHANNELS * 4
+    copies = max(1, min(128, -(-ROTATED // size)))
+    launches = max(copies, min(64, int(4.5e9 / size) + 1))
+    ks, vs = ([torch.randn(batch, keys, KV_HEADS, CHANNELS, device="cuda").bfloat16() for _ in range(copies)] for _ in "kv")
+    q = torch.randn(batch, queries, HEADS, CHANNELS, device="cuda").bfloat16()
+    result, runs, error, kernel = [None], {}, {}, {}
+    for backend in peers:
+        run = peer(backend, q, ks, vs, result)
+        try:
+            run(0)
+            torch.cuda.synchronize()
+            runs[backend] = run
+        except RuntimeError as problem:
+            print(f"   {backend} left out: {str(problem).splitlines()[0][:110]}")
+    # The peers have no mask aligned to the end, and no pages: the measure of right is float64.
+    for name, rapt in rapts.items():
+        out = torch.full_like(q, float("nan"))
+        run = ours(rapt, q, ks, vs, out, page)
+        if not page and size < 1e9:
+            run(0)
+            want = exact(q, ks[0], vs[0])
+            error[name] = ((out.double() - want).norm() / want.norm()).item()
+            if not error[name] < 1e-2:
+                print(f"WRONG decode {batch}x{keys} q{queries} {name} {run.kernel}: {error[name]:.1e}", flush=True)
+                continue
+        runs[name], kernel[name] = run, run.kernel
+    us = time_in_graphs(runs, copies, launches, max(1, min(8, int(6e9 / size / launches) + 1)), graph_of)
+    return us, error, kernel
+
+
+def exact(q, k, v):
+    """In float64, query i of n seeing the keys up to the last but n - 1 - i."""
+    out = torch.empty(q.shape, device="cuda", dtype=torch.float64)
+    group, n, keys = HEADS // KV_HEADS, q.shape[1], k.shape[1]
+    hidden = torch.arange(keys, device="cuda")[None] > torch.arange(n, device="cuda")[:, None] + keys - n
+    for b in range(q.shape[0]):
+        for h in range(HEADS):
+            s = q[b, :, h].double() @ k[b, :, h // group].double().T * CHANNELS ** -0.5
+            out[b, :, h] = s.masked_fill(hidden, float("-inf")).softmax(-1) @ v[b, :, h // group].double()
+    return out
+
+
+def decode(bench, graph_of):
+    for name, batch, keys, queries, page in cases(bench.options.decode.split(",") if bench.options.decode else None):
+        us, error, kernel = measure({"rapt": bench.rapt}, batch, keys, queries, page, graph_of)
+        size, line = batch * keys * KV_HEADS * CHANNELS * 4, []
+        flops = 4 * batch * HEADS * queries * keys * CHANNELS
+        for candidate, t in us.items():
+            ratio = t / us["rapt"]
+            bench.rows.append(dict(bench.head, protocol="graph", group="decode", case=name, dtype="bf16", candidate=candidate, us=f"{t:.2f}",
+                                   tflops=f"{flops / t / 1e6:.1f}", ratio=f"{ratio:.3f}", error=f"{error.get(candidate, 0):.1e}"))
+            line.append(f"{candidate} {t:.2f} us" + (f" ({ratio:.2f})" if candidate != "rapt" else f" {size / t / 1e3:.0f} GB/s"))
+        print(f"g {name:16s} {kernel.get('rapt', '-'):20s} " + " | ".join(line), flush=True)
+        torch.cuda.empty_cache()

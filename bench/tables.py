@@ -1,0 +1,44 @@
+"""tables.py: the tables of docs/PERFORMANCE.md that are made of the rows in bench/results, by tables_cpu.py and tables_gpu.py.
+
+usage: python3 bench/tables.py             writes each table between its <!-- bench: NAME --> and <!-- end -->
+       python3 bench/tables.py --check     exit code 1 where one differs from the rows"""
+import csv
+import math
+import os
+import re
+import sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+RESULTS, PAGE = os.path.join(ROOT, "bench", "results"), os.path.join(ROOT, "docs", "PERFORMANCE.md")
+
+
+def load(name):
+    path = os.path.join(RESULTS, name)
+    return list(csv.DictReader(open(path, newline=""))) if os.path.exists(path) else []
+
+
+def mean(values):
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def main():
+    import tables_cpu
+    import tables_gpu
+    made = {**tables_cpu.tables(), **tables_gpu.tables()}
+    text = open(PAGE).read()
+    unknown = set(re.findall(r"<!-- bench: ([a-z0-9-]+) -->", text)) - set(made)
+    if unknown:
+        sys.exit(f"{PAGE}: no such table: {', '.join(sorted(unknown))}")
+
+    def fill(match):
+        return f"<!-- bench: {match.group(1)} -->\n" + "\n".join(made[match.group(1)]) + "\n<!-- end -->"
+
+    new = re.sub(r"<!-- bench: ([a-z0-9-]+) -->\n.*?<!-- end -->", fill, text, flags=re.S)
+    if "--check" not in sys.argv[1:]:
+        open(PAGE, "w").write(new)
+    elif new != text:
+        sys.exit("docs/PERFORMANCE.md: a table differs from bench/results (python3 bench/tables.py writes it)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""tables_cpu.py: the tables of docs/PERFORMANCE.md about CPUs, for tables.py.
+
+Of the rows of one problem, kernel and number of threads those of the last commit in the file count; a table shows the one with the median
+time, or for the separate operations the median of the shares."""
+import statistics
+
+from tables import load
+
+PREFILL = ("f32 b1 h32/8 q512 kv512 d128 causal", "f32 b1 h32/8 q2048 kv2048 d128 causal", "f32 b1 h32/8 q2048 kv2048 d128",
+           "f16 b1 h32/8 q512 kv512 d128 causal", "f16 b1 h32/8 q2048 kv2048 d128 causal", "f16 b1 h32/8 q2048 kv2048 d128",
+           "bf16 b1 h32/8 q512 kv512 d128 causal", "bf16 b1 h32/8 q2048 kv2048 d128 causal", "bf16 b1 h32/8 q2048 kv2048 d128",
+           "f32 b4 h12 q512 kv512 d64", "bf16 b4 h12 q512 kv512 d64", "f32 b1 h16 q2048 kv2048 d256 causal",
+           "f32 b1 h16 q2048 kv2048 d96 causal", "f32 b1 h32 q16 kv16 d128", "bf16 b1 h32 q16 kv16 d128")
+DECODE = "b1 h32/8 q1 kv32768 d128"
+FEW = "b1 h32 q16 kv16 d128"
+PACKED = "f47670e"  # the last commit that packed K and V of few tokens
+OPERATIONS = (  # title, problems by type; a list of several per cell stands for their forms
+    ("rope f32, half-split / interleaved", [["rope f32 b1 h32 q8192 d128", "rope f32 b1 h32 q8192 d128 interleaved"]]),
+    ("rope f16", [["rope f16 b1 h32 q8192 d128", "rope f16 b1 h32 q8192 d128 interleaved"]]),
+    ("rope bf16", [["rope bf16 b1 h32 q8192 d128", "rope bf16 b1 h32 q8192 d128 interleaved"]]),
+    ("softmax of 2048 columns f32, f16, bf16", [[f"softmax {t} b1 h32 q1024 kv2048"] for t in ("f32", "f16", "bf16")]),
+    ("kv_append f32, f16, bf16", [[f"kv_append {t} b1 h8 q16384 kv16384 d128"] for t in ("f32", "f16", "bf16")]),
+    ("kv_append with RoPE f32, f16, bf16", [[f"kv_append {t} b1 h8 q16384 kv16384 d128 rope"] for t in ("f32", "f16", "bf16")]),
+    ("kv_replicate 8 to 32 heads f32, f16, bf16",
+     [[f"kv_replicate {t} b1 h32/8 q{n} kv{n} d128"] for t, n in (("f32", 4096), ("f16", 8192), ("bf16", 8192))]),
+    ("causal_mask f32, f16, bf16", [[f"causal_mask {t} b1 h32 q{n} kv{n}"] for t, n in (("f32", 1024), ("f16", 1536), ("bf16", 2048))]))
+PEERS = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "ggml": "ggml"}
+
+
+def last(rows, problem, threads, kernel=None, but=()):
+    """The rows of the last commit; kernel: the beginning of a name that must match, and with None the fastest kernels'."""
+    found = [r for r in rows if r["problem"] == problem and int(r["threads"]) == threads and
+             (r["kernel"] == kernel if kernel else r["kernel"] != "cpu_avx2")]
+    return [r for r in found if r["commit"] == found[-1]["commit"]]
+
+
+def middle(rows):
+    return sorted(rows, key=lambda r: float(r["time_ms_median"]))[(len(rows) - 1) // 2] if rows else None
+
+
+def of_peak(r):
+    return f"{float(r['percent_of_ceiling']):.0f} % of {float(r['ceiling']):.0f} {r['ceiling_unit']}"
+
+
+def prefill(rows):
+    lines = ["| problem | 1 thread | 2 threads | 2 against 1 | 1 thread, AVX2 |", "|---|---|---|---|---|"]
+    for problem in PREFILL:
+        one, two, avx2 = (middle(last(rows, "forward " + problem, n, kernel)) for n, kernel in ((1, None), (2, None), (1, "cpu_avx2")))
+        ratio = float(one["time_ms_median"]) / float(two["time_ms_median"])
+        level = f"{float(avx2['percent_of_ceiling']):.0f} % |" if avx2 else "|"
+        lines.append(f"| {problem} | {of_peak(one)} | {of_peak(two)} | {ratio:.2f}x | {level}")
+    return lines
+
+
+def few(rows):
+    """16 tokens on one thread: medians and least times."""
+    def cell(found):
+        median = statistics.median(float(r["time_ms_median"]) for r in found)
+        return f"{1e3 * median:.0f}, {1e3 * min(float(r['time_ms_min']) for r in found):.0f}"
+    lines = ["| 32 heads, 16 tokens, 128 channels, one thread | packed, us: median, least | in place, us: median, least |", "|---|---|---|"]
+    for dtype in ("f32", "bf16"):
+        for causal in ("", " causal"):
+            found = [r for r in rows if r["problem"] == f"forward {dtype} {FEW}{causal}" and r["threads"] == "1"]
+            packed = [r for r in found if r["commit"] == PACKED]
+            lines.append(f"| {dtype}{causal} | {cell(packed)} | {cell(last(rows, found[0]['problem'], 1))} |")
+    return lines
+
+
+def decode(rows):
+    problems = dict.fromkeys(r["problem"] for r in rows if f"{DECODE}" in r["problem"])
+    lines = ["| problem | 1 thread | 2 threads |", "|---|---|---|"]
+    for problem in problems:
+        cells = [middle(last(rows, problem, n)) for n in (1, 2)]
+        lines.append(f"| {problem.removeprefix('forward ')} | " + " | ".join(
+            f"{float(r['time_ms_median']):.2f} ms, {of_peak(r)}" for r in cells) + " |")
+    return lines
+
+
+def operations(rows):
+    shares, lines = [], ["| operation, arrays beyond the caches | 1 thread | 2 threads |", "|---|---|---|"]
+    for title, cells in OPERATIONS:
+        columns = []
+        for threads in (1, 2):
+            found = [[last(rows, problem, threads) for problem in forms] for forms in cells]
+            values = [[statistics.median(float(r["percent_of_ceiling"]) for r in runs) for runs in forms] for forms in found]
+            ceilings = [float(r["ceiling"]) for forms in found for runs in forms for r in runs]
+            shares += [v for forms in values for v in forms]
+            columns.append(", ".join(" / ".join(f"{v:.0f} %" for v in forms) for forms in values) +
+                           f" of {min(ceilings):.0f} to {max(ceilings):.0f} GB/s")
+        lines.append(f"| {title} | " + " | ".join(columns) + " |")
+    reached = sum(round(v) >= 80 for v in shares)
+    return [f"{reached} of the {len(shares)} shares reach 80 %.", ""] + lines
+
+
+def peers(rows):
+    """Two threads in full, one by its lead; prefill before decode."""
+    found = {}
+    for r in rows:
+        found.setdefault(r["problem"], {}).setdefault(int(r["threads"]), {})[r["engine"]] = float(r["median_ms"])
+    lines = ["| problem, 2 threads | rapt ms | " + " | ".join(f"{name} ms" for name in PEERS.values()) +
+             " | rapt ahead of the best by | 1 thread: ahead by |", "|---|---|" + "---|" * (len(PEERS) + 2)]
+    lead = lambda times: f"{min(t for n, t in times.items() if n != 'rapt') / times['rapt']:.2f}x"
+    for problem in sorted(found, key=lambda p: (" q1 " in p, ("f32", "f16", "bf16").index(p.split()[1]))):
+        one, two = found[problem][1], found[problem][2]
+        lines.append(f"| {problem.removeprefix('forward ')} | {two['rapt']:.2f} | " +
+                     " | ".join(f"{two[p]:.2f}" if p in two else "-" for p in PEERS) + f" | {lead(two)} | {lead(one)} |")
+    return lines
+
+
+def tables():
+    rows = load("cpu.csv")
+    return {"cpu-prefill": prefill(rows), "cpu-few": few(rows), "cpu-decode": decode(rows),
+            "cpu-operations": operations(load("cpu-operations.csv")), "cpu-peers": peers(load("cpu-peers.csv"))}

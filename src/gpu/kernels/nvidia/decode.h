@@ -1,0 +1,433 @@
+/* decode.h: what a block of decode_mma.cu works on, how its warps get K and V, and how it merges
+ * them.
+ *
+ * Shared memory: each warp's ring of STAGES of 16 keys, K then V, rows of D elements whose 16-byte
+ * pieces trade places within 128 bytes (piece_at), so that the 8 rows of an ldmatrix fall into
+ * different banks. A warp's queries come through its last stage. At the end the ring holds the warp's
+ * sums: o, rows of D + 8 floats, then maximum and sum of each row. */
+#ifndef RAPT_DECODE_H
+#define RAPT_DECODE_H
+
+#include "nvidia/mma.h"
+
+#include "combine.h"
+
+#ifndef STAGES
+#define STAGES 3
+#endif
+#ifndef BLOCKS
+#define BLOCKS 2
+#endif
+
+enum {
+    WARPS = THREADS / 32,
+    KEYS = 16,               /* that a warp handles at a time */
+    RT = TILE_Q / 16,        /* 16-row tiles */
+    ROWS = 2 * RT,           /* query rows per lane: g, g + 8 of each tile */
+    CT = D / 8,              /* 8-channel tiles */
+    PIECES = D / 8,          /* 16-byte pieces of a row */
+    PITCH = 2 * D,           /* bytes from row to row */
+    AT_ONCE = 32 / PIECES,   /* rows that a warp copies at a time */
+    COPIES = KEYS / AT_ONCE, /* such steps */
+    TILE_BYTES = KEYS * PITCH,
+    STAGE_BYTES = 2 * TILE_BYTES,
+    RING_BYTES = STAGES * STAGE_BYTES,
+    SUMS_PITCH = D + 8 /* floats; eight more, so that four rows fall into different banks */
+};
+static_assert(D == DV && D % 64 == 0 && D <= 256 && TILE_KV == WARPS * KEYS, "tile sizes");
+static_assert(RT <= 2 && TILE_Q * (SUMS_PITCH * 4 + 8) <= RING_BYTES, "room for sums and queries");
+/* Registers hold the queries, or the output of so many rows and channels alone. */
+enum { Q_SHARED = TILE_Q * D > 2048, Q_BYTES = Q_SHARED ? TILE_Q * PITCH : 0 };
+static_assert(SHARED_BYTES == WARPS * RING_BYTES + Q_BYTES, "a ring per warp, and the queries");
+
+extern __shared__ __align__(128) uint4 shared_memory[];
+
+/* Keys [first, end). */
+struct span {
+    int first, end;
+};
+
+DEVICE int sees(struct span s, int key)
+{
+    return key >= s.first && key < s.end;
+}
+
+struct part {
+    struct sequence seq;
+    int b, kv_head, number;
+    int first, end;         /* keys of this part that some row sees; first is a multiple of 16 */
+    int all_first, all_end; /* keys that all rows see */
+    int inverse; /* of group, times 2^16: row / group is row * inverse >> 16, both being small */
+};
+
+DEVICE int query_of_row(const struct part *p, int row)
+{
+    return row * p->inverse >> 16;
+}
+
+DEVICE struct span span_of_query(const struct attention_args *a, const struct sequence *s,
+                                 int query)
+{
+    int position = query + s->offset;
+    struct span x = {larger(0, position - a->window_left),
+                     smaller(s->kv_length, position + a->window_right + 1)};
+    return x;
+}
+
+DEVICE struct part part_of(const struct attention_args *a, int b, int kv_head, int number)
+{
+    struct part p = {sequence_of(a, b), b, kv_head, number};
+    struct span first = span_of_query(a, &p.seq, 0),
+                last = span_of_query(a, &p.seq, p.seq.q_length - 1);
+    struct key_range own = keys_of_part(a, first.first, last.end, TILE_KV, number);
+    p.first = own.first / KEYS * KEYS;
+    p.end = own.end;
+    p.all_first = last.first;
+    p.all_end = first.end;
+    p.inverse = 65536 / a->group + 1;
+    return p;
+}
+
+/* Row of the tile that lane row r is, and its query. */
+DEVICE int row_of_lane(int r)
+{
+    return r / 2 * 16 + r % 2 * 8 + THREAD % 32 / 4;
+}
+
+/* Rows past the last see what the first does. */
+DEVICE struct span span_of_row(const struct attention_args *a, const struct part *p, int r)
+{
+    int query = query_of_row(p, row_of_lane(r));
+    return span_of_query(a, &p->seq, query < p->seq.q_length ? query : 0);
+}
+
+/* Where piece `piece` of a row lies within it. */
+DEVICE uint32_t piece_at(int piece, int row)
+{
+    return (uint32_t)((piece ^ row % 8) * 16);
+}
+
+DEVICE uint32_t load_word(uint32_t address)
+{
+    uint32_t x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+    return x;
+}
+
+DEVICE void store_word(uint32_t address, uint32_t x)
+{
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(x) : "memory");
+}
+
+/* ---- Load ------------------------------------------------------------------------------------ */
+
+/* What the warp requests next. A lane copies piece LANE % PIECES of rows LANE / PIECES, + AT_ONCE ...
+ * of a tile. */
+struct cursor {
+    uint32_t ring, stage; /* addresses: the warp's ring, the next stage */
+    int key;              /* first of the next tile */
+    int page;             /* of key + lane % 16, looked up a tile ahead */
+    const char *k, *v;    /* the lane's first piece of the next tile; pages: of page 0 */
+};
+
+/* Where an element of 16 bits lies. */
+DEVICE const char *half_at(const struct view *v, int64_t batch, int64_t head, int64_t token)
+{
+    return (const char *)v->data +
+           (batch * v->stride[0] + head * v->stride[1] + token * v->stride[2]) * 2;
+}
+
+DEVICE int page_index(const struct attention_args *a, int key)
+{
+    return a->page_shift >= 0 ? key >> a->page_shift : key / a->page_tokens;
+}
+
+DEVICE int page_of(const struct attention_args *a, const struct part *p, int key)
+{
+    return key < p->end ? (int)load_index(&a->page_table, p->b, page_index(a, key)) : 0;
+}
+
+DEVICE struct cursor cursor_of(const struct attention_args *a, const struct part *p)
+{
+    int warp = THREAD / 32, lane = THREAD % 32, key = p->first + warp * KEYS,
+        piece = lane % PIECES * 16, row = lane / PIECES, paged = a->page_table.data != NULL,
+        batch = paged ? 0 : p->seq.kv_batch, token = paged ? row : p->seq.kv_start + key + row;
+    struct cursor c;
+    c.ring = c.stage = shared_address(shared_memory) + warp * RING_BYTES;
+    c.key = key;
+    c.page = paged ? page_of(a, p, key + THREAD % 16) : 0;
+    c.k = settled(half_at(&a->k, batch, p->kv_head, token) + piece);
+    c.v = settled(half_at(&a->v, batch, p->kv_head, token) + piece);
+    return c;
+}
+
+/* Where the lane's first piece goes in a tile; its i-th is `row_step(first, i)`. */
+DEVICE uint32_t lane_place(uint32_t tile)
+{
+    int lane = THREAD % 32, row = lane / PIECES;
+    return tile + row * PITCH + piece_at(lane % PIECES, row);
+}
+
+DEVICE uint32_t row_step(uint32_t first, int i)
+{
+    return (first ^ piece_at(0, i * AT_ONCE)) + i * AT_ONCE * PITCH;
+}
+
+/* Rows of a tile; those from `left` on become zero and are not read. */
+DEVICE void copy_rows(uint32_t to, const char *from, int64_t row_bytes, int left)
+{
+    left -= THREAD % 32 / PIECES;
+    UNROLL for (int i = 0; i < COPIES; i++)
+    {
+        copy_async(row_step(to, i), from, i * AT_ONCE < left ? 16 : 0);
+        from += AT_ONCE * row_bytes;
+    }
+}
+
+/* The same where every row may lie in another page. */
+DEVICE void copy_scattered(uint32_t to, const struct view *v, const char *base, int page,
+                           int within, int left)
+{
+    int own = THREAD % 32 / PIECES;
+#pragma unroll 1
+    for (int i = 0; i < COPIES; i++) {
+        int row = i * AT_ONCE + own;
+        int64_t at = __shfl_sync(~0u, page, row) * v->stride[0] +
+                     (__shfl_sync(~0u, within, row) - own) * v->stride[2];
+        copy_async(row_step(to, i), base + at * 2, row < left ? 16 : 0);
+    }
+}
+
+/* Requests the next tile of K and V, if there is one. */
+DEVICE void request(const struct attention_args *a, const struct part *p, struct cursor *c)
+{
+    int left = p->end - c->key, scattered = 0, page = c->page, within = 0;
+    const char *k = c->k, *v = c->v;
+    uint32_t to = lane_place(c->stage);
+    if (left > 0 && a->page_table.data) {
+        int key = c->key + THREAD % 16;
+        within = key - page_index(a, key) * a->page_tokens;
+        c->page = page_of(a, p, key + TILE_KV);
+        scattered = a->page_tokens % KEYS;
+        if (!scattered) { /* one page has them all; lanes past the end know none */
+            int row = __shfl_sync(~0u, within, 0), own = __shfl_sync(~0u, page, 0);
+            k += (own * a->k.stride[0] + row * a->k.stride[2]) * 2;
+            v += (own * a->v.stride[0] + row * a->v.stride[2]) * 2;
+        }
+    } else if (left > 0) {
+        c->k += TILE_KV * a->k.stride[2] * 2;
+        c->v += TILE_KV * a->v.stride[2] * 2;
+    }
+    if (RARE(scattered)) {
+        copy_scattered(to, &a->k, k, page, within, left);
+        copy_scattered(to + TILE_BYTES, &a->v, v, page, within, left);
+    } else if (left > 0) {
+        copy_rows(to, k, a->k.stride[2] * 2, left);
+        copy_rows(to + TILE_BYTES, v, a->v.stride[2] * 2, left);
+    }
+    c->key += TILE_KV;
+    c->stage = c->stage + STAGE_BYTES == c->ring + RING_BYTES ? c->ring : c->stage + STAGE_BYTES;
+}
+
+/* ---- Queries --------------------------------------------------------------------------------- */
+
+struct queries {
+    uint32_t x[RT][Q_SHARED ? 1 : D / 16][4];
+};
+
+/* Where the query rows come to lie: behind the rings, or in the warp's last stage, which no tile takes
+ * before they are in registers. */
+DEVICE uint32_t query_tile(uint32_t ring)
+{
+    return Q_SHARED ? shared_address(shared_memory) + WARPS * RING_BYTES
+                    : ring + RING_BYTES - STAGE_BYTES;
+}
+
+/* Where the lane's pieces of the query rows lie; NULL: there is no such row. With Q_SHARED each warp
+ * copies its part of the rows. */
+struct query_pieces {
+    const char *from[RT * COPIES / (Q_SHARED ? WARPS : 1)];
+};
+enum { QUERY_COPIES = sizeof(struct query_pieces) / sizeof(const char *) };
+
+DEVICE int first_query_copy(void)
+{
+    return Q_SHARED ? THREAD / 32 * QUERY_COPIES : 0;
+}
+
+DEVICE struct query_pieces query_pieces_of(const struct attention_args *a, const struct part *p)
+{
+    int lane = THREAD % 32, count = p->seq.q_length * a->group;
+    struct query_pieces q;
+    const char *from =
+        half_at(&a->q, p->seq.q_batch, p->kv_head * a->group, p->seq.q_start) + lane % PIECES * 16;
+    UNROLL for (int i = 0; i < QUERY_COPIES; i++)
+    {
+        int row = (first_query_copy() + i) * AT_ONCE + lane / PIECES, query = query_of_row(p, row);
+        int64_t at = (row - query * a->group) * a->q.stride[1] + query * a->q.stride[2];
+        q.from[i] = row < count ? from + at * 2 : NULL;
+        if (!Q_SHARED) q.from[i] = settled(q.from[i]);
+    }
+    return q;
+}
+
+DEVICE void request_queries(const struct attention_args *a, const struct query_pieces *q,
+                            uint32_t ring)
+{
+    uint32_t to = lane_place(query_tile(ring));
+    UNROLL for (int i = 0; i < QUERY_COPIES; i++)
+        copy_async(row_step(to, first_query_copy() + i), q->from[i] ? q->from[i] : a->q.data,
+                   q->from[i] ? 16 : 0);
+}
+
+/* A fragment of rows 16 * tile ... and channels 16 * c ... */
+DEVICE void load_query_fragment(uint32_t *x, uint32_t queries, int tile, int c)
+{
+    int lane = THREAD % 32, row = lane % 16;
+    load_matrices(x, queries + (tile * 16 + row) * PITCH + piece_at(2 * c + lane / 16, row));
+}
+
+/* After the copies of all that copied. */
+DEVICE void take_queries(struct queries *q, const struct cursor *c)
+{
+    if (Q_SHARED) {
+        block_barrier();
+        return;
+    }
+    wave_barrier();
+    UNROLL for (int i = 0; i < RT; i++) UNROLL for (int j = 0; j < D / 16; j++)
+        load_query_fragment(q->x[i][Q_SHARED ? 0 : j], query_tile(c->ring), i, j);
+}
+
+DEVICE const uint32_t *query_fragment(const struct queries *q, int tile, int c, uint32_t *own)
+{
+    if (!Q_SHARED) return q->x[tile][Q_SHARED ? 0 : c];
+    load_query_fragment(own, query_tile(0), tile, c);
+    return own;
+}
+
+/* ---- The end --------------------------------------------------------------------------------- */
+
+/* Of the lane's rows: sums of weights times values, maxima (log2 units), the lane's sums of weights. */
+struct state {
+    float o[RT][CT][4], m[ROWS], l[ROWS];
+};
+
+/* A maximum of -inf (no key yet) is replaced by 0, so that -inf - -inf never reaches exp2. */
+DEVICE float exponent_base(float maximum)
+{
+    return maximum == -INFINITY ? 0 : maximum;
+}
+
+DEVICE int is_special(uint32_t h)
+{
+    uint32_t exponent = DTYPE == DTYPE_bf16 ? 0x7f80 : 0x7c00;
+    return (h & exponent) == exponent;
+}
+
+/* 0 * NaN is NaN: a value that is not finite must not meet the weight 0 of a row that does not see
+ * its key. Where a tile has keys that only some rows see, such values become 0, and add_special adds
+ * them to the rows that do. Whether there were any. */
+DEVICE int clear_special(const struct part *p, int key, uint32_t v_tile)
+{
+    int found = 0;
+#pragma unroll 1
+    for (int i = THREAD % 32; i < KEYS * D / 2; i += 32) {
+        int own = key + i / (D / 2);
+        uint32_t at = v_tile + i * 4, two = load_word(at), low = is_special(two),
+                 high = is_special(two >> 16);
+        if ((own >= p->all_first && own < p->all_end) || !(low | high)) continue;
+        store_word(at, (low ? 0 : two & 0xffff) | (high ? 0 : two & 0xffff0000u));
+        found = 1;
+    }
+    wave_barrier();
+    return found;
+}
+
+/* Four channels of a value in memory: what of it is not finite. */
+DEVICE float4 special_values(const struct attention_args *a, const struct part *p, int key,
+                             int channel)
+{
+    int batch = p->seq.kv_batch, token = p->seq.kv_start + key;
+    if (a->page_table.data) {
+        int page = page_index(a, key);
+        batch = (int)load_index(&a->page_table, p->b, page);
+        token = key - page * a->page_tokens;
+    }
+    const char *from = half_at(&a->v, batch, p->kv_head, token) + channel * 2;
+    float4 x = unpack_four(LOAD(uint2, from), DTYPE);
+    return float4_of(is_finite(x.x) ? 0 : x.x, is_finite(x.y) ? 0 : x.y, is_finite(x.z) ? 0 : x.z,
+                     is_finite(x.w) ? 0 : x.w);
+}
+
+DEVICE float4 add_special(const struct attention_args *a, const struct part *p, int query,
+                          int channel, float4 o)
+{
+    struct span row = span_of_query(a, &p->seq, query);
+#pragma unroll 1
+    for (int key = larger(p->first, row.first); key < smaller(p->end, row.end); key++) {
+        if (key == p->all_first && p->all_end > key) key = p->all_end; /* those all rows see */
+        if (key >= smaller(p->end, row.end)) break;
+        o = add_part(o, special_values(a, p, key, channel), 1);
+    }
+    return o;
+}
+
+DEVICE float *sums_of_warp(int warp)
+{
+    return (float *)((char *)shared_memory + warp * RING_BYTES);
+}
+
+/* The warp's state to its ring. */
+DEVICE void leave_state(const struct state *st)
+{
+    float *sums = sums_of_warp(THREAD / 32), *ends = sums + TILE_Q * SUMS_PITCH;
+    int t = THREAD % 4;
+    wave_barrier();
+    UNROLL for (int r = 0; r < ROWS; r++)
+    {
+        int row = row_of_lane(r);
+        float l = sum_of_quad(st->l[r]);
+        UNROLL for (int c = 0; c < CT; c++) * (float2 *)(sums + row * SUMS_PITCH + c * 8 + t * 2) =
+            make_float2(st->o[r / 2][c][r % 2 * 2], st->o[r / 2][c][r % 2 * 2 + 1]);
+        if (t == 0) *(float2 *)(ends + row * 2) = make_float2(st->m[r], l);
+    }
+}
+
+/* Merges the warps, in their order, for four channels of a row, and writes them: the result where
+ * the keys have one part. */
+DEVICE void write_merged(const struct attention_args *a, const struct part *p, int row, int channel,
+                         int special)
+{
+    float2 ends[WARPS];
+    float m = -INFINITY, l = 0;
+    float4 o = float4_of(0, 0, 0, 0);
+    int query = query_of_row(p, row), head = p->kv_head * a->group + row - query * a->group,
+        token = p->seq.q_start + query;
+    UNROLL for (int w = 0; w < WARPS; w++)
+    {
+        ends[w] = *(const float2 *)(sums_of_warp(w) + TILE_Q * SUMS_PITCH + row * 2);
+        m = maximum(m, ends[w].x);
+    }
+    UNROLL for (int w = 0; w < WARPS; w++)
+    {
+        float weight = exp2_fast(ends[w].x - exponent_base(m));
+        l = fused(ends[w].y, weight, l);
+        o = add_part(o, *(const float4 *)(sums_of_warp(w) + row * SUMS_PITCH + channel), weight);
+    }
+    if (RARE(special)) o = add_special(a, p, query, channel, o);
+    if (a->splits == 1) {
+        struct total t;
+        float weight = total_of_one(&t, m, l, sink_of(a, p->b, head));
+        o = add_part(float4_of(0, 0, 0, 0), o, weight);
+        store_result(a, p->seq.q_batch, head, token, channel, o, total_factor(&t));
+        if (channel == 0) store_lse_of(a, p->seq.q_batch, head, token, &t);
+        return;
+    }
+    int64_t at = partial_row(a, p->seq.q_batch, head, token);
+    if (p->first < p->end) STORE(float4, partial_out_at(a, p->number, at, channel), o);
+    else l = NO_KEYS;
+    if (channel == 0) STORE(float2, partial_lse_at(a, p->number, at), make_float2(m, l));
+}
+
+#endif

@@ -1,0 +1,15 @@
+/* splits.h: how many blocks share the keys of a query row, and what their results take. */
+#ifndef RAPT_GPU_SPLITS_H
+#define RAPT_GPU_SPLITS_H
+
+#include "backend.h"
+#include "gpu/registry.h"
+
+/* Fills splits and split_keys for a row with NEED_PARTIALS. */
+void splits_choose(struct attention_args *args, const struct row *row);
+
+/* Bytes of partial_out and partial_lse for so many query rows; 0 without several parts. NO_MEMORY
+ * with a sentence when they do not fit. */
+rapt_status splits_bytes(const struct attention_args *args, int64_t rows, size_t *out, size_t *lse);
+
+#endif
