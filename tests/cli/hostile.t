@@ -92,6 +92,7 @@ bad(
     file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"q\\n"'), DATA),
     "control",
 )
+bad("a header of a byte more than there is", file_bytes(b"{}", b"", 3), "the file ends 2 bytes")
 bad(
     "a name of 256 bytes",
     file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"' + b"q" * 256 + b'"'), DATA),

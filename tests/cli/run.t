@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -454,7 +455,11 @@ def interrupted(arguments, target):
     for _ in range(20):  # a run that is done before the signal comes proves nothing
         with open(target, "w") as file:
             file.write("precious")
-        process = subprocess.Popen([RAPT, *arguments], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [RAPT, *arguments],
+            stdout=subprocess.DEVNULL,  # and SIGINT as a terminal has it: shells ignore it in the background
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while process.poll() is None:
             beside = [f for f in os.listdir(here) if f.startswith(os.path.basename(target) + ".")]
             try:
@@ -482,6 +487,27 @@ tap.equal(
     (-signal.SIGINT, b"precious"),
     "Ctrl-C while a file is written leaves the old one",
 )
+
+
+def no_room():
+    """Writes fail past 64 bytes, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+
+
+with open(path("kept"), "wb") as file:
+    file.write(b"precious")
+for command in (["run", SAMPLE], ["map", SAMPLE, "--size", "240"]):
+    result = subprocess.run(
+        [RAPT, *command, "-o", path("kept")], capture_output=True, text=True, preexec_fn=no_room
+    )
+    with open(path("kept"), "rb") as file:
+        tap.ok(
+            result.returncode == 2 and "too large" in result.stderr and file.read() == b"precious",
+            f"{command[0]}: no room for the output leaves the old one",
+            result.returncode,
+            result.stderr,
+        )
 tap.equal(
     sorted(f for f in os.listdir(here) if "." in f and len(f.rsplit(".", 1)[1]) == 6),
     [],
