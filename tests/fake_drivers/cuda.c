@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define ENTER(name, device)                                                                        \
@@ -99,7 +98,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 int cuDevicePrimaryCtxRetain(void **context, int device)
 {
     ENTER("cuDevicePrimaryCtxRetain", device);
-    if (fake_state()->slow_retain) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    fake_pause();
     contexts[device].device = device;
     *context = &contexts[device];
     __atomic_add_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 struct allocation {
     struct allocation *next;
@@ -28,7 +29,7 @@ __attribute__((visibility("default"))) void fake_reset(void)
 {
     pthread_mutex_lock(&lock);
     state.version = state.devices = state.max_shared = state.fail_at = state.fail_code =
-        state.capturing = state.slow_retain = state.calls = state.launch_count = 0;
+        state.capturing = state.slow_start = state.calls = state.launch_count = 0;
     state.pinned = state.waited_for = NULL;
     memset(state.arch, 0, sizeof state.arch);
     memset(state.arch_of, 0, sizeof state.arch_of);
@@ -119,9 +120,15 @@ static int runs(const char *object, const char *device)
     return own / 10 == minor / 10 && own <= minor;
 }
 
+void fake_pause(void)
+{
+    if (state.slow_start) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+}
+
 int fake_module_load(int device, const void *image, void **module)
 {
     const char *text = image;
+    fake_pause();
     int real = !memcmp(text, "\177ELF", 4) || !strncmp(text, "//", 2);
     char arch[32] = "", symbols[480] = "";
     if (!real) {

@@ -53,9 +53,9 @@ struct fake {
     char arch_of[FAKE_DEVICES][32]; /* of this device; "": arch */
     int max_shared;
     int fail_at,
-        fail_code; /* the call of this number from now on, from 1, fails with this code; 0: none */
-    int capturing; /* what a stream capture forbids fails: memory, modules, waiting */
-    int slow_retain;    /* cuDevicePrimaryCtxRetain takes 20 ms, so that threads meet in it */
+        fail_code;  /* the call of this number from now on, from 1, fails with this code; 0: none */
+    int capturing;  /* what a stream capture forbids fails: memory, modules, waiting */
+    int slow_start; /* the primary context and modules take 20 ms, so that threads meet in them */
     const void *pinned; /* host memory that the driver knows; NULL: none */
 
     /* Kept by the fake. */
@@ -110,6 +110,8 @@ int fake_launch(int device, void *function, const unsigned grid[3], const unsign
                 unsigned shared, void *stream, void **parameters, int early);
 int fake_alloc(size_t bytes, void **memory);
 int fake_free(void *memory);
+/* 20 ms, if the test asks for them. */
+void fake_pause(void);
 /* Whether all these bytes lie in one allocation. */
 int fake_owns(const void *address, size_t bytes);
 

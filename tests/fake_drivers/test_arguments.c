@@ -342,6 +342,7 @@ static void expect_piece(const struct trial *t, const int64_t size[4], int64_t k
     expect(t, a->q_tokens == size[2] && a->kv_tokens == size[3] && a->columns == size[3]);
     expect(t, a->page_tokens == 0 && a->page_shift == -1 && !a->page_table.data);
     expect(t, a->window_left == WINDOW_LIMIT && !a->kv_length.data && !a->sink.data);
+    expect(t, a->units == (strcmp(t->v->name, "cuda") ? 304 : 132));
     expect(t, a->window_right == (t->p->line.op == OP_causal_mask ? 0 : WINDOW_LIMIT));
     expect_shape(t);
 }

@@ -135,12 +135,17 @@ static void device_of_the_caller(void **state)
 
 static void *first_use(void *device)
 {
+    static char bytes[64];
     void *block = NULL;
+    rapt_tensor x = rapt_tensor_bthd(bytes, RAPT_F32, 1, 1, 1, 16);
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = x};
     if (!rapt_alloc(device, 64, &block)) rapt_free(device, block);
+    rapt_softmax(device, &softmax, NULL);
     return NULL;
 }
 
-/* Threads that all find no context yet: each count of the driver's is given back. */
+/* Threads that all find no context yet, nor a module: each count of the driver's is given back, and
+ * one of them loads the module for all. */
 static void first_use_at_once(void **state)
 {
     enum { THREADS = 4 };
@@ -148,14 +153,42 @@ static void first_use_at_once(void **state)
     struct fake *fake = session_begin(v);
     rapt_context *context = session_open(v);
     pthread_t threads[THREADS];
-    fake->slow_retain = 1;
+    fake->slow_start = 1;
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, first_use, rapt_device_at(context, 0)),
                          0);
     for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
     print_message("# %d threads retained the context\n",
                   session_calls(fake, "cuDevicePrimaryCtxRetain"));
-    assert_int_equal(fake->contexts, 1);
+    assert_int_equal(fake->contexts, strcmp(v->name, "cuda") == 0);
+    assert_int_equal(fake->modules, 1);
+    assert_int_equal(fake->launch_count, THREADS);
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* Nothing to write, or nobody to write it for, is no launch. */
+static void pieces_of_nothing(void **state)
+{
+    static char memory[4096];
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_tensor none = rapt_tensor_bhtd(memory, RAPT_F32, 2, 2, 3, 0),
+                some = rapt_tensor_bhtd(memory, RAPT_F32, 2, 2, 3, 4),
+                headless = rapt_tensor_bhtd(memory, RAPT_F32, 2, 0, 3, 4);
+    rapt_rope_args rope = {.struct_size = sizeof rope, .x = none, .out = none};
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = none, .out = none};
+    rapt_pv_args pv = {.struct_size = sizeof pv, .weights = some, .out = none};
+    pv.v = rapt_tensor_bhtd(memory + 1024, RAPT_F32, 2, 2, 4, 0);
+    rapt_qk_args qk = {.struct_size = sizeof qk, .q = headless, .k = headless};
+    qk.out = rapt_tensor_bhtd(memory + 2048, RAPT_F32, 2, 0, 3, 3);
+    assert_int_equal(rapt_rope(device, &rope, NULL), RAPT_OK);
+    assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_OK);
+    assert_int_equal(rapt_pv(device, &pv, NULL), RAPT_OK);
+    assert_int_equal(rapt_qk(device, &qk, NULL), RAPT_OK);
+    assert_int_equal(fake->launch_count, 0);
     rapt_close(&context);
     session_end(v);
 }
@@ -179,7 +212,8 @@ int main(void)
         BOTH(copies),
         {"cuda: contexts_of_the_caller", contexts_of_the_caller, NULL, NULL, (void *)&vendors[0]},
         {"hip: device_of_the_caller", device_of_the_caller, NULL, NULL, (void *)&vendors[1]},
-        {"cuda: first_use_at_once", first_use_at_once, NULL, NULL, (void *)&vendors[0]},
+        BOTH(first_use_at_once),
+        BOTH(pieces_of_nothing),
         BOTH(unused_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

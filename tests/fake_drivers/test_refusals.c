@@ -5,6 +5,7 @@
 #include "gpu/driver.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 static _Alignas(256) char memory[5 << 18];
 
@@ -135,6 +136,15 @@ static void too_many_blocks(void **state)
     softmax.out = rapt_tensor_bhtd(far(4), RAPT_F16, 1, 1, 1 << 29, 1);
     expect(rapt_softmax(device, &softmax, NULL), RAPT_UNSUPPORTED,
            "rapt_softmax: x has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
+    rapt_causal_mask_args mask = {.struct_size = sizeof mask, .x = softmax.x};
+    expect(rapt_causal_mask(device, &mask, NULL), RAPT_UNSUPPORTED,
+           "rapt_causal_mask: x has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
+    rapt_pv_args wide = {.struct_size = sizeof wide,
+                         .weights = rapt_tensor_bhtd(far(1), RAPT_F16, 1, 1, 1, 4),
+                         .v = rapt_tensor_bhtd(far(2), RAPT_F16, 1, 1, 4, 1 << 29),
+                         .out = rapt_tensor_bhtd(far(4), RAPT_F16, 1, 1, 1, 1 << 29)};
+    expect(rapt_pv(device, &wide, NULL), RAPT_UNSUPPORTED,
+           "rapt_pv: v has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
     rapt_close(&context);
     session_end(v);
 }
@@ -158,29 +168,57 @@ static void options_of_pieces(void **state)
                            .out = rapt_tensor_bthd(memory + (1 << 18), RAPT_F16, 1, 1, 1, 640)};
     expect(rapt_rope(device, &rope, NULL), RAPT_UNSUPPORTED,
            "rapt_rope: 640 rotary channels (a GPU kernel takes at most 576; give cos and sin)");
+    rope.cos = rope.sin = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 1, 1, 8, 320);
+    assert_int_equal(rapt_rope(device, &rope, NULL), RAPT_OK);
     rapt_close(&context);
     session_end(v);
 }
 
-/* The head of an object whose tables are missing. */
-static void cut_short(void **state)
+/* Softmax by a file that begins with these bytes and has `size`. */
+static rapt_status softmax_of_file(const struct stand_in *v, const void *bytes, size_t count,
+                                   long size)
 {
-    const struct stand_in *v = *state;
     char variable[64];
-    unsigned char head[64] = {127, 'E', 'L', 'F', [41] = 16, [58] = 64, [60] = 9};
     rapt_attention a = session_problem(memory);
     rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
     session_begin(v);
     snprintf(variable, sizeof variable, "SOFTMAX_%s", v->suffix);
     FILE *file = fopen(getenv(variable), "wb"); /* the session removes it */
     assert_non_null(file);
-    assert_int_equal(fwrite(head, 1, sizeof head, file), sizeof head);
+    assert_int_equal(fwrite(bytes, 1, count, file), count);
+    assert_int_equal(fflush(file), 0);
+    assert_int_equal(ftruncate(fileno(file), size), 0); /* a hole takes no room */
     assert_int_equal(fclose(file), 0);
     rapt_context *context = session_open(v);
-    expect(rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_INVALID,
-           "SOFTMAX_*: * is cut short: its section table lies beyond its end");
+    rapt_status status = rapt_softmax(rapt_device_at(context, 0), &softmax, NULL);
     rapt_close(&context);
     session_end(v);
+    return status;
+}
+
+/* The head of an object whose section table, at the address in bytes 40 to 47, of as many entries as
+ * bytes 60 and 61 say of the size in 58 and 59, lies past its end, begins there or ends there. */
+static void cut_short(void **state)
+{
+    static const char sentence[] =
+        "SOFTMAX_*: * is cut short: its section table lies beyond its end";
+    unsigned char far[64] = {127, 'E', 'L', 'F', [41] = 16},
+                  long_table[64] = {127, 'E', 'L', 'F', [40] = 32, [58] = 11, [60] = 3},
+                  whole[64] = {127, 'E', 'L', 'F', [40] = 32, [58] = 8, [60] = 4};
+    expect(softmax_of_file(*state, far, 64, 64), RAPT_INVALID, sentence);
+    expect(softmax_of_file(*state, long_table, 64, 64), RAPT_INVALID, sentence);
+    expect(softmax_of_file(*state, far, 63, 63), RAPT_INVALID, sentence);
+    assert_int_equal(softmax_of_file(*state, whole, 64, 64), RAPT_OK);
+}
+
+static void large_files(void **state)
+{
+    const struct stand_in *v = *state;
+    char text[64];
+    int length = snprintf(text, sizeof text, "fake %s softmax", v->arch);
+    assert_int_equal(softmax_of_file(v, text, (size_t)length, 20 << 20), RAPT_OK);
+    expect(softmax_of_file(v, text, (size_t)length, (256 << 20) + 1), RAPT_INVALID,
+           "SOFTMAX_*: * is no code object (it is no file of at most 256 MiB)");
 }
 
 /* Named kernels that move 16 bytes at a time refuse addresses that do not allow it. */
@@ -215,6 +253,7 @@ static void named_kernels_and_addresses(void **state)
         rapt_free(device, workspace);
         rapt_plan_destroy(&plan);
     }
+    assert_true(refused > 0 && refused < kernels);
     print_message("# %s: %d of %d kernels ask for 16-byte addresses\n", v->name, refused, kernels);
     rapt_close(&context);
     session_end(v);
@@ -223,8 +262,13 @@ static void named_kernels_and_addresses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(unreadable_file),         BOTH(cut_short),         BOTH(kernels),
-        BOTH(too_many_blocks),         BOTH(options_of_pieces), BOTH(named_kernels_and_addresses),
+        BOTH(unreadable_file),
+        BOTH(cut_short),
+        BOTH(large_files),
+        BOTH(kernels),
+        BOTH(too_many_blocks),
+        BOTH(options_of_pieces),
+        BOTH(named_kernels_and_addresses),
         cmocka_unit_test(tensor_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
