@@ -121,7 +121,6 @@ static void block(struct flawed *f, int64_t first, int64_t last)
         if (f->fault == FAULT_first_maximum_kept && f->maximum != -INFINITY) continue;
         maximum = fmaxf(maximum, s[j - first]);
     }
-    if (maximum == -INFINITY) return;
     float rescale = f->maximum == -INFINITY ? 0 : exponential(f, f->maximum, maximum);
     f->maximum = maximum;
     if (f->fault != FAULT_stale_sum) f->sum *= rescale;
@@ -131,7 +130,7 @@ static void block(struct flawed *f, int64_t first, int64_t last)
         bool zero = f->fault == FAULT_zero_tail && j >= f->length;
         f->sum += p;
         if (f->fault == FAULT_skipped_pv_block && first / BLOCK == 1) continue;
-        if (p == 0 && f->fault != FAULT_hidden_values_used) continue;
+        if (p == 0 && is_hidden(f, j) && f->fault != FAULT_hidden_values_used) continue;
         for (int64_t c = 0; c < dv && !zero; c++) {
             f->out[c] += weight_in_product(f, p) * load(&a->v, f->b, f->g, j, c);
             if (f->fault == FAULT_half_output_sum)
