@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <dlfcn.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -68,6 +69,9 @@ struct fake *session_begin(const struct stand_in *v)
     address = session_symbol(v, "fake_reset");
     memcpy(&reset, &address, sizeof reset);
     reset();
+#ifdef M_PERTURB
+    mallopt(M_PERTURB, 0x5a); /* new memory is not zeros by chance */
+#endif
     struct fake *fake = state();
     snprintf(fake->arch, sizeof fake->arch, "%s", v->arch);
     fake->max_shared = v->max_shared;

@@ -155,6 +155,23 @@ static int try_all(const struct stand_in *v, rapt_context *context, struct fake 
     return ran;
 }
 
+/* Softmax of rows that are longer than its row's: by a row that holds them and that the device has the
+ * shared memory for. */
+static void softmax_of_long_rows(const struct stand_in *v, rapt_context *context, struct fake *fake,
+                                 const struct kind *kind)
+{
+    char *base = (char *)((uintptr_t)1 << 44);
+    for (int64_t columns = 1024; columns <= 1 << 20; columns *= 4) {
+        rapt_tensor x = rapt_tensor_bhtd(base, RAPT_F32, 1, 1, 4, columns);
+        rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = x};
+        assert_int_equal(rapt_softmax(rapt_device_at(context, 0), &softmax, NULL), RAPT_OK);
+        int longer = strcmp(fake->launch[0].name, "softmax") != 0;
+        assert_int_equal(longer, columns > 4096 && object_for(v, kind, "softmax_long") != NULL);
+        assert_true(fake->launch[0].shared <= (unsigned)kind->max_shared);
+        expect_objects(v, fake, kind);
+    }
+}
+
 /* On one kind of device: the rows that the library says it uses are those it should; each forward
  * kernel of them serves some problems, and launches within the device's limits. */
 static void on_kind(const struct stand_in *v, const struct kind *kind)
@@ -178,6 +195,7 @@ static void on_kind(const struct stand_in *v, const struct kind *kind)
         kernels++;
         launches += ran;
     }
+    if (kind->objects[0]) softmax_of_long_rows(v, context, fake, kind);
     int composed = try_all(v, context, fake, kind, "composed"),
         best = try_all(v, context, fake, kind, NULL);
     assert_true(kind->objects[0] ? kernels > 0 && composed > 0 && best == 8 * 4 * 3 * 3

@@ -2,6 +2,7 @@
  * device without code objects or a bad file. Linked without any code object (mk/gpu.mk). */
 #include "session.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -264,6 +265,7 @@ static void absent_objects(void **state)
         {"composed", "has no code object of its pieces for * (this library was built without)"}};
     session_begin(v);
     no_overrides(v);
+    setenv(of(v, "FLASH_ATTENTION_CUBIN", "FLASH_ATTENTION_HSACO"), "", 1); /* names no file */
     rapt_context *context = session_open(v);
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = session_problem(memory);
@@ -311,6 +313,65 @@ static void unknown_arch(void **state)
     session_end(v);
 }
 
+/* A file runs on whatever device there is: the driver decides. */
+static void files_for_an_unknown_arch(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    char text[64];
+    snprintf(fake->arch, sizeof fake->arch, "%s", v->old_arch);
+    snprintf(text, sizeof text, "fake %s softmax flash", v->old_arch);
+    session_override(v, "SOFTMAX", text);
+    session_override(v, "FLASH_ATTENTION", text);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = session_problem(memory);
+    rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
+    assert_int_equal(rapt_softmax(device, &softmax, NULL), RAPT_OK);
+    a.kernel = "flash";
+    rapt_plan *plan = NULL;
+    if (rapt_plan_create(&plan, device, &a)) fail_msg("%s", rapt_last_error());
+    assert_int_equal(rapt_plan_execute(plan, &a, NULL, NULL), RAPT_OK);
+    assert_string_equal(fake->launch[0].arch, v->old_arch);
+    assert_string_equal(fake->launch[1].name, "flash");
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+    session_end(v);
+}
+
+/* A device that its driver cannot describe is left out, and the note says why; the others stay. */
+static void a_device_that_fails(void **state)
+{
+    const struct stand_in *v = *state;
+    const char *call = of(v, "cuDeviceTotalMem", "hipDeviceTotalMem"), *note = NULL;
+    int found = 0;
+    for (int at = 1; at < 32; at++) {
+        char expected[128];
+        struct fake *fake = session_begin(v);
+        fake->devices = 2;
+        fake->fail_at = fake->calls + at;
+        fake->fail_code = FAKE_LAUNCH_FAILED;
+        rapt_context *context = NULL;
+        rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};
+        rapt_status status = rapt_open(&context, &config);
+        if (!strcmp(fake->failed, call)) {
+            rapt_device_info info = {.struct_size = sizeof info};
+            assert_int_equal(status, RAPT_OK);
+            assert_int_equal(rapt_device_count(context), 1);
+            assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
+            assert_int_equal(info.index, !fake->failed_on);
+            note = rapt_backend_note(context, v == &vendors[0] ? 0 : 1, NULL);
+            snprintf(expected, sizeof expected, "%s: failed on %s:%d (", call, v->name,
+                     fake->failed_on);
+            assert_non_null(strstr(note, expected));
+            found++;
+        }
+        rapt_close(&context);
+        session_end(v);
+    }
+    assert_int_equal(found, 2);
+}
+
 static void several_devices(void **state)
 {
     const struct stand_in *v = *state;
@@ -333,6 +394,14 @@ static void several_devices(void **state)
     session_end(v);
 }
 
+/* Descriptors of this process below 64. */
+static int open_files(void)
+{
+    int count = 0;
+    for (int file = 0; file < 64; file++) count += fcntl(file, F_GETFD) >= 0;
+    return count;
+}
+
 /* Each bad file is a sentence that names the variable, at plan creation or at the piece's first
  * call. */
 static void bad_files(void **state)
@@ -349,6 +418,7 @@ static void bad_files(void **state)
         {"fake ARCH something_else", "FLASH_ATTENTION_*: * has no usable entry point flash: *"}};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char text[128];
+        int open_before = open_files();
         session_begin(v);
         snprintf(text, sizeof text,
                  strcmp(files[i].text, "fake ARCH something_else") ? "%s" : "fake %s other",
@@ -364,6 +434,7 @@ static void bad_files(void **state)
         assert_true(says(rapt_last_error(), files[i].expected));
         rapt_close(&context);
         session_end(v);
+        assert_int_equal(open_files(), open_before);
     }
 }
 
@@ -496,6 +567,8 @@ int main(void)
         {"hip: library_without_properties", library_without_properties, NULL, NULL,
          (void *)&vendors[1]},
         {"hip: either_properties", either_properties, NULL, NULL, (void *)&vendors[1]},
+        BOTH(files_for_an_unknown_arch),
+        BOTH(a_device_that_fails),
         BOTH(several_devices),
         BOTH(bad_files),
         BOTH(missing_file),

@@ -484,6 +484,19 @@ static void long_rows(void **state)
     assert_null(kernels_for_rows(&all, NULL, 32769, RAPT_F32));
 }
 
+/* The composed path is there when all of its four pieces are. */
+static void pieces_of_the_composed_path(void **state)
+{
+    (void)state;
+    struct row piece = {.op = OP_qk};
+    for (int absent = -1; absent < PIECE_COUNT; absent++) {
+        struct gpu_kernel kernel = {.composed = 1};
+        struct gpu_device device = {.kernels = &kernel, .kernel_count = 1};
+        for (int i = 0; i < PIECE_COUNT; i++) kernel.piece[i] = i == absent ? NULL : &piece;
+        assert_int_equal(kernels_composed(&device), absent < 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(archs),
@@ -496,6 +509,7 @@ int main(void)
                                        cmocka_unit_test(packed_batches_keep_their_kernel),
                                        cmocka_unit_test(grids),
                                        cmocka_unit_test(maps),
-                                       cmocka_unit_test(long_rows)};
+                                       cmocka_unit_test(long_rows),
+                                       cmocka_unit_test(pieces_of_the_composed_path)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
