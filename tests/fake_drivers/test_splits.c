@@ -1,7 +1,12 @@
-/* test_splits.c: how many blocks share the keys of a query row, and what their results take. */
+/* test_splits.c: how many blocks share the keys of a query row, what their results take, and the
+ * launch that makes one result of them. */
 #include "session.h"
 
 #include "gpu/splits.h"
+
+#include <stdio.h>
+
+#include "group.h"
 
 static struct attention_args args_of(int batch, int kv_heads, int kv_tokens)
 {
@@ -71,9 +76,124 @@ static void bytes(void **state)
     assert_int_equal(splits_bytes(&a, (int64_t)1 << 45, &out, &lse), RAPT_NO_MEMORY);
 }
 
-int main(void)
+/* ---- Launches ---- */
+
+struct decoding {
+    rapt_context *context;
+    rapt_device *device;
+    struct fake *fake;
+    rapt_attention a;
+    char *workspace;
+    size_t size;
+};
+
+/* One query of 8 heads over `keys` keys of 2, at addresses that nobody reads, two sequences. */
+static struct decoding begin(const struct stand_in *v, int64_t keys)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(cuts), cmocka_unit_test(invariant_cuts),
-                                       cmocka_unit_test(bytes)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    struct decoding d = {.fake = session_begin(v)};
+    char *base = (char *)((uintptr_t)1 << 44);
+#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
+#include "gpu/overrides.def"
+#undef OVERRIDE
+    if (!strcmp(v->name, "cuda")) snprintf(d.fake->arch, sizeof d.fake->arch, "sm_90");
+    d.context = session_open(v);
+    d.device = rapt_device_at(d.context, 0);
+    d.a = (rapt_attention){.struct_size = sizeof d.a, .kernel = "decode_d128"};
+    d.a.q = rapt_tensor_bthd(base, RAPT_F32, 2, 8, 1, 128);
+    d.a.k = rapt_tensor_bthd(base + ((uintptr_t)1 << 40), RAPT_F32, 2, 2, keys, 128);
+    d.a.v = rapt_tensor_bthd(base + ((uintptr_t)2 << 40), RAPT_F32, 2, 2, keys, 126);
+    d.a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), RAPT_F32, 2, 8, 1, 126);
+    return d;
+}
+
+static void run(struct decoding *d)
+{
+    rapt_plan *plan = NULL;
+    void *workspace = NULL;
+    if (rapt_plan_create(&plan, d->device, &d->a)) fail_msg("%s", rapt_last_error());
+    d->size = rapt_plan_workspace_size(plan);
+    if (d->size) assert_int_equal(rapt_alloc(d->device, d->size, &workspace), RAPT_OK);
+    d->workspace = workspace;
+    assert_int_equal(rapt_plan_execute(plan, &d->a, workspace, NULL), RAPT_OK);
+    rapt_free(d->device, workspace);
+    rapt_plan_destroy(&plan);
+}
+
+static void end(struct decoding *d, const struct stand_in *v)
+{
+    rapt_close(&d->context);
+    session_end(v);
+}
+
+/* bytes at an address that kernels are given lie in the workspace, aligned. */
+static void assert_inside(const struct decoding *d, const void *at, size_t bytes)
+{
+    assert_true(at && (uintptr_t)at % 64 == 0 && (const char *)at >= d->workspace);
+    assert_true((const char *)at + bytes <= d->workspace + d->size);
+}
+
+/* The main launch, then one block for each row of the result, early where the row is. */
+static void several_parts(void **state)
+{
+    const struct stand_in *v = *state;
+    struct decoding d = begin(v, 4096);
+    int early = !strcmp(v->name, "cuda");
+    run(&d);
+    assert_int_equal(d.fake->launch_count, 2);
+    const struct fake_launch *l = d.fake->launch;
+    const struct attention_args *a = &l[0].args.attention;
+    size_t rows = (size_t)a->splits * 2 * 8;
+    assert_string_equal(l[0].name, "decode_d128");
+    assert_string_equal(l[1].name, "decode_d128_combine");
+    assert_true(l[0].early == early && l[1].early == early);
+    assert_true(a->splits > 1 && l[0].grid[0] == (unsigned)(a->splits * 2 * 2));
+    assert_true(l[1].grid[0] == 1 && l[1].grid[1] == 8 && l[1].grid[2] == 2);
+    assert_true(l[1].block[0] == 256 && l[1].shared == 0);
+    assert_memory_equal(a, &l[1].args.attention, sizeof *a);
+    assert_inside(&d, a->partial_out, rows * 128 * 4);
+    assert_inside(&d, a->partial_lse, rows * 2 * 4);
+    assert_true((char *)a->partial_out + rows * 128 * 4 <= (char *)a->partial_lse ||
+                (char *)a->partial_lse + rows * 2 * 4 <= (char *)a->partial_out);
+    end(&d, v);
+}
+
+/* The kernel writes the result itself. */
+static void one_part(void **state)
+{
+    const struct stand_in *v = *state;
+    struct decoding d = begin(v, 128);
+    run(&d);
+    assert_int_equal(d.fake->launch_count, 1);
+    assert_string_equal(d.fake->launch[0].name, "decode_d128");
+    const struct attention_args *a = &d.fake->launch[0].args.attention;
+    assert_true(a->splits == 1 && !a->partial_out && !a->partial_lse && !d.size);
+    end(&d, v);
+}
+
+/* Packed queries: a block for each token of all. */
+static void packed_queries(void **state)
+{
+    static int32_t starts[3];
+    const struct stand_in *v = *state;
+    struct decoding d = begin(v, 4096);
+    rapt_tensor *tensors[] = {&d.a.q, &d.a.out, &d.a.k, &d.a.v};
+    for (int i = 0; i < 4; i++) tensors[i]->size[0] = 1;
+    d.a.q.size[2] = d.a.out.size[2] = 3;
+    d.a.q_start = (rapt_tensor){starts, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}};
+    d.a.kv_start = d.a.q_start;
+    run(&d);
+    const struct fake_launch *l = d.fake->launch;
+    assert_int_equal(d.fake->launch_count, 2);
+    assert_true(l[1].grid[0] == 3 && l[1].grid[1] == 8 && l[1].grid[2] == 1);
+    /* twelve rows: two tiles of eight */
+    assert_int_equal(l[0].grid[0], l[0].args.attention.splits * 2 * 2 * 2);
+    end(&d, v);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(cuts),  cmocka_unit_test(invariant_cuts),
+                                       cmocka_unit_test(bytes), BOTH(several_parts),
+                                       BOTH(one_part),          BOTH(packed_queries)};
+    return run_group("splits", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
