@@ -286,6 +286,54 @@ static void any_tensor_may_have_its_own_strides(void **state)
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) own_strides(lines[i], device);
 }
 
+/* Dense outputs. */
+static void assert_same_bytes(const rapt_tensor *x, const rapt_tensor *y, const char *text)
+{
+    size_t bytes = dtype_size(x->dtype);
+    for (int axis = 0; axis < 4; axis++) bytes *= (size_t)x->size[axis];
+    if (memcmp(x->data, y->data, bytes) != 0)
+        fail_msg("%s: bits differ where the workspace was NaN", text);
+}
+
+/* A workspace is NaN (all bits set) before the call. */
+static void spoiled_workspace(const char *text, rapt_device *device)
+{
+    struct trial *x = trial_of(text, device), *y = trial_open(text, device);
+    rapt_attention *a = &y->there.args.forward;
+    rapt_plan *plan = NULL;
+    void *workspace = NULL;
+    assert_int_equal(rapt_plan_create(&plan, device, a), RAPT_OK);
+    size_t size = rapt_plan_workspace_size(plan);
+    unsigned char *ones = malloc(size + 1);
+    assert_non_null(ones);
+    memset(ones, 0xff, size + 1);
+    assert_int_equal(rapt_alloc(device, size + 1, &workspace), RAPT_OK);
+    assert_int_equal(rapt_copy(device, workspace, ones, size + 1, NULL), RAPT_OK);
+    assert_int_equal(rapt_plan_execute(plan, a, workspace, NULL), RAPT_OK);
+    if (problem_download(&y->there, &y->host)) fail_msg("%s", rapt_last_error());
+    assert_same_bytes(&x->host.args.forward.out, &y->host.args.forward.out, text);
+    assert_same_bytes(&x->host.args.forward.lse, &y->host.args.forward.lse, text);
+    free(ones);
+    rapt_free(device, workspace);
+    rapt_plan_destroy(&plan);
+    trial_close(x);
+    trial_close(y);
+}
+
+static void workspaces_may_hold_anything(void **state)
+{
+    static const char *const lines[] = {
+        "forward %s b3 h4/2 q1 kv700 d64 causal lse kvlen=700,0,5",
+        "forward %s b3 h4/2 q2 kv700 d128 causal sink lse kvlen=9,0,700",
+        "forward %s b1 h4/2 q2 kv1100 d64 window50,0 lse batch_invariant",
+        "forward %s b1 h4/2 q1 kv700 d64 mask=111k lse hidden-nan",
+        "forward %s b1 h2/1 q260 kv260 d64 causal lse",
+        "forward %s b2 h2/1 q40 kv70 d59 softcap5 lse"};
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        each_type(lines[i], spoiled_workspace);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_zeroed_option_is_the_default),
@@ -293,6 +341,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(pieces_make_attention),
                                        cmocka_unit_test(replicated_heads_are_grouped_heads),
                                        cmocka_unit_test(decoding_is_prefill),
-                                       cmocka_unit_test(any_tensor_may_have_its_own_strides)};
+                                       cmocka_unit_test(any_tensor_may_have_its_own_strides),
+                                       cmocka_unit_test(workspaces_may_hold_anything)};
     return run_on_devices("equivalences", tests, sizeof tests / sizeof *tests, argc, argv);
 }

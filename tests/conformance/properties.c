@@ -168,7 +168,8 @@ static void batch_invariant_same_bits(void **state)
         "forward bf16 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
         "forward f16 h4/2 q5 kv900 d128 causal batch_invariant kvlen=%s",
         "forward bf16 h4/2 q60 kv900 d64 causal batch_invariant kvlen=%s"};
-    static const char *const long_keys[] = { /* which GPUs cut into parts */
+    static const char *const long_keys[] = {
+        /* which GPUs cut into parts */
         "forward bf16 h8/2 q1 kv3000 d128 causal batch_invariant kvlen=%s",
         "forward f16 h8/2 q2 kv3000 d64 causal window1500,0 sink batch_invariant kvlen=%s"};
     (void)state;
@@ -183,6 +184,24 @@ static void batch_invariant_same_bits(void **state)
         company(long_keys[i], "3000,1030,3", "1030", 1, 0, device);
         company(long_keys[i], "3000,1030,2049", "5,0,2049,1030,33,3000", 2, 2, device);
         company(long_keys[i], "7,3000", "3000", 1, 0, device);
+    }
+}
+
+/* So many keys that several blocks may share them: cuts lie where the host puts them, and a sequence
+ * that ends before the first cut has the bits of one whose batch has no cut at all. */
+static void batch_invariant_cuts(void **state)
+{
+    static const char *const lines[] = {
+        "forward f32 h4/2 q1 kv2100 d64 causal sink batch_invariant %s",
+        "forward bf16 h4/2 q2 kv2100 d128 causal batch_invariant %s",
+        "forward f16 h4/2 q1 kv2100 d64 window1100,0 batch_invariant %s"};
+    (void)state;
+    EACH_DEVICE(device) for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+    {
+        company(lines[i], "b3 kvlen=2100,1500,3", "b1 kvlen=1500", 1, 0, device);
+        company(lines[i], "b2 kvlen=1025,2100", "b4 kvlen=5,0,9,1025", 0, 3, device);
+        company(lines[i], "b3 kvlens=900,700,1200", "b1 kvlens=700", 1, 0, device);
+        company(lines[i], "b1 kvlens=1200", "b3 kvlens=900,700,1200", 0, 2, device);
     }
 }
 
@@ -567,6 +586,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(same_call_same_bits),
                                        cmocka_unit_test(any_number_of_threads_same_bits),
                                        cmocka_unit_test(batch_invariant_same_bits),
+                                       cmocka_unit_test(batch_invariant_cuts),
                                        cmocka_unit_test(batch_invariant_packed),
                                        cmocka_unit_test(hidden_memory_does_not_matter),
                                        cmocka_unit_test(unused_memory_does_not_matter),
