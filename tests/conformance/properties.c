@@ -187,8 +187,7 @@ static void batch_invariant_same_bits(void **state)
     }
 }
 
-/* So many keys that several blocks may share them: cuts lie where the host puts them, and a sequence
- * that ends before the first cut has the bits of one whose batch has no cut at all. */
+/* Keys that several blocks share: a batch may have cuts that a sequence of it does not reach. */
 static void batch_invariant_cuts(void **state)
 {
     static const char *const lines[] = {
