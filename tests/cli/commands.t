@@ -299,6 +299,11 @@ for row in rows:
         f"bench --json {name}: percentage of the ceiling",
     )
 pairs = 64 * 65 / 2
+result = rapt("bench", *quick, LINE)
+shown = re.search(r" ([\d.]+) (m?u?s)  \(.*\)  ([\d.e+]+) GFLOP/s", result.out)
+if tap.ok(shown and 1 <= float(shown[1]) < 1000, "bench: a time of at most three digits", result.out):
+    seconds = float(shown[1]) * {"s": 1, "ms": 1e-3, "us": 1e-6}[shown[2]]
+    tap.near(4 * pairs * 4 * 32 / seconds * 1e-9 / float(shown[3]), 1, 1e-2, "bench: its unit")
 tap.near(
     rows[0]["gflops"],
     4 * pairs * 4 * 32 / rows[0]["time_ms"]["median"] * 1e-6,
@@ -425,6 +430,7 @@ tap.ok(document["right"] > 50 and document["wrong"] == 0, "check --json", docume
 tap.ok(
     0 < document["worst_fraction_of_bound"] <= 1, "check --json: the nearest to its bound", document
 )
+refused(tap, rapt("check", "--select", "tile/many-short"), "check: large problems are for --all", "fits")
 result = rapt("check", "--select", "no-such-group/*")
 tap.ok(
     result.code == 2 and "no-such-group/*" in result.error,

@@ -354,6 +354,13 @@ if os.path.exists(fakes):
         result.out,
         result.error,
     )
+    result = rapt("run", SAMPLE, "--causal", "--kernel", "cpu_scalar", environment=idle)
+    tap.ok(
+        result.code == 0 and "device    cpu" in result.out and "cuda:0" in result.error,
+        "a device that refuses says so and leaves the problem to the next",
+        result.out,
+        result.error,
+    )
     result = rapt("check", "--select", "semantics/plain-f16", *on_it, environment=idle)
     tap.ok(
         result.code == 1 and "semantics/plain-f16" in result.error,
@@ -533,6 +540,7 @@ for arguments, word in [
     ([SAMPLE, "--threads", "2.5"], "2.5"),
     ([SAMPLE, "--device", "tpu"], "tpu"),
     ([SAMPLE, "--device", "cuda:x"], "cuda:x"),
+    ([SAMPLE, "--device", "cpu:-1"], "cpu:-1"),
     ([SAMPLE, "--out-dtype", "i8"], "i8"),
     ([SAMPLE, "--no-such-option"], "no-such-option"),
     ([SAMPLE, "-o", ""], "empty"),

@@ -85,6 +85,7 @@ static void no_library(const struct stand_in *v, int named)
     assert_true(rapt_device_count(context) >= 1);
     /* Neighbours that fail alike share one reason, so that the sentence is short and whole. */
     const char *note = rapt_backend_note(context, v == &vendors[0] ? 0 : 1, NULL);
+    assert_null(strstr(note, "the library has no")); /* "" is no library: it is the program */
     if (strstr(note, of(v, "no driver (", "no runtime ("))) { /* else this machine has one */
         assert_true(says(note, of(v, "cuda: no driver (libcuda.so.1, libcuda.so: *)",
                                   named ? "hip: no runtime (libamdhip64.so.7, *, "
