@@ -325,7 +325,7 @@ static void limits_of_memory(void **state)
                     "batch_invariant any packed batch",
         far_rows[] = "does not do tokens of K or V that lie backwards or over 2^24 elements apart",
         i8[] = "does not do i8 data", mixed[] = "does not do K/V of another dtype than q";
-    struct limit cases[16];
+    struct limit cases[24];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
@@ -346,6 +346,12 @@ static void limits_of_memory(void **state)
     CASE("flash", "", a.k.dtype = a.v.dtype = RAPT_I8, a.k_scale = a.v_scale = scale);
     CASE("sm90_f32_d64", mixed, F32, SIZES(256, 96), a.k.dtype = a.v.dtype = RAPT_F16);
     CASE("flash_nocausal_d64", "", F32, a.k.dtype = a.v.dtype = RAPT_F16);
+    CASE("decode_d64", queries, F32, SIZES(9, 4096)); /* likewise */
+    CASE("decode_d64", "", F32, SIZES(8, 4096), a.causal = 1);
+    CASE("decode_d256", queries, CHANNELS(256), SIZES(5, 4096));
+    CASE("decode_d256", "", CHANNELS(256), SIZES(4, 4096));
+    CASE("decode_d128", queries, SIZES(1, 96), PACKED(2), a.batch_invariant = 1);
+    CASE("decode_d128", "", SIZES(8, 96), PACKED(2));
     assert_limits(cases, count);
     struct row portable = *row_of("flash_nocausal_d64"); /* one that takes any address */
     rapt_attention falling = base;
