@@ -76,13 +76,13 @@ static bool check_rows(struct oracle *o, const struct rounding *r, double budget
     return true;
 }
 
-bool accuracy_check_attention(const rapt_attention *a, int exact, double budget,
-                              struct accuracy *result)
+static bool check_attention(const rapt_attention *a, int exact, bool on_cpu, double budget,
+                            struct accuracy *result)
 {
     struct oracle o;
     struct oracle_row row = {0};
     struct row_bound bound = {0};
-    struct rounding r = rounding_of(a, exact);
+    struct rounding r = rounding_of(a, exact, on_cpu);
     memset(result, 0, sizeof *result);
     if (!oracle_open(&o, a)) return false;
     bool ok = oracle_row_open(&row, &o) && row_bound_open(&bound, &o) &&
@@ -91,6 +91,12 @@ bool accuracy_check_attention(const rapt_attention *a, int exact, double budget,
     oracle_row_close(&row);
     oracle_close(&o);
     return ok;
+}
+
+bool accuracy_check_attention(const rapt_attention *a, int exact, double budget,
+                              struct accuracy *result)
+{
+    return check_attention(a, exact, false, budget, result);
 }
 
 /* The operand in place is compared from the copy that was taken before the call. */
@@ -355,7 +361,7 @@ bool accuracy_check(const struct problem_instance *p, double budget, struct accu
 {
     const struct problem_line *line = &p->line;
     if (line->op == OP_forward)
-        return accuracy_check_attention(&p->args.forward, problem_exact(line), budget, result);
+        return check_attention(&p->args.forward, problem_exact(line), p->on_cpu, budget, result);
     const rapt_tensor *t =
         (const rapt_tensor *)((const char *)&p->args + op_checks[line->op].tensor);
     int64_t most = t->size[3];

@@ -32,6 +32,8 @@
  *     visible keys of an aligned group of 64 keys: + sum over groups of fixed(max p_i scale_i) sum |integer v_jd|
  *     fixed(x) = 0.51 x / 32766, half a unit and the roundings on the way to it; of q over more than 512 channels twice
  *     as much (docs/decisions/0009).
+ *     The CPU's kernels keep the weights of I8 values so or in f32 (up = 0, floor = 2^-126), and sum in f32 or exactly
+ *     (ua = u, 1 step a term, and 1 more for a scale that belongs to a term), whatever the dtype of q.
  *
  * Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype. It never exceeds max |v| + |out|,
  * because an average of values stays between them.
@@ -67,12 +69,14 @@ double gamma_bound(double n, double unit)
     return n * unit < 0.5 ? n * unit / (1 - n * unit) : 1;
 }
 
-struct rounding rounding_of(const rapt_attention *a, int exact)
+struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu)
 {
-    bool half = a->q.dtype == RAPT_F16 || a->q.dtype == RAPT_BF16;
+    bool i8 = on_cpu && a->k.dtype == RAPT_I8 && a->v.dtype == RAPT_I8,
+         half = !i8 && (a->q.dtype == RAPT_F16 || a->q.dtype == RAPT_BF16);
     return (struct rounding){.accumulate = half ? 1.25 * 0x1p-23 : u,
                              .weight = half ? unit_roundoff(a->q.dtype) : 0,
-                             .weight_floor = subnormal_error(a->q.dtype),
+                             .weight_floor = i8 ? smallest_normal : subnormal_error(a->q.dtype),
+                             .scaled = i8,
                              .output = unit_roundoff(a->out.dtype),
                              .output_floor = subnormal_error(a->out.dtype),
                              .weights_output = unit_roundoff(a->weights.dtype),
@@ -164,7 +168,7 @@ static double weight_error(const struct oracle *o, const struct oracle_row *row,
 static double score_error(const struct oracle *o, const struct oracle_row *row,
                           const struct rounding *r, int64_t j)
 {
-    double steps = (double)o->qk_channels + 2, e = 3 * u * row->added[j];
+    double steps = (double)o->qk_channels + 2 + r->scaled, e = 3 * u * row->added[j];
     if (!r->exact) e += gamma_bound(steps, r->accumulate) * row->magnitude[j];
     if (r->exact < 2) e += 4 * u * fabs(row->product[j]) + 2 * u * fabs(row->score[j]);
     if (fixed_point(o->a)) e += query_error(o, j);
@@ -183,7 +187,7 @@ static double weight_errors(const struct oracle *o, const struct oracle_row *row
     double rescales = (double)(forwards > backwards ? forwards : backwards) + 2,
            n = (double)row->visible;
     double fixed = 8 * u + 10 * u * rescales, total = 0;
-    *sums = gamma_bound(n + rescales, r->accumulate);
+    *sums = gamma_bound(n + rescales + r->scaled, r->accumulate);
     *largest = 0;
     for (int64_t j = 0; j < row->columns; j++) {
         bound->error[j] = 0;

@@ -21,7 +21,8 @@ struct rounding {
     double weight;       /* relative error of P before PV */
     double weight_floor; /* absolute error of P, where the largest weight is 1 */
     double output, output_floor, weights_output, weights_floor;
-    int exact; /* 1: dot products are exact, 2: scores are (see PROBLEM_DATA_LIST) */
+    double scaled; /* steps of a sum for the scales of its terms */
+    int exact;     /* 1: dot products are exact, 2: scores are (see PROBLEM_DATA_LIST) */
 };
 
 /* Bounds of one row. Arrays are owned by the struct. */
@@ -40,7 +41,8 @@ double subnormal_error(int64_t dtype);
 /* The bound n u / (1 - n u) on the relative error of n roundings (Higham 2002, lemma 3.1). */
 double gamma_bound(double n, double u);
 
-struct rounding rounding_of(const rapt_attention *a, int exact);
+/* on_cpu: the CPU's kernels, of which more is known. */
+struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu);
 bool row_bound_open(struct row_bound *bound, const struct oracle *o); /* false: out of memory */
 void row_bound_close(struct row_bound *bound);
 void bound_row(const struct oracle *o, const struct oracle_row *row, const struct rounding *r,

@@ -153,6 +153,7 @@ struct problem_instance {
     struct problem_args args;
     struct problem_region region[PROBLEM_TENSORS];
     int region_count;
+    bool on_cpu; /* a CPU's kernels computed the outputs; set by problem_download */
 };
 
 /* Creates host tensors from the line; equal lines give equal bits everywhere. false: they do not
@@ -173,6 +174,7 @@ struct problem_device {
     rapt_device *device;
     struct problem_args args;
     void *memory[PROBLEM_TENSORS]; /* NULL: the host's */
+    bool cpu;
 };
 
 rapt_status problem_upload(const struct problem_instance *instance, rapt_device *device,

@@ -95,7 +95,8 @@ rapt_status problem_upload(const struct problem_instance *instance, rapt_device 
     rapt_device_info info = {.struct_size = sizeof info};
     *out = (struct problem_device){.device = device, .args = instance->args};
     rapt_status status = rapt_device_describe(device, &info);
-    bool host = !strcmp(info.backend, "cpu");
+    bool host = !status && !strcmp(info.backend, "cpu");
+    out->cpu = host;
     for (int i = 0; i < instance->region_count && !host && !status; i++) {
         const struct problem_region *region = &instance->region[i];
         rapt_tensor *t = (rapt_tensor *)((char *)&out->args +
@@ -116,6 +117,7 @@ rapt_status problem_upload(const struct problem_instance *instance, rapt_device 
 rapt_status problem_download(const struct problem_device *from, struct problem_instance *instance)
 {
     rapt_status status = rapt_synchronize(from->device, NULL);
+    instance->on_cpu = from->cpu;
     for (int i = 0; i < instance->region_count && !status; i++)
         if (from->memory[i])
             status = move(from->device, &instance->region[i], from->memory[i], false);
