@@ -93,17 +93,22 @@ static void attend(struct outcome *o, rapt_device *device, rapt_attention a)
     step(o, rapt_forward(device, &a, NULL));
 }
 
-/* One problem for each way to launch: with tensor maps, in parts of 16 bits with a companion, and
- * without either. */
+/* One problem for each way to launch: with tensor maps, in parts of 16 bits with a companion, in parts
+ * of the keys, and without any. */
 static void attend_all(struct outcome *o, rapt_device *device)
 {
-    rapt_attention a = session_problem(memory), wide = {.struct_size = sizeof wide};
+    rapt_attention a = session_problem(memory), wide = {.struct_size = sizeof wide}, few = wide;
     wide.q = rapt_tensor_bhtd(memory, RAPT_F32, 1, 2, 256, 128);
     wide.k = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F32, 1, 2, 256, 128);
     wide.v = rapt_tensor_bhtd(memory + (2 << 18), RAPT_F32, 1, 2, 256, 128);
     wide.out = rapt_tensor_bhtd(memory + (3 << 18), RAPT_F32, 1, 2, 256, 128);
     attend(o, device, a);
     attend(o, device, wide);
+    few.q = few.out = rapt_tensor_bhtd(memory, RAPT_F32, 1, 2, 1, 128);
+    few.out.data = memory + (3 << 18);
+    few.k = few.v = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F32, 1, 1, 512, 128);
+    few.kernel = "decode_d128";
+    attend(o, device, few);
     a.kernel = "flash";
     attend(o, device, a);
     a.kernel = "composed";

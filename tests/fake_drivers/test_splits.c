@@ -42,6 +42,27 @@ static void cuts(void **state)
             }
 }
 
+/* 132 units run twice as many blocks at once, unless one takes half of the shared memory; a block has
+ * as many query rows of a KV head as its tile. */
+static void blocks_at_once(void **state)
+{
+    static const struct {
+        int shared, queries, parts; /* of 2^20 keys, with 4 query heads over each KV head */
+    } cases[] = {
+        {0, 1, 264},         {65536, 1, 264}, {113 << 10, 1, 264}, {(113 << 10) + 1, 1, 132},
+        {200 << 10, 1, 132}, {0, 4, 264},     {0, 5, 132},         {0, 8, 132},
+        {200 << 10, 1000, 1}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct row own = row;
+        struct attention_args a = args_of(1, 1, 1 << 20);
+        own.shared = cases[i].shared, a.q_tokens = cases[i].queries;
+        splits_choose(&a, &own);
+        /* whole tiles of keys may leave the last blocks none */
+        assert_true(a.splits <= cases[i].parts && a.splits >= cases[i].parts * 0.95);
+    }
+}
+
 /* Cuts that know nothing but where a key is. */
 static void invariant_cuts(void **state)
 {
@@ -74,6 +95,8 @@ static void bytes(void **state)
               "keys do not fit in 63 bits"))
         fail_msg("%s", rapt_last_error());
     assert_int_equal(splits_bytes(&a, (int64_t)1 << 45, &out, &lse), RAPT_NO_MEMORY);
+    assert_int_equal(splits_bytes(&a, (int64_t)1 << 36, &out, &lse), RAPT_NO_MEMORY); /* 2^61 */
+    assert_int_equal(splits_bytes(&a, (int64_t)1 << 34, &out, &lse), RAPT_OK);
 }
 
 /* ---- Launches ---- */
@@ -157,6 +180,22 @@ static void several_parts(void **state)
     end(&d, v);
 }
 
+/* More heads than a grid's axis holds: the kernel goes around. */
+static void many_heads(void **state)
+{
+    const struct stand_in *v = *state;
+    struct decoding d = begin(v, 4096);
+    d.a.batch_invariant = 1; /* else so many rows leave nothing to share */
+    d.a.q = rapt_tensor_bthd(d.a.q.data, RAPT_F32, 1, 70000, 1, 128);
+    d.a.out = rapt_tensor_bthd(d.a.out.data, RAPT_F32, 1, 70000, 1, 126);
+    d.a.k = rapt_tensor_bthd(d.a.k.data, RAPT_F32, 1, 17500, 4096, 128);
+    d.a.v = rapt_tensor_bthd(d.a.v.data, RAPT_F32, 1, 17500, 4096, 126);
+    run(&d);
+    assert_int_equal(d.fake->launch_count, 2);
+    assert_int_equal(d.fake->launch[1].grid[1], 65535);
+    end(&d, v);
+}
+
 /* The kernel writes the result itself. */
 static void one_part(void **state)
 {
@@ -192,8 +231,13 @@ static void packed_queries(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(cuts),  cmocka_unit_test(invariant_cuts),
-                                       cmocka_unit_test(bytes), BOTH(several_parts),
-                                       BOTH(one_part),          BOTH(packed_queries)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(cuts),
+                                       cmocka_unit_test(invariant_cuts),
+                                       cmocka_unit_test(bytes),
+                                       BOTH(several_parts),
+                                       cmocka_unit_test(blocks_at_once),
+                                       BOTH(many_heads),
+                                       BOTH(one_part),
+                                       BOTH(packed_queries)};
     return run_group("splits", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
