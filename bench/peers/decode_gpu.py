@@ -1,7 +1,8 @@
 """decode_gpu.py: the group decode of pytorch_gpu.py: one or few queries of each sequence over many keys, rapt against PyTorch's backends.
 
 Each launch of a graph takes the next of enough copies of K and V that the caches have forgotten the first when it comes round again: a decode
-step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16."""
+step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16. Paged: lengths in
+device memory, pages in random order; the peers read the same keys unpaged."""
 import random
 
 import torch
@@ -42,6 +43,7 @@ def ours(rapt, q, ks, vs, out, page):
     batch, keys = ks[0].shape[:2]
     options, paged = {"causal": int(q.shape[1] > 1)}, lambda x: x
     if page:
+        options["kv_length"] = torch.full((batch,), keys, device="cuda", dtype=torch.int32)
         options["page_table"] = torch.randperm(batch * keys // page, device="cuda").int().view(batch, 1, keys // page, 1)
         paged = lambda x: x.view(-1, page, KV_HEADS, CHANNELS)
     runs = [rapt.forward(q, paged(k), paged(v), out, **options) for k, v in zip(ks, vs)]

@@ -303,6 +303,71 @@ static void tiles_in_a_row(void **state)
     }
 }
 
+/* Steps that share a workspace, whose launches may begin while those before still run: the bits are
+ * those of steps that wait. */
+static void steps_agree(rapt_device *device, const char *const texts[2], int rounds)
+{
+    struct problem_instance instance[2];
+    struct problem_device on[2];
+    rapt_plan *plan[2];
+    float *want[2];
+    void *workspace = NULL;
+    int64_t count;
+    for (int i = 0; i < 2; i++) {
+        build(texts[i], &instance[i]);
+        expect_ok(problem_upload(&instance[i], device, &on[i]), device, texts[i]);
+        expect_ok(rapt_plan_create(&plan[i], device, &on[i].args.forward), device, texts[i]);
+    }
+    assert_int_equal(rapt_plan_workspace_size(plan[0]), rapt_plan_workspace_size(plan[1]));
+    expect_ok(rapt_alloc(device, rapt_plan_workspace_size(plan[0]), &workspace), device, "alloc");
+    for (int round = -1; round < rounds; round++) {
+        for (int step = 0; step < (round < 0 ? 2 : 6); step++) {
+            int i = step % 2;
+            expect_ok(rapt_plan_execute(plan[i], &on[i].args.forward, workspace, NULL), device,
+                      texts[i]);
+            if (round < 0) expect_ok(rapt_synchronize(device, NULL), device, "synchronize");
+        }
+        expect_ok(rapt_synchronize(device, NULL), device, "synchronize");
+        for (int i = 0; i < 2; i++) {
+            problem_reset(&instance[i]);
+            expect_ok(problem_download(&on[i], &instance[i]), device, texts[i]);
+            float *got = elements(&instance[i].args.forward.out, &count);
+            if (round < 0) want[i] = got;
+            else assert_memory_equal(got, want[i], (size_t)count * sizeof *got);
+            if (round >= 0) free(got);
+        }
+    }
+    rapt_free(device, workspace);
+    for (int i = 0; i < 2; i++) {
+        free(want[i]);
+        rapt_plan_destroy(&plan[i]);
+        problem_device_free(&on[i]);
+        problem_free(&instance[i]);
+    }
+}
+
+static void decode_steps_in_a_row(void **state)
+{
+    static const char
+        *const large[] = {"forward bf16 b1 h32/8 q1 kv3000 d128 seed3",
+                          "forward bf16 b1 h32/8 q1 kv3000 d128 seed4"},
+               *const lengths[] =
+                   {"forward f16 b3 h8/2 q2 kv2000 d64 causal paged16 kvlen=1999,3,800 seed3",
+                    "forward f16 b3 h8/2 q2 kv2000 d64 causal paged16 kvlen=77,2000,801 seed4"},
+               *const small[] = {"forward bf16 b1 h4/2 q1 kv300 d64 seed3",
+                                 "forward bf16 b1 h4/2 q1 kv300 d64 seed4"};
+    (void)state;
+    for_each_device(device)
+    {
+        if (is_gpu(device) && !is_emulated(device)) {
+            steps_agree(device, large, 100);
+            steps_agree(device, lengths, 100);
+        } else {
+            steps_agree(device, small, 2);
+        }
+    }
+}
+
 /* Scores, mask (the same one twice), softmax and values, all on one stream. */
 static void run_pieces(rapt_device *device, void *const memory[5], int64_t tokens, bool wait_each)
 {
@@ -361,6 +426,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replicated_mqa_and_gqa), cmocka_unit_test(rope_append_forward),
-        cmocka_unit_test(tiles_in_a_row), cmocka_unit_test(pieces_in_a_row)};
+        cmocka_unit_test(tiles_in_a_row), cmocka_unit_test(decode_steps_in_a_row),
+        cmocka_unit_test(pieces_in_a_row)};
     return run_end_to_end("pipeline", tests, false);
 }

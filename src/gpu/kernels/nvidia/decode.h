@@ -1,7 +1,7 @@
 /* decode.h: what a block of decode_mma.cu works on, how its warps get K and V, and how it merges
  * them.
  *
- * Shared memory: each warp's ring of STAGES of 16 keys, K then V, rows of D elements whose 16-byte
+ * Shared memory: each warp's ring of STAGES of KEYS keys, K then V, rows of D elements whose 16-byte
  * pieces trade places within 128 bytes (piece_at), so that the 8 rows of an ldmatrix fall into
  * different banks. A warp's queries come through its last stage. At the end the ring holds the warp's
  * sums: o, rows of D + 8 floats, then maximum and sum of each row. */
@@ -12,6 +12,9 @@
 
 #include "combine.h"
 
+#ifndef WARP_KEYS
+#define WARP_KEYS 16
+#endif
 #ifndef STAGES
 #define STAGES 3
 #endif
@@ -21,14 +24,16 @@
 
 enum {
     WARPS = THREADS / 32,
-    KEYS = 16,               /* that a warp handles at a time */
-    RT = TILE_Q / 16,        /* 16-row tiles */
-    ROWS = 2 * RT,           /* query rows per lane: g, g + 8 of each tile */
-    CT = D / 8,              /* 8-channel tiles */
-    PIECES = D / 8,          /* 16-byte pieces of a row */
-    PITCH = 2 * D,           /* bytes from row to row */
-    AT_ONCE = 32 / PIECES,   /* rows that a warp copies at a time */
-    COPIES = KEYS / AT_ONCE, /* such steps */
+    KEYS = WARP_KEYS, /* that a warp handles at a time: 16 or 32 */
+    STEPS = KEYS / 16,
+    NT = KEYS / 8,         /* 8-key tiles of scores */
+    RT = TILE_Q / 16,      /* 16-row tiles */
+    ROWS = 2 * RT,         /* query rows per lane: g, g + 8 of each tile */
+    CT = D / 8,            /* 8-channel tiles */
+    PIECES = D / 8,        /* 16-byte pieces of a row */
+    PITCH = 2 * D,         /* bytes from row to row */
+    AT_ONCE = 32 / PIECES, /* rows that a warp copies at a time */
+    COPIES = 16 / AT_ONCE, /* such steps for 16 rows */
     TILE_BYTES = KEYS * PITCH,
     STAGE_BYTES = 2 * TILE_BYTES,
     RING_BYTES = STAGES * STAGE_BYTES,
@@ -52,12 +57,14 @@ DEVICE int sees(struct span s, int key)
     return key >= s.first && key < s.end;
 }
 
+/* What a block works on: a part of the keys of sequence b and one KV head. */
 struct part {
-    struct sequence seq;
     int b, kv_head, number;
-    int first, end;         /* keys of this part that some row sees; first is a multiple of 16 */
-    int all_first, all_end; /* keys that all rows see */
     int inverse; /* of group, times 2^16: row / group is row * inverse >> 16, both being small */
+    const char *k, *v; /* the lane's first piece of token 0 (ragged: of all; pages: of page 0) */
+    struct sequence seq;
+    int first, end;         /* keys of this part that some row sees; first is a multiple of KEYS */
+    int all_first, all_end; /* keys that all rows see */
 };
 
 DEVICE int query_of_row(const struct part *p, int row)
@@ -74,18 +81,40 @@ DEVICE struct span span_of_query(const struct attention_args *a, const struct se
     return x;
 }
 
+/* Where an element of 16 bits lies. */
+DEVICE const char *half_at(const struct view *v, int64_t batch, int64_t head, int64_t token)
+{
+    return (const char *)v->data +
+           (batch * v->stride[0] + head * v->stride[1] + token * v->stride[2]) * 2;
+}
+
+/* As far as no memory is asked. */
 DEVICE struct part part_of(const struct attention_args *a, int b, int kv_head, int number)
 {
-    struct part p = {sequence_of(a, b), b, kv_head, number};
-    struct span first = span_of_query(a, &p.seq, 0),
-                last = span_of_query(a, &p.seq, p.seq.q_length - 1);
-    struct key_range own = keys_of_part(a, first.first, last.end, TILE_KV, number);
-    p.first = own.first / KEYS * KEYS;
-    p.end = own.end;
-    p.all_first = last.first;
-    p.all_end = first.end;
-    p.inverse = 65536 / a->group + 1;
+    int lane = THREAD % 32, piece = lane % PIECES * 16, row = lane / PIECES,
+        batch = a->page_table.data || a->kv_start.data ? 0 : b;
+    struct part p = {b, kv_head, number, 65536 / a->group + 1};
+    p.k = settled(half_at(&a->k, batch, kv_head, row) + piece);
+    p.v = settled(half_at(&a->v, batch, kv_head, row) + piece);
     return p;
+}
+
+/* Whether memory says which keys there are. */
+DEVICE int asks_memory(const struct attention_args *a)
+{
+    return a->kv_length.data || a->kv_start.data;
+}
+
+DEVICE void find_keys(const struct attention_args *a, struct part *p)
+{
+    p->seq = sequence_of(a, p->b);
+    struct span first = span_of_query(a, &p->seq, 0),
+                last = span_of_query(a, &p->seq, a->q_tokens - 1);
+    struct key_range own = keys_of_part(a, first.first, last.end, TILE_KV, p->number);
+    p->first = own.first / KEYS * KEYS; /* cuts lie at multiples of TILE_KV */
+    p->end = own.end;
+    p->all_first = last.first;
+    p->all_end = first.end;
 }
 
 /* Row of the tile that lane row r is, and its query. */
@@ -98,7 +127,7 @@ DEVICE int row_of_lane(int r)
 DEVICE struct span span_of_row(const struct attention_args *a, const struct part *p, int r)
 {
     int query = query_of_row(p, row_of_lane(r));
-    return span_of_query(a, &p->seq, query < p->seq.q_length ? query : 0);
+    return span_of_query(a, &p->seq, query < a->q_tokens ? query : 0);
 }
 
 /* Where piece `piece` of a row lies within it. */
@@ -126,16 +155,10 @@ DEVICE void store_word(uint32_t address, uint32_t x)
 struct cursor {
     uint32_t ring, stage; /* addresses: the warp's ring, the next stage */
     int key;              /* first of the next tile */
-    int page;             /* of key + lane % 16, looked up a tile ahead */
-    const char *k, *v;    /* the lane's first piece of the next tile; pages: of page 0 */
+    int page,
+        next_page; /* of key + lane % KEYS and of the tile after it, looked up two tiles ahead */
+    const char *k, *v; /* the lane's first piece of the next tile; pages: of page 0 */
 };
-
-/* Where an element of 16 bits lies. */
-DEVICE const char *half_at(const struct view *v, int64_t batch, int64_t head, int64_t token)
-{
-    return (const char *)v->data +
-           (batch * v->stride[0] + head * v->stride[1] + token * v->stride[2]) * 2;
-}
 
 DEVICE int page_index(const struct attention_args *a, int key)
 {
@@ -147,18 +170,29 @@ DEVICE int page_of(const struct attention_args *a, const struct part *p, int key
     return key < p->end ? (int)load_index(&a->page_table, p->b, page_index(a, key)) : 0;
 }
 
+/* Of the warp. */
+DEVICE int first_key(const struct part *p)
+{
+    return p->first + THREAD / 32 * KEYS;
+}
+
 DEVICE struct cursor cursor_of(const struct attention_args *a, const struct part *p)
 {
-    int warp = THREAD / 32, lane = THREAD % 32, key = p->first + warp * KEYS,
-        piece = lane % PIECES * 16, row = lane / PIECES, paged = a->page_table.data != NULL,
-        batch = paged ? 0 : p->seq.kv_batch, token = paged ? row : p->seq.kv_start + key + row;
+    int key = first_key(p), token = a->page_table.data ? 0 : p->seq.kv_start + key;
     struct cursor c;
-    c.ring = c.stage = shared_address(shared_memory) + warp * RING_BYTES;
+    c.ring = c.stage = shared_address(shared_memory) + THREAD / 32 * RING_BYTES;
     c.key = key;
-    c.page = paged ? page_of(a, p, key + THREAD % 16) : 0;
-    c.k = settled(half_at(&a->k, batch, p->kv_head, token) + piece);
-    c.v = settled(half_at(&a->v, batch, p->kv_head, token) + piece);
+    c.page = c.next_page = 0;
+    c.k = settled(p->k + token * a->k.stride[2] * 2);
+    c.v = settled(p->v + token * a->v.stride[2] * 2);
     return c;
+}
+
+DEVICE void look_up_pages(const struct attention_args *a, const struct part *p, struct cursor *c)
+{
+    if (!a->page_table.data) return;
+    c->page = page_of(a, p, c->key + THREAD % KEYS);
+    c->next_page = page_of(a, p, c->key + TILE_KV + THREAD % KEYS);
 }
 
 /* Where the lane's first piece goes in a tile; its i-th is `row_step(first, i)`. */
@@ -173,11 +207,11 @@ DEVICE uint32_t row_step(uint32_t first, int i)
     return (first ^ piece_at(0, i * AT_ONCE)) + i * AT_ONCE * PITCH;
 }
 
-/* Rows of a tile; those from `left` on become zero and are not read. */
-DEVICE void copy_rows(uint32_t to, const char *from, int64_t row_bytes, int left)
+/* So many rows of a tile, a constant; those from `left` on become zero and are not read. */
+DEVICE void copy_rows(uint32_t to, const char *from, int64_t row_bytes, int count, int left)
 {
     left -= THREAD % 32 / PIECES;
-    UNROLL for (int i = 0; i < COPIES; i++)
+    UNROLL for (int i = 0; i < count / AT_ONCE; i++)
     {
         copy_async(row_step(to, i), from, i * AT_ONCE < left ? 16 : 0);
         from += AT_ONCE * row_bytes;
@@ -190,7 +224,7 @@ DEVICE void copy_scattered(uint32_t to, const struct view *v, const char *base, 
 {
     int own = THREAD % 32 / PIECES;
 #pragma unroll 1
-    for (int i = 0; i < COPIES; i++) {
+    for (int i = 0; i < STEPS * COPIES; i++) {
         int row = i * AT_ONCE + own;
         int64_t at = __shfl_sync(~0u, page, row) * v->stride[0] +
                      (__shfl_sync(~0u, within, row) - own) * v->stride[2];
@@ -198,32 +232,42 @@ DEVICE void copy_scattered(uint32_t to, const struct view *v, const char *base, 
     }
 }
 
+/* Requests the next tile in pages. */
+DEVICE void request_pages(const struct attention_args *a, const struct part *p, struct cursor *c,
+                          uint32_t to, int left)
+{
+    int key = c->key + THREAD % KEYS, page = c->page,
+        within = key - page_index(a, key) * a->page_tokens;
+    c->page = c->next_page;
+    c->next_page = page_of(a, p, key + 2 * TILE_KV);
+    if (RARE(a->page_tokens % 16)) {
+        copy_scattered(to, &a->k, c->k, page, within, left);
+        copy_scattered(to + TILE_BYTES, &a->v, c->v, page, within, left);
+        return;
+    }
+    UNROLL for (int n = 0; n < STEPS; n++) /* one page has all 16 */
+    {
+        int row = __shfl_sync(~0u, within, 16 * n), own = __shfl_sync(~0u, page, 16 * n);
+        const char *k = c->k + (own * a->k.stride[0] + row * a->k.stride[2]) * 2,
+                   *v = c->v + (own * a->v.stride[0] + row * a->v.stride[2]) * 2;
+        uint32_t at = to + n * 16 * PITCH;
+        copy_rows(at, k, a->k.stride[2] * 2, 16, left - 16 * n);
+        copy_rows(at + TILE_BYTES, v, a->v.stride[2] * 2, 16, left - 16 * n);
+    }
+}
+
 /* Requests the next tile of K and V, if there is one. */
 DEVICE void request(const struct attention_args *a, const struct part *p, struct cursor *c)
 {
-    int left = p->end - c->key, scattered = 0, page = c->page, within = 0;
-    const char *k = c->k, *v = c->v;
+    int left = p->end - c->key;
     uint32_t to = lane_place(c->stage);
     if (left > 0 && a->page_table.data) {
-        int key = c->key + THREAD % 16;
-        within = key - page_index(a, key) * a->page_tokens;
-        c->page = page_of(a, p, key + TILE_KV);
-        scattered = a->page_tokens % KEYS;
-        if (!scattered) { /* one page has them all; lanes past the end know none */
-            int row = __shfl_sync(~0u, within, 0), own = __shfl_sync(~0u, page, 0);
-            k += (own * a->k.stride[0] + row * a->k.stride[2]) * 2;
-            v += (own * a->v.stride[0] + row * a->v.stride[2]) * 2;
-        }
+        request_pages(a, p, c, to, left);
     } else if (left > 0) {
+        copy_rows(to, c->k, a->k.stride[2] * 2, KEYS, left);
+        copy_rows(to + TILE_BYTES, c->v, a->v.stride[2] * 2, KEYS, left);
         c->k += TILE_KV * a->k.stride[2] * 2;
         c->v += TILE_KV * a->v.stride[2] * 2;
-    }
-    if (RARE(scattered)) {
-        copy_scattered(to, &a->k, k, page, within, left);
-        copy_scattered(to + TILE_BYTES, &a->v, v, page, within, left);
-    } else if (left > 0) {
-        copy_rows(to, k, a->k.stride[2] * 2, left);
-        copy_rows(to + TILE_BYTES, v, a->v.stride[2] * 2, left);
     }
     c->key += TILE_KV;
     c->stage = c->stage + STAGE_BYTES == c->ring + RING_BYTES ? c->ring : c->stage + STAGE_BYTES;
@@ -257,10 +301,9 @@ DEVICE int first_query_copy(void)
 
 DEVICE struct query_pieces query_pieces_of(const struct attention_args *a, const struct part *p)
 {
-    int lane = THREAD % 32, count = p->seq.q_length * a->group;
+    int lane = THREAD % 32, count = a->q_tokens * a->group;
     struct query_pieces q;
-    const char *from =
-        half_at(&a->q, p->seq.q_batch, p->kv_head * a->group, p->seq.q_start) + lane % PIECES * 16;
+    const char *from = half_at(&a->q, p->b, p->kv_head * a->group, 0) + lane % PIECES * 16;
     UNROLL for (int i = 0; i < QUERY_COPIES; i++)
     {
         int row = (first_query_copy() + i) * AT_ONCE + lane / PIECES, query = query_of_row(p, row);
@@ -402,8 +445,7 @@ DEVICE void write_merged(const struct attention_args *a, const struct part *p, i
     float2 ends[WARPS];
     float m = -INFINITY, l = 0;
     float4 o = float4_of(0, 0, 0, 0);
-    int query = query_of_row(p, row), head = p->kv_head * a->group + row - query * a->group,
-        token = p->seq.q_start + query;
+    int query = query_of_row(p, row), head = p->kv_head * a->group + row - query * a->group;
     UNROLL for (int w = 0; w < WARPS; w++)
     {
         ends[w] = *(const float2 *)(sums_of_warp(w) + TILE_Q * SUMS_PITCH + row * 2);
@@ -420,11 +462,11 @@ DEVICE void write_merged(const struct attention_args *a, const struct part *p, i
         struct total t;
         float weight = total_of_one(&t, m, l, sink_of(a, p->b, head));
         o = add_part(float4_of(0, 0, 0, 0), o, weight);
-        store_result(a, p->seq.q_batch, head, token, channel, o, total_factor(&t));
-        if (channel == 0) store_lse_of(a, p->seq.q_batch, head, token, &t);
+        store_result(a, p->b, head, query, channel, o, total_factor(&t));
+        if (channel == 0) store_lse_of(a, p->b, head, query, &t);
         return;
     }
-    int64_t at = partial_row(a, p->seq.q_batch, head, token);
+    int64_t at = partial_row(a, p->b, head, query);
     if (p->first < p->end) STORE(float4, partial_out_at(a, p->number, at, channel), o);
     else l = NO_KEYS;
     if (channel == 0) STORE(float2, partial_lse_at(a, p->number, at), make_float2(m, l));

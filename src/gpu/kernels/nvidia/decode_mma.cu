@@ -3,69 +3,80 @@
  *
  * A block takes one part of the keys of one KV head for all of its query rows, row r being query r /
  * group of query head r % group of the KV head; the rows are packed into tiles of 16. Each warp walks
- * every WARPS-th run of 16 keys through a ring of STAGES of its own in shared memory, so that nothing
+ * every WARPS-th run of KEYS keys through a ring of STAGES of its own in shared memory, so that nothing
  * waits for another warp before the end, where the block merges its warps. With one part the block
  * writes the output; with more it writes partials, and NAME_combine merges these. */
 #include "nvidia/decode.h"
 
-/* Scores of the warp's rows with a tile of 16 keys; two sums for each eight of them, so that a
- * product waits for the one before the last. */
-DEVICE void scores_of(const struct queries *q, uint32_t k_tile, float (*s)[2][4])
+/* Of a lane: rows g and g + 8 of each 16, keys 2t and 2t + 1 of each 8. */
+struct scores {
+    float s[RT][NT][4];
+};
+
+/* Products of the warp's rows with a tile of keys; with 16 keys two sums for each eight, so that a
+ * product waits for the one before the last (registers hold one beside 256 channels). */
+DEVICE void multiply_queries(const struct queries *q, uint32_t k_tile, struct scores *x)
 {
+    enum { TWO = NT == 2 && D < 256 };
     int lane = THREAD % 32, row = lane % 8 + lane / 16 * 8;
     uint32_t k = k_tile + row * PITCH;
-    float odd[RT][2][4] = {};
-    UNROLL for (int i = 0; i < RT; i++) UNROLL for (int e = 0; e < 8; e++) s[i][e / 4][e % 4] = 0;
+    struct scores odd;
+    UNROLL for (int i = 0; i < RT * NT * 4; i++)(&x->s[0][0][0])[i] = (&odd.s[0][0][0])[i] = 0;
     UNROLL for (int c = 0; c < D / 16; c++)
     {
-        uint32_t y[4], own[4];
-        load_matrices(y, k + piece_at(2 * c + lane / 8 % 2, row));
+        uint32_t y[STEPS][4], own[RT][4];
+        UNROLL for (int n = 0; n < STEPS; n++)
+            load_matrices(y[n], k + n * 16 * PITCH + piece_at(2 * c + lane / 8 % 2, row));
         UNROLL for (int i = 0; i < RT; i++)
         {
-            const uint32_t *x = query_fragment(q, i, c, own);
-            float(*sum)[4] = c % 2 ? odd[i] : s[i];
-            multiply_add(sum[0], x, y[0], y[1]);
-            multiply_add(sum[1], x, y[2], y[3]);
+            const uint32_t *rows = query_fragment(q, i, c, own[i]);
+            struct scores *sum = TWO && c % 2 ? &odd : x;
+            UNROLL for (int n = 0; n < STEPS; n++)
+            {
+                multiply_add(sum->s[i][2 * n], rows, y[n][0], y[n][1]);
+                multiply_add(sum->s[i][2 * n + 1], rows, y[n][2], y[n][3]);
+            }
         }
     }
-    UNROLL for (int i = 0; i < RT; i++) UNROLL for (int e = 0; e < 8; e++) s[i][e / 4][e % 4] +=
-        odd[i][e / 4][e % 4];
+    if (TWO)
+        UNROLL for (int i = 0; i < RT * NT * 4; i++)(&x->s[0][0][0])[i] += (&odd.s[0][0][0])[i];
 }
 
 /* Softcap and negative scales leave natural scores. */
-DEVICE void change_scores(const struct attention_args *a, float (*s)[2][4])
+DEVICE void change_scores(const struct attention_args *a, struct scores *scores)
 {
     float inverse = a->softcap > 0 ? a->scale / a->softcap : 0;
-    UNROLL for (int i = 0; i < RT; i++) UNROLL for (int e = 0; e < 8; e++)
+    UNROLL for (int i = 0; i < RT * NT * 4; i++)
     {
-        float *x = &s[i][e / 4][e % 4];
+        float *x = &scores->s[0][0][0] + i;
         *x = a->softcap > 0 ? a->softcap * tanh_f32(*x * inverse) : *x * a->scale;
     }
 }
 
 DEVICE void hide_scores(const struct attention_args *a, const struct part *p, int key,
-                        float (*s)[2][4])
+                        struct scores *x)
 {
     int first = key + THREAD % 4 * 2;
     UNROLL for (int r = 0; r < ROWS; r++)
     {
         struct span row = span_of_row(a, p, r);
-        UNROLL for (int n = 0; n < 2; n++)
+        UNROLL for (int n = 0; n < NT; n++)
             UNROLL for (int e = 0; e < 2; e++) if (!sees(row, first + 8 * n + e))
-                s[r / 2][n][r % 2 * 2 + e] = -INFINITY;
+                x->s[r / 2][n][r % 2 * 2 + e] = -INFINITY;
     }
 }
 
 /* Scores to weights, in place; the state is raised where a maximum grows. */
-DEVICE void weights_of(struct state *st, float scale_log2, float (*s)[2][4])
+DEVICE void weigh_scores(struct state *st, float scale_log2, struct scores *scores)
 {
     float top[ROWS];
     int grows = 0;
     UNROLL for (int r = 0; r < ROWS; r++)
     {
-        const float *low = &s[r / 2][0][r % 2 * 2], *high = &s[r / 2][1][r % 2 * 2];
-        top[r] = max_of_quad(maximum(maximum(low[0], low[1]), maximum(high[0], high[1])));
-        top[r] *= scale_log2;
+        float m = -INFINITY;
+        UNROLL for (int n = 0; n < NT; n++) m =
+            maximum(m, maximum(scores->s[r / 2][n][r % 2 * 2], scores->s[r / 2][n][r % 2 * 2 + 1]));
+        top[r] = max_of_quad(m) * scale_log2;
         grows |= top[r] > st->m[r];
     }
     if (__any_sync(~0u, grows)) {
@@ -81,9 +92,9 @@ DEVICE void weights_of(struct state *st, float scale_log2, float (*s)[2][4])
     UNROLL for (int r = 0; r < ROWS; r++)
     {
         float base = exponent_base(st->m[r]);
-        UNROLL for (int n = 0; n < 2; n++) UNROLL for (int e = 0; e < 2; e++)
+        UNROLL for (int n = 0; n < NT; n++) UNROLL for (int e = 0; e < 2; e++)
         {
-            float *x = &s[r / 2][n][r % 2 * 2 + e];
+            float *x = &scores->s[r / 2][n][r % 2 * 2 + e];
             *x = exp2_fast(fused(*x, scale_log2, -base));
             st->l[r] += *x;
         }
@@ -91,20 +102,27 @@ DEVICE void weights_of(struct state *st, float scale_log2, float (*s)[2][4])
 }
 
 /* o += p v */
-DEVICE void add_values(struct state *st, uint32_t v_tile, float (*s)[2][4])
+DEVICE void add_values(struct state *st, uint32_t v_tile, const struct scores *x)
 {
     int lane = THREAD % 32, row = lane % 16;
-    uint32_t v = v_tile + row * PITCH, p[RT][4];
-    UNROLL for (int i = 0; i < RT; i++) UNROLL for (int j = 0; j < 4; j++) p[i][j] =
-        pack(s[i][j / 2][j % 2 * 2], s[i][j / 2][j % 2 * 2 + 1]);
-    UNROLL for (int c = 0; c < CT / 2; c++)
+    uint32_t v = v_tile + row * PITCH;
+    UNROLL for (int n = 0; n < STEPS; n++)
     {
-        uint32_t y[4];
-        load_matrices_transposed(y, v + piece_at(2 * c + lane / 16, row));
-        UNROLL for (int i = 0; i < RT; i++)
+        uint32_t p[RT][4];
+        UNROLL for (int i = 0; i < RT; i++) UNROLL for (int j = 0; j < 4; j++)
         {
-            multiply_add(st->o[i][2 * c], p[i], y[0], y[1]);
-            multiply_add(st->o[i][2 * c + 1], p[i], y[2], y[3]);
+            const float *two = &x->s[i][2 * n + j / 2][j % 2 * 2];
+            p[i][j] = pack(two[0], two[1]);
+        }
+        UNROLL for (int c = 0; c < CT / 2; c++)
+        {
+            uint32_t y[4];
+            load_matrices_transposed(y, v + n * 16 * PITCH + piece_at(2 * c + lane / 16, row));
+            UNROLL for (int i = 0; i < RT; i++)
+            {
+                multiply_add(st->o[i][2 * c], p[i], y[0], y[1]);
+                multiply_add(st->o[i][2 * c + 1], p[i], y[2], y[3]);
+            }
         }
     }
 }
@@ -113,62 +131,58 @@ DEVICE void add_values(struct state *st, uint32_t v_tile, float (*s)[2][4])
 DEVICE int add_tile(const struct attention_args *a, const struct part *p, const struct queries *q,
                     int key, uint32_t tile, struct state *st)
 {
-    float s[RT][2][4];
+    struct scores x;
     int changes = a->softcap > 0 || a->scale < 0, special = 0,
         some_hidden = key < p->all_first || key + KEYS > p->all_end;
-    scores_of(q, tile, s);
-    if (RARE(changes)) change_scores(a, s);
-    if (RARE(some_hidden)) hide_scores(a, p, key, s);
-    weights_of(st, changes ? LOG2_E : a->scale_log2, s);
+    multiply_queries(q, tile, &x);
+    if (RARE(changes)) change_scores(a, &x);
+    if (RARE(some_hidden)) hide_scores(a, p, key, &x);
+    weigh_scores(st, changes ? LOG2_E : a->scale_log2, &x);
     if (RARE(some_hidden)) special = clear_special(p, key, tile + TILE_BYTES);
-    add_values(st, tile + TILE_BYTES, s);
+    add_values(st, tile + TILE_BYTES, &x);
     return special;
 }
 
 /* The warp's share of the part. The first STAGES - 1 rounds, which all warps take, only request: keys
- * and values before the queries, since these come from nearer by. */
-DEVICE int walk_keys(const struct attention_args *a, const struct part *p, struct state *st)
+ * and values before the queries, since these come from nearer by. What comes before
+ * wait_for_earlier_work overlaps the end of the launch before. */
+DEVICE int walk_keys(const struct attention_args *a, struct part *p, struct state *st)
 {
-    struct cursor at = cursor_of(a, p);
     struct query_pieces pieces = query_pieces_of(a, p);
+    if (asks_memory(a)) wait_for_earlier_work();
+    find_keys(a, p);
+    struct cursor at = cursor_of(a, p);
     struct queries q;
-    int special = 0, key = at.key;
-    uint32_t tile = at.ring;
+    int special = 0;
     wait_for_earlier_work();
+    look_up_pages(a, p, &at);
 #pragma unroll 1
-    for (int round = 1 - STAGES; round < 0 || key < p->end; round++) {
+    for (;;) {
+        int first = first_key(p);
         wave_barrier(); /* all lanes are done with the stage that is requested next */
         request(a, p, &at);
-        if (round == 1 - STAGES) request_queries(a, &pieces, at.ring);
+        if (at.key == first + TILE_KV) request_queries(a, &pieces, at.ring);
         copies_commit();
-        if (round < -1) continue;
-        if (round < 0) {
+        int key = at.key - STAGES * TILE_KV; /* of the tile in the stage that comes next */
+        if (key < first) {
+            if (key < first - TILE_KV) continue;
             copies_wait_but<STAGES - 2>();
             take_queries(&q, &at);
             continue;
         }
+        if (key >= p->end) break;
         copies_wait_but<STAGES - 1>();
         wave_barrier();
-        special |= add_tile(a, p, &q, key, tile, st);
-        key += TILE_KV;
-        tile = tile + STAGE_BYTES == at.ring + RING_BYTES ? at.ring : tile + STAGE_BYTES;
+        special |= add_tile(a, p, &q, key, at.stage, st);
     }
     copies_wait();
     return special;
 }
 
-/* Whether memory says where the part's keys lie. */
-DEVICE int asks_memory(const struct attention_args *a)
-{
-    return a->kv_length.data || a->kv_start.data || a->page_table.data;
-}
-
-/* What comes before wait_for_earlier_work overlaps the end of the launch before. */
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
     let_successors_begin();
-    if (asks_memory(a)) wait_for_earlier_work();
     for (int b = BLOCK_Z; b < a->batch; b += (int)gridDim.z)
         for (int kv_head = BLOCK_Y; kv_head < a->kv_heads; kv_head += (int)gridDim.y) {
             struct part p = part_of(a, b, kv_head, BLOCK_X);
@@ -179,7 +193,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
             int special = walk_keys(a, &p, &st);
             leave_state(&st);
             special = __syncthreads_or(special);
-            for (int i = THREAD; i < p.seq.q_length * a->group * (D / 4); i += THREADS)
+            for (int i = THREAD; i < a->q_tokens * a->group * (D / 4); i += THREADS)
                 write_merged(a, &p, i / (D / 4), i % (D / 4) * 4, special);
             block_barrier();
         }
