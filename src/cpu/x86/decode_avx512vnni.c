@@ -124,7 +124,8 @@ VEC __m512i dot_bytes(__m512i sum, __m512i bytes, const int32_t *four)
 }
 
 /* A line of a tile, LINE channels of its keys, half turned: part[m][p] has 16 channels from 16 p on
- * of keys m, m + 4, m + 8 and m + 12, 128 added to each. */
+ * of keys 4 m ... 4 m + 3, 128 added to each. Neighbours come together, as memory is best read in
+ * its own order. */
 struct tile {
     __m512i part[4][4];
 };
@@ -136,7 +137,7 @@ VEC void load_part(struct tile *to, const void *const *k, int m, int64_t c, int6
     __mmask64 wanted = n >= LINE ? ~(__mmask64)0 : (1ull << n) - 1;
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-        const int8_t *at = (const int8_t *)k[m + 4 * i] + c;
+        const int8_t *at = (const int8_t *)k[4 * m + i] + c;
         x[i] = n >= LINE ? _mm512_loadu_si512(at) : _mm512_maskz_loadu_epi8(wanted, at);
         x[i] = _mm512_xor_si512(x[i], _mm512_set1_epi8(-128));
     }
@@ -168,7 +169,7 @@ VEC void turn(__m512i to[4], const __m512i from[4])
     }
 }
 
-/* x[i]: channels 16 p + 4 i ... 16 p + 4 i + 3, a key in each lane. */
+/* x[i]: channels 16 p + 4 i ... 16 p + 4 i + 3, a key in each lane: key 4 m + g in lane 4 g + m. */
 VEC void turn_part(__m512i x[4], const struct tile *from, int p)
 {
     __m512i of_part[4] = {from->part[0][p], from->part[1][p], from->part[2][p], from->part[3][p]};
@@ -193,10 +194,17 @@ VEC void add_part(const struct qk_call *t, const __m512i *x, __m512i *high, __m5
         }
 }
 
+/* From the order of turn_part's lanes to that of keys, and back. */
+VEC vec exchange(vec x)
+{
+    return _mm512_permutexvar_ps(
+        _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), x);
+}
+
 VEC void store_scores(const struct qk_call *t, int r, vec total, int64_t wanted)
 {
     float *s = t->s + r * t->s_stride;
-    total = v_mul(total, v_set(t->rows->step[r]));
+    total = exchange(v_mul(total, v_set(t->rows->step[r])));
     if (wanted >= TILE) _mm512_storeu_ps(s, total);
     else _mm512_mask_storeu_ps(s, (__mmask16)((1u << wanted) - 1), total);
 }
@@ -219,6 +227,7 @@ VEC void begin_sums(const struct qk_call *t, struct sums *sums, int row_count, i
 
 VEC void end_sums(struct sums *sums, int row_count, vec scale)
 {
+    scale = exchange(scale);
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++) {
         vec x = _mm512_cvtepi32_ps(sum_of_parts(sums->high[r], sums->low[r]));
