@@ -70,6 +70,21 @@ def few(rows):
     return lines
 
 
+def decode(rows):
+    """A step of 32 query and 8 KV heads, 128 channels, bf16: K and V are batch * keys * 4096 bytes."""
+    def keys(case):
+        batch, length = case.split()[0].split("x")
+        return int(batch) * (int(length[:-1]) * 1024 if length.endswith("k") else int(length))
+
+    lines = ["| batch x keys | rapt us | GB/s of K and V | cuDNN us | FlashAttention-2 us |", "|---|---|---|---|---|"]
+    for (case, _), found in pick(rows, "graph", "decode").items():
+        us = float(found["rapt"]["us"])
+        cells = [f"{float(found[p]['us']):.1f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in ("cudnn", "flash2")]
+        name = case.replace(" q4", ", 4 queries").replace(" paged16", ", pages of 16")
+        lines.append(f"| {name} | {us:.1f} | {keys(case) * 4096 / us / 1e3:.0f} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def peers(name):
     rows = load(name)
     commits = ", ".join(dict.fromkeys(r["commit"] for r in rows if r["group"] in ("grid", "models", "tiny", "f32")))
@@ -163,7 +178,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
+            "few": few(main), "decode": decode(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
             "operations": operations(memory)}
 
 
