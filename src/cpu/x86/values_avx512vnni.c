@@ -409,6 +409,7 @@ DECODE_PV(avx512_vnni)
     if (has_blocks(v, channels)) all.width = v->scale_channels % LINE ? LINE : v->scale_channels;
     struct part at = part_at(&all, first, 0);
     scales.first = -1;
+    scales.there = 0;
     if (at.j < last) set_part(&weights[0], &at, &scales, v, &all, p, p_stride);
     for (int turn = 0; at.j < last; turn = !turn) {
         struct part next = part_after(at, &all);
