@@ -36,6 +36,7 @@ static void flash_arguments(void **state)
     a.kernel = "flash";
     a.causal = 1;
     a.softcap = 30;
+    a.bias.data = memory; /* without a dtype it is absent all the same */
     a.window_left = RAPT_WINDOW(7);
     run(rapt_device_at(context, 0), &a, (void *)0x77);
     assert_int_equal(fake->launch_count, 1);

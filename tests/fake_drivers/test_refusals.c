@@ -163,6 +163,11 @@ static void options_of_pieces(void **state)
                                   .kv_layout = RAPT_KV_BLOCKED};
     expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
            "rapt_kv_append: kv_layout is blocked (a GPU's caches are strided)");
+    append.kv_layout = RAPT_KV_STRIDED;
+    append.k = rapt_tensor_bhtd(far(1), RAPT_F16, 2, 2, 1 << 29, 32);
+    append.v = rapt_tensor_bhtd(far(3), RAPT_F16, 2, 2, 1 << 29, 32);
+    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
+           "rapt_kv_append: k has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
     rapt_rope_args rope = {.struct_size = sizeof rope,
                            .x = rapt_tensor_bthd(memory, RAPT_F16, 1, 1, 1, 640),
                            .out = rapt_tensor_bthd(memory + (1 << 18), RAPT_F16, 1, 1, 1, 640)};
