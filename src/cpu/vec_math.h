@@ -66,9 +66,11 @@ VEC vec v_exp2_half(vec x)
     return x;
 }
 
-/* e^x, with the reduction in two steps (Cody and Waite) so that large |x| keeps its last bits. */
+/* e^x, with the reduction in two steps (Cody and Waite) so that large |x| keeps its last bits. Below -128,
+ * where f32 has 0, n would be so coarse that what is left overflows; NaN stays. */
 VEC vec v_exp(vec x)
 {
+    x = v_max(v_set(-128), x);
     vec n = v_round(v_mul(x, v_set(LOG2_E)));
     vec r = v_fnma(n, v_set(0.693359375f), x);
     vec u = v_mul(v_fnma(n, v_set(-2.12194440e-4f), r), v_set(LOG2_E));

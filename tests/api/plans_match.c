@@ -97,24 +97,30 @@ static void addresses(void **state)
     rapt_plan_destroy(&plan);
 }
 
-/* Tensors whose tokens lie backwards reach below their address. */
+/* Tensors whose tokens lie backwards reach below their address: out is SQ rows of HQ * DV, the last of
+ * them at `last`. */
 static void backwards(void **state)
 {
-    static float memory[4 * B * HQ * SQ * D];
-    float *end = memory + sizeof memory / sizeof *memory - HQ * D;
+    enum { ROW = HQ * DV };
+    static float memory[4 * HQ * SQ * D];
+    float *last = memory + 2 * HQ * SQ * D, *lowest = last - (SQ - 1) * ROW;
+    const struct {
+        float *q;
+        int apart;
+    } cases[] = {{lowest - HQ * SQ * D, 1}, {lowest - HQ * SQ * D + 1, 0}, {lowest, 0},
+                 {lowest + 2 * ROW, 0},     {last + ROW - 1, 0},           {last + ROW, 1}};
     (void)state;
     call_reset(&call);
-    call.a.out = rapt_tensor_bthd(end, RAPT_F32, 1, HQ, SQ, DV);
+    call.a.out = rapt_tensor_bthd(last, RAPT_F32, 1, HQ, SQ, DV);
     call.a.q.size[0] = call.a.k.size[0] = call.a.v.size[0] = 1;
     call.a.out.stride[2] = -call.a.out.stride[2];
     rapt_plan *plan = plan_of(&call.a);
-    for (int below = 0; below < 2; below++) { /* q ends where out begins, and one element further */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         rapt_attention a = call.a;
-        a.q.data = end - (SQ - 1) * HQ * DV - SQ * HQ * D + below;
+        a.q.data = cases[i].q;
         rapt_status status = rapt_plan_execute(plan, &a, workspace, NULL);
-        if (below)
-            expect(status, RAPT_INVALID, "out overlaps q (outputs need memory of their own)");
-        else assert_int_equal(status, RAPT_OK);
+        if (cases[i].apart) assert_int_equal(status, RAPT_OK);
+        else expect(status, RAPT_INVALID, "out overlaps q (outputs need memory of their own)");
     }
     rapt_plan_destroy(&plan);
 }

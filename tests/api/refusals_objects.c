@@ -92,6 +92,12 @@ static void one_of_two_is_wrong(void **state)
     call.a.k.dtype = call.a.v.dtype = RAPT_F32 + 32; /* no bit of a word */
     expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
            "k has dtype 33, * (must be f32, f16, bf16 or i8)");
+    call_reset(&call);
+    call.a.k.dtype = call.a.v.dtype = RAPT_I8;
+    call.a.k_scale = rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, 1);
+    call.a.v_scale = rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, 0);
+    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
+           "v_scale has 0 blocks for 6 channels (blocks must divide channels)");
     for (int tokens = 0; tokens < 2; tokens++) {
         call_reset(&call);
         call.a.kv_layout = RAPT_KV_BLOCKED;

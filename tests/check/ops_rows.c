@@ -138,6 +138,25 @@ static void softmax_special(void **state)
             }
 }
 
+/* Values so large that their own rounding is larger than what an exponent can be, some hidden. */
+static void softmax_far(void **state)
+{
+    const struct level *level = *state;
+    static const float bases[] = {5e6f, -5e6f, 1e9f, -1e9f, 1e20f, -1e20f, 3e38f, -3e38f};
+    static const int64_t lengths[] = {5, 40, 300, 4100};
+    for (int c = 0; c < 8 * 4 * 2 * 2; c++) {
+        int64_t n = lengths[c / 8 % 4], dtype = c / 32 % 2 ? RAPT_BF16 : RAPT_F32;
+        void *from = row_of(from_memory, dtype), *to = row_of(to_memory, dtype);
+        for (int64_t i = 0; i < n; i++)
+            store_float(from, dtype, i,
+                        c / 64 && i % 3 == 1 ? -INFINITY
+                                             : bases[c % 8] * (1 - 0x1p-21f * (float)(i * 7 % 5)));
+        level->rows->softmax(to, dtype, from, dtype, n, &state_of_rows, 0);
+        level->rows->softmax_end(&state_of_rows);
+        compare_softmax(level, dtype, n, from, to);
+    }
+}
+
 /* Rows of one state, stored while the next is computed: what a row that is done in another way
  * leaves of the one before it. Fall: how far the first elements lie below the rest. */
 static void softmax_in_turn(void **state)
@@ -311,6 +330,7 @@ int main(void)
     } groups[] = {{"softmax", softmax_rows},
                   {"softmax of nothing and NaN", softmax_special},
                   {"softmax of rows in turn", softmax_in_turn},
+                  {"softmax of far values", softmax_far},
                   {"rotations", rotations},
                   {"angles", angles},
                   {"copies", copies}};
