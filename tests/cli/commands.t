@@ -95,6 +95,8 @@ tap.ok(
     "info --json: threads and memory of the CPU",
     devices,
 )
+shown = re.search(r"cpu:0 .* ([\d.]+) GiB\n", rapt("info").out)
+tap.near(float(shown[1]), devices[-1]["memory_bytes"] / 2**30, 0.06, "info: GiB of the CPU")
 tap.ok(
     all({"name", "vendor", "arch", "op", "bytes"} <= set(k) for k in kernels),
     "info --json: members of kernels",
