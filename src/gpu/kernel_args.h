@@ -132,10 +132,13 @@ struct tensor_map {
  * views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the end read as
  * zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes.
  * rows is q: min(tile_q, 64), k and v: min(tile_kv, page_tokens). Ragged: batch 1; paged: batch is
- * the page. With NEED_HALVES the maps are of q_half, k_half and v_half (HALVES * batch). */
+ * the page. With NEED_HALVES the maps are of q_half, k_half and v_half (HALVES * batch). out: with
+ * NEED_OUT_MAP, rows is OUT_MAP_ROWS; elements past the end are not written. */
 struct tensor_maps {
-    struct tensor_map q, k, v;
+    struct tensor_map q, k, v, out;
 };
+
+enum { OUT_MAP_ROWS = 16 };
 
 enum { ROPE_PAIRS_MAX = 288 };
 

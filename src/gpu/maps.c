@@ -33,21 +33,28 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
             dtype};
 }
 
+/* Of the row; those behind are not used. */
+static int map_count(const struct row *row)
+{
+    return row->needs & NEED_OUT_MAP ? MAP_COUNT : MAP_OUT;
+}
+
 void maps_describe(const struct row *row, const struct problem *p,
                    const struct attention_args *halves, struct driver_map maps[MAP_COUNT])
 {
-    const rapt_tensor *tensors[MAP_COUNT] = {&p->a.q, &p->a.k, &p->a.v};
-    const struct view *half[MAP_COUNT] = {&halves->q_half, &halves->k_half, &halves->v_half};
+    const rapt_tensor *tensors[MAP_COUNT] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
+    const struct view *half[MAP_OUT] = {&halves->q_half, &halves->k_half, &halves->v_half};
     int64_t kv_rows =
         p->page_tokens && p->page_tokens < row->tile_kv ? p->page_tokens : row->tile_kv;
     int64_t q_rows = row->tile_q < 64 ? row->tile_q : 64;
-    for (int i = 0; i < MAP_COUNT; i++) {
+    const int64_t rows[MAP_COUNT] = {q_rows, kv_rows, kv_rows, OUT_MAP_ROWS};
+    for (int i = 0; i < map_count(row); i++) {
         int64_t size[4];
         memcpy(size, tensors[i]->size, sizeof size);
-        int halved = (row->needs & NEED_HALVES) != 0;
+        int halved = i < MAP_OUT && (row->needs & NEED_HALVES);
         if (halved) size[0] *= HALVES;
         describe(&maps[i], halved ? DTYPE_bf16 : tensors[i]->dtype, size,
-                 halved ? half[i]->stride : tensors[i]->stride, i == MAP_Q ? q_rows : kv_rows,
+                 halved ? half[i]->stride : tensors[i]->stride, rows[i],
                  (row->needs & NEED_PANELS) != 0);
     }
 }
@@ -59,10 +66,10 @@ rapt_status maps_encode(struct gpu_device *device, const struct row *row,
     int halves = (row->needs & NEED_HALVES) != 0;
     const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data,
                                    halves ? args->k_half.data : args->k.data,
-                                   halves ? args->v_half.data : args->v.data};
-    struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v};
+                                   halves ? args->v_half.data : args->v.data, args->out.data};
+    struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v, &out->out};
     rapt_status status = RAPT_OK;
-    for (int i = 0; i < MAP_COUNT && !status; i++)
+    for (int i = 0; i < map_count(row) && !status; i++)
         status = device->driver->encode(device, &maps[i], data[i], to[i]);
     return status;
 }

@@ -50,6 +50,8 @@ enum {
      * the row NAME_strict, whose prepare and main launches follow and do the heads again that are
      * wide */
     NEED_STRICT = 512,
+    /* with NEED_MAPS: tensor_maps.out */
+    NEED_OUT_MAP = 1024,
 };
 
 enum feature_index {

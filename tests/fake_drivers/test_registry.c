@@ -454,7 +454,12 @@ static void maps(void **state)
     assert_true(q->box[0] == 64 && q->box[1] == 64 && q->box[2] == 1 && q->box[3] == 1);
     assert_true(k->size[1] == 96 && k->box[1] == 112 && k->stride[0] == 128 &&
                 k->stride[2] == 96 * 128 && k->dtype == DTYPE_f16);
-    row.needs |= NEED_PANELS;
+    row.needs |= NEED_OUT_MAP;
+    maps_describe(&row, &p, &none, map);
+    const struct driver_map *out = &map[MAP_OUT];
+    assert_true(out->size[1] == 64 && out->size[3] == 4 && out->size[4] == 2);
+    assert_true(out->box[0] == 64 && out->box[1] == 16 && out->box[2] == 1 && out->box[3] == 1);
+    row.needs = NEED_MAPS | NEED_PANELS;
     maps_describe(&row, &p, &none, map);
     assert_true(k->rank == 4 && k->size[0] == 64 && k->size[1] == 96 && k->size[2] == 2 &&
                 k->box[1] == 112 && k->box[2] == 1);

@@ -157,6 +157,8 @@ static void expect_maps(const struct trial *t, const struct row *row, const stru
                row->tile_q < 64 ? row->tile_q : 64);
     expect_map(t, row, &l->maps.k, &t->a.k, halved ? &a->k_half : NULL, row->tile_kv);
     expect_map(t, row, &l->maps.v, &t->a.v, halved ? &a->v_half : NULL, row->tile_kv);
+    if (row->needs & NEED_OUT_MAP)
+        expect_map(t, row, &l->maps.out, &t->a.out, NULL, OUT_MAP_ROWS);
 }
 
 /* ---- Launches ---- */

@@ -40,6 +40,9 @@ DEVICE void consume(const struct attention_args &a, const struct tensor_maps &ma
 {
     struct consumer c;
     c.base = base;
+#if LINES == 2
+    c.out_map = &maps.out;
+#endif
     c.group = group;
     c.thread = threadIdx.x - 128 * (group + 1);
     c.stage = STAGES - 1;
@@ -57,6 +60,9 @@ DEVICE void consume(const struct attention_args &a, const struct tensor_maps &ma
     c.cap = cap_of(a);
 #endif
     work(c, a);
+#if LINES == 2
+    tma_store_wait(); /* before a repair stores the same rows, and before shared memory goes */
+#endif
     if (REPAIRS) repair_noted(c, a, maps);
 }
 
@@ -87,6 +93,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         tensor_map_prefetch(&maps.q);
         tensor_map_prefetch(&maps.k);
         tensor_map_prefetch(&maps.v);
+#if LINES == 2
+        tensor_map_prefetch(&maps.out);
+#endif
     }
     wait_for_predecessors();
 #if PARTS == 3

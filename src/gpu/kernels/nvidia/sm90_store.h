@@ -156,11 +156,10 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
 #endif
 
 #if LINES
-/* 64 columns of the warp's 16 rows, which begin at `out` and of which `rows` exist, by way of
- * shared memory at `lines`; 16-byte column c of row r lies at column c ^ (r % 8) there. */
-DEVICE void store_lines(const float *o, float factor0, float factor1, uint16_t *out,
-                        int64_t row_stride, int rows, int lane, uint32_t lines, uint32_t &poison0,
-                        uint32_t &poison1)
+/* 64 columns of the warp's 16 rows to shared memory at `lines`, where 16-byte column c of row r
+ * lies at column c ^ (r % 8). */
+DEVICE void lay_lines(const float *o, float factor0, float factor1, int lane, uint32_t lines,
+                      uint32_t &poison0, uint32_t &poison1)
 {
     uint32_t to = lines + (lane & 15) * 128 + (((lane >> 4) ^ (lane & 7)) << 4);
 #pragma unroll
@@ -176,6 +175,34 @@ DEVICE void store_lines(const float *o, float factor0, float factor1, uint16_t *
         }
         stmatrix4(to ^ i << 5, x);
     }
+}
+#endif
+
+#if LINES == 2
+/* The warp's 16 rows, the first of them `token`, by one tensor copy, which leaves out those behind
+ * the last one; it reads what lies at `lines` until the warp's next tile. */
+DEVICE void store_copied(const float *o, float factor0, float factor1, const struct tensor_map *map,
+                         int token, int head, int batch, int lane, uint32_t lines,
+                         uint32_t &poison0, uint32_t &poison1)
+{
+    tma_store_wait_read();
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < V_PANELS; i++)
+        lay_lines(o + 32 * i, factor0, factor1, lane, lines + 2048 * i, poison0, poison1);
+    async_proxy_fence();
+    __syncwarp();
+    if (lane == 0) tma_store_5d(map, lines, 0, token, 0, head, batch, L2_EVICT_FIRST);
+    tma_store_commit();
+}
+#elif LINES
+/* 64 columns of the warp's 16 rows, which begin at `out` and of which `rows` exist, by way of
+ * shared memory at `lines`. */
+DEVICE void store_lines(const float *o, float factor0, float factor1, uint16_t *out,
+                        int64_t row_stride, int rows, int lane, uint32_t lines, uint32_t &poison0,
+                        uint32_t &poison1)
+{
+    lay_lines(o, factor0, factor1, lane, lines, poison0, poison1);
     __syncwarp();
     int row = lane >> 3;
     uint32_t from = lines + row * 128 + (((lane & 7) ^ row) << 4);
@@ -239,12 +266,13 @@ DEVICE void clear_weightless(float (&o)[VALUES / 2], float sum0, float sum1)
 
 /* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
  * keep1: whether the lane's rows are stored; those without weights are always, having an output of
- * 0 whatever their values hold. IN_LINES: all are, by way of `lines`. True if something that was
- * stored is not finite or not right, or rows behind the last one are not. */
+ * 0 whatever their values hold. IN_LINES: all are, by way of `lines` and with LINES 2 out_map. True
+ * if something that was stored is not finite or not right, or rows behind the last one are not. */
 template <bool IN_LINES = false>
 DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
                        float (&o)[VALUES / 2], struct row_state r, float scale, int row, int lane,
-                       bool keep0 = true, bool keep1 = true, uint32_t lines = 0)
+                       bool keep0 = true, bool keep1 = true, uint32_t lines = 0,
+                       const struct tensor_map *out_map = nullptr)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
@@ -295,11 +323,16 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
     uint16_t *out = (uint16_t *)a.out.data + at;
 #if LINES
     if (IN_LINES) {
+#if LINES == 2
+        store_copied(o, f0.factor, f1.factor, out_map, q - (lane >> 2), t.head, batch, lane, lines,
+                     poison0, poison1);
+#else
 #pragma unroll
         for (int i = 0; i < DV / 64; i++)
             store_lines(o + 32 * i, f0.factor, f1.factor,
                         out - (lane >> 2) * a.out.stride[2] + 64 * i, a.out.stride[2],
                         tokens - q + (lane >> 2), lane, lines, poison0, poison1);
+#endif
         return wrong || (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
     }
 #endif

@@ -13,7 +13,9 @@
  *   Q_SLOTS        row tiles of Q in shared memory
  *   Q_REGISTERS    1: Q is an operand in registers, its slot is free at once; D <= 128
  *   LINES          1: output goes through shared memory, so that whole lines leave, with fewer
- *                  instructions than an exchange among lanes; plain rows with 2 KB left a warp
+ *                  instructions than an exchange among lanes; plain rows with 2 KB left a warp.
+ *                  2: from there by one tensor copy a warp, behind the threads' backs (16 rows of
+ *                  output a warp; NEED_OUT_MAP)
  *   SECTION        heads that are worked on together, so that their K and V stay in the L2 cache
  *   SECTION_LAST   tiles of the last section for each block: it ends with light ones of many heads
  *   ASCENDING      1: keys are walked from the first to the last, so that the row tiles of a head,
@@ -159,9 +161,10 @@ constexpr uint32_t AT_SPLIT = AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES,
                    SPLIT_RING_BYTES = 8192;
 /* And a copy of its tile's record for each consumer warp: registers are few. */
 constexpr uint32_t AT_OWN_TILE = AT_SPLIT + 3 * SPLIT_RING_BYTES;
-/* LINES: output on its way to memory, 16 rows of 64 columns for each consumer warp. */
-constexpr uint32_t LINES_BYTES = 16 * 128;
-constexpr uint32_t AT_LINES = (AT_FIRST_TILE + 127) / 128 * 128;
+/* LINES: output on its way to memory, 16 rows of 64 columns for each consumer warp, or with 2 of
+ * all columns, 64 after 64; swizzled in patterns of 1024 bytes. */
+constexpr uint32_t LINES_BYTES = 16 * 128 * (LINES == 2 ? V_PANELS : 1);
+constexpr uint32_t AT_LINES = (AT_FIRST_TILE + 1023) / 1024 * 1024;
 /* Capped scores: two words for each warpgroup, see begin_near(). */
 constexpr uint32_t AT_FAR = AT_ORDER + 2 * RAGGED_LIMIT;
 constexpr uint32_t SHARED_END = CAPPED       ? AT_FAR + 8 * GROUPS

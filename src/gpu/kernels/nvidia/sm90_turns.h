@@ -10,6 +10,9 @@
 
 /* What a consumer thread knows besides its tile. */
 struct consumer {
+#if LINES == 2
+    const struct tensor_map *out_map;
+#endif
     uint32_t base;         /* of shared memory */
     int group, thread;     /* warpgroup, from 0; thread of the warpgroup */
     uint32_t stage, phase; /* of the K and V block worked on last */
@@ -51,6 +54,15 @@ DEVICE int group_now(const struct consumer &c)
     return (thread >> 7) - 1;
 #else
     return c.group;
+#endif
+}
+
+DEVICE const struct tensor_map *out_map_now(const struct consumer &c)
+{
+#if LINES == 2
+    return c.out_map;
+#else
+    return nullptr;
 #endif
 }
 

@@ -106,6 +106,32 @@ DEVICE void tma_load_5d(uint32_t to, const void *map, uint32_t bar, int c0, int 
                  : "memory");
 }
 
+/* A box from shared memory, less what is outside the tensor. */
+DEVICE void tma_store_5d(const void *map, uint32_t from, int c0, int c1, int c2, int c3, int c4,
+                         uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group.L2::cache_hint "
+                 "[%0, {%2,%3,%4,%5,%6}], [%1], %7;" ::"l"(map),
+                 "r"(from), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "l"(policy)
+                 : "memory");
+}
+
+DEVICE void tma_store_commit(void)
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/* Until the thread's stores have read shared memory; until they are done. */
+DEVICE void tma_store_wait_read(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+DEVICE void tma_store_wait(void)
+{
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
 /* 16-byte aligned bytes in one piece; they arrive at bar. */
 DEVICE void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t bar)
 {
