@@ -171,7 +171,8 @@ static void batch_invariant_same_bits(void **state)
     static const char *const long_keys[] = {
         /* which GPUs cut into parts */
         "forward bf16 h8/2 q1 kv3000 d128 causal batch_invariant kvlen=%s",
-        "forward f16 h8/2 q2 kv3000 d64 causal window1500,0 sink batch_invariant kvlen=%s"};
+        "forward f16 h8/2 q2 kv3000 d64 causal window1500,0 sink batch_invariant kvlen=%s",
+        "forward bf16 h8/2 q1 kv3000 d64 causal batch_invariant kvlens=%s"};
     (void)state;
     EACH_DEVICE(device) for (size_t i = 0; i < sizeof dense / sizeof *dense; i++)
     {

@@ -437,39 +437,63 @@ DEVICE void leave_state(const struct state *st)
     }
 }
 
-/* Merges the warps, in their order, for four channels of a row, and writes them: the result where
- * the keys have one part. */
-DEVICE void write_merged(const struct attention_args *a, const struct part *p, int row, int channel,
-                         int special)
+/* Four channels of a row, of all warps. */
+struct merged {
+    float m, l;
+    float4 o;
+};
+
+/* In the order of the warps. */
+DEVICE struct merged merge_warps(int row, int channel)
 {
     float2 ends[WARPS];
-    float m = -INFINITY, l = 0;
-    float4 o = float4_of(0, 0, 0, 0);
-    int query = query_of_row(p, row), head = p->kv_head * a->group + row - query * a->group;
+    struct merged x = {-INFINITY, 0, float4_of(0, 0, 0, 0)};
     UNROLL for (int w = 0; w < WARPS; w++)
     {
         ends[w] = *(const float2 *)(sums_of_warp(w) + TILE_Q * SUMS_PITCH + row * 2);
-        m = maximum(m, ends[w].x);
+        x.m = maximum(x.m, ends[w].x);
     }
     UNROLL for (int w = 0; w < WARPS; w++)
     {
-        float weight = exp2_fast(ends[w].x - exponent_base(m));
-        l = fused(ends[w].y, weight, l);
-        o = add_part(o, *(const float4 *)(sums_of_warp(w) + row * SUMS_PITCH + channel), weight);
+        float weight = exp2_fast(ends[w].x - exponent_base(x.m));
+        x.l = fused(ends[w].y, weight, x.l);
+        x.o =
+            add_part(x.o, *(const float4 *)(sums_of_warp(w) + row * SUMS_PITCH + channel), weight);
     }
-    if (RARE(special)) o = add_special(a, p, query, channel, o);
-    if (a->splits == 1) {
-        struct total t;
-        float weight = total_of_one(&t, m, l, sink_of(a, p->b, head));
-        o = add_part(float4_of(0, 0, 0, 0), o, weight);
-        store_result(a, p->b, head, query, channel, o, total_factor(&t));
-        if (channel == 0) store_lse_of(a, p->b, head, query, &t);
-        return;
+    return x;
+}
+
+DEVICE void write_result(const struct attention_args *a, const struct part *p, int head, int query,
+                         int channel, const struct merged *x)
+{
+    struct total t;
+    float weight = total_of_one(&t, x->m, x->l, sink_of(a, p->b, head));
+    float4 o = add_part(float4_of(0, 0, 0, 0), x->o, weight);
+    store_result(a, p->b, head, query, channel, o, total_factor(&t));
+    if (channel == 0) store_lse_of(a, p->b, head, query, &t);
+}
+
+/* The result where the keys have one part, else what the block leaves for NAME_combine. A thread
+ * takes the same four channels of several rows. */
+DEVICE void write_rows(const struct attention_args *a, const struct part *p, int special)
+{
+    int channel = THREAD % (D / 4) * 4, rows = a->q_tokens * a->group, some = p->first < p->end;
+    int64_t first = partial_row(a, p->b, p->kv_head * a->group, 0);
+    char *values = (char *)partial_out_at(a, p->number, first, channel),
+         *ends = (char *)partial_lse_at(a, p->number, first);
+#pragma unroll 1
+    for (int row = THREAD / (D / 4); row < rows; row += THREADS / (D / 4)) {
+        int query = query_of_row(p, row), head = row - query * a->group;
+        struct merged x = merge_warps(row, channel);
+        if (RARE(special)) x.o = add_special(a, p, query, channel, x.o);
+        if (a->splits == 1) {
+            write_result(a, p, p->kv_head * a->group + head, query, channel, &x);
+            continue;
+        }
+        int at = head * a->q_tokens + query;
+        if (some) STORE(float4, values + at * (D * 4), x.o);
+        if (channel == 0) STORE(float2, ends + at * 8, make_float2(x.m, some ? x.l : NO_KEYS));
     }
-    int64_t at = partial_row(a, p->b, head, query);
-    if (p->first < p->end) STORE(float4, partial_out_at(a, p->number, at, channel), o);
-    else l = NO_KEYS;
-    if (channel == 0) STORE(float2, partial_lse_at(a, p->number, at), make_float2(m, l));
 }
 
 #endif

@@ -193,8 +193,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
             int special = walk_keys(a, &p, &st);
             leave_state(&st);
             special = __syncthreads_or(special);
-            for (int i = THREAD; i < a->q_tokens * a->group * (D / 4); i += THREADS)
-                write_merged(a, &p, i / (D / 4), i % (D / 4) * 4, special);
+            write_rows(a, &p, special);
             block_barrier();
         }
 }
