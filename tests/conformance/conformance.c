@@ -124,11 +124,11 @@ static void test_problem(void **state)
     assert_non_null(problem);
     if (!problem_build(&line, problem, error, sizeof error)) fail_msg("%s", error);
     name_kernel(problem, run->device, kernel);
-    bool exception = is_exception(run->named->name, kernel);
-    if (!exception) run_problem(run, problem, kernel);
+    if (is_exception(run->named->name, kernel))
+        print_message("# %s: left out, %s may differ there (S19)\n", run->named->name, kernel);
+    else run_problem(run, problem, kernel);
     problem_free(problem);
     free(problem);
-    if (exception) skip();
 }
 
 /* The problem, for asking kernels whether they serve it; problem_free, then free. */
@@ -191,7 +191,7 @@ static void add_run(struct suite *suite, const struct named_problem *named, int 
     suite->tests[suite->count++] = (struct CMUnitTest){run->name, test_problem, NULL, NULL, run};
 }
 
-/* The library's choice, or each kernel of the names that serves. */
+/* The library's choice, or each kernel of the names that serves and keeps to the definition. */
 static void add_problem(struct suite *suite, const struct named_problem *named, int device,
                         const char *const names[], int name_count)
 {
@@ -201,7 +201,8 @@ static void add_problem(struct suite *suite, const struct named_problem *named, 
     }
     struct problem_instance *problem = instance_of(named);
     for (int k = 0; k < name_count; k++)
-        if (is_served(problem, suite->devices.device[device], names[k]))
+        if (!is_exception(named->name, names[k]) &&
+            is_served(problem, suite->devices.device[device], names[k]))
             add_run(suite, named, device, names[k]);
     problem_free(problem);
     free(problem);
