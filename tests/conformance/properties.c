@@ -168,8 +168,7 @@ static void batch_invariant_same_bits(void **state)
         "forward bf16 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
         "forward f16 h4/2 q5 kv900 d128 causal batch_invariant kvlen=%s",
         "forward bf16 h4/2 q60 kv900 d64 causal batch_invariant kvlen=%s"};
-    static const char *const long_keys[] = {
-        /* which GPUs cut into parts */
+    static const char *const cut_by_gpus[] = {
         "forward bf16 h8/2 q1 kv3000 d128 causal batch_invariant kvlen=%s",
         "forward f16 h8/2 q2 kv3000 d64 causal window1500,0 sink batch_invariant kvlen=%s",
         "forward bf16 h8/2 q1 kv3000 d64 causal batch_invariant kvlens=%s"};
@@ -180,11 +179,11 @@ static void batch_invariant_same_bits(void **state)
         company(dense[i], "900,700,3", "5,0,700,700,33,1", 1, 3, device);
         company(dense[i], "31,900,900", "900,1", 2, 0, device);
     }
-    EACH_DEVICE(device) for (size_t i = 0; i < sizeof long_keys / sizeof *long_keys; i++)
+    EACH_DEVICE(device) for (size_t i = 0; i < sizeof cut_by_gpus / sizeof *cut_by_gpus; i++)
     {
-        company(long_keys[i], "3000,1030,3", "1030", 1, 0, device);
-        company(long_keys[i], "3000,1030,2049", "5,0,2049,1030,33,3000", 2, 2, device);
-        company(long_keys[i], "7,3000", "3000", 1, 0, device);
+        company(cut_by_gpus[i], "3000,1030,3", "1030", 1, 0, device);
+        company(cut_by_gpus[i], "3000,1030,2049", "5,0,2049,1030,33,3000", 2, 2, device);
+        company(cut_by_gpus[i], "7,3000", "3000", 1, 0, device);
     }
 }
 
