@@ -328,8 +328,10 @@ DEVICE void weigh_again(const struct consumer &c, const struct attention_args &a
 
 /* The other weights, and all of them rounded, behind the wait for o. The compiler would take them
  * up before it, so they seem to need o: they ask for the one number that o has only at the edge of
- * overflow. Not for infinity: a row that sees one has finite results in its other channels. (The
- * bits of a NaN that no arithmetic gives cost the overlap with 256 channels, nvcc 13.0.) */
+ * overflow. Not for infinity: a row that sees one has finite results in its other channels, and when
+ * FIRST o is still that of the tile before. (The bits of a NaN that no arithmetic gives cost the
+ * overlap with 256 channels, nvcc 13.0; x > infinity does not, but orders other instructions anew.)
+ */
 template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
                       const float (&o)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &r,
