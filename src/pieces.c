@@ -61,9 +61,10 @@ static void check_memory(struct check *c, const rapt_tensor *t, const char *name
             fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", c->function, name);
         return;
     }
-    if ((uintptr_t)t->data % dtype_size(t->dtype)) {
+    size_t size = dtype_size(t->dtype); /* never 0: other checks have refused that */
+    if (size && (uintptr_t)t->data % size) {
         c->status = fail(RAPT_INVALID, "%s: %s is not aligned to its elements (%zu bytes)",
-                         c->function, name, dtype_size(t->dtype));
+                         c->function, name, size);
         return;
     }
     for (int axis = 0; output && axis < 4 && has_elements(t); axis++)
