@@ -153,22 +153,6 @@ VEC void load_part(struct tile *to, const void *const *k, int m, int64_t c, int6
     }
 }
 
-/* In each quarter: to[i] has lane i of all four. */
-VEC void turn(__m512i to[4], const __m512i from[4])
-{
-    __m512i t[4];
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-        t[i] = _mm512_unpacklo_epi32(from[2 * i], from[2 * i + 1]);
-        t[i + 2] = _mm512_unpackhi_epi32(from[2 * i], from[2 * i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) {
-        to[2 * i] = _mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]);
-        to[2 * i + 1] = _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]);
-    }
-}
-
 /* x[i]: channels 16 p + 4 i ... 16 p + 4 i + 3, a key in each lane: key 4 m + g in lane 4 g + m. */
 VEC void turn_part(__m512i x[4], const struct tile *from, int p)
 {

@@ -89,6 +89,22 @@ static inline int64_t block_count(const struct cpu_rows *rows, int64_t channels)
     return (channels + rows->scale_channels - 1) / rows->scale_channels;
 }
 
+/* In each quarter: to[i] has lane i of all four. */
+VEC void turn(__m512i to[4], const __m512i from[4])
+{
+    __m512i t[4];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        t[i] = _mm512_unpacklo_epi32(from[2 * i], from[2 * i + 1]);
+        t[i + 2] = _mm512_unpackhi_epi32(from[2 * i], from[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        to[2 * i] = _mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]);
+        to[2 * i + 1] = _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]);
+    }
+}
+
 /* Block b's scales of LANES keys to to + b * to_stride, a key in each lane; of rows of zeros, 0. */
 static inline void load_scales(float *to, int64_t to_stride, const float *const *scale,
                                const void *const *row, int64_t blocks, int64_t stride)
@@ -101,25 +117,18 @@ static inline void load_scales(float *to, int64_t to_stride, const float *const 
         _mm512_storeu_si512(from + j, _mm512_mask_loadu_epi64(zeros, there, scale + j));
     }
     for (; b + 4 <= blocks && stride == 1; b += 4) {
-        vec x[4], y[4];
+        __m512i x[4], turned[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            x[i] = _mm512_castps128_ps512(_mm_loadu_ps(from[i] + b));
-            x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(from[i + 4] + b), 1);
-            x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(from[i + 8] + b), 2);
-            x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(from[i + 12] + b), 3);
+            vec y = _mm512_castps128_ps512(_mm_loadu_ps(from[i] + b));
+            y = _mm512_insertf32x4(y, _mm_loadu_ps(from[i + 4] + b), 1);
+            y = _mm512_insertf32x4(y, _mm_loadu_ps(from[i + 8] + b), 2);
+            y = _mm512_insertf32x4(y, _mm_loadu_ps(from[i + 12] + b), 3);
+            x[i] = _mm512_castps_si512(y);
         }
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; i++) {
-            y[i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
-            y[i + 2] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
-        }
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; i++) {
-            __m512d low = _mm512_castps_pd(y[2 * i]), high = _mm512_castps_pd(y[2 * i + 1]);
-            _mm512_storeu_pd(to + (b + 2 * i) * to_stride, _mm512_unpacklo_pd(low, high));
-            _mm512_storeu_pd(to + (b + 2 * i + 1) * to_stride, _mm512_unpackhi_pd(low, high));
-        }
+        turn(turned, x);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) _mm512_storeu_si512(to + (b + i) * to_stride, turned[i]);
     }
     for (; b < blocks; b++)
         for (int j = 0; j < LANES; j++)
