@@ -238,11 +238,6 @@ static rapt_status cuda_launch(struct gpu_device *device, const struct driver_la
     return CALL(device, launch_with, cuLaunchKernelEx, &config, l->function, l->parameters, NULL);
 }
 
-static rapt_status cuda_zero(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream)
-{
-    return CALL(device, zero, cuMemsetD32Async, (uint64_t)(uintptr_t)to, 0, bytes / 4, stream);
-}
-
 static rapt_status cuda_encode(struct gpu_device *device, const struct driver_map *map,
                                const void *data, struct tensor_map *out)
 {
@@ -302,7 +297,6 @@ const struct driver cuda_driver = {
     .module_unload = cuda_module_unload,
     .function = cuda_function,
     .launch = cuda_launch,
-    .zero = cuda_zero,
     .encode = cuda_encode,
     .alloc = cuda_alloc,
     .free = cuda_free,

@@ -77,8 +77,6 @@ struct driver {
                             void **function);
     rapt_status (*launch)(struct gpu_device *device, const struct driver_launch *launch,
                           rapt_stream stream);
-    /* bytes: a multiple of 4 */
-    rapt_status (*zero)(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream);
     rapt_status (*encode)(struct gpu_device *device, const struct driver_map *map, const void *data,
                           struct tensor_map *out);
     rapt_status (*alloc)(struct gpu_device *device, size_t bytes, void **out);

@@ -242,11 +242,6 @@ static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
 {
     const struct row *row = gp->row;
     if (row->needs & NEED_CLAIMED) gp->bytes[PART_COUNTERS] = claimed_bytes(p, row);
-    else if (row->needs & NEED_COUNTERS)
-        gp->bytes[PART_COUNTERS] =
-            (size_t)(p->batch * p->kv_heads *
-                     ceil_div(p->q_tokens * p->group, at_least(row->tile_q, 1))) *
-            8;
     if (row->needs & NEED_HALVES) fill_halves(gp, p);
     if (row->needs & NEED_STRICT) fill_strict(gp, p);
 }
@@ -526,8 +521,6 @@ static rapt_status launch(struct gpu_device *device, const struct gpu_plan *gp,
     void *parameters[2][3] = {{&l->args, &l->maps[0], NULL}, {&l->args, &l->maps[1], NULL}};
     rapt_status status = RAPT_OK;
     l->args.ticket = ticket;
-    if (gp->row->needs & NEED_COUNTERS)
-        status = device->driver->zero(device, l->args.counters, gp->bytes[PART_COUNTERS], stream);
     for (int i = 0; i < gp->step_count && !status; i++) {
         const struct step *s = &gp->steps[i];
         struct driver_launch to = {

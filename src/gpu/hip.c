@@ -225,11 +225,6 @@ static rapt_status hip_launch(struct gpu_device *device, const struct driver_lau
                 l->grid[2], l->threads, 1, 1, l->shared, stream, l->parameters, NULL);
 }
 
-static rapt_status hip_zero(struct gpu_device *device, void *to, size_t bytes, rapt_stream stream)
-{
-    return CALL(device, zero, hipMemsetD32Async, to, 0, bytes / 4, stream);
-}
-
 static rapt_status hip_encode(struct gpu_device *device, const struct driver_map *map,
                               const void *data, struct tensor_map *out)
 {
@@ -278,7 +273,6 @@ const struct driver hip_driver = {
     .module_unload = hip_module_unload,
     .function = hip_function,
     .launch = hip_launch,
-    .zero = hip_zero,
     .encode = hip_encode,
     .alloc = hip_alloc,
     .free = hip_free,

@@ -79,8 +79,7 @@ struct attention_args {
      * then how much of all keys is split; NULL for a strict row that works alone */
     int32_t *wide;
     int32_t wide_queries, wide_keys;
-    /* NEED_COUNTERS: one per (batch, kv head, tile of q_tokens * group rows), tile fastest.
-     * NEED_CLAIMED: one; with NEED_STRICT an int32_t behind it counts the blocks of keys that are
+    /* NEED_CLAIMED: one; with NEED_STRICT an int32_t behind it counts the blocks of keys that are
      * being split; then from 16 bytes on one 16-byte note per (batch, q head, tile of q_tokens,
      * 64 rows); ragged q: per (q head, tile, 64 rows) with q_tokens / tile_q + batch + 1 tiles */
     uint64_t *counters;

@@ -26,32 +26,29 @@ enum {
     /* with NEED_MAPS: 4-D maps (channels, tokens, heads, batch), one box of 64 channels per panel,
      * for head sizes that are no multiple of 64 or vary (CAN_NARROW) */
     NEED_PANELS = 2,
-    /* attention_args.counters; the host zeroes them in stream order before every execute (one more
-     * node) */
-    NEED_COUNTERS = 4,
-    /* the same field, one word and notes, not zeroed: they may hold anything; the kernel claims the
+    /* attention_args.counters, one word and notes, which may hold anything: the kernel claims the
      * word by attention_args.ticket */
-    NEED_CLAIMED = 8,
+    NEED_CLAIMED = 4,
     /* attention_args.partial_out, partial_lse for `splits` parts, if these are several */
-    NEED_PARTIALS = 16,
+    NEED_PARTIALS = 8,
     /* attention_args.q_half ... (f32 in parts of 16 bits) */
-    NEED_HALVES = 32,
+    NEED_HALVES = 16,
     /* entry point NAME_prepare, launched before with the same arguments and block and no dynamic
      * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
      * z = batch */
-    NEED_PREPARE = 64,
+    NEED_PREPARE = 32,
     /* entry point NAME_combine, launched after if there are several splits, likewise: x = q_tokens,
      * y = q_heads, z = batch (ragged q: 1) */
-    NEED_COMBINE = 128,
+    NEED_COMBINE = 64,
     /* may be launched before earlier work of the stream has ended, since the kernel itself waits
      * for that (griddepcontrol, which sm_90 and newer have) before it touches memory */
-    NEED_EARLY = 256,
+    NEED_EARLY = 128,
     /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has split_blocks() blocks; and
      * the row NAME_strict, whose prepare and main launches follow and do the heads again that are
      * wide */
-    NEED_STRICT = 512,
+    NEED_STRICT = 256,
     /* with NEED_MAPS: tensor_maps.out */
-    NEED_OUT_MAP = 1024,
+    NEED_OUT_MAP = 512,
 };
 
 enum feature_index {

@@ -206,18 +206,6 @@ int cuLaunchKernelEx(const void *config, void *function, void **parameters, void
     return launch(function, c->grid, c->block, c->shared, c->stream, parameters, extra, 1);
 }
 
-int cuMemsetD32Async(uint64_t to, unsigned value, size_t words, void *stream)
-{
-    ENTER("cuMemsetD32Async", current_device("cuMemsetD32Async"));
-    (void)stream;
-    if (!fake_owns((void *)(uintptr_t)to, 4 * words)) {
-        fake_misuse("cuMemsetD32Async of %zu words, not all in device memory", words);
-        return INVALID;
-    }
-    for (size_t i = 0; i < words; i++) ((uint32_t *)(uintptr_t)to)[i] = value;
-    return 0;
-}
-
 int cuMemAlloc_v2(uint64_t *memory, size_t bytes)
 {
     ENTER("cuMemAlloc", current_device("cuMemAlloc"));

@@ -140,18 +140,6 @@ int hipModuleLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz,
                        shared, stream, parameters, 0);
 }
 
-int hipMemsetD32Async(void *to, int value, size_t words, void *stream)
-{
-    ENTER("hipMemsetD32Async", current);
-    (void)stream;
-    if (!fake_owns(to, 4 * words)) {
-        fake_misuse("hipMemsetD32Async of %zu words, not all in device memory", words);
-        return INVALID;
-    }
-    for (size_t i = 0; i < words; i++) ((int *)to)[i] = value;
-    return 0;
-}
-
 int hipMalloc(void **memory, size_t bytes)
 {
     ENTER("hipMalloc", current);

@@ -201,8 +201,8 @@ static void expect_all_called(const struct stand_in *v, const struct fake *fake)
         char *version = strstr(name, "_v2"), *release = strstr(name, "R0600");
         if (version) *version = 0;
         if (release) *release = 0;
-        if (strcmp(functions[i].vendor, v->name) || strstr(name, "MemsetD32Async") ||
-            strstr(name, "GetErrorName") || strstr(name, "GetErrorString"))
+        if (strcmp(functions[i].vendor, v->name) || strstr(name, "GetErrorName") ||
+            strstr(name, "GetErrorString"))
             continue;
         if (!session_calls(fake, name)) print_error("%s was not called\n", name);
         assert_true(session_calls(fake, name) > 0);
