@@ -209,18 +209,18 @@ static void either_properties(void **state)
     static const char *const libraries[] = {
         RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_5.so",
         RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_7.so"};
-    struct stand_in v = *(const struct stand_in *)*state;
+    struct stand_in own = *(const struct stand_in *)*state, *v = &own;
     for (int i = 0; i < 2; i++)
         for (int known = 0; known < 2; known++) {
-            v.library = libraries[i];
-            struct fake *fake = session_begin(&v);
+            v->library = libraries[i];
+            struct fake *fake = session_begin(v);
             if (!known) snprintf(fake->arch, sizeof fake->arch, "navi31");
-            rapt_context *context = session_open(&v);
+            rapt_context *context = session_open(v);
             rapt_device_info info = {.struct_size = sizeof info};
             assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
-            assert_string_equal(info.arch, known ? v.arch : "unknown");
+            assert_string_equal(info.arch, known ? v->arch : "unknown");
             rapt_close(&context);
-            session_end(&v);
+            session_end(v);
         }
 }
 
