@@ -5,12 +5,12 @@
 DIST := rapt-$(VERSION)
 
 .PHONY: dist distcheck
-dist: $(GPU_OBJECTS) $(GPU)/size.txt
+dist: $(GPU_OBJECTS) $(GPU)/size.txt $(GPU)/resources.txt
 	@git diff --quiet HEAD -- src include mk Makefile || { echo "dist: src, include or mk differ from the last commit, which is \
 	what the archive holds (commit or stash)"; exit 1; }
-	rm -rf $(B)/dist && mkdir -p $(B)/dist/$(DIST)/prebuilt
+	rm -rf $(B)/dist && mkdir -p $(B)/dist/$(DIST)
 	git archive HEAD | tar -x -C $(B)/dist/$(DIST)
-	if [ -n "$(GPU_BUILT)" ]; then cp $(GPU_BUILT:%=$(GPU)/%.co) $(B)/dist/$(DIST)/prebuilt/; fi
+	@$(call copy_embedded,$(B)/dist/$(DIST)/prebuilt)
 	tar -C $(B)/dist --sort=name --owner=0 --group=0 --mtime="$$(git log -1 --format=%cI)" -czf $(DIST).tar.gz $(DIST)
 	@echo "$(DIST).tar.gz: $$(wc -c < $(DIST).tar.gz) bytes, $(words $(GPU_BUILT)) code objects"
 

@@ -1,4 +1,5 @@
-# gpu.mk: one code object per row of src/gpu/kernels.def, built by nvcc or clang where present, embedded into GPU_OBJECTS.
+# gpu.mk: one code object per row of src/gpu/kernels.def, built by nvcc or clang where present, embedded into GPU_OBJECTS; NVIDIA's
+# compressed (NAME_ARCH.packed, a fat binary, which the driver unpacks).
 #   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern, or several: '*_sm_90a qk_*'); the others are listed
 #                              with 0 bytes
 #   make NVCC= HIP_CLANG=      build none; $(PREBUILT)/NAME_ARCH.co is used where it is there (make dist puts it there)
@@ -39,14 +40,22 @@ FORCE_KERNELS:
 # $1 name, $2 arch, $3 vendor, $4 source, $5 flags. PTX (compute_NN) is text for the driver's compiler, and assembled once for sm_NN so that
 # its registers and spills are known; everything else is an ELF object.
 PTXAS = $(dir $(firstword $(NVCC)))ptxas
+PACK = $(dir $(firstword $(NVCC)))fatbinary -64 --compress-all
 gpu_row = $(if $(gpu_compiler_$3),$(eval $(call gpu_compiled,$1_$2,$2,$4,$5,$3)),$(if $(wildcard $(PREBUILT)/$1_$2.co),$(eval $(call gpu_prebuilt,$1_$2))))
 gpu_compiler_cuda = $(NVCC)
 gpu_compiler_hip = $(HIP_CLANG)
+# $1 arch. What is embedded, and of an NVIDIA object its kind.
+gpu_suffix_cuda = packed
+gpu_suffix_hip = co
+gpu_kind = $(if $(filter compute_%,$1),ptx,elf),sm=$(lastword $(subst _, ,$1))
 # $1 arch, $2 NAME_ARCH. clang takes the dependency options of a device-only compilation through -Xclang alone.
 gpu_command_cuda = $(NVCC) $(NVCC_FLAGS) $(if $(filter compute_%,$1),-ptx,-cubin) -arch=$1 -MF $(GPU)/$2.d -MT $(GPU)/$2.co
 gpu_command_hip = $(HIP_CLANG) $(HIP_FLAGS) --offload-arch=$1 -Xclang -dependency-file -Xclang $(GPU)/$2.d -Xclang -MT -Xclang $(GPU)/$2.co -Xclang -MP
 define gpu_compiled
 GPU_BUILT += $1
+GPU_EMBEDDED += $(GPU)/$1.$(gpu_suffix_$5)
+$(GPU)/$1.packed: $(GPU)/$1.co
+	@$(PACK) --create $$@ --image3=kind=$(call gpu_kind,$2),file=$$<
 $(GPU)/$1.co: src/gpu/kernels/$3 $(GPU)/$1.flags
 	$(if $(V),,@echo '  $(if $(filter cuda,$5),nvcc ,clang) $1';)$(call gpu_command_$5,$2,$1) $4 -o $$@ $$< 2> $(GPU)/$1.log \
 	  $(if $(filter compute_%,$2),&& $(PTXAS) -v -arch=$(2:compute_%=sm_%) -o /dev/null $$@ 2>> $(GPU)/$1.log) || \
@@ -55,6 +64,7 @@ $(GPU)/$1.co: src/gpu/kernels/$3 $(GPU)/$1.flags
 endef
 define gpu_prebuilt
 GPU_BUILT += $1
+GPU_EMBEDDED += $(GPU)/$1.co
 $(GPU)/$1.co: $(PREBUILT)/$1.co
 	cp $$< $$@
 endef
@@ -63,17 +73,18 @@ endef
 
 # Which objects there are to embed: prebuilt ones come and go.
 $(GPU)/built.txt: FORCE_KERNELS | $(GPU)
-	@echo '$(GPU_BUILT)' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+	@echo '$(GPU_EMBEDDED)' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # One assembler file defines every row's symbols, empty for rows that are not built, so that the registry needs no weak references.
 $(GPU)/code_objects.s: $(GPU)/rows.txt $(GPU)/built.txt
 	@{ echo '.section .rodata.rapt_code_objects,"a"'; \
 	  while read -r name arch rest; do \
 	    id=$${name}_$$arch; printf '.balign 64\n.globl rapt_code_%s\n.hidden rapt_code_%s\nrapt_code_%s:\n' $$id $$id $$id; \
-	    case ' $(GPU_BUILT) ' in *" $$id "*) printf '.incbin "$(GPU)/%s.co"\n' $$id ;; esac; \
+	    for file in $(GPU)/$$id.packed $(GPU)/$$id.co; do \
+	      case ' $(GPU_EMBEDDED) ' in *" $$file "*) printf '.incbin "%s"\n' $$file ;; esac; done; \
 	    printf '.globl rapt_code_%s_end\n.hidden rapt_code_%s_end\nrapt_code_%s_end:\n.byte 0\n' $$id $$id $$id; \
 	  done < $<; echo '.section .note.GNU-stack,"",%progbits'; } > $@
-$(GPU)/code_objects.o: $(GPU)/code_objects.s $(GPU_BUILT:%=$(GPU)/%.co)
+$(GPU)/code_objects.o: $(GPU)/code_objects.s $(GPU_EMBEDDED)
 	$(CC) -c -o $@ $<
 $(GPU):
 	mkdir -p $@
@@ -89,13 +100,14 @@ EMBEDDED_LIMIT := 67108864
 $(GPU)/size.txt: $(GPU)/code_objects.o
 	@size -A $< | awk '/rapt_code_objects/ { n = $$2 } END { \
 	  printf "%d code objects, %d bytes embedded of at most %d\n", $(words $(GPU_BUILT)), n, $(EMBEDDED_LIMIT); exit n > $(EMBEDDED_LIMIT) }' > $@ || \
-	  { cat $@; echo "too many bytes of code objects: see the largest of $(GPU)/*.co"; rm $@; exit 1; }
+	  { cat $@; echo "too many bytes of code objects: see the largest of $(GPU)/*.packed, *.co"; rm $@; exit 1; }
 $(GPU)/resources.txt: $(GPU_BUILT:%=$(GPU)/%.co) mk/resources.awk $(GPU)/rows.txt $(GPU)/rules.mk
 	@awk -f mk/resources.awk $(GPU)/rows.txt $(wildcard $(GPU_BUILT:%=$(GPU)/%.log)) > $@.new || { cat $@.new; exit 1; }
 	@mv $@.new $@
-# For the source archive: the objects as built here.
-prebuilt: $(GPU_BUILT:%=$(GPU)/%.co)
-	mkdir -p $(PREBUILT) && cp $(GPU_BUILT:%=$(GPU)/%.co) $(PREBUILT)/
+# For the source archive: what is embedded here, each as NAME_ARCH.co in the folder $1.
+copy_embedded = mkdir -p $1 && for file in $(GPU_EMBEDDED); do name=$${file\#\#*/}; cp $$file $1/$${name%.*}.co || exit 1; done
+prebuilt: $(GPU_EMBEDDED)
+	$(call copy_embedded,$(PREBUILT))
 
 # ---- Stand-in drivers and the tests that run the host code on them -------------------------------------------------
 FAKES := $(B)/tests/fake_drivers

@@ -115,12 +115,20 @@ int modules_replaced(const struct gpu_modules *m, const char *row_name)
 
 enum { LARGEST_FILE = 256 << 20 };
 
-/* Whether the section table of a 64-bit ELF file, which linkers put last, lies beyond its end.
- * Drivers are told no size and would read on. */
+/* Whether a file ends before what its head tells of: the section table of a 64-bit ELF file, which
+ * linkers put last, or what a fat binary of CUDA holds. Drivers are told no size and would read on.
+ */
 static int is_cut_short(const char *bytes, size_t size)
 {
-    uint64_t table;
-    uint16_t entry, count;
+    static const char fat_binary[4] = "\x50\xed\x55\xba";
+    uint64_t table, held;
+    uint16_t entry, count, head;
+    if (size >= 4 && !memcmp(bytes, fat_binary, 4)) {
+        if (size < 16) return 1;
+        memcpy(&head, bytes + 6, sizeof head);
+        memcpy(&held, bytes + 8, sizeof held);
+        return head > size || held > size - head;
+    }
     if (size < 4 || memcmp(bytes, "\177ELF", 4)) return 0;
     if (size < 64) return 1;
     memcpy(&table, bytes + 40, sizeof table);
@@ -147,9 +155,9 @@ static void *read_file(const char *path, const char *variable, rapt_status *stat
             free(bytes);
             bytes = NULL;
         } else if (is_cut_short(bytes, (size_t)size)) {
-            *status =
-                fail(RAPT_INVALID, "%s: %s is cut short: its section table lies beyond its end",
-                     variable, path);
+            *status = fail(RAPT_INVALID,
+                           "%s: %s is cut short: its head tells of more than it holds", variable,
+                           path);
             free(bytes);
             bytes = NULL;
         } else {

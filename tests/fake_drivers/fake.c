@@ -129,7 +129,8 @@ int fake_module_load(int device, const void *image, void **module)
 {
     const char *text = image;
     fake_pause();
-    int real = !memcmp(text, "\177ELF", 4) || !strncmp(text, "//", 2);
+    int real = !memcmp(text, "\177ELF", 4) || !strncmp(text, "//", 2) ||
+               !memcmp(text, "\x50\xed\x55\xba", 4); /* ELF, PTX, a fat binary */
     char arch[32] = "", symbols[480] = "";
     if (!real) {
         if (strncmp(text, "fake ", 5)) return 200; /* an invalid image, in both drivers */

@@ -413,7 +413,7 @@ static void bad_files(void **state)
     } files[] = {
         {"", "FLASH_ATTENTION_*: * is no code object (it is empty)"},
         {"\177ELF and no more",
-         "FLASH_ATTENTION_*: * is cut short: its section table lies beyond its end"},
+         "FLASH_ATTENTION_*: * is cut short: its head tells of more than it holds"},
         {"fake other_arch flash softmax", "FLASH_ATTENTION_*: * does not load on *, *: *"},
         {"not a code object", "FLASH_ATTENTION_*: * does not load on *, *: *"},
         {"fake ARCH something_else", "FLASH_ATTENTION_*: * has no usable entry point flash: *"}};

@@ -206,13 +206,28 @@ static rapt_status softmax_of_file(const struct stand_in *v, const void *bytes, 
 static void cut_short(void **state)
 {
     static const char sentence[] =
-        "SOFTMAX_*: * is cut short: its section table lies beyond its end";
+        "SOFTMAX_*: * is cut short: its head tells of more than it holds";
     unsigned char far[64] = {127, 'E', 'L', 'F', [41] = 16},
                   long_table[64] = {127, 'E', 'L', 'F', [40] = 32, [58] = 11, [60] = 3},
                   whole[64] = {127, 'E', 'L', 'F', [40] = 32, [58] = 8, [60] = 4};
     expect(softmax_of_file(*state, far, 64, 64), RAPT_INVALID, sentence);
     expect(softmax_of_file(*state, long_table, 64, 64), RAPT_INVALID, sentence);
     expect(softmax_of_file(*state, far, 63, 63), RAPT_INVALID, sentence);
+    assert_int_equal(softmax_of_file(*state, whole, 64, 64), RAPT_OK);
+}
+
+/* A fat binary: its head's size in bytes 6 and 7, that of what follows in bytes 8 to 15. */
+static void fat_binary_cut_short(void **state)
+{
+    static const char sentence[] = "SOFTMAX_*: * is cut short: its head tells of more than it holds";
+    unsigned char head[64] = {0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0, 49},
+                  whole[64] = {0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0, 48},
+                  far[64] = {0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0, [15] = 1},
+                  long_head[64] = {0x50, 0xed, 0x55, 0xba, 1, 0, 65};
+    expect(softmax_of_file(*state, head, 64, 64), RAPT_INVALID, sentence);
+    expect(softmax_of_file(*state, far, 64, 64), RAPT_INVALID, sentence);
+    expect(softmax_of_file(*state, long_head, 64, 64), RAPT_INVALID, sentence);
+    expect(softmax_of_file(*state, whole, 15, 15), RAPT_INVALID, sentence);
     assert_int_equal(softmax_of_file(*state, whole, 64, 64), RAPT_OK);
 }
 
@@ -269,6 +284,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(unreadable_file),
         BOTH(cut_short),
+        BOTH(fat_binary_cut_short),
         BOTH(large_files),
         BOTH(kernels),
         BOTH(too_many_blocks),
