@@ -155,9 +155,9 @@ static void *read_file(const char *path, const char *variable, rapt_status *stat
             free(bytes);
             bytes = NULL;
         } else if (is_cut_short(bytes, (size_t)size)) {
-            *status = fail(RAPT_INVALID,
-                           "%s: %s is cut short: its head tells of more than it holds", variable,
-                           path);
+            *status =
+                fail(RAPT_INVALID, "%s: %s is cut short: its head tells of more than it holds",
+                     variable, path);
             free(bytes);
             bytes = NULL;
         } else {
