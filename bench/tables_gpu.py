@@ -85,6 +85,19 @@ def decode(rows):
     return lines
 
 
+def chunk(rows):
+    """Chunks of queries over many keys: us, and in brackets the times of cuDNN and FlashAttention-2 over rapt's."""
+    found, shapes, queries = pick(rows, "graph", "chunk"), {}, {}
+    for (case, _), candidates in found.items():
+        shape, count = case.split(" q")
+        us = float(candidates["rapt"]["us"])
+        ratios = ", ".join(f"{float(candidates[p]['us']) / us:.2f}" if p in candidates else "-" for p in ("cudnn", "flash2"))
+        shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})" if us < 1000 else f"{us:.0f} ({ratios})"
+        queries[count] = None
+    lines = ["| batch x keys | " + " | ".join(f"{q} queries" for q in queries) + " |", "|---" * (len(queries) + 1) + "|"]
+    return lines + [f"| {shape} | " + " | ".join(cells.get(q, "-") for q in queries) + " |" for shape, cells in shapes.items()]
+
+
 def peers(name):
     rows = load(name)
     commits = ", ".join(dict.fromkeys(r["commit"] for r in rows if r["group"] in ("grid", "models", "tiny", "f32")))
@@ -178,7 +191,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
+            "few": few(main), "decode": decode(main), "chunk": chunk(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
             "operations": operations(memory)}
 
 

@@ -1,4 +1,5 @@
-"""decode_gpu.py: the group decode of pytorch_gpu.py: one or few queries of each sequence over many keys, rapt against PyTorch's backends.
+"""decode_gpu.py: the groups decode and chunk of pytorch_gpu.py: one or few queries of each sequence over many keys, and chunks of 32 ... 512
+queries; rapt against PyTorch's backends.
 
 Each launch of a graph takes the next of enough copies of K and V that the caches have forgotten the first when it comes round again: a decode
 step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16. Paged: lengths in
@@ -16,6 +17,8 @@ ONE_QUERY = "1x1k 1x2k 1x4k 1x8k 1x32k 1x128k 4x1k 4x8k 16x1k 16x8k 64x8k 16x128
 FOUR_QUERIES = "1x1k 1x8k 4x1k 16x1k 16x8k".split()
 PAGED = "1x1k 1x8k 4x1k 4x8k 16x1k 16x8k 64x8k".split()
 PAGE = 16
+CHUNKS = [f"{batch}x{keys}" for batch in (1, 4) for keys in "2k 8k 32k 128k".split()]
+CHUNK_QUERIES = (32, 64, 128, 256, 512)
 
 
 def sizes(shape):
@@ -29,6 +32,13 @@ def cases(shapes=None):
         for shape in names:
             if not shapes or shape in shapes:
                 yield (shape + (f" q{queries}" if queries > 1 else "") + (f" paged{page}" if page else ""), *sizes(shape), queries, page)
+
+
+def chunk_cases(shapes=None):
+    for shape in CHUNKS:
+        for queries in CHUNK_QUERIES:
+            if not shapes or shape in shapes:
+                yield (f"{shape} q{queries}", *sizes(shape), queries, 0)
 
 
 def peer(backend, q, ks, vs, outs):
@@ -118,15 +128,25 @@ def exact(q, k, v):
     return out
 
 
-def decode(bench, graph_of):
-    for name, batch, keys, queries, page in cases(bench.options.decode.split(",") if bench.options.decode else None):
+def run_cases(bench, graph_of, group, chosen):
+    for name, batch, keys, queries, page in chosen:
         us, error, kernel = measure({"rapt": bench.rapt}, batch, keys, queries, page, graph_of)
         size, line = batch * keys * KV_HEADS * CHANNELS * 4, []
         flops = 4 * batch * HEADS * queries * keys * CHANNELS
         for candidate, t in us.items():
             ratio = t / us["rapt"]
-            bench.rows.append(dict(bench.head, protocol="graph", group="decode", case=name, dtype="bf16", candidate=candidate, us=f"{t:.2f}",
+            bench.rows.append(dict(bench.head, protocol="graph", group=group, case=name, dtype="bf16", candidate=candidate, us=f"{t:.2f}",
                                    tflops=f"{flops / t / 1e6:.1f}", ratio=f"{ratio:.3f}", error=f"{error.get(candidate, 0):.1e}"))
-            line.append(f"{candidate} {t:.2f} us" + (f" ({ratio:.2f})" if candidate != "rapt" else f" {size / t / 1e3:.0f} GB/s"))
+            line.append(f"{candidate} {t:.2f} us" + (f" ({ratio:.2f})" if candidate != "rapt" else f" {size / t / 1e3:.0f} GB/s {flops / t / 1e6:.0f} TFLOP/s"))
         print(f"g {name:16s} {kernel.get('rapt', '-'):20s} " + " | ".join(line), flush=True)
         torch.cuda.empty_cache()
+
+
+def decode(bench, graph_of):
+    shapes = bench.options.decode.split(",") if bench.options.decode else None
+    run_cases(bench, graph_of, "decode", cases(shapes))
+
+
+def chunk(bench, graph_of):
+    shapes = bench.options.decode.split(",") if bench.options.decode else None
+    run_cases(bench, graph_of, "chunk", chunk_cases(shapes))

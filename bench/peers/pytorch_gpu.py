@@ -13,6 +13,7 @@ Groups (--only, comma separated):
            key or the last; f32: nine kinds of data
   repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
   decode   one and four queries over 1k ... 128k keys, batches of 1 ... 64, 32/8 heads, 128 channels, also in pages of 16: decode_gpu.py
+  chunk    32 ... 512 queries over 2k ... 128k keys, batches of 1 and 4, heads and channels as in decode
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
   small    f32, causal, 4k: data with weights so small that they want products of their own
@@ -35,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decode_gpu import decode
+from decode_gpu import chunk, decode
 from rapt import append_rows
 from rapt_torch import Rapt
 
@@ -495,7 +496,8 @@ def repeat(bench, launches=1000):
 
 
 GROUPS = {"grid": grid, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors,
-          "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of)}
+          "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
+          "chunk": lambda bench: chunk(bench, graph_of)}
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------------------
@@ -519,7 +521,7 @@ def main():
     parser.add_argument("--warm", type=float, default=0.2, help="seconds before each sustained measurement")
     parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
     parser.add_argument("--flex", action="store_true", help="FlexAttention as well, compiled first (half a minute)")
-    parser.add_argument("--decode", default="", help="batch x keys of the group decode, as 1x8k,16x1k; all")
+    parser.add_argument("--decode", default="", help="batch x keys of the groups decode and chunk, as 1x8k,16x1k; all")
     parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False

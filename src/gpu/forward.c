@@ -170,8 +170,8 @@ static int64_t query_rows(const struct problem *p)
 
 struct extent extent_of(const struct attention_args *a, int64_t row_total)
 {
-    struct extent e = {a->batch,     a->q_heads, a->kv_heads, a->group,  a->q_tokens,
-                       a->kv_tokens, a->columns, row_total,   a->splits, a->units};
+    struct extent e = {a->batch,   a->q_heads, a->kv_heads, a->group, a->q_tokens,   a->kv_tokens,
+                       a->columns, row_total,  a->splits,   a->units, a->tile_tokens};
     return e;
 }
 
@@ -226,6 +226,12 @@ static size_t claimed_bytes(const struct problem *p, const struct row *row)
     return (size_t)(1 + heads * tiles * ceil_div(tile, 64)) * 16;
 }
 
+/* Likewise where tiles share the keys. */
+static size_t claimed_parts_bytes(const struct attention_args *a, const struct row *row)
+{
+    return (size_t)(1 + splits_tiles(a, row) * a->splits * ceil_div(row->tile_q, 64)) * 16;
+}
+
 static void fill_strict(struct gpu_plan *gp, const struct problem *p)
 {
     struct attention_args *a = &gp->args;
@@ -241,7 +247,9 @@ static void fill_strict(struct gpu_plan *gp, const struct problem *p)
 static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
 {
     const struct row *row = gp->row;
-    if (row->needs & NEED_CLAIMED) gp->bytes[PART_COUNTERS] = claimed_bytes(p, row);
+    if (row->needs & NEED_CLAIMED)
+        gp->bytes[PART_COUNTERS] = row->needs & NEED_PARTIALS ? claimed_parts_bytes(&gp->args, row)
+                                                              : claimed_bytes(p, row);
     if (row->needs & NEED_HALVES) fill_halves(gp, p);
     if (row->needs & NEED_STRICT) fill_strict(gp, p);
 }
@@ -347,7 +355,9 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
         status = add_main(gp, gp->strict, strict, query_rows(p));
     }
     if (!status && (row->needs & NEED_COMBINE) && a->splits > 1) {
-        struct grid grid = {(uint32_t)p->q_tokens, cut(p->q_heads),
+        /* with many rows a warp for each of them */
+        int64_t rows = row->needs & NEED_CLAIMED ? row->threads / 32 : 1;
+        struct grid grid = {(uint32_t)ceil_div(p->q_tokens, rows), cut(p->q_heads),
                             cut(p->ragged_q ? 1 : p->batch)};
         add_step(gp, row, code->combine, &grid, 0);
     }

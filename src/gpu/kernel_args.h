@@ -108,8 +108,8 @@ struct attention_args {
     int32_t window_left, window_right;
     /* 0: offset = kv_length - q_length of the sequence; 1: offset = 0 */
     int32_t top_left;
-    /* grid rule split: parts that the keys of a sequence are cut into; 1: the kernel writes out and
-     * lse itself */
+    /* grid rules split...: parts that the keys of a sequence are cut into; 1: the kernel writes out
+     * and lse itself. shared_keys: parts of what a tile sees, several */
     int32_t splits;
     /* keys per part, a multiple of tile_kv, for kv_tokens; a kernel cuts what is visible of a
      * sequence finer, but not with batch_invariant (keys_of_part of kernels/combine.h) */
@@ -120,6 +120,9 @@ struct attention_args {
     float scale_log2; /* scale * log2(e) */
     float softcap;    /* 0: none */
     int32_t units;    /* multiprocessors or compute units of the device */
+    /* grid rule shared_keys: queries of a tile, a power of two from 16 to tile_q; its rows are
+     * those of tile_q / tile_tokens heads of a group */
+    int32_t tile_tokens;
 };
 
 /* An opaque CUtensorMap. */
@@ -130,9 +133,10 @@ struct tensor_map {
 /* Of 2-byte tensors. With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D
  * views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the end read as
  * zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes.
- * rows is q: min(tile_q, 64), k and v: min(tile_kv, page_tokens). Ragged: batch 1; paged: batch is
- * the page. With NEED_HALVES the maps are of q_half, k_half and v_half (HALVES * batch). out: with
- * NEED_OUT_MAP, rows is OUT_MAP_ROWS; elements past the end are not written. */
+ * rows is q: min(tile_q, 64), with NEED_PARTIALS 16, k and v: min(tile_kv, page_tokens). Ragged:
+ * batch 1; paged: batch is the page. With NEED_HALVES the maps are of q_half, k_half and v_half
+ * (HALVES * batch). out: with NEED_OUT_MAP, rows is OUT_MAP_ROWS; elements past the end are not
+ * written. */
 struct tensor_maps {
     struct tensor_map q, k, v, out;
 };

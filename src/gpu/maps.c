@@ -46,7 +46,7 @@ void maps_describe(const struct row *row, const struct problem *p,
     const struct view *half[MAP_OUT] = {&halves->q_half, &halves->k_half, &halves->v_half};
     int64_t kv_rows =
         p->page_tokens && p->page_tokens < row->tile_kv ? p->page_tokens : row->tile_kv;
-    int64_t q_rows = row->tile_q < 64 ? row->tile_q : 64;
+    int64_t q_rows = row->needs & NEED_PARTIALS ? 16 : row->tile_q < 64 ? row->tile_q : 64;
     const int64_t rows[MAP_COUNT] = {q_rows, kv_rows, kv_rows, OUT_MAP_ROWS};
     for (int i = 0; i < map_count(row); i++) {
         int64_t size[4];

@@ -1,6 +1,7 @@
 /* registry.c: kernels.def as C data: the rows, why one refuses a problem, which devices its code
  * runs on, its launch shape. */
 #include "gpu/registry.h"
+#include "gpu/splits.h"
 #include "base/dtype.h"
 
 #include <stdio.h>

@@ -62,12 +62,13 @@ enum {
 #define FEATURE(name, test, words) CAN_##name = 1 << FEATURE_##name,
 #include "gpu/features.def"
 #undef FEATURE
-    CAN_ALL = (1 << FEATURE_COUNT) - 1
+    CAN_ALL = (int)((1u << FEATURE_COUNT) - 1)
 };
 
 /* What grids.def counts. */
 struct extent {
-    int64_t batch, q_heads, kv_heads, group, q_tokens, kv_tokens, columns, rows, splits, units;
+    int64_t batch, q_heads, kv_heads, group, q_tokens, kv_tokens, columns, rows, splits, units,
+        tile_tokens;
 };
 
 /* One launch's blocks. */

@@ -12,12 +12,95 @@ static int64_t at_least(int64_t x, int64_t y)
     return x > y ? x : y;
 }
 
+static int64_t at_most(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+/* ---- Tiles that share the keys of many query rows (grid shared_keys) ---- */
+
+int64_t splits_tiles(const struct attention_args *args, const struct row *row)
+{
+    int64_t heads = ceil_div((int64_t)args->group * args->tile_tokens, row->tile_q);
+    return ceil_div(args->q_tokens, args->tile_tokens) * heads * args->kv_heads * args->batch;
+}
+
+/* Queries of a tile: those that make the fewest tiles; of these the most. */
+static void choose_tile(struct attention_args *args, const struct row *row)
+{
+    int64_t fewest = INT64_MAX;
+    int32_t best = row->tile_q;
+    for (int32_t tokens = row->tile_q; tokens >= 16; tokens /= 2) {
+        args->tile_tokens = tokens;
+        int64_t tiles = splits_tiles(args, row);
+        if (tiles < fewest) fewest = tiles, best = tokens;
+    }
+    args->tile_tokens = best;
+}
+
+/* Blocks of keys that a tile sees, at most; of ragged keys, in a sequence of average length. */
+static int64_t seen_blocks(const struct attention_args *args, const struct row *row)
+{
+    int64_t keys = args->kv_start.dtype ? ceil_div(args->kv_tokens, args->batch) : args->kv_tokens;
+    if (args->top_left) keys = at_most(keys, (int64_t)args->q_tokens + args->window_right);
+    keys = at_most(keys, (int64_t)args->window_left + args->window_right + row->tile_q);
+    return at_least(ceil_div(keys, row->tile_kv), 1);
+}
+
+/* About how long it takes on so many multiprocessors, in 4096ths of a block of keys on one. A tile
+ * takes as long as two blocks to begin and to end, the second launch as long as two, and one block
+ * passes while 4096 rows of a part are written and read. */
+static int64_t time_of(int64_t tiles, int64_t blocks, int64_t parts, int64_t rows, int64_t units)
+{
+    int64_t turns = ceil_div(tiles * parts, at_least(units, 1));
+    int64_t time = turns * (ceil_div(blocks, parts) + 2) * 4096;
+    return parts > 1 ? time + 2 * 4096 + parts * rows : time;
+}
+
+/* How many parts, at least two, take the least time, which is returned. */
+static int64_t choose_parts(struct attention_args *args, const struct row *row, int64_t units)
+{
+    enum { MOST = 256 };
+    choose_tile(args, row);
+    int64_t tiles = splits_tiles(args, row), blocks = seen_blocks(args, row),
+            rows = (int64_t)args->batch * args->q_heads * args->q_tokens, least = INT64_MAX;
+    for (int32_t parts = 2; parts == 2 || (parts <= blocks && parts <= MOST); parts++) {
+        int64_t time = time_of(tiles, blocks, parts, rows, units);
+        if (time < least) least = time, args->splits = parts;
+    }
+    return least;
+}
+
+int splits_pay(const struct problem *p, const struct row *row)
+{
+    enum { UNITS = 132 }; /* of an H100 SXM and an H200 */
+    const int64_t open = WINDOW_LIMIT;
+    struct attention_args a = {.batch = (int32_t)p->batch,
+                               .q_heads = (int32_t)p->q_heads,
+                               .kv_heads = (int32_t)p->kv_heads,
+                               .group = (int32_t)p->group,
+                               .q_tokens = (int32_t)p->q_tokens,
+                               .kv_tokens = (int32_t)p->kv_tokens,
+                               .kv_start.dtype = p->a.kv_start.dtype,
+                               .window_left = (int32_t)at_most(p->window_left, open),
+                               .window_right = (int32_t)at_most(p->window_right, open),
+                               .top_left = p->a.align == RAPT_TOP_LEFT};
+    int64_t whole = ceil_div(p->q_tokens, row->tile_q) * p->q_heads * p->batch;
+    return choose_parts(&a, row, UNITS) * 9 < time_of(whole, seen_blocks(&a, row), 1, 0, UNITS) * 8;
+}
+
+/* ---- Blocks that share the keys of few query rows ---- */
+
 /* About as many blocks as run at once, two for each compute unit, or one that takes more than LARGE
  * bytes of its shared memory; none under SHORTEST keys: a second launch must pay. With
  * batch_invariant the cuts depend on nothing but the position of a key. */
 void splits_choose(struct attention_args *args, const struct row *row)
 {
     enum { SHORTEST = 128, INVARIANT = 1024, LARGE = 113 << 10 };
+    if (row->needs & NEED_CLAIMED) {
+        choose_parts(args, row, args->units);
+        return;
+    }
     int64_t tile = at_least(row->tile_kv, 1),
             tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
     int64_t blocks = at_least(tiles * args->kv_heads * args->batch, 1), keys = INVARIANT;

@@ -5,11 +5,19 @@
 #include "backend.h"
 #include "gpu/registry.h"
 
-/* Fills splits and split_keys for a row with NEED_PARTIALS. */
+/* Fills splits, split_keys and tile_tokens for a row with NEED_PARTIALS. */
 void splits_choose(struct attention_args *args, const struct row *row);
 
 /* Bytes of partial_out and partial_lse for so many query rows; 0 without several parts. NO_MEMORY
  * with a sentence when they do not fit. */
 rapt_status splits_bytes(const struct attention_args *args, int64_t rows, size_t *out, size_t *lse);
+
+/* Tiles of queries and heads of a row that shares keys among them (grid shared_keys); each is there
+ * args->splits times. */
+int64_t splits_tiles(const struct attention_args *args, const struct row *row);
+
+/* Whether such a row is to serve a problem: whether tiles that see all keys would leave
+ * multiprocessors idle. Asks no device. */
+int splits_pay(const struct problem *p, const struct row *row);
 
 #endif

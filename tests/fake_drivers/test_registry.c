@@ -245,6 +245,8 @@ static void limits_of_tiles(void **state)
         tall[] = "does not do fewer than 2048 queries, its tiles being tall",
         narrow[] = "does not do so many keys (2048 or more), its blocks being narrow",
         split[] = "does not do fewer than 256 queries unless named, its operands being split first",
+        whole[] = "does not do so many query rows or so few keys unless named, its tiles sharing "
+                  "the keys",
         many[] = "does not do more than 256 ragged sequences",
         keys[] = "does not do more keys than it keeps in registers",
         plain_scores[] = "does not do scores without a softcap, having no other",
@@ -265,6 +267,16 @@ static void limits_of_tiles(void **state)
     CASE("sm90_f32_d64", split, F32, SIZES(255, 96));
     CASE("sm90_f32_d64", "", F32, SIZES(256, 96));
     CASE("sm90_f32_d64", "", F32, SIZES(255, 96), a.kernel = "sm90_f32_d64");
+    CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(64, 8192));
+    CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(1024, 8192));
+    CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(8192, 8192));
+    CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(64, 256));
+    CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(64, 8192), a.window_left = 100,
+         a.window_right = 100);
+    CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(64, 8192), a.align = RAPT_TOP_LEFT,
+         a.causal = 1);
+    CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(64, 256),
+         a.kernel = "sm90_f16_d128_split");
     CASE("sm90_f16_d64_linear", many, PACKED(257));
     CASE("sm90_f16_d64_linear", "", PACKED(256));
     CASE("sm80_f16_d64_features", "", PACKED(257));

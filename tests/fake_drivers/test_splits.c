@@ -63,6 +63,51 @@ static void blocks_at_once(void **state)
     }
 }
 
+/* ---- Tiles that share the keys of many query rows ---- */
+
+static const struct row tiles_row = {
+    .tile_q = 128, .tile_kv = 128, .needs = NEED_CLAIMED | NEED_PARTIALS};
+
+/* Queries of a tile: one head's, or those of as many heads of a group as leave the fewest tiles. */
+static void tiles_of_heads(void **state)
+{
+    static const struct {
+        int queries, group, tokens, tiles; /* of each of two KV heads of two sequences */
+    } cases[] = {{1, 1, 128, 1},  {64, 1, 128, 1},  {64, 4, 64, 2},  {32, 4, 32, 1},
+                 {33, 4, 64, 2},  {16, 8, 16, 1},   {17, 8, 32, 2},  {128, 4, 128, 4},
+                 {200, 4, 32, 7}, {20, 7, 32, 2},   {16, 32, 16, 4}, {96, 2, 128, 2},
+                 {80, 4, 32, 3},  {130, 1, 128, 2}, {130, 8, 16, 9}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct attention_args a = args_of(2, 2, 8192);
+        a.q_tokens = cases[i].queries, a.group = cases[i].group, a.q_heads = 2 * a.group;
+        splits_choose(&a, &tiles_row);
+        if (a.tile_tokens != cases[i].tokens || splits_tiles(&a, &tiles_row) != 4 * cases[i].tiles)
+            fail_msg("%d queries, %d heads: %d of a tile, %lld tiles", a.q_tokens, a.group,
+                     a.tile_tokens, (long long)splits_tiles(&a, &tiles_row));
+    }
+}
+
+/* Several parts, none without a block where there are two; and they fill the units, unless keys are
+ * few. */
+static void parts_of_tiles(void **state)
+{
+    (void)state;
+    for (int batch = 1; batch <= 64; batch *= 2)
+        for (int keys = 1; keys < 1 << 20; keys = 3 * keys + 1)
+            for (int queries = 16; queries <= 1024; queries *= 2) {
+                struct attention_args a = args_of(batch, 2, keys);
+                a.q_tokens = queries, a.window_left = a.window_right = WINDOW_LIMIT;
+                splits_choose(&a, &tiles_row);
+                int64_t blocks = (keys + 127) / 128, tiles = splits_tiles(&a, &tiles_row);
+                assert_true(a.splits >= 2 && (a.splits <= blocks || a.splits == 2));
+                if (blocks >= 1000 && tiles < a.units)
+                    if (tiles * a.splits <= a.units * 2 / 3)
+                        fail_msg("%d of %d queries: %d parts of %lld tiles", batch, queries,
+                                 a.splits, (long long)tiles);
+            }
+}
+
 /* Cuts that know nothing but where a key is. */
 static void invariant_cuts(void **state)
 {
@@ -234,6 +279,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(cuts),
                                        cmocka_unit_test(invariant_cuts),
                                        cmocka_unit_test(bytes),
+                                       cmocka_unit_test(tiles_of_heads),
+                                       cmocka_unit_test(parts_of_tiles),
                                        BOTH(several_parts),
                                        cmocka_unit_test(blocks_at_once),
                                        BOTH(many_heads),

@@ -63,6 +63,16 @@ static void expect_part(struct trial *t, const char *name, const void *at, int64
     t->part[t->parts++].to = to;
 }
 
+/* Tiles of rows that share keys: as few as there can be, of queries of 1, 2, 4 or 8 heads of a group. */
+static int64_t shared_tiles(const struct attention_args *a, const struct row *row)
+{
+    int64_t fewest = INT64_MAX;
+    for (int64_t heads = 1; heads <= 8; heads *= 2)
+        fewest = least(fewest, parts_of(a->q_tokens, row->tile_q / heads) *
+                                   parts_of(a->group, heads) * a->kv_heads * a->batch);
+    return fewest;
+}
+
 /* One note behind the counter for each 64 rows of each tile; a sequence of a packed batch may begin
  * within a tile of another. */
 static void expect_notes(struct trial *t, const struct row *row, const struct attention_args *a)
@@ -70,6 +80,7 @@ static void expect_notes(struct trial *t, const struct row *row, const struct at
     int64_t groups = parts_of(row->tile_q, 64), tiles = parts_of(a->q_tokens, row->tile_q),
             heads = (int64_t)a->batch * a->q_heads;
     if (a->q_start.data) heads = a->q_heads, tiles = a->q_tokens / row->tile_q + a->batch + 1;
+    if (row->needs & NEED_PARTIALS) heads = a->splits, tiles = shared_tiles(a, row);
     expect_part(t, "counters and notes", a->counters, 16 * (1 + heads * tiles * groups));
 }
 
@@ -106,6 +117,12 @@ static void expect_parts(struct trial *t, const struct row *row, const struct at
         expect_half(t, "v in parts", &a->v_half, &t->a.v);
     }
     if (row->needs & NEED_STRICT) expect_strict_parts(t, row, a);
+    if (row->needs & NEED_PARTIALS) {
+        int64_t rows = (int64_t)a->splits * a->batch * a->q_heads * a->q_tokens;
+        expect_part(t, "sums of parts", a->partial_out, rows * a->v_channels * 4);
+        expect_part(t, "maxima and sums of parts", a->partial_lse, rows * 8);
+        return;
+    }
     expect(t, !a->partial_out && !a->partial_lse);
 }
 
@@ -154,11 +171,10 @@ static void expect_maps(const struct trial *t, const struct row *row, const stru
     int halved = (row->needs & NEED_HALVES) != 0;
     if (!(row->needs & NEED_MAPS)) return;
     expect_map(t, row, &l->maps.q, &t->a.q, halved ? &a->q_half : NULL,
-               row->tile_q < 64 ? row->tile_q : 64);
+               row->needs & NEED_PARTIALS ? 16 : least(row->tile_q, 64));
     expect_map(t, row, &l->maps.k, &t->a.k, halved ? &a->k_half : NULL, row->tile_kv);
     expect_map(t, row, &l->maps.v, &t->a.v, halved ? &a->v_half : NULL, row->tile_kv);
-    if (row->needs & NEED_OUT_MAP)
-        expect_map(t, row, &l->maps.out, &t->a.out, NULL, OUT_MAP_ROWS);
+    if (row->needs & NEED_OUT_MAP) expect_map(t, row, &l->maps.out, &t->a.out, NULL, OUT_MAP_ROWS);
 }
 
 /* ---- Launches ---- */
@@ -167,6 +183,7 @@ static void expect_main(struct trial *t, const struct fake_launch *l, const stru
 {
     const struct attention_args *a = &l->args.attention;
     int64_t blocks = parts_of(a->q_tokens, row->tile_q) * a->q_heads * a->batch;
+    if (row->needs & NEED_PARTIALS) blocks = shared_tiles(a, row) * a->splits;
     assert_string_equal(l->name, row->name);
     expect(t, l->grid[0] == (unsigned)(blocks < a->units ? blocks : a->units));
     expect(t, l->block[0] == (unsigned)row->threads && l->shared == (unsigned)row->shared);
@@ -202,15 +219,31 @@ static void expect_split(const struct trial *t, const struct fake_launch *l, con
     expect(t, done < tasks + at_once && done >= (tasks < a->units ? tasks : a->units));
 }
 
+/* A warp for each row of the result. */
+static void expect_combine(const struct trial *t, const struct fake_launch *l,
+                           const struct row *row)
+{
+    const struct attention_args *a = &l->args.attention;
+    char name[80];
+    snprintf(name, sizeof name, "%s_combine", row->name);
+    assert_string_equal(l->name, name);
+    expect(t, a->splits > 1 && row->tile_q % a->tile_tokens == 0 && a->tile_tokens >= 16);
+    expect(t, l->block[0] == (unsigned)row->threads && l->shared == 0 && l->early);
+    expect(t, l->grid[0] == parts_of(a->q_tokens, row->threads / 32));
+    expect(t, l->grid[1] == (unsigned)a->q_heads && l->grid[2] == (unsigned)a->batch);
+}
+
 static void expect_launches(struct trial *t, const struct row *row)
 {
     const struct fake_launch *l = t->fake->launch;
     int64_t longest = t->a.q.size[2] > t->a.k.size[2] ? t->a.q.size[2] : t->a.k.size[2];
-    int strict = (row->needs & NEED_STRICT) != 0, before = (row->needs & NEED_PREPARE) != 0;
-    assert_int_equal(t->fake->launch_count, strict ? 4 : 1 + before);
+    int strict = (row->needs & NEED_STRICT) != 0, before = (row->needs & NEED_PREPARE) != 0,
+        after = (row->needs & NEED_COMBINE) != 0;
+    assert_int_equal(t->fake->launch_count, strict ? 4 : 1 + before + after);
     if (strict) expect_split(t, &l[0], row);
     else if (before) expect_prepare(t, &l[0], row, parts_of(longest, row->tile_kv));
     expect_main(t, &l[before], row);
+    if (after) expect_combine(t, &l[before + 1], row);
     for (int i = 0; i < t->fake->launch_count; i++) {
         assert_memory_equal(&l[i].args.attention, &l[0].args.attention, sizeof l->args.attention);
         expect_parts(t, row, &l[i].args.attention);
@@ -275,7 +308,8 @@ static struct fake *begin(const struct stand_in *v, rapt_context **context, stru
 /* Batch, heads, KV heads, queries, keys: few and many tiles, in whole tiles and not. */
 static const int64_t shapes[][5] = {
     {1, 1, 1, 2048, 2048}, {3, 6, 2, 2101, 2303}, {2, 4, 4, 2300, 301}, {5, 2, 1, 2049, 129},
-    {1, 2, 1, 2048, 1},    {1, 1, 1, 2305, 70},   {2, 8, 8, 2048, 130}};
+    {1, 2, 1, 2048, 1},    {1, 1, 1, 2305, 70},   {2, 8, 8, 2048, 130}, {1, 32, 8, 64, 8192},
+    {2, 7, 1, 20, 700},    {1, 24, 2, 33, 5000}};
 
 /* Each row of a needs-bit that takes plain problems of its head size. */
 static void each_row(const struct stand_in *v, uint32_t needs, uint32_t without)
@@ -285,13 +319,14 @@ static void each_row(const struct stand_in *v, uint32_t needs, uint32_t without)
     int rows = 0;
     begin(v, &context, &t);
     for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++) {
-        if (strcmp(row->arch, "sm_90a") || !(row->needs & needs) || (row->needs & without))
+        if (strcmp(row->arch, "sm_90a") || (row->needs & needs) != needs || (row->needs & without))
             continue;
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             char reason[512];
             set_problem(&t, (rapt_dtype)row->dtype, shapes[i], row->d, row->dv);
             t.a.softcap = (row->can & CAN_SOFTCAP) && !(row->can & CAN_ALIBI) ? 20 : 0;
             t.a.causal = (row->can & CAN_CAUSAL) != 0;
+            t.a.kernel = row->name;
             struct problem p;
             assert_int_equal(params_check(&t.a, "test", &p), RAPT_OK);
             if (row_refuses(row, &p, reason, sizeof reason)) continue;
@@ -306,7 +341,12 @@ static void each_row(const struct stand_in *v, uint32_t needs, uint32_t without)
 
 static void claimed_rows(void **state)
 {
-    each_row(*state, NEED_CLAIMED, NEED_HALVES);
+    each_row(*state, NEED_CLAIMED, NEED_HALVES | NEED_PARTIALS);
+}
+
+static void rows_that_share_keys(void **state)
+{
+    each_row(*state, NEED_CLAIMED | NEED_PARTIALS, 0);
 }
 
 static void rows_in_parts(void **state)
@@ -385,8 +425,8 @@ int main(int argc, char **argv)
     {                                                                                              \
 #test, test, NULL, NULL, (void *)&vendors[0]                                               \
     }
-    const struct CMUnitTest tests[] = {ON_CUDA(claimed_rows), ON_CUDA(rows_in_parts),
-                                       ON_CUDA(packed_rows), ON_CUDA(many_heads),
-                                       ON_CUDA(scores_of_the_composed_path)};
+    const struct CMUnitTest tests[] = {
+        ON_CUDA(claimed_rows), ON_CUDA(rows_that_share_keys), ON_CUDA(rows_in_parts),
+        ON_CUDA(packed_rows),  ON_CUDA(many_heads),           ON_CUDA(scores_of_the_composed_path)};
     return run_group("workspace", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -137,18 +137,25 @@ DEVICE void store_lse_of(const struct attention_args *a, int batch, int head, in
 /* ---- The second launch ---- */
 
 #if DV
+/* Threads that make one result: a block; or a wave, where rows are many and parts few. */
+#ifndef COMBINE_THREADS
+#define COMBINE_THREADS THREADS
+#endif
 enum {
-    /* threads that read a row side by side, 16 bytes each; so many rows at once; each COMBINE_AHEAD
-     * of them before it uses the first */
-    ROW_THREADS = DV <= 64    ? 16
-                  : DV <= 128 ? 32
-                  : DV <= 256 ? 64
-                  : DV <= 512 ? 128
-                              : 256,
-    ROWS_AT_ONCE = THREADS / ROW_THREADS,
+    /* threads that read a part's row side by side, 16 bytes each; so many parts at once; each
+     * COMBINE_AHEAD of them before it uses the first */
+    ROW_THREADS = COMBINE_THREADS == WAVE ? WAVE
+                  : DV <= 64              ? 16
+                  : DV <= 128             ? 32
+                  : DV <= 256             ? 64
+                  : DV <= 512             ? 128
+                                          : 256,
+    ROWS_AT_ONCE = COMBINE_THREADS / ROW_THREADS,
     COMBINE_AHEAD = 4
 };
-static_assert(THREADS % ROW_THREADS == 0, "a block takes whole rows");
+static_assert(THREADS % COMBINE_THREADS == 0 && COMBINE_THREADS % ROW_THREADS == 0,
+              "a block takes whole rows");
+static_assert(COMBINE_THREADS == THREADS || DV <= 4 * WAVE, "a lane has four channels");
 
 /* A row's parts: m and l, this thread's four channels, and the bytes from part to part. */
 struct parts {
@@ -218,9 +225,9 @@ DEVICE struct total total_of_parts(const struct parts *p, float2 own, float sink
 /* All that a row of few parts needs is requested together. */
 DEVICE void combine_row(const struct attention_args *a, int b, int head, int token)
 {
-    __shared__ float4 sums[THREADS];
+    __shared__ float4 sums[ROWS_AT_ONCE > 1 ? THREADS : 1];
     int batch = a->q_start.data ? 0 : b, channel = 4 * (THREAD % ROW_THREADS),
-        first = THREAD / ROW_THREADS;
+        first = THREAD % COMBINE_THREADS / ROW_THREADS;
     struct parts p = parts_of(a, partial_row(a, batch, head, token), channel);
     wait_for_earlier_work(); /* which the addresses do not need */
     float sink = sink_of(a, b, head);
@@ -237,23 +244,28 @@ DEVICE void combine_row(const struct attention_args *a, int b, int head, int tok
             if (!(some.ends[i].y < 0))
                 sum = add_part(sum, some.values[i], exp2_fast(some.ends[i].x - t.base));
     }
-    sums[THREAD] = sum;
-    block_barrier();
-    if (THREAD < ROW_THREADS) {
+    if (ROWS_AT_ONCE > 1) {
+        sums[THREAD] = sum;
+        block_barrier();
+    }
+    if (first == 0) {
 #pragma unroll
         for (int i = 1; i < ROWS_AT_ONCE; i++)
             sum = add_part(sum, sums[i * ROW_THREADS + THREAD], 1);
         store_result(a, batch, head, token, channel, sum, total_factor(&t));
-        if (THREAD == 0) store_lse_of(a, batch, head, token, &t);
+        if (channel == 0) store_lse_of(a, batch, head, token, &t);
     }
-    block_barrier();
+    if (ROWS_AT_ONCE > 1) block_barrier();
 }
 
-/* A block for each row: x tokens, y heads, z sequences (packed: one, and x all tokens). */
+/* COMBINE_THREADS for each row: x tokens, y heads, z sequences (packed: one, and x all tokens). */
 DEVICE void combine_rows(const struct attention_args *a)
 {
-    int token = BLOCK_X, packed = a->q_start.data != NULL, batches = packed ? 1 : a->batch;
+    const int rows = THREADS / COMBINE_THREADS;
+    int token = BLOCK_X * rows + THREAD / COMBINE_THREADS, packed = a->q_start.data != NULL,
+        batches = packed ? 1 : a->batch;
     let_successors_begin();
+    if (rows > 1 && token >= a->q_tokens) return;
     for (int z = BLOCK_Z; z < batches; z += GRID_LIMIT) {
         if (packed) wait_for_earlier_work();
         int b = packed ? sequence_of_token(&a->q_start, a->batch, token) : z;

@@ -28,6 +28,10 @@
 #define NAME_OF(name, tail)   NAME_WITH(name, tail)
 #define PREPARE_NAME          NAME_OF(KERNEL_NAME, _prepare)
 #endif
+#if SPLIT_KEYS
+#define COMBINE_THREADS 32 /* of a row: there are many, and few parts */
+#include "combine.h"
+#endif
 #include "sm90_mend.h"
 #if PARTS == 2
 #include "sm90_steps_scaled.h"
@@ -101,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
 #if PARTS == 3
     if (a.wide && !any_wide(a)) return;
 #endif
-#if FEATURES
+#if FEATURES && !SPLIT_KEYS
     if (a.q_start.data) {
         ragged_table(a, shared, shared);
         async_proxy_fence(); /* its scratch lies where Q will */

@@ -8,6 +8,9 @@
 #include "sm90_repair.h"
 #include "sm90_softmax.h"
 #include "sm90_store.h"
+#if SPLIT_KEYS
+#include "sm90_store_part.h"
+#endif
 #if PARTS == 1
 #include "sm90_weights.h"
 #if CAPPED
@@ -167,7 +170,7 @@ DEVICE int masked_from(const struct consumer &c, const struct attention_args &a,
                        const struct tile &t)
 {
 #if FEATURES
-    int first_row = t.rows * ROWS + query_offset(a, &t) + a.window_right + 1;
+    int first_row = t.rows * tile_tokens(a) + query_offset(a, &t) + a.window_right + 1;
     return max_int(0, min_int(t.kv_tokens, first_row)) / KEYS;
 #else
     int end = t.rows * ROWS + 64 * group_now(c) + query_offset(a, &t) + a.window_right;
@@ -203,7 +206,8 @@ DEVICE bool idle_in(const struct consumer &c, const struct attention_args &a, co
 DEVICE int masked_below(const struct attention_args &a, const struct tile &t)
 {
 #if FEATURES
-    return (max_int(0, t.rows * ROWS + ROWS - 1 + query_offset(a, &t) - a.window_left) + KEYS - 1) /
+    return (max_int(0, (t.rows + 1) * tile_tokens(a) - 1 + query_offset(a, &t) - a.window_left) +
+            KEYS - 1) /
            KEYS;
 #else
     return 0;
@@ -284,7 +288,7 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
 #endif
     if (MASKED && needs_mask<FIRST>(c, a, t, block))
-        mask_block(a, t, s, block, row_now(c), column_now(c));
+        mask_block(a, t, s, block, token_of_row(a, row_now(c)), column_now(c));
     bool sloped = SCORES == SCORES_SLOPED;
     float slope = score_slope(c);
     float bias0 = sloped ? first_bias(c, a, t, block) : 0,
@@ -502,11 +506,14 @@ DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
 DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a,
                         const struct tile &t, float (&o)[VALUES / 2], const struct row_state &r)
 {
+#if SPLIT_KEYS
+    bool bad = store_part(a, t, o, r, row_now(c), lane_now(c));
+#else
     uint32_t lines = 0;
-    if (LINES)
-        lines = c.base + AT_LINES + (4 * group_now(c) + thread_now(c) / 32) * LINES_BYTES;
+    if (LINES) lines = c.base + AT_LINES + (4 * group_now(c) + thread_now(c) / 32) * LINES_BYTES;
     bool bad = store_tile<LINES>(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c),
                                  true, true, lines, out_map_now(c));
+#endif
     if (REPAIRS && __any_sync(~0u, bad)) {
         if (lane_now(c) == 0) note_tile(a, t, c.base, group_now(c));
         __syncwarp();

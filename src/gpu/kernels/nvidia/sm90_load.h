@@ -43,7 +43,17 @@ DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, 
 DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to,
                    uint32_t full, const struct tile *t, int g)
 {
-#if FEATURES
+#if SPLIT_KEYS
+#pragma unroll
+    for (int i = 0; i < 4; i++) { /* for each warp */
+        int row = 64 * g + 16 * i;
+        load_tile<QK_PANELS>(&maps.q, to + i * Q_BYTES / 4, full, 16,
+                             t->rows * a.tile_tokens + token_of_row(a, row),
+                             t->head + row / a.tile_tokens, t->batch, a.batch, L2_EVICT_FIRST);
+    }
+    return;
+#endif
+#if FEATURES && !SPLIT_KEYS
     int token = t->q_start + t->rows * ROWS + 64 * g, batch = a.q_start.data ? 0 : t->batch;
 #else
     int token = t->rows * ROWS + 64 * g, batch = t->batch;

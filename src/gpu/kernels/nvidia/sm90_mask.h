@@ -33,14 +33,14 @@ DEVICE void hide_below(float (&s)[KEYS / 2], int below0, int below1)
 }
 
 /* Columns that the lane's two rows see from the left: hide_above's limits. row: the lane's first
- * row within the tile; column: within a block. */
+ * row within the tile, as a query; column: within a block. */
 DEVICE void visible_columns(const struct attention_args &a, const struct tile &t, int block,
                             int row, int column, int &above0, int &above1)
 {
     int first = block * KEYS + column;
     above0 = above1 = kv_tokens(a, &t);
     if (CAUSAL || FEATURES) {
-        int end = t.rows * ROWS + row + query_offset(a, &t) + a.window_right +
+        int end = t.rows * tile_tokens(a) + row + query_offset(a, &t) + a.window_right +
                   1; /* below 2^31: see attention_args */
         above0 = min_int(above0, end);
         above1 = min_int(above1, end + 8);
@@ -55,15 +55,16 @@ DEVICE void mask_block(const struct attention_args &a, const struct tile &t, flo
     int above0, above1;
     visible_columns(a, t, block, row, column, above0, above1);
 #if FEATURES
-    int first_end = t.rows * ROWS + query_offset(a, &t) + a.window_right + 1; /* of the first row */
+    int first_end =
+        t.rows * tile_tokens(a) + query_offset(a, &t) + a.window_right + 1; /* of the first row */
     if (block * KEYS + KEYS > min_int(first_end, t.kv_tokens)) hide_above(s, above0, above1);
 #else
     hide_above(s, above0, above1);
 #endif
 #if FEATURES
-    int begin = t.rows * ROWS + row + query_offset(a, &t) - a.window_left;
+    int begin = t.rows * tile_tokens(a) + row + query_offset(a, &t) - a.window_left;
     int first = block * KEYS + column;
-    if (block * KEYS < t.rows * ROWS + ROWS + query_offset(a, &t) - a.window_left)
+    if (block * KEYS < (t.rows + 1) * tile_tokens(a) + query_offset(a, &t) - a.window_left)
         hide_below(s, begin - first, begin + 8 - first);
 #endif
 }

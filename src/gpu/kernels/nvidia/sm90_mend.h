@@ -49,7 +49,8 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         uint32_t p[PARTS * KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
         hold_q(c, held); /* anew for every block: held only after the first, its registers were
                             given to p as well (nvcc 13.0) */
-        int end = t.rows * ROWS + row_now(c) + query_offset(a, &t) + a.window_right + 1;
+        int end = t.rows * tile_tokens(a) + token_of_row(a, row_now(c)) + query_offset(a, &t) +
+                  a.window_right + 1;
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
         struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
         bool bad0 = any_key_between(bad, begin - key, min_int(end - key, keys));
@@ -98,7 +99,11 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
     clean0 = c.row0 == c.row0;
     clean1 = c.row1 == c.row1;
 #endif
+#if SPLIT_KEYS
+    store_part(a, t, o, r, row_now(c), lane_now(c), clean0, clean1);
+#else
     store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c), clean0, clean1);
+#endif
 }
 
 /* What the warpgroups have noted, one warpgroup after the other: they share a stage. All loads of

@@ -20,7 +20,7 @@
 #include "sm90_load.h"
 
 struct note {
-    int rows, head, batch; /* as in struct tile */
+    int rows, head, batch; /* as in struct tile; SPLIT_KEYS: rows is its index */
     uint32_t next;         /* place of the next note; 0: none */
 };
 
@@ -35,7 +35,9 @@ DEVICE volatile struct note *note_at(const struct attention_args &a, uint32_t pl
  * its last, partial tile. */
 DEVICE uint32_t note_place(const struct attention_args &a, const struct tile &t, int group)
 {
-#if FEATURES
+#if SPLIT_KEYS
+    return 1 + t.index * GROUPS + group;
+#elif FEATURES
     if (a.q_start.data) {
         uint32_t per_head = a.q_tokens / ROWS + a.batch + 1,
                  tile = t.q_start / ROWS + t.batch + t.rows;
@@ -55,7 +57,11 @@ DEVICE void note_tile(const struct attention_args &a, const struct tile &t, uint
              head = shared_load(at);
     volatile struct note *note = note_at(a, place);
     while (head != place) {
+#if SPLIT_KEYS
+        note->rows = t.index;
+#else
         note->rows = t.rows;
+#endif
         note->head = t.head;
         note->batch = t.batch;
         note->next = head;
@@ -69,10 +75,14 @@ DEVICE void note_tile(const struct attention_args &a, const struct tile &t, uint
 DEVICE uint32_t read_note(const struct attention_args &a, uint32_t place, struct tile *t)
 {
     volatile struct note *note = note_at(a, place);
+#if SPLIT_KEYS
+    tile_at(a, nullptr, schedule_of(a, nullptr), __reduce_max_sync(~0u, note->rows), t);
+#else
     t->rows = __reduce_max_sync(~0u, note->rows);
     t->head = __reduce_max_sync(~0u, note->head);
     t->batch = __reduce_max_sync(~0u, note->batch);
     tile_complete(a, t);
+#endif
     return note->next;
 }
 

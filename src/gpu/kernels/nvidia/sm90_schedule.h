@@ -16,10 +16,27 @@ struct tile {
     int key_end; /* key blocks key_begin ... key_end - 1, at least one; see nth_block() */
 #if FEATURES
     int key_begin;
-    int q_start;             /* first token of the sequence in q and out */
-    int q_tokens, kv_tokens; /* of the sequence; kv_tokens 0: nothing visible in the whole tile */
+#if SPLIT_KEYS
+    int part, index; /* part of the keys; the tile's number. head: the first of its heads */
+#else
+    int q_start;  /* first token of the sequence in q and out */
+    int q_tokens; /* of the sequence */
+#endif
+    int kv_tokens; /* of the sequence; 0: nothing visible in the whole tile */
 #endif
 };
+
+/* Queries of a tile. */
+DEVICE int tile_tokens(const struct attention_args &a)
+{
+    return SPLIT_KEYS ? a.tile_tokens : ROWS;
+}
+
+/* The query, counted from the tile's first, that row `row` of it is. */
+DEVICE int token_of_row(const struct attention_args &a, int row)
+{
+    return SPLIT_KEYS ? row & (a.tile_tokens - 1) : row;
+}
 
 DEVICE int min_int(int a, int b)
 {
@@ -35,9 +52,13 @@ DEVICE int key_begin(const struct tile *t)
 {
     return t->key_begin;
 }
-DEVICE int q_tokens(const struct attention_args &, const struct tile *t)
+DEVICE int q_tokens(const struct attention_args &a, const struct tile *t)
 {
+#if SPLIT_KEYS
+    return a.q_tokens;
+#else
     return t->q_tokens;
+#endif
 }
 DEVICE int kv_tokens(const struct attention_args &, const struct tile *t)
 {
@@ -77,7 +98,11 @@ DEVICE void tile_write(uint32_t at, const struct tile *t)
 {
     shared_store4(at, t->rows, t->head, t->batch, t->key_end);
 #if FEATURES
+#if SPLIT_KEYS
+    shared_store4(at + 16, t->key_begin, t->part, t->index, t->kv_tokens);
+#else
     shared_store4(at + 16, t->key_begin, t->q_start, t->q_tokens, t->kv_tokens);
+#endif
 #endif
 }
 
@@ -94,8 +119,13 @@ DEVICE void tile_read(uint32_t at, bool reads, struct tile *t)
 #if FEATURES
     if (reads) shared_load4(at + 16, x[0], x[1], x[2], x[3]);
     t->key_begin = __reduce_max_sync(~0u, x[0]);
+#if SPLIT_KEYS
+    t->part = __reduce_max_sync(~0u, x[1]);
+    t->index = __reduce_max_sync(~0u, x[2]);
+#else
     t->q_start = __reduce_max_sync(~0u, x[1]);
     t->q_tokens = __reduce_max_sync(~0u, x[2]);
+#endif
     t->kv_tokens = __reduce_max_sync(~0u, x[3]);
 #endif
 }
@@ -223,6 +253,7 @@ DEVICE int sequence_keys(const struct attention_args &a, int b)
     return a.kv_length.data ? min_int(capacity, max_int(0, index_at(a.kv_length, b))) : capacity;
 }
 
+#if !SPLIT_KEYS
 /* For ragged queries: sequences by falling number of keys, and the first tile of each in that
  * order. Called by all threads before the roles part; scratch: 8 * RAGGED_LIMIT bytes that nobody
  * uses yet. */
@@ -262,12 +293,13 @@ DEVICE struct schedule schedule_of(const struct attention_args &a, const char *s
     s.total = s.tiles * s.heads;
     return s;
 }
+#endif
 
 /* Key blocks that some row of the tile sees; a tile that sees none gets one block and no keys. */
 DEVICE void tile_blocks(const struct attention_args &a, struct tile *t)
 {
-    int offset = query_offset(a, t), top = t->rows * ROWS + offset,
-        bottom = min_int(t->rows * ROWS + ROWS, t->q_tokens) - 1 + offset;
+    int offset = query_offset(a, t), top = t->rows * tile_tokens(a) + offset,
+        bottom = min_int((t->rows + 1) * tile_tokens(a), q_tokens(a, t)) - 1 + offset;
     int end = min_int(t->kv_tokens, bottom + a.window_right + 1),
         begin = max_int(0, top - a.window_left);
     if (begin < end) {
@@ -280,6 +312,9 @@ DEVICE void tile_blocks(const struct attention_args &a, struct tile *t)
     }
 }
 
+#if SPLIT_KEYS
+#include "sm90_parts.h"
+#else
 /* The rest of a tile whose rows, head and batch are known. */
 DEVICE void tile_complete(const struct attention_args &a, struct tile *t)
 {
@@ -314,6 +349,7 @@ DEVICE void tile_at(const struct attention_args &a, const char *shared, const st
     }
     tile_complete(a, t);
 }
+#endif
 
 #else
 

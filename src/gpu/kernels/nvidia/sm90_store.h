@@ -107,7 +107,7 @@ DEVICE bool any_nan(const float (&o)[VALUES / 2])
     return sum != sum;
 }
 
-#if FEATURES
+#if FEATURES && !SPLIT_KEYS
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
                       int64_t row_stride, bool row0, bool row1, int channel, int channels)
 {
@@ -125,11 +125,17 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
     }
 }
 #else
+/* The second launch reads sums of parts, nobody a result. */
+#if SPLIT_KEYS
+#define STORE_LAST ""
+#else
+#define STORE_LAST ".cs"
+#endif
 /* Predicated: a branch for each store would keep the exchanges from running side by side. */
 DEVICE void store_if(bool exists, float *to, const float4 &x)
 {
     asm volatile("{.reg .pred p; setp.ne.s32 p, %0, 0; "
-                 "@p st.global.cs.v4.f32 [%1], {%2, %3, %4, %5};}"
+                 "@p st.global" STORE_LAST ".v4.f32 [%1], {%2, %3, %4, %5};}"
                  :
                  : "r"((int)exists), "l"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w)
                  : "memory");
@@ -264,6 +270,7 @@ DEVICE void clear_weightless(float (&o)[VALUES / 2], float sum0, float sum1)
 }
 #endif
 
+#if !SPLIT_KEYS
 /* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
  * keep1: whether the lane's rows are stored; those without weights are always, having an output of
  * 0 whatever their values hold. IN_LINES: all are, by way of `lines` and with LINES 2 out_map. True
@@ -340,5 +347,6 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
                poison0, poison1);
     return wrong || (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
 }
+#endif
 
 #endif

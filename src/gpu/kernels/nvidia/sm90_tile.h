@@ -30,6 +30,10 @@
  *   SUMS           2, with PARTS 2: a score is added up in two sums, over half of the channels
  *                  each, since the multiplies cut where they add; their registers are those of P
  *                  and P V, so that a warpgroup overlaps nothing itself, and one stage serves
+ *   SPLIT_KEYS     1: tiles share the keys of their rows: each takes one of a.splits parts and leaves
+ *                  its sums to NAME_combine; its rows are a.tile_tokens queries of several heads of
+ *                  a group, so that few queries fill them (sm90_parts.h). With FEATURES, SCORES_LINEAR
+ *                  and Q_REGISTERS
  *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is
  *                  a box of its own, so that channels past the tensor's are zero: head sizes that
  *                  are no multiple of 64, or smaller than the tile's */
@@ -75,6 +79,9 @@
 #ifndef SECTION_LAST
 #define SECTION_LAST 0
 #endif
+#ifndef SPLIT_KEYS
+#define SPLIT_KEYS 0
+#endif
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
 #endif
@@ -106,6 +113,8 @@ constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 
 static_assert(THREADS == 128 * (GROUPS + 1),
               "one producer warpgroup and one consumer warpgroup per 64 rows");
+static_assert(!SPLIT_KEYS || (FEATURES && SCORES == SCORES_LINEAR && Q_REGISTERS && !PANEL_MAPS),
+              "warps that read their rows of Q themselves, and no heads told apart but by them");
 static_assert(!LINES || (PARTS == 1 && !PANEL_MAPS && !FEATURES), "plain rows alone");
 static_assert(!ASCENDING || (CAUSAL && !FEATURES && PARTS == 1), "plain causal rows alone");
 

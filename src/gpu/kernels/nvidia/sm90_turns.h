@@ -195,10 +195,12 @@ DEVICE void hold_q(const struct consumer &c, uint32_t (&held)[Q_HELD ? 4 * QK_SL
     int thread = thread_now(c),
         row = (thread >> 5) * 16 +
               (thread & 15); /* swizzle: 16-byte column c of row r lies at column c ^ (r % 8) */
-    uint32_t at = c.base + AT_Q + (slot_now(c) * GROUPS + group_now(c)) * Q_BYTES + row * 128;
+    const uint32_t panel = (SPLIT_KEYS ? 16 : 64) * 128; /* SPLIT_KEYS: each warp's rows apart */
+    uint32_t at = c.base + AT_Q + (slot_now(c) * GROUPS + group_now(c)) * Q_BYTES +
+                  (SPLIT_KEYS ? (thread >> 5) * (Q_BYTES / 4) + (thread & 15) * 128 : row * 128);
 #pragma unroll
     for (int k = 0; k < QK_SLICES; k++)
-        ldmatrix4(at + (k >> 2) * 64 * 128 + ((((k & 3) * 2 + (thread >> 4 & 1)) ^ (row & 7)) << 4),
+        ldmatrix4(at + (k >> 2) * panel + ((((k & 3) * 2 + (thread >> 4 & 1)) ^ (row & 7)) << 4),
                   held + (Q_HELD ? 4 * k : 0));
     registers_fence(held);
 }

@@ -9,7 +9,9 @@
 
 #include <stdint.h>
 
+#ifndef DEVICE
 #define DEVICE __device__ __forceinline__
+#endif
 
 DEVICE uint32_t shared_address(const void *p)
 {
@@ -233,12 +235,14 @@ DEVICE bool elect_lane(void)
     return chosen;
 }
 
+#ifndef RAPT_EARLY_H
 /* The launch may come before earlier work of the stream has ended (NEED_EARLY): lets the next
  * launch do the same, then waits for that work. Nothing in memory may be touched before. */
 DEVICE void wait_for_predecessors(void)
 {
     asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
 }
+#endif
 
 /* 16 bytes of zeros, or four words, in shared memory. */
 DEVICE void shared_store4(uint32_t at, int a, int b, int c, int d)
