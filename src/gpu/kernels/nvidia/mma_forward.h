@@ -476,7 +476,10 @@ DEVICE int take_far_scores(const struct accumulator *acc, float (*s)[NT][4], flo
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 float *x = &s[r / 2][n][r % 2 * 2 + i];
-                *x = own ? __fadd_rn(__fmul_rn(*x, scale), -base) : fused(*x, scale, -base);
+                /* A branch, not a choice of two results, which takes a second register for each
+                 * score. */
+                if (own) *x = __fadd_rn(__fmul_rn(*x, scale), -base);
+                else *x = fused(*x, scale, -base);
             }
     }
     return 1;
