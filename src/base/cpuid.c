@@ -24,6 +24,12 @@ static int bit(uint32_t word, int index)
     return (int)(word >> index & 1);
 }
 
+static int is_intel(void)
+{
+    uint32_t a, name[3];
+    return __get_cpuid(0, &a, &name[0], &name[2], &name[1]) && !memcmp(name, "GenuineIntel", 12);
+}
+
 /* Feature bits: Intel SDM vol. 2, CPUID, leaves 1 and 7. */
 uint64_t cpu_features(void)
 {
@@ -36,6 +42,7 @@ uint64_t cpu_features(void)
     if (a >= 1) __get_cpuid_count(7, 1, &a71, &b, &c, &d);
     if ((saved & XCR0_AVX) != XCR0_AVX || !fma || !bit(b7, 5)) return 0;
     features |= CPU_AVX2;
+    if (is_intel()) features |= CPU_KEEPS_REQUESTS;
     if (bit(a71, 4)) features |= CPU_AVX_VNNI;
     int avx512 = bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31); /* F DQ BW VL */
     if ((saved & XCR0_AVX512) != XCR0_AVX512 || !avx512) return features;

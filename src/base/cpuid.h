@@ -18,6 +18,9 @@ enum {
     CPU_NEON_BF16 = 1 << 9,
     CPU_NEON_DOT = 1 << 10,
     CPU_SVE = 1 << 11, /* with vectors of 256 bits */
+    /* No instruction set: what is asked for while all buffers are busy waits for one, and is not
+     * dropped (Intel). */
+    CPU_KEEPS_REQUESTS = 1 << 12,
 };
 
 uint64_t cpu_features(void);

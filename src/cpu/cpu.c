@@ -105,10 +105,10 @@ static void list_level_names(char *text, size_t size)
                                    levels[i].kernels->arch);
 }
 
-/* What the CPU offers of what the first levels need. */
+/* What the CPU offers of what the first levels need, and what is no instruction set. */
 static uint64_t usable_features(int count)
 {
-    uint64_t wanted = 0;
+    uint64_t wanted = CPU_KEEPS_REQUESTS;
     for (int i = 0; i < count; i++) wanted |= levels[i].needs;
     return cpu_permitted(cpu_features() & wanted);
 }
@@ -248,6 +248,7 @@ static rapt_status plan_attention(rapt_plan *plan)
     own->kernels = device->levels[plan->kernel];
     if (plan->problem.a.kv_layout == RAPT_KV_BLOCKED) choose_block_kernels(own);
     own->slots = device->threads;
+    own->asks_twice = !(device->features & CPU_KEEPS_REQUESTS);
     plan->workspace_size = few_plan(&plan->problem, own);
     if (!own->serves_few) {
         size_t decode = decode_plan(&plan->problem, own),

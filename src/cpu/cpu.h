@@ -22,7 +22,8 @@ struct cpu_device {
 struct cpu_plan {
     const struct cpu_kernels *kernels; /* of the level, or blocked */
     struct cpu_kernels blocked; /* the level's with its forms for a blocked cache; else unused */
-    int64_t slots; /* workers that may join, the caller included: scratch exists for so many */
+    int64_t slots;  /* workers that may join, the caller included: scratch exists for so many */
+    int asks_twice; /* the CPU may drop what it is asked to fetch */
     int64_t decode_rows; /* sequences of at most so many packed rows go to decode.c; 0: none */
     /* forward.c */
     int64_t row_block, key_block; /* packed rows of an item; keys of a block */

@@ -179,6 +179,11 @@ static struct decode_table table_of(const struct decode_item *t, const rapt_tens
     return to;
 }
 
+static int64_t again(const struct decode_item *t)
+{
+    return t->call->plan->asks_twice ? AGAIN : 0;
+}
+
 /* Of keys without gaps: bytes [from, from + bytes) past the first of a window, and FURTHER on, up to
  * the last key of the thread. */
 static struct cpu_ahead further_ahead(const struct decode_item *t, const struct block *b,
@@ -193,7 +198,7 @@ static struct cpu_ahead further_ahead(const struct decode_item *t, const struct 
                               .run_bytes = from + bytes,
                               .skip = from,
                               .bytes = bytes,
-                              .again = AGAIN};
+                              .again = again(t)};
 }
 
 /* A blocked cache holds whole blocks in one piece; an item has one head of it. */
@@ -255,7 +260,7 @@ static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tenso
                               .run_bytes = bytes,
                               .skip = skip,
                               .bytes = bytes - skip + max64(min64(min64(NEAR, others), bytes), 0),
-                              .again = AGAIN};
+                              .again = again(t)};
 }
 
 /* ---- One head of a block ---- */

@@ -5,7 +5,8 @@
  * ... in the level's format, and TILE_CLEAR(s, first, last): the same for zeros, ROW_TILE,
  * TILE_ROWS(X): X(1) ... X(ROW_TILE), TILE_PAIR: 1 or 2, as pair of struct cpu_kernels, and
  * TILE_MULTIPLY_ADD(a, b, c): a b + c by lanes, or the sum of both products of a pair. With
- * TILE_PAIR 1 it defines transpose(vec x[LANES]); with 2 it packs q, K and V itself. */
+ * TILE_PAIR 1 it defines transpose(vec x[LANES]); with 2 it packs q, K and V itself. TILE_AHEAD, if
+ * defined: rows of a panel between the one that is multiplied and the one that is asked for. */
 #include "cpu/dtype_cases.h"
 #include "cpu/scalar/scalar.h"
 #include "cpu/vec_math.h"
@@ -14,6 +15,11 @@
 #include <string.h>
 
 enum { CACHE_LINE = 64, KEYS_AHEAD = 16 };
+#ifdef TILE_AHEAD
+enum { PANEL_AHEAD = TILE_AHEAD };
+#else
+enum { PANEL_AHEAD = 0 };
+#endif
 enum { PAIR = TILE_PAIR, EXACT_INTEGERS = 1 << 24 }; /* integers up to here are exact in f32 */
 
 VEC const char *element_at(const void *p, int dtype, int64_t i)
@@ -462,6 +468,8 @@ VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float
     }
     for (int64_t k = 0; k < depth; k++) {
         vec x[2];
+        UNROLL for (int w = 0; w < vectors && PANEL_AHEAD; w++)
+            __builtin_prefetch(b + (k + PANEL_AHEAD) * COLUMN_TILE + w * LANES);
         UNROLL for (int w = 0; w < vectors; w++)
             x[w] = v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);
         UNROLL for (int i = 0; i < rows; i++) {

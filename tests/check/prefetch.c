@@ -1,0 +1,137 @@
+/* prefetch.c: how often decode asks for a cache line of K and V that have no gaps: once on CPUs that
+ * keep requests (CPU_KEEPS_REQUESTS), twice on others. */
+#include "base/cpuid.h"
+#include "cpu/cpu.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "group.h"
+
+enum { KEYS = 1024, CHANNELS = 64 };
+
+static float q[CHANNELS], k[KEYS * CHANNELS], v[KEYS * CHANNELS], out[CHANNELS];
+static const struct cpu_kernels *real;
+static int64_t asks, again;
+
+/* Notes what comes with a call on its way to the level's own function. */
+static void note(const struct cpu_ahead *ahead)
+{
+    if (!ahead) return;
+    asks++;
+    again = ahead->again;
+}
+
+static void spy_qk(float *s, int64_t s_stride, const void *rows_of_q, int64_t q_stride,
+                   const struct cpu_rows *keys, int64_t rows, int64_t channels, int64_t first,
+                   int64_t last, const struct cpu_ahead *ahead)
+{
+    note(ahead);
+    real->decode_qk(s, s_stride, rows_of_q, q_stride, keys, rows, channels, first, last, ahead);
+}
+
+static void spy_pv(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                   const struct cpu_rows *values, int64_t rows, int64_t channels, int64_t first,
+                   int64_t last, const struct cpu_ahead *ahead)
+{
+    note(ahead);
+    real->decode_pv(o, o_stride, p, p_stride, values, rows, channels, first, last, ahead);
+}
+
+static rapt_attention one_query(void)
+{
+    rapt_attention a = {.struct_size = sizeof a};
+    a.q = rapt_tensor_bthd(q, RAPT_F32, 1, 1, 1, CHANNELS);
+    a.k = rapt_tensor_bthd(k, RAPT_F32, 1, 1, KEYS, CHANNELS);
+    a.v = rapt_tensor_bthd(v, RAPT_F32, 1, 1, KEYS, CHANNELS);
+    a.out = rapt_tensor_bthd(out, RAPT_F32, 1, 1, 1, CHANNELS);
+    return a;
+}
+
+static rapt_plan *plan_at(const char *level, rapt_context **context)
+{
+    rapt_config config = {.struct_size = sizeof config, .backends = "cpu", .threads = 1};
+    rapt_attention a = one_query();
+    rapt_plan *plan = NULL;
+    if (level) setenv("RAPT_CPU", level, 1);
+    else unsetenv("RAPT_CPU");
+    assert_int_equal(rapt_open(context, &config), RAPT_OK);
+    assert_int_equal(rapt_plan_create(&plan, rapt_device_at(*context, 0), &a), RAPT_OK);
+    return plan;
+}
+
+/* Bytes after which lines are asked for once more; 0: at once. */
+static int64_t again_of(int asks_twice)
+{
+    rapt_context *context = NULL;
+    rapt_plan *plan = plan_at(NULL, &context);
+    rapt_attention a = one_query();
+    struct cpu_plan *own = plan->state;
+    void *workspace = aligned_alloc(64, (rapt_plan_workspace_size(plan) + 63) / 64 * 64);
+    struct cpu_kernels spies = *own->kernels;
+    assert_non_null(workspace);
+    real = own->kernels;
+    spies.decode_qk = spy_qk;
+    spies.decode_pv = spy_pv;
+    own->kernels = &spies;
+    own->asks_twice = asks_twice;
+    asks = 0;
+    assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
+    assert_true(asks > 0);
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+    free(workspace);
+    return again;
+}
+
+static void asked_twice(void **state)
+{
+    (void)state;
+    assert_true(again_of(1) > 0);
+}
+
+static void asked_once(void **state)
+{
+    (void)state;
+    assert_int_equal(again_of(0), 0);
+}
+
+/* Whatever levels RAPT_CPU hides. */
+static void by_the_cpu(void **state)
+{
+    static const char *const levels[] = {NULL, "scalar"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        rapt_context *context = NULL;
+        rapt_plan *plan = plan_at(levels[i], &context);
+        const struct cpu_plan *own = plan->state;
+        assert_int_equal(own->asks_twice, !(cpu_features() & CPU_KEEPS_REQUESTS));
+        rapt_plan_destroy(&plan);
+        rapt_close(&context);
+    }
+    unsetenv("RAPT_CPU");
+}
+
+static void by_the_vendor(void **state)
+{
+    (void)state;
+#if defined(__x86_64__)
+    int keeps = !!(cpu_features() & CPU_KEEPS_REQUESTS);
+    assert_int_equal(keeps, __builtin_cpu_is("intel") && cpu_features() & CPU_AVX2);
+#else
+    skip();
+#endif
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(asked_twice), cmocka_unit_test(asked_once),
+                                       cmocka_unit_test(by_the_cpu),
+                                       cmocka_unit_test(by_the_vendor)};
+    return run_group("prefetch", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
+}
