@@ -52,9 +52,10 @@ static int64_t seen_blocks(const struct attention_args *args, const struct row *
  * passes while 4096 rows of a part are written and read. */
 static int64_t time_of(int64_t tiles, int64_t blocks, int64_t parts, int64_t rows, int64_t units)
 {
+    const int64_t block = 4096, ends = 2 * block;
     int64_t turns = ceil_div(tiles * parts, at_least(units, 1));
-    int64_t time = turns * (ceil_div(blocks, parts) + 2) * 4096;
-    return parts > 1 ? time + 2 * 4096 + parts * rows : time;
+    int64_t time = turns * (ceil_div(blocks, parts) * block + ends);
+    return parts > 1 ? time + ends + parts * rows : time;
 }
 
 /* How many parts, at least two, take the least time, which is returned. */

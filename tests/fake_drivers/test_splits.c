@@ -82,7 +82,7 @@ static void tiles_of_heads(void **state)
         struct attention_args a = args_of(2, 2, 8192);
         a.q_tokens = cases[i].queries, a.group = cases[i].group, a.q_heads = 2 * a.group;
         splits_choose(&a, &tiles_row);
-        if (a.tile_tokens != cases[i].tokens || splits_tiles(&a, &tiles_row) != 4 * cases[i].tiles)
+        if (a.tile_tokens != cases[i].tokens || splits_tiles(&a, &tiles_row) != 4L * cases[i].tiles)
             fail_msg("%d queries, %d heads: %d of a tile, %lld tiles", a.q_tokens, a.group,
                      a.tile_tokens, (long long)splits_tiles(&a, &tiles_row));
     }

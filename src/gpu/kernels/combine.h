@@ -3,10 +3,11 @@
  *
  * A part (blockIdx.x of grid split) leaves for each of its rows the maximum m of the scores that it
  * saw, times log2(e), the sum l of exp2(score - m), and the sum of exp2(score - m) v, not divided.
- * A part that sees no key of a row leaves m = -inf, l = NO_KEYS for it and no values: those are not
- * read then. So every m and l is written in every launch, and the workspace may hold anything before. The sink enters
- * when parts are added up, once; with one part there is no second launch, and the block does the
- * same sums itself (total_of_one), which makes its bits those of a row whose other parts are empty.
+ * A part that sees no key of a row leaves m = -inf, l = NO_KEYS for it and no values: those do not
+ * count then; or m = -inf and l = 0 with values of 0. So every m and l is written in every launch,
+ * and the workspace may hold anything before. The sink enters when parts are added up, once; with
+ * one part there is no second launch, and the block does the same sums itself (total_of_one), which
+ * makes its bits those of a row whose other parts are empty.
  */
 #ifndef RAPT_COMBINE_H
 #define RAPT_COMBINE_H

@@ -5,23 +5,9 @@
 
 #include "sm90_store.h"
 
-/* Whether a row sees a key of the tile. */
-DEVICE bool sees_part(const struct attention_args &a, const struct tile &t, int token)
-{
-    int position = token + query_offset(a, &t),
-        begin = max_int(position - a.window_left, t.key_begin * KEYS),
-        end = min_int(position + a.window_right + 1, min_int(t.kv_tokens, t.key_end * KEYS));
-    return begin < end;
-}
-
-/* Maximum, which here is the row's reference, and sum, to what adds up the parts. */
-DEVICE void store_ends(float *to, bool sees, float reference, float sum)
-{
-    *(float2 *)to = sees ? make_float2(reference, sum) : make_float2(-INFINITY, NO_KEYS);
-}
-
-/* row, keep0, keep1, and the result: as in store_tile(). Maximum and sum do not depend on V and are
- * always stored. */
+/* row, keep0, keep1, and the result: as in store_tile(). The maximum is here the row's reference.
+ * Both it and the sum do not depend on V and are always stored. A row that sees no key of the part
+ * leaves -inf, 0, and values of 0, when it is repaired at the latest: the values count nothing. */
 DEVICE bool store_part(const struct attention_args &a, const struct tile &t, float (&o)[VALUES / 2],
                        struct row_state r, int row, int lane, bool keep0 = true, bool keep1 = true)
 {
@@ -35,8 +21,8 @@ DEVICE bool store_part(const struct attention_args &a, const struct tile &t, flo
     int64_t at = partial_row(&a, t.batch, head, token);
     if ((lane & 3) == 0) {
         float *ends = partial_lse_at(&a, t.part, at);
-        if (row0) store_ends(ends, sees_part(a, t, token), r.reference0, r.sum0);
-        if (row1) store_ends(ends + 16, sees_part(a, t, token + 8), r.reference1, r.sum1);
+        if (row0) *(float2 *)ends = make_float2(r.reference0, r.sum0);
+        if (row1) *(float2 *)(ends + 16) = make_float2(r.reference1, r.sum1);
     }
     store_f32(o, 1, 1, partial_out_at(&a, t.part, at, 0), DV, row0 && keep0, row1 && keep1,
               2 * (lane & 3), DV);
