@@ -61,7 +61,8 @@ static double lowest_score(const struct problem_line *line, int which, int64_t t
     return which == VALUE_Q ? root : token % 3 ? -root : -2 * root;
 }
 
-/* One entry in the middle of the first sequence and head that is no number. */
+/* One entry in the middle of the first sequence and head that is no number; of i8 keys or values, the
+ * scale that it has. */
 static double with_spoiler(const struct problem_line *line, int which, const int64_t *at,
                            double usual)
 {
@@ -125,6 +126,15 @@ static double weight_zero(int which, const int64_t *at, double usual)
     return at[2] % 7 == 6 ? -INFINITY : usual;
 }
 
+/* In the first sequence and KV head the key in the middle has a score that lies so far above those of
+ * the keys before and behind it that exp of the distance is infinite in f32. */
+static double leaping(const struct problem_line *line, int which, const int64_t *at, double normal)
+{
+    if (which == VALUE_V || at[3]) return normal;
+    if (which == VALUE_Q) return 8;
+    return !at[0] && !at[1] && at[2] == problem_kv_length(line, 0) / 2 ? 320 : normal;
+}
+
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
@@ -170,6 +180,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
         return without_weight(line, which, at, normal);
     case DATA_minf_nan_v:
         return weight_zero(which, at, normal);
+    case DATA_leap:
+        return leaping(line, which, at, normal);
     case DATA_minus1e30:
         return which == VALUE_V ? normal : lowest_score(line, which, at[2], at[3]);
     default:
@@ -218,7 +230,11 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
     case VALUE_K_SCALE:
     case VALUE_V_SCALE:
     case VALUE_Q_SCALE:
-        return (0.5 + problem_uniform(line->seed, (uint64_t)which, index)) / 73;
+        return with_spoiler(line,
+                            which == VALUE_K_SCALE   ? VALUE_K
+                            : which == VALUE_V_SCALE ? VALUE_V
+                                                     : VALUE_Q,
+                            at, (0.5 + problem_uniform(line->seed, (uint64_t)which, index)) / 73);
     case VALUE_POSITION: /* mostly near, some far */
         return (line->far ? 3e9 : 0) + (double)(problem_random(line->seed, VALUE_POSITION, index) %
                                                 (i2 % 5 ? 4096 : 131072));
