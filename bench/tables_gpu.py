@@ -70,18 +70,30 @@ def few(rows):
     return lines
 
 
+def keys_of(case):
+    batch, length = case.split()[0].split("x")
+    return int(batch) * (int(length[:-1]) * 1024 if length.endswith("k") else int(length))
+
+
 def decode(rows):
     """A step of 32 query and 8 KV heads, 128 channels, bf16: K and V are batch * keys * 4096 bytes."""
-    def keys(case):
-        batch, length = case.split()[0].split("x")
-        return int(batch) * (int(length[:-1]) * 1024 if length.endswith("k") else int(length))
-
     lines = ["| batch x keys | rapt us | GB/s of K and V | cuDNN us | FlashAttention-2 us |", "|---|---|---|---|---|"]
-    for (case, _), found in pick(rows, "graph", "decode").items():
+    for (case, _), found in pick(rows, "graph", "decode", "bf16").items():
         us = float(found["rapt"]["us"])
         cells = [f"{float(found[p]['us']):.1f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in ("cudnn", "flash2")]
         name = case.replace(" q4", ", 4 queries").replace(" paged16", ", pages of 16")
-        lines.append(f"| {name} | {us:.1f} | {keys(case) * 4096 / us / 1e3:.0f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {us:.1f} | {keys_of(case) * 4096 / us / 1e3:.0f} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def decode_i8(rows):
+    """The same with K and V of i8: 2048 bytes a token, and 64 of scales."""
+    lines = ["| batch x keys | rapt us | GB/s of K, V and scales | rapt, bf16 us | cuDNN, bf16 us |", "|---|---|---|---|---|"]
+    for (case, _), found in pick(rows, "graph", "decode", "i8").items():
+        us = float(found["rapt"]["us"])
+        cells = [f"{float(found[p]['us']):.1f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in ("rapt bf16", "cudnn")]
+        name = case.replace(" i8", "").replace(" q4", ", 4 queries").replace(" paged16", ", pages of 16")
+        lines.append(f"| {name} | {us:.1f} | {keys_of(case) * 2112 / us / 1e3:.0f} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -191,7 +203,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "chunk": chunk(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
             "operations": operations(memory)}
 
 

@@ -189,6 +189,18 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
     }
 }
 
+/* Leaping values: in the first sequence and KV head the last scale is 2^40 times what it would be. */
+static double scale_value(const struct problem_line *line, int which, const int64_t *at,
+                          uint64_t index)
+{
+    int data = which == VALUE_K_SCALE ? VALUE_K : which == VALUE_V_SCALE ? VALUE_V : VALUE_Q;
+    double usual = (0.5 + problem_uniform(line->seed, (uint64_t)which, index)) / 73;
+    if (line->data == DATA_leap && data == VALUE_V && !at[0] && !at[1] &&
+        at[2] == problem_kv_length(line, 0) - 1)
+        return usual * 0x1p40;
+    return with_spoiler(line, data, at, usual);
+}
+
 /* A mask hides three keys of ten; every eighth query sees nothing. Visible bytes are any value but
  * 0. */
 static double mask_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
@@ -230,11 +242,7 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
     case VALUE_K_SCALE:
     case VALUE_V_SCALE:
     case VALUE_Q_SCALE:
-        return with_spoiler(line,
-                            which == VALUE_K_SCALE   ? VALUE_K
-                            : which == VALUE_V_SCALE ? VALUE_V
-                                                     : VALUE_Q,
-                            at, (0.5 + problem_uniform(line->seed, (uint64_t)which, index)) / 73);
+        return scale_value(line, which, at, index);
     case VALUE_POSITION: /* mostly near, some far */
         return (line->far ? 3e9 : 0) + (double)(problem_random(line->seed, VALUE_POSITION, index) %
                                                 (i2 % 5 ? 4096 : 131072));

@@ -3,7 +3,8 @@ queries; rapt against PyTorch's backends.
 
 Each launch of a graph takes the next of enough copies of K and V that the caches have forgotten the first when it comes round again: a decode
 step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16. Paged: lengths in
-device memory, pages in random order; the peers read the same keys unpaged."""
+device memory, pages in random order; the peers read the same keys unpaged. i8: keys and values of 8 bits, a scale for each token and head
+[batch, token, head]; the peers, and rapt beside itself, read the same as bf16."""
 import random
 
 import torch
@@ -16,6 +17,8 @@ ROTATED = 260_000_000  # bytes of K and V that a graph reads before it reads the
 ONE_QUERY = "1x1k 1x2k 1x4k 1x8k 1x32k 1x128k 4x1k 4x8k 16x1k 16x8k 64x8k 16x128k".split()
 FOUR_QUERIES = "1x1k 1x8k 4x1k 16x1k 16x8k".split()
 PAGED = "1x1k 1x8k 4x1k 4x8k 16x1k 16x8k 64x8k".split()
+I8 = "1x1k 1x2k 1x4k 1x8k 1x32k 1x128k 4x1k 4x8k 16x1k 16x8k 64x8k".split()
+I8_PAGED = "1x8k 16x8k".split()
 PAGE = 16
 CHUNKS = [f"{batch}x{keys}" for batch in (1, 4) for keys in "2k 8k 32k 128k".split()]
 CHUNK_QUERIES = (32, 64, 128, 256, 512)
@@ -27,18 +30,20 @@ def sizes(shape):
 
 
 def cases(shapes=None):
-    """(name, batch, keys, queries, page or 0)"""
-    for names, queries, page in ((ONE_QUERY, 1, 0), (FOUR_QUERIES, 4, 0), (PAGED, 1, PAGE)):
+    """(name, batch, keys, queries, page or 0, whether K and V are i8)"""
+    for names, queries, page, i8 in ((ONE_QUERY, 1, 0, 0), (FOUR_QUERIES, 4, 0, 0), (PAGED, 1, PAGE, 0), (I8, 1, 0, 1), (FOUR_QUERIES, 4, 0, 1),
+                                     (I8_PAGED, 1, PAGE, 1)):
         for shape in names:
             if not shapes or shape in shapes:
-                yield (shape + (f" q{queries}" if queries > 1 else "") + (f" paged{page}" if page else ""), *sizes(shape), queries, page)
+                yield (shape + (f" q{queries}" if queries > 1 else "") + (f" paged{page}" if page else "") + (" i8" if i8 else ""), *sizes(shape),
+                       queries, page, i8)
 
 
 def chunk_cases(shapes=None):
     for shape in CHUNKS:
         for queries in CHUNK_QUERIES:
             if not shapes or shape in shapes:
-                yield (f"{shape} q{queries}", *sizes(shape), queries, 0)
+                yield (f"{shape} q{queries}", *sizes(shape), queries, 0, 0)
 
 
 def peer(backend, q, ks, vs, outs):
@@ -49,14 +54,18 @@ def peer(backend, q, ks, vs, outs):
 
 
 def ours(rapt, q, ks, vs, out, page):
-    """One plan for each copy, as each has its own memory."""
-    batch, keys = ks[0].shape[:2]
+    """One plan for each copy, as each has its own memory. ks, vs: tensors, or i8 ones with their scales."""
+    batch, keys = (ks[0][0] if isinstance(ks[0], tuple) else ks[0]).shape[:2]
     options, paged = {"causal": int(q.shape[1] > 1)}, lambda x: x
     if page:
         options["kv_length"] = torch.full((batch,), keys, device="cuda", dtype=torch.int32)
         options["page_table"] = torch.randperm(batch * keys // page, device="cuda").int().view(batch, 1, keys // page, 1)
-        paged = lambda x: x.view(-1, page, KV_HEADS, CHANNELS)
-    runs = [rapt.forward(q, paged(k), paged(v), out, **options) for k, v in zip(ks, vs)]
+        paged = lambda x: x.view(-1, page, KV_HEADS, x.shape[-1])
+    runs = []
+    for k, v in zip(ks, vs):
+        if isinstance(k, tuple):
+            (k, options["k_scale"]), (v, options["v_scale"]) = ((x, paged(scale).transpose(1, 2)) for x, scale in (k, v))
+        runs.append(rapt.forward(q, paged(k), paged(v), out, **options))
     run = lambda i: runs[i]()
     run.kernel = runs[0].kernel
     return run
@@ -83,13 +92,25 @@ def time_in_graphs(runs, copies, launches, repeats, graph_of, rounds=9):
     return {name: sorted(t)[rounds // 2] for name, t in times.items()}
 
 
-def measure(rapts, batch, keys, queries, page, graph_of, peers=("cudnn", "flash2")):
+def quantised(x):
+    """i8 and a scale for each token and head."""
+    scale = x.float().abs().amax(-1, keepdim=True) / 127
+    return (x.float() / scale).round().to(torch.int8), scale
+
+
+def numbers(x):
+    """In float64."""
+    return x[0].double() * x[1].double() if isinstance(x, tuple) else x.double()
+
+
+def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=("cudnn", "flash2")):
     """us, error against the first peer, kernels: by candidate. rapts: name -> library."""
     torch.manual_seed(keys + batch)
-    size = batch * keys * KV_HEADS * CHANNELS * 4
+    size = batch * keys * KV_HEADS * (2 * (CHANNELS + 4) if i8 else 4 * CHANNELS)
     copies = max(1, min(128, -(-ROTATED // size)))
     launches = max(copies, min(64, int(4.5e9 / size) + 1))
     ks, vs = ([torch.randn(batch, keys, KV_HEADS, CHANNELS, device="cuda").bfloat16() for _ in range(copies)] for _ in "kv")
+    small = [[quantised(x) for x in xs] for xs in (ks, vs)] if i8 else None
     q = torch.randn(batch, queries, HEADS, CHANNELS, device="cuda").bfloat16()
     result, runs, error, kernel = [None], {}, {}, {}
     for backend in peers:
@@ -101,12 +122,15 @@ def measure(rapts, batch, keys, queries, page, graph_of, peers=("cudnn", "flash2
         except RuntimeError as problem:
             print(f"   {backend} left out: {str(problem).splitlines()[0][:110]}")
     # The peers have no mask aligned to the end, and no pages: the measure of right is float64.
-    for name, rapt in rapts.items():
+    mine = [(name, rapt, *(small or (ks, vs))) for name, rapt in rapts.items()]
+    if i8:
+        mine.append((mine[0][0] + " bf16", mine[0][1], ks, vs))
+    for name, rapt, k, v in mine:
         out = torch.full_like(q, float("nan"))
-        run = ours(rapt, q, ks, vs, out, page)
+        run = ours(rapt, q, k, v, out, page)
         if not page and size < 1e9:
             run(0)
-            want = exact(q, ks[0], vs[0])
+            want = exact(q, numbers(k[0]), numbers(v[0]))
             error[name] = ((out.double() - want).norm() / want.norm()).item()
             if not error[name] < 1e-2:
                 print(f"WRONG decode {batch}x{keys} q{queries} {name} {run.kernel}: {error[name]:.1e}", flush=True)
@@ -123,19 +147,19 @@ def exact(q, k, v):
     hidden = torch.arange(keys, device="cuda")[None] > torch.arange(n, device="cuda")[:, None] + keys - n
     for b in range(q.shape[0]):
         for h in range(HEADS):
-            s = q[b, :, h].double() @ k[b, :, h // group].double().T * CHANNELS ** -0.5
-            out[b, :, h] = s.masked_fill(hidden, float("-inf")).softmax(-1) @ v[b, :, h // group].double()
+            s = q[b, :, h].double() @ k[b, :, h // group].T * CHANNELS ** -0.5
+            out[b, :, h] = s.masked_fill(hidden, float("-inf")).softmax(-1) @ v[b, :, h // group]
     return out
 
 
 def run_cases(bench, graph_of, group, chosen):
-    for name, batch, keys, queries, page in chosen:
-        us, error, kernel = measure({"rapt": bench.rapt}, batch, keys, queries, page, graph_of)
-        size, line = batch * keys * KV_HEADS * CHANNELS * 4, []
+    for name, batch, keys, queries, page, i8 in chosen:
+        us, error, kernel = measure({"rapt": bench.rapt}, batch, keys, queries, page, i8, graph_of)
+        size, line = batch * keys * KV_HEADS * (2 * (CHANNELS + 4) if i8 else 4 * CHANNELS), []
         flops = 4 * batch * HEADS * queries * keys * CHANNELS
         for candidate, t in us.items():
             ratio = t / us["rapt"]
-            bench.rows.append(dict(bench.head, protocol="graph", group=group, case=name, dtype="bf16", candidate=candidate, us=f"{t:.2f}",
+            bench.rows.append(dict(bench.head, protocol="graph", group=group, case=name, dtype="i8" if i8 else "bf16", candidate=candidate, us=f"{t:.2f}",
                                    tflops=f"{flops / t / 1e6:.1f}", ratio=f"{ratio:.3f}", error=f"{error.get(candidate, 0):.1e}"))
             line.append(f"{candidate} {t:.2f} us" + (f" ({ratio:.2f})" if candidate != "rapt" else f" {size / t / 1e3:.0f} GB/s {flops / t / 1e6:.0f} TFLOP/s"))
         print(f"g {name:16s} {kernel.get('rapt', '-'):20s} " + " | ".join(line), flush=True)

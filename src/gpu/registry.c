@@ -82,7 +82,7 @@ const struct row kernel_rows[] = {
 };
 const int kernel_row_count = sizeof kernel_rows / sizeof *kernel_rows - 1;
 
-_Static_assert(FEATURE_COUNT < 32, "a row's features are 32 bits");
+_Static_assert(FEATURE_COUNT <= 32, "a row's features are 32 bits");
 
 /* Contiguous channels and 16-byte steps on all other axes of q, k, v and out: what rows without
  * CAN_UNALIGNED need. */

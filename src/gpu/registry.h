@@ -59,10 +59,10 @@ enum feature_index {
 };
 
 enum {
-#define FEATURE(name, test, words) CAN_##name = 1 << FEATURE_##name,
+#define FEATURE(name, test, words) CAN_##name = (int)(1u << FEATURE_##name),
 #include "gpu/features.def"
 #undef FEATURE
-    CAN_ALL = (int)((1u << FEATURE_COUNT) - 1)
+    CAN_ALL = (int)(~0u >> (32 - FEATURE_COUNT))
 };
 
 /* What grids.def counts. */

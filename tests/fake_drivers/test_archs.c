@@ -102,7 +102,7 @@ static void expect_objects(const struct stand_in *v, struct fake *fake, const st
 }
 
 /* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each
- * tensor. option 1: causal; 2: with a softcap. */
+ * tensor. option 1: causal; 2: with a softcap; 3: keys and values of i8. */
 static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv,
                                     int option)
 {
@@ -114,6 +114,11 @@ static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d,
     a.k = rapt_tensor_bthd(base + ((uintptr_t)1 << 40), dtype, 1, 2, tokens, d);
     a.v = rapt_tensor_bthd(base + ((uintptr_t)2 << 40), dtype, 1, 2, tokens, dv);
     a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), dtype, 1, 16, tokens, dv);
+    if (option == 3) {
+        a.k.dtype = a.v.dtype = RAPT_I8;
+        a.k_scale = a.v_scale =
+            rapt_tensor_bthd(base + ((uintptr_t)4 << 40), RAPT_F32, 1, 2, tokens, 1);
+    }
     return a;
 }
 
@@ -135,6 +140,8 @@ static int try_kernel(rapt_device *device, const char *kernel, rapt_attention a)
     return 1;
 }
 
+enum { OPTIONS = 4, PROBLEMS = 8 * 4 * 3 * OPTIONS };
+
 /* How many of a set of problems the kernel serves. */
 static int try_all(const struct stand_in *v, rapt_context *context, struct fake *fake,
                    const struct kind *kind, const char *kernel)
@@ -144,10 +151,11 @@ static int try_all(const struct stand_in *v, rapt_context *context, struct fake 
     static const int64_t tokens[] = {1, 100, 1024, 16384};
     static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
     int ran = 0;
-    for (int j = 0; j < 8 * 4 * 3 * 3; j++) {
+    for (int j = 0; j < PROBLEMS; j++) {
+        int n = j / OPTIONS; /* types, tokens, heads */
         if (!try_kernel(rapt_device_at(context, 0), kernel,
-                        large_problem(dtypes[j / 3 % 3], tokens[j / 9 % 4], heads[j / 36][0],
-                                      heads[j / 36][1], j % 3)))
+                        large_problem(dtypes[n % 3], tokens[n / 3 % 4], heads[n / 12][0],
+                                      heads[n / 12][1], j % OPTIONS)))
             continue;
         ran++;
         expect_objects(v, fake, kind);
@@ -198,7 +206,7 @@ static void on_kind(const struct stand_in *v, const struct kind *kind)
     if (kind->objects[0]) softmax_of_long_rows(v, context, fake, kind);
     int composed = try_all(v, context, fake, kind, "composed"),
         best = try_all(v, context, fake, kind, NULL);
-    assert_true(kind->objects[0] ? kernels > 0 && composed > 0 && best == 8 * 4 * 3 * 3
+    assert_true(kind->objects[0] ? kernels > 0 && composed > 0 && best == PROBLEMS
                                  : !kernels && !composed && !best);
     print_message("# %s: %d forward kernels, %d problems\n", kind->arch, kernels, launches);
     rapt_close(&context);

@@ -221,6 +221,11 @@ struct limit {
 #define PACKED(sequences)                                                                          \
     a.q.size[0] = a.out.size[0] = a.k.size[0] = a.v.size[0] = 1,                                   \
     a.q_start = a.kv_start = rapt_tensor_bhtd(memory, RAPT_I32, sequences + 1, 1, 1, 1)
+/* A head's scales in so many blocks of channels. */
+#define KV_I8(k_blocks, v_blocks)                                                                  \
+    a.k.dtype = a.v.dtype = RAPT_I8,                                                               \
+    a.k_scale = rapt_tensor_bthd(memory, RAPT_F32, 2, 2, 96, k_blocks),                            \
+    a.v_scale = rapt_tensor_bthd(memory, RAPT_F32, 2, 2, 96, v_blocks)
 #define CASE(name, expected, ...)                                                                  \
     do {                                                                                           \
         rapt_attention a = base;                                                                   \
@@ -338,8 +343,9 @@ static void limits_of_memory(void **state)
         queries[] = "does not do more query rows per KV head than its tile, or with "
                     "batch_invariant any packed batch",
         far_rows[] = "does not do tokens of K or V that lie backwards or over 2^24 elements apart",
-        i8[] = "does not do i8 data", mixed[] = "does not do K/V of another dtype than q";
-    struct limit cases[24];
+        i8[] = "does not do i8 data", mixed[] = "does not do K/V of another dtype than q",
+        other[] = "does not do keys and values but those of i8 with one scale for all channels";
+    struct limit cases[32];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
@@ -366,6 +372,12 @@ static void limits_of_memory(void **state)
     CASE("decode_d256", "", CHANNELS(256), SIZES(4, 4096));
     CASE("decode_d128", queries, SIZES(1, 96), PACKED(2), a.batch_invariant = 1);
     CASE("decode_d128", "", SIZES(8, 96), PACKED(2));
+    CASE("decode_f16_i8_d128", other, CHANNELS(128), SIZES(8, 96));
+    CASE("decode_f16_i8_d128", "", CHANNELS(128), SIZES(8, 96), KV_I8(1, 1));
+    CASE("decode_f16_i8_d128", other, CHANNELS(128), SIZES(8, 96), KV_I8(4, 1));
+    CASE("decode_f16_i8_d128", other, CHANNELS(128), SIZES(8, 96), KV_I8(1, 4));
+    CASE("decode_f16_i8_d128", queries, CHANNELS(128), SIZES(9, 96), KV_I8(1, 1));
+    CASE("decode_f16_d128", i8, CHANNELS(128), SIZES(8, 96), KV_I8(1, 1));
     assert_limits(cases, count);
     struct row portable = *row_of("flash_nocausal_d64"); /* one that takes any address */
     rapt_attention falling = base;
@@ -378,6 +390,7 @@ static void limits_of_memory(void **state)
 #undef CHANNELS
 #undef F32
 #undef PACKED
+#undef KV_I8
 
 /* The row of a vendor and arch that serves tokens of batch sequences in one packed batch. */
 static const char *packed_kernel(const struct row *like, rapt_dtype dtype, int64_t tokens,

@@ -1,10 +1,10 @@
 /* decode.h: what a block of decode_mma.cu works on, how its warps get K and V, and how it merges
  * them.
  *
- * Shared memory: each warp's ring of STAGES of KEYS keys, K then V, rows of D elements whose 16-byte
- * pieces trade places within 128 bytes (piece_at), so that the 8 rows of an ldmatrix fall into
- * different banks. A warp's queries come through its last stage. At the end the ring holds the warp's
- * sums: o, rows of D + 8 floats, then maximum and sum of each row. */
+ * Shared memory: each warp's ring of STAGES of KEYS keys, K then V (KV_I8: then their scales), rows of
+ * D elements whose 16-byte pieces trade places within 128 bytes (piece_at), so that the 8 rows of an
+ * ldmatrix fall into different banks. A warp's queries come through its last stage. At the end the
+ * ring holds the warp's sums: o, rows of D + 8 floats, then maximum and sum of each row. */
 #ifndef RAPT_DECODE_H
 #define RAPT_DECODE_H
 
@@ -21,31 +21,44 @@
 #ifndef BLOCKS
 #define BLOCKS 2
 #endif
+/* K and V are i8, with one scale for all channels of a token and head. */
+#ifndef KV_I8
+#define KV_I8 0
+#endif
 
 enum {
     WARPS = THREADS / 32,
     KEYS = WARP_KEYS, /* that a warp handles at a time: 16 or 32 */
     STEPS = KEYS / 16,
-    NT = KEYS / 8,         /* 8-key tiles of scores */
-    RT = TILE_Q / 16,      /* 16-row tiles */
-    ROWS = 2 * RT,         /* query rows per lane: g, g + 8 of each tile */
-    CT = D / 8,            /* 8-channel tiles */
-    PIECES = D / 8,        /* 16-byte pieces of a row */
-    PITCH = 2 * D,         /* bytes from row to row */
-    AT_ONCE = 32 / PIECES, /* rows that a warp copies at a time */
-    COPIES = 16 / AT_ONCE, /* such steps for 16 rows */
+    NT = KEYS / 8,            /* 8-key tiles of scores */
+    RT = TILE_Q / 16,         /* 16-row tiles */
+    ROWS = 2 * RT,            /* query rows per lane: g, g + 8 of each tile */
+    CT = D / 8,               /* 8-channel tiles */
+    KV_BYTES = KV_I8 ? 1 : 2, /* of an element */
+    PITCH = KV_BYTES * D,     /* bytes of a row of K or V, and from row to row */
+    Q_PITCH = 2 * D,          /* the same of Q */
     TILE_BYTES = KEYS * PITCH,
-    STAGE_BYTES = 2 * TILE_BYTES,
+    SCALE_BYTES = KV_I8 ? KEYS * 4 : 0, /* of a tile of K, and of V */
+    STAGE_BYTES = 2 * (TILE_BYTES + SCALE_BYTES),
     RING_BYTES = STAGES * STAGE_BYTES,
     SUMS_PITCH = D + 8 /* floats; eight more, so that four rows fall into different banks */
 };
 static_assert(D == DV && D % 64 == 0 && D <= 256 && TILE_KV == WARPS * KEYS, "tile sizes");
+static_assert(!KV_I8 || (PITCH >= 128 && KEYS == 32),
+              "pieces trade places; a lane, a key's scales");
 static_assert(RT <= 2 && TILE_Q * (SUMS_PITCH * 4 + 8) <= RING_BYTES, "room for sums and queries");
 /* Registers hold the queries, or the output of so many rows and channels alone. */
-enum { Q_SHARED = TILE_Q * D > 2048, Q_BYTES = Q_SHARED ? TILE_Q * PITCH : 0 };
+enum { Q_SHARED = TILE_Q * D > 2048, Q_BYTES = Q_SHARED ? TILE_Q * Q_PITCH : 0 };
 static_assert(SHARED_BYTES == WARPS * RING_BYTES + Q_BYTES, "a ring per warp, and the queries");
 
 extern __shared__ __align__(128) uint4 shared_memory[];
+
+/* A warp copies rows of so many bytes in 16-byte pieces, one a lane, some rows at a time. */
+template <int BYTES> struct rows {
+    enum { PIECES = BYTES / 16, AT_ONCE = 32 / PIECES, COPIES = 16 / AT_ONCE /* for 16 rows */ };
+};
+typedef struct rows<PITCH> kv_rows;
+typedef struct rows<Q_PITCH> q_rows;
 
 /* Keys [first, end). */
 struct span {
@@ -62,6 +75,7 @@ struct part {
     int b, kv_head, number;
     int inverse; /* of group, times 2^16: row / group is row * inverse >> 16, both being small */
     const char *k, *v; /* the lane's first piece of token 0 (ragged: of all; pages: of page 0) */
+    const char *k_scale, *v_scale; /* likewise, of the token whose number is the lane's */
     struct sequence seq;
     int first, end;         /* keys of this part that some row sees; first is a multiple of KEYS */
     int all_first, all_end; /* keys that all rows see */
@@ -81,21 +95,27 @@ DEVICE struct span span_of_query(const struct attention_args *a, const struct se
     return x;
 }
 
-/* Where an element of 16 bits lies. */
-DEVICE const char *half_at(const struct view *v, int64_t batch, int64_t head, int64_t token)
+/* Where a row lies whose elements have so many bytes. */
+DEVICE const char *row_at(const struct view *v, int64_t batch, int64_t head, int64_t token,
+                          int bytes)
 {
     return (const char *)v->data +
-           (batch * v->stride[0] + head * v->stride[1] + token * v->stride[2]) * 2;
+           (batch * v->stride[0] + head * v->stride[1] + token * v->stride[2]) * bytes;
 }
 
 /* As far as no memory is asked. */
 DEVICE struct part part_of(const struct attention_args *a, int b, int kv_head, int number)
 {
-    int lane = THREAD % 32, piece = lane % PIECES * 16, row = lane / PIECES,
+    int lane = THREAD % 32, piece = lane % kv_rows::PIECES * 16, row = lane / kv_rows::PIECES,
         batch = a->page_table.data || a->kv_start.data ? 0 : b;
     struct part p = {b, kv_head, number, 65536 / a->group + 1};
-    p.k = settled(half_at(&a->k, batch, kv_head, row) + piece);
-    p.v = settled(half_at(&a->v, batch, kv_head, row) + piece);
+    p.k = settled(row_at(&a->k, batch, kv_head, row, KV_BYTES) + piece);
+    p.v = settled(row_at(&a->v, batch, kv_head, row, KV_BYTES) + piece);
+    if (KV_I8) {
+        row = a->page_table.data ? 0 : lane;
+        p.k_scale = settled(row_at(&a->k_scale, batch, kv_head, row, 4));
+        p.v_scale = settled(row_at(&a->v_scale, batch, kv_head, row, 4));
+    }
     return p;
 }
 
@@ -151,13 +171,14 @@ DEVICE void store_word(uint32_t address, uint32_t x)
 /* ---- Load ------------------------------------------------------------------------------------ */
 
 /* What the warp requests next. A lane copies piece LANE % PIECES of rows LANE / PIECES, + AT_ONCE ...
- * of a tile. */
+ * of a tile (kv_rows). */
 struct cursor {
     uint32_t ring, stage; /* addresses: the warp's ring, the next stage */
     int key;              /* first of the next tile */
     int page,
         next_page; /* of key + lane % KEYS and of the tile after it, looked up two tiles ahead */
-    const char *k, *v; /* the lane's first piece of the next tile; pages: of page 0 */
+    const char *k, *v;             /* the lane's first piece of the next tile; pages: of page 0 */
+    const char *k_scale, *v_scale; /* of the lane's key of the next tile; pages: of page 0, row 0 */
 };
 
 DEVICE int page_index(const struct attention_args *a, int key)
@@ -183,8 +204,12 @@ DEVICE struct cursor cursor_of(const struct attention_args *a, const struct part
     c.ring = c.stage = shared_address(shared_memory) + THREAD / 32 * RING_BYTES;
     c.key = key;
     c.page = c.next_page = 0;
-    c.k = settled(p->k + token * a->k.stride[2] * 2);
-    c.v = settled(p->v + token * a->v.stride[2] * 2);
+    c.k = settled(p->k + token * a->k.stride[2] * KV_BYTES);
+    c.v = settled(p->v + token * a->v.stride[2] * KV_BYTES);
+    if (KV_I8) {
+        c.k_scale = settled(p->k_scale + token * a->k_scale.stride[2] * 4);
+        c.v_scale = settled(p->v_scale + token * a->v_scale.stride[2] * 4);
+    }
     return c;
 }
 
@@ -195,25 +220,28 @@ DEVICE void look_up_pages(const struct attention_args *a, const struct part *p, 
     c->next_page = page_of(a, p, c->key + TILE_KV + THREAD % KEYS);
 }
 
-/* Where the lane's first piece goes in a tile; its i-th is `row_step(first, i)`. */
-DEVICE uint32_t lane_place(uint32_t tile)
+/* Where the lane's first piece goes in a tile of rows of so many bytes; its i-th is `row_step(first,
+ * i)`. */
+template <int BYTES> DEVICE uint32_t lane_place(uint32_t tile)
 {
-    int lane = THREAD % 32, row = lane / PIECES;
-    return tile + row * PITCH + piece_at(lane % PIECES, row);
+    int lane = THREAD % 32, row = lane / rows<BYTES>::PIECES;
+    return tile + row * BYTES + piece_at(lane % rows<BYTES>::PIECES, row);
 }
 
-DEVICE uint32_t row_step(uint32_t first, int i)
+template <int BYTES> DEVICE uint32_t row_step(uint32_t first, int i)
 {
-    return (first ^ piece_at(0, i * AT_ONCE)) + i * AT_ONCE * PITCH;
+    enum { AT_ONCE = rows<BYTES>::AT_ONCE };
+    return (first ^ piece_at(0, i * AT_ONCE)) + i * AT_ONCE * BYTES;
 }
 
 /* So many rows of a tile, a constant; those from `left` on become zero and are not read. */
 DEVICE void copy_rows(uint32_t to, const char *from, int64_t row_bytes, int count, int left)
 {
-    left -= THREAD % 32 / PIECES;
+    enum { AT_ONCE = kv_rows::AT_ONCE };
+    left -= THREAD % 32 / kv_rows::PIECES;
     UNROLL for (int i = 0; i < count / AT_ONCE; i++)
     {
-        copy_async(row_step(to, i), from, i * AT_ONCE < left ? 16 : 0);
+        copy_async(row_step<PITCH>(to, i), from, i * AT_ONCE < left ? 16 : 0);
         from += AT_ONCE * row_bytes;
     }
 }
@@ -222,14 +250,26 @@ DEVICE void copy_rows(uint32_t to, const char *from, int64_t row_bytes, int coun
 DEVICE void copy_scattered(uint32_t to, const struct view *v, const char *base, int page,
                            int within, int left)
 {
-    int own = THREAD % 32 / PIECES;
+    int own = THREAD % 32 / kv_rows::PIECES;
 #pragma unroll 1
-    for (int i = 0; i < STEPS * COPIES; i++) {
-        int row = i * AT_ONCE + own;
+    for (int i = 0; i < STEPS * kv_rows::COPIES; i++) {
+        int row = i * kv_rows::AT_ONCE + own;
         int64_t at = __shfl_sync(~0u, page, row) * v->stride[0] +
                      (__shfl_sync(~0u, within, row) - own) * v->stride[2];
-        copy_async(row_step(to, i), base + at * 2, row < left ? 16 : 0);
+        copy_async(row_step<PITCH>(to, i), base + at * KV_BYTES, row < left ? 16 : 0);
     }
+}
+
+/* The lane's key's scales, of page 0 (no pages: 0) and its row in it, behind a stage's tiles. */
+DEVICE void request_scales(const struct attention_args *a, const struct cursor *c, int64_t page,
+                           int64_t row, int left)
+{
+    uint32_t to = c->stage + 2 * TILE_BYTES + THREAD % 32 * 4;
+    int bytes = THREAD % 32 < left ? 4 : 0;
+    const struct view *k = &a->k_scale, *v = &a->v_scale;
+    copy_async_word(to, c->k_scale + (page * k->stride[0] + row * k->stride[2]) * 4, bytes);
+    copy_async_word(to + SCALE_BYTES, c->v_scale + (page * v->stride[0] + row * v->stride[2]) * 4,
+                    bytes);
 }
 
 /* Requests the next tile in pages. */
@@ -240,6 +280,7 @@ DEVICE void request_pages(const struct attention_args *a, const struct part *p, 
         within = key - page_index(a, key) * a->page_tokens;
     c->page = c->next_page;
     c->next_page = page_of(a, p, key + 2 * TILE_KV);
+    if (KV_I8) request_scales(a, c, page, within, left);
     if (RARE(a->page_tokens % 16)) {
         copy_scattered(to, &a->k, c->k, page, within, left);
         copy_scattered(to + TILE_BYTES, &a->v, c->v, page, within, left);
@@ -248,11 +289,11 @@ DEVICE void request_pages(const struct attention_args *a, const struct part *p, 
     UNROLL for (int n = 0; n < STEPS; n++) /* one page has all 16 */
     {
         int row = __shfl_sync(~0u, within, 16 * n), own = __shfl_sync(~0u, page, 16 * n);
-        const char *k = c->k + (own * a->k.stride[0] + row * a->k.stride[2]) * 2,
-                   *v = c->v + (own * a->v.stride[0] + row * a->v.stride[2]) * 2;
+        const char *k = c->k + (own * a->k.stride[0] + row * a->k.stride[2]) * KV_BYTES,
+                   *v = c->v + (own * a->v.stride[0] + row * a->v.stride[2]) * KV_BYTES;
         uint32_t at = to + n * 16 * PITCH;
-        copy_rows(at, k, a->k.stride[2] * 2, 16, left - 16 * n);
-        copy_rows(at + TILE_BYTES, v, a->v.stride[2] * 2, 16, left - 16 * n);
+        copy_rows(at, k, a->k.stride[2] * KV_BYTES, 16, left - 16 * n);
+        copy_rows(at + TILE_BYTES, v, a->v.stride[2] * KV_BYTES, 16, left - 16 * n);
     }
 }
 
@@ -260,14 +301,19 @@ DEVICE void request_pages(const struct attention_args *a, const struct part *p, 
 DEVICE void request(const struct attention_args *a, const struct part *p, struct cursor *c)
 {
     int left = p->end - c->key;
-    uint32_t to = lane_place(c->stage);
+    uint32_t to = lane_place<PITCH>(c->stage);
     if (left > 0 && a->page_table.data) {
         request_pages(a, p, c, to, left);
     } else if (left > 0) {
-        copy_rows(to, c->k, a->k.stride[2] * 2, KEYS, left);
-        copy_rows(to + TILE_BYTES, c->v, a->v.stride[2] * 2, KEYS, left);
-        c->k += TILE_KV * a->k.stride[2] * 2;
-        c->v += TILE_KV * a->v.stride[2] * 2;
+        if (KV_I8) {
+            request_scales(a, c, 0, 0, left);
+            c->k_scale += TILE_KV * a->k_scale.stride[2] * 4;
+            c->v_scale += TILE_KV * a->v_scale.stride[2] * 4;
+        }
+        copy_rows(to, c->k, a->k.stride[2] * KV_BYTES, KEYS, left);
+        copy_rows(to + TILE_BYTES, c->v, a->v.stride[2] * KV_BYTES, KEYS, left);
+        c->k += TILE_KV * a->k.stride[2] * KV_BYTES;
+        c->v += TILE_KV * a->v.stride[2] * KV_BYTES;
     }
     c->key += TILE_KV;
     c->stage = c->stage + STAGE_BYTES == c->ring + RING_BYTES ? c->ring : c->stage + STAGE_BYTES;
@@ -290,7 +336,7 @@ DEVICE uint32_t query_tile(uint32_t ring)
 /* Where the lane's pieces of the query rows lie; NULL: there is no such row. With Q_SHARED each warp
  * copies its part of the rows. */
 struct query_pieces {
-    const char *from[RT * COPIES / (Q_SHARED ? WARPS : 1)];
+    const char *from[RT * q_rows::COPIES / (Q_SHARED ? WARPS : 1)];
 };
 enum { QUERY_COPIES = sizeof(struct query_pieces) / sizeof(const char *) };
 
@@ -303,10 +349,12 @@ DEVICE struct query_pieces query_pieces_of(const struct attention_args *a, const
 {
     int lane = THREAD % 32, count = a->q_tokens * a->group;
     struct query_pieces q;
-    const char *from = half_at(&a->q, p->b, p->kv_head * a->group, 0) + lane % PIECES * 16;
+    const char *from =
+        row_at(&a->q, p->b, p->kv_head * a->group, 0, 2) + lane % q_rows::PIECES * 16;
     UNROLL for (int i = 0; i < QUERY_COPIES; i++)
     {
-        int row = (first_query_copy() + i) * AT_ONCE + lane / PIECES, query = query_of_row(p, row);
+        int row = (first_query_copy() + i) * q_rows::AT_ONCE + lane / q_rows::PIECES,
+            query = query_of_row(p, row);
         int64_t at = (row - query * a->group) * a->q.stride[1] + query * a->q.stride[2];
         q.from[i] = row < count ? from + at * 2 : NULL;
         if (!Q_SHARED) q.from[i] = settled(q.from[i]);
@@ -317,17 +365,29 @@ DEVICE struct query_pieces query_pieces_of(const struct attention_args *a, const
 DEVICE void request_queries(const struct attention_args *a, const struct query_pieces *q,
                             uint32_t ring)
 {
-    uint32_t to = lane_place(query_tile(ring));
+    uint32_t to = lane_place<Q_PITCH>(query_tile(ring));
     UNROLL for (int i = 0; i < QUERY_COPIES; i++)
-        copy_async(row_step(to, first_query_copy() + i), q->from[i] ? q->from[i] : a->q.data,
-                   q->from[i] ? 16 : 0);
+        copy_async(row_step<Q_PITCH>(to, first_query_copy() + i),
+                   q->from[i] ? q->from[i] : a->q.data, q->from[i] ? 16 : 0);
 }
 
-/* A fragment of rows 16 * tile ... and channels 16 * c ... */
+/* A fragment of rows 16 * tile ... and channels 16 * c ... KV_I8: its columns 2t, 2t + 1 and 8 + 2t, 9
+ * + 2t are channels 4t ... 4t + 3, of which a lane has the keys. */
 DEVICE void load_query_fragment(uint32_t *x, uint32_t queries, int tile, int c)
 {
-    int lane = THREAD % 32, row = lane % 16;
-    load_matrices(x, queries + (tile * 16 + row) * PITCH + piece_at(2 * c + lane / 16, row));
+    int lane = THREAD % 32, row = lane % 16, t = lane % 4;
+    if (!KV_I8) {
+        load_matrices(x, queries + (tile * 16 + row) * Q_PITCH + piece_at(2 * c + lane / 16, row));
+        return;
+    }
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        row = lane / 4 + 8 * i;
+        uint32_t at =
+            queries + (tile * 16 + row) * Q_PITCH + piece_at(2 * c + t / 2, row) + t % 2 * 8;
+        x[i] = load_word(at);
+        x[2 + i] = load_word(at + 4);
+    }
 }
 
 /* After the copies of all that copied. */
@@ -354,7 +414,19 @@ DEVICE const uint32_t *query_fragment(const struct queries *q, int tile, int c, 
 /* Of the lane's rows: sums of weights times values, maxima (log2 units), the lane's sums of weights. */
 struct state {
     float o[RT][CT][4], m[ROWS], l[ROWS];
+#if KV_I8 && DTYPE == DTYPE_f16
+    float shrink[ROWS]; /* o: times that, see raise_units */
+#endif
 };
+
+DEVICE float value_unit(const struct state *st, int r)
+{
+#if KV_I8 && DTYPE == DTYPE_f16
+    return float_of(0x7f000000u - bits_of(st->shrink[r])); /* powers of two */
+#else
+    return 1;
+#endif
+}
 
 /* A maximum of -inf (no key yet) is replaced by 0, so that -inf - -inf never reaches exp2. */
 DEVICE float exponent_base(float maximum)
@@ -397,7 +469,7 @@ DEVICE float4 special_values(const struct attention_args *a, const struct part *
         batch = (int)load_index(&a->page_table, p->b, page);
         token = key - page * a->page_tokens;
     }
-    const char *from = half_at(&a->v, batch, p->kv_head, token) + channel * 2;
+    const char *from = row_at(&a->v, batch, p->kv_head, token, 2) + channel * 2;
     float4 x = unpack_four(LOAD(uint2, from), DTYPE);
     return float4_of(is_finite(x.x) ? 0 : x.x, is_finite(x.y) ? 0 : x.y, is_finite(x.z) ? 0 : x.z,
                      is_finite(x.w) ? 0 : x.w);
@@ -431,8 +503,19 @@ DEVICE void leave_state(const struct state *st)
     {
         int row = row_of_lane(r);
         float l = sum_of_quad(st->l[r]);
-        UNROLL for (int c = 0; c < CT; c++) * (float2 *)(sums + row * SUMS_PITCH + c * 8 + t * 2) =
-            make_float2(st->o[r / 2][c][r % 2 * 2], st->o[r / 2][c][r % 2 * 2 + 1]);
+        UNROLL for (int c = 0; c < CT; c += 2)
+        {
+            const float *x = st->o[r / 2][c] + r % 2 * 2, *y = st->o[r / 2][c + 1] + r % 2 * 2;
+            float *to = sums + row * SUMS_PITCH + c * 8;
+            if (KV_I8) { /* see add_values */
+                float unit = value_unit(st, r);
+                *(float4 *)(to + t * 4) =
+                    float4_of(x[0] * unit, y[0] * unit, x[1] * unit, y[1] * unit);
+                continue;
+            }
+            *(float2 *)(to + t * 2) = make_float2(x[0], x[1]);
+            *(float2 *)(to + t * 2 + 8) = make_float2(y[0], y[1]);
+        }
         if (t == 0) *(float2 *)(ends + row * 2) = make_float2(st->m[r], l);
     }
 }
@@ -485,7 +568,7 @@ DEVICE void write_rows(const struct attention_args *a, const struct part *p, int
     for (int row = THREAD / (D / 4); row < rows; row += THREADS / (D / 4)) {
         int query = query_of_row(p, row), head = row - query * a->group;
         struct merged x = merge_warps(row, channel);
-        if (RARE(special)) x.o = add_special(a, p, query, channel, x.o);
+        if (!KV_I8 && RARE(special)) x.o = add_special(a, p, query, channel, x.o);
         if (a->splits == 1) {
             write_result(a, p, p->kv_head * a->group + head, query, channel, &x);
             continue;

@@ -1,5 +1,5 @@
-/* decode_mma.cu: few queries over many keys, f16 and bf16, split over the keys: mma.sync fed by
- * cp.async, on every NVIDIA GPU from sm_80 on.
+/* decode_mma.cu: few queries over many keys, f16 and bf16, or i8 keys and values, split over the keys:
+ * mma.sync fed by cp.async, on every NVIDIA GPU from sm_80 on.
  *
  * A block takes one part of the keys of one KV head for all of its query rows, row r being query r /
  * group of query head r % group of the KV head; the rows are packed into tiles of 16. Each warp walks
@@ -7,6 +7,9 @@
  * waits for another warp before the end, where the block merges its warps. With one part the block
  * writes the output; with more it writes partials, and NAME_combine merges these. */
 #include "nvidia/decode.h"
+#if KV_I8
+#include "nvidia/decode_i8.h"
+#else
 
 /* Of a lane: rows g and g + 8 of each 16, keys 2t and 2t + 1 of each 8. */
 struct scores {
@@ -41,6 +44,33 @@ DEVICE void multiply_queries(const struct queries *q, uint32_t k_tile, struct sc
     if (TWO)
         UNROLL for (int i = 0; i < RT * NT * 4; i++)(&x->s[0][0][0])[i] += (&odd.s[0][0][0])[i];
 }
+
+/* o += p v */
+DEVICE void add_values(struct state *st, uint32_t v_tile, const struct scores *x)
+{
+    int lane = THREAD % 32, row = lane % 16;
+    uint32_t v = v_tile + row * PITCH;
+    UNROLL for (int n = 0; n < STEPS; n++)
+    {
+        uint32_t p[RT][4];
+        UNROLL for (int i = 0; i < RT; i++) UNROLL for (int j = 0; j < 4; j++)
+        {
+            const float *two = &x->s[i][2 * n + j / 2][j % 2 * 2];
+            p[i][j] = pack(two[0], two[1]);
+        }
+        UNROLL for (int c = 0; c < CT / 2; c++)
+        {
+            uint32_t y[4];
+            load_matrices_transposed(y, v + n * 16 * PITCH + piece_at(2 * c + lane / 16, row));
+            UNROLL for (int i = 0; i < RT; i++)
+            {
+                multiply_add(st->o[i][2 * c], p[i], y[0], y[1]);
+                multiply_add(st->o[i][2 * c + 1], p[i], y[2], y[3]);
+            }
+        }
+    }
+}
+#endif
 
 /* Softcap and negative scales leave natural scores. */
 DEVICE void change_scores(const struct attention_args *a, struct scores *scores)
@@ -101,32 +131,6 @@ DEVICE void weigh_scores(struct state *st, float scale_log2, struct scores *scor
     }
 }
 
-/* o += p v */
-DEVICE void add_values(struct state *st, uint32_t v_tile, const struct scores *x)
-{
-    int lane = THREAD % 32, row = lane % 16;
-    uint32_t v = v_tile + row * PITCH;
-    UNROLL for (int n = 0; n < STEPS; n++)
-    {
-        uint32_t p[RT][4];
-        UNROLL for (int i = 0; i < RT; i++) UNROLL for (int j = 0; j < 4; j++)
-        {
-            const float *two = &x->s[i][2 * n + j / 2][j % 2 * 2];
-            p[i][j] = pack(two[0], two[1]);
-        }
-        UNROLL for (int c = 0; c < CT / 2; c++)
-        {
-            uint32_t y[4];
-            load_matrices_transposed(y, v + n * 16 * PITCH + piece_at(2 * c + lane / 16, row));
-            UNROLL for (int i = 0; i < RT; i++)
-            {
-                multiply_add(st->o[i][2 * c], p[i], y[0], y[1]);
-                multiply_add(st->o[i][2 * c + 1], p[i], y[2], y[3]);
-            }
-        }
-    }
-}
-
 /* A tile of keys that has landed. Whether add_special has work. */
 DEVICE int add_tile(const struct attention_args *a, const struct part *p, const struct queries *q,
                     int key, uint32_t tile, struct state *st)
@@ -135,10 +139,17 @@ DEVICE int add_tile(const struct attention_args *a, const struct part *p, const 
     int changes = a->softcap > 0 || a->scale < 0, special = 0,
         some_hidden = key < p->all_first || key + KEYS > p->all_end;
     multiply_queries(q, tile, &x);
+#if KV_I8
+    scale_scores(tile + 2 * TILE_BYTES, &x);
+#endif
     if (RARE(changes)) change_scores(a, &x);
     if (RARE(some_hidden)) hide_scores(a, p, key, &x);
     weigh_scores(st, changes ? LOG2_E : a->scale_log2, &x);
+#if KV_I8
+    scale_weights(a, p, key, tile + 2 * TILE_BYTES + SCALE_BYTES, some_hidden, st, &x);
+#else
     if (RARE(some_hidden)) special = clear_special(p, key, tile + TILE_BYTES);
+#endif
     add_values(st, tile + TILE_BYTES, &x);
     return special;
 }
@@ -188,6 +199,9 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
             struct part p = part_of(a, b, kv_head, BLOCK_X);
             struct state st;
             UNROLL for (int r = 0; r < ROWS; r++) st.m[r] = -INFINITY, st.l[r] = 0;
+#if KV_I8 && DTYPE == DTYPE_f16
+            UNROLL for (int r = 0; r < ROWS; r++) st.shrink[r] = 0x1p126f;
+#endif
             UNROLL for (int i = 0; i < RT * CT; i++) UNROLL for (int e = 0; e < 4; e++)
                 st.o[i / CT][i % CT][e] = 0;
             int special = walk_keys(a, &p, &st);

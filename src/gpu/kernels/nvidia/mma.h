@@ -21,6 +21,13 @@ DEVICE void copy_async(uint32_t to, const void *from, int bytes)
                  : "memory");
 }
 
+/* 4 bytes, or zero. */
+DEVICE void copy_async_word(uint32_t to, const void *from, int bytes)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes)
+                 : "memory");
+}
+
 /* 16 bytes whose neighbours nobody will want. */
 DEVICE void copy_async_alone(uint32_t to, const void *from)
 {
