@@ -41,7 +41,8 @@ static void choose_tile(struct attention_args *args, const struct row *row)
 /* Blocks of keys that a tile sees, at most; of ragged keys, in a sequence of average length. */
 static int64_t seen_blocks(const struct attention_args *args, const struct row *row)
 {
-    int64_t keys = args->kv_start.dtype ? ceil_div(args->kv_tokens, args->batch) : args->kv_tokens;
+    int64_t keys = args->kv_tokens;
+    if (args->kv_start.dtype) keys = ceil_div(keys, at_least(args->batch, 1));
     if (args->top_left) keys = at_most(keys, (int64_t)args->q_tokens + args->window_right);
     keys = at_most(keys, (int64_t)args->window_left + args->window_right + row->tile_q);
     return at_least(ceil_div(keys, row->tile_kv), 1);
@@ -52,10 +53,10 @@ static int64_t seen_blocks(const struct attention_args *args, const struct row *
  * passes while 4096 rows of a part are written and read. */
 static int64_t time_of(int64_t tiles, int64_t blocks, int64_t parts, int64_t rows, int64_t units)
 {
-    const int64_t block = 4096, ends = 2 * block;
-    int64_t turns = ceil_div(tiles * parts, at_least(units, 1));
+    const int64_t block = 4096, ends = 2 * block, many = 1 << 20; /* enough not to share keys */
+    int64_t turns = ceil_div(at_most(tiles, many) * parts, at_least(units, 1));
     int64_t time = turns * (ceil_div(blocks, parts) * block + ends);
-    return parts > 1 ? time + ends + parts * rows : time;
+    return parts > 1 ? time + ends + parts * at_most(rows, many * block) : time;
 }
 
 /* How many parts, at least two, take the least time, which is returned. */

@@ -88,6 +88,31 @@ static void tiles_of_heads(void **state)
     }
 }
 
+/* Sizes whose products leave little of 63 bits. */
+static void tiles_without_number(void **state)
+{
+    struct problem p = {.batch = 1 << 20,
+                        .q_heads = 1 << 10,
+                        .kv_heads = 1 << 10,
+                        .group = 1,
+                        .q_tokens = 1 << 24,
+                        .kv_tokens = (1 << 29) - 1,
+                        .window_left = WINDOW_OPEN,
+                        .window_right = WINDOW_OPEN};
+    struct attention_args a = args_of(1 << 20, 1 << 10, (1 << 29) - 1);
+    (void)state;
+    a.q_tokens = 1 << 24, a.group = 1, a.q_heads = a.kv_heads;
+    a.window_left = a.window_right = WINDOW_LIMIT;
+    splits_choose(&a, &tiles_row);
+    assert_int_equal(a.splits, 2);
+    assert_int_equal(splits_tiles(&a, &tiles_row), (int64_t)1 << 47);
+    assert_int_equal(splits_pay(&p, &tiles_row), 0);
+    p.batch = p.q_heads = p.kv_heads = 1, p.q_tokens = 128;
+    assert_int_equal(splits_pay(&p, &tiles_row), 1);
+    p.batch = p.q_tokens = 0, p.a.kv_start.dtype = RAPT_I32; /* packed, of no sequence */
+    assert_int_equal(splits_pay(&p, &tiles_row), 0);
+}
+
 /* Several parts, none without a block where there are two; and they fill the units, unless keys are
  * few. */
 static void parts_of_tiles(void **state)
@@ -281,6 +306,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(bytes),
                                        cmocka_unit_test(tiles_of_heads),
                                        cmocka_unit_test(parts_of_tiles),
+                                       cmocka_unit_test(tiles_without_number),
                                        BOTH(several_parts),
                                        cmocka_unit_test(blocks_at_once),
                                        BOTH(many_heads),
