@@ -197,6 +197,13 @@ DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, cons
     produce_v(maps, base, r, from, 0);
 }
 
+/* TAKEN_LATE: the producer takes the number of its next tile when TAKEN_AHEAD blocks of keys are
+ * still to be loaded, so that it is there in time. Earlier, a block that is ahead of others keeps a
+ * tile waiting that one of them could begin. The other rows take it with their second tile's first
+ * block: there the compiler would undo the overlap (tools/sass). */
+constexpr bool TAKEN_LATE = PARTS == 1 && !FEATURES && THREADS < 512;
+constexpr int TAKEN_AHEAD = 2;
+
 DEVICE void produce(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
                     const char *shared)
 {
@@ -223,7 +230,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
 #if PARTS == 2
         keys.split = keys.split || all_split(a);
 #endif
-        if (s.total > step && claimed) next = step + counter_take(a);
+        int blocks = t.key_end - key_begin(&t);
+        bool taken = claimed && (!TAKEN_LATE || blocks <= TAKEN_AHEAD);
+        if (taken && s.total > step) next = step + counter_take(a);
         if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_k(a, maps, base, keys, from, nth_block(&t, 0));
         if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
@@ -231,9 +240,17 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         if (!V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, 0));
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
-        int blocks = t.key_end - key_begin(&t);
 #pragma unroll 1
         for (int i = 1; i < blocks; i++) {
+            if (TAKEN_LATE && claimed && i == blocks - TAKEN_AHEAD) {
+                if (schedule_of(a, shared).total > step) next = step + counter_take(a);
+                taken = true;
+            }
+            /* from here on it waits for slots in any case */
+            if (TAKEN_LATE && !claimed && i == STAGES) {
+                if (schedule_of(a, shared).total > step) counter_claim(a);
+                claimed = true;
+            }
             produce_k(a, maps, base, keys, from, nth_block(&t, i));
             if (V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, i - 1));
             advance(keys);
@@ -242,9 +259,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         if (V_BEHIND)
             shared_store4(base + AT_BEHIND, from.token + nth_block(&t, blocks - 1) * KEYS,
                           from.head, from.batch, from.apart);
-        /* only now, behind the first loads: two round trips to L2 */
-        if (!claimed && schedule_of(a, shared).total > step) {
-            counter_claim(a);
+        /* a short first tile: behind its loads, for these are up to three round trips to L2 */
+        if (!taken && schedule_of(a, shared).total > step) {
+            if (!claimed) counter_claim(a);
             next = step + counter_take(a);
         }
         first = false;
