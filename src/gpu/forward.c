@@ -170,8 +170,9 @@ static int64_t query_rows(const struct problem *p)
 
 struct extent extent_of(const struct attention_args *a, int64_t row_total)
 {
-    struct extent e = {a->batch,   a->q_heads, a->kv_heads, a->group, a->q_tokens,   a->kv_tokens,
-                       a->columns, row_total,  a->splits,   a->units, a->tile_tokens};
+    struct extent e = {a->batch,    a->q_heads,   a->kv_heads,    a->group,
+                       a->q_tokens, a->kv_tokens, a->columns,     row_total,
+                       a->splits,   a->units,     a->tile_tokens, a->q_start.dtype != 0};
     return e;
 }
 

@@ -31,6 +31,20 @@ static int64_t at_least(int64_t limit, int64_t x)
     return x > limit ? x : limit;
 }
 
+/* Tiles of so many query rows of a KV head, of a sequence; ragged: of all, where each may begin one
+ * (first_tile_of, kernels/combine.h). */
+static int64_t row_tiles(const struct extent *e, int64_t rows)
+{
+    int64_t all = e->q_tokens * e->group;
+    return e->ragged ? all / rows + e->batch : ceil_div(all, rows);
+}
+
+/* Sequences that have tiles of their own. */
+static int64_t tiled_batches(const struct extent *e)
+{
+    return e->ragged ? at_most(1, e->batch) : e->batch;
+}
+
 #define GRID(name, x, y, z)                                                                        \
     __attribute__((unused)) static void grid_##name(const struct extent *e, const struct row *row, \
                                                     int64_t blocks[3])                             \
@@ -118,6 +132,30 @@ static int mappable(const struct problem *p)
             if (tensors[i]->size[axis] > 1 && (stride <= 0 || stride >= (int64_t)1 << 37)) return 0;
         }
     return 1;
+}
+
+/* Up to how many queries of a sequence a row whose blocks share the keys is faster than the row that
+ * serves else, also where heads and sequences are many (bench/notes/decode.md). Beside matrix units f32
+ * arithmetic pays for less; so does a row that leaves half of its lanes idle. */
+static int64_t queries_that_pay(const struct row *row, const struct problem *p)
+{
+    int64_t queries = 16;
+    if (!row->dtype && dtype_size(p->a.q.dtype) == 2 && dtype_size(p->a.k.dtype) == 2)
+        queries = p->a.bias.dtype || p->a.mask.dtype ? 4 : 1;
+    return 2 * p->v_channels <= row->dv ? at_least(1, queries / 2) : queries;
+}
+
+/* More query rows of a KV head, queries times heads, than tile_q; where blocks share the keys, also
+ * more than 16 and more queries than pay. There packed sequences count on average, but for f32
+ * arithmetic beside matrix units. The kernels count rows times heads in 31 bits. */
+static int many_queries(const struct row *row, const struct problem *p)
+{
+    int64_t heads = at_least(1, p->group), rows = p->q_tokens * heads;
+    if (!(row->needs & NEED_PARTIALS)) return rows > row->tile_q;
+    int64_t most = queries_that_pay(row, p),
+            sequences = p->ragged_q && (row->dtype || most > 4) ? at_least(1, p->batch) : 1;
+    return rows > row->tile_q * sequences || rows > INT32_MAX / heads ||
+           (rows > 16 * sequences && p->q_tokens > most * sequences);
 }
 
 /* The row's head size, exactly, or with CAN_NARROW at most. */

@@ -68,7 +68,7 @@ enum {
 /* What grids.def counts. */
 struct extent {
     int64_t batch, q_heads, kv_heads, group, q_tokens, kv_tokens, columns, rows, splits, units,
-        tile_tokens;
+        tile_tokens, ragged;
 };
 
 /* One launch's blocks. */

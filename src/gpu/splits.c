@@ -1,6 +1,7 @@
 /* splits.c: how many blocks share the keys of a query row, and what their results take. */
 #include "gpu/splits.h"
 #include "base/error.h"
+#include "gpu/gpu.h"
 
 static int64_t ceil_div(int64_t x, int64_t y)
 {
@@ -75,8 +76,9 @@ static int64_t choose_parts(struct attention_args *args, const struct row *row, 
 
 int splits_pay(const struct problem *p, const struct row *row)
 {
-    enum { UNITS = 132 }; /* of an H100 SXM and an H200 */
+    enum { UNITS = 132, ROWS = 32, QUERIES = 8 }; /* multiprocessors of an H100 SXM and an H200 */
     const int64_t open = WINDOW_LIMIT;
+    if (p->q_tokens < QUERIES || p->q_tokens * p->group <= ROWS) return 0; /* the decode rows pay */
     struct attention_args a = {.batch = (int32_t)p->batch,
                                .q_heads = (int32_t)p->q_heads,
                                .kv_heads = (int32_t)p->kv_heads,
@@ -93,24 +95,66 @@ int splits_pay(const struct problem *p, const struct row *row)
 
 /* ---- Blocks that share the keys of few query rows ---- */
 
-/* About as many blocks as run at once, two for each compute unit, or one that takes more than LARGE
- * bytes of its shared memory; none under SHORTEST keys: a second launch must pay. With
- * batch_invariant the cuts depend on nothing but the position of a key. */
+/* Blocks of a launch in which each has all keys of its rows. */
+static int64_t unsplit_blocks(const struct attention_args *args, const struct row *row)
+{
+    struct extent e = extent_of(args, 0);
+    int64_t blocks[3];
+    e.splits = 1;
+    row->grid(&e, row, blocks);
+    return blocks[0] * blocks[1] * blocks[2];
+}
+
+/* Two for each compute unit, or one that takes more than half of its shared memory or, on NVIDIA, of
+ * its registers. */
+static int64_t blocks_at_once(const struct attention_args *args, const struct row *row)
+{
+    int alone = row->shared > 113 << 10 || (row->vendor == VENDOR_cuda && row->threads > 128);
+    return (alone ? 1 : 2) * (int64_t)args->units;
+}
+
+/* None has fewer than SHORTEST: a second launch must pay. */
+enum { SHORTEST = 128 };
+
+static int64_t keys_of(const struct attention_args *args, const struct row *row, int64_t parts)
+{
+    int64_t tile = at_least(row->tile_kv, 1),
+            keys = at_least(ceil_div(args->kv_tokens, parts), SHORTEST);
+    return ceil_div(keys, tile) * tile;
+}
+
+/* What a launch takes, in the time of a key: turns of blocks, each of which begins and ends, and a
+ * second launch, which reads a sum of each part. */
+static int64_t cost_of(int64_t blocks, int64_t at_once, int64_t parts, int64_t keys)
+{
+    enum { TURN = 256, PART = 6 };
+    return ceil_div(blocks * parts, at_once) * (keys + TURN) + parts * PART;
+}
+
+/* The cheapest, of at most TURNS turns where it is not one part. */
+static int64_t choose_cuts(const struct attention_args *args, const struct row *row)
+{
+    enum { TURNS = 4 };
+    int64_t blocks = unsplit_blocks(args, row), at_once = at_least(blocks_at_once(args, row), 1),
+            most = ceil_div(args->kv_tokens, SHORTEST), best = 1, least = INT64_MAX;
+    for (int64_t parts = 1; parts <= most && blocks; parts++) {
+        int64_t cost = cost_of(blocks, at_once, parts, keys_of(args, row, parts));
+        if (parts > 1 && blocks * parts > TURNS * at_once) break;
+        if (cost < least) least = cost, best = parts;
+    }
+    return best;
+}
+
+/* With batch_invariant the cuts depend on nothing but the position of a key. */
 void splits_choose(struct attention_args *args, const struct row *row)
 {
-    enum { SHORTEST = 128, INVARIANT = 1024, LARGE = 113 << 10 };
+    enum { INVARIANT = 1024 };
+    int64_t keys = INVARIANT;
     if (row->needs & NEED_CLAIMED) {
         choose_parts(args, row, args->units);
         return;
     }
-    int64_t tile = at_least(row->tile_kv, 1),
-            tiles = ceil_div((int64_t)args->q_tokens * args->group, at_least(row->tile_q, 1));
-    int64_t blocks = at_least(tiles * args->kv_heads * args->batch, 1), keys = INVARIANT;
-    if (!args->batch_invariant) {
-        int64_t parts = at_least((row->shared > LARGE ? 1 : 2) * (int64_t)args->units / blocks, 1);
-        keys = at_least(ceil_div(args->kv_tokens, parts), SHORTEST);
-    }
-    keys = ceil_div(keys, tile) * tile;
+    if (!args->batch_invariant) keys = keys_of(args, row, choose_cuts(args, row));
     args->splits = (int32_t)at_least(ceil_div(args->kv_tokens, keys), 1);
     args->split_keys = (int32_t)keys;
 }

@@ -172,6 +172,19 @@ static int64_t softmax_blocks(const struct row *row, int64_t rows, int64_t colum
     return parts_of(rows, row->tile_q / power > 1 ? row->tile_q / power : 1);
 }
 
+/* A block for each part of the keys, KV head and tile of its query rows, of which the grid's name has
+ * the size; packed queries may begin one more tile for each sequence. */
+static void expect_split(const struct trial *t, const struct row *row)
+{
+    const struct attention_args *a = &t->l->args.attention;
+    char *after;
+    int64_t size = strtol(row->grid + 6, &after, 10), rows = (int64_t)a->q_tokens * a->group,
+            x = (a->q_start.data ? rows / size + a->batch : parts_of(rows, size)) * a->splits;
+    int64_t batch = a->q_start.data ? 1 : a->batch;
+    if (*after) expect_grid(t, x * a->kv_heads * batch, 1, 1);
+    else expect_grid(t, x, a->kv_heads, batch);
+}
+
 /* Main launches; those of NAME_prepare are test_workspace's. */
 static void expect_shape(const struct trial *t)
 {
@@ -189,12 +202,7 @@ static void expect_shape(const struct trial *t)
     if (!strcmp(row->grid, "persistent"))
         expect_grid(t, least(a->units, tiles * a->q_heads * a->batch), 1, 1);
     else if (!strcmp(row->grid, "tiles")) expect_grid(t, tiles, a->q_heads, a->batch);
-    else if (!strcmp(row->grid, "split")) expect_grid(t, a->splits, a->kv_heads, a->batch);
-    else if (!strcmp(row->grid, "split_linear"))
-        expect_grid(t,
-                    parts_of((int64_t)a->q_tokens * a->group, row->tile_q / 2) * a->splits *
-                        a->kv_heads * a->batch,
-                    1, 1);
+    else if (!strncmp(row->grid, "split_", 6)) expect_split(t, row);
     else if (!strcmp(row->grid, "scores"))
         expect_grid(t, parts_of(a->columns, row->tile_kv), tiles, (int64_t)a->q_heads * a->batch);
     else if (!strcmp(row->grid, "row_elements"))

@@ -217,7 +217,8 @@ struct limit {
 #define CHANNELS(channels)                                                                         \
     a.q = a.out = rapt_tensor_bthd(memory, RAPT_F16, 2, 4, 64, channels),                          \
     a.k = a.v = rapt_tensor_bthd(memory, RAPT_F16, 2, 2, 96, channels)
-#define F32 a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_F32
+#define F32          a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_F32
+#define HEADS(heads) a.q.size[1] = a.out.size[1] = heads
 #define PACKED(sequences)                                                                          \
     a.q.size[0] = a.out.size[0] = a.k.size[0] = a.v.size[0] = 1,                                   \
     a.q_start = a.kv_start = rapt_tensor_bhtd(memory, RAPT_I32, sequences + 1, 1, 1, 1)
@@ -256,7 +257,7 @@ static void limits_of_tiles(void **state)
         keys[] = "does not do more keys than it keeps in registers",
         plain_scores[] = "does not do scores without a softcap, having no other",
         ahead[] = "does not do rows that see keys past themselves, its distances having one sign";
-    struct limit cases[32];
+    struct limit cases[40];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
@@ -274,6 +275,10 @@ static void limits_of_tiles(void **state)
     CASE("sm90_f32_d64", "", F32, SIZES(255, 96), a.kernel = "sm90_f32_d64");
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(64, 8192));
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(1024, 8192));
+    CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(8, 8192), HEADS(16));
+    CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(7, 8192), HEADS(16));
+    CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(16, 8192)); /* 32 rows */
+    CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(17, 8192));
     CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(8192, 8192));
     CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(64, 256));
     CASE("sm90_f16_d128_split", whole, CHANNELS(128), SIZES(64, 8192), a.window_left = 100,
@@ -340,16 +345,17 @@ static void alignment_of_rows(void **state)
 static void limits_of_memory(void **state)
 {
     static const char
-        queries[] = "does not do more query rows per KV head than its tile, or with "
+        queries[] = "does not do so many queries or query rows per KV head, or with "
                     "batch_invariant any packed batch",
         far_rows[] = "does not do tokens of K or V that lie backwards or over 2^24 elements apart",
         i8[] = "does not do i8 data", mixed[] = "does not do K/V of another dtype than q",
         other[] = "does not do keys and values but those of i8 with one scale for all channels";
-    struct limit cases[32];
+    struct limit cases[56];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
-    const rapt_tensor scale = {memory, RAPT_F32, {2, 2, 96, 1}, {192, 96, 1, 1}};
+    const rapt_tensor scale = {memory, RAPT_F32, {2, 2, 96, 1}, {192, 96, 1, 1}},
+                      bias = {memory, RAPT_F32, {2, 64, 4, 4096}, {0, 0, 0, 1}};
     CASE("flash_nocausal_small", queries, SIZES(9, 96)); /* of 16 rows: 2 heads share K and V */
     CASE("flash_nocausal_small", "", SIZES(8, 96));
     CASE("flash_nocausal_small", queries, SIZES(1, 96), PACKED(2), a.batch_invariant = 1);
@@ -366,10 +372,34 @@ static void limits_of_memory(void **state)
     CASE("flash", "", a.k.dtype = a.v.dtype = RAPT_I8, a.k_scale = a.v_scale = scale);
     CASE("sm90_f32_d64", mixed, F32, SIZES(256, 96), a.k.dtype = a.v.dtype = RAPT_F16);
     CASE("flash_nocausal_d64", "", F32, a.k.dtype = a.v.dtype = RAPT_F16);
-    CASE("decode_d64", queries, F32, SIZES(9, 4096)); /* likewise */
-    CASE("decode_d64", "", F32, SIZES(8, 4096), a.causal = 1);
-    CASE("decode_d256", queries, CHANNELS(256), SIZES(5, 4096));
-    CASE("decode_d256", "", CHANNELS(256), SIZES(4, 4096));
+    CASE("decode_d64", queries, F32, SIZES(17, 4096)); /* 16 queries of 2 heads each */
+    CASE("decode_d64", "", F32, SIZES(16, 4096), a.causal = 1);
+    CASE("decode_d64", "", F32, SIZES(16, 4096), a.k.dtype = a.v.dtype = RAPT_F16);
+    CASE("decode_d64", "", SIZES(16, 96), a.k.dtype = a.v.dtype = RAPT_I8,
+         a.k_scale = a.v_scale = scale);
+    CASE("decode_d64", queries, F32, SIZES(33, 4096), PACKED(2)); /* their mean */
+    CASE("decode_d64", "", F32, SIZES(32, 4096), PACKED(2));
+    CASE("decode_d128", queries, F32, SIZES(9, 4096), HEADS(8)); /* half of the channels: half */
+    CASE("decode_d128", "", F32, SIZES(8, 4096), HEADS(8));
+    CASE("decode_d64", queries, SIZES(9, 4096)); /* 16 bits: 16 rows, or one query */
+    CASE("decode_d64", "", SIZES(8, 4096));
+    CASE("decode_d64", queries, SIZES(9, 4096), PACKED(2));
+    CASE("decode_d64", queries, SIZES(2, 4096), HEADS(64));
+    CASE("decode_d64", "", SIZES(1, 4096), HEADS(64));
+    CASE("decode_d64", queries, SIZES(5, 4096), HEADS(64), a.bias = bias,
+         a.bias.size[2] = 5); /* four with a bias */
+    CASE("decode_d64", "", SIZES(4, 4096), HEADS(64), a.bias = bias);
+    CASE("decode_d64", "", SIZES(4, 4096), HEADS(64), a.mask = bias, a.mask.dtype = RAPT_U8);
+    CASE("decode_d256", queries, CHANNELS(256), SIZES(9, 4096));
+    CASE("decode_d256", "", CHANNELS(256), SIZES(8, 4096));
+    CASE("decode_f16_d64", queries, SIZES(17, 4096));
+    CASE("decode_f16_d64", "", SIZES(16, 4096), PACKED(1));
+    CASE("decode_f16_d64", "", SIZES(32, 4096), PACKED(2)); /* the mean of two sequences */
+    CASE("decode_f16_d64", queries, SIZES(33, 4096), PACKED(2));
+    CASE("decode_f16_d64", "", SIZES(16, 4096), HEADS(256)); /* 2048 rows */
+    CASE("decode_f16_d64", queries, SIZES(16, 4096), HEADS(258));
+    CASE("decode_f16_d64", "", SIZES(16 * 8000, 4096), HEADS(256), PACKED(8000));
+    CASE("decode_f16_d64", queries, SIZES(16 * 8200, 4096), HEADS(256), PACKED(8200)); /* 2^31 */
     CASE("decode_d128", queries, SIZES(1, 96), PACKED(2), a.batch_invariant = 1);
     CASE("decode_d128", "", SIZES(8, 96), PACKED(2));
     CASE("decode_f16_i8_d128", other, CHANNELS(128), SIZES(8, 96));
@@ -391,6 +421,7 @@ static void limits_of_memory(void **state)
 #undef F32
 #undef PACKED
 #undef KV_I8
+#undef HEADS
 
 /* The row of a vendor and arch that serves tokens of batch sequences in one packed batch. */
 static const char *packed_kernel(const struct row *like, rapt_dtype dtype, int64_t tokens,

@@ -20,13 +20,23 @@ static struct attention_args args_of(int batch, int kv_heads, int kv_tokens)
                                    .units = 132};
 }
 
-static const struct row row = {.tile_q = 16, .tile_kv = 64};
+/* Tiles of 16 query rows and 64 keys, two blocks a unit. */
+static struct row row_of_tiles(void)
+{
+    for (int i = 0; i < kernel_row_count; i++)
+        if (!strcmp(kernel_rows[i].name, "decode_bf16_d64") && kernel_rows[i].tile_kv == 64)
+            return kernel_rows[i];
+    fail_msg("no row of that name");
+    return kernel_rows[0];
+}
 
-/* Whole tiles, all keys, no more than two blocks a unit and 128 keys or more in each, or one. */
+/* Whole tiles, all keys, no more than four turns of two blocks a unit and 128 keys or more in each,
+ * or one. */
 static void cuts(void **state)
 {
     static const int keys[] = {0,    1,    64,   128,   129,    256,    300,
                                1000, 1024, 5000, 32768, 131072, 1 << 28};
+    const struct row row = row_of_tiles();
     (void)state;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         for (int batch = 1; batch <= 300; batch += batch < 40 ? 1 : 87)
@@ -36,27 +46,31 @@ static void cuts(void **state)
                 assert_true(a.splits >= 1 && a.split_keys >= 128 && a.split_keys % 64 == 0);
                 assert_true((int64_t)a.splits * a.split_keys >= keys[i]);
                 assert_true((int64_t)(a.splits - 1) * a.split_keys < keys[i] || a.splits == 1);
-                assert_true(a.splits == 1 || a.splits * batch * heads <= 2 * a.units);
+                assert_true(a.splits == 1 || a.splits * batch * heads <= 4 * 2 * a.units);
                 if (keys[i] >= 131072 && batch * heads <= 2 * a.units)
                     assert_true((a.splits + 1) * batch * heads > a.units);
             }
 }
 
 /* 132 units run twice as many blocks at once, unless one takes half of the shared memory; a block has
- * as many query rows of a KV head as its tile. */
+ * as many query rows of a KV head as its tile, and packed sequences may begin one more each. */
 static void blocks_at_once(void **state)
 {
     static const struct {
-        int shared, queries, parts; /* of 2^20 keys, with 4 query heads over each KV head */
-    } cases[] = {
-        {0, 1, 264},         {65536, 1, 264}, {113 << 10, 1, 264}, {(113 << 10) + 1, 1, 132},
-        {200 << 10, 1, 132}, {0, 4, 264},     {0, 5, 132},         {0, 8, 132},
-        {200 << 10, 1000, 1}};
+        int packed, shared, queries, parts; /* of 2^20 keys, with 4 query heads over each KV head */
+    } cases[] = {{0, 0, 1, 264},         {0, 65536, 1, 264},
+                 {0, 113 << 10, 1, 264}, {0, (113 << 10) + 1, 1, 132},
+                 {0, 200 << 10, 1, 132}, {0, 0, 4, 264},
+                 {0, 0, 5, 132},         {0, 0, 8, 132},
+                 {0, 0, 32, 33},         {0, 200 << 10, 1000, 1},
+                 {1, 0, 3, 264},         {1, 0, 4, 132},
+                 {1, 0, 28, 33}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct row own = row;
+        struct row own = row_of_tiles();
         struct attention_args a = args_of(1, 1, 1 << 20);
         own.shared = cases[i].shared, a.q_tokens = cases[i].queries;
+        if (cases[i].packed) a.q_start.dtype = DTYPE_i32;
         splits_choose(&a, &own);
         /* whole tiles of keys may leave the last blocks none */
         assert_true(a.splits <= cases[i].parts && a.splits >= cases[i].parts * 0.95);
@@ -133,9 +147,31 @@ static void parts_of_tiles(void **state)
             }
 }
 
+/* Where one part of each would leave units idle, in the only turn or the last one: more parts, in
+ * more turns. On NVIDIA a block of more than 128 threads is alone on its unit. */
+static void turns(void **state)
+{
+    static const struct {
+        int batch, keys, parts, threads; /* 8 KV heads */
+        enum vendor vendor;
+    } cases[] = {{16, 8192, 1, 256, VENDOR_cuda}, {9, 8192, 5, 256, VENDOR_cuda},
+                 {20, 8192, 3, 256, VENDOR_cuda}, {9, 8192, 7, 128, VENDOR_cuda},
+                 {9, 8192, 7, 256, VENDOR_hip},   {20, 1024, 2, 256, VENDOR_cuda}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct row own = row_of_tiles();
+        struct attention_args a = args_of(cases[i].batch, 8, cases[i].keys);
+        own.vendor = cases[i].vendor, own.threads = cases[i].threads;
+        splits_choose(&a, &own);
+        if (a.splits != cases[i].parts) print_error("%zu: %d\n", i, a.splits);
+        assert_int_equal(a.splits, cases[i].parts);
+    }
+}
+
 /* Cuts that know nothing but where a key is. */
 static void invariant_cuts(void **state)
 {
+    const struct row row = row_of_tiles();
     (void)state;
     for (int batch = 1; batch < 400; batch += 57)
         for (int keys = 1; keys < 1 << 20; keys = 3 * keys + 1) {
@@ -294,14 +330,15 @@ static void packed_queries(void **state)
     const struct fake_launch *l = d.fake->launch;
     assert_int_equal(d.fake->launch_count, 2);
     assert_true(l[1].grid[0] == 3 && l[1].grid[1] == 8 && l[1].grid[2] == 1);
-    /* twelve rows: two tiles of eight */
-    assert_int_equal(l[0].grid[0], l[0].args.attention.splits * 2 * 2 * 2);
+    /* twelve rows in tiles of eight, and one more for each of two sequences; two KV heads */
+    assert_int_equal(l[0].grid[0], l[0].args.attention.splits * 3 * 2);
     end(&d, v);
 }
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(cuts),
+                                       cmocka_unit_test(turns),
                                        cmocka_unit_test(invariant_cuts),
                                        cmocka_unit_test(bytes),
                                        cmocka_unit_test(tiles_of_heads),

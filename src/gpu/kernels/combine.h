@@ -60,6 +60,25 @@ DEVICE float *partial_out_at(const struct attention_args *a, int part, int64_t r
     return a->partial_out + (part * partial_rows(a) + row) * ((a->v_channels + 3) & ~3) + channel;
 }
 
+/* Of ragged queries, the number of a sequence's first tile of `rows` query rows of a KV head. No two
+ * sequences have a tile in common, and there are q_tokens * group / rows + batch at most. */
+DEVICE int first_tile_of(const struct attention_args *a, int b, int rows)
+{
+    return (int)(load_index(&a->q_start, b, 0) * a->group / rows) + b;
+}
+
+/* The last sequence whose first tile is not behind this one. */
+DEVICE int sequence_of_tile(const struct attention_args *a, int tile, int rows)
+{
+    int low = 0, high = a->batch;
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (first_tile_of(a, middle, rows) <= tile) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
 /* ---- Adding up ---- */
 
 /* The sink of a head in log2 units, -inf without one. */

@@ -1,7 +1,7 @@
 /* flash_decode.cu: the fused forward for few queries, every option of rapt_attention, f32
- * arithmetic; portable. Up to TILE query rows of a KV head (queries x heads of its group) are one
- * block's, and several blocks share the keys (combine.h), so that K and V are read once, or twice, by
- * as many blocks as the device can hold: that is what takes time here.
+ * arithmetic; portable. TILE query rows of a KV head (queries x heads of its group) are one block's,
+ * and several blocks share the keys (combine.h), so that as many blocks as the device can hold read K
+ * and V from memory once, and from a cache for further tiles of rows: that is what takes time here.
  *
  * Nothing is staged: KEY_LANES neighbouring lanes hold a key, RUNS runs of 8 channels each, for K, V
  * and the output alike. Each such group of lanes goes through keys of its own, AHEAD at a time, with
@@ -12,7 +12,7 @@
 #include "score_change.h"
 
 enum {
-    TILE = TILE_Q / 2, /* query rows of a block: two share a row of kernels.def */
+    TILE = BLOCK_ROWS, /* query rows of a block */
     KEY_LANES = D < 128 ? D / 8 : 16,
     RUNS = D / (8 * KEY_LANES),
     GROUPS = THREADS / KEY_LANES,
@@ -577,11 +577,18 @@ DEVICE void decode_rows(const struct attention_args *a, int b, int kv_head, int 
     store_rows(AGAIN(attention_args, a), &w, part);
 }
 
+/* Tiles of the same keys are neighbours, so that all but one find them in a cache. */
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    int tiles = (a->q_tokens * a->group + TILE - 1) / TILE, pair = BLOCK_X / tiles,
-        head = pair / a->splits;
+    int rows = a->q_tokens * a->group, packed = a->q_start.data != NULL,
+        tiles = packed ? rows / TILE + a->batch : (rows + TILE - 1) / TILE, pair = BLOCK_X / tiles,
+        tile = BLOCK_X % tiles, head = pair / a->splits, b = head / a->kv_heads;
     wait_for_predecessors();
-    decode_rows(a, head / a->kv_heads, head % a->kv_heads, BLOCK_X % tiles, pair % a->splits);
+    if (packed) {
+        b = sequence_of_tile(a, tile, TILE);
+        tile -= first_tile_of(a, b, TILE);
+        if (tile < 0) return; /* of tokens before the first sequence */
+    }
+    decode_rows(a, b, head % a->kv_heads, tile, pair % a->splits);
 }

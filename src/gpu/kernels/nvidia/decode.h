@@ -10,7 +10,7 @@
 
 #include "nvidia/mma.h"
 
-#include "combine.h"
+#include "nvidia/decode_rows.h"
 
 #ifndef WARP_KEYS
 #define WARP_KEYS 16
@@ -31,7 +31,7 @@ enum {
     KEYS = WARP_KEYS, /* that a warp handles at a time: 16 or 32 */
     STEPS = KEYS / 16,
     NT = KEYS / 8,            /* 8-key tiles of scores */
-    RT = TILE_Q / 16,         /* 16-row tiles */
+    RT = BLOCK_ROWS / 16,     /* 16-row tiles */
     ROWS = 2 * RT,            /* query rows per lane: g, g + 8 of each tile */
     CT = D / 8,               /* 8-channel tiles */
     KV_BYTES = KV_I8 ? 1 : 2, /* of an element */
@@ -46,9 +46,10 @@ enum {
 static_assert(D == DV && D % 64 == 0 && D <= 256 && TILE_KV == WARPS * KEYS, "tile sizes");
 static_assert(!KV_I8 || (PITCH >= 128 && KEYS == 32),
               "pieces trade places; a lane, a key's scales");
-static_assert(RT <= 2 && TILE_Q * (SUMS_PITCH * 4 + 8) <= RING_BYTES, "room for sums and queries");
+static_assert(RT <= 2 && BLOCK_ROWS * (SUMS_PITCH * 4 + 8) <= RING_BYTES,
+              "room for sums and queries");
 /* Registers hold the queries, or the output of so many rows and channels alone. */
-enum { Q_SHARED = TILE_Q * D > 2048, Q_BYTES = Q_SHARED ? TILE_Q * Q_PITCH : 0 };
+enum { Q_SHARED = BLOCK_ROWS * D > 2048, Q_BYTES = Q_SHARED ? BLOCK_ROWS * Q_PITCH : 0 };
 static_assert(SHARED_BYTES == WARPS * RING_BYTES + Q_BYTES, "a ring per warp, and the queries");
 
 extern __shared__ __align__(128) uint4 shared_memory[];
@@ -70,10 +71,11 @@ DEVICE int sees(struct span s, int key)
     return key >= s.first && key < s.end;
 }
 
-/* What a block works on: a part of the keys of sequence b and one KV head. */
+/* What a block works on: a part of the keys of sequence b and one KV head, for some of its rows: row
+ * r of all is query r / group of query head r % group. */
 struct part {
-    int b, kv_head, number;
-    int inverse; /* of group, times 2^16: row / group is row * inverse >> 16, both being small */
+    int b, kv_head;
+    uint32_t inverse;  /* of group, times 2^31: rows times heads are below 2^31 */
     const char *k, *v; /* the lane's first piece of token 0 (ragged: of all; pages: of page 0) */
     const char *k_scale, *v_scale; /* likewise, of the token whose number is the lane's */
     struct sequence seq;
@@ -83,7 +85,7 @@ struct part {
 
 DEVICE int query_of_row(const struct part *p, int row)
 {
-    return row * p->inverse >> 16;
+    return (int)__umulhi(2 * (uint32_t)row, p->inverse); /* row / group */
 }
 
 DEVICE struct span span_of_query(const struct attention_args *a, const struct sequence *s,
@@ -104,11 +106,11 @@ DEVICE const char *row_at(const struct view *v, int64_t batch, int64_t head, int
 }
 
 /* As far as no memory is asked. */
-DEVICE struct part part_of(const struct attention_args *a, int b, int kv_head, int number)
+DEVICE struct part part_of(const struct attention_args *a, int b, int kv_head)
 {
     int lane = THREAD % 32, piece = lane % kv_rows::PIECES * 16, row = lane / kv_rows::PIECES,
         batch = a->page_table.data || a->kv_start.data ? 0 : b;
-    struct part p = {b, kv_head, number, 65536 / a->group + 1};
+    struct part p = {b, kv_head, (1u << 31) / (uint32_t)a->group + 1};
     p.k = settled(row_at(&a->k, batch, kv_head, row, KV_BYTES) + piece);
     p.v = settled(row_at(&a->v, batch, kv_head, row, KV_BYTES) + piece);
     if (KV_I8) {
@@ -122,15 +124,15 @@ DEVICE struct part part_of(const struct attention_args *a, int b, int kv_head, i
 /* Whether memory says which keys there are. */
 DEVICE int asks_memory(const struct attention_args *a)
 {
-    return a->kv_length.data || a->kv_start.data;
+    return a->kv_length.data || a->kv_start.data || a->q_start.data;
 }
 
-DEVICE void find_keys(const struct attention_args *a, struct part *p)
+DEVICE void find_keys(const struct attention_args *a, struct part *p, int number)
 {
     p->seq = sequence_of(a, p->b);
     struct span first = span_of_query(a, &p->seq, 0),
-                last = span_of_query(a, &p->seq, a->q_tokens - 1);
-    struct key_range own = keys_of_part(a, first.first, last.end, TILE_KV, p->number);
+                last = span_of_query(a, &p->seq, p->seq.q_length - 1);
+    struct key_range own = keys_of_part(a, first.first, last.end, TILE_KV, number);
     p->first = own.first / KEYS * KEYS; /* cuts lie at multiples of TILE_KV */
     p->end = own.end;
     p->all_first = last.first;
@@ -144,10 +146,11 @@ DEVICE int row_of_lane(int r)
 }
 
 /* Rows past the last see what the first does. */
-DEVICE struct span span_of_row(const struct attention_args *a, const struct part *p, int r)
+DEVICE struct span span_of_row(const struct attention_args *a, const struct part *p,
+                               const struct own_rows *rows, int r)
 {
-    int query = query_of_row(p, row_of_lane(r));
-    return span_of_query(a, &p->seq, query < a->q_tokens ? query : 0);
+    int query = query_of_row(p, rows->first + row_of_lane(r));
+    return span_of_query(a, &p->seq, query < rows->q_length ? query : 0);
 }
 
 /* Where piece `piece` of a row lies within it. */
@@ -345,18 +348,19 @@ DEVICE int first_query_copy(void)
     return Q_SHARED ? THREAD / 32 * QUERY_COPIES : 0;
 }
 
-DEVICE struct query_pieces query_pieces_of(const struct attention_args *a, const struct part *p)
+DEVICE struct query_pieces query_pieces_of(const struct attention_args *a, const struct part *p,
+                                           const struct own_rows *rows)
 {
-    int lane = THREAD % 32, count = a->q_tokens * a->group;
+    int lane = THREAD % 32;
     struct query_pieces q;
-    const char *from =
-        row_at(&a->q, p->b, p->kv_head * a->group, 0, 2) + lane % q_rows::PIECES * 16;
+    const char *from = row_at(&a->q, rows->q_batch, p->kv_head * a->group, rows->q_start, 2) +
+                       lane % q_rows::PIECES * 16;
     UNROLL for (int i = 0; i < QUERY_COPIES; i++)
     {
-        int row = (first_query_copy() + i) * q_rows::AT_ONCE + lane / q_rows::PIECES,
-            query = query_of_row(p, row);
+        int own = (first_query_copy() + i) * q_rows::AT_ONCE + lane / q_rows::PIECES,
+            row = rows->first + own, query = query_of_row(p, row);
         int64_t at = (row - query * a->group) * a->q.stride[1] + query * a->q.stride[2];
-        q.from[i] = row < count ? from + at * 2 : NULL;
+        q.from[i] = own < rows->count ? from + at * 2 : NULL;
         if (!Q_SHARED) q.from[i] = settled(q.from[i]);
     }
     return q;
@@ -496,7 +500,7 @@ DEVICE float *sums_of_warp(int warp)
 /* The warp's state to its ring. */
 DEVICE void leave_state(const struct state *st)
 {
-    float *sums = sums_of_warp(THREAD / 32), *ends = sums + TILE_Q * SUMS_PITCH;
+    float *sums = sums_of_warp(THREAD / 32), *ends = sums + BLOCK_ROWS * SUMS_PITCH;
     int t = THREAD % 4;
     wave_barrier();
     UNROLL for (int r = 0; r < ROWS; r++)
@@ -533,7 +537,7 @@ DEVICE struct merged merge_warps(int row, int channel)
     struct merged x = {-INFINITY, 0, float4_of(0, 0, 0, 0)};
     UNROLL for (int w = 0; w < WARPS; w++)
     {
-        ends[w] = *(const float2 *)(sums_of_warp(w) + TILE_Q * SUMS_PITCH + row * 2);
+        ends[w] = *(const float2 *)(sums_of_warp(w) + BLOCK_ROWS * SUMS_PITCH + row * 2);
         x.m = maximum(x.m, ends[w].x);
     }
     UNROLL for (int w = 0; w < WARPS; w++)
@@ -546,31 +550,34 @@ DEVICE struct merged merge_warps(int row, int channel)
     return x;
 }
 
-DEVICE void write_result(const struct attention_args *a, const struct part *p, int head, int query,
-                         int channel, const struct merged *x)
+DEVICE void write_result(const struct attention_args *a, const struct part *p,
+                         const struct own_rows *rows, int head, int query, int channel,
+                         const struct merged *x)
 {
     struct total t;
     float weight = total_of_one(&t, x->m, x->l, sink_of(a, p->b, head));
     float4 o = add_part(float4_of(0, 0, 0, 0), x->o, weight);
-    store_result(a, p->b, head, query, channel, o, total_factor(&t));
-    if (channel == 0) store_lse_of(a, p->b, head, query, &t);
+    int token = rows->q_start + query;
+    store_result(a, rows->q_batch, head, token, channel, o, total_factor(&t));
+    if (channel == 0) store_lse_of(a, rows->q_batch, head, token, &t);
 }
 
 /* The result where the keys have one part, else what the block leaves for NAME_combine. A thread
  * takes the same four channels of several rows. */
 DEVICE void write_rows(const struct attention_args *a, const struct part *p, int special)
 {
-    int channel = THREAD % (D / 4) * 4, rows = a->q_tokens * a->group, some = p->first < p->end;
-    int64_t first = partial_row(a, p->b, p->kv_head * a->group, 0);
-    char *values = (char *)partial_out_at(a, p->number, first, channel),
-         *ends = (char *)partial_lse_at(a, p->number, first);
+    struct own_rows rows = rows_of_block(a, p->b);
+    int channel = THREAD % (D / 4) * 4, some = p->first < p->end;
+    int64_t first = partial_row(a, rows.q_batch, p->kv_head * a->group, rows.q_start);
+    char *values = (char *)partial_out_at(a, rows.number, first, channel),
+         *ends = (char *)partial_lse_at(a, rows.number, first);
 #pragma unroll 1
-    for (int row = THREAD / (D / 4); row < rows; row += THREADS / (D / 4)) {
-        int query = query_of_row(p, row), head = row - query * a->group;
-        struct merged x = merge_warps(row, channel);
+    for (int i = THREAD / (D / 4); i < rows.count; i += THREADS / (D / 4)) {
+        int row = rows.first + i, query = query_of_row(p, row), head = row - query * a->group;
+        struct merged x = merge_warps(i, channel);
         if (!KV_I8 && RARE(special)) x.o = add_special(a, p, query, channel, x.o);
         if (a->splits == 1) {
-            write_result(a, p, p->kv_head * a->group + head, query, channel, &x);
+            write_result(a, p, &rows, p->kv_head * a->group + head, query, channel, &x);
             continue;
         }
         int at = head * a->q_tokens + query;

@@ -97,7 +97,8 @@ DEVICE void raise_units(const struct attention_args *a, const struct part *p, in
     {
         least[r] = float_of(all);
         if (RARE(some_hidden)) {
-            struct span row = span_of_row(a, p, r);
+            struct own_rows rows = rows_of_block(a, p->b);
+            struct span row = span_of_row(a, p, &rows, r);
             least[r] = st->shrink[r];
 #pragma unroll 1
             for (int i = larger(row.first - key, 0); i < smaller(row.end - key, KEYS); i++)
@@ -140,9 +141,10 @@ DEVICE void scale_weights(const struct attention_args *a, const struct part *p, 
         }
     }
     if (!RARE(some_hidden)) return;
+    struct own_rows rows = rows_of_block(a, p->b);
     UNROLL for (int r = 0; r < ROWS; r++)
     {
-        struct span row = span_of_row(a, p, r);
+        struct span row = span_of_row(a, p, &rows, r);
         UNROLL for (int i = 0; i < NT * 2; i++)
         {
             int n = i / 2, e = i % 2;

@@ -1,8 +1,9 @@
 /* decode_mma.cu: few queries over many keys, f16 and bf16, or i8 keys and values, split over the keys:
  * mma.sync fed by cp.async, on every NVIDIA GPU from sm_80 on.
  *
- * A block takes one part of the keys of one KV head for all of its query rows, row r being query r /
- * group of query head r % group of the KV head; the rows are packed into tiles of 16. Each warp walks
+ * A block takes one part of the keys of one KV head for BLOCK_ROWS of its query rows, row r being query r /
+ * group of query head r % group of the KV head; the rows are packed into tiles of 16. Blocks of the
+ * same keys are neighbours, so that all but one find them in a cache. Each warp walks
  * every WARPS-th run of KEYS keys through a ring of STAGES of its own in shared memory, so that nothing
  * waits for another warp before the end, where the block merges its warps. With one part the block
  * writes the output; with more it writes partials, and NAME_combine merges these. */
@@ -87,9 +88,10 @@ DEVICE void hide_scores(const struct attention_args *a, const struct part *p, in
                         struct scores *x)
 {
     int first = key + THREAD % 4 * 2;
+    struct own_rows rows = rows_of_block(a, p->b);
     UNROLL for (int r = 0; r < ROWS; r++)
     {
-        struct span row = span_of_row(a, p, r);
+        struct span row = span_of_row(a, p, &rows, r);
         UNROLL for (int n = 0; n < NT; n++)
             UNROLL for (int e = 0; e < 2; e++) if (!sees(row, first + 8 * n + e))
                 x->s[r / 2][n][r % 2 * 2 + e] = -INFINITY;
@@ -159,9 +161,10 @@ DEVICE int add_tile(const struct attention_args *a, const struct part *p, const 
  * wait_for_earlier_work overlaps the end of the launch before. */
 DEVICE int walk_keys(const struct attention_args *a, struct part *p, struct state *st)
 {
-    struct query_pieces pieces = query_pieces_of(a, p);
+    struct own_rows rows = rows_of_block(a, p->b);
+    struct query_pieces pieces = query_pieces_of(a, p, &rows);
     if (asks_memory(a)) wait_for_earlier_work();
-    find_keys(a, p);
+    find_keys(a, p, rows.number);
     struct cursor at = cursor_of(a, p);
     struct queries q;
     int special = 0;
@@ -193,10 +196,14 @@ DEVICE int walk_keys(const struct attention_args *a, struct part *p, struct stat
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
 {
     const struct attention_args *a = ARGUMENT(attention_args, args);
+    int packed = a->q_start.data != NULL, batches = packed ? 1 : a->batch;
     let_successors_begin();
-    for (int b = BLOCK_Z; b < a->batch; b += (int)gridDim.z)
+    for (int z = BLOCK_Z; z < batches; z += (int)gridDim.z)
         for (int kv_head = BLOCK_Y; kv_head < a->kv_heads; kv_head += (int)gridDim.y) {
-            struct part p = part_of(a, b, kv_head, BLOCK_X);
+            if (packed) wait_for_earlier_work();
+            int b = packed ? sequence_of_tile(a, share_of_block(a).tile, BLOCK_ROWS) : z;
+            struct part p = part_of(a, b, kv_head);
+            if (packed && rows_of_block(a, b).count <= 0) return; /* a tile of no sequence */
             struct state st;
             UNROLL for (int r = 0; r < ROWS; r++) st.m[r] = -INFINITY, st.l[r] = 0;
 #if KV_I8 && DTYPE == DTYPE_f16
