@@ -42,13 +42,15 @@ def of_peak(r):
     return f"{float(r['percent_of_ceiling']):.0f} % of {float(r['ceiling']):.0f} {r['ceiling_unit']}"
 
 
-def prefill(rows):
-    lines = ["| problem | 1 thread | 2 threads | 2 against 1 | 1 thread, AVX2 |", "|---|---|---|---|---|"]
+def prefill(rows, avx2_too=True):
+    lines = ["| problem | 1 thread | 2 threads | 2 against 1 |" + avx2_too * " 1 thread, AVX2 |", "|---|---|---|---|" + avx2_too * "---|"]
     for problem in PREFILL:
         one, two, avx2 = (middle(last(rows, "forward " + problem, n, kernel)) for n, kernel in ((1, None), (2, None), (1, "cpu_avx2")))
+        if not one or not two:
+            continue
         ratio = float(one["time_ms_median"]) / float(two["time_ms_median"])
-        level = f"{float(avx2['percent_of_ceiling']):.0f} % |" if avx2 else "|"
-        lines.append(f"| {problem} | {of_peak(one)} | {of_peak(two)} | {ratio:.2f}x | {level}")
+        level = f" {float(avx2['percent_of_ceiling']):.0f} % |" if avx2 else avx2_too * " |"
+        lines.append(f"| {problem} | {of_peak(one)} | {of_peak(two)} | {ratio:.2f}x |{level}")
     return lines
 
 
@@ -67,7 +69,7 @@ def few(rows):
 
 
 def decode(rows):
-    problems = dict.fromkeys(r["problem"] for r in rows if f"{DECODE}" in r["problem"])
+    problems = dict.fromkeys(r["problem"] for r in rows if DECODE in r["problem"])
     lines = ["| problem | 1 thread | 2 threads |", "|---|---|---|"]
     for problem in problems:
         cells = [middle(last(rows, problem, n)) for n in (1, 2)]
@@ -82,11 +84,12 @@ def operations(rows):
         columns = []
         for threads in (1, 2):
             found = [[last(rows, problem, threads) for problem in forms] for forms in cells]
+            found = [[runs for runs in forms if runs] for forms in found]
             values = [[statistics.median(float(r["percent_of_ceiling"]) for r in runs) for runs in forms] for forms in found]
             ceilings = [float(r["ceiling"]) for forms in found for runs in forms for r in runs]
             shares += [v for forms in values for v in forms]
-            columns.append(", ".join(" / ".join(f"{v:.0f} %" for v in forms) for forms in values) +
-                           f" of {min(ceilings):.0f} to {max(ceilings):.0f} GB/s")
+            columns.append(", ".join(" / ".join(f"{v:.0f} %" for v in forms) or "-" for forms in values) +
+                           (f" of {min(ceilings):.0f} to {max(ceilings):.0f} GB/s" if ceilings else ""))
         lines.append(f"| {title} | " + " | ".join(columns) + " |")
     reached = sum(round(v) >= 80 for v in shares)
     return [f"{reached} of the {len(shares)} shares reach 80 %.", ""] + lines
@@ -99,15 +102,17 @@ def peers(rows):
         found.setdefault(r["problem"], {}).setdefault(int(r["threads"]), {})[r["engine"]] = float(r["median_ms"])
     lines = ["| problem, 2 threads | rapt ms | " + " | ".join(f"{name} ms" for name in PEERS.values()) +
              " | rapt ahead of the best by | 1 thread: ahead by |", "|---|---|" + "---|" * (len(PEERS) + 2)]
-    lead = lambda times: f"{min(t for n, t in times.items() if n != 'rapt') / times['rapt']:.2f}x"
+    lead = lambda times: f"{min(t for n, t in times.items() if n != 'rapt') / times['rapt']:.2f}x" if times else "-"
     for problem in sorted(found, key=lambda p: (" q1 " in p, ("f32", "f16", "bf16").index(p.split()[1]))):
-        one, two = found[problem][1], found[problem][2]
+        one, two = found[problem].get(1), found[problem][2]
         lines.append(f"| {problem.removeprefix('forward ')} | {two['rapt']:.2f} | " +
                      " | ".join(f"{two[p]:.2f}" if p in two else "-" for p in PEERS) + f" | {lead(two)} | {lead(one)} |")
     return lines
 
 
 def tables():
-    rows = load("cpu.csv")
+    rows, lake = load("cpu.csv"), load("cpu-cascade-lake.csv")
     return {"cpu-prefill": prefill(rows), "cpu-few": few(rows), "cpu-decode": decode(rows),
-            "cpu-operations": operations(load("cpu-operations.csv")), "cpu-peers": peers(load("cpu-peers.csv"))}
+            "cpu-operations": operations(load("cpu-operations.csv")), "cpu-peers": peers(load("cpu-peers.csv")),
+            "lake-prefill": prefill(lake, avx2_too=False), "lake-decode": decode(lake),
+            "lake-operations": operations(load("cpu-cascade-lake-operations.csv")), "lake-peers": peers(load("cpu-cascade-lake-peers.csv"))}
