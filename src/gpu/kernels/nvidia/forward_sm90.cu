@@ -21,8 +21,9 @@
  *
  * ptxas moves exponentials over waits in either direction: up, so that all of them come before the
  * wait for O, where the rounding cannot (end_block() says how that is prevented), and down, with
- * three parts, so that nothing overlaps; there a branch on their sum, to a wait that is already
- * over, stands before the wait. tools/sass checks the order in every object. */
+ * three parts, or with SPLIT_KEYS in a tile's first step, so that nothing overlaps; there a branch
+ * on their sum, to a wait that is already over, stands before the wait. tools/sass checks the order
+ * in every object. */
 #if PARTS > 1
 #define NAME_WITH(name, tail) name##tail
 #define NAME_OF(name, tail)   NAME_WITH(name, tail)

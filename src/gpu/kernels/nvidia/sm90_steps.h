@@ -107,6 +107,10 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     registers_fence(s);
     if (PARTS > 1 && !(r.sum0 + r.sum1 < 1e38f))
         mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase); /* never; see forward_sm90.cu */
+#if SPLIT_KEYS && EARLY > 0
+    if (FIRST && !(w.sum0 + w.sum1 < 1e38f))
+        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase); /* likewise */
+#endif
     if (EARLY > 0 && (ASCENDING ? block < last : block > last)) await_next(c);
     wgmma_wait<0>();
     add_product(o, product);
