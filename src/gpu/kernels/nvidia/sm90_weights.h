@@ -150,15 +150,18 @@ DEVICE void weigh_columns(float (&s)[KEYS / 2], struct weighing &w, float scale,
 }
 
 /* The decay of a row that one of its lanes' sums is too large for, or 1: with TO_ONE it makes the
- * block's largest weight 1, else it is a power of two. The reference goes up by as much. */
+ * block's largest weight 1, or where all weights are about as large 1/2, which is as exact and keeps
+ * the next block's sum in bounds (rows past the last query have equal scores); else it is a power of
+ * two. The reference goes up by as much. */
 DEVICE float lower_weights(float sum, float largest, float &reference)
 {
     sum = row_max(sum);
     if (TO_ONE) {
         largest = row_max(largest);
         if (!(sum > LARGEST_SUM)) return 1;
-        float before = reference;
-        reference = __fadd_rn(before, fminf(__log2f(largest), 126));
+        float before = reference, rise = __log2f(largest);
+        if (sum > LARGEST_SUM * largest) rise = __fadd_rn(rise, 1);
+        reference = __fadd_rn(before, fminf(rise, 126));
         return exp2_approx(fmaxf(__fadd_rn(before, -reference), -126)); /* below: flushed to 0 */
     }
     int exponent = sum > LARGEST_SUM ? min_int((int)(__float_as_uint(sum) >> 23) - 127, 126) : 0;
