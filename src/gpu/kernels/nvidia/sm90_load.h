@@ -201,7 +201,7 @@ DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, cons
  * still to be loaded, so that it is there in time. Earlier, a block that is ahead of others keeps a
  * tile waiting that one of them could begin. The other rows take it with their second tile's first
  * block: there the compiler would undo the overlap (tools/sass). */
-constexpr bool TAKEN_LATE = PARTS == 1 && !SPLIT_KEYS && THREADS < 512;
+constexpr bool TAKEN_LATE = PARTS <= 2 && !SPLIT_KEYS && THREADS < 512;
 constexpr int TAKEN_AHEAD = 2;
 
 DEVICE void produce(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
