@@ -53,6 +53,7 @@ gpu_command_cuda = $(NVCC) $(NVCC_FLAGS) $(if $(filter compute_%,$1),-ptx,-cubin
 gpu_command_hip = $(HIP_CLANG) $(HIP_FLAGS) --offload-arch=$1 -Xclang -dependency-file -Xclang $(GPU)/$2.d -Xclang -MT -Xclang $(GPU)/$2.co -Xclang -MP
 define gpu_compiled
 GPU_BUILT += $1
+GPU_COMPILED += $1
 GPU_EMBEDDED += $(GPU)/$1.$(gpu_suffix_$5)
 $(GPU)/$1.packed: $(GPU)/$1.co
 	@$(PACK) --create $$@ --image3=kind=$(call gpu_kind,$2),file=$$<

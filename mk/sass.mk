@@ -5,7 +5,7 @@ $(SASS_ORDER): tools/sass/sass_order.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARNINGS) -O2 -o $@ $<
 
-SASS_CHECKED := $(foreach id,$(filter sm90_%,$(GPU_BUILT)),$(GPU)/$(id).order)
+SASS_CHECKED := $(foreach id,$(filter sm90_%,$(GPU_COMPILED)),$(GPU)/$(id).order)
 # $1 a macro of the object's row; $2 its value where the row has none.
 sass_flag = $$(sed -n 's/.*-D$1=\([0-9]*\).*/\1/p; t; s/.*/$2/p' $(GPU)/$*.flags)
 $(GPU)/%.order: $(GPU)/%.co $(SASS_ORDER)
