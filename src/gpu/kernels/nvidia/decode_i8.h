@@ -7,7 +7,7 @@
 #ifndef RAPT_DECODE_I8_H
 #define RAPT_DECODE_I8_H
 
-#include "nvidia/decode.h"
+#include "nvidia/decode_scores.h"
 
 /* Bytes of x, which are i8, to two numbers of q's type: SELECT 0x4140 takes the first two, 0x4342 the
  * last two, 0x4240 and 0x4341 every second. f16: a byte + 128 in the last bits of 1024, from which 1152
@@ -28,11 +28,6 @@ template <int SELECT> DEVICE uint32_t two_numbers(uint32_t x)
 #endif
     return y;
 }
-
-/* Of a lane: rows g and g + 8 of each 16, keys 2t and 2t + 1 of each 8. */
-struct scores {
-    float s[RT][NT][4];
-};
 
 /* Products of the warp's rows with a tile of keys. */
 DEVICE void multiply_queries(const struct queries *q, uint32_t k_tile, struct scores *x)
@@ -163,11 +158,7 @@ DEVICE void add_values(struct state *st, uint32_t v_tile, const struct scores *x
     UNROLL for (int n = 0; n < STEPS; n++)
     {
         uint32_t p[RT][4];
-        UNROLL for (int i = 0; i < RT; i++) UNROLL for (int j = 0; j < 4; j++)
-        {
-            const float *two = &x->s[i][2 * n + j / 2][j % 2 * 2];
-            p[i][j] = pack(two[0], two[1]);
-        }
+        pack_weights(x, n, p);
         UNROLL for (int c = 0; c < D / 16; c += 2)
         {
             uint32_t y[4];

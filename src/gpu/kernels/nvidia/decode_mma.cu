@@ -7,15 +7,10 @@
  * every WARPS-th run of KEYS keys through a ring of STAGES of its own in shared memory, so that nothing
  * waits for another warp before the end, where the block merges its warps. With one part the block
  * writes the output; with more it writes partials, and NAME_combine merges these. */
-#include "nvidia/decode.h"
+#include "nvidia/decode_scores.h"
 #if KV_I8
 #include "nvidia/decode_i8.h"
 #else
-
-/* Of a lane: rows g and g + 8 of each 16, keys 2t and 2t + 1 of each 8. */
-struct scores {
-    float s[RT][NT][4];
-};
 
 /* Products of the warp's rows with a tile of keys; with 16 keys two sums for each eight, so that a
  * product waits for the one before the last (registers hold one beside 256 channels). */
@@ -54,11 +49,7 @@ DEVICE void add_values(struct state *st, uint32_t v_tile, const struct scores *x
     UNROLL for (int n = 0; n < STEPS; n++)
     {
         uint32_t p[RT][4];
-        UNROLL for (int i = 0; i < RT; i++) UNROLL for (int j = 0; j < 4; j++)
-        {
-            const float *two = &x->s[i][2 * n + j / 2][j % 2 * 2];
-            p[i][j] = pack(two[0], two[1]);
-        }
+        pack_weights(x, n, p);
         UNROLL for (int c = 0; c < CT / 2; c++)
         {
             uint32_t y[4];
