@@ -1,6 +1,7 @@
 #!/bin/sh
 # embedded.t: a build without GPU compilers embeds the prebuilt objects that are there, whichever they are, takes up a changed or a
-# new one, lets go of one that is gone, and fails when all together are larger than may be.
+# new one, lets go of one that is gone, asks none for the order of its instructions (they may be packed), and fails when all together are
+# larger than may be.
 cd "$(dirname "$0")/.." || exit 1
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
@@ -25,7 +26,7 @@ expect() { # what, words of the report or the failure, make's arguments
     sed 's/^/# /' "$folder/out"
 }
 
-echo 1..8
+echo 1..9
 expect "none" "^0 code objects, [0-9]\{1,5\} bytes"
 object softmax_sm_80 100000
 object softmax_gfx942 200000
@@ -40,3 +41,10 @@ rm "$folder/prebuilt/softmax_sm_80.co"
 expect "one gone" "^2 code objects, 3[0-9]\{5\} bytes"
 touch "$folder/prebuilt/rope_compute_80.co"
 expect "too large" "too many bytes of code objects" EMBEDDED_LIMIT=250000
+object sm90_bf16_d64_sm_90a 1000
+count=$((count + 1))
+if env -u MAKEFLAGS -u MAKELEVEL make -n -s B="$folder/build" NVCC= HIP_CLANG= SAN= PREBUILT="$folder/prebuilt" extra > "$folder/out" 2>&1 &&
+    ! grep -q 'sass_order.*sm90_bf16_d64' "$folder/out"
+then echo "ok $count - no order asked of what was not compiled"
+else echo "not ok $count - no order asked of what was not compiled"; sed 's/^/# /' "$folder/out"
+fi
