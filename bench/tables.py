@@ -1,7 +1,8 @@
 """tables.py: the tables of docs/PERFORMANCE.md that are made of the rows in bench/results, by tables_cpu.py and tables_gpu.py.
 
 usage: python3 bench/tables.py             writes each table between its <!-- bench: NAME --> and <!-- end -->
-       python3 bench/tables.py --check     exit code 1 where one differs from the rows"""
+       python3 bench/tables.py --check     exit code 1 where one differs from the rows, or where the page has a table without its end
+                                           or a placeholder (@@NAME@@) left over"""
 import csv
 import math
 import os
@@ -9,7 +10,8 @@ import re
 import sys
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-RESULTS, PAGE = os.path.join(ROOT, "bench", "results"), os.path.join(ROOT, "docs", "PERFORMANCE.md")
+RESULTS = os.path.join(ROOT, "bench", "results")
+PAGE = os.environ.get("RAPT_TABLES_PAGE") or os.path.join(ROOT, "docs", "PERFORMANCE.md")  # another page: for tests/tables.t
 
 
 def load(name):
@@ -29,6 +31,12 @@ def main():
     unknown = set(re.findall(r"<!-- bench: ([a-z0-9-]+) -->", text)) - set(made)
     if unknown:
         sys.exit(f"{PAGE}: no such table: {', '.join(sorted(unknown))}")
+
+    broken = re.findall(r"@@\w*@*", text)
+    if text.count("<!-- bench: ") != text.count("<!-- end -->"):
+        broken.append("a table without its end")
+    if broken:
+        sys.exit(f"docs/PERFORMANCE.md: left over: {', '.join(broken)}")
 
     def fill(match):
         return f"<!-- bench: {match.group(1)} -->\n" + "\n".join(made[match.group(1)]) + "\n<!-- end -->"

@@ -2,7 +2,8 @@
 # compressed (NAME_ARCH.packed, a fat binary, which the driver unpacks).
 #   make KERNELS='*d128*'      build only rows whose NAME_ARCH matches (shell pattern, or several: '*_sm_90a qk_*'); the others are listed
 #                              with 0 bytes
-#   make NVCC= HIP_CLANG=      build none; $(PREBUILT)/NAME_ARCH.co is used where it is there (make dist puts it there)
+#   make NVCC= HIP_CLANG=      build none; $(PREBUILT)/NAME_ARCH.co is used where it is there, with NAME_ARCH.txt, what its compiler reported
+#                              (make dist and make prebuilt put both there)
 #   make kernel-resources      registers, shared memory and spills of every object, from the compilers' own reports
 NVCC      ?= $(shell command -v nvcc || { test -x /usr/local/cuda/bin/nvcc && echo /usr/local/cuda/bin/nvcc; })
 HIP_CLANG ?= $(firstword $(foreach v,22 23 24,$(shell command -v clang-$(v))))
@@ -103,11 +104,14 @@ $(GPU)/size.txt: $(GPU)/code_objects.o
 	  printf "%d code objects, %d bytes embedded of at most %d\n", $(words $(GPU_BUILT)), n, $(EMBEDDED_LIMIT); exit n > $(EMBEDDED_LIMIT) }' > $@ || \
 	  { cat $@; echo "too many bytes of code objects: see the largest of $(GPU)/*.packed, *.co"; rm $@; exit 1; }
 $(GPU)/resources.txt: $(GPU_BUILT:%=$(GPU)/%.co) mk/resources.awk $(GPU)/rows.txt $(GPU)/rules.mk
-	@awk -f mk/resources.awk $(GPU)/rows.txt $(wildcard $(GPU_BUILT:%=$(GPU)/%.log)) > $@.new || { cat $@.new; exit 1; }
+	@awk -v wanted='$(GPU_BUILT)' -f mk/resources.awk $(GPU)/rows.txt $(wildcard $(GPU_COMPILED:%=$(GPU)/%.log) \
+	  $(filter-out $(GPU_COMPILED:%=$(PREBUILT)/%.txt),$(GPU_BUILT:%=$(PREBUILT)/%.txt))) > $@.new || { cat $@.new; exit 1; }
 	@mv $@.new $@
-# For the source archive: what is embedded here, each as NAME_ARCH.co in the folder $1.
-copy_embedded = mkdir -p $1 && for file in $(GPU_EMBEDDED); do name=$${file\#\#*/}; cp $$file $1/$${name%.*}.co || exit 1; done
-prebuilt: $(GPU_EMBEDDED)
+# For the source archive: what is embedded here, each as NAME_ARCH.co in the folder $1, and its lines of resources.txt as NAME_ARCH.txt.
+copy_embedded = mkdir -p $1 && for file in $(GPU_EMBEDDED); do id=$${file\#\#*/}; id=$${id%.*}; cp $$file $1/$$id.co && \
+  awk -v id=$$id '{ row = $$1; sub(/_(prepare|combine)$$/, "", row) } $$1 "_" $$2 == id || row "_" $$2 == id' $(GPU)/resources.txt \
+    > $1/$$id.txt || exit 1; done
+prebuilt: $(GPU_EMBEDDED) $(GPU)/resources.txt
 	$(call copy_embedded,$(PREBUILT))
 
 # ---- Stand-in drivers and the tests that run the host code on them -------------------------------------------------

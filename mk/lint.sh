@@ -1,6 +1,6 @@
 #!/bin/sh
-# lint.sh: what no compiler checks: tabs and trailing blanks, line and file length, first-line comments, includes that
-# point upwards between the layers.
+# lint.sh: what no compiler checks: tabs and trailing blanks, line and file length, first-line comments, leftovers of editing, includes
+# that point upwards between the layers.
 set -u
 bad=0
 complain() { printf '%s\n' "$*"; bad=1; }
@@ -19,6 +19,10 @@ for f in $sources; do
     *) complain "$f: the first line does not say what the file is for" ;;
     esac
 done
+
+# Placeholders that a script or a hand was to fill, marks of a merge, notes to oneself.
+left=$(git grep -nIE '@@[A-Z_]+@|^(<<<<<<<|>>>>>>>) |\b(TODO|FIXME|XXX)\b' -- ':!tests/data' ':!mk/lint.sh' ':!tests/tables.t' ':!bench/tables.py')
+[ -z "$left" ] || complain "$left: left over"
 
 # Layers: api -> plan -> backend -> kernel; base knows nothing of attention.
 arrow() { # files, forbidden include pattern

@@ -1,9 +1,9 @@
 # resources.awk: checks what the device compilers report per entry point against the hardware's budgets.
-# Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log. Output: one
-# line per entry point; exit 1 when one spills, uses scratch on AMD (LLVM also reserves slots for
-# scalars that no instruction touches: the disassembly tells), or asks for more registers or shared
-# memory than a block can have; or when a log reports nothing. On AMD every entry point must also keep scalars out of vector
-# registers and leave room for two waves per SIMD.
+# Input: rows.txt (the expanded kernels.def), then the compilers' logs, NAME_ARCH.log, and for objects that were compiled elsewhere
+# NAME_ARCH.txt, the lines that this script wrote there. Output: one line per entry point; exit 1 when one spills, uses scratch on AMD
+# (LLVM also reserves slots for scalars that no instruction touches: the disassembly tells), or asks for more registers or shared
+# memory than a block can have; or when there is no report of an object named in `wanted`. On AMD every entry point must also keep
+# scalars out of vector registers and leave room for two waves per SIMD.
 BEGIN {
     # Largest shared memory of a block, bytes: CUDA C++ Programming Guide, table of compute capabilities (opt-in size); AMD: LDS of a
     # work-group, from the LLVM AMDGPU processor table.
@@ -14,15 +14,16 @@ BEGIN {
     printf "%-40s %9s %7s %6s %6s %6s %7s %7s %5s\n", "entry point", "registers", "scalars", "shared", "spills", "scalar", "scratch",
         "threads", "waves"
 }
-FNR == 1 && FILENAME ~ /\.log$/ {
-    path = FILENAME; sub(/\.log$/, "", path); key = path; sub(/.*\//, "", key); object[key] = path ".co"
-}
-FILENAME !~ /\.log$/ {
+FILENAME ~ /rows\.txt$/ {
     key = $1 "_" $2; arch[key] = $2
     match($0, /-DTHREADS=[0-9]+/); threads[key] = substr($0, RSTART + 10, RLENGTH - 10)
     match($0, /-DSHARED_BYTES="[^"]*"/); command = "echo $(( " substr($0, RSTART + 16, RLENGTH - 17) " ))"; command | getline dynamic[key]; close(command)
     next
 }
+FNR == 1 {
+    path = FILENAME; sub(/\.[a-z]*$/, "", path); key = path; sub(/.*\//, "", key); object[key] = path ".co"
+}
+FILENAME ~ /\.txt$/ { reported[key] = 1; print; next }
 /Compiling entry function/ { entry = $7; gsub(/'/, "", entry); spills = scalar = 0 }
 /bytes spill stores/       { spills += $5 + $9 }
 /ptxas info *: Used/ {
@@ -68,5 +69,10 @@ function touches(file,   command, count) {
     close(command)
     return count + 0
 }
-END { for (key in object) if (!reported[key]) failed = failed "\n" key ": no report in the compiler's log" }
+END {
+    for (key in object) if (!reported[key]) failed = failed "\n" key ": no report in the compiler's log"
+    count = split(wanted, names, " ")
+    for (i = 1; i <= count; i++) if (!(names[i] in object))
+        failed = failed "\n" names[i] ": no report of its compiler (of a prebuilt object it is " names[i] ".txt beside it, which make prebuilt writes)"
+}
 END { if (failed) { print failed; exit 1 } }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # embedded.t: a build without GPU compilers embeds the prebuilt objects that are there, whichever they are, takes up a changed or a
-# new one, lets go of one that is gone, asks none for the order of its instructions (they may be packed), and fails when all together are
-# larger than may be.
+# new one, lets go of one that is gone, asks none for the order of its instructions (they may be packed), wants the report of each one's
+# compiler beside it, hands that on with `make prebuilt`, and fails when all together are larger than may be.
 cd "$(dirname "$0")/.." || exit 1
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
@@ -12,21 +12,27 @@ object() { # NAME_ARCH, bytes
     head -c "$2" /dev/zero > "$folder/prebuilt/$1.co"
 }
 
+run_make() { # its arguments
+    env -u MAKEFLAGS -u MAKELEVEL make -s B="$folder/build" NVCC= HIP_CLANG= SAN= PREBUILT="$folder/prebuilt" "$@" > "$folder/out" 2>&1
+}
+
 build() { # more of make's arguments; the report, or the failure, goes to $folder/out
-    env -u MAKEFLAGS -u MAKELEVEL make -s B="$folder/build" NVCC= HIP_CLANG= SAN= PREBUILT="$folder/prebuilt" "$@" \
-        "$folder/build/gpu/size.txt" > "$folder/out" 2>&1 && cat "$folder/build/gpu/size.txt" > "$folder/out"
+    run_make "$@" "$folder/build/gpu/size.txt" && cat "$folder/build/gpu/size.txt" > "$folder/out"
+}
+
+say() { # passed, what
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; sed 's/^/# /' "$folder/out"; fi
 }
 
 expect() { # what, words of the report or the failure, make's arguments
-    count=$((count + 1)) what=$1 words=$2
+    what=$1 words=$2
     shift 2
     build "$@"
-    if grep -q "$words" "$folder/out"; then echo "ok $count - $what"; return; fi
-    echo "not ok $count - $what"
-    sed 's/^/# /' "$folder/out"
+    grep -q "$words" "$folder/out"; say $? "$what"
 }
 
-echo 1..9
+echo 1..12
 expect "none" "^0 code objects, [0-9]\{1,5\} bytes"
 object softmax_sm_80 100000
 object softmax_gfx942 200000
@@ -42,9 +48,12 @@ expect "one gone" "^2 code objects, 3[0-9]\{5\} bytes"
 touch "$folder/prebuilt/rope_compute_80.co"
 expect "too large" "too many bytes of code objects" EMBEDDED_LIMIT=250000
 object sm90_bf16_d64_sm_90a 1000
-count=$((count + 1))
-if env -u MAKEFLAGS -u MAKELEVEL make -n -s B="$folder/build" NVCC= HIP_CLANG= SAN= PREBUILT="$folder/prebuilt" extra > "$folder/out" 2>&1 &&
-    ! grep -q 'sass_order.*sm90_bf16_d64' "$folder/out"
-then echo "ok $count - no order asked of what was not compiled"
-else echo "not ok $count - no order asked of what was not compiled"; sed 's/^/# /' "$folder/out"
-fi
+run_make -n extra && ! grep -q 'sass_order.*sm90_bf16_d64' "$folder/out"; say $? "no order asked of what was not compiled"
+rm "$folder"/prebuilt/rope_* "$folder"/prebuilt/sm90_*
+run_make "$folder/build/gpu/resources.txt"
+grep -q 'softmax_gfx942: no report of its compiler' "$folder/out"; say $? "an object without a report"
+line='softmax gfx942 24 40 1024 0 0 0 256 8'
+echo "$line" > "$folder/prebuilt/softmax_gfx942.txt"
+run_make "$folder/build/gpu/resources.txt" && grep -qx "$line" "$folder/build/gpu/resources.txt"; say $? "an object with one"
+rm "$folder/prebuilt/softmax_gfx942.txt"
+run_make prebuilt && grep -qx "$line" "$folder/prebuilt/softmax_gfx942.txt"; say $? "make prebuilt writes it"

@@ -34,18 +34,20 @@ source.cu:1:1: remark:     LDS Size [bytes/block]: $4 [-Rpass-analysis=kernel-re
 END
 }
 
-expect()   # what, the words of the failure or "" to pass
+expect()   # what, the words of the failure or "" to pass, names of objects that must have a report
 {
     count=$((count + 1))
-    if text=$(awk -f "$awk" "$folder/rows.txt" "$folder"/*.log 2>&1); then code=0; else code=1; fi
-    rm -f "$folder"/*.log
+    logs=$(find "$folder" -maxdepth 1 -name '*_*.log' -o -maxdepth 1 -name '*_*.txt')
+    # shellcheck disable=SC2086
+    if text=$(awk -v wanted="${3:-}" -f "$awk" "$folder/rows.txt" $logs 2>&1); then code=0; else code=1; fi
+    rm -f "$folder"/*_*.log "$folder"/*_*.txt
     if [ -z "$2" ] && [ $code = 0 ]; then echo "ok $count - $1"; return; fi
     if [ -n "$2" ] && [ $code = 1 ] && echo "$text" | grep -q "$2"; then echo "ok $count - $1"; return; fi
     echo "not ok $count - $1"
     echo "$text" | sed 's/^/# /'
 }
 
-echo 1..19
+echo 1..23
 row k sm_80 256 '40 * 1024';   nvidia k sm_80 255 1024 0;  expect "what fits an sm_80" ""
 row k sm_80 256 0;             nvidia k sm_80 64 0 4;      expect "a spill" "k_sm_80: k spills 8 (no kernel may spill)"
 row k sm_80 512 0;             nvidia k sm_80 136 0 0;     expect "registers of a block" "needs more registers than a block of 512 threads has"
@@ -54,6 +56,10 @@ row k sm_90a 128 '200 * 1024'; nvidia k sm_90a 64 32768 0; expect "static and dy
 row k compute_80 128 '99 * 1024'; nvidia k compute_80 168 0 0; expect "PTX that fits every newer GPU" ""
 row k compute_80 128 102400;   nvidia k compute_80 168 0 0; expect "shared memory of PTX" "needs 102400 bytes of shared memory (compute_80 has 101376)"
 row k compute_80 128 0;        echo > "$folder/k_compute_80.log"; expect "a log without a report" "k_compute_80: no report in the compiler's log"
+row k sm_80 256 0;             nvidia k sm_80 64 0 0;      expect "an object without a log" "j_sm_80: no report of its compiler" "k_sm_80 j_sm_80"
+row k sm_80 256 0;             nvidia k sm_80 64 0 0;      expect "an object with a log" "" k_sm_80
+row k sm_80 256 0;             echo "k sm_80 64" > "$folder/k_sm_80.txt"; expect "a prebuilt object's report" "" k_sm_80
+row k sm_80 256 0;             : > "$folder/k_sm_80.txt";  expect "an empty report" "k_sm_80: no report of its compiler" k_sm_80
 row k gfx942 256 32768;        amd k gfx942 128 0 0 0;     expect "what fits a gfx942" ""
 row k gfx942 256 0;            amd k gfx942 128 0 0 3;     expect "a spill on AMD" "k_gfx942: k spills 3"
 row k gfx1100 256 0;           amd k gfx1100 128 65552 0 0; expect "LDS" "needs 65552 bytes of shared memory (gfx1100 has 65536)"

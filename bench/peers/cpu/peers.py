@@ -2,7 +2,8 @@
 
 One round runs each engine once (or often enough to fill 20 ms) and pauses between engines, so that no engine's waiting threads run
 into the next one's time; the figure is the median of the rounds. An engine whose call takes over SLOW seconds has three rounds. Writes a
-CSV and a plot; --append keeps the rows of other problems, so that a comparison can be made in pieces, and --plot only draws."""
+CSV and a plot; --append keeps the rows of other problems, so that a comparison can be made in pieces, on one kind of hardware, and --plot
+only draws."""
 import argparse
 import csv
 import datetime
@@ -105,6 +106,15 @@ def stored(path):
         return [row | {"threads": int(row["threads"]), "median_ms": float(row["median_ms"])} for row in csv.DictReader(f)]
 
 
+def kept(path, here):
+    """The rows that --append keeps, which must be of this hardware: a table compares all rows of a file."""
+    rows = stored(path)
+    others = sorted({r["hardware"] for r in rows} - {here})
+    if others:
+        sys.exit(f"{path} has rows of {', '.join(others)}, and this machine is {here}: name another folder with --out, or leave out --append")
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", default="1,2")
@@ -120,6 +130,8 @@ def main():
         plot(stored(path), os.path.join(options.out, "cpu-peers.png"))
         return
     os.makedirs(options.out, exist_ok=True)
+    here = hardware()
+    before = kept(path, here) if options.append else []
     for threads in map(int, options.threads.split(",")):
         for problem in problems.PROBLEMS:
             if not any(part in str(problem) for part in options.filter.split(",")):
@@ -128,7 +140,7 @@ def main():
             best = min((t for n, (t, _, _) in found.items() if n != "rapt"), default=None)
             for name, (seconds, error, kernel) in found.items():
                 rows.append({
-                    "date": datetime.date.today().isoformat(), "commit": commit(), "hardware": hardware(), "threads": threads,
+                    "date": datetime.date.today().isoformat(), "commit": commit(), "hardware": here, "threads": threads,
                     "problem": str(problem), "engine": name, "kernel": kernel, "median_ms": round(seconds * 1e3, 4),
                     "gflops": round(problem.flops / seconds / 1e9, 1), "kv_gbytes_per_s": round(problem.kv_bytes / seconds / 1e9, 2),
                     "error": f"{error:.2e}"})
@@ -137,9 +149,8 @@ def main():
             print(f"T{threads} {problem}: {times}{ratio}", flush=True)
     if not rows:
         sys.exit("no problem matches")
-    if options.append:
-        done = {(r["problem"], r["threads"]) for r in rows}
-        rows = [r for r in stored(path) if (r["problem"], r["threads"]) not in done] + rows
+    done = {(r["problem"], r["threads"]) for r in rows}
+    rows = [r for r in before if (r["problem"], r["threads"]) not in done] + rows
     with open(path, "w", newline="", encoding="ascii") as f:
         writer = csv.DictWriter(f, rows[0].keys())
         writer.writeheader()
