@@ -5,6 +5,7 @@ usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librap
 
 Groups (--only, comma separated):
   grid     16k tokens, heads x channels = 2048, channels 64/128/256, S 512 ... 16k, causal and full
+  heads    as the grid, 1k and 4k tokens, channels that fill a part of a tile or have one of their own: 32 ... 224
   models   LLaMA-3-8B 32/8, Qwen2-7B 28/4, LLaMA-2-13B 40/40, MQA 32/1, 128 channels, causal, batch 1, S 512 ... 32k
   ragged   64 sequences of 100 ... 4,000 tokens, 32/8 heads, against the same tokens as 64 equal sequences; and shorter mixtures
   options  window 1024 at 16k, softcap 50, sink, ALiBi, also against rapt's own plain causal rate
@@ -291,6 +292,15 @@ def grid(bench):
                             o.peers.split(","))
 
 
+def heads(bench):
+    o = bench.options
+    for d in (32, 40, 72, 80, 96, 112, 160, 192, 224):
+        for causal in (1, 0):
+            for s in (1024, 4096):
+                bench.dense("heads", f"d{d} {'causal' if causal else 'full'} {s}", o.dtype, 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
+                            o.peers.split(","))
+
+
 def types(bench):
     o = bench.options
     for d in map(int, o.channels.split(",")):
@@ -495,7 +505,8 @@ def repeat(bench, launches=1000):
                                        dtype=o.dtype, candidate="rapt", error=f"{differing.item()} of {launches} differ"))
 
 
-GROUPS = {"grid": grid, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32, "errors": errors,
+GROUPS = {"grid": grid, "heads": heads, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
+          "errors": errors,
           "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
           "chunk": lambda bench: chunk(bench, graph_of)}
 
