@@ -15,6 +15,7 @@ Groups (--only, comma separated):
   repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
   decode   one and four queries over 1k ... 128k keys, batches of 1 ... 64, 32/8 heads, 128 channels, also in pages of 16: decode_gpu.py
   chunk    32 ... 512 queries over 2k ... 128k keys, batches of 1 and 4, heads and channels as in decode
+  masks    a bias (of q's type, or f32) and a boolean mask for each score, 8k tokens, channels 64/128, S 1k and 4k; --dtype bf16,f32
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
   small    f32, causal, 4k: data with weights so small that they want products of their own
@@ -38,6 +39,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from decode_gpu import chunk, decode
+from masks_gpu import masks
 from rapt import append_rows
 from rapt_torch import Rapt
 
@@ -508,7 +510,7 @@ def repeat(bench, launches=1000):
 GROUPS = {"grid": grid, "heads": heads, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
           "errors": errors,
           "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
-          "chunk": lambda bench: chunk(bench, graph_of)}
+          "chunk": lambda bench: chunk(bench, graph_of), "masks": lambda bench: masks(bench, BACKENDS, DTYPES, attention_flops)}
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /* forward.c: plans and executes attention on a GPU: arguments, workspace and launches are prepared
  * in the plan; execute fills in pointers and launches. */
 #include "base/alloc.h"
+#include "base/dtype.h"
 #include "base/error.h"
 #include "gpu/gpu.h"
 #include "gpu/maps.h"
@@ -284,7 +285,10 @@ static rapt_status add_main(struct gpu_plan *gp, const struct row *row, const st
             RAPT_UNSUPPORTED,
             "rapt_plan_create: %s would need more blocks than a launch may have (split the batch)",
             row->name);
-    if (blocks) add_step(gp, row, code->main, &grid, row->shared);
+    const struct attention_args *a = &gp->args;
+    if (blocks)
+        add_step(gp, row, code->main, &grid,
+                 row_shared(row, a->mask.dtype != 0, (int)dtype_size(a->bias.dtype)));
     return RAPT_OK;
 }
 

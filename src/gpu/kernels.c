@@ -141,8 +141,9 @@ const char *kernels_refuse(const struct gpu_device *device, int kernel, const st
                  k->row->arch);
         return reason;
     }
-    if (k->row->shared > device->max_shared) {
-        snprintf(reason, REASON_SIZE, "needs %d bytes of shared memory (%s has %d)", k->row->shared,
+    int shared = row_shared(k->row, p->a.mask.dtype != 0, (int)dtype_size(p->a.bias.dtype));
+    if (shared > device->max_shared) {
+        snprintf(reason, REASON_SIZE, "needs %d bytes of shared memory (%s has %d)", shared,
                  device->label, device->max_shared);
         return reason;
     }

@@ -178,8 +178,10 @@ static rapt_status find_functions(struct gpu_device *device, const struct row *r
                                   struct code *code)
 {
     char name[128];
+    int most = row_shared(row, 1, sizeof(float)); /* with a mask and a bias of f32 */
+    if (most > device->max_shared) most = device->max_shared;
     rapt_status status =
-        device->driver->function(device, code->module, row->name, row->shared, &code->main);
+        device->driver->function(device, code->module, row->name, most, &code->main);
     if (!status && (row->needs & NEED_PREPARE)) {
         snprintf(name, sizeof name, "%s_prepare", row->name);
         status = device->driver->function(device, code->module, name, 0, &code->prepare);

@@ -214,6 +214,12 @@ int row_suits(const struct row *row, const char *arch)
     return own / 10 == device / 10 && own <= device ? 10000 + (int)own : 0;
 }
 
+int row_shared(const struct row *row, int mask, int bias_bytes)
+{
+    int cells = row->needs & NEED_CELLS ? row->tile_q * row->tile_kv : 0;
+    return row->shared + cells * ((mask != 0) + bias_bytes);
+}
+
 int row_grid(const struct row *row, const struct extent *e, struct grid *grid)
 {
     int64_t blocks[3];

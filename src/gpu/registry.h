@@ -49,6 +49,9 @@ enum {
     NEED_STRICT = 256,
     /* with NEED_MAPS: tensor_maps.out */
     NEED_OUT_MAP = 512,
+    /* behind the row's shared memory a tile of the mask tensor and one of the bias, in their dtypes,
+     * where the problem has them: row_shared() */
+    NEED_CELLS = 1024,
 };
 
 enum feature_index {
@@ -103,6 +106,10 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
  * runs, the nearest best; PTX (compute_NN) runs on NN and newer, less good than any cubin. HIP: the
  * same name. */
 int row_suits(const struct row *row, const char *arch);
+
+/* Dynamic shared memory of a launch for a problem with a mask tensor (or not) and a bias of elements of
+ * so many bytes (0: none). */
+int row_shared(const struct row *row, int mask, int bias_bytes);
 
 /* The row's launch shape; y and z cut to 65535. 0: no block at all. -1: x exceeds 2^31 - 1 blocks,
  * or on HIP 2^32 - 1 threads. */

@@ -193,7 +193,11 @@ static void expect_shape(const struct trial *t)
     if (!row) return;
     int64_t count = (int64_t)(a->q_start.data ? 1 : a->batch) * a->q_heads * a->q_tokens;
     expect(t, t->l->block[0] == (unsigned)row->threads && t->l->block[1] * t->l->block[2] == 1);
-    expect(t, t->l->shared == (unsigned)row->shared);
+    int64_t of_score = (a->mask.dtype ? 1 : 0) + (a->bias.dtype == RAPT_F32 ? 4
+                                                  : a->bias.dtype           ? 2
+                                                                            : 0);
+    int64_t cells = needs(row, "NEED_CELLS") ? (int64_t)row->tile_q * row->tile_kv : 0;
+    expect(t, t->l->shared == row->shared + cells * of_score);
     int64_t tiles = row->tile_q ? parts_of(a->q_tokens, row->tile_q) : 0;
     if (needs(row, "NEED_PARTIALS"))
         expect(t, a->split_keys % row->tile_kv == 0 &&

@@ -15,6 +15,13 @@ DEVICE int last_tile(const struct work *w)
     return (w->end_key - 1) / TILE_KV * TILE_KV;
 }
 
+/* The tile of K that comes first, with what changes its scores. */
+DEVICE void load_last_keys(const struct attention_args *a, const struct work *w)
+{
+    if (FEATURES) load_changes(a, w, last_tile(w));
+    load_keys(a, w, last_tile(w));
+}
+
 /* All keys of the tile, last to first: the masked ones come first. The last tile of K is on its
  * way. careful: values may be NaN or infinite. */
 DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc,
@@ -34,7 +41,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
         scores(s, &v);
         copies_commit();
         if (FEATURES) change_scores(s, a, w, own_keys(key));
-        if (FEATURES && a->mask.data) mask_by_tensor(s, a, w, own_keys(key));
+        if (FEATURES && a->mask.data) mask_by_tensor(s);
         if (has_hidden(a, w, own_keys(key))) mask_scores(s, a, w, own_keys(key));
         struct copies k =
             copies_of(k_tile(), w->k, a->k.stride[2] * 2, key - TILE_KV, more && spread_k);
@@ -44,6 +51,7 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
         if (SPLIT > 1) unusual = __syncthreads_or(unusual);
         else block_barrier();
         if (more && !spread_k) load_keys(a, w, key - TILE_KV);
+        if (FEATURES && more) load_changes(a, w, key - TILE_KV);
         if (SPREAD && EARLY_K) copy_some(&k, COPIES); /* here, for want of registers */
         if (SPLIT == 1) unusual = __any_sync(~0u, find_maxima(acc, s, scale, m));
         softmax_step(acc, s, p, scale, m, unusual, &k);
@@ -67,7 +75,7 @@ static __device__ __noinline__ void repeat_with_care(const struct attention_args
                                                      const struct work *w)
 {
     struct accumulator acc;
-    load_keys(a, w, last_tile(w));
+    load_last_keys(a, w);
     start(a, w, &acc);
     walk_keys(a, w, &acc, 1);
     store_results(a, w, &acc);
@@ -99,7 +107,7 @@ DEVICE void forward_tile_compact(const struct attention_args *a, const struct wo
         if (some) walk_keys(a, w, &acc, careful);
         if (careful || !__syncthreads_or(!result_is_finite(&acc))) break;
         careful = 1;
-        if (some) load_keys(a, w, last_tile(w));
+        if (some) load_last_keys(a, w);
     }
     store_results(a, w, &acc);
 }
@@ -112,7 +120,7 @@ DEVICE void begin(const struct attention_args *a, struct work *work, int b, int 
     if (own.first_query >= own.seq.q_length) return;
     if (own.end_key > own.first_key) {
         load_queries(a, &own);
-        load_keys(a, &own, last_tile(&own));
+        load_last_keys(a, &own);
     }
 }
 

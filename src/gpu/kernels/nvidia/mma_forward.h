@@ -1,5 +1,6 @@
 /* mma_forward.h: the parts of the sm_80 forward, cut by role: tiles in shared memory (load), scores
- * and their mask, softmax; mma_store.h has the output.
+ * and their mask, softmax; mma_change.h has what bias and the like do to scores, mma_store.h the
+ * output.
  *
  * A block is WARPS warps in groups of SPLIT; group w owns query rows 16 * RT * w ... of the tile,
  * lane (g, t) the rows g and g + 8 of each of its RT 16-row tiles. The warps of a group share their
@@ -319,57 +320,6 @@ DEVICE void mask_scores(float (*s)[NT][4], const struct attention_args *a, const
                 if (8 * n + i >= end || (FEATURES && 8 * n + i < first)) *x = -INFINITY;
             }
         }
-    }
-}
-
-/* Scale, softcap, bias and ALiBi, in the order that SEMANTICS gives; the scores are then natural
- * ones. */
-DEVICE void change_scores(float (*s)[NT][4], const struct attention_args *a, const struct work *w,
-                          int key)
-{
-    if (!changes_scores(a)) return;
-    float inverse = a->softcap > 0 ? a->scale / a->softcap : 0;
-    struct lane lane = lane_here();
-    int64_t step = a->bias.stride[3] * dtype_bytes(a->bias.dtype);
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        int query = query_of(w, &lane, r), first = key + 2 * lane.t,
-            position = query + w->seq.offset - first;
-        int end = a->bias.data && query < w->seq.q_length ? w->seq.kv_length - first : 0;
-        const char *bias =
-            element_at(&a->bias, w->seq.q_batch, w->head, w->seq.q_start + query, first);
-#pragma unroll
-        for (int n = 0; n < NT; n++) {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float *x = &s[r / 2][n][r % 2 * 2 + i];
-                int distance = position - 8 * n - i;
-                *x = a->softcap > 0 ? a->softcap * tanh_f32(*x * inverse) : *x * a->scale;
-                if (8 * n + i < end)
-                    *x += load_element(bias + (8 * n + i) * step, 0, a->bias.dtype);
-                *x -= w->slope * (float)(distance < 0 ? -distance : distance);
-            }
-        }
-    }
-}
-
-/* The mask tensor: 0 hides. */
-DEVICE void mask_by_tensor(float (*s)[NT][4], const struct attention_args *a, const struct work *w,
-                           int key)
-{
-    struct lane lane = lane_here();
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        int query = query_of(w, &lane, r), first = key + 2 * lane.t;
-        int end = query < w->seq.q_length ? w->seq.kv_length - first : 0;
-        const char *mask =
-            element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, first);
-#pragma unroll
-        for (int n = 0; n < NT; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-                if (8 * n + i < end && !LOAD(uint8_t, mask + (8 * n + i) * a->mask.stride[3]))
-                    s[r / 2][n][r % 2 * 2 + i] = -INFINITY;
     }
 }
 

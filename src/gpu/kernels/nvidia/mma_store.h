@@ -2,7 +2,7 @@
 #ifndef RAPT_MMA_STORE_H
 #define RAPT_MMA_STORE_H
 
-#include "nvidia/mma_forward.h"
+#include "nvidia/mma_change.h"
 
 /* ---- Values that are not finite -------------------------------------------------------------- */
 
