@@ -99,12 +99,25 @@ def decode_i8(rows):
 
 def chunk(rows):
     """Chunks of queries over many keys: us, and in brackets the times of cuDNN and FlashAttention-2 over rapt's."""
-    found, shapes, queries = pick(rows, "graph", "chunk"), {}, {}
+    found, shapes, queries = pick(rows, "graph", "chunk", "bf16"), {}, {}
     for (case, _), candidates in found.items():
         shape, count = case.split(" q")
         us = float(candidates["rapt"]["us"])
         ratios = ", ".join(f"{float(candidates[p]['us']) / us:.2f}" if p in candidates else "-" for p in ("cudnn", "flash2"))
         shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})" if us < 1000 else f"{us:.0f} ({ratios})"
+        queries[count] = None
+    lines = ["| batch x keys | " + " | ".join(f"{q} queries" for q in queries) + " |", "|---" * (len(queries) + 1) + "|"]
+    return lines + [f"| {shape} | " + " | ".join(cells.get(q, "-") for q in queries) + " |" for shape, cells in shapes.items()]
+
+
+def chunk_i8(rows):
+    """Chunks over i8 keys and values: us, and in brackets rapt's own time over bf16 and cuDNN's over it."""
+    shapes, queries = {}, {}
+    for (case, _), found in pick(rows, "graph", "chunk", "i8").items():
+        shape, count = case.replace(" i8", "").split(" q")
+        us = float(found["rapt"]["us"])
+        ratios = ", ".join(f"{float(found[p]['us']) / us:.2f}" if p in found else "-" for p in ("rapt bf16", "cudnn"))
+        shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})"
         queries[count] = None
     lines = ["| batch x keys | " + " | ".join(f"{q} queries" for q in queries) + " |", "|---" * (len(queries) + 1) + "|"]
     return lines + [f"| {shape} | " + " | ".join(cells.get(q, "-") for q in queries) + " |" for shape, cells in shapes.items()]
@@ -203,7 +216,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
             "operations": operations(memory)}
 
 

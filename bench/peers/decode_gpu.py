@@ -22,6 +22,8 @@ I8_PAGED = "1x8k 16x8k".split()
 PAGE = 16
 CHUNKS = [f"{batch}x{keys}" for batch in (1, 4) for keys in "2k 8k 32k 128k".split()]
 CHUNK_QUERIES = (32, 64, 128, 256, 512)
+CHUNKS_I8 = "1x2k 1x8k 1x32k 4x8k".split()
+CHUNK_QUERIES_I8 = (16, 64, 256, 512)
 
 
 def sizes(shape):
@@ -40,10 +42,11 @@ def cases(shapes=None):
 
 
 def chunk_cases(shapes=None):
-    for shape in CHUNKS:
-        for queries in CHUNK_QUERIES:
-            if not shapes or shape in shapes:
-                yield (f"{shape} q{queries}", *sizes(shape), queries, 0, 0)
+    for names, counts, i8 in ((CHUNKS, CHUNK_QUERIES, 0), (CHUNKS_I8, CHUNK_QUERIES_I8, 1)):
+        for shape in names:
+            for queries in counts:
+                if not shapes or shape in shapes:
+                    yield (f"{shape} q{queries}" + (" i8" if i8 else ""), *sizes(shape), queries, 0, i8)
 
 
 def peer(backend, q, ks, vs, outs):

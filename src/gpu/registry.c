@@ -140,6 +140,7 @@ static int mappable(const struct problem *p)
 static int64_t queries_that_pay(const struct row *row, const struct problem *p)
 {
     int64_t queries = 16;
+    if (row->dtype && row->can & CAN_I8) return INT64_MAX >> 32; /* else f32 arithmetic serves */
     if (!row->dtype && dtype_size(p->a.q.dtype) == 2 && dtype_size(p->a.k.dtype) == 2)
         queries = p->a.bias.dtype || p->a.mask.dtype ? 4 : 1;
     return 2 * p->v_channels <= row->dv ? at_least(1, queries / 2) : queries;

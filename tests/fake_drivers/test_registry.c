@@ -406,7 +406,8 @@ static void limits_of_memory(void **state)
     CASE("decode_f16_i8_d128", "", CHANNELS(128), SIZES(8, 96), KV_I8(1, 1));
     CASE("decode_f16_i8_d128", other, CHANNELS(128), SIZES(8, 96), KV_I8(4, 1));
     CASE("decode_f16_i8_d128", other, CHANNELS(128), SIZES(8, 96), KV_I8(1, 4));
-    CASE("decode_f16_i8_d128", queries, CHANNELS(128), SIZES(9, 96), KV_I8(1, 1));
+    CASE("decode_f16_i8_d128", "", CHANNELS(128), SIZES(1 << 19, 96), KV_I8(1, 1));
+    CASE("decode_f16_i8_d128", queries, CHANNELS(128), SIZES((1 << 19) + 1, 96), KV_I8(1, 1));
     CASE("decode_f16_d128", i8, CHANNELS(128), SIZES(8, 96), KV_I8(1, 1));
     assert_limits(cases, count);
     struct row portable = *row_of("flash_nocausal_d64"); /* one that takes any address */

@@ -44,8 +44,7 @@ enum {
     SUMS_PITCH = D + 8 /* floats; eight more, so that four rows fall into different banks */
 };
 static_assert(D == DV && D % 64 == 0 && D <= 256 && TILE_KV == WARPS * KEYS, "tile sizes");
-static_assert(!KV_I8 || (PITCH >= 128 && KEYS == 32),
-              "pieces trade places; a lane, a key's scales");
+static_assert(!KV_I8 || KEYS == 32, "a lane, a key's scales");
 static_assert(RT <= 2 && BLOCK_ROWS * (SUMS_PITCH * 4 + 8) <= RING_BYTES,
               "room for sums and queries");
 /* Registers hold the queries, or the output of so many rows and channels alone. */
@@ -127,12 +126,16 @@ DEVICE int asks_memory(const struct attention_args *a)
     return a->kv_length.data || a->kv_start.data || a->q_start.data;
 }
 
-DEVICE void find_keys(const struct attention_args *a, struct part *p, int number)
+/* Of all queries of the sequence, of which there are few; KV_I8: of the block's. */
+DEVICE void find_keys(const struct attention_args *a, struct part *p, const struct own_rows *rows)
 {
     p->seq = sequence_of(a, p->b);
-    struct span first = span_of_query(a, &p->seq, 0),
-                last = span_of_query(a, &p->seq, p->seq.q_length - 1);
-    struct key_range own = keys_of_part(a, first.first, last.end, TILE_KV, number);
+    int first_query = KV_I8 ? query_of_row(p, rows->first) : 0,
+        last_query =
+            KV_I8 ? query_of_row(p, rows->first + rows->count - 1) : p->seq.q_length - 1;
+    struct span first = span_of_query(a, &p->seq, first_query),
+                last = span_of_query(a, &p->seq, last_query);
+    struct key_range own = keys_of_part(a, first.first, last.end, TILE_KV, rows->number);
     p->first = own.first / KEYS * KEYS; /* cuts lie at multiples of TILE_KV */
     p->end = own.end;
     p->all_first = last.first;
@@ -153,10 +156,10 @@ DEVICE struct span span_of_row(const struct attention_args *a, const struct part
     return span_of_query(a, &p->seq, query < rows->q_length ? query : 0);
 }
 
-/* Where piece `piece` of a row lies within it. */
-DEVICE uint32_t piece_at(int piece, int row)
+/* Where piece `piece` of a row of so many bytes lies within it; two rows of 64 bytes share 128. */
+template <int BYTES> DEVICE uint32_t piece_at(int piece, int row)
 {
-    return (uint32_t)((piece ^ row % 8) * 16);
+    return (uint32_t)((piece ^ (BYTES < 128 ? row / 2 % 4 : row % 8)) * 16);
 }
 
 DEVICE uint32_t load_word(uint32_t address)
@@ -228,13 +231,13 @@ DEVICE void look_up_pages(const struct attention_args *a, const struct part *p, 
 template <int BYTES> DEVICE uint32_t lane_place(uint32_t tile)
 {
     int lane = THREAD % 32, row = lane / rows<BYTES>::PIECES;
-    return tile + row * BYTES + piece_at(lane % rows<BYTES>::PIECES, row);
+    return tile + row * BYTES + piece_at<BYTES>(lane % rows<BYTES>::PIECES, row);
 }
 
 template <int BYTES> DEVICE uint32_t row_step(uint32_t first, int i)
 {
     enum { AT_ONCE = rows<BYTES>::AT_ONCE };
-    return (first ^ piece_at(0, i * AT_ONCE)) + i * AT_ONCE * BYTES;
+    return (first ^ piece_at<BYTES>(0, i * AT_ONCE)) + i * AT_ONCE * BYTES;
 }
 
 /* So many rows of a tile, a constant; those from `left` on become zero and are not read. */
@@ -381,14 +384,14 @@ DEVICE void load_query_fragment(uint32_t *x, uint32_t queries, int tile, int c)
 {
     int lane = THREAD % 32, row = lane % 16, t = lane % 4;
     if (!KV_I8) {
-        load_matrices(x, queries + (tile * 16 + row) * Q_PITCH + piece_at(2 * c + lane / 16, row));
+        load_matrices(x, queries + (tile * 16 + row) * Q_PITCH + piece_at<Q_PITCH>(2 * c + lane / 16, row));
         return;
     }
     UNROLL for (int i = 0; i < 2; i++)
     {
         row = lane / 4 + 8 * i;
         uint32_t at =
-            queries + (tile * 16 + row) * Q_PITCH + piece_at(2 * c + t / 2, row) + t % 2 * 8;
+            queries + (tile * 16 + row) * Q_PITCH + piece_at<Q_PITCH>(2 * c + t / 2, row) + t % 2 * 8;
         x[i] = load_word(at);
         x[2 + i] = load_word(at + 4);
     }

@@ -39,7 +39,7 @@ DEVICE void multiply_queries(const struct queries *q, uint32_t k_tile, struct sc
     {
         uint32_t y[4], own[RT][4];
         const uint32_t *rows[RT];
-        load_matrices(y, k + piece_at(c, key));
+        load_matrices(y, k + piece_at<PITCH>(c, key));
         UNROLL for (int i = 0; i < RT; i++) rows[i] = query_fragment(q, i, c, own[i]);
         UNROLL for (int n = 0; n < NT; n++)
         {
@@ -162,7 +162,7 @@ DEVICE void add_values(struct state *st, uint32_t v_tile, const struct scores *x
         UNROLL for (int c = 0; c < D / 16; c += 2)
         {
             uint32_t y[4];
-            load_matrices_transposed(y, v + n * 16 * PITCH + piece_at(c + lane / 16, row));
+            load_matrices_transposed(y, v + n * 16 * PITCH + piece_at<PITCH>(c + lane / 16, row));
             UNROLL for (int h = 0; h < 2; h++)
             {
                 const uint32_t *two = y + 2 * h;

@@ -25,7 +25,7 @@ DEVICE void multiply_queries(const struct queries *q, uint32_t k_tile, struct sc
     {
         uint32_t y[STEPS][4], own[RT][4];
         UNROLL for (int n = 0; n < STEPS; n++)
-            load_matrices(y[n], k + n * 16 * PITCH + piece_at(2 * c + lane / 8 % 2, row));
+            load_matrices(y[n], k + n * 16 * PITCH + piece_at<PITCH>(2 * c + lane / 8 % 2, row));
         UNROLL for (int i = 0; i < RT; i++)
         {
             const uint32_t *rows = query_fragment(q, i, c, own[i]);
@@ -53,7 +53,7 @@ DEVICE void add_values(struct state *st, uint32_t v_tile, const struct scores *x
         UNROLL for (int c = 0; c < CT / 2; c++)
         {
             uint32_t y[4];
-            load_matrices_transposed(y, v + n * 16 * PITCH + piece_at(2 * c + lane / 16, row));
+            load_matrices_transposed(y, v + n * 16 * PITCH + piece_at<PITCH>(2 * c + lane / 16, row));
             UNROLL for (int i = 0; i < RT; i++)
             {
                 multiply_add(st->o[i][2 * c], p[i], y[0], y[1]);
@@ -155,7 +155,7 @@ DEVICE int walk_keys(const struct attention_args *a, struct part *p, struct stat
     struct own_rows rows = rows_of_block(a, p->b);
     struct query_pieces pieces = query_pieces_of(a, p, &rows);
     if (asks_memory(a)) wait_for_earlier_work();
-    find_keys(a, p, rows.number);
+    find_keys(a, p, &rows);
     struct cursor at = cursor_of(a, p);
     struct queries q;
     int special = 0;
