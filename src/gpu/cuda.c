@@ -18,6 +18,7 @@ enum {
     FUNCTION_DYNAMIC_SHARED = 8,
     POINTER_MEMORY_TYPE = 2,
     MEMORY_DEVICE = 2,
+    MAP_UINT8 = 0,
     MAP_FLOAT16 = 6,
     MAP_BFLOAT16 = 9,
     MAP_SWIZZLE_128B = 3,
@@ -242,8 +243,10 @@ static rapt_status cuda_encode(struct gpu_device *device, const struct driver_ma
                                const void *data, struct tensor_map *out)
 {
     static const uint32_t every[5] = {1, 1, 1, 1, 1};
-    return CALL(device, encode, cuTensorMapEncodeTiled, out,
-                map->dtype == DTYPE_f16 ? MAP_FLOAT16 : MAP_BFLOAT16, map->rank, (void *)data,
+    int type = map->dtype == DTYPE_u8    ? MAP_UINT8
+               : map->dtype == DTYPE_f16 ? MAP_FLOAT16
+                                         : MAP_BFLOAT16;
+    return CALL(device, encode, cuTensorMapEncodeTiled, out, type, map->rank, (void *)data,
                 map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_256B,
                 0);
 }

@@ -466,11 +466,16 @@ void gpu_plan_free(rapt_plan *plan)
     plan->state = NULL;
 }
 
-static int misaligned(const struct problem_data *data)
+/* Which of the row's tensors are not 16-byte aligned, or NULL: all are. */
+static const char *misaligned(const struct row *row, const struct problem_data *data)
 {
+    int cells = row->can & CAN_BIAS ? TENSOR_INDEX(bias) : TENSOR_INDEX(mask);
+    if ((row->needs & NEED_CELL_MAP) && (uintptr_t)data->of[cells] & 15) return "bias or mask";
     return (((uintptr_t)data->of[TENSOR_INDEX(q)] | (uintptr_t)data->of[TENSOR_INDEX(k)] |
              (uintptr_t)data->of[TENSOR_INDEX(v)] | (uintptr_t)data->of[TENSOR_INDEX(out)]) &
-            15) != 0;
+            15) != 0
+               ? "q, k, v or out"
+               : NULL;
 }
 
 /* SplitMix64 (Steele, Lea, Flood 2014): a bijection that spreads a counter over all bits. The low
@@ -567,12 +572,13 @@ rapt_status gpu_execute(const rapt_plan *plan, const struct problem_data *data, 
     struct gpu_device *device = plan->device->state;
     struct gpu_plan *gp = plan->state;
     uint64_t number = atomic_fetch_add_explicit(&gp->executes, 1, memory_order_relaxed);
-    if (!(gp->row->can & CAN_UNALIGNED) && misaligned(data)) {
+    const char *what = gp->row->can & CAN_UNALIGNED ? NULL : misaligned(gp->row, data);
+    if (what) {
         if (!gp->unaligned)
             return fail(RAPT_UNSUPPORTED,
-                        "rapt_plan_execute: q, k, v or out is not 16-byte aligned (%s needs that, "
+                        "rapt_plan_execute: %s is not 16-byte aligned (%s needs that, "
                         "and no other kernel was allowed or serves)",
-                        gp->row->name);
+                        what, gp->row->name);
         gp = gp->unaligned;
     }
     if (!gp->step_count) return RAPT_OK;

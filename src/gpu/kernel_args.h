@@ -136,9 +136,13 @@ struct tensor_map {
  * rows is q: min(tile_q, 64), with NEED_PARTIALS 16, k and v: min(tile_kv, page_tokens). Ragged:
  * batch 1; paged: batch is the page. With NEED_HALVES the maps are of q_half, k_half and v_half
  * (HALVES * batch). out: with NEED_OUT_MAP, rows is OUT_MAP_ROWS; elements past the end are not
- * written. */
+ * written. cells: with NEED_CELL_MAP, of the bias or the mask tensor, 4-D (keys, queries, heads,
+ * batch), an axis that repeats being 1 long, in boxes of (128 bytes, tile_q, 1, 1). */
 struct tensor_maps {
-    struct tensor_map q, k, v, out;
+    struct tensor_map q, k, v;
+    union {
+        struct tensor_map out, cells;
+    };
 };
 
 enum { OUT_MAP_ROWS = 16 };

@@ -1,5 +1,6 @@
 /* maps.c: tensor maps: their shapes are fixed in the plan, their addresses at execute. */
 #include "gpu/maps.h"
+#include "base/dtype.h"
 
 #include <string.h>
 
@@ -33,10 +34,23 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
             dtype};
 }
 
+/* A bias or mask: boxes of 128 bytes of keys; an axis that repeats is one element long. */
+static void describe_cells(struct driver_map *map, const rapt_tensor *t, int64_t box)
+{
+    const uint64_t size = dtype_size(t->dtype);
+    *map = (struct driver_map){.rank = 4, .box = {(uint32_t)(128 / size), (uint32_t)box, 1, 1}};
+    map->dtype = t->dtype;
+    for (int i = 0; i < 4; i++) {
+        int64_t stride = t->stride[3 - i];
+        map->size[i] = stride ? (uint64_t)t->size[3 - i] : 1;
+        if (i) map->stride[i - 1] = stride ? (uint64_t)stride * size : 16;
+    }
+}
+
 /* Of the row; those behind are not used. */
 static int map_count(const struct row *row)
 {
-    return row->needs & NEED_OUT_MAP ? MAP_COUNT : MAP_OUT;
+    return row->needs & (NEED_OUT_MAP | NEED_CELL_MAP) ? MAP_COUNT : MAP_OUT;
 }
 
 void maps_describe(const struct row *row, const struct problem *p,
@@ -48,7 +62,9 @@ void maps_describe(const struct row *row, const struct problem *p,
         p->page_tokens && p->page_tokens < row->tile_kv ? p->page_tokens : row->tile_kv;
     int64_t q_rows = row->needs & NEED_PARTIALS ? 16 : row->tile_q < 64 ? row->tile_q : 64;
     const int64_t rows[MAP_COUNT] = {q_rows, kv_rows, kv_rows, OUT_MAP_ROWS};
-    for (int i = 0; i < map_count(row); i++) {
+    if (row->needs & NEED_CELL_MAP)
+        describe_cells(&maps[MAP_CELLS], row_cells(row, p), row->tile_q);
+    for (int i = 0; i < map_count(row) && !(i == MAP_CELLS && (row->needs & NEED_CELL_MAP)); i++) {
         int64_t size[4];
         memcpy(size, tensors[i]->size, sizeof size);
         int halved = i < MAP_OUT && (row->needs & NEED_HALVES);
@@ -66,7 +82,10 @@ rapt_status maps_encode(struct gpu_device *device, const struct row *row,
     int halves = (row->needs & NEED_HALVES) != 0;
     const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data,
                                    halves ? args->k_half.data : args->k.data,
-                                   halves ? args->v_half.data : args->v.data, args->out.data};
+                                   halves ? args->v_half.data : args->v.data,
+                                   !(row->needs & NEED_CELL_MAP) ? args->out.data
+                                   : row->can & CAN_BIAS         ? args->bias.data
+                                                                 : args->mask.data};
     struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v, &out->out};
     rapt_status status = RAPT_OK;
     for (int i = 0; i < map_count(row) && !status; i++)

@@ -4,7 +4,8 @@
 
 #include "gpu/driver.h"
 
-enum { MAP_Q, MAP_K, MAP_V, MAP_OUT, MAP_COUNT };
+/* MAP_CELLS: in the place of MAP_OUT. */
+enum { MAP_Q, MAP_K, MAP_V, MAP_OUT, MAP_CELLS = MAP_OUT, MAP_COUNT };
 
 /* The maps of a problem for a row; halves: whose views q_half, k_half and v_half take the place of
  * q, k and v (NEED_HALVES). */

@@ -134,6 +134,35 @@ static int mappable(const struct problem *p)
     return 1;
 }
 
+const rapt_tensor *row_cells(const struct row *row, const struct problem *p)
+{
+    return row->can & CAN_BIAS ? &p->a.bias : &p->a.mask;
+}
+
+/* The same of a bias or mask, in which a head or a sequence may repeat; rows of a tile may not. */
+static int cells_mappable(const rapt_tensor *t)
+{
+    int64_t size = (int64_t)dtype_size(t->dtype);
+    if (t->size[3] < 1 || t->stride[3] != 1 || (t->size[2] > 1 && t->stride[2] == 0)) return 0;
+    for (int axis = 0; axis < 3; axis++) {
+        int64_t bytes = t->stride[axis] * size;
+        if (t->size[axis] < 1 || bytes < 0 || bytes % 16 || bytes >= (int64_t)1 << 38) return 0;
+    }
+    return 1;
+}
+
+static const char *cells_refuse(const struct row *row, const struct problem *p)
+{
+    const rapt_tensor *t = row_cells(row, p);
+    if ((row->can & CAN_BIAS) && t->dtype != p->a.q.dtype)
+        return "is for problems with a bias of q's type";
+    if (!t->dtype) return "is for problems with a mask tensor";
+    if (!cells_mappable(t))
+        return "reads a bias or mask through a tensor map (keys contiguous, a row for each query, "
+               "strides multiples of 16 bytes and not negative)";
+    return NULL;
+}
+
 /* Up to how many queries of a sequence a row whose blocks share the keys is faster than the row that
  * serves else, also where heads and sequences are many (bench/notes/decode.md). Beside matrix units f32
  * arithmetic pays for less; so does a row that leaves half of its lanes idle. */
@@ -200,6 +229,10 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
     if ((row->needs & NEED_MAPS) && !mappable(p))
         return "reads through tensor maps (no axis may be empty, no stride 0, negative or over "
                "2^37 elements)";
+    if (row->needs & NEED_CELL_MAP) {
+        const char *reason_of_cells = cells_refuse(row, p);
+        if (reason_of_cells) return reason_of_cells;
+    }
     return feature_refuses(row, p);
 }
 

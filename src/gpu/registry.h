@@ -52,6 +52,9 @@ enum {
     /* behind the row's shared memory a tile of the mask tensor and one of the bias, in their dtypes,
      * where the problem has them: row_shared() */
     NEED_CELLS = 1024,
+    /* with NEED_MAPS: tensor_maps.cells, of the bias if the row does biases, else of the mask; it
+     * serves no problem without that tensor */
+    NEED_CELL_MAP = 2048,
 };
 
 enum feature_index {
@@ -96,6 +99,9 @@ extern const char *const op_name[OP_COUNT];
 
 extern const struct row kernel_rows[];
 extern const int kernel_row_count;
+
+/* The tensor of NEED_CELL_MAP. */
+const rapt_tensor *row_cells(const struct row *row, const struct problem *p);
 
 /* Why the row cannot serve a forward problem ("does not do softcap"; perhaps written to reason), or
  * NULL: it can. Pure: asks no device. */

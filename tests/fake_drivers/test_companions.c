@@ -7,15 +7,22 @@
 static _Alignas(256) char memory[6 << 18];
 enum { HEAD = 128 };
 
-static struct fake *begin(const struct stand_in *v, rapt_context **context, int shared)
+static struct fake *begin_on(const struct stand_in *v, rapt_context **context, int shared,
+                             const char *arch)
 {
     struct fake *fake = session_begin(v);
 #define OVERRIDE(name, stem) session_override(v, #stem, NULL);
 #include "gpu/overrides.def"
 #undef OVERRIDE
     if (shared) fake->max_shared = shared;
+    if (arch) snprintf(fake->arch, sizeof fake->arch, "%s", arch);
     *context = session_open(v);
     return fake;
+}
+
+static struct fake *begin(const struct stand_in *v, rapt_context **context, int shared)
+{
+    return begin_on(v, context, shared, NULL);
 }
 
 /* One sequence of two heads. */
@@ -96,6 +103,77 @@ static void each_address(void **state)
     rapt_plan_destroy(&plan);
     rapt_close(&context);
     session_end(v);
+}
+
+/* A row that reads the bias or the mask through a tensor map: their addresses decide as well. */
+static void cells_addresses(void **state)
+{
+    static _Alignas(256) char cells[2 * 128 * 128 + 32];
+    (void)state;
+    for (int mask = 0; mask < 2; mask++) {
+        rapt_context *context;
+        struct fake *fake = begin_on(&vendors[0], &context, 227 << 10, "sm_90");
+        rapt_device *device = rapt_device_at(context, 0);
+        rapt_attention a = problem_of(RAPT_BF16, 128);
+        rapt_tensor *t = mask ? &a.mask : &a.bias;
+        *t = rapt_tensor_bhtd(cells, mask ? RAPT_U8 : RAPT_BF16, 1, 1, 128, 128);
+        rapt_plan *plan = plan_of(device, &a, NULL);
+        const char *name = mask ? "sm90_bf16_d128_masked" : "sm90_bf16_d128_biased";
+        rapt_plan *named = plan_of(device, &a, name);
+        void *workspace = NULL;
+        size_t size = rapt_plan_workspace_size(plan), other = rapt_plan_workspace_size(named);
+        assert_int_equal(rapt_alloc(device, size > other ? size : other, &workspace), RAPT_OK);
+        assert_string_equal(rapt_plan_kernel(plan), name);
+        for (int bytes = 0; bytes <= 32; bytes += 2) {
+            t->data = cells + bytes;
+            fake->launch_count = 0;
+            assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
+            assert_int_equal(!strcmp(fake->launch[0].name, name), bytes % 16 == 0);
+            rapt_status status = rapt_plan_execute(named, &a, workspace, NULL);
+            assert_int_equal(status, bytes % 16 ? RAPT_UNSUPPORTED : RAPT_OK);
+            if (status)
+                assert_true(says(rapt_last_error(),
+                                 "rapt_plan_execute: bias or mask is not 16-byte aligned (* needs "
+                                 "that, and no other kernel was allowed or serves)"));
+        }
+        rapt_free(device, workspace);
+        rapt_plan_destroy(&plan);
+        rapt_plan_destroy(&named);
+        rapt_close(&context);
+        session_end(&vendors[0]);
+    }
+}
+
+/* What such a row refuses, by name. */
+static void cells_refused(void **state)
+{
+    static const char map[] =
+        "reads a bias or mask through a tensor map (keys contiguous, a row for each query, "
+        "strides multiples of 16 bytes and not negative)";
+    static char cells[128 * 260];
+    (void)state;
+    rapt_context *context;
+    begin_on(&vendors[0], &context, 227 << 10, "sm_90");
+    for (int i = 0; i < 6; i++) {
+        rapt_attention a = problem_of(RAPT_BF16, 128);
+        const char *sentence = map;
+        a.kernel = i < 4 ? "sm90_bf16_d128_biased" : "sm90_bf16_d128_masked";
+        a.bias = rapt_tensor_bhtd(cells, RAPT_BF16, 1, 1, 128, 128);
+        if (i == 0) a.bias.stride[2] = 130;
+        if (i == 1) a.bias.size[2] = 1;
+        if (i == 2) a.bias.dtype = RAPT_F32, sentence = "is for problems with a bias of q's type";
+        if (i == 3) a.bias.stride[3] = 2, a.bias.stride[2] = 256;
+        if (i == 4) a.bias = (rapt_tensor){0}, sentence = "is for problems with a mask tensor";
+        if (i == 5) a.mask = rapt_tensor_bhtd(cells, RAPT_U8, 1, 1, 1, 128), a.bias = a.lse;
+        rapt_plan *plan = NULL;
+        assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_UNSUPPORTED);
+        char whole[300];
+        snprintf(whole, sizeof whole, "rapt_plan_create: no kernel of cuda:0 serves this (%s: %s)",
+                 a.kernel, sentence);
+        assert_string_equal(rapt_last_error(), whole);
+    }
+    rapt_close(&context);
+    session_end(&vendors[0]);
 }
 
 /* A kernel asked for by name runs or refuses; no other takes its place. */
@@ -231,8 +309,13 @@ static void workspaces(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        BOTH(each_address), BOTH(no_companion_of_a_name),    BOTH(companion_of_the_backend),
-        BOTH(explained),    BOTH(none_where_none_is_needed), BOTH(workspaces)};
+    const struct CMUnitTest tests[] = {BOTH(each_address),
+                                       BOTH(no_companion_of_a_name),
+                                       BOTH(companion_of_the_backend),
+                                       cmocka_unit_test(cells_addresses),
+                                       cmocka_unit_test(cells_refused),
+                                       BOTH(explained),
+                                       BOTH(none_where_none_is_needed),
+                                       BOTH(workspaces)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

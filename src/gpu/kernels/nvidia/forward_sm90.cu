@@ -90,6 +90,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
             mbarrier_init(base + AT_Q_EMPTY + 8 * i, 4);
         }
         for (int i = 0; i < GROUPS; i++) mbarrier_init(base + AT_REPAIR_FULL + 8 * i, 1);
+#if CELLS
+        for (int i = 0; i < STAGES; i++) {
+            mbarrier_init(base + AT_CELLS_FULL + 8 * i, 1);
+            mbarrier_init(base + AT_CELLS_EMPTY + 8 * i, 4 * GROUPS);
+        }
+#endif
         shared_store4(base + AT_NOTES, 0, 0, 0, 0);
 #if CAPPED
         for (int i = 0; i < 2 * GROUPS; i++) shared_store(base + AT_FAR + 4 * i, 0);
@@ -100,6 +106,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         tensor_map_prefetch(&maps.v);
 #if LINES == 2
         tensor_map_prefetch(&maps.out);
+#endif
+#if CELLS
+        tensor_map_prefetch(&maps.cells);
 #endif
     }
     wait_for_predecessors();

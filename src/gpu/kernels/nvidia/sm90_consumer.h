@@ -231,6 +231,8 @@ DEVICE int unseen_blocks(const struct consumer &c, const struct attention_args &
 DEVICE float score_scale(const struct consumer &c, const struct attention_args &a)
 {
     if (!FEATURES || SCORES == SCORES_LINEAR || SCORES == SCORES_SLOPED) return a.scale_log2;
+    if (SCORES == SCORES_HIDDEN) return a.scale_log2;
+    if (SCORES == SCORES_BIASED) return LOG2E;
     return SCORES == SCORES_ANY ? c.scale : 1;
 }
 
@@ -275,6 +277,24 @@ DEVICE bool needs_mask(const struct consumer &c, const struct attention_args &a,
     return CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t);
 }
 
+#if CELLS
+/* What the tensor says about the scores of the block worked on, whose cells are then given back. In a
+ * repair they have come with K. */
+template <bool REPAIR>
+DEVICE void take_cells(const struct consumer &c, const struct attention_args &a,
+                       float (&s)[KEYS / 2])
+{
+    uint32_t at = c.base + AT_CELLS + c.stage * CELL_BYTES;
+    int lane = lane_now(c), row = group_now(c) * 64 + (thread_now(c) >> 5) * 16;
+    if (!REPAIR) mbarrier_wait(c.base + AT_CELLS_FULL + 8 * c.stage, c.phase);
+    if (CELLS == 2) add_cells(s, a.scale, at, row, lane);
+    else hide_cells(s, at, row, lane);
+    if (REPAIR) return;
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(c.base + AT_CELLS_EMPTY + 8 * c.stage);
+}
+#endif
+
 /* Mask, and the first weights; MASKED: some scores of the block may be hidden. FIRST: of the
  * tile. */
 template <bool MASKED, bool FIRST, bool REPAIR, bool NEAR = false>
@@ -284,6 +304,8 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
 {
 #if CAPPED
     bool far = MASKED && any_far(s, c.cap);
+#elif CELLS
+    take_cells<REPAIR>(c, a, s);
 #elif FEATURES && SCORES == SCORES_ANY
     if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
 #endif
@@ -293,12 +315,13 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     float slope = score_slope(c);
     float bias0 = sloped ? first_bias(c, a, t, block) : 0,
           bias1 = sloped ? __fmaf_rn(slope, -8, bias0) : 0;
-    if (needs_maxima<MASKED, FIRST, REPAIR>(r)) {
+    constexpr bool CHECKED = MASKED || CELLS != 0; /* cells may hide whole rows of a block */
+    if (needs_maxima<CHECKED, FIRST, REPAIR>(r)) {
         float x0, x1;
         block_maxima(c, a, s, bias0, bias1, x0, x1);
         take_maxima<REPAIR>(r, x0, x1);
     }
-    struct weighing w = weighing_of<MASKED>(r);
+    struct weighing w = weighing_of<CHECKED>(r);
 #if CAPPED
     w.far = far;
     w.signs = ~0u;
@@ -440,7 +463,8 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
 }
 
 /* PARTS == 3: the softmax is whole before the wait. */
-struct weighing {};
+struct weighing {
+};
 template <bool MASKED, bool FIRST, bool REPAIR, bool NEAR = false>
 DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
@@ -456,9 +480,7 @@ DEVICE void end_block(const struct consumer &, const struct attention_args &,
 {
     pack_weights(s, p);
 }
-DEVICE void add_sums(struct row_state &, const struct weighing &)
-{
-}
+DEVICE void add_sums(struct row_state &, const struct weighing &) {}
 template <bool NEAR> DEVICE bool keep_weights(struct row_state &, const struct weighing &)
 {
     return true;

@@ -8,6 +8,7 @@
 #ifndef RAPT_NVIDIA_SM90_LOAD_H
 #define RAPT_NVIDIA_SM90_LOAD_H
 
+#include "sm90_cells.h"
 #include "sm90_schedule.h"
 #if PARTS == 2
 #include "sm90_scaled.h"
@@ -85,8 +86,7 @@ DEVICE void wait_split(const struct attention_args &a, int batch, int head, int 
 {
     const int32_t *k = ready_word(a, false, batch, head, block),
                   *v = ready_word(a, true, batch, head, block);
-    while (load_acquire(k) < BLOCK_SPLIT || load_acquire(v) < BLOCK_SPLIT) {
-    }
+    while (load_acquire(k) < BLOCK_SPLIT || load_acquire(v) < BLOCK_SPLIT) {}
     async_proxy_fence_global();
 }
 
@@ -235,6 +235,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         if (taken && s.total > step) next = step + counter_take(a);
         if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_k(a, maps, base, keys, from, nth_block(&t, 0));
+#if CELLS
+        produce_cells(a, maps, base, keys.stage, keys.phase, &t, nth_block(&t, 0));
+#endif
         if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
         advance(keys);
         if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
@@ -252,6 +255,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
                 claimed = true;
             }
             produce_k(a, maps, base, keys, from, nth_block(&t, i));
+#if CELLS
+            produce_cells(a, maps, base, keys.stage, keys.phase, &t, nth_block(&t, i));
+#endif
             if (V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, i - 1));
             advance(keys);
             if (!V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, i));

@@ -103,11 +103,14 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
         struct key_source from = key_source_of(a, &t);
         int row = from.token + block * KEYS;
         bool q = what.q && PARTS != 2; /* else the warps split it */
-        mbarrier_expect(full,
-                        V_BYTES + (what.k ? K_BYTES + KEY_FACTOR_BYTES : 0) + (q ? Q_BYTES : 0));
+        mbarrier_expect(full, V_BYTES + (what.k ? K_BYTES + CELL_BYTES + KEY_FACTOR_BYTES : 0) +
+                                  (q ? Q_BYTES : 0));
         if (q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
 #if PARTS == 2
         if (what.k) load_key_factors(a, base + AT_KEY_FACTORS, full, block, from.head, from.batch);
+#endif
+#if CELLS
+        if (what.k) load_cells(a, maps, base + AT_CELLS, full, &t, block);
 #endif
         if (what.k)
             load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch,

@@ -50,11 +50,13 @@
 #define FEATURES 0
 #endif
 /* LINEAR: neither softcap nor ALiBi nor a negative scale; CAPPED: softcap alone; SLOPED: ALiBi
- * alone. */
+ * alone; BIASED: a bias of the elements' type alone; HIDDEN: a mask tensor alone. */
 #define SCORES_ANY    0
 #define SCORES_LINEAR 1
 #define SCORES_CAPPED 2
 #define SCORES_SLOPED 3
+#define SCORES_BIASED 4
+#define SCORES_HIDDEN 5
 #ifndef SCORES
 #define SCORES SCORES_ANY
 #endif
@@ -86,6 +88,8 @@
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
 #endif
 #define CAPPED (PARTS == 1 && FEATURES && SCORES == SCORES_CAPPED)
+/* Bytes of what a tensor has for each score, see sm90_cells.h. */
+#define CELLS (!FEATURES ? 0 : SCORES == SCORES_BIASED ? 2 : SCORES == SCORES_HIDDEN ? 1 : 0)
 #ifndef SUMS
 #define SUMS 1
 #endif
@@ -104,7 +108,7 @@ constexpr int ROWS = TILE_Q,
 constexpr int KEYS = TILE_KV;     /* keys of a block */
 constexpr int QK_SLICES = (D + 15) / 16, QK_PANELS = (D + 63) / 64;
 constexpr int V_PANELS = (DV + 63) / 64,
-              VALUES = 64 * V_PANELS;  /* columns of the output accumulator */
+              VALUES = 64 * V_PANELS; /* columns of the output accumulator */
 /* Warpgroups take turns at the tensor cores; with two parts they need no order. */
 constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2;
 constexpr bool Q_HELD = Q_REGISTERS;
@@ -145,7 +149,9 @@ constexpr uint32_t RECORD_BYTES = FEATURES ? 32 : 16; /* struct tile, beside eac
 constexpr uint32_t AT_Q = 0;
 constexpr uint32_t AT_K = AT_Q + Q_COUNT * Q_BYTES;
 constexpr uint32_t AT_V = AT_K + STAGES * K_BYTES;
-constexpr uint32_t AT_RECORD = AT_V + STAGES * V_BYTES;
+constexpr uint32_t CELL_BYTES = CELLS * ROWS * KEYS, CELL_PANELS = KEYS * CELLS / 128;
+constexpr uint32_t AT_CELLS = AT_V + STAGES * V_BYTES; /* of each stage */
+constexpr uint32_t AT_RECORD = AT_CELLS + STAGES * CELL_BYTES;
 constexpr uint32_t AT_K_FULL = AT_RECORD + Q_COUNT * RECORD_BYTES; /* mbarriers, 8 bytes each */
 constexpr uint32_t AT_K_EMPTY = AT_K_FULL + 8 * STAGES;
 constexpr uint32_t AT_V_FULL = AT_K_EMPTY + 8 * STAGES;
@@ -176,7 +182,11 @@ constexpr uint32_t LINES_BYTES = 16 * 128 * (LINES == 2 ? V_PANELS : 1);
 constexpr uint32_t AT_LINES = (AT_FIRST_TILE + 1023) / 1024 * 1024;
 /* Capped scores: two words for each warpgroup, see begin_near(). */
 constexpr uint32_t AT_FAR = AT_ORDER + 2 * RAGGED_LIMIT;
+/* Cells: mbarriers. */
+constexpr uint32_t AT_CELLS_FULL = (AT_FAR + 7) / 8 * 8;
+constexpr uint32_t AT_CELLS_EMPTY = AT_CELLS_FULL + 8 * STAGES;
 constexpr uint32_t SHARED_END = CAPPED       ? AT_FAR + 8 * GROUPS
+                                : CELLS      ? AT_CELLS_EMPTY + 8 * STAGES
                                 : FEATURES   ? AT_FAR
                                 : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * 16
                                 : LINES      ? AT_LINES + 4 * GROUPS * LINES_BYTES
@@ -189,14 +199,15 @@ static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128)
               "two parts: a warp splits a row of Q, or two, at a time");
 static_assert(SUMS == 1 || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128), "two sums");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
+static_assert(!CELLS || (KEYS == 128 && PARTS == 1), "panels of 128 bytes");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
 
 /* ---- Registers: 65536 / THREADS at launch, rounded down to 8; the producers give theirs to the
  * consumers --------------------- */
 
-constexpr int PRODUCER_REGISTERS = GROUPS == 3 ? 32 : PARTS == 2 ? 56 : 40;
-constexpr int CONSUMER_REGISTERS = GROUPS == 3 ? 160 : PARTS == 2 ? 224 : 232;
+constexpr int PRODUCER_REGISTERS = GROUPS == 3 ? 32 : PARTS == 2 || CELLS ? 56 : 40;
+constexpr int CONSUMER_REGISTERS = GROUPS == 3 ? 160 : PARTS == 2 || CELLS ? 224 : 232;
 
 /* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the
  * threads of each, then one for all consumers. */
