@@ -224,7 +224,8 @@ static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t k
 #define DECODE_QK_OF(isa) DECODE_QK(isa)
 #define DECODE_PV_OF(isa) DECODE_PV(isa)
 
-/* I8 rows with one scale each: the scale of a dot product. */
+/* I8 rows with one scale each: the scale of a dot product. An infinite one makes NaN, as the products
+ * of an infinity with numbers of both signs do. */
 static void scale_scores(float *s, int64_t s_stride, const struct cpu_rows *k, int64_t rows,
                          int64_t first, int64_t last)
 {
@@ -233,7 +234,10 @@ static void scale_scores(float *s, int64_t s_stride, const struct cpu_rows *k, i
         int64_t keys = last - first < SCALED_KEYS ? last - first : SCALED_KEYS;
         gather_scales(scale, k, first, keys);
         for (int64_t r = 0; r < rows; r++)
-            for (int64_t j = 0; j < keys; j++) s[r * s_stride + first + j] *= scale[j];
+            for (int64_t j = 0; j < keys; j++) {
+                float *x = s + r * s_stride + first + j;
+                *x = *x * scale[j] + (scale[j] - scale[j]);
+            }
     }
 }
 

@@ -241,14 +241,26 @@ VEC void qk_line(const struct qk_call *t, struct tile *tile, struct sums *sums, 
     *tile = after;
 }
 
+/* 0 for each key; NaN where a scale is infinite, as the products of an infinity with numbers of both
+ * signs are. */
+VEC vec without_products(const struct qk_call *t, int blocks, const float (*scale)[TILE])
+{
+    vec none = v_zero();
+    if (!blocks) return exchange(v_fma(v_load(t->scale, RAPT_F32), none, none));
+    for (int64_t i = 0; i < t->block_count; i++)
+        none = v_fma(v_load(scale[i], RAPT_F32), v_zero(), none);
+    return exchange(none);
+}
+
 VEC void qk_tile(const struct qk_call *t, struct tile *tile, int row_count, int blocks,
                  const void *const *k, int64_t wanted, struct prefetch *fetch)
 {
     _Alignas(64) float scale[DECODE_CHANNELS_MAX / STEP][TILE];
     struct sums sums;
     if (blocks) load_scales(scale[0], LANES, t->of_blocks, k, t->block_count, t->scale_stride);
+    vec none = without_products(t, blocks, (const float(*)[TILE])scale);
 #pragma GCC unroll 4
-    for (int r = 0; r < row_count; r++) sums.total[r] = v_zero();
+    for (int r = 0; r < row_count; r++) sums.total[r] = none;
     if (!blocks) begin_sums(t, &sums, row_count, 0);
 #pragma GCC unroll 2
     for (int64_t c = 0; c < t->channels; c += LINE) {

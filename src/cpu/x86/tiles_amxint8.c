@@ -164,11 +164,13 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
         for (int64_t c = 0; c < channels; c += block) {
             multiply(&sum, (const char *)q + c, (size_t)q_stride * sizeof(float),
                      2 * (size_t)q_stride, b + c / FOUR * FOUR_BYTES, block_fours);
-            vec scale = v_load(b + panel.scales + c / block * FOUR_BYTES, RAPT_F32);
+            vec scale = v_load(b + panel.scales + c / block * FOUR_BYTES, RAPT_F32),
+                none = v_sub(scale, scale); /* NaN where it is infinite: see S23 */
             for (int64_t r = 0; r < rows; r++) {
                 vec x = v_mul(sum_of(&sum, r), v_set(((const float *)q)[(r + 1) * q_stride - 1]));
                 float *to = s + r * s_stride + j;
-                v_store(to, RAPT_F32, c ? v_fma(x, scale, v_load(to, RAPT_F32)) : v_mul(x, scale));
+                v_store(to, RAPT_F32,
+                        v_fma(x, scale, c ? v_add(none, v_load(to, RAPT_F32)) : none));
             }
         }
     }

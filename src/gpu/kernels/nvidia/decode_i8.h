@@ -56,16 +56,19 @@ DEVICE float2 two_scales(uint32_t scales, int n)
     return make_float2(float_of(load_word(at)), float_of(load_word(at + 4)));
 }
 
-/* Products times the keys' scales. */
+/* Products times the keys' scales. An infinite one makes NaN, as the products of an infinity with
+ * numbers of both signs do. */
 DEVICE void scale_scores(uint32_t scales, struct scores *x)
 {
     UNROLL for (int n = 0; n < NT; n++)
     {
-        float2 scale = two_scales(scales, n);
+        float2 scale = two_scales(scales, n),
+               none = make_float2(scale.x - scale.x, scale.y - scale.y);
         UNROLL for (int r = 0; r < ROWS; r++)
         {
-            x->s[r / 2][n][r % 2 * 2] *= scale.x;
-            x->s[r / 2][n][r % 2 * 2 + 1] *= scale.y;
+            float *two = &x->s[r / 2][n][r % 2 * 2];
+            two[0] = fused(two[0], scale.x, none.x);
+            two[1] = fused(two[1], scale.y, none.y);
         }
     }
 }
