@@ -18,6 +18,7 @@ Groups (--only, comma separated):
   masks    a bias (of q's type, or f32) and a boolean mask for each score, 8k tokens, channels 64/128, S 1k and 4k; --dtype bf16,f32
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
+  f32-more f32 with other head sizes (32, 80, 96, 112, 256), shared KV heads, a window of 1024, ragged batches, sinks, softcap, ALiBi
   small    f32, causal, 4k: data with weights so small that they want products of their own
 Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, in an order drawn anew for each round (seeded:
 the same in every run), medians; in a fixed order whoever comes behind a cooler kernel gains. sustained: each alone, --warm s to warm up and
@@ -397,6 +398,57 @@ def f32(bench):
                             ("efficient",))
 
 
+def efficient_raw(q, k, v, out, starts=None, longest=0, window=0):
+    """The memory-efficient kernel itself, causal: packed sequences, or a window of so many keys. Heads third."""
+    def run():
+        out[0] = torch.ops.aten._efficient_attention_forward(q, k, v, None, starts, starts, longest or None, longest or None, 0.0, 2, False,
+                                                             window_size=window or None)[0]
+    return run
+
+
+def f32_more(bench):
+    lengths = list(map(int, bench.options.lengths.split(",")))
+    for d in (32, 80, 96, 112, 256):
+        for causal in (1, 0):
+            for s in lengths:
+                bench.dense("f32-more", f"d{d} {'causal' if causal else 'full'} {s}", "f32", 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
+                            ("efficient",))
+    for s in lengths:
+        bench.dense("f32-more", f"d96 32/8 causal {s}", "f32", 1, s, s, 32, 8, 96, 1, ("efficient",))
+    for d in (64, 128):
+        for s in (length for length in lengths if length > 1024):
+            out = [None]
+            bench.dense("f32-more", f"d{d} window 1024 {s}", "f32", 16384 // s, s, s, 2048 // d, 2048 // d, d, 1, window_left=1024,
+                        extra=lambda q, k, v: {"efficient": (efficient_raw(q, k, v, out, window=1024), out)})
+    f32_ragged(bench)
+    s = lengths[-1]
+    slopes = torch.exp2(-torch.arange(1, 17, device="cuda").float() / 2)
+    flops = attention_flops(16384 // s, 16, s, s, 128, 128, 1)
+    for name, settings in (("sink", {"sink": torch.randn(16, device="cuda")}), ("softcap 50", {"softcap": 50.0}), ("alibi", {"alibi_slope": slopes})):
+        out = [None]
+        bench.dense("f32-more", f"{name} {s}", "f32", 16384 // s, s, s, 16, 16, 128, 1, **settings,
+                    extra=lambda q, k, v: {"efficient, without": (sdpa("efficient", q, k, v, True, out), out, flops)})
+
+
+def f32_ragged(bench):
+    spread = [100 + (i * 37 % 16) * 1900 // 15 for i in range(16)]
+    for name, lengths in (("16 of 100..2000", spread), ("15 short, one of 8k", [256] * 15 + [8192])):
+        for d in (64, 128):
+            h, starts = 2048 // d, torch.tensor([0] + lengths, device="cuda").cumsum(0).to(torch.int32)
+            q, k, v = (torch.randn(sum(lengths), h, d, device="cuda") for _ in range(3))
+            outs, result = {}, [None]
+
+            def make(kernel):
+                out = torch.empty_like(q)
+                run = bench.rapt.forward(q, k, v, out, kernel=kernel, ragged=True, causal=1, q_start=starts, kv_start=starts)
+                outs[run] = out
+                return run
+            ours = {n: (run, outs[run].unsqueeze(0)) for n, run in bench.kernels_for(make).items()}
+            packed = [x.unsqueeze(0) for x in (q, k, v)]
+            bench.case("f32-more", f"d{d} ragged {name}", "f32", sum(attention_flops(1, h, n, n, d, d, 1) for n in lengths), ours,
+                       {"efficient": (efficient_raw(*packed, result, starts, max(lengths)), result)})
+
+
 def head_in_f64(q, k, v, causal, b, h):
     """One head of one sequence; bottom-right mask."""
     x, y, z = (t[b, :, h].double() for t in (q, k, v))
@@ -508,8 +560,7 @@ def repeat(bench, launches=1000):
 
 
 GROUPS = {"grid": grid, "heads": heads, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
-          "errors": errors,
-          "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
+          "f32-more": f32_more, "errors": errors, "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
           "chunk": lambda bench: chunk(bench, graph_of), "masks": lambda bench: masks(bench, BACKENDS, DTYPES, attention_flops)}
 
 

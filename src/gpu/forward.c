@@ -177,22 +177,31 @@ struct extent extent_of(const struct attention_args *a, int64_t row_total)
     return e;
 }
 
-/* Dense [HALVES * batch, head, token, channel]: the largest parts of all sequences first. */
-static struct view half_view(const rapt_tensor *t)
+/* Blocks of PART_KEYS keys of one head, with ragged keys of all sequences: each begins one. */
+static int64_t key_blocks(const struct problem *p)
 {
-    struct view v = {NULL,
-                     {t->size[1] * t->size[2] * t->size[3], t->size[2] * t->size[3], t->size[3], 1},
-                     DTYPE_bf16};
+    return p->ragged_kv ? p->kv_tokens / PART_KEYS + p->batch : ceil_div(p->kv_tokens, PART_KEYS);
+}
+
+/* Dense [HALVES * batch, head, token, channel]: the largest parts of all sequences first. */
+static struct view half_view(const rapt_tensor *t, int64_t tokens, int64_t channels)
+{
+    struct view v = {
+        NULL, {t->size[1] * tokens * channels, tokens * channels, channels, 1}, DTYPE_bf16};
     return v;
 }
 
 static void fill_halves(struct gpu_plan *gp, const struct problem *p)
 {
     struct attention_args *a = &gp->args;
+    const struct row *row = gp->row;
     const rapt_tensor *tensors[3] = {&p->a.q, &p->a.k, &p->a.v};
     struct view *half[3] = {&a->q_half, &a->k_half, &a->v_half};
+    const int64_t channels[3] = {row->d, row->d, row->dv};
     for (int i = 0; i < 3; i++) {
-        *half[i] = half_view(tensors[i]);
+        int64_t tokens = tensors[i]->size[2];
+        if (i > 0 && (row->can & CAN_RAGGED_KV)) tokens = key_blocks(p) * PART_KEYS;
+        *half[i] = half_view(tensors[i], tokens, channels[i]);
         gp->bytes[PART_HALF + i] = (size_t)(tensors[i]->size[0] * half[i]->stride[0]) * HALVES * 2;
     }
 }
@@ -237,13 +246,14 @@ static size_t claimed_parts_bytes(const struct attention_args *a, const struct r
 static void fill_strict(struct gpu_plan *gp, const struct problem *p)
 {
     struct attention_args *a = &gp->args;
-    int64_t heads = p->batch * p->kv_heads;
-    a->wide_queries = (int32_t)ceil_div(p->q_tokens, 16);
-    a->wide_keys = (int32_t)ceil_div(p->kv_tokens, gp->row->tile_kv);
-    gp->bytes[PART_KEY_FACTORS] = (size_t)(heads * ceil_div(p->kv_tokens, 128) * 128) * 16;
+    int64_t q_heads = p->a.q.size[0] * p->q_heads, kv_heads = p->a.k.size[0] * p->kv_heads;
+    int64_t queries = p->ragged_q ? p->q_tokens / 16 + p->batch : ceil_div(p->q_tokens, 16);
+    a->wide_queries = (int32_t)queries;
+    a->wide_keys = (int32_t)key_blocks(p);
+    gp->bytes[PART_KEY_FACTORS] = (size_t)(kv_heads * a->wide_keys * PART_KEYS) * 16;
     gp->bytes[PART_WIDE_BLOCKS] =
-        (size_t)(p->batch * p->q_heads * a->wide_queries + 2 * heads * a->wide_keys) * 4;
-    gp->bytes[PART_WIDE] = (size_t)(heads + 1) * 4;
+        (size_t)(q_heads * a->wide_queries + 2 * kv_heads * a->wide_keys) * 4;
+    gp->bytes[PART_WIDE] = (size_t)(p->batch * p->kv_heads + 1) * 4;
 }
 
 static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
@@ -325,7 +335,7 @@ static rapt_status find_strict(struct gpu_plan *gp, struct gpu_device *device,
  * itself splits the rest on its way. */
 static int64_t split_blocks(const struct gpu_plan *gp, const struct problem *p)
 {
-    int64_t tasks = 2 * p->batch * p->kv_heads * gp->args.wide_keys;
+    int64_t tasks = 2 * p->a.k.size[0] * p->kv_heads * gp->args.wide_keys;
     int64_t ahead = 2 * (int64_t)gp->args.units;
     return ceil_div(ahead < tasks ? ahead : tasks, gp->row->threads / 128);
 }

@@ -37,6 +37,9 @@ enum { WINDOW_LIMIT = 1 << 30 };
 
 /* 16-bit parts that an f32 is split into (NEED_HALVES). */
 enum { HALVES = 3 };
+/* With rows that take packed keys, each sequence's parts of K and V begin with a block of so many
+ * keys: those of sequence b, which begins at token x, at row (x / PART_KEYS + b) * PART_KEYS. */
+enum { PART_KEYS = 128 };
 
 /* How the composed path uses it, after a launch of qk (scores), causal_mask (softcap, bias, ALiBi,
  * then -inf where mask, window or length hide), softmax (sink; writes weights, which may be the
@@ -66,14 +69,17 @@ struct attention_args {
     /* i32 or i64 [batch, -, page]: stride[0], stride[2] */
     struct view page_table;
     /* NEED_HALVES: dense bf16 [HALVES * batch, head, token, channel] in the workspace, part i of
-     * sequence b at batch i * batch + b; the parts of an element, largest first, sum up to it */
+     * sequence b at batch i * batch + b; the parts of an element, largest first, sum up to it.
+     * Channels are those of the row's tile. Rows that take packed keys: tokens of K and V a multiple
+     * of PART_KEYS; ragged: batch 1 */
     struct view q_half, k_half, v_half;
-    /* NEED_STRICT, powers of two: [batch][kv head][pair of keys, rounded up to 64][8], see
-     * nvidia/sm90_scaled.h */
+    /* NEED_STRICT, powers of two: [batch][kv head][pair of keys, wide_keys blocks of them][8], see
+     * nvidia/sm90_scaled.h; ragged: batch 1 */
     float *key_factors;
     /* NEED_STRICT: bits 0 and 1 not 0 for blocks with rows that two f16 parts cannot hold, of 16
      * queries, [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads]
-     * [wide_keys]; above, how much of the keys is split */
+     * [wide_keys]; above, how much of the keys is split. Ragged: batch 1, sequence b from block
+     * q_start / 16 + b, kv_start / PART_KEYS + b on */
     int32_t *wide_blocks;
     /* NEED_STRICT, [batch][kv head]: 1 where a KV head and its query heads are done again, else 0;
      * then how much of all keys is split; NULL for a strict row that works alone */

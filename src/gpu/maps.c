@@ -68,7 +68,11 @@ void maps_describe(const struct row *row, const struct problem *p,
         int64_t size[4];
         memcpy(size, tensors[i]->size, sizeof size);
         int halved = i < MAP_OUT && (row->needs & NEED_HALVES);
-        if (halved) size[0] *= HALVES;
+        if (halved) {
+            size[0] *= HALVES;
+            size[2] = half[i]->stride[1] / half[i]->stride[2];
+            size[3] = half[i]->stride[2];
+        }
         describe(&maps[i], halved ? DTYPE_bf16 : tensors[i]->dtype, size,
                  halved ? half[i]->stride : tensors[i]->stride, rows[i],
                  (row->needs & NEED_PANELS) != 0);

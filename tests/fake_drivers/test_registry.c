@@ -124,7 +124,7 @@ static void refusals_of_features(void **state)
     CASE("does not do an output of another dtype than q",
          a.out = rapt_tensor_bthd(memory, RAPT_F32, 2, 4, 64, 64));
     CASE("does not do a negative scale", a.scale = -1);
-    CASE("does not do rows that are not contiguous and 16-byte aligned", a.k.stride[2] = 65);
+    CASE("does not do rows that are not contiguous, whole and 16-byte aligned", a.k.stride[2] = 65);
     CASE("does not do ragged queries", a.q_start = starts, a.q.size[0] = a.out.size[0] = 1);
     for (int i = 0; i < count; i++) {
         assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
@@ -250,14 +250,16 @@ static void limits_of_tiles(void **state)
     static const char
         tall[] = "does not do fewer than 2048 queries, its tiles being tall",
         narrow[] = "does not do so many keys (2048 or more), its blocks being narrow",
-        split[] = "does not do fewer than 256 queries unless named, its operands being split first",
+        split[] = "does not do fewer than 256 queries unless named, its operands being split "
+                  "first, or with batch_invariant any packed batch",
+        aligned[] = "does not do rows that are not contiguous, whole and 16-byte aligned",
         whole[] = "does not do so many query rows or so few keys unless named, its tiles sharing "
                   "the keys",
         many[] = "does not do more than 256 ragged sequences",
         keys[] = "does not do more keys than it keeps in registers",
         plain_scores[] = "does not do scores without a softcap, having no other",
         ahead[] = "does not do rows that see keys past themselves, its distances having one sign";
-    struct limit cases[40];
+    struct limit cases[52];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
@@ -273,6 +275,18 @@ static void limits_of_tiles(void **state)
     CASE("sm90_f32_d64", split, F32, SIZES(255, 96));
     CASE("sm90_f32_d64", "", F32, SIZES(256, 96));
     CASE("sm90_f32_d64", "", F32, SIZES(255, 96), a.kernel = "sm90_f32_d64");
+    CASE("sm90_f32_d64_features", "", F32, SIZES(256, 96), PACKED(3));
+    CASE("sm90_f32_d64_features", split, F32, SIZES(255, 96), PACKED(3));
+    CASE("sm90_f32_d64_features", split, F32, SIZES(256, 96), PACKED(3), a.batch_invariant = 1);
+    CASE("sm90_f32_d64_features", "", F32, SIZES(256, 96), PACKED(256));
+    CASE("sm90_f32_d64_features", many, F32, SIZES(256, 96), PACKED(257));
+    CASE("sm90_f32_d64_features", many, F32, SIZES(256, 96), PACKED(257),
+         a.q_start = (rapt_tensor){0}, a.q.size[0] = a.out.size[0] = 257);
+    CASE("sm90_f32_d128_features", "", CHANNELS(68), F32, SIZES(256, 96));
+    CASE("sm90_f32_d128_features", aligned, CHANNELS(72), F32, SIZES(256, 96), a.q.size[3] = 70,
+         a.k.size[3] = 70);
+    CASE("sm90_f32_d128_features", aligned, CHANNELS(72), F32, SIZES(256, 96), a.v.size[3] = 71,
+         a.out.size[3] = 71);
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(64, 8192));
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(1024, 8192));
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(8, 8192), HEADS(16));
@@ -313,7 +327,8 @@ static rapt_attention with_stride(int tensor, int axis, int64_t more)
  * 16 bytes on every other axis, whatever the element; an axis of one element has no step. */
 static void alignment_of_rows(void **state)
 {
-    static const char words[] = "does not do rows that are not contiguous and 16-byte aligned";
+    static const char words[] =
+        "does not do rows that are not contiguous, whole and 16-byte aligned";
     const struct row *row = row_of("sm80_f16_d64");
     (void)state;
     for (int tensor = 0; tensor < 4; tensor++) {

@@ -84,11 +84,18 @@ static void expect_notes(struct trial *t, const struct row *row, const struct at
     expect_part(t, "counters and notes", a->counters, 16 * (1 + heads * tiles * groups));
 }
 
-/* Three dense parts of 16 bits of all elements. */
-static void expect_half(struct trial *t, const char *name, const struct view *half,
-                        const rapt_tensor *of)
+/* Blocks of 128 keys of a head; each sequence of a packed batch begins one. */
+static int64_t key_blocks(const struct attention_args *a)
 {
-    int64_t row = of->size[3], head = of->size[2] * row, sequence = of->size[1] * head;
+    return a->kv_start.data ? a->kv_tokens / PART_KEYS + a->batch
+                            : parts_of(a->kv_tokens, PART_KEYS);
+}
+
+/* Three dense parts of 16 bits of all elements, and of those that are zeros. */
+static void expect_half(struct trial *t, const char *name, const struct view *half,
+                        const rapt_tensor *of, int64_t tokens, int64_t row)
+{
+    int64_t head = tokens * row, sequence = of->size[1] * head;
     expect_part(t, name, half->data, HALVES * of->size[0] * sequence * 2);
     expect(t, half->stride[0] == sequence && half->stride[1] == head && half->stride[2] == row &&
                   half->stride[3] == 1 && half->dtype == DTYPE_bf16);
@@ -97,13 +104,13 @@ static void expect_half(struct trial *t, const char *name, const struct view *ha
 static void expect_strict_parts(struct trial *t, const struct row *row,
                                 const struct attention_args *a)
 {
-    int64_t heads = (int64_t)a->batch * a->kv_heads, queries = parts_of(a->q_tokens, 16),
-            keys = parts_of(a->kv_tokens, row->tile_kv);
-    expect(t, a->wide_queries == queries && a->wide_keys == keys);
-    expect_part(t, "factors", a->key_factors, heads * parts_of(a->kv_tokens, 128) * 128 * 16);
+    int64_t heads = t->a.k.size[0] * a->kv_heads, keys = key_blocks(a),
+            queries = a->q_start.data ? a->q_tokens / 16 + a->batch : parts_of(a->q_tokens, 16);
+    expect(t, row->tile_kv == PART_KEYS && a->wide_queries == queries && a->wide_keys == keys);
+    expect_part(t, "factors", a->key_factors, heads * keys * PART_KEYS * 16);
     expect_part(t, "wide blocks", a->wide_blocks,
-                ((int64_t)a->batch * a->q_heads * queries + 2 * heads * keys) * 4);
-    expect_part(t, "wide heads", a->wide, (heads + 1) * 4);
+                (t->a.q.size[0] * a->q_heads * queries + 2 * heads * keys) * 4);
+    expect_part(t, "wide heads", a->wide, ((int64_t)a->batch * a->kv_heads + 1) * 4);
 }
 
 static void expect_parts(struct trial *t, const struct row *row, const struct attention_args *a)
@@ -112,9 +119,10 @@ static void expect_parts(struct trial *t, const struct row *row, const struct at
     if (row->needs & NEED_CLAIMED) expect_notes(t, row, a);
     else expect(t, !a->counters);
     if (row->needs & NEED_HALVES) {
-        expect_half(t, "q in parts", &a->q_half, &t->a.q);
-        expect_half(t, "k in parts", &a->k_half, &t->a.k);
-        expect_half(t, "v in parts", &a->v_half, &t->a.v);
+        int64_t keys = row->can & CAN_RAGGED_KV ? key_blocks(a) * PART_KEYS : a->kv_tokens;
+        expect_half(t, "q in parts", &a->q_half, &t->a.q, a->q_tokens, row->d);
+        expect_half(t, "k in parts", &a->k_half, &t->a.k, keys, row->d);
+        expect_half(t, "v in parts", &a->v_half, &t->a.v, keys, row->dv);
     }
     if (row->needs & NEED_STRICT) expect_strict_parts(t, row, a);
     if (row->needs & NEED_PARTIALS) {
@@ -141,7 +149,8 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
                        const rapt_tensor *x, const struct view *half, int64_t rows)
 {
     struct fake_map m;
-    uint64_t panels = (uint64_t)x->size[3] / 64,
+    uint64_t channels = (uint64_t)(half ? half->stride[2] : x->size[3]), panels = channels / 64,
+             tokens = (uint64_t)(half ? half->stride[1] / half->stride[2] : x->size[2]),
              sequences = (uint64_t)x->size[0] * (half ? HALVES : 1);
     memcpy(&m, map, sizeof m);
     expect(t, m.data == (half ? half->data : x->data));
@@ -158,7 +167,7 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
         for (int i = 0; i < 3; i++) expect(t, m.stride[i] == step_of(x, half, 2 - i));
         return;
     }
-    const uint64_t size[] = {64, (uint64_t)x->size[2], panels, (uint64_t)x->size[1], sequences};
+    const uint64_t size[] = {64, tokens, panels, (uint64_t)x->size[1], sequences};
     expect(t, m.rank == 5 && !memcmp(m.size, size, sizeof size));
     expect(t, m.box[2] == panels && m.box[3] == 1 && m.box[4] == 1);
     expect(t, m.stride[0] == step_of(x, half, 2) && m.stride[1] == 128);
@@ -209,8 +218,8 @@ static void expect_prepare(const struct trial *t, const struct fake_launch *l,
 static void expect_split(const struct trial *t, const struct fake_launch *l, const struct row *row)
 {
     const struct attention_args *a = &l->args.attention;
-    int64_t tasks = 2 * (int64_t)a->batch * a->kv_heads * a->wide_keys,
-            at_once = row->threads / 128, done = l->grid[0] * at_once;
+    int64_t tasks = 2 * t->a.k.size[0] * a->kv_heads * a->wide_keys, at_once = row->threads / 128,
+            done = l->grid[0] * at_once;
     char name[80];
     snprintf(name, sizeof name, "%s_prepare", row->name);
     assert_string_equal(l->name, name);
@@ -370,6 +379,19 @@ static void packed_rows(void **state)
             t.a.kv_start = t.a.q_start;
             t.a.causal = 1;
             run(&t, "sm90_bf16_d128_linear");
+            const rapt_tensor start = t.a.q_start;
+            for (int packed = 1; packed < 4; packed++) { /* queries, keys, both */
+                const int64_t own[5] = {batch, 4, 2, tokens[i], tokens[i]};
+                set_problem(&t, RAPT_F32, packed == 3 ? size : own, 96, 80);
+                t.a.causal = 1;
+                if (packed & 1) {
+                    t.a.q_start = start;
+                    t.a.q.size[0] = t.a.out.size[0] = 1;
+                }
+                if (packed & 2) t.a.kv_start = start, t.a.k.size[0] = t.a.v.size[0] = 1;
+                run(&t, "sm90_f32_d128_features");
+                run(&t, "sm90_f32_d128_features_strict");
+            }
         }
     rapt_close(&context);
     session_end(*state);

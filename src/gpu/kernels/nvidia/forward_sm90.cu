@@ -121,6 +121,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         async_proxy_fence(); /* its scratch lies where Q will */
     }
 #endif
+#if FEATURES && PARTS == 2
+    if (a.kv_start.data) {
+        fill_key_table(a, *(struct key_table *)(shared + AT_KEY_TABLE), (int *)shared);
+        async_proxy_fence();
+    }
+#endif
     __syncthreads();
     if (group == 0) {
         registers_release<PRODUCER_REGISTERS>();

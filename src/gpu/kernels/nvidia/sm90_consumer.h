@@ -143,25 +143,32 @@ DEVICE float issue_weights(const struct consumer &c, float (&s)[KEYS / 2], float
 #endif
 
 #if FEATURES
+DEVICE float tile_slope(const struct attention_args &a, const struct tile &t)
+{
+    if (!a.alibi.data) return 0;
+    return ((const float *)a.alibi.data)[t.batch * a.alibi.stride[0] + t.head * a.alibi.stride[1]] *
+           LOG2E;
+}
+
+#if PARTS != 2
 /* Rows past a sequence's end hold what lies behind it in memory; a weight of 0 would not keep NaN
  * out of p v. Every warpgroup writes the same zeros, so they need not wait for each other. */
 DEVICE void clear_tail(const struct consumer &c, uint32_t stage)
 {
     uint32_t at = c.base + AT_V + stage * V_BYTES;
-    for (int p = 0; p < V_PANELS; p++)
-        for (int i = c.tail * 8 + c.thread; i < KEYS * 8; i += 128)
+    for (int p = 0; p < PARTS * V_PANELS; p++)
+        for (int i = c.tail * 8 + (PARTS == 1 ? c.thread : thread_now(c)); i < KEYS * 8; i += 128)
             shared_store4(at + p * KEYS * 128 + i * 16, 0, 0, 0, 0);
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
 }
-#endif
 
-#if FEATURES
 /* Of a tile's first block, the only one that can reach past the sequence's end. */
 DEVICE int existing_rows(const struct tile &t)
 {
     return max_int(0, min_int(KEYS, t.kv_tokens - (t.key_end - 1) * KEYS));
 }
+#endif
 #endif
 
 /* The first block, counted down from key_end, that every row of the warpgroup sees whole; with
@@ -179,7 +186,7 @@ DEVICE int masked_from(const struct consumer &c, const struct attention_args &a,
 }
 
 /* Rows whose warpgroups pass over tiles, see idle_in(). Not tall causal ones: registers are few. */
-constexpr bool IDLES = ((GROUPS > 2 && !CAUSAL) || PARTS == 2) && !FEATURES;
+constexpr bool IDLES = (GROUPS > 2 && !CAUSAL && !FEATURES) || PARTS == 2;
 
 /* Whether the loop of steps is left where weights are too large, so that its code stays short;
  * measured: bench/notes/hopper.md. */
@@ -211,6 +218,18 @@ DEVICE int masked_below(const struct attention_args &a, const struct tile &t)
            KEYS;
 #else
     return 0;
+#endif
+}
+
+/* What a warpgroup remembers of its tile besides the record: registers are few. */
+DEVICE void begin_tile(struct consumer &c, const struct attention_args &a, const struct tile &t)
+{
+#if PARTS == 2
+    keep_tile(c, t);
+#if FEATURES
+    c.above = masked_from(c, a, t);
+    c.below = masked_below(a, t);
+#endif
 #endif
 }
 
@@ -425,6 +444,21 @@ DEVICE struct common block_common(const struct consumer &c)
     return common_factors(block_factors(c), lane_now(c), c.row0, c.row1);
 }
 
+#if FEATURES
+/* Scores that leave their linear form, to units of log2: then the factors row0 and row1 are in
+ * them. */
+DEVICE void change_scaled(const struct attention_args &a, const struct tile &t,
+                          float (&s)[KEYS / 2], int block, int row, int column, float &row0,
+                          float &row1)
+{
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], i & 2 ? row1 : row0);
+    if (a.softcap != 0) cap_scores(a, s, 1);
+    if (a.alibi.data) slope_scores(a, t, s, block, row, column, tile_slope(a, t));
+    row0 = row1 = 1;
+}
+#endif
+
 /* Mask, then softmax. */
 DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &a,
                          const struct tile &t, float (&s)[KEYS / 2], struct row_state &r, int block,
@@ -440,7 +474,16 @@ DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &
         e = largest_exponent(factors, lane_now(c));
         scale_keys(s, at);
     }
-    if ((CAUSAL && block >= masked_from(c, a, t)) || (block + 1) * KEYS > kv_tokens(a, &t)) {
+#if FEATURES
+    bool masked = block >= c.above || block < c.below, changed = scores_change(a);
+    if (masked || changed) {
+        struct tile own = kept_tile(c);
+        if (changed) change_scaled(a, own, s, block, row_now(c), column_now(c), row0, row1);
+        if (masked) mask_block(a, own, s, block, row_now(c), column_now(c));
+    }
+#endif
+    if (!FEATURES &&
+        ((CAUSAL && block >= masked_from(c, a, t)) || (block + 1) * KEYS > kv_tokens(a, &t))) {
         int above0, above1;
         visible_columns(a, t, block, row_now(c), column_now(c), above0, above1);
         largest_scores<true>(s, above0, above1, s0, s1);
@@ -457,7 +500,10 @@ template <bool MASKED, bool FIRST>
 DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a,
                         const struct tile &t, float (&s)[KEYS / 2], struct row_state &r, int block)
 {
-    if (MASKED && (CAUSAL || (block + 1) * KEYS > kv_tokens(a, &t)))
+#if FEATURES
+    if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
+#endif
+    if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
         mask_block(a, t, s, block, row_now(c), column_now(c));
     softmax_block<MASKED, FIRST>(s, r, c.scale);
 }
@@ -541,15 +587,6 @@ DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a
         __syncwarp();
     }
 }
-
-#if FEATURES
-DEVICE float tile_slope(const struct attention_args &a, const struct tile &t)
-{
-    if (!a.alibi.data) return 0;
-    return ((const float *)a.alibi.data)[t.batch * a.alibi.stride[0] + t.head * a.alibi.stride[1]] *
-           LOG2E;
-}
-#endif
 
 /* Tiles in which the warpgroup has no rows, up to the next that it works on. */
 DEVICE void pass_tiles(struct consumer &c, const struct attention_args &a, struct tile &t)

@@ -14,6 +14,9 @@
 #include "sm90_scaled.h"
 #endif
 
+/* Parts of a tile that are asked for without a loop; 1 where registers are few. */
+constexpr int LOADS_AT_ONCE = FEATURES && PARTS == 3 ? 1 : PARTS;
+
 /* One box of `rows` rows and PANELS panels of 64 columns, to `to`; its other parts behind it.
  * apart: from one part to the next on the batch axis. */
 template <int PANELS>
@@ -25,7 +28,7 @@ DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, 
     for (int p = 0; p < PANELS; p++)
         tma_load_4d(to + p * rows * 128, map, full, 64 * p, row, head, batch, policy);
 #else
-#pragma unroll
+#pragma unroll(LOADS_AT_ONCE)
     for (int i = 0; i < PARTS; i++)
         tma_load_5d(to + i * PANELS * rows * 128, map, full, 0, row, 0, head, batch + i * apart,
                     policy);
@@ -59,23 +62,24 @@ DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &map
 #else
     int token = t->rows * ROWS + 64 * g, batch = t->batch;
 #endif
-    load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, a.batch, L2_EVICT_FIRST);
+    load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, q_batches(a),
+                         L2_EVICT_FIRST);
 }
 
 #if PARTS == 2
-/* Of a block of keys. */
+/* Of a block of keys, counted from the first of K's parts. */
 DEVICE void load_key_factors(const struct attention_args &a, uint32_t to, uint32_t full, int block,
                              int head, int batch)
 {
-    int64_t keys = (a.kv_tokens + 127) / 128 * 128;
+    int64_t keys = factor_rows(a);
     bulk_load(to, a.key_factors + ((batch * a.kv_heads + head) * keys + block * KEYS) * 4,
               KEY_FACTOR_BYTES, full);
 }
 
-/* Whether all keys of the launch are split. */
-DEVICE bool all_split(const struct attention_args &a)
+/* Whether all keys of the launch are split. base: of shared memory. */
+DEVICE bool all_split(const struct attention_args &a, uint32_t base)
 {
-    bool all = load_acquire(split_done(a)) >= split_tasks(a) * SHARES;
+    bool all = load_acquire(split_done(a)) >= split_tasks(a, base + AT_KEY_TABLE) * SHARES;
     if (all) async_proxy_fence_global();
     return all;
 }
@@ -118,7 +122,7 @@ DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &
 
 /* Where the blocks of a tile lie in K and V. */
 struct key_source {
-    int token, head, batch; /* token: of key block 0 */
+    int token, head, batch; /* token: of key block 0, with parts in these */
     int apart;              /* from one part of f32 to the next, on the batch axis */
 };
 
@@ -127,11 +131,22 @@ DEVICE struct key_source key_source_of(const struct attention_args &a, const str
     struct key_source s = {0, t->head / a.group, t->batch, a.batch};
 #if FEATURES
     if (a.kv_start.data) {
+#if PARTS > 1
+        s.token = first_key_block(a, t->batch) * PART_KEYS;
+        s.apart = 1;
+#else
         s.token = index_at(a.kv_start, t->batch);
+#endif
         s.batch = 0;
     }
 #endif
     return s;
+}
+
+/* Computed anew where registers are few. */
+DEVICE int parts_apart(const struct attention_args &a, const struct key_source &s)
+{
+    return FEATURES && PARTS > 1 ? kv_batches(a) : s.apart;
 }
 
 /* The stage that K comes to next, and its parity. */
@@ -148,21 +163,21 @@ DEVICE void produce_k(const struct attention_args &a, const struct tensor_maps &
 {
     uint32_t full = base + AT_K_FULL + 8 * r.stage;
 #if PARTS == 2
-    if (!r.split) wait_split(a, from.batch, from.head, block);
+    if (!r.split) wait_split(a, from.batch, from.head, from.token / KEYS + block);
 #endif
     mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
     mbarrier_expect(full, K_BYTES + KEY_FACTOR_BYTES);
 #if PARTS == 2
-    load_key_factors(a, base + AT_KEY_FACTORS + r.factors * KEY_FACTOR_BYTES, full, block,
-                     from.head, from.batch);
+    load_key_factors(a, base + AT_KEY_FACTORS + r.factors * KEY_FACTOR_BYTES, full,
+                     from.token / KEYS + block, from.head, from.batch);
 #endif
     load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS,
-                         from.head, from.batch, from.apart);
+                         from.head, from.batch, parts_apart(a, from));
 }
 
 /* Into the stage before. */
-DEVICE void produce_v(const struct tensor_maps &maps, uint32_t base, const struct ring &r,
-                      const struct key_source &from, int block)
+DEVICE void produce_v(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
+                      const struct ring &r, const struct key_source &from, int block)
 {
     uint32_t stage = (r.stage == 0 ? STAGES : r.stage) - 1,
              phase = r.stage == 0 ? r.phase ^ 1 : r.phase;
@@ -170,7 +185,7 @@ DEVICE void produce_v(const struct tensor_maps &maps, uint32_t base, const struc
     mbarrier_wait(base + AT_V_EMPTY + 8 * stage, phase);
     mbarrier_expect(full, V_BYTES);
     load_keys<V_PANELS>(&maps.v, base + AT_V + stage * V_BYTES, full, from.token + block * KEYS,
-                        from.head, from.batch, from.apart);
+                        from.head, from.batch, parts_apart(a, from));
 }
 
 DEVICE void advance(struct ring &r)
@@ -190,11 +205,12 @@ constexpr bool V_BEHIND = SUMS == 1;
 
 /* The V block that a tile leaves to the next one's first step waits in shared memory: registers are
  * few here. */
-DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, const struct ring &r)
+DEVICE void produce_v_behind(const struct attention_args &a, const struct tensor_maps &maps,
+                             uint32_t base, const struct ring &r)
 {
     struct key_source from;
     shared_load4(base + AT_BEHIND, from.token, from.head, from.batch, from.apart);
-    produce_v(maps, base, r, from, 0);
+    produce_v(a, maps, base, r, from, 0);
 }
 
 /* TAKEN_LATE: the producer takes the number of its next tile when TAKEN_AHEAD blocks of keys are
@@ -204,80 +220,93 @@ DEVICE void produce_v_behind(const struct tensor_maps &maps, uint32_t base, cons
 constexpr bool TAKEN_LATE = PARTS <= 2 && !SPLIT_KEYS && THREADS < 512;
 constexpr int TAKEN_AHEAD = 2;
 
+/* Read where it is needed: registers are few. */
+DEVICE int grid_blocks(void)
+{
+#if FEATURES && PARTS == 3
+    int blocks;
+    asm volatile("mov.u32 %0, %%nctaid.x;" : "=r"(blocks));
+    return blocks;
+#else
+    return gridDim.x;
+#endif
+}
+
 DEVICE void produce(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
                     const char *shared)
 {
     struct ring keys = {0, 1};
     uint32_t slot = 0, slot_phase = 1;
     bool first = true, claimed = false;
-    int step = gridDim.x, index = blockIdx.x;
+    int index = blockIdx.x;
 
 #pragma unroll 1
     for (;;) {
         struct schedule s = schedule_of(a, shared);
         if (index >= s.total) break;
         struct tile t;
-        int next = index + step;
+        int next = index + grid_blocks();
         tile_at(a, shared, s, index, &t);
         if (PARTS == 3 && leaves(a, t)) {
-            if (s.total > step && !claimed) counter_claim(a);
-            if (s.total > step) next = step + counter_take(a);
+            if (s.total > grid_blocks() && !claimed) counter_claim(a);
+            if (s.total > grid_blocks()) next = grid_blocks() + counter_take(a);
             claimed = true;
             index = next;
             continue;
         }
         struct key_source from = key_source_of(a, &t);
 #if PARTS == 2
-        keys.split = keys.split || all_split(a);
+        keys.split = keys.split || all_split(a, base);
 #endif
         int blocks = t.key_end - key_begin(&t);
         bool taken = claimed && (!TAKEN_LATE || blocks <= TAKEN_AHEAD);
-        if (taken && s.total > step) next = step + counter_take(a);
+        if (taken && s.total > grid_blocks()) next = grid_blocks() + counter_take(a);
         if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_k(a, maps, base, keys, from, nth_block(&t, 0));
 #if CELLS
         produce_cells(a, maps, base, keys.stage, keys.phase, &t, nth_block(&t, 0));
 #endif
-        if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
+        if (V_BEHIND && !first) produce_v_behind(a, maps, base, keys);
         advance(keys);
         if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
-        if (!V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, 0));
+        if (!V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, 0));
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
 #pragma unroll 1
         for (int i = 1; i < blocks; i++) {
             if (TAKEN_LATE && claimed && i == blocks - TAKEN_AHEAD) {
-                if (schedule_of(a, shared).total > step) next = step + counter_take(a);
+                if (schedule_of(a, shared).total > grid_blocks())
+                    next = grid_blocks() + counter_take(a);
                 taken = true;
             }
             /* from here on it waits for slots in any case */
             if (TAKEN_LATE && !claimed && i == STAGES) {
-                if (schedule_of(a, shared).total > step) counter_claim(a);
+                if (schedule_of(a, shared).total > grid_blocks()) counter_claim(a);
                 claimed = true;
             }
             produce_k(a, maps, base, keys, from, nth_block(&t, i));
 #if CELLS
             produce_cells(a, maps, base, keys.stage, keys.phase, &t, nth_block(&t, i));
 #endif
-            if (V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, i - 1));
+            if (V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, i - 1));
             advance(keys);
-            if (!V_BEHIND) produce_v(maps, base, keys, from, nth_block(&t, i));
+            if (!V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, i));
         }
         if (V_BEHIND)
             shared_store4(base + AT_BEHIND, from.token + nth_block(&t, blocks - 1) * KEYS,
                           from.head, from.batch, from.apart);
         /* a short first tile: behind its loads, for these are up to three round trips to L2 */
-        if (!taken && schedule_of(a, shared).total > step) {
+        if (!taken && schedule_of(a, shared).total > grid_blocks()) {
             if (!claimed) counter_claim(a);
-            next = step + counter_take(a);
+            next = grid_blocks() + counter_take(a);
         }
         first = false;
         claimed = true;
         index = next;
     }
     int total = schedule_of(a, shared).total;
-    if (total > step && index == step + total - 1)
+    if (total > grid_blocks() && index == grid_blocks() + total - 1)
         counter_reset(a); /* the last number: nobody takes another */
-    if (V_BEHIND && !first) produce_v_behind(maps, base, keys);
+    if (V_BEHIND && !first) produce_v_behind(a, maps, base, keys);
     struct tile end = {-1};
     produce_q(a, maps, base, &end, slot, slot_phase);
 }

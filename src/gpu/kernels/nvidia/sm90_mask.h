@@ -86,10 +86,16 @@ DEVICE float tanh_exp2(float x) /* of x / (2 log2 e) */
     return __fmaf_rn(-2, reciprocal_approx(__fadd_rn(1, exp2_approx(x))), 1);
 }
 
-/* Scores in units of log2(e) to capped ones. */
-DEVICE void cap_scores(const struct attention_args &a, float (&s)[KEYS / 2])
+/* Scores to capped ones times log2(e). scale: log2(e) for one unit of them. */
+DEVICE void cap_scores(const struct attention_args &a, float (&s)[KEYS / 2], float scale)
 {
-    float in = 2 * a.scale_log2 / a.softcap, out = a.softcap * 1.4426950408889634f;
+#if PARTS == 2 /* a division would be a call: registers are few */
+    float near = reciprocal_approx(a.softcap),
+          in = 2 * scale * __fmaf_rn(__fmaf_rn(-a.softcap, near, 1), near, near),
+          out = a.softcap * 1.4426950408889634f;
+#else
+    float in = 2 * scale / a.softcap, out = a.softcap * 1.4426950408889634f;
+#endif
 #pragma unroll
     for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(out, tanh_exp2(__fmul_rn(in, s[i])));
 }
@@ -115,7 +121,7 @@ DEVICE void change_scores(const struct attention_args &a, const struct tile &t,
                           float (&s)[KEYS / 2], int block, int row, int column, float slope)
 {
     if (a.softcap != 0) {
-        cap_scores(a, s);
+        cap_scores(a, s, a.scale_log2);
     } else {
 #pragma unroll
         for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], a.scale_log2);

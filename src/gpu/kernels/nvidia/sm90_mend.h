@@ -7,14 +7,26 @@
 #include "sm90_sums.h"
 #endif
 
+/* A tile, or what the warp keeps of it. */
+DEVICE struct tile tile_now(const struct consumer &c, const struct tile &t)
+{
+#if FEATURES && PARTS == 2
+    return kept_tile(c);
+#else
+    return t;
+#endif
+}
+
 /* Whether a block that some row of the tile sees in part has bad rows of V. Else nothing can be
  * mended: every row sees the bad key. */
 DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_args &a,
-                             const struct tensor_maps &maps, const struct tile &t, uint32_t &phase)
+                             const struct tensor_maps &maps, const struct tile &whole,
+                             uint32_t &phase)
 {
-    int above = masked_from(c, a, t), below = masked_below(a, t);
+    int above = masked_from(c, a, whole), below = masked_below(a, whole);
 #pragma unroll 1
-    for (int block = t.key_end - 1; block >= key_begin(&t); block--) {
+    for (int block = whole.key_end - 1; block >= key_begin(&whole); block--) {
+        const struct tile t = tile_now(c, whole);
         if (block < above && block >= below) continue;
         fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {false, false}, block, phase);
         if (any_key(clean_values(c.base, group_now(c), thread_now(c)))) return true;
@@ -24,14 +36,14 @@ DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_ar
 
 /* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. */
 DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
-                        const struct tensor_maps &maps, const struct tile &t, uint32_t &phase)
+                        const struct tensor_maps &maps, const struct tile &whole, uint32_t &phase)
 {
     struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
 #if PARTS == 2
     {
         float4 x[ROW_LOADS];
-        load_q(c, a, t, x);
-        split_q(c, a, t, x);
+        load_q(c, a, tile_now(c, whole), x);
+        split_q(c, a, tile_now(c, whole), x);
     }
 #endif
     float o[VALUES / 2];
@@ -39,7 +51,9 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
 #pragma unroll 1
-    for (int i = 0; i < t.key_end - key_begin(&t); i++) {
+    for (int i = 0;; i++) {
+        const struct tile t = tile_now(c, whole);
+        if (i >= t.key_end - key_begin(&t)) break;
         int block = nth_block(&t, i);
         bool first = PARTS != 2 && i == 0;
         int key = block * KEYS, keys = kv_tokens(a, &t) - key;
@@ -99,6 +113,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
     clean0 = c.row0 == c.row0;
     clean1 = c.row1 == c.row1;
 #endif
+    const struct tile t = tile_now(c, whole);
 #if SPLIT_KEYS
     store_part(a, t, o, r, row_now(c), lane_now(c), clean0, clean1);
 #else
@@ -108,12 +123,13 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 
 /* What the warpgroups have noted, one warpgroup after the other: they share a stage. All loads of
  * the producer have arrived and been used by now. */
-DEVICE void repair_noted(struct consumer &c, const struct attention_args &a,
+DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
                          const struct tensor_maps &maps)
 {
     int heads[4];
     uint32_t phase = 0;
     named_barrier_sync(BARRIER_REPAIR, 128 * GROUPS);
+    const struct attention_args &a = a0;
     shared_load4(c.base + AT_NOTES, heads[0], heads[1], heads[2], heads[3]);
     if (!(heads[0] | heads[1] | heads[2] | heads[3])) return;
     c.stage = c.tiles = 0;
@@ -127,11 +143,22 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a,
 #pragma unroll 1
     while (place) {
         struct tile t;
+#if FEATURES && PARTS == 2
+        const struct attention_args *args = &a0;
+        asm volatile("" : "+l"(args));
+        const struct attention_args &a = *args;
+#endif
         place = read_note(a, place, &t);
-#if FEATURES
+#if FEATURES && PARTS == 2
+        begin_tile(c, a, t);
+#elif FEATURES
         c.slope = tile_slope(a, t);
 #endif
         if (PARTS == 1 || hides_bad_values(c, a, maps, t, phase)) repair_tile(c, a, maps, t, phase);
+#if FEATURES && PARTS == 2
+        place = note_at(a, note_place(a, kept_tile(c), group_now(c)))->next;
+        place = __reduce_max_sync(~0u, place);
+#endif
     }
     async_proxy_fence();
 #pragma unroll 1

@@ -28,10 +28,11 @@ DEVICE void split(float x, float (&part)[PARTS])
                        : __uint_as_float(0x7fff0000);
 }
 
-/* Four channels of one token. */
-DEVICE void prepare4(const float *from, uint16_t *to, int64_t apart)
+/* Four channels of one token, or zeros. */
+DEVICE void prepare4(const float *from, uint16_t *to, int64_t apart, bool exist)
 {
-    float4 x = *(const float4 *)from;
+    float4 x = make_float4(0, 0, 0, 0);
+    if (exist) x = *(const float4 *)from;
     float part[4][PARTS];
     split(x.x, part[0]);
     split(x.y, part[1]);
@@ -47,19 +48,58 @@ DEVICE void prepare4(const float *from, uint16_t *to, int64_t apart)
     }
 }
 
-/* TILE_KV tokens of one head at a time. */
-DEVICE void prepare_rows(const struct view &from, const struct view &to, int batch, int sequence,
-                         int head, int tokens, int channels)
+/* Which rows of a tensor, and where they go. */
+struct rows_of {
+    int place, batches; /* on the batch axis, which has so many places */
+    int first, to, tokens;
+    int channels, own; /* of the tile; that exist */
+};
+
+DEVICE struct rows_of query_rows(const struct attention_args &a, int sequence)
 {
-    const float *source =
-        (const float *)from.data + sequence * from.stride[0] + head * from.stride[1];
-    uint16_t *target = (uint16_t *)to.data + sequence * to.stride[0] + head * to.stride[1];
+    struct rows_of r = {sequence, q_batches(a), 0, 0, a.q_tokens, D, D};
+#if FEATURES
+    r.own = a.channels;
+    if (a.q_start.data) {
+        r.place = 0;
+        r.first = r.to = first_query(a, sequence);
+        r.tokens = first_query(a, sequence + 1) - r.first;
+    }
+#endif
+    return r;
+}
+
+DEVICE struct rows_of key_rows(const struct attention_args &a, int sequence, bool values)
+{
+    struct rows_of r = {sequence, kv_batches(a), 0, 0, a.kv_tokens, values ? DV : D, D};
+#if FEATURES
+    r.own = values ? a.v_channels : a.channels;
+    r.tokens = sequence_keys(a, sequence);
+    if (a.kv_start.data) {
+        r.place = 0;
+        r.first = first_key(a, sequence);
+        r.to = first_key_block(a, sequence) * PART_KEYS;
+    }
+#endif
+    return r;
+}
+
+/* TILE_KV tokens of one head at a time. */
+DEVICE void prepare_rows(const struct view &from, const struct view &to, const struct rows_of &r,
+                         int head)
+{
+    int tokens = r.tokens;
+    const float *source = (const float *)from.data + r.place * from.stride[0] +
+                          head * from.stride[1] + r.first * from.stride[2];
+    uint16_t *target =
+        (uint16_t *)to.data + r.place * to.stride[0] + head * to.stride[1] + r.to * to.stride[2];
     for (int first = blockIdx.x * TILE_KV; first < tokens; first += gridDim.x * TILE_KV) {
-        int columns = channels / 4, rows = tokens - first < TILE_KV ? tokens - first : TILE_KV;
+        int columns = r.channels / 4, rows = tokens - first < TILE_KV ? tokens - first : TILE_KV;
         for (int i = threadIdx.x; i < rows * columns; i += THREADS) {
             int token = first + i / columns, channel = i % columns * 4;
             prepare4(source + token * from.stride[2] + channel,
-                     target + token * to.stride[2] + channel, batch * to.stride[0]);
+                     target + token * to.stride[2] + channel, r.batches * to.stride[0],
+                     !FEATURES || channel < r.own);
         }
     }
 }
@@ -69,13 +109,22 @@ DEVICE void prepare_rows(const struct view &from, const struct view &to, int bat
  * keys tells the forward kernel. */
 DEVICE int group_is_wide(const struct attention_args &a, int sequence, int key_head, bool tells)
 {
-    int64_t queries = ((int64_t)sequence * a.q_heads + key_head * a.group) * a.wide_queries,
-            keys = (int64_t)a.batch * a.q_heads * a.wide_queries +
-                   ((int64_t)sequence * 2 * a.kv_heads + key_head) * a.wide_keys;
-    int wide = 0;
+    struct rows_of q = query_rows(a, sequence), k = key_rows(a, sequence, false);
+    int64_t queries = wide_query_at(a, q.place, key_head * a.group),
+            keys = wide_key_at(a, k.place, key_head);
+    int wide = 0, key_count = a.wide_keys;
+#if FEATURES
+    int count = (q.tokens + 15) / 16;
+    queries += first_query_block(a, sequence);
+    keys += first_key_block(a, sequence);
+    key_count = key_blocks(k.tokens);
+    for (int i = threadIdx.x; i < a.group * count; i += THREADS)
+        wide |= a.wide_blocks[queries + (int64_t)(i / count) * a.wide_queries + i % count];
+#else
     for (int i = threadIdx.x; i < a.group * a.wide_queries; i += THREADS)
         wide |= a.wide_blocks[queries + i];
-    for (int i = threadIdx.x; i < a.wide_keys; i += THREADS)
+#endif
+    for (int i = threadIdx.x; i < key_count; i += THREADS)
         wide |= a.wide_blocks[keys + i] | a.wide_blocks[keys + a.kv_heads * a.wide_keys + i];
     wide = __syncthreads_or(wide & WIDE_BITS);
     if (tells && threadIdx.x == 0) a.wide[sequence * a.kv_heads + key_head] = wide;
@@ -94,10 +143,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             int group = key_head < 0 ? head / a.group : value_head < 0 ? key_head : value_head;
             bool tells = blockIdx.x == 0 && key_head == group;
             if (a.wide && !group_is_wide(a, sequence, group, tells)) continue;
-            if (key_head < 0) prepare_rows(a.q, a.q_half, a.batch, sequence, head, a.q_tokens, D);
+            if (key_head < 0) prepare_rows(a.q, a.q_half, query_rows(a, sequence), head);
             else if (value_head < 0)
-                prepare_rows(a.k, a.k_half, a.batch, sequence, key_head, a.kv_tokens, D);
-            else prepare_rows(a.v, a.v_half, a.batch, sequence, value_head, a.kv_tokens, DV);
+                prepare_rows(a.k, a.k_half, key_rows(a, sequence, false), key_head);
+            else prepare_rows(a.v, a.v_half, key_rows(a, sequence, true), value_head);
         }
 }
 

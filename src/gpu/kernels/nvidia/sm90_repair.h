@@ -107,7 +107,8 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
                                   (q ? Q_BYTES : 0));
         if (q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
 #if PARTS == 2
-        if (what.k) load_key_factors(a, base + AT_KEY_FACTORS, full, block, from.head, from.batch);
+        if (what.k)
+            load_key_factors(a, base + AT_KEY_FACTORS, full, row / KEYS, from.head, from.batch);
 #endif
 #if CELLS
         if (what.k) load_cells(a, maps, base + AT_CELLS, full, &t, block);

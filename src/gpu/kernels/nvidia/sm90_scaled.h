@@ -11,14 +11,10 @@
 #ifndef RAPT_NVIDIA_SM90_SCALED_H
 #define RAPT_NVIDIA_SM90_SCALED_H
 
-#include "sm90_schedule.h"
+#include "sm90_tasks.h"
 
 /* Exponents of a row's largest element that factors can hold; beyond, the head is `wide`. */
 constexpr int EXPONENT_LIMIT = 40;
-/* A warp of the forward kernel splits half of a block of keys at a time: so few are under way that
- * tiles find most of them in L2. In the block's word each such share counts SHARE_SPLIT, and 1
- * if it is wide (WIDE_BITS). */
-constexpr int SHARES = 2, SHARE_SPLIT = WIDE_BITS + 1, BLOCK_SPLIT = SHARES * SHARE_SPLIT;
 
 /* ---- The pass that splits ---- */
 
@@ -86,6 +82,13 @@ DEVICE int cell_of(int exponent)
 constexpr int ROW_LANES = D / 16; /* lanes that hold a row: four times four channels, D / 4 apart */
 constexpr int ROWS_AT_ONCE = 32 / ROW_LANES;
 
+/* A lane knows its channels by `left`, how many of the row there are from its first one on; without
+ * FEATURES the row has all. Those that do not exist are zeros. */
+DEVICE bool channels_exist(int left, int i)
+{
+    return !FEATURES || i * D / 4 < left;
+}
+
 /* What a lane knows of a row when it has seen all of it. */
 struct row_range {
     int exponent; /* of the row's factor, the same in every lane of the row */
@@ -118,6 +121,15 @@ DEVICE float least_of4(const float4 &x)
     return fminf(fminf(fabsf(x.x), fabsf(x.y)), fminf(fabsf(x.z), fabsf(x.w)));
 }
 
+/* Of the lane's channels that exist. */
+DEVICE float least_of16(const float4 *x, int left)
+{
+    float y[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) y[i] = channels_exist(left, i) ? least_of4(x[i]) : INFINITY;
+    return fminf(fminf(y[0], y[1]), fminf(y[2], y[3]));
+}
+
 DEVICE uint32_t largest_of_row(uint32_t size)
 {
 #pragma unroll
@@ -125,12 +137,12 @@ DEVICE uint32_t largest_of_row(uint32_t size)
     return size;
 }
 
-template <bool KEY> DEVICE struct row_range range_of(const float4 *x)
+template <bool KEY> DEVICE struct row_range range_of(const float4 *x, int left)
 {
     struct row_range r;
-    uint32_t size = largest_of_row(__float_as_uint(larger_or_nan(
-        larger_or_nan(larger_of4(x[0]), larger_of4(x[1])),
-        larger_or_nan(larger_of4(x[2]), larger_of4(x[3])))));
+    uint32_t size = largest_of_row(
+        __float_as_uint(larger_or_nan(larger_or_nan(larger_of4(x[0]), larger_of4(x[1])),
+                                      larger_or_nan(larger_of4(x[2]), larger_of4(x[3])))));
     r.odd = __any_sync(~0u, size >= 0x7f800000);
     if (r.odd)
         size = largest_of_row(larger_size(larger_size(finite_size4(x[0]), finite_size4(x[1])),
@@ -140,8 +152,7 @@ template <bool KEY> DEVICE struct row_range range_of(const float4 *x)
     if (r.wide || size == 0) r.exponent = -EXPONENT_LIMIT;
     if (KEY) r.exponent = cell_of(r.exponent);
     r.scale = power_of_two(14 - r.exponent);
-    float least = fminf(fminf(least_of4(x[0]), least_of4(x[1])),
-                        fminf(least_of4(x[2]), least_of4(x[3])));
+    float least = least_of16(x, left);
     if (least * r.scale < 0x1p-25f) { /* few, but for zeros */
 #pragma unroll
         for (int i = 0; i < 4; i++)
@@ -176,11 +187,17 @@ DEVICE void split16(const float4 *x, const struct row_range &r, uint2 (&hi)[4], 
     }
 }
 
+/* Keys of a head that have room for factors. */
+DEVICE int64_t factor_rows(const struct attention_args &a)
+{
+    return FEATURES ? a.wide_keys * PART_KEYS : (a.kv_tokens + 127) / 128 * 128;
+}
+
 /* Where the factor of key `token` of its head goes. For each pair of keys 8 words, as the forward
  * kernel copies them: 2^(e - 14) of K, e of V, 2^e of V, two each, and 2 unused. */
 DEVICE float *factor_at(const struct attention_args &a, int sequence, int head, int token)
 {
-    int64_t keys = (a.kv_tokens + 127) / 128 * 128;
+    int64_t keys = factor_rows(a);
     return a.key_factors + ((sequence * a.kv_heads + head) * keys + token / 2 * 2) * 4 +
            (token & 1);
 }
@@ -195,61 +212,6 @@ DEVICE void write_factor(float *to, bool of_value, int exponent)
     }
 }
 
-/* Which blocks are wide: of 16 queries, [batch][q head][a.wide_queries]; behind them, with
- * BLOCK_SPLIT, of TILE_KV keys, [batch][k heads, v heads][a.wide_keys]. */
-DEVICE int64_t wide_query_at(const struct attention_args &a, int sequence, int head)
-{
-    return ((int64_t)sequence * a.q_heads + head) * a.wide_queries;
-}
-
-DEVICE int64_t wide_key_at(const struct attention_args &a, int sequence, int head)
-{
-    return wide_query_at(a, a.batch, 0) + ((int64_t)sequence * 2 * a.kv_heads + head) * a.wide_keys;
-}
-
-/* A block of keys of one head of K or of V, to be split. In the order in which tiles ask for them:
- * by section, from the last keys down, heads fastest, K before V. */
-struct split_task {
-    int sequence, head, block;
-    bool of_value;
-};
-
-DEVICE int split_tasks(const struct attention_args &a)
-{
-    return 2 * a.batch * a.kv_heads * a.wide_keys;
-}
-
-DEVICE struct split_task split_task_at(const struct attention_args &a, int index)
-{
-    int heads = a.batch * a.kv_heads, width = section_heads(a, a.batch * a.q_heads) / a.group, rest;
-    struct schedule s = {a.wide_keys, heads, max_int(1, width), 1, heads * a.wide_keys};
-    struct split_task t;
-    tile_position(s, index / 2, &rest, &t.head);
-    t.block = a.wide_keys - 1 - rest;
-    t.sequence = t.head / a.kv_heads;
-    t.head -= t.sequence * a.kv_heads;
-    t.of_value = index & 1;
-    return t;
-}
-
-DEVICE int32_t *ready_word(const struct attention_args &a, bool of_value, int sequence, int head,
-                           int block)
-{
-    return a.wide_blocks + wide_key_at(a, sequence, head + of_value * a.kv_heads) + block;
-}
-
-/* Shares of tasks taken so far; beside the counter of tiles. */
-DEVICE int *split_counter(const struct attention_args &a)
-{
-    return (int *)(a.counters + 1);
-}
-
-/* Shares done; behind the heads' words. */
-DEVICE int32_t *split_done(const struct attention_args &a)
-{
-    return a.wide + a.batch * a.kv_heads;
-}
-
 /* Rows first, ..., first + COUNT - 1 of a task. Each lane reads back what it has loaded itself: 64
  * bytes of each step, in a ring of BATCHES. at: the ring's shared address plus 16 * lane. Returns
  * whether one of the lane's rows is wide. */
@@ -260,13 +222,14 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
     constexpr int STEPS = COUNT / ROWS_AT_ONCE;
     static_assert(COUNT % ROWS_AT_ONCE == 0 && STEPS >= BATCHES, "");
     const struct view &from = t.of_value ? a.v : a.k, &to = t.of_value ? a.v_half : a.k_half;
-    int channel = lane % ROW_LANES * 4, token = t.block * KEYS + first + lane / ROW_LANES;
+    int channel = lane % ROW_LANES * 4, token = t.block * KEYS + first + lane / ROW_LANES,
+        left = (t.of_value ? a.v_channels : a.channels) - channel;
     const float *source = (const float *)from.data + t.sequence * from.stride[0] +
-                          t.head * from.stride[1] + token * from.stride[2] + channel;
+                          t.head * from.stride[1] + task_token(t, token) * from.stride[2] + channel;
     uint16_t *target = (uint16_t *)to.data + t.sequence * to.stride[0] + t.head * to.stride[1] +
                        token * to.stride[2] + channel;
-    int64_t apart = a.batch * to.stride[0];
-    int steps = (a.kv_tokens - token + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE; /* of this lane */
+    int64_t apart = kv_batches(a) * to.stride[0];
+    int steps = (task_keys(a, t, token) + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE; /* of this lane */
     float *factors = factor_at(a, t.sequence, t.head, token);
     bool wide = false;
 #pragma unroll 1
@@ -277,11 +240,11 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 shared_load4(at + (step % BATCHES * 4 + i) * 512, x[i].x, x[i].y, x[i].z, x[i].w);
-            struct row_range r = range_of<true>(x);
+            struct row_range r = range_of<true>(x, left);
             if (channel == 0)
                 write_factor(factors + 4 * ROWS_AT_ONCE * step, t.of_value, r.exponent);
             wide |= r.wide;
-            if (step < steps) {
+            if (FEATURES || step < steps) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     uint2 hi, lo;
@@ -297,7 +260,7 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 async_copy16(at + (next % BATCHES * 4 + i) * 512, source + i * D / 4,
-                             next < steps);
+                             next < steps && channels_exist(left, i));
             source += ROWS_AT_ONCE * from.stride[2];
         }
         async_copy_commit();
@@ -319,32 +282,56 @@ DEVICE void end_share(const struct attention_args &a, const struct split_task &t
     add_release(split_done(a), 1);
 }
 
-/* The first tasks, so that the forward kernel can begin: four warps take one. The others are marked
- * as not done. */
+/* Tasks first, ..., tasks - 1 are marked as not done. */
+DEVICE void clear_tasks(const struct attention_args &a, int first, int tasks, uint32_t table)
+{
+    for (int i = first + blockIdx.x * THREADS + threadIdx.x; i < tasks; i += gridDim.x * THREADS) {
+        struct split_task t = split_task_at(a, i, table);
+        *ready_word(a, t.of_value, t.sequence, t.head, t.block) = 0;
+    }
+}
+
+/* Four warps take a task. */
 constexpr int TASK_WARPS = 4, TASKS_OF_BLOCK = THREADS / 32 / TASK_WARPS;
+
+template <int BATCHES>
+DEVICE void split_first(const struct attention_args &a, const struct split_task &t, char *ring)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    bool wide = is_wanted(t) && split_keys<BATCHES, KEYS / TASK_WARPS>(
+                                    a, t, warp % TASK_WARPS * (KEYS / TASK_WARPS),
+                                    shared_address(ring) + warp * BATCHES * 2048 + lane * 16, lane);
+    async_proxy_fence_global();
+    wide = named_barrier_or(1 + warp / TASK_WARPS, 32 * TASK_WARPS, wide);
+    __threadfence();
+    if (threadIdx.x % (32 * TASK_WARPS) == 0) end_task(a, t, wide);
+}
+
+/* The first tasks, so that the forward kernel can begin; the others are marked as not done. */
 extern "C" __global__ void __launch_bounds__(THREADS)
     PREPARE_NAME(const __grid_constant__ struct attention_args a)
 {
     constexpr int BATCHES = 2, WARPS = THREADS / 32;
     __shared__ __align__(16) char ring[WARPS * BATCHES * 2048];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tasks = split_tasks(a);
-    wait_for_predecessors();
-    int index = blockIdx.x * TASKS_OF_BLOCK + warp / TASK_WARPS,
+    int index = blockIdx.x * TASKS_OF_BLOCK + threadIdx.x / 32 / TASK_WARPS,
         first = gridDim.x * TASKS_OF_BLOCK;
-    if (index < tasks) {
-        struct split_task t = split_task_at(a, index);
-        bool wide = split_keys<BATCHES, KEYS / TASK_WARPS>(
-            a, t, warp % TASK_WARPS * (KEYS / TASK_WARPS),
-            shared_address(ring) + warp * BATCHES * 2048 + lane * 16, lane);
-        async_proxy_fence_global();
-        wide = named_barrier_or(1 + warp / TASK_WARPS, 32 * TASK_WARPS, wide);
-        __threadfence();
-        if (threadIdx.x % (32 * TASK_WARPS) == 0) end_task(a, t, wide);
-    }
-    for (int i = first + blockIdx.x * THREADS + threadIdx.x; i < tasks; i += gridDim.x * THREADS) {
-        struct split_task t = split_task_at(a, i);
-        *ready_word(a, t.of_value, t.sequence, t.head, t.block) = 0;
-    }
+#if FEATURES
+    struct split_task t;
+    uint32_t table = shared_address(ring);
+    wait_for_predecessors();
+    if (a.kv_start.data)
+        fill_key_table(a, *(struct key_table *)ring, (int *)(ring + sizeof(struct key_table)));
+    int tasks = split_tasks(a, table);
+    if (index < tasks) t = split_task_at(a, index, table);
+    clear_tasks(a, first, tasks, table);
+    __syncthreads(); /* the table lies where rows will */
+    if (index < tasks) split_first<BATCHES>(a, t, ring);
+#else
+    int tasks = split_tasks(a, 0);
+    wait_for_predecessors();
+    if (index < tasks) split_first<BATCHES>(a, split_task_at(a, index, 0), ring);
+    clear_tasks(a, first, tasks, 0);
+#endif
     if (blockIdx.x == 0 && threadIdx.x == 0) *split_counter(a) = *split_done(a) = first * SHARES;
 }
 
@@ -352,7 +339,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
 {
     constexpr int ROWS_OF_SHARE = KEYS / SHARES;
-    int lane = threadIdx.x % 32, shares = split_tasks(a) * SHARES;
+    uint32_t table = base + AT_KEY_TABLE;
+    int lane = threadIdx.x % 32, shares = split_tasks(a, table) * SHARES;
     uint32_t at = base + AT_SPLIT + warp * SPLIT_RING_BYTES + lane * 16;
 #pragma unroll 1
     for (;;) {
@@ -360,9 +348,9 @@ DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
         if (lane == 0) index = atomicAdd(split_counter(a), 1);
         index = __shfl_sync(~0u, index, 0);
         if (index >= shares) break;
-        struct split_task t = split_task_at(a, index / SHARES);
-        bool wide = split_keys<SPLIT_RING_BYTES / 2048, ROWS_OF_SHARE>(
-            a, t, index % SHARES * ROWS_OF_SHARE, at, lane);
+        struct split_task t = split_task_at(a, index / SHARES, table);
+        bool wide = is_wanted(t) && split_keys<SPLIT_RING_BYTES / 2048, ROWS_OF_SHARE>(
+                                        a, t, index % SHARES * ROWS_OF_SHARE, at, lane);
         async_proxy_fence_global();
         wide = __any_sync(~0u, wide);
         __threadfence();
@@ -371,30 +359,47 @@ DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
     }
 }
 
+/* Where a tile's sequence lies in q. */
+DEVICE int query_batch(const struct attention_args &a, const struct tile &t)
+{
+    return FEATURES && a.q_start.data ? 0 : t.batch;
+}
+
+DEVICE int query_start(const struct tile &t)
+{
+#if FEATURES
+    return t.q_start;
+#else
+    return 0;
+#endif
+}
+
 /* Sixteen rows of Q of a warp, from row `first` on, four or eight at a time. */
 constexpr int Q_STEPS = 16 / ROWS_AT_ONCE, ROW_LOADS = 4 * Q_STEPS;
 
-DEVICE void load_queries(const struct attention_args &a, int sequence, int head, int first,
-                         int lane, float4 (&x)[ROW_LOADS])
+DEVICE void load_queries(const struct attention_args &a, const struct tile &t, int first, int lane,
+                         float4 (&x)[ROW_LOADS])
 {
-    const float *from = (const float *)a.q.data + sequence * a.q.stride[0] + head * a.q.stride[1] +
-                        lane % ROW_LANES * 4;
+    const float *from = (const float *)a.q.data + query_batch(a, t) * a.q.stride[0] +
+                        t.head * a.q.stride[1] + lane % ROW_LANES * 4;
+    int left = a.channels - lane % ROW_LANES * 4;
 #pragma unroll
     for (int n = 0; n < Q_STEPS; n++) {
         int token = first + n * ROWS_AT_ONCE + lane / ROW_LANES;
-        bool exists = (uint32_t)token < (uint32_t)a.q_tokens;
+        bool exists = (uint32_t)token < (uint32_t)q_tokens(a, &t);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             x[4 * n + i] = make_float4(0, 0, 0, 0);
-            if (exists)
-                x[4 * n + i] = __ldcs((const float4 *)(from + token * a.q.stride[2] + i * D / 4));
+            if (exists && channels_exist(left, i))
+                x[4 * n + i] = __ldcs(
+                    (const float4 *)(from + (query_start(t) + token) * a.q.stride[2] + i * D / 4));
         }
     }
 }
 
 /* The exponents of the lane's rows; false if a row of the warp is 0, wide, has NaN or Inf, or an
  * element of 0 or so small that it may be lost. All roundings and exchanges run side by side. */
-DEVICE bool plain_exponents(const float4 (&x)[ROW_LOADS], int (&exponent)[Q_STEPS])
+DEVICE bool plain_exponents(const float4 (&x)[ROW_LOADS], int left, int (&exponent)[Q_STEPS])
 {
     uint32_t size[Q_STEPS];
     bool plain = true;
@@ -411,8 +416,7 @@ DEVICE bool plain_exponents(const float4 (&x)[ROW_LOADS], int (&exponent)[Q_STEP
     }
 #pragma unroll
     for (int n = 0; n < Q_STEPS; n++) {
-        float least = fminf(fminf(least_of4(x[4 * n]), least_of4(x[4 * n + 1])),
-                            fminf(least_of4(x[4 * n + 2]), least_of4(x[4 * n + 3])));
+        float least = least_of16(x + 4 * n, left);
         exponent[n] = (int)(size[n] >> 23) - 127;
         plain = plain && exponent[n] <= EXPONENT_LIMIT && exponent[n] >= -EXPONENT_LIMIT &&
                 least * power_of_two(14 - exponent[n]) >= 0x1p-25f;
@@ -447,15 +451,26 @@ DEVICE void split_query(const float4 *x, const struct row_range &r, int n, int l
     if (n == (mine + 8) / ROWS_AT_ONCE) exponents.y = exponent;
 }
 
+/* The first of the sequence's blocks of queries in a.wide_blocks. */
+DEVICE int tile_query_block(const struct attention_args &a, const struct tile &t)
+{
+#if FEATURES
+    return a.q_start.data ? t.q_start / 16 + t.batch : 0;
+#else
+    return 0;
+#endif
+}
+
 /* These rows into the warp's part of the slot at `to`. Returns the exponents of the lane's two
  * rows; whether one of the rows is wide goes to wide_blocks. */
-DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head, int first,
-                          int lane, const float4 (&x)[ROW_LOADS], uint32_t to)
+DEVICE int2 split_queries(const struct attention_args &a, const struct tile &t, int first, int lane,
+                          const float4 (&x)[ROW_LOADS], uint32_t to)
 {
+    int left = a.channels - lane % ROW_LANES * 4;
     int2 exponents = {0, 0};
     int exponent[Q_STEPS];
     bool wide = false;
-    if (plain_exponents(x, exponent)) {
+    if (plain_exponents(x, left, exponent)) {
 #pragma unroll
         for (int n = 0; n < Q_STEPS; n++) {
             struct row_range r = {exponent[n], power_of_two(14 - exponent[n]), false, false};
@@ -464,14 +479,15 @@ DEVICE int2 split_queries(const struct attention_args &a, int sequence, int head
     } else {
 #pragma unroll
         for (int n = 0; n < Q_STEPS; n++) {
-            struct row_range r = range_of<false>(x + 4 * n);
+            struct row_range r = range_of<false>(x + 4 * n, left);
             wide |= r.wide;
             split_query(x + 4 * n, r, n, lane, to, exponents);
         }
     }
     wide = __any_sync(~0u, wide);
-    if (lane == 0 && first < a.q_tokens) {
-        a.wide_blocks[wide_query_at(a, sequence, head) + first / 16] = wide;
+    if (lane == 0 && first < q_tokens(a, &t)) {
+        a.wide_blocks[wide_query_at(a, query_batch(a, t), t.head) + tile_query_block(a, t) +
+                      first / 16] = wide;
         if (wide) tell_wide(a);
     }
     return exponents;

@@ -162,6 +162,17 @@ DEVICE void counter_reset(const struct attention_args &a)
     atomicExch(counter_word(a), 0ull);
 }
 
+/* Places on the batch axis of q, and of k and v. */
+DEVICE int q_batches(const struct attention_args &a)
+{
+    return FEATURES && a.q_start.data ? 1 : a.batch;
+}
+
+DEVICE int kv_batches(const struct attention_args &a)
+{
+    return FEATURES && a.kv_start.data ? 1 : a.batch;
+}
+
 #if PARTS > 1
 /* Of a word of wide_blocks: not 0 if a row of the block is wide. */
 constexpr int WIDE_BITS = 3;
@@ -181,6 +192,19 @@ DEVICE void tell_wide(const struct attention_args &a)
 DEVICE bool any_wide(const struct attention_args &a)
 {
     return *wide_word(a) == (int)a.ticket;
+}
+
+/* Which blocks are wide: of 16 queries, [batch][q head][a.wide_queries]; behind them, with what is
+ * split in the upper bits, of PART_KEYS keys, [batch][k heads, v heads][a.wide_keys]. */
+DEVICE int64_t wide_query_at(const struct attention_args &a, int batch, int head)
+{
+    return ((int64_t)batch * a.q_heads + head) * a.wide_queries;
+}
+
+DEVICE int64_t wide_key_at(const struct attention_args &a, int batch, int head)
+{
+    return wide_query_at(a, q_batches(a), 0) +
+           ((int64_t)batch * 2 * a.kv_heads + head) * a.wide_keys;
 }
 #endif
 
@@ -252,6 +276,37 @@ DEVICE int sequence_keys(const struct attention_args &a, int b)
         a.kv_start.data ? index_at(a.kv_start, b + 1) - index_at(a.kv_start, b) : a.kv_tokens;
     return a.kv_length.data ? min_int(capacity, max_int(0, index_at(a.kv_length, b))) : capacity;
 }
+
+/* A sequence's first token in packed queries, and in packed keys. */
+DEVICE int first_query(const struct attention_args &a, int b)
+{
+    return a.q_start.data ? index_at(a.q_start, b) : 0;
+}
+
+DEVICE int first_key(const struct attention_args &a, int b)
+{
+    return a.kv_start.data ? index_at(a.kv_start, b) : 0;
+}
+
+#if PARTS > 1
+/* A sequence's first block of 16 queries in a.wide_blocks, and its first of keys there and in the
+ * parts of K and V. */
+DEVICE int first_query_block(const struct attention_args &a, int b)
+{
+    return a.q_start.data ? index_at(a.q_start, b) / 16 + b : 0;
+}
+
+DEVICE int first_key_block(const struct attention_args &a, int b)
+{
+    return a.kv_start.data ? index_at(a.kv_start, b) / PART_KEYS + b : 0;
+}
+
+/* Of a sequence: a tile asks for one even if there are no keys. */
+DEVICE int key_blocks(int keys)
+{
+    return max_int(1, (keys + PART_KEYS - 1) / PART_KEYS);
+}
+#endif
 
 #if !SPLIT_KEYS
 /* For ragged queries: sequences by falling number of keys, and the first tile of each in that

@@ -38,8 +38,8 @@ DEVICE void end_scores(const struct consumer &c, float (&s)[KEYS / 2])
  * add_product(). */
 DEVICE void start_values(struct consumer &c, const struct attention_args &a, const struct tile &t,
                          int block, float (&s)[KEYS / 2], float (&o)[VALUES / 2],
-                         struct product &product, float &factor,
-                         uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r)
+                         struct product &product, float &factor, uint32_t (&p)[PARTS * KEYS / 4],
+                         struct row_state &r)
 {
     weigh_scaled(c, a, t, s, r, block, block_common(c));
     if (r.rescale) rescale(o, r);
@@ -92,21 +92,22 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
         struct row_state r;
         float o[VALUES / 2];
         split_q(c, a, t, x);
-        keep_tile(c, t);
+        begin_tile(c, a, t);
         clear_tile(o, r);
 #if SUMS > 1
 #pragma unroll 1
-        for (int block = t.key_end - 1; block >= 0; block--) whole_step(c, a, t, block, o, r);
+        for (int block = t.key_end - 1, last = key_begin(&t); block >= last; block--)
+            whole_step(c, a, t, block, last, o, r);
 #else
         float s[KEYS / 2];
         uint32_t p[PARTS * KEYS / 4];
-        int passed = unseen_blocks(c, a, t), block = t.key_end - 1 - passed;
+        int passed = unseen_blocks(c, a, t), block = t.key_end - 1 - passed, last = key_begin(&t);
         pass_keys(c, passed);
         start_scores(c, s);
         end_scores(c, s);
         pass_values(c, passed, 1);
 #pragma unroll 1
-        for (; block > 0; block--) step(c, a, t, block, s, o, p, r);
+        for (; block > last; block--) step(c, a, t, block, s, o, p, r);
         struct product product;
         float factor;
         start_values(c, a, t, block, s, o, product, factor, p, r);

@@ -33,7 +33,7 @@ DEVICE struct row_result finish_row_sink(float sum, float reference, float sink)
     float decay = exp2_approx(reference - top),
           total = __fmaf_rn(sum, decay, exp2_approx(sink - top));
     struct row_result f;
-    f.factor = __fdividef(decay, total);
+    f.factor = DTYPE == DTYPE_f32 ? __fmul_rn(decay, __frcp_rn(total)) : __fdividef(decay, total);
     f.lse = __fmul_rn(__fadd_rn(top, __log2f(total)), LN2);
     return f;
 }
@@ -107,7 +107,7 @@ DEVICE bool any_nan(const float (&o)[VALUES / 2])
     return sum != sum;
 }
 
-#if FEATURES && !SPLIT_KEYS
+#if FEATURES && !SPLIT_KEYS && PARTS == 1
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
                       int64_t row_stride, bool row0, bool row1, int channel, int channels)
 {
@@ -141,13 +141,15 @@ DEVICE void store_if(bool exists, float *to, const float4 &x)
                  : "memory");
 }
 
-/* All channels exist, and rows are 16-byte aligned. Two lanes exchange halves of two 8-column
- * blocks, so that each stores four columns of one of them. */
+/* Rows are 16-byte aligned, and their channels, with parts a multiple of four, else all that the
+ * tile has. Two lanes exchange halves of two 8-column blocks, so that each stores four columns of
+ * one of them. */
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
-                      int64_t row_stride, bool row0, bool row1, int channel, int)
+                      int64_t row_stride, bool row0, bool row1, int channel, int channels)
 {
     bool odd = channel & 2;
-    out += odd ? channel + 6 : channel;
+    int first = odd ? channel + 6 : channel;
+    out += first;
 #pragma unroll
     for (int i = 0; i < VALUES / 8; i++) { /* of row i % 2 */
         const float *x = o + i / 2 * 8 + i % 2 * 2;
@@ -155,7 +157,9 @@ DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1
               c = x[4] * factor, d = x[5] * factor, e = __shfl_xor_sync(~0u, odd ? a : c, 1),
               f = __shfl_xor_sync(~0u, odd ? b : d, 1);
         float4 y = odd ? make_float4(e, f, c, d) : make_float4(a, b, e, f);
-        store_if(i % 2 ? row1 : row0, out + i / 2 * 16 + (i % 2 ? 8 * row_stride : 0), y);
+        bool exists = !(FEATURES && PARTS > 1) || i / 2 * 16 + first < channels;
+        store_if(exists && (i % 2 ? row1 : row0), out + i / 2 * 16 + (i % 2 ? 8 * row_stride : 0),
+                 y);
     }
 }
 #endif
@@ -276,9 +280,9 @@ DEVICE void clear_weightless(float (&o)[VALUES / 2], float sum0, float sum1)
  * 0 whatever their values hold. IN_LINES: all are, by way of `lines` and with LINES 2 out_map. True
  * if something that was stored is not finite or not right, or rows behind the last one are not. */
 template <bool IN_LINES = false>
-DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
-                       float (&o)[VALUES / 2], struct row_state r, float scale, int row, int lane,
-                       bool keep0 = true, bool keep1 = true, uint32_t lines = 0,
+DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, float (&o)[VALUES / 2],
+                       struct row_state r, float scale, int row, int lane, bool keep0 = true,
+                       bool keep1 = true, uint32_t lines = 0,
                        const struct tensor_map *out_map = nullptr)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
@@ -290,10 +294,6 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
 #endif
     float top0 = __fmul_rn(r.reference0, scale), top1 = __fmul_rn(r.reference1, scale);
     struct row_result f0 = finish_row(r.sum0, top0), f1 = finish_row(r.sum1, top1);
-    if (PARTS == 2) { /* V came in times 2^14 */
-        f0.factor *= 0x1p-14f;
-        f1.factor *= 0x1p-14f;
-    }
     int q = t.rows * ROWS + row, tokens = q_tokens(a, &t), batch = t.batch;
     int64_t token = q;
 #if FEATURES
@@ -307,6 +307,10 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t,
     token += t.q_start;
     if (a.q_start.data) batch = 0;
 #endif
+    if (PARTS == 2) { /* V came in times 2^14 */
+        f0.factor *= 0x1p-14f;
+        f1.factor *= 0x1p-14f;
+    }
     int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2],
             down = 8 * a.out.stride[2];
     bool row0 = q < tokens && (keep0 || f0.lse == -INFINITY);

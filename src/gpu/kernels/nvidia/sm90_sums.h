@@ -33,9 +33,9 @@ DEVICE void multiply_qk(const struct consumer &c, float (&s)[KEYS / 2], struct c
     for (int i = 0; i < KEYS / 2; i++) s[i] = __fadd_rn(sum[0][i], sum[1][i]);
 }
 
-/* One block, from K to O. */
+/* One block, from K to O. last: the tile's. */
 DEVICE void whole_step(struct consumer &c, const struct attention_args &a, const struct tile &t,
-                       int block, float (&o)[VALUES / 2], struct row_state &r)
+                       int block, int last, float (&o)[VALUES / 2], struct row_state &r)
 {
     float s[KEYS / 2];
     uint32_t p[PARTS * KEYS / 4];
@@ -45,7 +45,7 @@ DEVICE void whole_step(struct consumer &c, const struct attention_args &a, const
     struct common f;
     multiply_qk(c, s, f);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
-    if (block == 0) prefetch_q(c, a);
+    if (block == last) prefetch_q(c, a);
     weigh_scaled(c, a, t, s, r, block, f);
     if (r.rescale) rescale(o, r);
     mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, phase_now(c));

@@ -27,6 +27,8 @@
  *                  for its row, or of three bf16 parts
  *                  (docs/decisions/0007-f32-on-tensor-cores.md); the maps hold part i of sequence b
  *                  at batch i * a.batch + b. 1: 16-bit elements
+ *                  With FEATURES besides: D and DV are the most channels that q and v have, the
+ *                  others are zeros in the parts
  *   SUMS           2, with PARTS 2: a score is added up in two sums, over half of the channels
  *                  each, since the multiplies cut where they add; their registers are those of P
  *                  and P V, so that a warpgroup overlaps nothing itself, and one stage serves
@@ -166,11 +168,15 @@ constexpr uint32_t AT_REPAIR_FULL = AT_BAD_KEYS + 16; /* mbarriers, one for each
 constexpr uint32_t AT_FIRST_TILE =
     AT_REPAIR_FULL + 8 * 4; /* ragged queries: int[RAGGED_LIMIT + 1] */
 constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1); /* uint16_t[RAGGED_LIMIT] */
+/* PARTS 2, ragged keys: struct key_table. */
+constexpr uint32_t AT_KEY_TABLE = AT_ORDER + 2 * RAGGED_LIMIT,
+                   KEY_TABLE_BYTES = 4 * (RAGGED_LIMIT + 1) + 2 * RAGGED_LIMIT;
 /* PARTS 2: factors of keys, in a ring of one more than stages: K's stage is free again before the
  * softmax that needs its factors. */
 constexpr int FACTOR_SLOTS = STAGES + 1;
 constexpr uint32_t KEY_FACTOR_BYTES = PARTS == 2 ? 16 * KEYS : 0;
-constexpr uint32_t AT_KEY_FACTORS = (AT_FIRST_TILE + 127) / 128 * 128;
+constexpr uint32_t AT_KEY_FACTORS =
+    ((FEATURES ? AT_KEY_TABLE + KEY_TABLE_BYTES : AT_FIRST_TILE) + 127) / 128 * 128;
 /* f32 rows on their way through each of three warps that split. */
 constexpr uint32_t AT_SPLIT = AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES,
                    SPLIT_RING_BYTES = 8192;
@@ -187,14 +193,16 @@ constexpr uint32_t AT_CELLS_FULL = (AT_FAR + 7) / 8 * 8;
 constexpr uint32_t AT_CELLS_EMPTY = AT_CELLS_FULL + 8 * STAGES;
 constexpr uint32_t SHARED_END = CAPPED       ? AT_FAR + 8 * GROUPS
                                 : CELLS      ? AT_CELLS_EMPTY + 8 * STAGES
+                                : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * RECORD_BYTES
                                 : FEATURES   ? AT_FAR
-                                : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * 16
                                 : LINES      ? AT_LINES + 4 * GROUPS * LINES_BYTES
                                              : AT_FIRST_TILE;
 
 static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
 static_assert(!REPAIRS || KEYS <= 128, "one thread of a warpgroup looks at each key");
-static_assert(PARTS == 1 || (!FEATURES && !PANEL_MAPS && !Q_HELD), "parts: plain rows");
+static_assert(PARTS == 1 || (!PANEL_MAPS && !Q_HELD),
+              "parts: panels of 64 channels, and Q in memory");
+static_assert(PARTS != 2 || KEYS == PART_KEYS, "a block of keys is split as a whole");
 static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128) && Q_SLOTS == 1),
               "two parts: a warp splits a row of Q, or two, at a time");
 static_assert(SUMS == 1 || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128), "two sums");

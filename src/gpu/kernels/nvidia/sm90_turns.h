@@ -22,7 +22,9 @@ struct consumer {
     uint32_t factors; /* slot of the keys' factors */
     float row0, row1; /* of the lane's two rows: factor times log2 units per unit of a score */
 #endif
-#if FEATURES
+#if FEATURES && PARTS == 2
+    int above, below; /* blocks from `above` on and those below `below` have masks */
+#elif FEATURES
     int tail;    /* rows that exist in the V block that comes next */
     float slope; /* ALiBi's, times log2(e) */
 #endif
@@ -35,7 +37,7 @@ struct consumer {
  * registers in between; with parts there is not even one for the number. */
 DEVICE int thread_now(const struct consumer &c)
 {
-#if PARTS == 2
+#if PARTS == 2 || (PARTS == 3 && FEATURES)
     int thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     return thread & 127;
@@ -48,7 +50,7 @@ DEVICE int thread_now(const struct consumer &c)
 
 DEVICE int group_now(const struct consumer &c)
 {
-#if PARTS == 2
+#if PARTS == 2 || (PARTS == 3 && FEATURES)
     int thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     return (thread >> 7) - 1;
@@ -215,7 +217,7 @@ DEVICE int warp_row(const struct consumer &c, const struct tile &t)
 /* The warp's copy of its tile's record, brought back to registers where it is needed. */
 DEVICE uint32_t own_tile(const struct consumer &c)
 {
-    return c.base + AT_OWN_TILE + (thread_now(c) / 32 + 4 * group_now(c)) * 16;
+    return c.base + AT_OWN_TILE + (thread_now(c) / 32 + 4 * group_now(c)) * (int)RECORD_BYTES;
 }
 
 DEVICE void keep_tile(const struct consumer &c, const struct tile &t)
@@ -233,7 +235,7 @@ DEVICE struct tile kept_tile(const struct consumer &c)
 DEVICE void load_q(const struct consumer &c, const struct attention_args &a, const struct tile &t,
                    float4 (&x)[ROW_LOADS])
 {
-    load_queries(a, t.batch, t.head, warp_row(c, t), lane_now(c), x);
+    load_queries(a, t, warp_row(c, t), lane_now(c), x);
 }
 
 /* The next tile's Q on its way to L2, if its record has come: two lanes ask for half a row each. */
@@ -243,12 +245,19 @@ DEVICE void prefetch_q(const struct consumer &c, const struct attention_args &a)
     if (!mbarrier_done(c.base + AT_Q_FULL + 8 * i, slot_phase(c) ^ 1)) return;
     struct tile t;
     shared_load4(c.base + AT_RECORD + RECORD_BYTES * i, t.rows, t.head, t.batch, t.key_end);
+#if FEATURES
+    shared_load4(c.base + AT_RECORD + RECORD_BYTES * i + 16, t.key_begin, t.q_start, t.q_tokens,
+                 t.kv_tokens);
+#endif
     int token = warp_row(c, t) + lane_now(c) / 2;
-    if (t.rows < 0 || token >= a.q_tokens) return;
-    const float *row = (const float *)a.q.data + t.batch * a.q.stride[0] +
-                       t.head * a.q.stride[1] + token * a.q.stride[2] + lane_now(c) % 2 * (D / 2);
+    if (t.rows < 0 || token >= q_tokens(a, &t)) return;
+    const float *row = (const float *)a.q.data + query_batch(a, t) * a.q.stride[0] +
+                       t.head * a.q.stride[1] + (query_start(t) + token) * a.q.stride[2] +
+                       lane_now(c) % 2 * (D / 2);
 #pragma unroll
-    for (int line = 0; line < D / 64; line++) prefetch_line(row + 32 * line);
+    for (int line = 0; line < D / 64; line++)
+        if (!FEATURES || lane_now(c) % 2 * (D / 2) + 32 * line < a.channels)
+            prefetch_line(row + 32 * line);
 }
 
 /* Q of a tile into the warpgroup's slot, when all of its warps are through with what lies there. */
@@ -257,7 +266,7 @@ DEVICE void split_q(struct consumer &c, const struct attention_args &a, const st
 {
     uint32_t to = c.base + AT_Q + group_now(c) * Q_BYTES + (thread_now(c) >> 5) * 16 * 128;
     named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
-    int2 exponents = split_queries(a, t.batch, t.head, warp_row(c, t), lane_now(c), x, to);
+    int2 exponents = split_queries(a, t, warp_row(c, t), lane_now(c), x, to);
     c.row0 = power_of_two(exponents.x - 14) * a.scale_log2;
     c.row1 = power_of_two(exponents.y - 14) * a.scale_log2;
     async_proxy_fence();
