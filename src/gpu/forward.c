@@ -4,6 +4,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "gpu/gpu.h"
+#include "gpu/halves.h"
 #include "gpu/maps.h"
 #include "gpu/splits.h"
 
@@ -177,35 +178,6 @@ struct extent extent_of(const struct attention_args *a, int64_t row_total)
     return e;
 }
 
-/* Blocks of PART_KEYS keys of one head, with ragged keys of all sequences: each begins one. */
-static int64_t key_blocks(const struct problem *p)
-{
-    return p->ragged_kv ? p->kv_tokens / PART_KEYS + p->batch : ceil_div(p->kv_tokens, PART_KEYS);
-}
-
-/* Dense [HALVES * batch, head, token, channel]: the largest parts of all sequences first. */
-static struct view half_view(const rapt_tensor *t, int64_t tokens, int64_t channels)
-{
-    struct view v = {
-        NULL, {t->size[1] * tokens * channels, tokens * channels, channels, 1}, DTYPE_bf16};
-    return v;
-}
-
-static void fill_halves(struct gpu_plan *gp, const struct problem *p)
-{
-    struct attention_args *a = &gp->args;
-    const struct row *row = gp->row;
-    const rapt_tensor *tensors[3] = {&p->a.q, &p->a.k, &p->a.v};
-    struct view *half[3] = {&a->q_half, &a->k_half, &a->v_half};
-    const int64_t channels[3] = {row->d, row->d, row->dv};
-    for (int i = 0; i < 3; i++) {
-        int64_t tokens = tensors[i]->size[2];
-        if (i > 0 && (row->can & CAN_RAGGED_KV)) tokens = key_blocks(p) * PART_KEYS;
-        *half[i] = half_view(tensors[i], tokens, channels[i]);
-        gp->bytes[PART_HALF + i] = (size_t)(tensors[i]->size[0] * half[i]->stride[0]) * HALVES * 2;
-    }
-}
-
 /* Scores are the caller's weights if these are f32, else f32 in the workspace; without weights,
  * softmax works in place. */
 static rapt_status fill_scores(struct gpu_plan *gp, const struct problem *p)
@@ -245,15 +217,10 @@ static size_t claimed_parts_bytes(const struct attention_args *a, const struct r
 
 static void fill_strict(struct gpu_plan *gp, const struct problem *p)
 {
-    struct attention_args *a = &gp->args;
-    int64_t q_heads = p->a.q.size[0] * p->q_heads, kv_heads = p->a.k.size[0] * p->kv_heads;
-    int64_t queries = p->ragged_q ? p->q_tokens / 16 + p->batch : ceil_div(p->q_tokens, 16);
-    a->wide_queries = (int32_t)queries;
-    a->wide_keys = (int32_t)key_blocks(p);
-    gp->bytes[PART_KEY_FACTORS] = (size_t)(kv_heads * a->wide_keys * PART_KEYS) * 16;
-    gp->bytes[PART_WIDE_BLOCKS] =
-        (size_t)(q_heads * a->wide_queries + 2 * kv_heads * a->wide_keys) * 4;
-    gp->bytes[PART_WIDE] = (size_t)(p->batch * p->kv_heads + 1) * 4;
+    struct strict_bytes bytes = halves_strict(&gp->args, p);
+    gp->bytes[PART_KEY_FACTORS] = bytes.factors;
+    gp->bytes[PART_WIDE_BLOCKS] = bytes.blocks;
+    gp->bytes[PART_WIDE] = bytes.heads;
 }
 
 static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
@@ -262,7 +229,7 @@ static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
     if (row->needs & NEED_CLAIMED)
         gp->bytes[PART_COUNTERS] = row->needs & NEED_PARTIALS ? claimed_parts_bytes(&gp->args, row)
                                                               : claimed_bytes(p, row);
-    if (row->needs & NEED_HALVES) fill_halves(gp, p);
+    if (row->needs & NEED_HALVES) halves_views(&gp->args, row, p, &gp->bytes[PART_HALF]);
     if (row->needs & NEED_STRICT) fill_strict(gp, p);
 }
 
@@ -330,16 +297,6 @@ static rapt_status find_strict(struct gpu_plan *gp, struct gpu_device *device,
     return modules_get(device, gp->strict, code);
 }
 
-/* Blocks of the launch that splits keys ahead of the forward kernel, four warps for each block of
- * keys of one head: those that the first tiles ask for, two for each multiprocessor. The kernel
- * itself splits the rest on its way. */
-static int64_t split_blocks(const struct gpu_plan *gp, const struct problem *p)
-{
-    int64_t tasks = 2 * p->a.k.size[0] * p->kv_heads * gp->args.wide_keys;
-    int64_t ahead = 2 * (int64_t)gp->args.units;
-    return ceil_div(ahead < tasks ? ahead : tasks, gp->row->threads / 128);
-}
-
 static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
                              const struct problem *p)
 {
@@ -360,7 +317,7 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     int64_t longest = at_least(p->q_tokens, p->kv_tokens), heads = p->q_heads + 2 * p->kv_heads;
     if (row->needs & NEED_STRICT) {
         status = find_strict(gp, device, p, &strict);
-        if (!status) add_prepare(gp, row, code, split_blocks(gp, p), 1, 1);
+        if (!status) add_prepare(gp, row, code, halves_split_blocks(a, row, p), 1, 1);
     } else if (row->needs & NEED_PREPARE) {
         add_prepare(gp, row, code, ceil_div(longest, row->tile_kv), heads, p->batch);
     }

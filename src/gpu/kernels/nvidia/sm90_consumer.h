@@ -142,15 +142,7 @@ DEVICE float issue_weights(const struct consumer &c, float (&s)[KEYS / 2], float
 }
 #endif
 
-#if FEATURES
-DEVICE float tile_slope(const struct attention_args &a, const struct tile &t)
-{
-    if (!a.alibi.data) return 0;
-    return ((const float *)a.alibi.data)[t.batch * a.alibi.stride[0] + t.head * a.alibi.stride[1]] *
-           LOG2E;
-}
-
-#if PARTS != 2
+#if FEATURES && PARTS != 2
 /* Rows past a sequence's end hold what lies behind it in memory; a weight of 0 would not keep NaN
  * out of p v. Every warpgroup writes the same zeros, so they need not wait for each other. */
 DEVICE void clear_tail(const struct consumer &c, uint32_t stage)
@@ -168,7 +160,6 @@ DEVICE int existing_rows(const struct tile &t)
 {
     return max_int(0, min_int(KEYS, t.kv_tokens - (t.key_end - 1) * KEYS));
 }
-#endif
 #endif
 
 /* The first block, counted down from key_end, that every row of the warpgroup sees whole; with
@@ -443,21 +434,6 @@ DEVICE struct common block_common(const struct consumer &c)
 {
     return common_factors(block_factors(c), lane_now(c), c.row0, c.row1);
 }
-
-#if FEATURES
-/* Scores that leave their linear form, to units of log2: then the factors row0 and row1 are in
- * them. */
-DEVICE void change_scaled(const struct attention_args &a, const struct tile &t,
-                          float (&s)[KEYS / 2], int block, int row, int column, float &row0,
-                          float &row1)
-{
-#pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], i & 2 ? row1 : row0);
-    if (a.softcap != 0) cap_scores(a, s, 1);
-    if (a.alibi.data) slope_scores(a, t, s, block, row, column, tile_slope(a, t));
-    row0 = row1 = 1;
-}
-#endif
 
 /* Mask, then softmax. */
 DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &a,

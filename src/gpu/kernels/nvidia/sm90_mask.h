@@ -5,6 +5,8 @@
 
 #include "sm90_schedule.h"
 
+constexpr float LN2 = 0.6931471805599453f, LOG2E = 1.4426950408889634f;
+
 /* Column limits of a lane's two rows, r and r + 8, relative to the lane's first column of the
  * block: hidden unless below <= c < above. Element 4i + e is row r, column 8i + e; 4i + 2 + e is
  * row r + 8. Overwrites, so NaN in hidden scores goes. */
@@ -98,6 +100,13 @@ DEVICE void cap_scores(const struct attention_args &a, float (&s)[KEYS / 2], flo
 #endif
 #pragma unroll
     for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(out, tanh_exp2(__fmul_rn(in, s[i])));
+}
+
+DEVICE float tile_slope(const struct attention_args &a, const struct tile &t)
+{
+    if (!a.alibi.data) return 0;
+    return ((const float *)a.alibi.data)[t.batch * a.alibi.stride[0] + t.head * a.alibi.stride[1]] *
+           LOG2E;
 }
 
 /* Scores less the ALiBi distance, slope * |key - position|; all times log2(e). */

@@ -3,6 +3,7 @@
 #ifndef RAPT_NVIDIA_SM90_SOFTMAX_SCALED_H
 #define RAPT_NVIDIA_SM90_SOFTMAX_SCALED_H
 
+#include "sm90_mask.h"
 #include "sm90_scaled.h"
 #include "sm90_softmax.h"
 
@@ -76,6 +77,21 @@ DEVICE void scale_keys(float (&s)[KEYS / 2], uint32_t at)
         }
     }
 }
+
+#if FEATURES
+/* Scores that leave their linear form, to units of log2: then the factors row0 and row1 are in
+ * them. */
+DEVICE void change_scaled(const struct attention_args &a, const struct tile &t,
+                          float (&s)[KEYS / 2], int block, int row, int column, float &row0,
+                          float &row1)
+{
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], i & 2 ? row1 : row0);
+    if (a.softcap != 0) cap_scores(a, s, 1);
+    if (a.alibi.data) slope_scores(a, t, s, block, row, column, tile_slope(a, t));
+    row0 = row1 = 1;
+}
+#endif
 
 /* s0, s1: the largest of the lane's two rows. MASKED: s becomes -inf in columns from above0, above1
  * on, relative to the lane's first. */

@@ -6,8 +6,6 @@
 #include "sm90_mask.h"
 #include "sm90_softmax.h"
 
-constexpr float LN2 = 0.6931471805599453f, LOG2E = 1.4426950408889634f;
-
 /* Factor of a lane's row and its log-sum-exp, from sum and reference (in log2 units, -inf: nothing
  * seen). */
 struct row_result {
@@ -263,8 +261,17 @@ DEVICE bool unset(float sum, float reference)
     return PARTS == 1 && GROUPS <= 2 && reference == -INFINITY && !(sum == 0);
 }
 
+/* In units of log2; -inf: none. */
+DEVICE float tile_sink(const struct attention_args &a, const struct tile &t)
+{
+    if (!FEATURES || !a.sink.data) return -INFINITY;
+    return ((const float *)a.sink.data)[t.batch * a.sink.stride[0] + t.head * a.sink.stride[1]] *
+           LOG2E;
+}
+
 #if PARTS > 1
-/* Rows without weights: their product is NaN where a value is. */
+/* Rows without weights: their product is NaN where a value is; and so is their result if a sink
+ * makes their sum other than 0. */
 DEVICE void clear_weightless(float (&o)[VALUES / 2], float sum0, float sum1)
 {
     if (!__any_sync(~0u, (sum0 == 0) | (sum1 == 0))) return;
@@ -290,7 +297,7 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 1);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 1);
 #if PARTS > 1
-    clear_weightless(o, r.sum0, r.sum1);
+    if (tile_sink(a, t) == -INFINITY) clear_weightless(o, r.sum0, r.sum1);
 #endif
     float top0 = __fmul_rn(r.reference0, scale), top1 = __fmul_rn(r.reference1, scale);
     struct row_result f0 = finish_row(r.sum0, top0), f1 = finish_row(r.sum1, top1);
@@ -298,9 +305,7 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
     int64_t token = q;
 #if FEATURES
     if (a.sink.data) {
-        float sink =
-            ((const float *)a.sink.data)[t.batch * a.sink.stride[0] + t.head * a.sink.stride[1]] *
-            LOG2E;
+        float sink = tile_sink(a, t);
         f0 = finish_row_sink(r.sum0, top0, sink);
         f1 = finish_row_sink(r.sum1, top1, sink);
     }
