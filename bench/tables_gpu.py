@@ -170,6 +170,36 @@ def errors(rows):
     return [f"Relative error against float64, bf16, normal and growing scores: {min(ratios):.2f} to {max(ratios):.2f} of cuDNN's, {len(ratios)} problems."]
 
 
+def f32_more(rows):
+    """TFLOP/s of rapt, its ratio to memory-efficient attention, and to the fastest of rapt's portable kernels, by case without its length."""
+    cells, ratios, portable = {}, [], []
+    for (case, _), found in pick(rows, "graph", "f32-more", "f32").items():
+        us = float(found["rapt"]["us"])
+        rate = f"{float(found['rapt']['tflops']):.0f}"
+        if "efficient" in found:
+            ratio = float(found["efficient"]["us"]) / us
+            rate += f" ({ratio:.2f})"
+            if not case.startswith("d256"):
+                ratios.append(ratio)
+        elif "efficient, without" in found:
+            rate += f" ({float(found['efficient, without']['us']) / us:.2f} against its time without)"
+        old = [float(r["us"]) / us for name, r in found.items() if name.startswith("rapt:")]
+        if old and not case.startswith("d256"):
+            portable.append(min(old))
+        name, length = case.rsplit(" ", 1) if case.rsplit(" ", 1)[1].isdigit() else (case, "")
+        cells.setdefault(name, {})[length] = rate
+    if not ratios:
+        return ["Not measured."]
+    lines = [f"Up to 128 channels: geometric mean {mean(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}; against rapt's portable kernels, which served "
+             f"before, {min(portable):.1f} to {max(portable):.1f}.", "", "| problem | 1k | 4k |", "|---|---|---|"]
+    for name, found in cells.items():
+        if "" in found:
+            lines.append(f"| {head_name(name)} | {found['']} | |")
+        else:
+            lines.append(f"| {head_name(name)} | {found.get('1024', '')} | {found.get('4096', '')} |")
+    return lines
+
+
 def f32_errors(rows):
     """rapt's error over the peer's, the worst of the lengths, by kind of data."""
     worst, lengths = {}, set()
@@ -184,7 +214,7 @@ def f32_errors(rows):
     if not worst:
         return ["Not measured."]
     columns = sorted({c for _, c in worst}, key=lambda c: (int(re.sub(r"\D", "", c)), "full" in c))
-    lines = [f"Worst of {', '.join(str(n) for n in sorted(lengths))} tokens: {min(worst.values()):.2f} to {max(worst.values()):.2f}.", "",
+    lines = [f"Worst of the lengths measured, of {', '.join(str(n) for n in sorted(lengths))} tokens: {min(worst.values()):.2f} to {max(worst.values()):.2f}.", "",
              "| data | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for kind in dict.fromkeys(k for k, _ in worst):
         lines.append(f"| {kind} | " + " | ".join(f"{worst[kind, c]:.2f}" if (kind, c) in worst else "-" for c in columns) + " |")
@@ -216,7 +246,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "operations": operations(memory)}
 
 
