@@ -37,7 +37,7 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
 /* A bias or mask: boxes of 128 bytes of keys; an axis that repeats is one element long. */
 static void describe_cells(struct driver_map *map, const rapt_tensor *t, int64_t box)
 {
-    const uint64_t size = dtype_size(t->dtype);
+    const uint64_t bytes_of = dtype_size(t->dtype), size = bytes_of ? bytes_of : 1;
     *map = (struct driver_map){.rank = 4, .box = {(uint32_t)(128 / size), (uint32_t)box, 1, 1}};
     map->dtype = t->dtype;
     for (int i = 0; i < 4; i++) {

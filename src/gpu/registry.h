@@ -43,7 +43,7 @@ enum {
     /* may be launched before earlier work of the stream has ended, since the kernel itself waits
      * for that (griddepcontrol, which sm_90 and newer have) before it touches memory */
     NEED_EARLY = 128,
-    /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has split_blocks() blocks; and
+    /* attention_args.key_factors, wide_blocks and wide; NAME_prepare has halves_split_blocks() blocks; and
      * the row NAME_strict, whose prepare and main launches follow and do the heads again that are
      * wide */
     NEED_STRICT = 256,
