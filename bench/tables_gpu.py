@@ -151,6 +151,21 @@ def ragged(rows):
     return lines
 
 
+def masks(rows):
+    """Bias and mask tensors: TFLOP/s of rapt and its ratio to each peer, which has a bias of f32 in q's type."""
+    lines = ["| q, tensor, head size, length | rapt | cuDNN | memory-efficient |", "|---|---|---|---|"]
+    for (case, dtype), found in pick(rows, "graph", "masks").items():
+        if "rapt" not in found:
+            continue
+        us = float(found["rapt"]["us"])
+        cells = [f"{float(found[p]['us']) / us:.2f}" if p in found else "-" for p in ("cudnn", "efficient")]
+        name, length = case.rsplit(" ", 1)
+        name, d = name.rsplit(" ", 1)
+        name = {"bias": f"bias {dtype}", "mask": "mask of bytes"}.get(name, name)
+        lines.append(f"| {dtype}, {name}, {head_name(d)}, {short(length)} | {float(found['rapt']['tflops']):.0f} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else ["Not measured."]
+
+
 def options(rows):
     cells = {}
     for (case, _), found in pick(rows, "graph", "options").items():
@@ -246,7 +261,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "operations": operations(memory)}
 
 

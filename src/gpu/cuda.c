@@ -20,6 +20,7 @@ enum {
     MEMORY_DEVICE = 2,
     MAP_UINT8 = 0,
     MAP_FLOAT16 = 6,
+    MAP_FLOAT32 = 7,
     MAP_BFLOAT16 = 9,
     MAP_SWIZZLE_128B = 3,
     MAP_PROMOTION_256B = 3,
@@ -244,6 +245,7 @@ static rapt_status cuda_encode(struct gpu_device *device, const struct driver_ma
 {
     static const uint32_t every[5] = {1, 1, 1, 1, 1};
     int type = map->dtype == DTYPE_u8    ? MAP_UINT8
+               : map->dtype == DTYPE_f32 ? MAP_FLOAT32
                : map->dtype == DTYPE_f16 ? MAP_FLOAT16
                                          : MAP_BFLOAT16;
     return CALL(device, encode, cuTensorMapEncodeTiled, out, type, map->rank, (void *)data,

@@ -47,7 +47,7 @@ struct driver_map {
     uint32_t rank;               /* 4 or 5 */
     uint64_t size[5], stride[4]; /* elements; bytes, of axes 1 to 4 */
     uint32_t box[5];
-    int64_t dtype; /* DTYPE_f16, DTYPE_bf16 or DTYPE_u8 */
+    int64_t dtype; /* DTYPE_f32, f16, bf16 or u8 */
 };
 
 /* Every function that fails leaves a sentence that names the driver's call and the device. */

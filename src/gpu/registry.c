@@ -154,8 +154,10 @@ static int cells_mappable(const rapt_tensor *t)
 static const char *cells_refuse(const struct row *row, const struct problem *p)
 {
     const rapt_tensor *t = row_cells(row, p);
-    if ((row->can & CAN_BIAS) && t->dtype != p->a.q.dtype)
-        return "is for problems with a bias of q's type";
+    int64_t dtype = row->needs & NEED_F32_CELLS ? RAPT_F32 : p->a.q.dtype;
+    if ((row->can & CAN_BIAS) && t->dtype != dtype)
+        return row->needs & NEED_F32_CELLS ? "is for problems with a bias of f32"
+                                           : "is for problems with a bias of q's type";
     if (!t->dtype) return "is for problems with a mask tensor";
     if (!cells_mappable(t))
         return "reads a bias or mask through a tensor map (keys contiguous, a row for each query, "

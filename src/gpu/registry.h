@@ -55,6 +55,8 @@ enum {
     /* with NEED_MAPS: tensor_maps.cells, of the bias if the row does biases, else of the mask; it
      * serves no problem without that tensor */
     NEED_CELL_MAP = 2048,
+    /* with NEED_CELL_MAP: of a bias of f32, not of q's type */
+    NEED_F32_CELLS = 4096,
 };
 
 enum feature_index {

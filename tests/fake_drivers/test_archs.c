@@ -103,7 +103,8 @@ static void expect_objects(const struct stand_in *v, struct fake *fake, const st
 
 /* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each
  * tensor. option 1: causal; 2: with a softcap; 3: keys and values of i8; 4: a bias of q's type for all
- * heads; 5: a mask tensor of a row for each query. */
+ * heads; 5: a mask tensor of a row for each query;
+ * 6: a bias of f32. */
 static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv,
                                     int option)
 {
@@ -121,11 +122,14 @@ static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d,
             rapt_tensor_bthd(base + ((uintptr_t)4 << 40), RAPT_F32, 1, 2, tokens, 1);
     }
     if (option >= 4) {
-        rapt_tensor t = rapt_tensor_bhtd(base + ((uintptr_t)5 << 40), option == 4 ? dtype : RAPT_U8,
+        rapt_tensor t = rapt_tensor_bhtd(base + ((uintptr_t)5 << 40),
+                                         option == 4   ? dtype
+                                         : option == 5 ? RAPT_U8
+                                                       : RAPT_F32,
                                          1, 1, tokens, (tokens + 15) / 16 * 16);
         t.size[3] = tokens;
-        if (option == 4) a.bias = t;
-        else a.mask = t;
+        if (option == 5) a.mask = t;
+        else a.bias = t;
     }
     return a;
 }
@@ -148,7 +152,7 @@ static int try_kernel(rapt_device *device, const char *kernel, rapt_attention a)
     return 1;
 }
 
-enum { OPTIONS = 6, PROBLEMS = 8 * 4 * 3 * OPTIONS };
+enum { OPTIONS = 7, PROBLEMS = 8 * 4 * 3 * OPTIONS };
 
 /* How many of a set of problems the kernel serves. */
 static int try_all(const struct stand_in *v, rapt_context *context, struct fake *fake,

@@ -6,6 +6,7 @@
  *                   use is visible
  *   FLASH_GENERAL   1: everything rapt_attention can ask (implies windows): softcap, bias, mask,
  *                   ALiBi, sink, pages, i8
+ *   FLASH_CELLS     1: bias and mask tensors
  *   FLASH_AT_ONCE   1: a tile of K and of V lies in shared memory complete: least latency, for few
  *                   queries; 0: in parts
  *   Q_PART          channels of Q that lie in shared memory beside as many of K, read again for
@@ -20,6 +21,9 @@
 #include "score_change.h"
 #include "tile.h"
 
+#ifndef FLASH_CELLS
+#define FLASH_CELLS FLASH_GENERAL
+#endif
 #ifndef FLASH_AT_ONCE
 #define FLASH_AT_ONCE 0
 #endif
@@ -109,6 +113,7 @@ DEVICE int tile_has_hidden(const struct attention_args *a, const struct work *w,
     int hidden = key + TILE_KV > w->seq.kv_length, first = w->first_query + w->seq.offset;
     if (FLASH_CAUSAL || FLASH_GENERAL) hidden |= key + TILE_KV - 1 > first + a->window_right;
     if (FLASH_GENERAL) hidden |= key < first + TILE_Q - 1 - a->window_left || a->mask.data;
+    if (FLASH_CELLS && !FLASH_GENERAL) hidden |= a->mask.data != 0;
     return hidden;
 }
 
@@ -134,9 +139,183 @@ DEVICE int is_hidden(const struct limits *l, int i, int n)
     return hidden;
 }
 
+/* ---- Bias and mask --------------------------------------------------------------------------- */
+
+/* What both tensors have for a thread's keys. It is loaded before a tile's products, when registers
+ * are free, for TOGETHER rows that wait together; as many bytes at a time as RN cells take, where
+ * the tensor's rows allow that. Cells of queries or keys that do not exist are not read. The
+ * weights' places in shared memory hold them until the softmax: the bias, or HIDDEN_CELL. */
+enum {
+    TOGETHER = RM < 2 ? RM : 2,
+    STAGED = FLASH_CELLS && NC <= 4 /* registers are few with more channels: loaded where used */
+};
+struct cells {
+    float bias[TOGETHER][RN];
+    uint32_t shown[TOGETHER]; /* a byte for each key, 0 hides */
+};
+#define HIDDEN_CELL 0xffffffffu /* a NaN that no bias is stored as */
+static_assert(!STAGED || (RN == 4 && RM % TOGETHER == 0), "cells of four keys");
+
+/* Where the thread's cells in row i lie, and how many of them exist: all, as one piece (RN), or fewer. */
+struct cell_rows {
+    const char *from;
+    int64_t row, step; /* bytes */
+    int whole, keys, queries;
+};
+
+DEVICE struct cell_rows cell_rows_of(const struct view *v, const struct work *w, int key, int i)
+{
+    int first = key + THREAD % LANES * RN, query = query_of(w, i), bytes = dtype_bytes(v->dtype);
+    struct cell_rows r = {element_at(v, w->seq.q_batch, w->head, w->seq.q_start + query, first),
+                          v->stride[2] * ROW_LANES * bytes,
+                          v->stride[3] * bytes,
+                          0,
+                          smaller(RN, w->seq.kv_length - first),
+                          w->seq.q_length - query};
+    r.whole = r.keys == RN && runs_aligned(v, RN);
+    return r;
+}
+
+DEVICE void load_bias_f32(const struct cell_rows *r, struct cells *c)
+{
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++) {
+        float4 x = float4_of(0, 0, 0, 0);
+        if (r->whole && ROW_LANES * j < r->queries) x = LOAD(float4, r->from + j * r->row);
+        c->bias[j][0] = x.x, c->bias[j][1] = x.y;
+        c->bias[j][2 % RN] = x.z, c->bias[j][3 % RN] = x.w;
+    }
+    if (r->whole) return;
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++)
+#pragma unroll
+        for (int n = 0; n < RN; n++)
+            if (n < r->keys && ROW_LANES * j < r->queries)
+                c->bias[j][n] = LOAD(float, r->from + j * r->row + n * r->step);
+}
+
+DEVICE void load_bias_16(const struct cell_rows *r, int64_t dtype, struct cells *c)
+{
+    uint2 two[TOGETHER];
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++) {
+        two[j].x = two[j].y = 0;
+        if (r->whole && ROW_LANES * j < r->queries) two[j] = LOAD(uint2, r->from + j * r->row);
+    }
+    if (!r->whole) {
+        uint32_t x[TOGETHER][RN] = {};
+#pragma unroll
+        for (int j = 0; j < TOGETHER; j++)
+#pragma unroll
+            for (int n = 0; n < RN; n++)
+                if (n < r->keys && ROW_LANES * j < r->queries)
+                    x[j][n] = LOAD(uint16_t, r->from + j * r->row + n * r->step);
+#pragma unroll
+        for (int j = 0; j < TOGETHER; j++) {
+            two[j].x = x[j][0] | x[j][1] << 16;
+            two[j].y = x[j][2 % RN] | x[j][3 % RN] << 16;
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++) {
+        float4 x = unpack_four(two[j], dtype);
+        c->bias[j][0] = x.x, c->bias[j][1] = x.y;
+        c->bias[j][2 % RN] = x.z, c->bias[j][3 % RN] = x.w;
+    }
+}
+
+DEVICE void load_mask(const struct cell_rows *r, struct cells *c)
+{
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++) {
+        c->shown[j] = 0;
+        if (r->whole && ROW_LANES * j < r->queries)
+            c->shown[j] = LOAD(uint32_t, r->from + j * r->row);
+    }
+    if (r->whole) return;
+#pragma unroll
+    for (int j = 0; j < TOGETHER; j++)
+#pragma unroll
+        for (int n = 0; n < RN; n++)
+            if (n < r->keys && ROW_LANES * j < r->queries)
+                c->shown[j] |= (uint32_t)LOAD(uint8_t, r->from + j * r->row + n * r->step) << 8 * n;
+}
+
+/* Those of rows from, ..., from + TOGETHER - 1 to the places of the weights p. */
+DEVICE void stage_rows(const struct attention_args *a, const struct work *w, int key, int from,
+                       float4 *p)
+{
+    struct cells c;
+    if (a->bias.data) {
+        struct cell_rows r = cell_rows_of(&a->bias, w, key, from);
+        if (a->bias.dtype == DTYPE_f32) load_bias_f32(&r, &c);
+        else load_bias_16(&r, a->bias.dtype, &c);
+    } else {
+#pragma unroll
+        for (int i = 0; i < TOGETHER * RN; i++) c.bias[i / RN][i % RN] = 0;
+    }
+    if (a->mask.data) {
+        struct cell_rows r = cell_rows_of(&a->mask, w, key, from);
+        load_mask(&r, &c);
+    }
+#pragma unroll
+    for (int i = 0; i < TOGETHER; i++) {
+#pragma unroll
+        for (int n = 0; n < RN; n++) {
+            float *x = &c.bias[i][n];
+            if (*x != *x) *x = float_of(0x7fc00000u);
+            if (a->mask.data && !(c.shown[i] >> 8 * n & 0xff)) *x = float_of(HIDDEN_CELL);
+        }
+        store_weights(p, from + i, c.bias[i]);
+    }
+}
+
+DEVICE void stage_cells(const struct attention_args *a, const struct work *w, int key, float4 *p)
+{
+    if (!a->bias.data && !a->mask.data) return;
+    a = AGAIN(attention_args, a);
+    wave_barrier(); /* p of the tile before has been read */
+#pragma unroll 1
+    for (int i = 0; i < RM; i += TOGETHER) stage_rows(a, w, fresh(key), i, p);
+}
+
+/* Those of row i. */
+DEVICE float4 staged_cells(const float4 *p, int i)
+{
+    int x = THREAD % LANES, y = THREAD / LANES;
+    return p[(y + ROW_LANES * i) * (TILE_KV / 4) + (x ^ (y & 7))];
+}
+
+/* ---- Scores ---------------------------------------------------------------------------------- */
+
+/* Softcap, bias, ALiBi and mask of one row; returns which of its keys the mask hides, as bits. */
+DEVICE int change_row(const struct attention_args *a, const struct work *w, float *s, int i,
+                      int key, const float4 *p)
+{
+    int hidden = 0, cells = a->mask.data || a->bias.data;
+    if (!cells && !(FLASH_GENERAL && (a->alibi.data || a->softcap > 0))) return 0;
+    a = AGAIN(attention_args, a);
+    float slope = 0;
+    float4 four = float4_of(0, 0, 0, 0);
+    int distance = query_of(w, i) + w->seq.offset - key - THREAD % LANES * RN;
+    if (cells) four = staged_cells(p, i);
+    if (FLASH_GENERAL && a->alibi.data)
+        slope = load_element(element_at(&a->alibi, w->b, w->head, 0, 0), 0, DTYPE_f32);
+#pragma unroll
+    for (int n = 0; n < RN; n++) {
+        float cell = component(four, n % 4);
+        if (FLASH_GENERAL && a->softcap > 0) s[n] = a->softcap * tanh_f32(s[n] / a->softcap);
+        s[n] += cell;
+        if (FLASH_GENERAL && a->alibi.data)
+            s[n] -= slope * (float)(distance < n ? n - distance : distance - n);
+        if (bits_of(cell) == HIDDEN_CELL) hidden |= 1 << n;
+    }
+    return hidden;
+}
+
 /* Products to scores of one row; returns which of its keys are hidden, as bits. */
 DEVICE int finish_scores(const struct attention_args *a, const struct work *w, float *s, int i,
-                         int key, int some_hidden, const struct limits *limits)
+                         int key, int some_hidden, const struct limits *limits, const float4 *p)
 {
     int hidden = 0;
 #pragma unroll
@@ -144,7 +323,9 @@ DEVICE int finish_scores(const struct attention_args *a, const struct work *w, f
         s[n] *= a->scale;
         if (some_hidden && is_hidden(limits, i, n)) hidden |= 1 << n;
     }
-    if (FLASH_GENERAL && (a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0)) {
+    if (STAGED) hidden |= change_row(a, w, s, i, key, p);
+    if (FLASH_GENERAL && !STAGED &&
+        (a->mask.data || a->bias.data || a->alibi.data || a->softcap > 0)) {
         a = AGAIN(attention_args, a);
         int query = query_of(w, i), first = key + THREAD % LANES * RN;
 #pragma unroll
@@ -169,7 +350,7 @@ DEVICE void softmax_step(const struct attention_args *a, const struct work *w,
     struct limits limits = limits_of(a, w, fresh(key));
 #pragma unroll
     for (int i = 0; i < RM; i++) {
-        int hidden = finish_scores(a, w, s[i], i, key, some_hidden, &limits);
+        int hidden = finish_scores(a, w, s[i], i, key, some_hidden, &limits, p);
         float m = s[i][0];
 #pragma unroll
         for (int n = 1; n < RN; n++) m = maximum(m, s[i][n]);
@@ -266,6 +447,7 @@ DEVICE void key_tile(const struct attention_args *a, const struct work *w, struc
 {
     float4 *q = shared_memory, *stage = q + Q_FLOAT4, *p = stage + STAGE_FLOAT4,
            *q_part = stage + TILE_KV * PART / 4;
+    if (STAGED) stage_cells(a, w, key, p);
     float s[RM][RN] = {};
 #pragma unroll 1
     for (int c = 0; c < D && c < a->channels; c += PART) {
@@ -296,6 +478,7 @@ DEVICE void key_tile_at_once(const struct attention_args *a, const struct work *
                              struct accumulator *acc, int key)
 {
     float4 *q = shared_memory, *k = q + Q_FLOAT4, *v = k + K_FLOAT4, *p = k + STAGE_FLOAT4;
+    if (STAGED) stage_cells(a, w, key, p);
     float s[RM][RN] = {};
     block_barrier();
     load_tile(k, TILE_KV, D / 4, SWIZZLE_KEY, &w->k, key, w->seq.kv_length, 0);

@@ -1,5 +1,5 @@
-/* sm90_cells.h: a tensor with a cell for each score: a bias of the elements' type (SCORES_BIASED),
- * or a mask of bytes (SCORES_HIDDEN).
+/* sm90_cells.h: a tensor with a cell for each score: a bias of the elements' type (SCORES_BIASED)
+ * or of f32 (SCORES_BIASED_F32), or a mask of bytes (SCORES_HIDDEN).
  *
  * The producer brings a tile of ROWS x KEYS cells with each block of K, into a slot of that stage,
  * as panels of 128 bytes a row with 128-byte swizzle. Cells past the tensor's end are zero. K's
@@ -14,7 +14,7 @@
 DEVICE void load_cells(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to,
                        uint32_t full, const struct tile *t, int block)
 {
-    const struct view &v = CELLS == 2 ? a.bias : a.mask;
+    const struct view &v = CELLS > 1 ? a.bias : a.mask;
     int head = v.stride[1] ? t->head : 0, batch = v.stride[0] && !a.q_start.data ? t->batch : 0;
 #pragma unroll
     for (int p = 0; p < CELL_PANELS; p++)
@@ -69,6 +69,22 @@ DEVICE void add_cells(float (&s)[KEYS / 2], float scale, uint32_t at, int row, i
             low = __fmaf_rn(low, scale, low_cell(x[j]));
             high = __fmaf_rn(high, scale, high_cell(x[j]));
         }
+    }
+}
+
+/* The same of f32. */
+DEVICE void add_cells_f32(float (&s)[KEYS / 2], float scale, uint32_t at, int row, int lane)
+{
+    at += (row + (lane >> 2)) * 128 + (lane & 1) * 8;
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+        uint32_t from = at + i / 4 * ROWS * 128 +
+                        (((i % 4 * 2 + (lane >> 1 & 1)) ^ (lane >> 2)) << 4);
+        float x[4];
+        shared_load2(from, x[0], x[1]);
+        shared_load2(from + 8 * 128, x[2], x[3]);
+#pragma unroll
+        for (int j = 0; j < 4; j++) s[4 * i + j] = __fmaf_rn(s[4 * i + j], scale, x[j]);
     }
 }
 

@@ -242,7 +242,7 @@ DEVICE float score_scale(const struct consumer &c, const struct attention_args &
 {
     if (!FEATURES || SCORES == SCORES_LINEAR || SCORES == SCORES_SLOPED) return a.scale_log2;
     if (SCORES == SCORES_HIDDEN) return a.scale_log2;
-    if (SCORES == SCORES_BIASED) return LOG2E;
+    if (CELLS > 1) return LOG2E;
     return SCORES == SCORES_ANY ? c.scale : 1;
 }
 
@@ -297,7 +297,8 @@ DEVICE void take_cells(const struct consumer &c, const struct attention_args &a,
     uint32_t at = c.base + AT_CELLS + c.stage * CELL_BYTES;
     int lane = lane_now(c), row = group_now(c) * 64 + (thread_now(c) >> 5) * 16;
     if (!REPAIR) mbarrier_wait(c.base + AT_CELLS_FULL + 8 * c.stage, c.phase);
-    if (CELLS == 2) add_cells(s, a.scale, at, row, lane);
+    if (CELLS == 4) add_cells_f32(s, a.scale, at, row, lane);
+    else if (CELLS == 2) add_cells(s, a.scale, at, row, lane);
     else hide_cells(s, at, row, lane);
     if (REPAIR) return;
     __syncwarp();

@@ -52,13 +52,15 @@
 #define FEATURES 0
 #endif
 /* LINEAR: neither softcap nor ALiBi nor a negative scale; CAPPED: softcap alone; SLOPED: ALiBi
- * alone; BIASED: a bias of the elements' type alone; HIDDEN: a mask tensor alone. */
-#define SCORES_ANY    0
-#define SCORES_LINEAR 1
-#define SCORES_CAPPED 2
-#define SCORES_SLOPED 3
-#define SCORES_BIASED 4
-#define SCORES_HIDDEN 5
+ * alone; BIASED: a bias of the elements' type alone, BIASED_F32: of f32; HIDDEN: a mask tensor
+ * alone. */
+#define SCORES_ANY        0
+#define SCORES_LINEAR     1
+#define SCORES_CAPPED     2
+#define SCORES_SLOPED     3
+#define SCORES_BIASED     4
+#define SCORES_HIDDEN     5
+#define SCORES_BIASED_F32 6
 #ifndef SCORES
 #define SCORES SCORES_ANY
 #endif
@@ -91,7 +93,12 @@
 #endif
 #define CAPPED (PARTS == 1 && FEATURES && SCORES == SCORES_CAPPED)
 /* Bytes of what a tensor has for each score, see sm90_cells.h. */
-#define CELLS (!FEATURES ? 0 : SCORES == SCORES_BIASED ? 2 : SCORES == SCORES_HIDDEN ? 1 : 0)
+#define CELLS                                                                                      \
+    (!FEATURES                     ? 0                                                             \
+     : SCORES == SCORES_BIASED     ? 2                                                             \
+     : SCORES == SCORES_BIASED_F32 ? 4                                                             \
+     : SCORES == SCORES_HIDDEN     ? 1                                                             \
+                                   : 0)
 #ifndef SUMS
 #define SUMS 1
 #endif
@@ -207,7 +214,7 @@ static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128)
               "two parts: a warp splits a row of Q, or two, at a time");
 static_assert(SUMS == 1 || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128), "two sums");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
-static_assert(!CELLS || (KEYS == 128 && PARTS == 1), "panels of 128 bytes");
+static_assert(!CELLS || (KEYS * CELLS % 128 == 0 && PARTS == 1), "panels of 128 bytes");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
 
