@@ -32,13 +32,13 @@ VEC vec v_exp2(vec x)
 #define V_EACH(i, count) _Pragma("GCC unroll 8") for (int i = 0; i < (count); i++)
 #endif
 
-/* 2^x of up to 8 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold; otherwise
- * as v_exp2. Each operation of all vectors comes before the next, so that their long chains fill
- * each other's waits. */
+/* 2^x of up to 8 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold, and 0 where
+ * 2^x is subnormal (v_scale2_normal); otherwise as v_exp2. Each operation of all vectors comes before
+ * the next, so that their long chains fill each other's waits. */
 VEC void v_exp2_several(vec *x, int count, int half)
 {
-    vec n[8], p[8];
-    V_EACH(i, count) n[i] = v_round(x[i]);
+    vec n[8], p[8], given[8];
+    V_EACH(i, count) n[i] = v_round(given[i] = x[i]);
     V_EACH(i, count) x[i] = v_sub(x[i], n[i]);
     if (half) {
         V_EACH(i, count) p[i] = v_fma(v_set(9.582852994e-3f), x[i], v_set(5.590642474e-2f));
@@ -51,7 +51,7 @@ VEC void v_exp2_several(vec *x, int count, int half)
         V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(6.931469776e-1f));
     }
     V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(1));
-    V_EACH(i, count) x[i] = v_scale2(p[i], n[i]);
+    V_EACH(i, count) x[i] = v_scale2_normal(p[i], n[i], given[i]);
 }
 
 VEC vec v_exp2_f32(vec x)

@@ -81,6 +81,11 @@ VEC vec v_scale2(vec a, vec n)
     vec scaled = svscale_f32_x(V_ALL, a, svcvt_s32_f32_x(V_ALL, n));
     return svsel_f32(svcmplt_n_f32(V_ALL, n, -250), v_zero(), scaled);
 }
+/* The same; 0 where x is below -126. */
+VEC vec v_scale2_normal(vec a, vec n, vec x)
+{
+    return svsel_f32(svcmplt_n_f32(V_ALL, x, -126), v_zero(), v_scale2(a, n));
+}
 /* lanes first <= i < last of a, the others of b */
 VEC vec v_keep(vec a, int first, int last, vec b)
 {

@@ -70,6 +70,11 @@ VEC vec v_scale2(vec a, vec n)
     return a * float_from_bits((uint32_t)(half + 127) << 23) *
            float_from_bits((uint32_t)(whole - half + 127) << 23);
 }
+/* The same; 0 where x is below -126. */
+VEC vec v_scale2_normal(vec a, vec n, vec x)
+{
+    return x < -126 ? 0 : v_scale2(a, n);
+}
 VEC vec v_copysign(vec magnitude, vec sign)
 {
     return copysignf(magnitude, sign);
