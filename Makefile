@@ -190,7 +190,7 @@ help:
 	@echo "install  make install, uninstall     PREFIX= DESTDIR="
 	@echo "test     make check                  every test that needs no GPU; make SAN=address,undefined check, SAN=thread"
 	@echo "         make check-gpu              problems and end-to-end tests on the GPUs present; check-gpu-random, -sanitize"
-	@echo "         make check-amd              AMD code objects on emulated GPUs (part of check)"
+	@echo "         make check-amd              AMD code objects on emulated GPUs (part of check); check-amd-whole: more of them"
 	@echo "         make check-qemu, check-arm  whole suites on emulated CPUs (check takes a part)"
 	@echo "         make lint, format, fuzz"
 	@echo "measure  make bench, bench-decode, bench-launch, kernel-resources, amdgpu-report"

@@ -4,6 +4,7 @@
 #   make amdgpu-check         the emulator's own tests
 #   make amdgpu-product       conformance, the mission's tests and the HSACO names on emulated GPUs
 #   make check-amd            both; a part of make check
+#   make check-amd-whole      every kernel of AMDGPU_WHOLE on every problem in every type (about 2,300 s of one core)
 #   make amdgpu-report        table of static figures of the matrix-unit rows
 # Not under SAN: the emulator is built with flags of its own, and what it runs is device code.
 ifneq ($(SAN),)
@@ -75,13 +76,15 @@ amdgpu-check: $(AMDGPU_TESTS)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove --exec '' $(AMDGPU_TESTS)
 CHECKS += $(AMDGPU_TESTS)
 
-# The product on emulated GPUs, waves in a shuffled order, every check on. On the first targets every kernel that serves a problem
-# runs it, by name; on the others the library's choice does. The mission's tests, 2048 tokens included, and the HSACO names of the
-# environment run on AMDGPU_MISSION.
+# The product on emulated GPUs, waves in a shuffled order, every check on. On the first targets kernels run by name. The portable ones,
+# which are one source for all targets, meet every kind of problem that they serve once: on one of these targets, in one of its types.
+# The rows for matrix units, whose instructions differ from target to target, meet every kind in f16 or bf16 on each. On the other
+# targets the library's choice runs every problem. The mission's tests, 2048 tokens included, and the HSACO names of the environment run
+# on AMDGPU_MISSION.
 AMDGPU_WHOLE   ?= gfx942 gfx1100 gfx1201
 AMDGPU_MISSION ?= gfx942 gfx1100
 AMDGPU_OTHERS  := $(filter-out $(AMDGPU_WHOLE),$(AMDGPU_TARGETS))
-AMDGPU_PRODUCT := $(AMDGPU_WHOLE:%=$(AMDGPU_OUT)/kernels.%.t) \
+AMDGPU_PRODUCT := $(AMDGPU_WHOLE:%=$(AMDGPU_OUT)/kernels.%.t) $(AMDGPU_WHOLE:%=$(AMDGPU_OUT)/matrix.%.t) \
                   $(AMDGPU_OTHERS:%=$(AMDGPU_OUT)/conformance.%.t) \
                   $(foreach t,$(AMDGPU_MISSION),$(AMDGPU_OUT)/mission.$(t).t $(AMDGPU_OUT)/pipeline.$(t).t $(AMDGPU_OUT)/overrides.$(t).t)
 # $1 name of the scripts, $2 program, $3 more environment
@@ -93,7 +96,11 @@ $(AMDGPU_OUT)/$1.%.t: $2 $(AMDGPU_HIP)
 	chmod +x $$@
 endef
 $(eval $(call amdgpu_product,conformance,$(B)/tests/conformance/conformance,))
-$(eval $(call amdgpu_product,kernels,$(B)/tests/conformance/conformance,RAPT_TEST_KERNELS=all))
+# The number of a target among AMDGPU_WHOLE, counted from 0.
+amdgpu_number = $(shell set -- $(AMDGPU_WHOLE); n=0; for t; do [ $$t != $1 ] || echo $$n; n=$$((n + 1)); done)
+$(eval $(call amdgpu_product,kernels,$(B)/tests/conformance/conformance,RAPT_TEST_KERNELS='!mfma_*$(comma)!wmma_*' RAPT_TEST_SHARES=$(words $(AMDGPU_WHOLE)) RAPT_TEST_SHARE=$$(call amdgpu_number,$$*)))
+$(eval $(call amdgpu_product,matrix,$(B)/tests/conformance/conformance,RAPT_TEST_KERNELS='mfma_*$(comma)wmma_*' RAPT_TEST_PARTS=2 RAPT_TEST_PART=$$$$(($$(call amdgpu_number,$$*) % 2))))
+$(eval $(call amdgpu_product,whole,$(B)/tests/conformance/conformance,RAPT_TEST_KERNELS=all))
 $(eval $(call amdgpu_product,mission,$(B)/tests/e2e/mission,))
 $(eval $(call amdgpu_product,pipeline,$(B)/tests/e2e/pipeline,))
 $(eval $(call amdgpu_product,overrides,$(B)/tests/e2e/overrides,RAPT_OBJECTS=$(abspath $(AMDGPU_OUT))/overrides))
@@ -148,7 +155,9 @@ amdgpu-product: all $(AMDGPU_PRODUCT)
 	$(PROVE) $(AMDGPU_PRODUCT)
 check-amd: all $(AMDGPU_TESTS) $(AMDGPU_PRODUCT)
 	$(PROVE) $(AMDGPU_TESTS) $(AMDGPU_PRODUCT)
-.PHONY: amdgpu-product check-amd
+check-amd-whole: all $(AMDGPU_WHOLE:%=$(AMDGPU_OUT)/whole.%.t)
+	$(PROVE) $(filter %.t,$^)
+.PHONY: amdgpu-product check-amd check-amd-whole
 
 # Registers, occupancy, matrix share and LDS conflicts of the matrix-unit rows, for docs/PERFORMANCE.md. ROWS='*_gfx942': these alone.
 amdgpu-report: tool $(AMDGPU_HIP) $(GPU)/resources.txt

@@ -3,8 +3,10 @@
  *   RAPT_TEST_DEVICE   cpu (default), gpu (all GPUs), all, or one: cuda:0, hip:1
  *   RAPT_TEST_FILTER   comma list of name patterns with * and ?; !pattern excludes
  *   RAPT_TEST_SIZE     largest size class of the named problems (default 2)
- *   RAPT_TEST_KERNELS  best (default), or all: every kernel that takes the problem, each by name
+ *   RAPT_TEST_KERNELS  best (default); all: every kernel that takes the problem, each by name; or patterns
+ *                      of such names, as in RAPT_TEST_FILTER
  *   RAPT_TEST_PART     with RAPT_TEST_PARTS N: every Nth problem, counted from this one
+ *   RAPT_TEST_SHARE    with RAPT_TEST_SHARES N: every Nth kind of problem, in one of its types
  *   RAPT_TEST_BUDGET   millions of multiply-adds for the oracle per problem (60), else rows are sampled
  *   RAPT_TEST_VERBOSE  set: the worst fraction of the bound of each problem, on stderr */
 #ifndef RAPT_TESTS_DEVICES_H

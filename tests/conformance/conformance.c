@@ -180,7 +180,8 @@ struct suite {
     struct run *runs;
     struct CMUnitTest *tests;
     size_t count;
-    int64_t part, parts; /* this program takes every parts-th problem */
+    int64_t part, parts;   /* this program takes every parts-th problem */
+    int64_t share, shares; /* of every shares-th kind, one type; 0: all */
 };
 
 static void add_run(struct suite *suite, const struct named_problem *named, int device,
@@ -211,16 +212,50 @@ static void add_problem(struct suite *suite, const struct named_problem *named, 
     free(problem);
 }
 
-/* Which kernels to name: none for the library's choice; all of them; or with RAPT_CPU that level's
- * own, so that a level is not credited with problems that it leaves to a lower one. */
+/* Which kernels to name: none for the library's choice; all of them, or those of the patterns; or with
+ * RAPT_CPU that level's own, so that a level is not credited with problems that it leaves to a lower
+ * one. */
 static int named_kernels(const struct test_devices *devices, int device, const char *names[],
                          int most)
 {
     const char *mode = getenv("RAPT_TEST_KERNELS");
     int count = kernels_of(devices, device, names, most);
-    if (mode && !strcmp(mode, "all")) return count;
+    if (mode && *mode && strcmp(mode, "best")) {
+        int kept = 0;
+        for (int k = 0; k < count; k++)
+            if (!strcmp(mode, "all") || problem_selected(names[k], mode)) names[kept++] = names[k];
+        return kept;
+    }
     const char *level = getenv("RAPT_CPU");
     return level && *level && !strcmp(devices->info[device].backend, "cpu") && count ? 1 : 0;
+}
+
+/* Letters of a name without its type: problems that differ in that alone are one kind. */
+static size_t kind_length(const char *name)
+{
+    const char *type = strrchr(name, '-');
+    if (type && (!strcmp(type, "-f32") || !strcmp(type, "-f16") || !strcmp(type, "-bf16")))
+        return (size_t)(type - name);
+    return strlen(name);
+}
+
+/* Behind the last problem of the kind that begins at `first`. */
+static int end_of_kind(int first)
+{
+    const char *name = named_problems[first].name;
+    size_t length = kind_length(name);
+    int i = first + 1;
+    while (i < named_problem_count && kind_length(named_problems[i].name) == length &&
+           !strncmp(named_problems[i].name, name, length))
+        i++;
+    return i;
+}
+
+/* The shares take the kinds in turn, and of their types one in turn. */
+static bool is_of_share(const struct suite *suite, int64_t kind, int type, int types)
+{
+    return suite->shares < 1 ||
+           (kind % suite->shares == suite->share && kind / suite->shares % types == type);
 }
 
 enum { KERNELS = 128 };
@@ -228,21 +263,27 @@ enum { KERNELS = 128 };
 static void add_all(struct suite *suite)
 {
     const char *filter = getenv("RAPT_TEST_FILTER"), *names[KERNELS];
-    int64_t largest = test_environment("RAPT_TEST_SIZE", 2), number = 0;
+    int64_t largest = test_environment("RAPT_TEST_SIZE", 2), number = 0, kind = 0;
     for (int d = 0; d < suite->devices.count; d++) {
         int named = named_kernels(&suite->devices, d, names, KERNELS);
-        for (int i = 0; i < named_problem_count; i++)
-            if (named_problems[i].size <= largest &&
-                problem_selected(named_problems[i].name, filter) &&
-                number++ % suite->parts == suite->part)
-                add_problem(suite, &named_problems[i], d, names, named);
+        for (int first = 0, end; first < named_problem_count; first = end, kind++) {
+            end = end_of_kind(first);
+            for (int i = first; i < end; i++)
+                if (named_problems[i].size <= largest &&
+                    is_of_share(suite, kind, i - first, end - first) &&
+                    problem_selected(named_problems[i].name, filter) &&
+                    number++ % suite->parts == suite->part)
+                    add_problem(suite, &named_problems[i], d, names, named);
+        }
     }
 }
 
 int main(int argc, char **argv)
 {
     struct suite suite = {.part = test_environment("RAPT_TEST_PART", 0),
-                          .parts = test_environment("RAPT_TEST_PARTS", 1)};
+                          .parts = test_environment("RAPT_TEST_PARTS", 1),
+                          .share = test_environment("RAPT_TEST_SHARE", 0),
+                          .shares = test_environment("RAPT_TEST_SHARES", 0)};
     if (argc > 1 && !strcmp(argv[1], "--list")) {
         for (int i = 0; i < named_problem_count; i++) printf("%s\n", named_problems[i].name);
         return 0;
