@@ -78,8 +78,8 @@ DEVICE void add_cells_f32(float (&s)[KEYS / 2], float scale, uint32_t at, int ro
     at += (row + (lane >> 2)) * 128 + (lane & 1) * 8;
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
-        uint32_t from = at + i / 4 * ROWS * 128 +
-                        (((i % 4 * 2 + (lane >> 1 & 1)) ^ (lane >> 2)) << 4);
+        uint32_t from =
+            at + i / 4 * ROWS * 128 + (((i % 4 * 2 + (lane >> 1 & 1)) ^ (lane >> 2)) << 4);
         float x[4];
         shared_load2(from, x[0], x[1]);
         shared_load2(from + 8 * 128, x[2], x[3]);
@@ -92,6 +92,13 @@ DEVICE uint32_t load_pair(uint32_t at)
 {
     uint16_t x;
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(x) : "r"(at) : "memory");
+    return x;
+}
+
+DEVICE uint32_t load_byte(uint32_t at)
+{
+    uint32_t x;
+    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
     return x;
 }
 

@@ -34,6 +34,27 @@ DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_ar
     return false;
 }
 
+#if CELLS == 1
+/* Whether row `row` of the tile sees one of the keys of the bits from `from` to `to` - 1, by the cells
+ * in stage 0. */
+DEVICE bool shows_key(const struct consumer &c, const struct key_bits &bits, int from, int to,
+                      int row)
+{
+    uint32_t at = c.base + AT_CELLS + row * 128;
+    bool shown = false;
+#pragma unroll
+    for (int i = 0; i < KEY_WORDS; i++) {
+#pragma unroll 1
+        for (uint32_t left = bits.word[i]; left; left &= left - 1) {
+            int key = 32 * i + __ffs((int)left) - 1;
+            if (key < from || key >= to) continue;
+            shown |= load_byte(at + ((key >> 4 ^ (row & 7)) << 4) + (key & 15)) != 0;
+        }
+    }
+    return shown;
+}
+#endif
+
 /* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. */
 DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
                         const struct tensor_maps &maps, const struct tile &whole, uint32_t &phase)
@@ -67,8 +88,14 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
                   a.window_right + 1;
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
         struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
+#if CELLS == 1
+        int row = row_now(c);
+        bool bad0 = shows_key(c, bad, begin - key, min_int(end - key, keys), row);
+        bool bad1 = shows_key(c, bad, begin + 8 - key, min_int(end + 8 - key, keys), row + 8);
+#else
         bool bad0 = any_key_between(bad, begin - key, min_int(end - key, keys));
         bool bad1 = any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
+#endif
 #if PARTS == 2 /* registers are few: such a row's factor is NaN from here on */
         if (bad0) c.row0 = __uint_as_float(0x7fffffff);
         if (bad1) c.row1 = __uint_as_float(0x7fffffff);
