@@ -123,6 +123,18 @@ def chunk_i8(rows):
     return lines + [f"| {shape} | " + " | ".join(cells.get(q, "-") for q in queries) + " |" for shape, cells in shapes.items()]
 
 
+def pages(rows):
+    """Many queries over keys in pages: us, and in brackets the time over that of the same keys in one piece."""
+    columns = {"pages 16": "pages of 16", "pages 64": "64", "pages 128": "128", "pages 256": "256", "pages 16 mma": "16, mma kernel", "cudnn": "cuDNN, one piece"}
+    lines = ["| batch x keys, queries | one piece | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 2) + "|"]
+    short_us = lambda us: f"{us:.1f}" if us < 1000 else f"{us:.0f}"
+    for (case, _), found in pick(rows, "graph", "pages").items():
+        us = {c: float(r["us"]) for c, r in found.items()}
+        cells = [f"{short_us(us[c])} ({us[c] / us['rapt']:.2f})" if c in us else "-" for c in columns]
+        lines.append(f"| {case.replace(' q', ', ')} | {short_us(us['rapt'])} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def peers(name):
     rows = load(name)
     commits = ", ".join(dict.fromkeys(r["commit"] for r in rows if r["group"] in ("grid", "models", "tiny", "f32")))
@@ -261,7 +273,7 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "operations": operations(memory)}
 
 

@@ -22,8 +22,8 @@ check-gpu: all $(GPU_TESTS) $(GPU_PARTS)
 # One problem of each kind that a kernel handles by code of its own. API errors are not reported: asking the driver whether a
 # pointer is the host's is answered by one.
 SANITIZED := semantics/causal-bf16,semantics/gqa-*,semantics/window-bf16,semantics/everything*,tile/causal-129*,ragged/*bf16,$\
-             paged/*bf16,op/*-bf16,op/*-f32,split/plain-*,split/i8-128-f16,split/i8-128-hidden-nan-bf16,chunk/causal-bf16,$\
-             chunk/ragged-kv-bf16,chunk/blocks-window-f16,tile/inf-v-next-f32
+             paged/*bf16,pages/*-48-bf16,pages/nan-v-bf16,op/*-bf16,op/*-f32,split/plain-*,$\
+             split/i8-128-f16,split/i8-128-hidden-nan-bf16,chunk/causal-bf16,chunk/ragged-kv-bf16,chunk/blocks-window-f16,tile/inf-v-next-f32
 # Last: blocks that share keys; blocks that go on to another tile (f32, and with a softcap).
 RACES := semantics/causal-bf16,semantics/gqa-bf16,semantics/everything-bf16,tile/causal-129*,split/plain-bf16,split/i8-128-f16,$\
          chunk/causal-bf16,chunk/blocks-window-f16,tile/inf-v-next-f32,tile/softcap-turns

@@ -1,5 +1,5 @@
-"""decode_gpu.py: the groups decode and chunk of pytorch_gpu.py: one or few queries of each sequence over many keys, and chunks of 32 ... 512
-queries; rapt against PyTorch's backends.
+"""decode_gpu.py: the groups decode, chunk and pages of pytorch_gpu.py: one or few queries of each sequence over many keys, chunks of 32 ... 512
+queries, and chunks and prefill over keys in pages; rapt against PyTorch's backends.
 
 Each launch of a graph takes the next of enough copies of K and V that the caches have forgotten the first when it comes round again: a decode
 step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16. Paged: lengths in
@@ -24,6 +24,10 @@ CHUNKS = [f"{batch}x{keys}" for batch in (1, 4) for keys in "2k 8k 32k 128k".spl
 CHUNK_QUERIES = (32, 64, 128, 256, 512)
 CHUNKS_I8 = "1x2k 1x8k 1x32k 4x8k".split()
 CHUNK_QUERIES_I8 = (16, 64, 256, 512)
+PAGE_SIZES = (16, 64, 128, 256)
+IN_PAGES = [("1x8k", 32), ("1x8k", 128), ("1x32k", 128), ("1x128k", 128), ("4x8k", 128), ("4x32k", 32), ("1x32k", 512), ("4x8k", 512), ("1x8k", 2048),
+            ("1x32k", 2048), ("4x8k", 2048), ("1x8k", 8192), ("4x4k", 4096)]
+MMA = "sm80_bf16_d128_features"  # the row for pages of any size
 
 
 def sizes(shape):
@@ -50,16 +54,17 @@ def chunk_cases(shapes=None):
 
 
 def peer(backend, q, ks, vs, outs):
+    square = q.shape[1] == ks[0].shape[1]
     def run(i):
         with sdpa_kernel(BACKENDS[backend]):
-            outs[0] = F.scaled_dot_product_attention(q.transpose(1, 2), ks[i].transpose(1, 2), vs[i].transpose(1, 2), enable_gqa=True)
+            outs[0] = F.scaled_dot_product_attention(q.transpose(1, 2), ks[i].transpose(1, 2), vs[i].transpose(1, 2), is_causal=square, enable_gqa=True)
     return run
 
 
-def ours(rapt, q, ks, vs, out, page):
-    """One plan for each copy, as each has its own memory. ks, vs: tensors, or i8 ones with their scales."""
+def ours(rapt, q, ks, vs, out, page, kernel=None):
+    """One plan for each copy, as each has its own memory. ks, vs: tensors, or i8 ones with their scales. run.table: of the pages."""
     batch, keys = (ks[0][0] if isinstance(ks[0], tuple) else ks[0]).shape[:2]
-    options, paged = {"causal": int(q.shape[1] > 1)}, lambda x: x
+    options, paged = {"causal": int(q.shape[1] > 1), "kernel": kernel}, lambda x: x
     if page:
         options["kv_length"] = torch.full((batch,), keys, device="cuda", dtype=torch.int32)
         options["page_table"] = torch.randperm(batch * keys // page, device="cuda").int().view(batch, 1, keys // page, 1)
@@ -70,7 +75,7 @@ def ours(rapt, q, ks, vs, out, page):
             (k, options["k_scale"]), (v, options["v_scale"]) = ((x, paged(scale).transpose(1, 2)) for x, scale in (k, v))
         runs.append(rapt.forward(q, paged(k), paged(v), out, **options))
     run = lambda i: runs[i]()
-    run.kernel = runs[0].kernel
+    run.kernel, run.table = runs[0].kernel, options.get("page_table")
     return run
 
 
@@ -153,6 +158,47 @@ def exact(q, k, v):
             s = q[b, :, h].double() @ k[b, :, h // group].T * CHANNELS ** -0.5
             out[b, :, h] = s.masked_fill(hidden, float("-inf")).softmax(-1) @ v[b, :, h // group]
     return out
+
+
+def in_order(x, table):
+    """The keys that a table of pages says, in one piece."""
+    return x.view(table.numel(), -1, *x.shape[2:])[table.flatten().long()].view(x.shape)
+
+
+def pages(bench, graph_of):
+    """The same keys in one piece and in pages, also by the row that takes pages of any size."""
+    shapes = bench.options.decode.split(",") if bench.options.decode else None
+    for shape, queries in IN_PAGES:
+        if shapes and shape not in shapes:
+            continue
+        batch, keys = sizes(shape)
+        torch.manual_seed(keys + batch)
+        size = batch * keys * KV_HEADS * 4 * CHANNELS
+        copies = max(1, min(32, -(-ROTATED // size)))
+        flops = 4 * batch * HEADS * queries * (keys - (queries - 1) / 2) * CHANNELS
+        ks, vs = ([torch.randn(batch, keys, KV_HEADS, CHANNELS, device="cuda").bfloat16() for _ in range(copies)] for _ in "kv")
+        q = torch.randn(batch, queries, HEADS, CHANNELS, device="cuda").bfloat16()
+        out, want, result = torch.empty_like(q), torch.empty_like(q), [None]
+        runs = {backend: peer(backend, q, ks, vs, result) for backend in ("cudnn", "flash2")}
+        for run in runs.values():
+            run(0)
+        runs["rapt"] = ours(bench.rapt, q, ks, vs, torch.empty_like(q), 0)
+        for page, kernel in [(page, None) for page in PAGE_SIZES] + [(16, MMA), (128, MMA)]:
+            name, run = f"pages {page}" + (" mma" if kernel else ""), ours(bench.rapt, q, ks, vs, out.fill_(float("nan")), page, kernel)
+            run(0)
+            bench.rapt.forward(q, in_order(ks[0], run.table), in_order(vs[0], run.table), want, causal=1)()
+            error = ((out.double() - want.double()).norm() / want.double().norm()).item()
+            if error < 1e-2:
+                runs[name] = run
+            else:
+                print(f"WRONG pages {shape} q{queries} {name} {run.kernel}: {error:.1e}", flush=True)
+        us = time_in_graphs(runs, copies, max(copies, min(32, int(2e12 / flops) + 1)), max(1, min(4, int(4e12 / flops / copies))), graph_of, rounds=5)
+        for candidate, t in us.items():
+            bench.rows.append(dict(bench.head, protocol="graph", group="pages", case=f"{shape} q{queries}", dtype="bf16", candidate=candidate, us=f"{t:.2f}",
+                                   tflops=f"{flops / t / 1e6:.1f}", ratio=f"{t / us['rapt']:.3f}"))
+        print(f"g {shape} q{queries:<6d} {runs['rapt'].kernel} rapt {us['rapt']:.2f} us {flops / us['rapt'] / 1e6:.0f} TFLOP/s | " +
+              " | ".join(f"{c} {t:.2f} ({t / us['rapt']:.3f})" for c, t in us.items() if c != "rapt"), flush=True)
+        torch.cuda.empty_cache()
 
 
 def run_cases(bench, graph_of, group, chosen):

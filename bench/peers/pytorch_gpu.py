@@ -16,6 +16,7 @@ Groups (--only, comma separated):
   decode   one and four queries over 1k ... 128k keys, batches of 1 ... 64, 32/8 heads, 128 channels, also in pages of 16: decode_gpu.py
   chunk    32 ... 512 queries over 2k ... 128k keys, batches of 1 and 4, heads and channels as in decode
   masks    a bias (of q's type, or f32) and a boolean mask for each score, 8k tokens, channels 64/128, S 1k and 4k; --dtype bf16,f32
+  pages    32 ... 8192 queries over keys in one piece, in pages of 16, 64, 128 and 256, and by the row that takes pages of any size
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
   f32-more f32 with other head sizes (32, 80, 96, 112, 256), shared KV heads, a window of 1024, ragged batches, sinks, softcap, ALiBi
@@ -39,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decode_gpu import chunk, decode
+from decode_gpu import chunk, decode, pages
 from masks_gpu import masks
 from rapt import append_rows
 from rapt_torch import Rapt
@@ -561,7 +562,8 @@ def repeat(bench, launches=1000):
 
 GROUPS = {"grid": grid, "heads": heads, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
           "f32-more": f32_more, "errors": errors, "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
-          "chunk": lambda bench: chunk(bench, graph_of), "masks": lambda bench: masks(bench, BACKENDS, DTYPES, attention_flops)}
+          "chunk": lambda bench: chunk(bench, graph_of), "pages": lambda bench: pages(bench, graph_of),
+          "masks": lambda bench: masks(bench, BACKENDS, DTYPES, attention_flops)}
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------------------
@@ -585,7 +587,7 @@ def main():
     parser.add_argument("--warm", type=float, default=0.2, help="seconds before each sustained measurement")
     parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
     parser.add_argument("--flex", action="store_true", help="FlexAttention as well, compiled first (half a minute)")
-    parser.add_argument("--decode", default="", help="batch x keys of the groups decode and chunk, as 1x8k,16x1k; all")
+    parser.add_argument("--decode", default="", help="batch x keys of the groups decode, chunk and pages, as 1x8k,16x1k; all")
     parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False

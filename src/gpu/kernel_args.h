@@ -139,11 +139,12 @@ struct tensor_map {
 /* Of 2-byte tensors. With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D
  * views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the end read as
  * zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes.
- * rows is q: min(tile_q, 64), with NEED_PARTIALS 16, k and v: min(tile_kv, page_tokens). Ragged:
- * batch 1; paged: batch is the page. With NEED_HALVES the maps are of q_half, k_half and v_half
- * (HALVES * batch). out: with NEED_OUT_MAP, rows is OUT_MAP_ROWS; elements past the end are not
- * written. cells: with NEED_CELL_MAP, of the bias or the mask tensor, 4-D (keys, queries, heads,
- * batch), an axis that repeats being 1 long, in boxes of (128 bytes, tile_q, 1, 1). */
+ * rows is q: min(tile_q, 64), with NEED_PARTIALS 16, k and v: tile_kv. Ragged: batch 1. Paged:
+ * batch is the page, and boxes of k and v have one panel and as many rows as the largest power of
+ * two that divides both tile_kv and page_tokens. With NEED_HALVES the maps are of q_half, k_half
+ * and v_half (HALVES * batch). out: with NEED_OUT_MAP, rows is OUT_MAP_ROWS; elements past the end
+ * are not written. cells: with NEED_CELL_MAP, of the bias or the mask tensor, 4-D (keys, queries,
+ * heads, batch), an axis that repeats being 1 long, in boxes of (128 bytes, tile_q, 1, 1). */
 struct tensor_maps {
     struct tensor_map q, k, v;
     union {

@@ -13,13 +13,20 @@ static uint64_t bytes(int64_t stride)
     return stride ? (uint64_t)stride * 2 : 16;
 }
 
+/* The shape of a map's boxes. */
+enum boxes {
+    BOX_WHOLE,  /* all panels of some rows: 5-D */
+    BOX_PANEL,  /* one of them: 5-D */
+    BOX_CHANNEL /* 64 channels, be they a panel or a part of it: 4-D */
+};
+
 /* size and stride: [batch, head, token, channel]. */
 static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4],
-                     const int64_t stride[4], int64_t box, int panels_apart)
+                     const int64_t stride[4], int64_t box, enum boxes boxes)
 {
     const uint64_t tokens = (uint64_t)size[2], heads = (uint64_t)size[1], batch = (uint64_t)size[0];
     uint32_t box_rows = (uint32_t)(box < 256 ? box : 256);
-    if (panels_apart)
+    if (boxes == BOX_CHANNEL)
         *map = (struct driver_map){4,
                                    {(uint64_t)size[3], tokens, heads, batch},
                                    {bytes(stride[2]), bytes(stride[1]), bytes(stride[0])},
@@ -30,7 +37,7 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
             5,
             {PANEL, tokens, (uint64_t)size[3] / PANEL, heads, batch},
             {bytes(stride[2]), (uint64_t)PANEL * 2, bytes(stride[1]), bytes(stride[0])},
-            {PANEL, box_rows, (uint32_t)(size[3] / PANEL), 1, 1},
+            {PANEL, box_rows, boxes == BOX_PANEL ? 1 : (uint32_t)(size[3] / PANEL), 1, 1},
             dtype};
 }
 
@@ -53,13 +60,20 @@ static int map_count(const struct row *row)
     return row->needs & (NEED_OUT_MAP | NEED_CELL_MAP) ? MAP_COUNT : MAP_OUT;
 }
 
+/* Keys that a box brings: a block's, or of these so many that neither a page nor a block ends inside
+ * a box (nvidia/sm90_pages.h). */
+static int64_t box_keys(const struct row *row, const struct problem *p)
+{
+    int64_t block = row->tile_kv & -row->tile_kv, page = p->page_tokens & -p->page_tokens;
+    return !p->page_tokens ? row->tile_kv : page < block ? page : block;
+}
+
 void maps_describe(const struct row *row, const struct problem *p,
                    const struct attention_args *halves, struct driver_map maps[MAP_COUNT])
 {
     const rapt_tensor *tensors[MAP_COUNT] = {&p->a.q, &p->a.k, &p->a.v, &p->a.out};
     const struct view *half[MAP_OUT] = {&halves->q_half, &halves->k_half, &halves->v_half};
-    int64_t kv_rows =
-        p->page_tokens && p->page_tokens < row->tile_kv ? p->page_tokens : row->tile_kv;
+    int64_t kv_rows = box_keys(row, p);
     int64_t q_rows = row->needs & NEED_PARTIALS ? 16 : row->tile_q < 64 ? row->tile_q : 64;
     const int64_t rows[MAP_COUNT] = {q_rows, kv_rows, kv_rows, OUT_MAP_ROWS};
     if (row->needs & NEED_CELL_MAP)
@@ -68,6 +82,7 @@ void maps_describe(const struct row *row, const struct problem *p,
         int64_t size[4];
         memcpy(size, tensors[i]->size, sizeof size);
         int halved = i < MAP_OUT && (row->needs & NEED_HALVES);
+        int pages = p->page_tokens && (i == MAP_K || i == MAP_V);
         if (halved) {
             size[0] *= HALVES;
             size[2] = half[i]->stride[1] / half[i]->stride[2];
@@ -75,7 +90,9 @@ void maps_describe(const struct row *row, const struct problem *p,
         }
         describe(&maps[i], halved ? DTYPE_bf16 : tensors[i]->dtype, size,
                  halved ? half[i]->stride : tensors[i]->stride, rows[i],
-                 (row->needs & NEED_PANELS) != 0);
+                 row->needs & NEED_PANELS ? BOX_CHANNEL
+                 : pages                  ? BOX_PANEL
+                                          : BOX_WHOLE);
     }
 }
 

@@ -201,13 +201,16 @@ static const char *feature_refuses(const struct row *row, const struct problem *
     struct {
         const char *sentence;
         int asked;
+        uint32_t can; /* with one of these bits the row does it */
     } const features[] = {
-#define FEATURE(name, test, words) {"does not do " words, (test) != 0},
+#define FEATURE(name, test, words) {"does not do " words, (test) != 0, (uint32_t)CAN_##name},
+#define LIMIT(test, words)         {"does not do " words, (test) != 0, 0},
 #include "gpu/features.def"
 #undef FEATURE
+#undef LIMIT
     };
-    for (int i = 0; i < FEATURE_COUNT; i++)
-        if (features[i].asked && !(row->can >> i & 1)) return features[i].sentence;
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++)
+        if (features[i].asked && !(row->can & features[i].can)) return features[i].sentence;
     return NULL;
 }
 

@@ -61,6 +61,7 @@ enum {
 
 enum feature_index {
 #define FEATURE(name, test, words) FEATURE_##name,
+#define LIMIT(test, words)
 #include "gpu/features.def"
 #undef FEATURE
     FEATURE_COUNT
@@ -70,6 +71,7 @@ enum {
 #define FEATURE(name, test, words) CAN_##name = (int)(1u << FEATURE_##name),
 #include "gpu/features.def"
 #undef FEATURE
+#undef LIMIT
     CAN_ALL = (int)(~0u >> (32 - FEATURE_COUNT))
 };
 

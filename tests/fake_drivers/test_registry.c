@@ -1,9 +1,8 @@
 /* test_registry.c: the table of code objects: which devices a row runs on, what it refuses, its
- * grids, its tensor maps, the kernel of long rows. */
+ * grids, the kernel of long rows. */
 #include "session.h"
 
 #include "gpu/gpu.h"
-#include "gpu/maps.h"
 
 #include <stdio.h>
 
@@ -222,6 +221,10 @@ struct limit {
 #define PACKED(sequences)                                                                          \
     a.q.size[0] = a.out.size[0] = a.k.size[0] = a.v.size[0] = 1,                                   \
     a.q_start = a.kv_start = rapt_tensor_bhtd(memory, RAPT_I32, sequences + 1, 1, 1, 1)
+/* Three of each sequence. */
+#define PAGES(tokens)                                                                              \
+    a.k = a.v = rapt_tensor_bthd(memory, RAPT_F16, 6, 2, tokens, 64),                              \
+    a.page_table = rapt_tensor_bthd(memory, RAPT_I32, 2, 1, 3, 1)
 /* A head's scales in so many blocks of channels. */
 #define KV_I8(k_blocks, v_blocks)                                                                  \
     a.k.dtype = a.v.dtype = RAPT_I8,                                                               \
@@ -258,8 +261,9 @@ static void limits_of_tiles(void **state)
         many[] = "does not do more than 256 ragged sequences",
         keys[] = "does not do more keys than it keeps in registers",
         plain_scores[] = "does not do scores without a softcap, having no other",
-        ahead[] = "does not do rows that see keys past themselves, its distances having one sign";
-    struct limit cases[52];
+        ahead[] = "does not do rows that see keys past themselves, its distances having one sign",
+        odd_pages[] = "does not do pages whose tokens are no multiple of 16";
+    struct limit cases[60];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
@@ -312,6 +316,13 @@ static void limits_of_tiles(void **state)
     CASE("sm90_f16_d64_sloped", ahead, a.alibi_slope = slopes);
     CASE("sm90_f16_d64_sloped", "", a.alibi_slope = slopes, a.causal = 1);
     CASE("sm90_f16_d64_features", "", a.alibi_slope = slopes);
+    CASE("sm90_f16_d64_linear", odd_pages, PAGES(8));
+    CASE("sm90_f16_d64_linear", odd_pages, PAGES(24));
+    CASE("sm90_f16_d64_linear", "", PAGES(16));
+    CASE("sm90_f16_d64_linear", "", PAGES(48));
+    CASE("sm90_f16_d64_split", odd_pages, PAGES(4096 + 8));
+    CASE("sm90_f16_d64_split", "", PAGES(4096));
+    CASE("sm80_f16_d64_features", "", PAGES(8));
     assert_limits(cases, count);
 }
 
@@ -511,41 +522,6 @@ static void grids(void **state)
 #undef EXPECT
 }
 
-static void maps(void **state)
-{
-    (void)state;
-    rapt_attention a = session_problem(memory);
-    struct problem p = checked(&a);
-    struct attention_args none = {0};
-    struct driver_map map[MAP_COUNT];
-    struct row row = {.tile_q = 128, .tile_kv = 112, .needs = NEED_MAPS};
-    maps_describe(&row, &p, &none, map);
-    const struct driver_map *q = &map[MAP_Q], *k = &map[MAP_K];
-    assert_true(q->rank == 5 && q->size[0] == 64 && q->size[1] == 64 && q->size[2] == 1 &&
-                q->size[3] == 4 && q->size[4] == 2);
-    assert_true(q->stride[0] == 4 * 64 * 2 && q->stride[1] == 128 && q->stride[2] == 128 &&
-                q->stride[3] == 64 * 4 * 64 * 2);
-    assert_true(q->box[0] == 64 && q->box[1] == 64 && q->box[2] == 1 && q->box[3] == 1);
-    assert_true(k->size[1] == 96 && k->box[1] == 112 && k->stride[0] == 128 &&
-                k->stride[2] == 96 * 128 && k->dtype == DTYPE_f16);
-    row.needs |= NEED_OUT_MAP;
-    maps_describe(&row, &p, &none, map);
-    const struct driver_map *out = &map[MAP_OUT];
-    assert_true(out->size[1] == 64 && out->size[3] == 4 && out->size[4] == 2);
-    assert_true(out->box[0] == 64 && out->box[1] == 16 && out->box[2] == 1 && out->box[3] == 1);
-    row.needs = NEED_MAPS | NEED_PANELS;
-    maps_describe(&row, &p, &none, map);
-    assert_true(k->rank == 4 && k->size[0] == 64 && k->size[1] == 96 && k->size[2] == 2 &&
-                k->box[1] == 112 && k->box[2] == 1);
-    /* pages of 16 tokens: a box is a page */
-    rapt_tensor pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
-    a.k = a.v = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F16, 40, 2, 16, 64);
-    a.page_table = pages;
-    p = checked(&a);
-    maps_describe(&row, &p, &none, map);
-    assert_true(k->size[1] == 16 && k->size[3] == 40 && k->box[1] == 16);
-}
-
 /* Softmax of more columns than its row's tile has a kernel of its own, where there is one. */
 static void long_rows(void **state)
 {
@@ -593,7 +569,6 @@ int main(void)
                                        cmocka_unit_test(limits_of_memory),
                                        cmocka_unit_test(packed_batches_keep_their_kernel),
                                        cmocka_unit_test(grids),
-                                       cmocka_unit_test(maps),
                                        cmocka_unit_test(long_rows),
                                        cmocka_unit_test(pieces_of_the_composed_path)};
     return cmocka_run_group_tests(tests, NULL, NULL);

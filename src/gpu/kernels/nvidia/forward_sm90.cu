@@ -97,6 +97,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         }
 #endif
         shared_store4(base + AT_NOTES, 0, 0, 0, 0);
+#if PAGES
+        mbarrier_init(base + AT_JOB_FULL, 1);
+        mbarrier_init(base + AT_JOB_EMPTY, 2);
+#endif
 #if CAPPED
         for (int i = 0; i < 2 * GROUPS; i++) shared_store(base + AT_FAR + 4 * i, 0);
 #endif
@@ -130,7 +134,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     __syncthreads();
     if (group == 0) {
         registers_release<PRODUCER_REGISTERS>();
-        if (threadIdx.x < 32 && elect_lane()) produce(a, maps, base, shared);
+        load(a, maps, base, shared);
 #if PARTS == 2
         int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
         if (warp > 0) split_ahead(a, base, warp - 1);

@@ -4,7 +4,7 @@
  * Per tile: the tile's record and Q into the next Q slot, then K of each key block in turn, with V
  * of the one before. V is one block behind K because the consumers' q k^T is one block ahead of
  * their p v; that also makes one stage number serve both. With SUMS 2 nothing is ahead: K[n],
- * V[n]. */
+ * V[n]. Paged K and V are loaded by warps beside it (sm90_pages.h). */
 #ifndef RAPT_NVIDIA_SM90_LOAD_H
 #define RAPT_NVIDIA_SM90_LOAD_H
 
@@ -94,6 +94,10 @@ DEVICE void wait_split(const struct attention_args &a, int batch, int head, int 
     async_proxy_fence_global();
 }
 
+#endif
+
+#if PAGES
+#include "sm90_pages.h"
 #endif
 
 /* Whether this launch leaves the tile as two parts have done it. */
@@ -213,6 +217,28 @@ DEVICE void produce_v_behind(const struct attention_args &a, const struct tensor
     produce_v(a, maps, base, r, from, 0);
 }
 
+/* Block i of a tile, with V of the one before. nothing: there is none. */
+template <bool PAGED>
+DEVICE void produce_block(const struct attention_args &a, const struct tensor_maps &maps,
+                          uint32_t base, struct ring &r, const struct key_source &from,
+                          const struct tile *t, int i, bool nothing)
+{
+    int block = nth_block(t, i);
+#if PAGES
+    if (PAGED) {
+        post_job(base, {block * KEYS, t->head, t->batch, t->kv_tokens}, r.phase);
+        return;
+    }
+#endif
+    produce_k(a, maps, base, r, from, block);
+#if CELLS
+    produce_cells(a, maps, base, r.stage, r.phase, t, block);
+#endif
+    if (V_BEHIND && i == 0 && !nothing) produce_v_behind(a, maps, base, r);
+    if (V_BEHIND && i > 0) produce_v(a, maps, base, r, from, nth_block(t, i - 1));
+    advance(r);
+}
+
 /* TAKEN_LATE: the producer takes the number of its next tile when TAKEN_AHEAD blocks of keys are
  * still to be loaded, so that it is there in time. Earlier, a block that is ahead of others keeps a
  * tile waiting that one of them could begin. The other rows take it with their second tile's first
@@ -232,6 +258,8 @@ DEVICE int grid_blocks(void)
 #endif
 }
 
+/* PAGED: K and V are; their blocks are left to the pagers. */
+template <bool PAGED>
 DEVICE void produce(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
                     const char *shared)
 {
@@ -262,12 +290,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         bool taken = claimed && (!TAKEN_LATE || blocks <= TAKEN_AHEAD);
         if (taken && s.total > grid_blocks()) next = grid_blocks() + counter_take(a);
         if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
-        produce_k(a, maps, base, keys, from, nth_block(&t, 0));
-#if CELLS
-        produce_cells(a, maps, base, keys.stage, keys.phase, &t, nth_block(&t, 0));
-#endif
-        if (V_BEHIND && !first) produce_v_behind(a, maps, base, keys);
-        advance(keys);
+        produce_block<PAGED>(a, maps, base, keys, from, &t, 0, first);
         if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         if (!V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, 0));
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
@@ -283,15 +306,10 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
                 if (schedule_of(a, shared).total > grid_blocks()) counter_claim(a);
                 claimed = true;
             }
-            produce_k(a, maps, base, keys, from, nth_block(&t, i));
-#if CELLS
-            produce_cells(a, maps, base, keys.stage, keys.phase, &t, nth_block(&t, i));
-#endif
-            if (V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, i - 1));
-            advance(keys);
+            produce_block<PAGED>(a, maps, base, keys, from, &t, i, false);
             if (!V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, i));
         }
-        if (V_BEHIND)
+        if (V_BEHIND && !PAGED)
             shared_store4(base + AT_BEHIND, from.token + nth_block(&t, blocks - 1) * KEYS,
                           from.head, from.batch, from.apart);
         /* a short first tile: behind its loads, for these are up to three round trips to L2 */
@@ -306,9 +324,33 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
     int total = schedule_of(a, shared).total;
     if (total > grid_blocks() && index == grid_blocks() + total - 1)
         counter_reset(a); /* the last number: nobody takes another */
-    if (V_BEHIND && !first) produce_v_behind(a, maps, base, keys);
+#if PAGES
+    if (PAGED) post_job(base, {-1}, keys.phase);
+#endif
+    if (V_BEHIND && !PAGED && !first) produce_v_behind(a, maps, base, keys);
     struct tile end = {-1};
     produce_q(a, maps, base, &end, slot, slot_phase);
+}
+
+/* What the threads of the first warpgroup do: the producer, and beside it the pagers. */
+DEVICE void load(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
+                 const char *shared)
+{
+#if PAGES
+    if (paged(a)) {
+        if (threadIdx.x < 32) {
+            if (elect_lane()) produce<true>(a, maps, base, shared);
+        } else if (threadIdx.x < 64) {
+            load_paged<QK_PANELS>(a, &maps.k, base, base + AT_K, base + AT_K_FULL,
+                                  base + AT_K_EMPTY);
+        } else if (threadIdx.x < 96) {
+            load_paged<V_PANELS>(a, &maps.v, base, base + AT_V, base + AT_V_FULL,
+                                 base + AT_V_EMPTY);
+        }
+        return;
+    }
+#endif
+    if (threadIdx.x < 32 && elect_lane()) produce<false>(a, maps, base, shared);
 }
 
 #endif

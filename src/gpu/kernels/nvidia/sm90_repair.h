@@ -106,6 +106,16 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
         mbarrier_expect(full, V_BYTES + (what.k ? K_BYTES + CELL_BYTES + KEY_FACTOR_BYTES : 0) +
                                   (q ? Q_BYTES : 0));
         if (q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
+#if PAGES
+        bool pages = paged(a);
+        if (pages) {
+            struct page_job job = {row, from.head, from.batch, t.kv_tokens};
+            if (what.k) load_pages<QK_PANELS>(a, &maps.k, base + AT_K, full, job);
+            load_pages<V_PANELS>(a, &maps.v, base + AT_V, full, job);
+        }
+#else
+        bool pages = false;
+#endif
 #if PARTS == 2
         if (what.k)
             load_key_factors(a, base + AT_KEY_FACTORS, full, row / KEYS, from.head, from.batch);
@@ -113,11 +123,12 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
 #if CELLS
         if (what.k) load_cells(a, maps, base + AT_CELLS, full, &t, block);
 #endif
-        if (what.k)
+        if (what.k && !pages)
             load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch,
                                  from.apart, L2_EVICT_LAST);
-        load_tile<V_PANELS>(&maps.v, base + AT_V, full, KEYS, row, from.head, from.batch,
-                            from.apart, L2_EVICT_LAST);
+        if (!pages)
+            load_tile<V_PANELS>(&maps.v, base + AT_V, full, KEYS, row, from.head, from.batch,
+                                from.apart, L2_EVICT_LAST);
     }
     __syncwarp();
     mbarrier_wait(full, phase);

@@ -111,6 +111,8 @@
 #ifndef PANEL_MAPS
 #define PANEL_MAPS (D % 64 != 0 || DV % 64 != 0)
 #endif
+/* Whether K and V may lie in pages (sm90_pages.h). */
+#define PAGES (FEATURES && PARTS == 1 && !CELLS)
 
 constexpr int ROWS = TILE_Q,
               GROUPS = ROWS / 64; /* query rows of a tile; one warpgroup for each 64 */
@@ -198,8 +200,11 @@ constexpr uint32_t AT_FAR = AT_ORDER + 2 * RAGGED_LIMIT;
 /* Cells: mbarriers. */
 constexpr uint32_t AT_CELLS_FULL = (AT_FAR + 7) / 8 * 8;
 constexpr uint32_t AT_CELLS_EMPTY = AT_CELLS_FULL + 8 * STAGES;
-constexpr uint32_t SHARED_END = CAPPED       ? AT_FAR + 8 * GROUPS
-                                : CELLS      ? AT_CELLS_EMPTY + 8 * STAGES
+/* Paged keys: what the pagers are to load next, and two mbarriers (sm90_pages.h). */
+constexpr uint32_t AT_JOB = (AT_FAR + (CAPPED ? 8 * GROUPS : 0) + 15) / 16 * 16;
+constexpr uint32_t AT_JOB_FULL = AT_JOB + 16, AT_JOB_EMPTY = AT_JOB_FULL + 8;
+constexpr uint32_t SHARED_END = CELLS        ? AT_CELLS_EMPTY + 8 * STAGES
+                                : PAGES      ? AT_JOB_EMPTY + 8
                                 : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * RECORD_BYTES
                                 : FEATURES   ? AT_FAR
                                 : LINES      ? AT_LINES + 4 * GROUPS * LINES_BYTES

@@ -1,0 +1,85 @@
+/* test_maps.c: what tensor maps a row with NEED_MAPS gets for a problem. */
+#include "session.h"
+
+#include "gpu/maps.h"
+
+static char memory[1 << 20];
+
+static struct problem checked(const rapt_attention *a)
+{
+    struct problem p;
+    if (params_check(a, "test", &p)) print_error("%s\n", rapt_last_error());
+    assert_int_equal(params_check(a, "test", &p), RAPT_OK);
+    return p;
+}
+
+static void pieces(void **state)
+{
+    (void)state;
+    rapt_attention a = session_problem(memory);
+    struct problem p = checked(&a);
+    struct attention_args none = {0};
+    struct driver_map map[MAP_COUNT];
+    struct row row = {.tile_q = 128, .tile_kv = 112, .needs = NEED_MAPS};
+    maps_describe(&row, &p, &none, map);
+    const struct driver_map *q = &map[MAP_Q], *k = &map[MAP_K];
+    assert_true(q->rank == 5 && q->size[0] == 64 && q->size[1] == 64 && q->size[2] == 1 &&
+                q->size[3] == 4 && q->size[4] == 2);
+    assert_true(q->stride[0] == 4 * 64 * 2 && q->stride[1] == 128 && q->stride[2] == 128 &&
+                q->stride[3] == 64 * 4 * 64 * 2);
+    assert_true(q->box[0] == 64 && q->box[1] == 64 && q->box[2] == 1 && q->box[3] == 1);
+    assert_true(k->size[1] == 96 && k->box[1] == 112 && k->stride[0] == 128 &&
+                k->stride[2] == 96 * 128 && k->dtype == DTYPE_f16);
+    row.needs |= NEED_OUT_MAP;
+    maps_describe(&row, &p, &none, map);
+    const struct driver_map *out = &map[MAP_OUT];
+    assert_true(out->size[1] == 64 && out->size[3] == 4 && out->size[4] == 2);
+    assert_true(out->box[0] == 64 && out->box[1] == 16 && out->box[2] == 1 && out->box[3] == 1);
+    row.needs = NEED_MAPS | NEED_PANELS;
+    maps_describe(&row, &p, &none, map);
+    assert_true(k->rank == 4 && k->size[0] == 64 && k->size[1] == 96 && k->size[2] == 2 &&
+                k->box[1] == 112 && k->box[2] == 1);
+}
+
+static void pages(void **state)
+{
+    (void)state;
+    rapt_attention a = session_problem(memory);
+    struct problem p;
+    struct attention_args none = {0};
+    struct driver_map map[MAP_COUNT];
+    struct row row = {.tile_q = 128, .tile_kv = 112, .needs = NEED_MAPS | NEED_PANELS};
+    const struct driver_map *q = &map[MAP_Q], *k = &map[MAP_K];
+    /* pages of 16 tokens: a box is a page */
+    rapt_tensor pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
+    a.k = a.v = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F16, 40, 2, 16, 64);
+    a.page_table = pages;
+    p = checked(&a);
+    maps_describe(&row, &p, &none, map);
+    assert_true(k->size[1] == 16 && k->size[3] == 40 && k->box[1] == 16);
+    /* other pages: one panel of as many keys as end neither a page nor a block inside */
+    static const struct {
+        int64_t page;
+        int tile_kv;
+        uint32_t box;
+    } boxes[] = {{16, 128, 16},   {48, 128, 16},   {64, 128, 64}, {128, 128, 128},
+                 {256, 128, 128}, {384, 128, 128}, {80, 80, 16},  {256, 80, 16}};
+    row.needs = NEED_MAPS;
+    a.q = a.out = rapt_tensor_bthd(memory, RAPT_F16, 2, 4, 64, 128);
+    for (size_t i = 0; i < sizeof boxes / sizeof *boxes; i++) {
+        a.k = a.v = rapt_tensor_bhtd(memory, RAPT_F16, 40, 2, boxes[i].page, 128);
+        row.tile_kv = boxes[i].tile_kv;
+        p = checked(&a);
+        maps_describe(&row, &p, &none, map);
+        assert_true(k->rank == 5 && k->size[1] == (uint64_t)boxes[i].page && k->size[4] == 40);
+        assert_true(k->box[0] == 64 && k->box[1] == boxes[i].box && k->box[2] == 1);
+        assert_true(k->box[3] == 1 && k->box[4] == 1 && q->box[2] == 2);
+        assert_memory_equal(k, &map[MAP_V], sizeof *k);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces), cmocka_unit_test(pages)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
