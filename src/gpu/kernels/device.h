@@ -518,17 +518,6 @@ DEVICE void unpack_16_bytes(uint4 h, int64_t dtype, float *x)
 }
 
 /* Eight neighbours of any float type in 16-byte pieces: f32 takes two. */
-DEVICE void load_eight(const void *base, int64_t dtype, float *x)
-{
-    if (dtype == DTYPE_f32) {
-        uint4 low = LOAD(uint4, base), high = LOAD(uint4, (const char *)base + 16);
-        unpack_16_bytes(low, DTYPE_f32, x);
-        unpack_16_bytes(high, DTYPE_f32, x + 4);
-        return;
-    }
-    unpack_16_bytes(LOAD(uint4, base), dtype == DTYPE_f16 ? DTYPE_f16 : DTYPE_bf16, x);
-}
-
 DEVICE void store_eight(void *base, int64_t dtype, const float *x)
 {
     if (dtype == DTYPE_f32) {

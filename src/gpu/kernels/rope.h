@@ -150,19 +150,6 @@ DEVICE struct angle pair_angle(const struct rope_args *a, int pair, int64_t posi
     return t;
 }
 
-/* Of the pairs of an item. */
-DEVICE void item_angles(const struct rope_args *a, const struct rope_cut *cut, int item,
-                        int64_t position, float *cosine, float *sine)
-{
-    UNROLL for (int i = 0; i < RUN_MAX; i++)
-    {
-        if (i >= cut->run) break;
-        struct angle t = pair_angle(a, item * cut->run + i, position);
-        cosine[i] = t.cosine;
-        sine[i] = t.sine;
-    }
-}
-
 DEVICE void turn(float *x, float *y, float cosine, float sine)
 {
     float first = *x * cosine - *y * sine;

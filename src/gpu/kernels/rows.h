@@ -56,20 +56,7 @@ DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */
     return dtype == DTYPE_f32 ? 0xff800000u : dtype == DTYPE_f16 ? 0xfc00fc00u : 0xff80ff80u;
 }
 
-/* Runs of `run` elements, 1, 4 or 8, to and from f32; the first `count` of them. fill: the rest. */
-DEVICE void load_run(float *x, const char *from, int64_t dtype, int run, int count, float fill)
-{
-    if (run == 8 && count >= 8) {
-        load_eight(from, dtype, x);
-    } else if (run == 4 && count >= 4) {
-        float4 v = LOAD(float4, from);
-        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
-    } else {
-#pragma unroll
-        for (int i = 0; i < run; i++) x[i] = i < count ? load_element(from, i, dtype) : fill;
-    }
-}
-
+/* A run of `run` elements, 1, 4 or 8, from f32; the first `count` of them. */
 DEVICE void store_run(char *to, int64_t dtype, int run, int count, const float *x)
 {
     if (run == 8 && count >= 8) {

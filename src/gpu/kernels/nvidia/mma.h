@@ -28,12 +28,6 @@ DEVICE void copy_async_word(uint32_t to, const void *from, int bytes)
                  : "memory");
 }
 
-/* 16 bytes whose neighbours nobody will want. */
-DEVICE void copy_async_alone(uint32_t to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-
 /* 16 bytes where on is not 0; no branch, for the code around it to be scheduled as one. */
 DEVICE void copy_async_if(uint32_t to, const void *from, int on)
 {
