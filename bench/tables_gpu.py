@@ -132,7 +132,7 @@ def pages(rows):
         us = {c: float(r["us"]) for c, r in found.items()}
         cells = [f"{short_us(us[c])} ({us[c] / us['rapt']:.2f})" if c in us else "-" for c in columns]
         lines.append(f"| {case.replace(' q', ', ')} | {short_us(us['rapt'])} | " + " | ".join(cells) + " |")
-    return lines
+    return lines if len(lines) > 2 else ["Not measured."]
 
 
 def peers(name):
