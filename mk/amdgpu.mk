@@ -4,7 +4,7 @@
 #   make amdgpu-check         the emulator's own tests
 #   make amdgpu-product       conformance, the mission's tests and the HSACO names on emulated GPUs
 #   make check-amd            both; a part of make check
-#   make check-amd-whole      every kernel of AMDGPU_WHOLE on every problem in every type (about 2,300 s of one core)
+#   make check-amd-whole      every kernel of AMDGPU_WHOLE on every problem in every type (about 2,000 s of one core)
 #   make amdgpu-report        table of static figures of the matrix-unit rows
 # Not under SAN: the emulator is built with flags of its own, and what it runs is device code.
 ifneq ($(SAN),)
