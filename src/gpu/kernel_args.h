@@ -115,7 +115,7 @@ struct attention_args {
     /* 0: offset = kv_length - q_length of the sequence; 1: offset = 0 */
     int32_t top_left;
     /* grid rules split...: parts that the keys of a sequence are cut into; 1: the kernel writes out
-     * and lse itself. shared_keys: parts of what a tile sees, several */
+     * and lse itself. NEED_TILE_TOKENS: parts of what a tile sees, several */
     int32_t splits;
     /* keys per part, a multiple of tile_kv, for kv_tokens; a kernel cuts what is visible of a
      * sequence finer, but not with batch_invariant (keys_of_part of kernels/combine.h) */
@@ -126,7 +126,7 @@ struct attention_args {
     float scale_log2; /* scale * log2(e) */
     float softcap;    /* 0: none */
     int32_t units;    /* multiprocessors or compute units of the device */
-    /* grid rule shared_keys: queries of a tile, a power of two from 16 to tile_q; its rows are
+    /* NEED_TILE_TOKENS: queries of a tile, a power of two from 16 to tile_q; its rows are
      * those of tile_q / tile_tokens heads of a group */
     int32_t tile_tokens;
 };

@@ -259,6 +259,11 @@ int row_shared(const struct row *row, int mask, int bias_bytes)
     return row->shared + cells * ((mask != 0) + bias_bytes);
 }
 
+int row_wave(const struct row *row)
+{
+    return row->vendor == VENDOR_hip && !strncmp(row->arch, "gfx9", 4) ? 64 : 32;
+}
+
 int row_grid(const struct row *row, const struct extent *e, struct grid *grid)
 {
     int64_t blocks[3];

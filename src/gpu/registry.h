@@ -57,6 +57,10 @@ enum {
     NEED_CELL_MAP = 2048,
     /* with NEED_CELL_MAP: of a bias of f32, not of q's type */
     NEED_F32_CELLS = 4096,
+    /* with NEED_PARTIALS: attention_args.tile_tokens, and several splits; tiles of many query rows
+     * share the keys that these see (grids shared_keys, key_parts). NAME_combine makes a row with
+     * each of its waves */
+    NEED_TILE_TOKENS = 8192,
 };
 
 enum feature_index {
@@ -120,6 +124,9 @@ int row_suits(const struct row *row, const char *arch);
 /* Dynamic shared memory of a launch for a problem with a mask tensor (or not) and a bias of elements of
  * so many bytes (0: none). */
 int row_shared(const struct row *row, int mask, int bias_bytes);
+
+/* Lanes of a wave. */
+int row_wave(const struct row *row);
 
 /* The row's launch shape; y and z cut to 65535. 0: no block at all. -1: x exceeds 2^31 - 1 blocks,
  * or on HIP 2^32 - 1 threads. */

@@ -3,6 +3,8 @@
 #include "base/error.h"
 #include "gpu/gpu.h"
 
+#include <string.h>
+
 static int64_t ceil_div(int64_t x, int64_t y)
 {
     return x / y + (x % y != 0);
@@ -18,7 +20,57 @@ static int64_t at_most(int64_t x, int64_t y)
     return x < y ? x : y;
 }
 
-/* ---- Tiles that share the keys of many query rows (grid shared_keys) ---- */
+/* ---- Tiles that share the keys of many query rows (NEED_TILE_TOKENS) ---- */
+
+/* What a kind of tile takes, its unit being the time in which a block of keys passes; the last row of
+ * the table is for all others. units: what splits_pay reckons with, which asks no device. */
+static const struct family {
+    const char *source, *arch; /* that these begin with */
+    int units;     /* multiprocessors, compute units or pairs of these of a large GPU of its kind */
+    int threads;   /* that one holds: whole tiles */
+    int alone;     /* eighths of its time that a block takes where no unit has two tiles */
+    int ends;      /* blocks that pass while a tile begins and ends */
+    int launch;    /* blocks that pass during the second launch */
+    int part_rows; /* rows of a part that are written and read in a block's time */
+    int queries, rows; /* fewer queries of a sequence, or so many rows of a KV head: decode */
+} families[] = {
+    /* measured on an H100 */
+    {"nvidia/forward_sm90.cu", "sm_90", 132, 384, 8, 2, 2, 4096, 8, 32},
+    {"nvidia/forward_sm80.cu", "sm_90", 132, 256, 5, 1, 1, 8192, 1, 0},
+    /* the same tiles by reckoning: A100, RTX 3090, RTX 4090, B200, RTX 5090 */
+    {"nvidia/forward_sm80.cu", "sm_80", 108, 256, 5, 1, 1, 8192, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_86", 82, 256, 5, 1, 1, 8192, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_89", 128, 256, 5, 1, 1, 8192, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_100", 148, 256, 5, 1, 1, 8192, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_120", 170, 256, 5, 1, 1, 8192, 1, 0},
+    /* by reckoning, docs/AMD.md: MI250 (a die), MI300X, MI350X, RX 7900 XTX, Radeon 8060S, RX 9060 and 9070 XT */
+    {"amd/forward.cu", "gfx90a", 104, 512, 5, 1, 1, 16384, 1, 0},
+    {"amd/forward.cu", "gfx942", 304, 512, 5, 1, 1, 16384, 1, 0},
+    {"amd/forward.cu", "gfx950", 256, 512, 5, 1, 1, 16384, 1, 0},
+    {"amd/forward.cu", "gfx1100", 48, 512, 5, 1, 1, 4096, 1, 0},
+    {"amd/forward.cu", "gfx1151", 20, 512, 5, 1, 1, 4096, 1, 0},
+    {"amd/forward.cu", "gfx1200", 16, 512, 5, 1, 1, 4096, 1, 0},
+    {"amd/forward.cu", "gfx1201", 32, 512, 5, 1, 1, 4096, 1, 0},
+    /* PTX, on whatever there is */
+    {"", "", 108, 256, 5, 1, 1, 8192, 1, 0},
+};
+
+static int begins(const char *text, const char *with)
+{
+    return !strncmp(text, with, strlen(with));
+}
+
+static int64_t tiles_at_once(const struct family *f, const struct row *row, int64_t units)
+{
+    return units * at_least(f->threads / at_least(row->threads, 1), 1);
+}
+
+static const struct family *family_of(const struct row *row)
+{
+    const struct family *f = families;
+    while (!begins(row->source, f->source) || !begins(row->arch, f->arch)) f++;
+    return f;
+}
 
 int64_t splits_tiles(const struct attention_args *args, const struct row *row)
 {
@@ -49,26 +101,28 @@ static int64_t seen_blocks(const struct attention_args *args, const struct row *
     return at_least(ceil_div(keys, row->tile_kv), 1);
 }
 
-/* About how long it takes on so many multiprocessors, in 4096ths of a block of keys on one. A tile
- * takes as long as two blocks to begin and to end, the second launch as long as two, and one block
- * passes while 4096 rows of a part are written and read. */
-static int64_t time_of(int64_t tiles, int64_t blocks, int64_t parts, int64_t rows, int64_t units)
+/* About how long it takes, in part_rows-ths of a block of keys. */
+static int64_t time_of(const struct family *f, int64_t tiles, int64_t blocks, int64_t parts,
+                       int64_t rows, int64_t units, int64_t at_once)
 {
-    const int64_t block = 4096, ends = 2 * block, many = 1 << 20; /* enough not to share keys */
-    int64_t turns = ceil_div(at_most(tiles, many) * parts, at_least(units, 1));
-    int64_t time = turns * (ceil_div(blocks, parts) * block + ends);
-    return parts > 1 ? time + ends + parts * at_most(rows, many * block) : time;
+    const int64_t block = f->part_rows, many = 1 << 20; /* enough not to share keys */
+    int64_t all = at_most(tiles, many) * parts, turns = ceil_div(all, at_least(at_once, 1)),
+            each = all > units ? block : block / 8 * f->alone;
+    int64_t time = turns * (ceil_div(blocks, parts) * each + f->ends * block);
+    return parts > 1 ? time + f->launch * block + parts * at_most(rows, many * block) : time;
 }
 
 /* How many parts, at least two, take the least time, which is returned. */
 static int64_t choose_parts(struct attention_args *args, const struct row *row, int64_t units)
 {
     enum { MOST = 256 };
+    const struct family *f = family_of(row);
     choose_tile(args, row);
     int64_t tiles = splits_tiles(args, row), blocks = seen_blocks(args, row),
-            rows = (int64_t)args->batch * args->q_heads * args->q_tokens, least = INT64_MAX;
+            rows = (int64_t)args->batch * args->q_heads * args->q_tokens,
+            at_once = tiles_at_once(f, row, units), least = INT64_MAX;
     for (int32_t parts = 2; parts == 2 || (parts <= blocks && parts <= MOST); parts++) {
-        int64_t time = time_of(tiles, blocks, parts, rows, units);
+        int64_t time = time_of(f, tiles, blocks, parts, rows, units, at_once);
         if (time < least) least = time, args->splits = parts;
     }
     return least;
@@ -76,9 +130,9 @@ static int64_t choose_parts(struct attention_args *args, const struct row *row, 
 
 int splits_pay(const struct problem *p, const struct row *row)
 {
-    enum { UNITS = 132, ROWS = 32, QUERIES = 8 }; /* multiprocessors of an H100 SXM and an H200 */
+    const struct family *f = family_of(row);
     const int64_t open = WINDOW_LIMIT;
-    if (p->q_tokens < QUERIES || p->q_tokens * p->group <= ROWS) return 0; /* the decode rows pay */
+    if (p->q_tokens < f->queries || p->q_tokens * p->group <= f->rows) return 0;
     struct attention_args a = {.batch = (int32_t)p->batch,
                                .q_heads = (int32_t)p->q_heads,
                                .kv_heads = (int32_t)p->kv_heads,
@@ -90,7 +144,11 @@ int splits_pay(const struct problem *p, const struct row *row)
                                .window_right = (int32_t)at_most(p->window_right, open),
                                .top_left = p->a.align == RAPT_TOP_LEFT};
     int64_t whole = ceil_div(p->q_tokens, row->tile_q) * p->q_heads * p->batch;
-    return choose_parts(&a, row, UNITS) * 9 < time_of(whole, seen_blocks(&a, row), 1, 0, UNITS) * 8;
+    int64_t at_once = tiles_at_once(f, row, f->units);
+    /* Two tiles on a unit do not keep in step for long: many turns leave little idle. */
+    if (at_once > f->units && whole >= 2 * at_once) return 0;
+    return choose_parts(&a, row, f->units) * 9 <
+           time_of(f, whole, seen_blocks(&a, row), 1, 0, f->units, at_once) * 8;
 }
 
 /* ---- Blocks that share the keys of few query rows ---- */
@@ -150,7 +208,7 @@ void splits_choose(struct attention_args *args, const struct row *row)
 {
     enum { INVARIANT = 1024 };
     int64_t keys = INVARIANT;
-    if (row->needs & NEED_CLAIMED) {
+    if (row->needs & NEED_TILE_TOKENS) {
         choose_parts(args, row, args->units);
         return;
     }

@@ -327,6 +327,8 @@ static void workspaces_may_hold_anything(void **state)
         "forward %s b3 h4/2 q2 kv700 d128 causal sink lse kvlen=9,0,700",
         "forward %s b1 h4/2 q2 kv1100 d64 window50,0 lse batch_invariant",
         "forward %s b1 h4/2 q1 kv700 d64 mask=111k lse hidden-nan",
+        "forward %s b5 h2/1 q40 kv300 d128 causal lse kvlen=300,1,0,129,257",
+        "forward %s b2 h7/1 q20 kv600 d64 lse kvlen=600,64",
         "forward %s b1 h2/1 q260 kv260 d64 causal lse",
         "forward %s b2 h2/1 q40 kv70 d59 softcap5 lse"};
     (void)state;

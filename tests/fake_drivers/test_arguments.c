@@ -199,12 +199,20 @@ static void expect_shape(const struct trial *t)
     int64_t cells = needs(row, "NEED_CELLS") ? (int64_t)row->tile_q * row->tile_kv : 0;
     expect(t, t->l->shared == row->shared + cells * of_score);
     int64_t tiles = row->tile_q ? parts_of(a->q_tokens, row->tile_q) : 0;
-    if (needs(row, "NEED_PARTIALS"))
+    if (needs(row, "NEED_TILE_TOKENS"))
+        expect(t, a->splits > 1 && a->tile_tokens >= 16 && row->tile_q % a->tile_tokens == 0);
+    else if (needs(row, "NEED_PARTIALS"))
         expect(t, a->split_keys % row->tile_kv == 0 &&
                       (int64_t)(a->splits - 1) * a->split_keys <= a->kv_tokens);
     else expect(t, a->splits == 1 && a->split_keys == a->kv_tokens);
     if (!strcmp(row->grid, "persistent"))
         expect_grid(t, least(a->units, tiles * a->q_heads * a->batch), 1, 1);
+    else if (!strcmp(row->grid, "key_parts"))
+        expect_grid(t,
+                    parts_of(a->q_tokens, a->tile_tokens) *
+                        parts_of((int64_t)a->group * a->tile_tokens, row->tile_q) * a->kv_heads *
+                        a->batch * a->splits,
+                    1, 1);
     else if (!strcmp(row->grid, "tiles")) expect_grid(t, tiles, a->q_heads, a->batch);
     else if (!strncmp(row->grid, "split_", 6)) expect_split(t, row);
     else if (!strcmp(row->grid, "scores"))

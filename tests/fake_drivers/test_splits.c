@@ -79,8 +79,12 @@ static void blocks_at_once(void **state)
 
 /* ---- Tiles that share the keys of many query rows ---- */
 
-static const struct row tiles_row = {
-    .tile_q = 128, .tile_kv = 128, .needs = NEED_CLAIMED | NEED_PARTIALS};
+static const struct row tiles_row = {.arch = "sm_90a",
+                                     .source = "nvidia/forward_sm90.cu",
+                                     .tile_q = 128,
+                                     .tile_kv = 128,
+                                     .threads = 384,
+                                     .needs = NEED_CLAIMED | NEED_PARTIALS | NEED_TILE_TOKENS};
 
 /* Queries of a tile: one head's, or those of as many heads of a group as leave the fewest tiles. */
 static void tiles_of_heads(void **state)
@@ -145,6 +149,86 @@ static void parts_of_tiles(void **state)
                         fail_msg("%d of %d queries: %d parts of %lld tiles", batch, queries,
                                  a.splits, (long long)tiles);
             }
+}
+
+static const struct row *row_named(const char *arch, const char *name)
+{
+    for (int i = 0; i < kernel_row_count; i++)
+        if (!strcmp(kernel_rows[i].name, name) && !strcmp(kernel_rows[i].arch, arch))
+            return &kernel_rows[i];
+    fail_msg("no row %s of %s", name, arch);
+    return NULL;
+}
+
+/* Which chunks of 32 query heads of 8 KV heads are worth a second launch: those whose tiles leave
+ * much of the GPU idle. Few queries are the decode rows' on sm_90a alone, whose own come later. */
+static void where_parts_pay(void **state)
+{
+    static const struct {
+        const char *arch, *name;
+        int batch, queries, keys, pays;
+    } cases[] = {
+        {"sm_90a", "sm90_bf16_d128_split", 1, 64, 8192, 1},
+        {"sm_90a", "sm90_bf16_d128_split", 1, 7, 8192, 0},
+        {"sm_90a", "sm90_bf16_d128_split", 1, 8, 8192, 0 /* 32 rows */},
+        {"sm_90a", "sm90_bf16_d128_split", 1, 9, 8192, 1},
+        {"sm_90a", "sm90_bf16_d128_split", 4, 512, 8192, 0},
+        {"sm_80", "sm80_bf16_d128_split", 1, 2, 8192, 1},
+        {"sm_80", "sm80_bf16_d128_split", 1, 256, 8192, 1},
+        {"sm_80", "sm80_bf16_d128_split", 1, 2048, 8192, 0},
+        {"sm_80", "sm80_bf16_d128_split", 1, 64, 128, 0},
+        {"sm_90a", "sm80_bf16_d128_split", 1, 512, 2048, 0 /* 64 us in parts, 57 whole */},
+        {"sm_90a", "sm80_bf16_d128_split", 1, 512, 8192, 1 /* 202, 218 */},
+        {"sm_90a", "sm80_bf16_d128_split", 4, 128, 8192, 1 /* 204, 234 */},
+        {"sm_90a", "sm80_bf16_d128_split", 4, 256, 8192, 0 /* 432, 385 */},
+        {"sm_89", "sm80_bf16_d64_split", 1, 64, 8192, 1},
+        {"gfx942", "mfma_bf16_d128_split", 1, 17, 8192, 1},
+        {"gfx942", "mfma_bf16_d128_split", 4, 128, 8192, 1},
+        {"gfx942", "mfma_bf16_d128_split", 1, 4096, 8192, 0},
+        {"gfx942", "mfma_bf16_d128_split", 1, 64, 64, 0},
+        {"gfx1100", "wmma_bf16_d128_split", 1, 64, 8192, 1},
+        {"gfx1100", "wmma_bf16_d128_split", 8, 256, 8192, 0},
+        {"gfx1151", "wmma_bf16_d128_split", 1, 32, 8192, 1},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct problem p = {.batch = cases[i].batch,
+                            .q_heads = 32,
+                            .kv_heads = 8,
+                            .group = 4,
+                            .q_tokens = cases[i].queries,
+                            .kv_tokens = cases[i].keys,
+                            .window_left = WINDOW_OPEN,
+                            .window_right = 0};
+        if (splits_pay(&p, row_named(cases[i].arch, cases[i].name)) != cases[i].pays)
+            fail_msg("%s %s, %dx%d, %d queries: not %d", cases[i].arch, cases[i].name,
+                     cases[i].batch, cases[i].keys, cases[i].queries, cases[i].pays);
+    }
+}
+
+/* Parts of one KV head's two tiles fill what its GPU holds at once, about: tiles of 128 threads two
+ * for a multiprocessor, of 256 as many for a compute unit of AMD's. */
+static void parts_of_families(void **state)
+{
+    static const struct {
+        const char *arch, *name;
+        int units, at_once;
+    } cases[] = {{"sm_90a", "sm90_bf16_d128_split", 132, 132},
+                 {"sm_80", "sm80_bf16_d128_split", 108, 216},
+                 {"gfx942", "mfma_bf16_d128_split", 304, 512 /* 256 parts at most */},
+                 {"gfx1100", "wmma_bf16_d128_split", 48, 96},
+                 {"gfx1100", "wmma_bf16_d64_split", 48, 192}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct row *row = row_named(cases[i].arch, cases[i].name);
+        struct attention_args a = args_of(1, 1, 1 << 20);
+        a.q_tokens = row->tile_q / 2, a.units = cases[i].units; /* two tiles of half a group */
+        a.window_left = a.window_right = WINDOW_LIMIT;
+        splits_choose(&a, row);
+        int64_t blocks = splits_tiles(&a, row) * a.splits;
+        if (blocks > cases[i].at_once || blocks < cases[i].at_once * 0.95)
+            fail_msg("%s %s: %lld blocks", cases[i].arch, cases[i].name, (long long)blocks);
+    }
 }
 
 /* Where one part of each would leave units idle, in the only turn or the last one: more parts, in
@@ -217,14 +301,14 @@ struct decoding {
 };
 
 /* One query of 8 heads over `keys` keys of 2, at addresses that nobody reads, two sequences. */
-static struct decoding begin(const struct stand_in *v, int64_t keys)
+static struct decoding begin_on(const struct stand_in *v, const char *arch, int64_t keys)
 {
     struct decoding d = {.fake = session_begin(v)};
     char *base = (char *)((uintptr_t)1 << 44);
 #define OVERRIDE(name, stem) session_override(v, #stem, NULL);
 #include "gpu/overrides.def"
 #undef OVERRIDE
-    if (!strcmp(v->name, "cuda")) snprintf(d.fake->arch, sizeof d.fake->arch, "sm_90");
+    if (arch) snprintf(d.fake->arch, sizeof d.fake->arch, "%s", arch);
     d.context = session_open(v);
     d.device = rapt_device_at(d.context, 0);
     d.a = (rapt_attention){.struct_size = sizeof d.a, .kernel = "decode_d128"};
@@ -233,6 +317,11 @@ static struct decoding begin(const struct stand_in *v, int64_t keys)
     d.a.v = rapt_tensor_bthd(base + ((uintptr_t)2 << 40), RAPT_F32, 2, 2, keys, 126);
     d.a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), RAPT_F32, 2, 8, 1, 126);
     return d;
+}
+
+static struct decoding begin(const struct stand_in *v, int64_t keys)
+{
+    return begin_on(v, strcmp(v->name, "cuda") ? NULL : "sm_90", keys);
 }
 
 static void run(struct decoding *d)
@@ -284,6 +373,46 @@ static void several_parts(void **state)
     assert_true((char *)a->partial_out + rows * 128 * 4 <= (char *)a->partial_lse ||
                 (char *)a->partial_lse + rows * 2 * 4 <= (char *)a->partial_out);
     end(&d, v);
+}
+
+/* A block for each tile and part, and a wave for each row of the result. */
+static void tiles_in_parts(void **state)
+{
+    static const struct {
+        const char *vendor, *arch, *kernel;
+        unsigned rows; /* of a block of the second launch */
+    } cases[] = {{"cuda", "sm_80", "sm80_bf16_d128_split", 4},
+                 {"cuda", "sm_120", "sm80_bf16_d128_split", 4},
+                 {"hip", "gfx942", "mfma_bf16_d128_split", 4},
+                 {"hip", "gfx90a", "mfma_bf16_d128_split", 4},
+                 {"hip", "gfx1100", "wmma_bf16_d128_split", 8},
+                 {"hip", "gfx1201", "wmma_bf16_d128_split", 8}};
+    const struct stand_in *v = *state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (strcmp(v->name, cases[i].vendor) != 0) continue;
+        struct decoding d = begin_on(v, cases[i].arch, 8192);
+        d.a.q = rapt_tensor_bthd(d.a.q.data, RAPT_BF16, 2, 8, 40, 128);
+        d.a.out = rapt_tensor_bthd(d.a.out.data, RAPT_BF16, 2, 8, 40, 128);
+        d.a.k = rapt_tensor_bthd(d.a.k.data, RAPT_BF16, 2, 2, 8192, 128);
+        d.a.v = rapt_tensor_bthd(d.a.v.data, RAPT_BF16, 2, 2, 8192, 128);
+        d.a.kernel = cases[i].kernel;
+        run(&d);
+        const struct fake_launch *l = d.fake->launch;
+        const struct attention_args *a = &l[0].args.attention;
+        assert_int_equal(d.fake->launch_count, 2);
+        assert_string_equal(l[0].name, cases[i].kernel);
+        assert_true(!strncmp(l[1].name, cases[i].kernel, strlen(cases[i].kernel)) &&
+                    !strcmp(l[1].name + strlen(cases[i].kernel), "_combine"));
+        assert_true(a->splits > 1);
+        assert_int_equal(l[0].grid[0],
+                         splits_tiles(a, row_named(cases[i].arch, cases[i].kernel)) * a->splits);
+        assert_int_equal(l[1].grid[0], 40 / cases[i].rows);
+        assert_true(l[1].grid[1] == 8 && l[1].grid[2] == 2 && l[1].shared == 0);
+        assert_memory_equal(a, &l[1].args.attention, sizeof *a);
+        assert_inside(&d, a->partial_out, (size_t)a->splits * 2 * 8 * 40 * 128 * 4);
+        assert_inside(&d, a->partial_lse, (size_t)a->splits * 2 * 8 * 40 * 2 * 4);
+        end(&d, v);
+    }
 }
 
 /* More heads than a grid's axis holds: the kernel goes around. */
@@ -344,6 +473,9 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(tiles_of_heads),
                                        cmocka_unit_test(parts_of_tiles),
                                        cmocka_unit_test(tiles_without_number),
+                                       cmocka_unit_test(where_parts_pay),
+                                       cmocka_unit_test(parts_of_families),
+                                       BOTH(tiles_in_parts),
                                        BOTH(several_parts),
                                        cmocka_unit_test(blocks_at_once),
                                        BOTH(many_heads),

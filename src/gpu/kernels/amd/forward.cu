@@ -4,6 +4,12 @@
 #include "amd/load.h"
 #include "amd/store.h"
 #include "amd/values.h"
+#if SPLIT_KEYS
+#include "amd/store_part.h"
+#define store_tile store_part
+#else
+#define store_tile store_results
+#endif
 
 enum { SECTION = 16 }; /* heads whose K and V share the L2 cache at a time; see place_of_block */
 
@@ -132,9 +138,22 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
             walk_keys_directly(a, w, &acc, 1);
         }
     }
-    store_results(fresh_args(a), w, &acc);
+    store_tile(fresh_args(a), w, &acc);
 }
 
+#if SPLIT_KEYS
+KERNEL_ENTRY void LAUNCH(THREADS, 2)
+KERNEL_NAME(const BY_VALUE struct attention_args args)
+{
+    const struct attention_args *a = ARGUMENT(attention_args, args);
+    struct part_place at = part_place_of_block(a);
+    struct work w = work_of(fresh_args(a), at.b, at.head, at.tile);
+    take_part(a, at.part, &w.first_key, &w.end_key);
+    w.first_key = uniform(w.first_key), w.end_key = uniform(w.end_key);
+    w.part = uniform(at.part), w.tokens = uniform(a->tile_tokens);
+    if (w.first_query < w.seq.q_length) forward_tile(a, &w);
+}
+#else
 /* Blocks that share `count` heads or sequences. */
 DEVICE int grid_of(int count)
 {
@@ -159,3 +178,4 @@ KERNEL_NAME(const BY_VALUE struct attention_args args)
         }
     }
 }
+#endif

@@ -237,6 +237,14 @@ DEVICE struct query_rows query_rows_of(const struct attention_args *a, const str
     rows.channels = a->channels;
 #pragma unroll
     for (int r = 0; r < QT; r++) {
+#if SPLIT_KEYS
+        /* Rows of the next group's heads repeat the last head. */
+        int lane = fresh(THREAD) % WAVE, last = (w->kv_head + 1) * a->group - 1,
+            own = w->first_query + (row_in_tile(r, lane) & (w->tokens - 1));
+        rows.row[r] = half_at(&a->q, w->seq.q_batch, smaller(head_of(w, r, lane), last),
+                              w->seq.q_start + smaller(own, w->seq.q_length - 1));
+        continue;
+#endif
         int query = w->first_query + (wave_here() * QT + r) * EDGE + fresh(THREAD) % WAVE % EDGE;
         rows.row[r] = base + smaller(query, w->seq.q_length - 1) * (a->q.stride[2] * 2);
     }

@@ -76,24 +76,31 @@ DEVICE int key_in_tile(int n, int v)
 /* Query (within the sequence) of a lane in the wave's query tile r. */
 DEVICE int query_of(const struct work *w, int r, int lane)
 {
+#if SPLIT_KEYS
+    return w->first_query + (row_in_tile(r, lane) & (w->tokens - 1));
+#endif
     return w->first_query + (wave_here() * QT + r) * EDGE + lane % EDGE;
 }
 
 DEVICE int is_hidden(const struct attention_args *a, const struct work *w, int query, int key)
 {
     int position = query + w->seq.offset, hidden = key >= w->seq.kv_length;
-    if (CAUSAL || FEATURES) hidden |= key > position + a->window_right;
-    if (FEATURES) hidden |= key < position - a->window_left;
+    if (CAUSAL || WINDOWS) hidden |= key > position + a->window_right;
+    if (WINDOWS) hidden |= key < position - a->window_left;
     return hidden;
 }
 
 /* Whether some row of this wave may not see some key of the tile that starts at key. */
 DEVICE int has_hidden(const struct attention_args *a, const struct work *w, int key)
 {
-    int first = w->first_query + wave_here() * QT * EDGE + w->seq.offset,
+    int first = w->first_query + wave_here() * QT * EDGE + w->seq.offset, queries = QT * EDGE,
         hidden = key + TILE_KV > w->seq.kv_length;
-    if (CAUSAL || FEATURES) hidden |= key + TILE_KV - 1 > first + a->window_right;
-    if (FEATURES) hidden |= key < first + QT * EDGE - 1 - a->window_left;
+#if SPLIT_KEYS
+    first = w->first_query + (wave_here() * QT * EDGE & (w->tokens - 1)) + w->seq.offset;
+    queries = smaller(queries, w->tokens);
+#endif
+    if (CAUSAL || WINDOWS) hidden |= key + TILE_KV - 1 > first + a->window_right;
+    if (WINDOWS) hidden |= key < first + queries - 1 - a->window_left;
     return hidden;
 }
 
@@ -105,13 +112,13 @@ DEVICE void mask_scores(results (*s)[KT], const struct attention_args *a, const 
     for (int r = 0; r < QT; r++) {
         int position = query_of(w, r, lane) + w->seq.offset - first_key,
             end = w->seq.kv_length - first_key, first = -1;
-        if (CAUSAL || FEATURES) end = smaller(end, position + a->window_right + 1);
-        if (FEATURES) first = position - a->window_left;
+        if (CAUSAL || WINDOWS) end = smaller(end, position + a->window_right + 1);
+        if (WINDOWS) first = position - a->window_left;
 #pragma unroll
         for (int n = 0; n < KT; n++)
 #pragma unroll
             for (int v = 0; v < RESULTS; v++)
-                if (key_in_tile(n, v) >= end || (FEATURES && key_in_tile(n, v) < first))
+                if (key_in_tile(n, v) >= end || (WINDOWS && key_in_tile(n, v) < first))
                     s[r][n][v] = -INFINITY;
     }
 }

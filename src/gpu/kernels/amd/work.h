@@ -12,7 +12,9 @@
  *   DIRECT    1: tiles go to LDS when they are wanted, without the registers of a request ahead
  *   LATE      1: tiles are requested late, which takes fewer registers
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
- *   FEATURES  1: windows, softcap, ALiBi, sinks and narrow heads too (implies CAUSAL) */
+ *   FEATURES  1: windows, softcap, ALiBi, sinks and narrow heads too (implies CAUSAL)
+ *   SPLIT_KEYS  1: blocks share the keys of a tile, whose rows are those of several heads (parts.h);
+ *             windows too (implies CAUSAL) */
 #ifndef RAPT_AMD_WORK_H
 #define RAPT_AMD_WORK_H
 
@@ -36,6 +38,13 @@
 #endif
 #ifndef FEATURES
 #define FEATURES 0
+#endif
+#ifndef SPLIT_KEYS
+#define SPLIT_KEYS 0
+#endif
+#define WINDOWS (FEATURES || SPLIT_KEYS)
+#if SPLIT_KEYS
+#include "parts.h"
 #endif
 
 enum {
@@ -71,6 +80,9 @@ struct work {
     float scale_log2;  /* of the products, for exp2 */
     float slope;       /* ALiBi */
     int changes;       /* changes_scores */
+#if SPLIT_KEYS
+    int part, tokens; /* tile_tokens */
+#endif
 };
 
 DEVICE int lane_here(void)
@@ -214,6 +226,20 @@ DEVICE int changes_scores(const struct attention_args *a)
     return a->softcap > 0 || a->alibi.data || a->scale < 0;
 }
 
+#if SPLIT_KEYS
+/* A lane's row of the wave's query tile r, within the tile: row % tokens is its query behind
+ * first_query, row / tokens its head behind w->head. */
+DEVICE int row_in_tile(int r, int lane)
+{
+    return (wave_here() * QT + r) * EDGE + lane % EDGE;
+}
+
+DEVICE int head_of(const struct work *w, int r, int lane)
+{
+    return w->head + (row_in_tile(r, lane) >> __builtin_ctz(w->tokens));
+}
+#endif
+
 /* Channel 0 of a token in a view of 2-byte elements. */
 DEVICE const char *half_at(const struct view *v, int64_t batch, int64_t head, int64_t token)
 {
@@ -233,12 +259,13 @@ DEVICE struct work work_of(const struct attention_args *a, int b, int head, int 
     w.b = uniform(b);
     w.head = uniform(head);
     w.kv_head = uniform(head / a->group);
-    w.first_query = uniform(tile * TILE_Q);
-    int last_query = smaller(w.first_query + TILE_Q, w.seq.q_length) - 1;
+    int tokens = SPLIT_KEYS ? a->tile_tokens : TILE_Q;
+    w.first_query = uniform(tile * tokens);
+    int last_query = smaller(w.first_query + tokens, w.seq.q_length) - 1;
     w.end_key = w.seq.kv_length;
-    if (CAUSAL || FEATURES)
+    if (CAUSAL || WINDOWS)
         w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
-    if (FEATURES)
+    if (WINDOWS)
         w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
     w.k = uniform_address(half_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start));
     w.v = uniform_address(half_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start));

@@ -3,6 +3,12 @@
  * is multiplied, V is on its way; while P V runs, the next K is (the schedule of FlashAttention-2,
  * Dao 2023). */
 #include "nvidia/mma_store.h"
+#if SPLIT_KEYS
+#include "nvidia/mma_store_part.h"
+#define store_tile store_part
+#else
+#define store_tile store_results
+#endif
 
 #ifndef BLOCKS
 #define BLOCKS 2 /* of a multiprocessor */
@@ -27,7 +33,7 @@ DEVICE void load_last_keys(const struct attention_args *a, const struct work *w)
 DEVICE void walk_keys(const struct attention_args *a, const struct work *w, struct accumulator *acc,
                       int careful)
 {
-    int bursts = careful || (FEATURES && a->page_table.data);
+    int bursts = careful || (PAGES && a->page_table.data);
 #pragma unroll 1
     for (int key = last_tile(w); key >= w->first_key; key -= TILE_KV) {
         float s[RT][NT][4], m[ROWS];
@@ -60,11 +66,24 @@ DEVICE void walk_keys(const struct attention_args *a, const struct work *w, stru
         add_values(acc, p);
     }
     copies_wait();
-    if (careful) clear_weightless(acc);
+    if (careful && !SPLIT_KEYS) clear_weightless(acc); /* parts: when they are added up */
 }
 
 DEVICE void load_queries(const struct attention_args *a, const struct work *w)
 {
+#if SPLIT_KEYS
+    /* Sixteen rows are one head's. */
+    int end = (w->kv_head + 1) * a->group;
+#pragma unroll 1
+    for (int row = 0; row < TILE_Q; row += 16) {
+        int head = w->head + row / w->tokens;
+        load_rows(q_tile() + row * PITCH, 16,
+                  element_at(&a->q, w->seq.q_batch, head, w->seq.q_start, 0), a->q.stride[2] * 2,
+                  w->first_query + (row & (w->tokens - 1)), head < end ? w->seq.q_length : 0,
+                  a->channels);
+    }
+    return;
+#endif
     load_rows(q_tile(), TILE_Q, element_at(&a->q, w->seq.q_batch, w->head, w->seq.q_start, 0),
               a->q.stride[2] * 2, w->first_query, w->seq.q_length, a->channels);
 }
@@ -78,7 +97,7 @@ static __device__ __noinline__ void repeat_with_care(const struct attention_args
     load_last_keys(a, w);
     start(a, w, &acc);
     walk_keys(a, w, &acc, 1);
-    store_results(a, w, &acc);
+    store_tile(a, w, &acc);
 }
 
 /* One tile of one head; its queries and its last tile of K are on their way. */
@@ -93,7 +112,7 @@ DEVICE void forward_tile(const struct attention_args *a, const struct work *w)
             return;
         }
     }
-    store_results(a, w, &acc);
+    store_tile(a, w, &acc);
 }
 
 /* The same with one loop for both passes: half the code, for the kernels that are large as it is. */
@@ -109,19 +128,51 @@ DEVICE void forward_tile_compact(const struct attention_args *a, const struct wo
         careful = 1;
         if (some) load_last_keys(a, w);
     }
-    store_results(a, w, &acc);
+    store_tile(a, w, &acc);
 }
 
 /* Every thread knows the work while it starts the loads; then it lies in shared memory. */
+DEVICE void share(const struct attention_args *a, struct work *work, const struct work *own)
+{
+    if (THREAD == 0) *work = *own;
+    if (own->first_query >= own->seq.q_length) return;
+    if (own->end_key > own->first_key) {
+        load_queries(a, own);
+        load_last_keys(a, own);
+    }
+}
+
+DEVICE void forward(const struct attention_args *a, const struct work *w)
+{
+    if (w->first_query < w->seq.q_length) {
+        if (FEATURES) forward_tile_compact(a, w);
+        else forward_tile(a, w);
+    }
+}
+
+#if SPLIT_KEYS
+DEVICE void begin_part(const struct attention_args *a, struct work *work)
+{
+    struct part_place at = part_place_of_block(a);
+    struct work own = work_of(a, at.b, at.head, at.tile);
+    own.part = at.part, own.tokens = a->tile_tokens;
+    take_part(a, at.part, &own.first_key, &own.end_key);
+    share(a, work, &own);
+}
+
+KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
+{
+    struct work *work = (struct work *)((char *)shared_memory + SHARED_BYTES - WORK_BYTES);
+    const struct attention_args *a = ARGUMENT(attention_args, args);
+    begin_part(a, work);
+    block_barrier();
+    forward(a, work);
+}
+#else
 DEVICE void begin(const struct attention_args *a, struct work *work, int b, int head, int tile)
 {
     struct work own = work_of(a, b, head, tile);
-    if (THREAD == 0) *work = own;
-    if (own.first_query >= own.seq.q_length) return;
-    if (own.end_key > own.first_key) {
-        load_queries(a, &own);
-        load_last_keys(a, &own);
-    }
+    share(a, work, &own);
 }
 
 KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct attention_args args)
@@ -137,10 +188,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
     for (;;) {
         begin(a, work, at.z, at.y, at.tile);
         block_barrier();
-        if (work->first_query < work->seq.q_length) {
-            if (FEATURES) forward_tile_compact(a, work);
-            else forward_tile(a, work);
-        }
+        forward(a, work);
         if (a->q_heads <= GRID_LIMIT && a->batch <= GRID_LIMIT) return;
         /* More rounds past the largest grid. */
         int more_heads = work->head + GRID_LIMIT < a->q_heads;
@@ -151,3 +199,4 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
         block_barrier();
     }
 }
+#endif

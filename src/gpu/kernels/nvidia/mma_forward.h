@@ -13,7 +13,9 @@
  *
  *   SPLIT     1, or 2: pairs of warps
  *   CAUSAL    1: window_right may hide keys; 0: every key in use is visible
- *   FEATURES  1: windows, softcap, bias, mask, ALiBi, sinks and pages too (implies CAUSAL) */
+ *   FEATURES  1: windows, softcap, bias, mask, ALiBi, sinks and pages too (implies CAUSAL)
+ *   SPLIT_KEYS  1: blocks share the keys of a tile, whose rows are those of several heads (parts.h);
+ *             windows and pages too (implies CAUSAL) */
 #ifndef RAPT_MMA_FORWARD_H
 #define RAPT_MMA_FORWARD_H
 
@@ -27,6 +29,14 @@
 #endif
 #ifndef SPLIT
 #define SPLIT 1
+#endif
+#ifndef SPLIT_KEYS
+#define SPLIT_KEYS 0
+#endif
+#define WINDOWS (FEATURES || SPLIT_KEYS)
+#define PAGES   (FEATURES || SPLIT_KEYS)
+#if SPLIT_KEYS
+#include "parts.h"
 #endif
 
 enum {
@@ -66,6 +76,9 @@ struct work {
     const char *k, *v; /* row 0 of the sequence; not used with pages */
     float scale_log2;  /* of the products, for exp2 */
     float slope;       /* ALiBi */
+#if SPLIT_KEYS
+    int part, tokens; /* tile_tokens */
+#endif
 };
 
 static_assert(sizeof(struct work) <= WORK_BYTES, "room behind the tiles");
@@ -132,12 +145,13 @@ DEVICE struct work work_of(const struct attention_args *a, int b, int head, int 
     w.b = b;
     w.head = head;
     w.kv_head = head / a->group;
-    w.first_query = tile * TILE_Q;
-    int last_query = smaller(w.first_query + TILE_Q, w.seq.q_length) - 1;
+    int tokens = SPLIT_KEYS ? a->tile_tokens : TILE_Q;
+    w.first_query = tile * tokens;
+    int last_query = smaller(w.first_query + tokens, w.seq.q_length) - 1;
     w.end_key = w.seq.kv_length;
-    if (CAUSAL || FEATURES)
+    if (CAUSAL || WINDOWS)
         w.end_key = smaller(w.end_key, last_query + w.seq.offset + a->window_right + 1);
-    if (FEATURES)
+    if (WINDOWS)
         w.first_key = larger(0, w.first_query + w.seq.offset - a->window_left) / TILE_KV * TILE_KV;
     w.k = element_at(&a->k, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
     w.v = element_at(&a->v, w.seq.kv_batch, w.kv_head, w.seq.kv_start, 0);
@@ -227,14 +241,14 @@ DEVICE void load_pages(uint32_t to, const struct attention_args *a, const struct
 
 DEVICE void load_keys(const struct attention_args *a, const struct work *w, int key)
 {
-    if (FEATURES && a->page_table.data) load_pages(k_tile(), a, &a->k, w, key, a->channels);
+    if (PAGES && a->page_table.data) load_pages(k_tile(), a, &a->k, w, key, a->channels);
     else load_rows(k_tile(), TILE_KV, w->k, a->k.stride[2] * 2, key, w->seq.kv_length, a->channels);
     copies_commit();
 }
 
 DEVICE void load_values(const struct attention_args *a, const struct work *w, int key)
 {
-    if (FEATURES && a->page_table.data) load_pages(v_tile(), a, &a->v, w, key, a->v_channels);
+    if (PAGES && a->page_table.data) load_pages(v_tile(), a, &a->v, w, key, a->v_channels);
     else
         load_rows(v_tile(), TILE_KV, w->v, a->v.stride[2] * 2, key, w->seq.kv_length,
                   a->v_channels);
@@ -275,17 +289,26 @@ DEVICE void scores(float (*s)[NT][4], struct copies *copies)
     }
 }
 
+/* The lane's row r, within the tile. */
+DEVICE int row_of(const struct lane *lane, int r)
+{
+    return (lane->group * RT + r / 2) * 16 + r % 2 * 8 + lane->g;
+}
+
 /* Query (within the sequence) of the lane's row r, r < ROWS: tile r / 2, half r % 2. */
 DEVICE int query_of(const struct work *w, const struct lane *lane, int r)
 {
+#if SPLIT_KEYS
+    return w->first_query + (row_of(lane, r) & (w->tokens - 1));
+#endif
     return w->first_query + (lane->group * RT + r / 2) * 16 + r % 2 * 8 + lane->g;
 }
 
 DEVICE int is_hidden(const struct attention_args *a, const struct work *w, int query, int key)
 {
     int position = query + w->seq.offset, hidden = key >= w->seq.kv_length;
-    if (CAUSAL || FEATURES) hidden |= key > position + a->window_right;
-    if (FEATURES) hidden |= key < position - a->window_left;
+    if (CAUSAL || WINDOWS) hidden |= key > position + a->window_right;
+    if (WINDOWS) hidden |= key < position - a->window_left;
     if (FEATURES && a->mask.data && !hidden && query < w->seq.q_length)
         hidden = !LOAD(uint8_t,
                        element_at(&a->mask, w->seq.q_batch, w->head, w->seq.q_start + query, key));
@@ -295,10 +318,14 @@ DEVICE int is_hidden(const struct attention_args *a, const struct work *w, int q
 /* Whether some row of this warp may not see some of its keys, which start at key. */
 DEVICE int has_hidden(const struct attention_args *a, const struct work *w, int key)
 {
-    int first = w->first_query + lane_here().group * RT * 16 + w->seq.offset,
+    int first = w->first_query + lane_here().group * RT * 16 + w->seq.offset, queries = RT * 16,
         hidden = key + NT * 8 > w->seq.kv_length;
-    if (CAUSAL || FEATURES) hidden |= key + NT * 8 - 1 > first + a->window_right;
-    if (FEATURES) hidden |= key < first + RT * 16 - 1 - a->window_left;
+#if SPLIT_KEYS
+    first = w->first_query + (lane_here().group * RT * 16 & (w->tokens - 1)) + w->seq.offset;
+    queries = smaller(queries, w->tokens);
+#endif
+    if (CAUSAL || WINDOWS) hidden |= key + NT * 8 - 1 > first + a->window_right;
+    if (WINDOWS) hidden |= key < first + queries - 1 - a->window_left;
     return hidden;
 }
 
@@ -310,14 +337,14 @@ DEVICE void mask_scores(float (*s)[NT][4], const struct attention_args *a, const
     for (int r = 0; r < ROWS; r++) {
         int position = query_of(w, &lane, r) + w->seq.offset - key - 2 * lane.t,
             end = w->seq.kv_length - key - 2 * lane.t, first = -1;
-        if (CAUSAL || FEATURES) end = smaller(end, position + a->window_right + 1);
-        if (FEATURES) first = position - a->window_left;
+        if (CAUSAL || WINDOWS) end = smaller(end, position + a->window_right + 1);
+        if (WINDOWS) first = position - a->window_left;
 #pragma unroll
         for (int n = 0; n < NT; n++) {
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 float *x = &s[r / 2][n][r % 2 * 2 + i];
-                if (8 * n + i >= end || (FEATURES && 8 * n + i < first)) *x = -INFINITY;
+                if (8 * n + i >= end || (WINDOWS && 8 * n + i < first)) *x = -INFINITY;
             }
         }
     }
