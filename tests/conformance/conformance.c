@@ -157,11 +157,11 @@ static bool is_served(struct problem_instance *problem, rapt_device *device, con
 }
 
 /* Names of the device's forward kernels, best first. */
-static int kernels_of(const struct test_devices *devices, int index, const char *names[], int most)
+static int kernels_of(const struct test_devices *devices, int index, const char *names[])
 {
     const rapt_device_info *device = &devices->info[index];
     int count = 0;
-    for (int64_t i = 0; i < rapt_kernel_count(devices->context) && count < most; i++) {
+    for (int64_t i = 0; i < rapt_kernel_count(devices->context); i++) {
         rapt_kernel_info info = {.struct_size = sizeof info};
         if (rapt_kernel_at(devices->context, i, &info) || !info.present ||
             strcmp(info.op, "forward"))
@@ -178,8 +178,7 @@ static int kernels_of(const struct test_devices *devices, int index, const char 
 struct suite {
     struct test_devices devices;
     struct run *runs;
-    struct CMUnitTest *tests;
-    size_t count;
+    size_t count, room;
     int64_t part, parts;   /* this program takes every parts-th problem */
     int64_t share, shares; /* of every shares-th kind, one type; 0: all */
 };
@@ -187,12 +186,16 @@ struct suite {
 static void add_run(struct suite *suite, const struct named_problem *named, int device,
                     const char *kernel)
 {
-    struct run *run = &suite->runs[suite->count];
     char label[32];
+    if (suite->count == suite->room) {
+        suite->room = 2 * suite->room + 1024;
+        suite->runs = realloc(suite->runs, suite->room * sizeof *suite->runs);
+        if (!suite->runs) abort();
+    }
+    struct run *run = &suite->runs[suite->count++];
     *run = (struct run){.named = named, .device = suite->devices.device[device], .kernel = kernel};
     test_device_label(&suite->devices.info[device], label);
     snprintf(run->name, sizeof run->name, "%s on %s %s", named->name, label, kernel ? kernel : "");
-    suite->tests[suite->count++] = (struct CMUnitTest){run->name, test_problem, NULL, NULL, run};
 }
 
 /* The library's choice, or each kernel of the names that serves and keeps to the definition. */
@@ -215,11 +218,10 @@ static void add_problem(struct suite *suite, const struct named_problem *named, 
 /* Which kernels to name: none for the library's choice; all of them, or those of the patterns; or with
  * RAPT_CPU that level's own, so that a level is not credited with problems that it leaves to a lower
  * one. */
-static int named_kernels(const struct test_devices *devices, int device, const char *names[],
-                         int most)
+static int named_kernels(const struct test_devices *devices, int device, const char *names[])
 {
     const char *mode = getenv("RAPT_TEST_KERNELS");
-    int count = kernels_of(devices, device, names, most);
+    int count = kernels_of(devices, device, names);
     if (mode && *mode && strcmp(mode, "best")) {
         int kept = 0;
         for (int k = 0; k < count; k++)
@@ -258,14 +260,14 @@ static bool is_of_share(const struct suite *suite, int64_t kind, int type, int t
            (kind % suite->shares == suite->share && kind / suite->shares % types == type);
 }
 
-enum { KERNELS = 128 };
-
 static void add_all(struct suite *suite)
 {
-    const char *filter = getenv("RAPT_TEST_FILTER"), *names[KERNELS];
+    const char *filter = getenv("RAPT_TEST_FILTER");
+    const char **names = malloc((size_t)rapt_kernel_count(suite->devices.context) * sizeof *names);
+    if (!names) abort();
     int64_t largest = test_environment("RAPT_TEST_SIZE", 2), number = 0, kind = 0;
     for (int d = 0; d < suite->devices.count; d++) {
-        int named = named_kernels(&suite->devices, d, names, KERNELS);
+        int named = named_kernels(&suite->devices, d, names);
         for (int first = 0, end; first < named_problem_count; first = end, kind++) {
             end = end_of_kind(first);
             for (int i = first; i < end; i++)
@@ -276,6 +278,19 @@ static void add_all(struct suite *suite)
                     add_problem(suite, &named_problems[i], d, names, named);
         }
     }
+    free(names);
+}
+
+static int run_all(const struct suite *suite)
+{
+    struct CMUnitTest *tests = calloc(suite->count, sizeof *tests);
+    if (!tests) abort();
+    for (size_t i = 0; i < suite->count; i++)
+        tests[i] =
+            (struct CMUnitTest){suite->runs[i].name, test_problem, NULL, NULL, &suite->runs[i]};
+    int failed = _cmocka_run_group_tests("conformance", tests, suite->count, NULL, NULL);
+    free(tests);
+    return failed;
 }
 
 int main(int argc, char **argv)
@@ -297,16 +312,10 @@ int main(int argc, char **argv)
         test_devices_close(&suite.devices);
         return 0;
     }
-    size_t most = (size_t)named_problem_count * TEST_DEVICES * (KERNELS + 1);
-    suite.runs = calloc(most, sizeof *suite.runs);
-    suite.tests = calloc(most, sizeof *suite.tests);
-    if (suite.runs && suite.tests && suite.parts > 0) add_all(&suite);
-    int failed = suite.count
-                     ? _cmocka_run_group_tests("conformance", suite.tests, suite.count, NULL, NULL)
-                     : 0;
+    if (suite.parts > 0) add_all(&suite);
+    int failed = suite.count ? run_all(&suite) : 0;
     if (!suite.count) printf("1..0 # SKIP the filter leaves no problem\n");
     free(suite.runs);
-    free(suite.tests);
     test_devices_close(&suite.devices);
     return failed != 0;
 }
