@@ -72,9 +72,7 @@ DEVICE void load_pages(const struct attention_args &a, const struct tensor_map *
     }
 }
 
-/* ---- The producer's side
- * ------------------------------------------------------------------------------------------
- */
+/* ---- The producer's side ---- */
 
 /* Waits until both pagers have taken the one before. phase: 1 at first. */
 DEVICE void post_job(uint32_t base, const struct page_job &job, uint32_t &phase)
@@ -85,9 +83,7 @@ DEVICE void post_job(uint32_t base, const struct page_job &job, uint32_t &phase)
     phase ^= 1;
 }
 
-/* ---- The pagers', all lanes of a warp each
- * ------------------------------------------------------------------------------------------
- */
+/* ---- The pagers', all lanes of a warp each ---- */
 
 /* One lane reads, the one that says so; the reductions bring what it has read to the others, before
  * it says so. */
