@@ -2,7 +2,7 @@
 
 usage: python3 bench/tables.py             writes each table between its <!-- bench: NAME --> and <!-- end -->
        python3 bench/tables.py --check     exit code 1 where one differs from the rows, or where the page has a table without its end
-                                           or a placeholder (@@NAME@@) left over"""
+                                           or an edit's mark (@@NAME@@) left over"""
 import csv
 import math
 import os

@@ -1,6 +1,6 @@
 #!/bin/sh
 # tables.t: the tables of docs/PERFORMANCE.md are what bench/tables.py makes of the rows in bench/results, and the check of that notices a
-# changed figure, a table without its end and a placeholder left over.
+# changed figure, a table without its end and an edit's mark left over.
 cd "$(dirname "$0")/.." || exit 1
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
@@ -20,4 +20,4 @@ cp docs/PERFORMANCE.md "$folder/page"; expect "tables and rows agree" ""
 sed '/<!-- bench: cpu-peers/,/<!-- end/s/0/1/' docs/PERFORMANCE.md > "$folder/page"
 expect "a changed figure" "a table differs"
 sed '0,/<!-- end -->/s///' docs/PERFORMANCE.md > "$folder/page"; expect "a table without its end" "a table without its end"
-sed 's/^### Few tokens/@@CHUNK@@&/' docs/PERFORMANCE.md > "$folder/page"; expect "a placeholder" "left over: @@CHUNK@@"
+sed 's/^### Few tokens/@@CHUNK@@&/' docs/PERFORMANCE.md > "$folder/page"; expect "a mark of an edit" "left over: @@CHUNK@@"

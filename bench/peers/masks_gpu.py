@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import sdpa_kernel
 
+from candidates_gpu import BACKENDS, DTYPES, attention_flops
+
 KINDS = ("bias", "bias f32", "mask")
 
 
@@ -15,7 +17,7 @@ def masked(backend, q, k, v, tensor, out):
     return run
 
 
-def masks(bench, backends, dtypes, flops):
+def masks(bench):
     """8k tokens, heads x channels = 1024, so that the tensors fit. bias: of q's type; bias f32: peers have it in q's type, for they take no
     other; mask: bytes, 7 of 10 keys visible."""
     o = bench.options
@@ -28,7 +30,7 @@ def masks(bench, backends, dtypes, flops):
                     if kind == "bias f32" and dtype == "f32":
                         continue
                     torch.manual_seed(s + d)
-                    b, h, t = 8192 // s, 1024 // d, dtypes[dtype]
+                    b, h, t = 8192 // s, 1024 // d, DTYPES[dtype]
                     q, k, v = (torch.randn(b, s, h, d, device="cuda").to(t) for _ in range(3))
                     if kind == "mask":
                         own = other = torch.rand(b, h, s, s, device="cuda") < 0.7
@@ -47,7 +49,7 @@ def masks(bench, backends, dtypes, flops):
                     peers = {}
                     for peer in ("efficient",) if dtype == "f32" else ("cudnn", "efficient"):
                         result = [None]
-                        peers[peer] = (masked(backends[peer], q, k, v, other, result), result)
-                    bench.case("masks", f"{kind} d{d} {s}", dtype, flops(b, h, s, s, d, d, 0), ours, peers, tolerance={"f32": 1e-5}.get(dtype))
+                        peers[peer] = (masked(BACKENDS[peer], q, k, v, other, result), result)
+                    bench.case("masks", f"{kind} d{d} {s}", dtype, attention_flops(b, h, s, s, d, d, 0), ours, peers, tolerance={"f32": 1e-5}.get(dtype))
                     del q, k, v, own, other, ours, outs, peers
                     torch.cuda.empty_cache()
