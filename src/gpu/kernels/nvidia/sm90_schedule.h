@@ -309,6 +309,24 @@ DEVICE int key_blocks(int keys)
 #endif
 
 #if !SPLIT_KEYS
+/* Sequences by falling number of keys, and of what count() gives for each how many come before it in
+ * that order. By all threads. */
+template <typename COUNT>
+DEVICE void order_by_keys(int batch, const int *keys, uint16_t *order, int *first, COUNT count)
+{
+    for (int b = threadIdx.x; b < batch; b += THREADS) {
+        int rank = 0, before = 0;
+        for (int i = 0; i < batch; i++) {
+            bool ahead = keys[i] > keys[b] || (keys[i] == keys[b] && i < b);
+            rank += ahead;
+            before += ahead ? count(i) : 0;
+        }
+        order[rank] = (uint16_t)b;
+        first[rank] = before;
+        if (rank == batch - 1) first[batch] = before + count(b);
+    }
+}
+
 /* For ragged queries: sequences by falling number of keys, and the first tile of each in that
  * order. Called by all threads before the roles part; scratch: 8 * RAGGED_LIMIT bytes that nobody
  * uses yet. */
@@ -322,17 +340,7 @@ DEVICE void ragged_table(const struct attention_args &a, char *shared, char *scr
         tiles[b] = (index_at(a.q_start, b + 1) - index_at(a.q_start, b) + ROWS - 1) / ROWS;
     }
     __syncthreads();
-    for (int b = threadIdx.x; b < a.batch; b += THREADS) {
-        int rank = 0, before = 0;
-        for (int i = 0; i < a.batch; i++) {
-            bool ahead = keys[i] > keys[b] || (keys[i] == keys[b] && i < b);
-            rank += ahead;
-            before += ahead ? tiles[i] : 0;
-        }
-        order[rank] = (uint16_t)b;
-        first[rank] = before;
-        if (rank == a.batch - 1) first[a.batch] = before + tiles[b];
-    }
+    order_by_keys(a.batch, keys, order, first, [=](int i) { return tiles[i]; });
     __syncthreads();
 }
 

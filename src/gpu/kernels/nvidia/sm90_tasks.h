@@ -35,17 +35,8 @@ DEVICE void fill_key_table(const struct attention_args &a, struct key_table &tab
 {
     for (int b = threadIdx.x; b < a.batch; b += THREADS) keys[b] = sequence_keys(a, b);
     __syncthreads();
-    for (int b = threadIdx.x; b < a.batch; b += THREADS) {
-        int rank = 0, before = 0;
-        for (int i = 0; i < a.batch; i++) {
-            bool ahead = keys[i] > keys[b] || (keys[i] == keys[b] && i < b);
-            rank += ahead;
-            before += ahead ? key_blocks(keys[i]) : 0;
-        }
-        table.order[rank] = (uint16_t)b;
-        table.first[rank] = before;
-        if (rank == a.batch - 1) table.first[a.batch] = before + key_blocks(keys[b]);
-    }
+    order_by_keys(a.batch, keys, table.order, table.first,
+                  [=](int i) { return key_blocks(keys[i]); });
     __syncthreads();
 }
 
