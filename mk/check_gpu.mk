@@ -2,22 +2,27 @@
 #   make check-gpu            problems.def with every kernel that serves, end-to-end tests, graphs, streams and threads
 #   make check-gpu-random     RANDOM (10,000) problems of random sizes and options in bf16, f16 and f32 against float64; needs PyTorch
 #   make check-gpu-sanitize   compute-sanitizer's memcheck and racecheck over the subset below
-# The oracle on the CPU takes most of the time: the problems go in PARTS to as many programs, which run at once; those of huge
-# strides, each of which takes gigabytes of the device, go to one.
+# The oracle on the CPU takes most of the time: long programs go in parts to as many processes, which run at once, as PARTED says
+# (program:parts; tests/devices.h, RAPT_TEST_PART); problems of huge strides, each of which takes gigabytes of the device, go to one.
 HUGE      := stride/huge*
-PARTS     := $(shell seq 0 15)
-GPU_PARTS := $(PARTS:%=$(B)/tests/conformance.part%.t)
+PARTED    := conformance:16 spoilers:16 properties:13 equivalences:7
 GPU_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/conformance/*.c tests/e2e/*.c))
-$(GPU_PARTS): $(B)/tests/conformance.part%.t: $(B)/tests/conformance/conformance mk/check_gpu.mk
-	printf '#!/bin/sh\nRAPT_TEST_FILTER="!$(HUGE)" RAPT_TEST_PART=%s RAPT_TEST_PARTS=$(words $(PARTS)) exec $(abspath $<)\n' $* > $@
-	chmod +x $@
+GPU_WHOLE := $(filter-out $(foreach p,$(PARTED),%/conformance/$(firstword $(subst :, ,$p))),$(GPU_TESTS))
+# $1: program; $2: parts; $3: part
+define gpu_part
+GPU_PARTS += $(B)/tests/$1.part$3.t
+$(B)/tests/$1.part$3.t: $(B)/tests/conformance/$1 mk/check_gpu.mk
+	printf '#!/bin/sh\nRAPT_TEST_FILTER="!$(HUGE)" RAPT_TEST_PART=$3 RAPT_TEST_PARTS=$2 exec $$(abspath $$<)\n' > $$@
+	chmod +x $$@
+endef
+gpu_parts = $(foreach part,$(shell seq 0 $$(($2 - 1))),$(eval $(call gpu_part,$1,$2,$(part))))
+$(foreach p,$(PARTED),$(call gpu_parts,$(firstword $(subst :, ,$p)),$(lastword $(subst :, ,$p))))
 $(B)/tests/conformance.huge.t: $(B)/tests/conformance/conformance mk/check_gpu.mk
 	printf '#!/bin/sh\nRAPT_TEST_FILTER="$(HUGE)" exec $(abspath $<)\n' > $@
 	chmod +x $@
 GPU_PARTS += $(B)/tests/conformance.huge.t
 check-gpu: all $(GPU_TESTS) $(GPU_PARTS)
-	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove -j $$(nproc) --exec '' --trap --timer \
-	    $(filter-out %/conformance/conformance,$(GPU_TESTS)) $(GPU_PARTS)
+	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove -j $$(nproc) --exec '' --trap --timer $(GPU_WHOLE) $(GPU_PARTS)
 
 # One problem of each kind that a kernel handles by code of its own. API errors are not reported: asking the driver whether a
 # pointer is the host's is answered by one.

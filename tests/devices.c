@@ -1,5 +1,6 @@
 /* devices.c: see devices.h. */
 #include "devices.h"
+#include "problem.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,34 @@ bool test_level_missing(const struct test_devices *devices)
     if (!level || !*level || devices->count != 1 || strcmp(devices->info[0].backend, "cpu"))
         return false;
     return strcmp(devices->info[0].arch, level) != 0;
+}
+
+bool test_kernels_named(void)
+{
+    const char *mode = getenv("RAPT_TEST_KERNELS");
+    return mode && *mode && strcmp(mode, "best") != 0;
+}
+
+static bool is_asked(const char *kernel)
+{
+    const char *mode = getenv("RAPT_TEST_KERNELS");
+    return !test_kernels_named() || !strcmp(mode, "all") || problem_selected(kernel, mode);
+}
+
+int test_device_kernels(const struct test_devices *devices, int device, const char *names[])
+{
+    int count = 0;
+    for (int64_t i = 0; i < rapt_kernel_count(devices->context); i++) {
+        rapt_kernel_info info = {.struct_size = sizeof info};
+        if (rapt_kernel_at(devices->context, i, &info) || !info.present ||
+            strcmp(info.op, "forward") || strcmp(info.backend, devices->info[device].backend) ||
+            !is_asked(info.name))
+            continue;
+        bool known = false;
+        for (int k = 0; k < count; k++) known = known || !strcmp(names[k], info.name);
+        if (!known) names[count++] = info.name;
+    }
+    return count;
 }
 
 int64_t test_environment(const char *name, int64_t fallback)

@@ -1,6 +1,7 @@
 /* conformance.c: the named problems on the chosen devices and kernels against the oracle, and one
  * test per problem.
- * --list prints the names. tests/devices.h names the environment variables. */
+ * --list prints the names, --runs what would run on the devices. tests/devices.h names the
+ * environment variables. */
 #include "base/dtype.h"
 #include "bound.h"
 #include "devices.h"
@@ -156,24 +157,6 @@ static bool is_served(struct problem_instance *problem, rapt_device *device, con
     return !refused;
 }
 
-/* Names of the device's forward kernels, best first. */
-static int kernels_of(const struct test_devices *devices, int index, const char *names[])
-{
-    const rapt_device_info *device = &devices->info[index];
-    int count = 0;
-    for (int64_t i = 0; i < rapt_kernel_count(devices->context); i++) {
-        rapt_kernel_info info = {.struct_size = sizeof info};
-        if (rapt_kernel_at(devices->context, i, &info) || !info.present ||
-            strcmp(info.op, "forward"))
-            continue;
-        if (strcmp(info.backend, device->backend)) continue;
-        bool known = false;
-        for (int k = 0; k < count; k++) known = known || !strcmp(names[k], info.name);
-        if (!known) names[count++] = info.name;
-    }
-    return count;
-}
-
 /* What runs, and what cmocka makes of it. */
 struct suite {
     struct test_devices devices;
@@ -215,19 +198,12 @@ static void add_problem(struct suite *suite, const struct named_problem *named, 
     free(problem);
 }
 
-/* Which kernels to name: none for the library's choice; all of them, or those of the patterns; or with
- * RAPT_CPU that level's own, so that a level is not credited with problems that it leaves to a lower
- * one. */
+/* Which kernels to name: none for the library's choice, those of RAPT_TEST_KERNELS, or with RAPT_CPU
+ * that level's own, so that a level is not credited with problems that it leaves to a lower one. */
 static int named_kernels(const struct test_devices *devices, int device, const char *names[])
 {
-    const char *mode = getenv("RAPT_TEST_KERNELS");
-    int count = kernels_of(devices, device, names);
-    if (mode && *mode && strcmp(mode, "best")) {
-        int kept = 0;
-        for (int k = 0; k < count; k++)
-            if (!strcmp(mode, "all") || problem_selected(names[k], mode)) names[kept++] = names[k];
-        return kept;
-    }
+    int count = test_device_kernels(devices, device, names);
+    if (test_kernels_named()) return count;
     const char *level = getenv("RAPT_CPU");
     return level && *level && !strcmp(devices->info[device].backend, "cpu") && count ? 1 : 0;
 }
@@ -313,7 +289,9 @@ int main(int argc, char **argv)
         return 0;
     }
     if (suite.parts > 0) add_all(&suite);
-    int failed = suite.count ? run_all(&suite) : 0;
+    bool lists = argc > 1 && !strcmp(argv[1], "--runs");
+    for (size_t i = 0; lists && i < suite.count; i++) printf("%s\n", suite.runs[i].name);
+    int failed = suite.count && !lists ? run_all(&suite) : 0;
     if (!suite.count) printf("1..0 # SKIP the filter leaves no problem\n");
     free(suite.runs);
     test_devices_close(&suite.devices);

@@ -81,6 +81,26 @@ static inline void assert_accurate(const struct trial *t)
                  accuracy.got, accuracy.want, accuracy.worst);
 }
 
+static inline bool same_element(const rapt_tensor *x, const rapt_tensor *y, const int64_t at[4],
+                                int64_t y0)
+{
+    size_t bytes = dtype_size(x->dtype);
+    int64_t i = tensor_offset(x, at[0], at[1], at[2], at[3]),
+            j = tensor_offset(y, y0, at[1], at[2], at[3]);
+    return !memcmp((char *)x->data + i * (int64_t)bytes, (char *)y->data + j * (int64_t)bytes,
+                   bytes);
+}
+
+/* Elements of a row that differ in their bits; y0: the batch index in y. */
+static inline int64_t row_differs(const rapt_tensor *x, const rapt_tensor *y, int64_t b, int64_t h,
+                                  int64_t i, int64_t y0)
+{
+    int64_t count = 0;
+    for (int64_t c = 0; c < x->size[3]; c++)
+        count += !same_element(x, y, (const int64_t[4]){b, h, i, c}, y0);
+    return count;
+}
+
 #define EACH_DEVICE(device)                                                                        \
     for (int device##_index = 0; device##_index < devices.count; device##_index++)                 \
         for (rapt_device *device = devices.device[device##_index]; device; device = NULL)
@@ -100,17 +120,34 @@ static inline void each_type(const char *pattern, line_test *test)
     }
 }
 
+/* Of the tests, those of this part (RAPT_TEST_PART); free. */
+static inline struct CMUnitTest *tests_of_part(const struct CMUnitTest *tests, size_t count,
+                                               size_t *kept)
+{
+    int64_t part = test_environment("RAPT_TEST_PART", 0),
+            parts = test_environment("RAPT_TEST_PARTS", 1);
+    struct CMUnitTest *mine = malloc((count + 1) * sizeof *mine);
+    if (!mine) abort();
+    *kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if ((int64_t)i % parts == part) mine[(*kept)++] = tests[i];
+    return mine;
+}
+
 /* The main of such a program: the tests on the chosen devices; skips without one. */
-static int run_on_devices(const char *group, const struct CMUnitTest *tests, size_t count, int argc,
-                          char **argv)
+static inline int run_on_devices(const char *group, const struct CMUnitTest *tests, size_t count,
+                                 int argc, char **argv)
 {
     if (!test_devices_open(&devices)) {
         fprintf(stderr, "%s\n", rapt_last_error());
         return 1;
     }
-    bool runs = devices.count || argc > 1;
-    if (!runs) printf("1..0 # SKIP no such device here\n");
-    int failed = runs ? run_group(group, tests, count, NULL, NULL, argc, argv) : 0;
+    size_t kept;
+    struct CMUnitTest *mine = tests_of_part(tests, count, &kept);
+    bool lists = argc > 1, runs = lists || (devices.count && kept);
+    if (!runs) printf("1..0 # SKIP no such device here, or no test in this part\n");
+    int failed = runs ? run_group(group, mine, kept, NULL, NULL, argc, argv) : 0;
+    free(mine);
     test_devices_close(&devices);
     return failed;
 }
