@@ -157,4 +157,9 @@ $(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRA
 $(FAKES)/test_refusals: WRAP := -Wl,--wrap=fread
 $(FAKES)/test_execute: WRAP := -Wl,--wrap=malloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=pthread_mutex_lock
 $(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc,--wrap=free,--wrap=dlopen,--wrap=dlclose
-CHECKS += $(FAKE_TESTS)
+# The conformance program with those objects, which by_name.t asks for what it would run.
+$(FAKES)/conformance: $(B)/tests/conformance/conformance.o $(FAKES)/objects.o $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $(B)/librapt.a \
+  | $(FAKE_LIBRARIES)
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
+tests/fake_drivers/by_name.t: $(FAKES)/conformance
+CHECKS += $(FAKE_TESTS) tests/fake_drivers/by_name.t

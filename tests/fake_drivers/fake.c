@@ -40,14 +40,15 @@ __attribute__((visibility("default"))) void fake_reset(void)
     pthread_mutex_unlock(&lock);
 }
 
-/* For programs that know nothing of this file: FAKE_ARCH is one device of that arch. */
+/* For programs that know nothing of this file: FAKE_ARCH is one device of that arch, FAKE_SHARED the
+ * bytes of shared memory that its blocks may have. */
 __attribute__((constructor)) static void from_environment(void)
 {
-    const char *arch = getenv("FAKE_ARCH");
+    const char *arch = getenv("FAKE_ARCH"), *shared = getenv("FAKE_SHARED");
     if (!arch) return;
     fake_reset();
     snprintf(state.arch, sizeof state.arch, "%s", arch);
-    state.max_shared = 64 << 10;
+    state.max_shared = shared ? atoi(shared) : 64 << 10;
 }
 
 /* In a capture of the strictest mode, as both drivers document. */
