@@ -223,14 +223,16 @@ static void fill_strict(struct gpu_plan *gp, const struct problem *p)
     gp->bytes[PART_WIDE] = bytes.heads;
 }
 
-static void fill_workspace(struct gpu_plan *gp, const struct problem *p)
+static rapt_status fill_workspace(struct gpu_plan *gp, const struct problem *p)
 {
     const struct row *row = gp->row;
+    rapt_status status = RAPT_OK;
     if (row->needs & NEED_CLAIMED)
         gp->bytes[PART_COUNTERS] = row->needs & NEED_PARTIALS ? claimed_parts_bytes(&gp->args, row)
                                                               : claimed_bytes(p, row);
-    if (row->needs & NEED_HALVES) halves_views(&gp->args, row, p, &gp->bytes[PART_HALF]);
-    if (row->needs & NEED_STRICT) fill_strict(gp, p);
+    if (row->needs & NEED_HALVES) status = halves_views(&gp->args, row, p, &gp->bytes[PART_HALF]);
+    if (!status && (row->needs & NEED_STRICT)) fill_strict(gp, p);
+    return status;
 }
 
 static void place_workspace(struct gpu_plan *gp)
@@ -311,7 +313,8 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
                               &gp->bytes[PART_PARTIAL_LSE]);
         if (status) return status;
     }
-    fill_workspace(gp, p);
+    status = fill_workspace(gp, p);
+    if (status) return status;
     if (row->needs & NEED_MAPS) maps_describe(row, p, a, gp->maps);
     const struct code *strict = NULL;
     int64_t longest = at_least(p->q_tokens, p->kv_tokens), heads = p->q_heads + 2 * p->kv_heads;

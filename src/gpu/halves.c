@@ -1,6 +1,7 @@
 /* halves.c: f32 in parts of 16 bits: their views, and the room for them and for what says which
  * rows two parts cannot hold. */
 #include "gpu/halves.h"
+#include "base/error.h"
 
 static int64_t ceil_div(int64_t x, int64_t y)
 {
@@ -21,8 +22,19 @@ static struct view half_view(const rapt_tensor *t, int64_t tokens, int64_t chann
     return v;
 }
 
-void halves_views(struct attention_args *args, const struct row *row, const struct problem *p,
-                  size_t bytes[3])
+/* Repeated or overlapping tensors may have more elements than memory. */
+static int bytes_of_halves(const rapt_tensor *t, int64_t tokens, int64_t channels, size_t *bytes)
+{
+    int64_t x;
+    if (__builtin_mul_overflow(t->size[0] * t->size[1], tokens, &x) ||
+        __builtin_mul_overflow(x, channels * HALVES * 2, &x) || x > INT64_MAX / 8)
+        return 0;
+    *bytes = (size_t)x;
+    return 1;
+}
+
+rapt_status halves_views(struct attention_args *args, const struct row *row,
+                         const struct problem *p, size_t bytes[3])
 {
     const rapt_tensor *tensors[3] = {&p->a.q, &p->a.k, &p->a.v};
     struct view *half[3] = {&args->q_half, &args->k_half, &args->v_half};
@@ -30,9 +42,15 @@ void halves_views(struct attention_args *args, const struct row *row, const stru
     for (int i = 0; i < 3; i++) {
         int64_t tokens = tensors[i]->size[2];
         if (i > 0 && (row->can & CAN_RAGGED_KV)) tokens = key_blocks(p) * PART_KEYS;
+        if (!bytes_of_halves(tensors[i], tokens, channels[i], &bytes[i]))
+            return fail(RAPT_NO_MEMORY,
+                        "rapt_plan_create: the 16-bit parts of %c, %lld x %lld x %lld rows, do not "
+                        "fit in 63 bits",
+                        "qkv"[i], (long long)tensors[i] -> size[0],
+                        (long long)tensors[i] -> size[1], (long long)tokens);
         *half[i] = half_view(tensors[i], tokens, channels[i]);
-        bytes[i] = (size_t)(tensors[i]->size[0] * half[i]->stride[0]) * HALVES * 2;
     }
+    return RAPT_OK;
 }
 
 struct strict_bytes halves_strict(struct attention_args *args, const struct problem *p)

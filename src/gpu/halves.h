@@ -4,9 +4,10 @@
 
 #include "gpu/registry.h"
 
-/* Fills q_half, k_half and v_half but for their addresses; bytes of each. */
-void halves_views(struct attention_args *args, const struct row *row, const struct problem *p,
-                  size_t bytes[3]);
+/* Fills q_half, k_half and v_half but for their addresses; bytes of each. Fails where these are no
+ * number. */
+rapt_status halves_views(struct attention_args *args, const struct row *row,
+                         const struct problem *p, size_t bytes[3]);
 
 /* Bytes of key_factors, wide_blocks and wide. */
 struct strict_bytes {

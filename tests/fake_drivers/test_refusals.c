@@ -219,7 +219,8 @@ static void cut_short(void **state)
 /* A fat binary: its head's size in bytes 6 and 7, that of what follows in bytes 8 to 15. */
 static void fat_binary_cut_short(void **state)
 {
-    static const char sentence[] = "SOFTMAX_*: * is cut short: its head tells of more than it holds";
+    static const char sentence[] =
+        "SOFTMAX_*: * is cut short: its head tells of more than it holds";
     unsigned char head[64] = {0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0, 49},
                   whole[64] = {0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0, 48},
                   far[64] = {0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0, [15] = 1},
@@ -279,6 +280,44 @@ static void named_kernels_and_addresses(void **state)
     session_end(v);
 }
 
+/* K whose heads overlap, so that its extent is small and its parts are not. */
+static void parts_without_number(void **state)
+{
+    const struct stand_in *v = &vendors[0];
+    (void)state;
+    struct fake *fake = session_begin(v);
+    snprintf(fake->arch, sizeof fake->arch, "sm_90");
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    const int64_t b = 1 << 20, h = 1 << 12, s = 1 << 28;
+    rapt_attention a = {.struct_size = sizeof a, .kernel = "sm90_f32_d64"};
+    a.q = rapt_tensor_bthd(far(1), RAPT_F32, b, h, 1, 64);
+    a.k = rapt_tensor_bthd(far(2), RAPT_F32, 1, 1, s, 64);
+    a.k.size[0] = b, a.k.size[1] = h;
+    a.k.stride[0] = a.k.stride[1] = 64;
+    a.v = a.k;
+    a.v.data = far(3);
+    a.out = a.q;
+    a.out.data = far(4);
+    rapt_plan *plan = NULL;
+    expect(
+        rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY, /* 3 x 2^67 bytes */
+        "rapt_plan_create: the 16-bit parts of k, 1048576 x 4096 x 268435456 rows, do not fit in "
+        "63 bits");
+    a.kernel = "sm90_f32_d64_strict";
+    expect(rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY,
+           "rapt_plan_create: the 16-bit parts of k, * do not fit in 63 bits");
+    a.k.size[2] = a.v.size[2] = s >> 9; /* 3 x 2^58 bytes of each */
+    assert_int_equal(rapt_plan_create(&plan, device, &a), RAPT_OK);
+    assert_true(rapt_plan_workspace_size(plan) > (size_t)1 << 60);
+    rapt_plan_destroy(&plan);
+    a.k.size[2] = a.v.size[2] = s >> 8;
+    expect(rapt_plan_create(&plan, device, &a), RAPT_NO_MEMORY,
+           "rapt_plan_create: the 16-bit parts of k, * do not fit in 63 bits");
+    rapt_close(&context);
+    session_end(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +327,7 @@ int main(void)
         BOTH(large_files),
         BOTH(kernels),
         BOTH(too_many_blocks),
+        cmocka_unit_test(parts_without_number),
         BOTH(options_of_pieces),
         BOTH(named_kernels_and_addresses),
         cmocka_unit_test(tensor_maps),
