@@ -173,6 +173,18 @@ static void where_parts_pay(void **state)
         {"sm_90a", "sm90_bf16_d128_split", 1, 8, 8192, 0 /* 32 rows */},
         {"sm_90a", "sm90_bf16_d128_split", 1, 9, 8192, 1},
         {"sm_90a", "sm90_bf16_d128_split", 4, 512, 8192, 0},
+        /* In blocks of keys, parts and whole: the second launch takes 2, a tile's ends 2, and an eighth
+         * must be saved. */
+        {"sm_90a", "sm90_bf16_d128_split", 1, 64, 512, 0 /* 7, 6 */},
+        {"sm_90a", "sm90_bf16_d128_split", 1, 256, 2048, 0 /* 16, 18 */},
+        {"sm_90a", "sm90_bf16_d128_split", 3, 384, 8192, 0 /* 190, 198 */},
+        /* Where 132 units would say the other thing, or AMD's largest. */
+        {"sm_80", "sm80_bf16_d128_split", 1, 512, 4096, 1 /* 53, 65 */},
+        {"sm_86", "sm80_bf16_d128_split", 1, 384, 1024, 1 /* 40, 46 */},
+        {"sm_120", "sm80_bf16_d128_split", 3, 64, 1024, 1 /* 12, 15 */},
+        {"gfx942", "mfma_bf16_d128_split", 1, 768, 4096, 1 /* 29, 41 */},
+        {"gfx1151", "wmma_bf16_d128_split", 1, 128, 1024, 0 /* 37, 33 */},
+        {"gfx1201", "wmma_bf16_d128_split", 1, 256, 2048, 0 /* 71, 65 */},
         {"sm_80", "sm80_bf16_d128_split", 1, 2, 8192, 1},
         {"sm_80", "sm80_bf16_d128_split", 1, 256, 8192, 1},
         {"sm_80", "sm80_bf16_d128_split", 1, 2048, 8192, 0},
@@ -204,6 +216,26 @@ static void where_parts_pay(void **state)
             fail_msg("%s %s, %dx%d, %d queries: not %d", cases[i].arch, cases[i].name,
                      cases[i].batch, cases[i].keys, cases[i].queries, cases[i].pays);
     }
+}
+
+/* Packed keys count on average: 8 sequences of 1,024 keys are not 8,192 for each. */
+static void packed_keys_pay_on_average(void **state)
+{
+    const struct row *row = row_named("sm_90a", "sm90_bf16_d128_split");
+    struct problem p = {.batch = 8,
+                        .q_heads = 32,
+                        .kv_heads = 8,
+                        .group = 4,
+                        .q_tokens = 64,
+                        .kv_tokens = 8192,
+                        .window_left = WINDOW_OPEN,
+                        .window_right = 0};
+    (void)state;
+    assert_int_equal(splits_pay(&p, row), 1);
+    p.a.kv_start.dtype = RAPT_I32;
+    assert_int_equal(splits_pay(&p, row), 0);
+    p.kv_tokens = 8 * 8192;
+    assert_int_equal(splits_pay(&p, row), 1);
 }
 
 /* Parts of one KV head's two tiles fill what its GPU holds at once, about: tiles of 128 threads two
@@ -474,6 +506,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(parts_of_tiles),
                                        cmocka_unit_test(tiles_without_number),
                                        cmocka_unit_test(where_parts_pay),
+                                       cmocka_unit_test(packed_keys_pay_on_average),
                                        cmocka_unit_test(parts_of_families),
                                        BOTH(tiles_in_parts),
                                        BOTH(several_parts),
