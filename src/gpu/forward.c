@@ -380,7 +380,7 @@ static rapt_status build(struct gpu_device *device, int kernel, const struct pro
     gp->row = k->row;
     fill_args(&gp->args, p, device);
     rapt_status status = RAPT_OK;
-    if (query_rows(p))
+    if (query_rows(p) && p->batch) /* packed tokens may be those of no sequence */
         status = k->composed ? build_composed(gp, device, k, p) : build_row(gp, device, p);
     if (status) {
         free_plan(gp);

@@ -441,6 +441,38 @@ static void scores_of_the_composed_path(void **state)
     session_end(*state);
 }
 
+/* Packed tokens of no sequence: whatever the kernel, nothing is launched, before or after it either. */
+static void packed_rows_of_nobody(void **state)
+{
+    static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
+    static int32_t starts[1];
+    rapt_kernel_info info = {.struct_size = sizeof info};
+    int served = 0;
+    struct trial t;
+    rapt_context *context;
+    begin(*state, &context, &t);
+    for (int64_t i = 0; !rapt_kernel_at(context, i, &info); i++)
+        for (int n = 0; n < 12; n++) { /* types, packed keys too, head sizes */
+            const int64_t size[5] = {1, 4, 2, 300, 300}, d = n / 6 ? 128 : 64;
+            rapt_plan *plan = NULL;
+            if (strcmp(info.op, "forward")) continue;
+            set_problem(&t, dtypes[n % 3], size, d, d);
+            t.a.q_start = (rapt_tensor){starts, RAPT_I32, {1, 1, 1, 1}, {1, 0, 0, 0}};
+            if (n / 3 % 2) t.a.kv_start = t.a.q_start;
+            else t.a.k.size[0] = t.a.v.size[0] = 0;
+            t.kernel = t.a.kernel = info.name;
+            if (rapt_plan_create(&plan, t.device, &t.a)) continue;
+            served++;
+            t.fake->launch_count = 0;
+            assert_int_equal(rapt_plan_execute(plan, &t.a, NULL, NULL), RAPT_OK);
+            expect(&t, t.fake->launch_count == 0 && rapt_plan_workspace_size(plan) == 0);
+            rapt_plan_destroy(&plan);
+        }
+    assert_true(served > 40);
+    rapt_close(&context);
+    session_end(*state);
+}
+
 int main(int argc, char **argv)
 {
 #define ON_CUDA(test)                                                                              \
@@ -448,7 +480,9 @@ int main(int argc, char **argv)
 #test, test, NULL, NULL, (void *)&vendors[0]                                               \
     }
     const struct CMUnitTest tests[] = {
-        ON_CUDA(claimed_rows), ON_CUDA(rows_that_share_keys), ON_CUDA(rows_in_parts),
-        ON_CUDA(packed_rows),  ON_CUDA(many_heads),           ON_CUDA(scores_of_the_composed_path)};
+        ON_CUDA(claimed_rows),         ON_CUDA(rows_that_share_keys),
+        ON_CUDA(rows_in_parts),        ON_CUDA(packed_rows),
+        ON_CUDA(many_heads),           ON_CUDA(scores_of_the_composed_path),
+        ON_CUDA(packed_rows_of_nobody)};
     return run_group("workspace", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
