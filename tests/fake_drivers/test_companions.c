@@ -154,10 +154,10 @@ static void cells_refused(void **state)
     (void)state;
     rapt_context *context;
     begin_on(&vendors[0], &context, 227 << 10, "sm_90");
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 9; i++) {
         rapt_attention a = problem_of(RAPT_BF16, 128);
         const char *sentence = map;
-        a.kernel = i < 4 ? "sm90_bf16_d128_biased" : "sm90_bf16_d128_masked";
+        a.kernel = i < 4 || i > 6 ? "sm90_bf16_d128_biased" : "sm90_bf16_d128_masked";
         a.bias = rapt_tensor_bhtd(cells, RAPT_BF16, 1, 1, 128, 128);
         if (i == 0) a.bias.stride[2] = 130;
         if (i == 1) a.bias.size[2] = 1;
@@ -165,6 +165,8 @@ static void cells_refused(void **state)
         if (i == 6)
             a.kernel = "sm90_bf16_d128_biased_f32", sentence = "is for problems with a bias of f32";
         if (i == 3) a.bias.stride[3] = 2, a.bias.stride[2] = 256;
+        if (i == 7) a.bias.data = cells + sizeof cells - 256, a.bias.stride[2] = -128;
+        if (i == 8) a.bias.stride[2] = (int64_t)1 << 37; /* 2^38 bytes */
         if (i == 4) a.bias = (rapt_tensor){0}, sentence = "is for problems with a mask tensor";
         if (i == 5) a.mask = rapt_tensor_bhtd(cells, RAPT_U8, 1, 1, 128, 136), a.bias = a.lse;
         if (i == 5) a.mask.size[3] = 128;
