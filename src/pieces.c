@@ -410,7 +410,8 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
                                        c.function);
     if (c.status) return c.status;
     bool ragged = a.q_start.dtype != 0, paged = a.page_table.dtype != 0;
-    int64_t batch = ragged ? a.q_start.size[0] - 1 : a.k_new.size[0];
+    int64_t starts = a.q_start.size[0], batch = a.k_new.size[0];
+    if (ragged) batch = starts > 0 ? starts - 1 : -1;
     check_true(&c, batch >= 0, "q_start is empty (batch + 1 entries)");
     check_float(&c, &a.k_new, "k_new", (const int64_t[4]){ragged ? 1 : ANY, ANY, ANY, ANY}, 0,
                 false);
@@ -430,7 +431,7 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     check_memory(&c, &a.k, "k", true);
     check_memory(&c, &a.v, "v", true);
     check_index(&c, &a.kv_length, "kv_length", (const int64_t[4]){batch, 1, 1, 1}, 0);
-    check_index(&c, &a.q_start, "q_start", (const int64_t[4]){batch + 1, 1, 1, 1}, 0);
+    check_index(&c, &a.q_start, "q_start", (const int64_t[4]){starts, 1, 1, 1}, 0);
     check_index(&c, &a.page_table, "page_table", (const int64_t[4]){batch, 1, ANY, 1}, 0);
     check_true(&c, !paged || a.k.size[2] > 0, "a page of k has no tokens (at least 1)");
     check_cache_scale(&c, &a.k_scale, &a.k, "k_scale");
