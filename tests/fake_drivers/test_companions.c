@@ -2,6 +2,8 @@
  * executes whose addresses are not so aligned: which one, with what workspace, and when it runs. */
 #include "session.h"
 
+#include "gpu/registry.h"
+
 #include <stdio.h>
 
 static _Alignas(256) char memory[6 << 18];
@@ -181,6 +183,38 @@ static void cells_refused(void **state)
     session_end(&vendors[0]);
 }
 
+/* Tiles of a mask and of a bias lie behind a row's own shared memory: a device that lacks room for
+ * those that a problem has refuses it, and others run. */
+static void cells_need_room(void **state)
+{
+    static const char name[] = "sm80_bf16_d128_features";
+    static char cells[128 * 128 * 4];
+    const struct row *row = kernel_rows;
+    while (strcmp(row->name, name) || strcmp(row->arch, "sm_90a")) row++;
+    const int tile = row->tile_q * row->tile_kv;
+    (void)state;
+    for (int room = 0; room <= 6; room++)
+        for (int n = 0; n < 6; n++) { /* mask or not; no bias, bf16, f32 */
+            rapt_context *context;
+            struct fake *fake = begin_on(&vendors[0], &context, row->shared + room * tile, "sm_90");
+            rapt_attention a = problem_of(RAPT_BF16, 128);
+            int bytes = n % 2 + (int)(n / 2 * 2);
+            a.kernel = name;
+            if (n % 2) a.mask = rapt_tensor_bhtd(cells, RAPT_U8, 1, 1, 128, 128);
+            if (n / 2)
+                a.bias = rapt_tensor_bhtd(cells, n / 2 == 1 ? RAPT_BF16 : RAPT_F32, 1, 1, 128, 128);
+            rapt_status status = rapt_forward(rapt_device_at(context, 0), &a, NULL);
+            char words[80];
+            snprintf(words, sizeof words, "needs %d bytes of shared memory",
+                     row->shared + bytes * tile);
+            assert_int_equal(status, bytes > room ? RAPT_UNSUPPORTED : RAPT_OK);
+            if (status) assert_non_null(strstr(rapt_last_error(), words));
+            else assert_int_equal(fake->launch[0].shared, (unsigned)(row->shared + bytes * tile));
+            rapt_close(&context);
+            session_end(&vendors[0]);
+        }
+}
+
 /* A kernel asked for by name runs or refuses; no other takes its place. */
 static void no_companion_of_a_name(void **state)
 {
@@ -319,6 +353,7 @@ int main(void)
                                        BOTH(companion_of_the_backend),
                                        cmocka_unit_test(cells_addresses),
                                        cmocka_unit_test(cells_refused),
+                                       cmocka_unit_test(cells_need_room),
                                        BOTH(explained),
                                        BOTH(none_where_none_is_needed),
                                        BOTH(workspaces)};
