@@ -146,6 +146,38 @@ static void cells_addresses(void **state)
     }
 }
 
+/* The driver is told of that tensor, not of another, and of its type. */
+static void cells_encoded(void **state)
+{
+    static const struct {
+        const char *name;
+        rapt_dtype dtype, cells;
+        int type; /* CUtensorMapDataType */
+    } kinds[] = {{"sm90_bf16_d128_masked", RAPT_BF16, RAPT_U8, 0},
+                 {"sm90_f16_d128_biased", RAPT_F16, RAPT_F16, 6},
+                 {"sm90_f16_d128_biased_f32", RAPT_F16, RAPT_F32, 7},
+                 {"sm90_bf16_d128_biased_f32", RAPT_BF16, RAPT_F32, 7},
+                 {"sm90_bf16_d128_biased", RAPT_BF16, RAPT_BF16, 9}};
+    static _Alignas(256) char cells[4 * 128 * 128];
+    (void)state;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        rapt_context *context;
+        struct fake *fake = begin_on(&vendors[0], &context, 227 << 10, "sm_90");
+        rapt_attention a = problem_of(kinds[i].dtype, 128);
+        struct fake_map map;
+        a.kernel = kinds[i].name;
+        *(kinds[i].cells == RAPT_U8 ? &a.mask : &a.bias) =
+            rapt_tensor_bhtd(cells, kinds[i].cells, 1, 1, 128, 128);
+        if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) fail_msg("%s", rapt_last_error());
+        assert_string_equal(fake->launch[0].name, kinds[i].name);
+        memcpy(&map, &fake->launch[0].maps.cells, sizeof map);
+        assert_ptr_equal(map.data, cells);
+        assert_int_equal(map.type, kinds[i].type);
+        rapt_close(&context);
+        session_end(&vendors[0]);
+    }
+}
+
 /* What such a row refuses, by name. */
 static void cells_refused(void **state)
 {
@@ -352,6 +384,7 @@ int main(void)
                                        BOTH(no_companion_of_a_name),
                                        BOTH(companion_of_the_backend),
                                        cmocka_unit_test(cells_addresses),
+                                       cmocka_unit_test(cells_encoded),
                                        cmocka_unit_test(cells_refused),
                                        cmocka_unit_test(cells_need_room),
                                        BOTH(explained),

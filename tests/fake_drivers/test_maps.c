@@ -78,8 +78,44 @@ static void pages(void **state)
     }
 }
 
+/* The bias or mask of a row with NEED_CELL_MAP: boxes of 128 bytes of keys for each query of a tile;
+ * an axis that repeats is one element long, whatever its size. */
+static void cells(void **state)
+{
+    static const struct {
+        rapt_dtype dtype;
+        int64_t bytes;
+    } kinds[] = {{RAPT_BF16, 2}, {RAPT_F16, 2}, {RAPT_F32, 4}, {RAPT_U8, 1}};
+    (void)state;
+    for (int n = 0; n < 16; n++) { /* kinds; own sequences or not, own heads or not */
+        rapt_attention a = session_problem(memory);
+        struct attention_args none = {0};
+        struct driver_map map[MAP_COUNT];
+        const struct driver_map *c = &map[MAP_CELLS];
+        rapt_dtype dtype = kinds[n % 4].dtype;
+        const int64_t bytes = kinds[n % 4].bytes, batch = n / 4 % 2 + 1, heads = n / 8 ? 4 : 1;
+        struct row row = {.tile_q = 128, .tile_kv = 64, .needs = NEED_MAPS | NEED_CELL_MAP};
+        if (dtype != RAPT_U8) row.can = CAN_BIAS;
+        *(dtype == RAPT_U8 ? &a.mask : &a.bias) =
+            rapt_tensor_bhtd(memory, dtype, batch, heads, 64, 96);
+        if (dtype == RAPT_F16 || dtype == RAPT_BF16)
+            a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = dtype;
+        struct problem p = checked(&a);
+        maps_describe(&row, &p, &none, map);
+        assert_true(c->rank == 4 && c->dtype == (int64_t)dtype);
+        assert_true(c->size[0] == 96 && c->size[1] == 64 && c->size[2] == (uint64_t)heads &&
+                    c->size[3] == (uint64_t)batch);
+        assert_true(c->stride[0] == 96 * (uint64_t)bytes);
+        assert_true(c->stride[1] == (heads > 1 ? 64 * 96 * (uint64_t)bytes : 16));
+        assert_true(c->stride[2] == (batch > 1 ? (uint64_t)(heads * 64 * 96 * bytes) : 16));
+        assert_true(c->box[0] == 128 / bytes && c->box[1] == 128 && c->box[2] == 1 &&
+                    c->box[3] == 1);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces), cmocka_unit_test(pages)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces), cmocka_unit_test(pages),
+                                       cmocka_unit_test(cells)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
