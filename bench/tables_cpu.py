@@ -110,9 +110,23 @@ def peers(rows):
     return lines
 
 
+def amx_peers(rows):
+    """Against PyTorch alone, by threads."""
+    found = {}
+    for r in rows:
+        found.setdefault(r["problem"], {}).setdefault(int(r["threads"]), {})[r["engine"]] = float(r["median_ms"])
+    counts = sorted({int(r["threads"]) for r in rows})
+    lines = ["| rapt and PyTorch, ms | " + " | ".join(f"{n} thread{'s' if n > 1 else ''}" for n in counts) + " |", "|---|" + "---|" * len(counts)]
+    for problem, by in found.items():
+        cells = [f"{by[n]['rapt']:.2f}, {by[n]['torch']:.2f} ({by[n]['torch'] / by[n]['rapt']:.2f}x)" for n in counts]
+        lines.append(f"| {problem.removeprefix('forward ')} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def tables():
     rows, lake = load("cpu.csv"), load("cpu-cascade-lake.csv")
     return {"cpu-prefill": prefill(rows), "cpu-few": few(rows), "cpu-decode": decode(rows),
             "cpu-operations": operations(load("cpu-operations.csv")), "cpu-peers": peers(load("cpu-peers.csv")),
             "lake-prefill": prefill(lake, avx2_too=False), "lake-decode": decode(lake),
-            "lake-operations": operations(load("cpu-cascade-lake-operations.csv")), "lake-peers": peers(load("cpu-cascade-lake-peers.csv"))}
+            "lake-operations": operations(load("cpu-cascade-lake-operations.csv")), "lake-peers": peers(load("cpu-cascade-lake-peers.csv")),
+            "amx-peers": amx_peers(load("cpu-emerald-rapids-peers.csv"))}

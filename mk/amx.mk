@@ -1,6 +1,6 @@
 # amx.mk: the AMX levels without AMX: their kernels are compiled once more against a model of the tile instructions (tests/amx), and the
-# tests of kernels and the conformance suite run with them. Needs a CPU with AVX-512 BF16 and VNNI, on which the levels build; they skip
-# elsewhere.
+# tests of kernels and the conformance suite run with them. Needs a CPU with AVX-512 BF16 for the one, VNNI for the other, on which
+# they build; they skip elsewhere.
 ifeq ($(MACHINE),x86_64)
 AMX := $(B)/tests/amx
 AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx tiles_amxint8 amx_model cpuid real_cpuid)
@@ -27,8 +27,11 @@ $(AMX)/conformance: $(B)/tests/conformance/conformance.o
 $(AMX_PROGRAMS): $(AMX_OBJECTS) $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $(B)/librapt.a
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(TEST_LIBS) $(LIBS)
 
-$(AMX)/conformance.t: $(AMX)/conformance
-	printf '#!/bin/sh\nRAPT_CPU=amx_int8 RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=$${RAPT_TEST_SIZE:-1} exec $(abspath $<)\n' > $@
+# Each level on the problems that it serves, up to a size.
+AMX_LEVELS := amx.0 amx_int8.1
+AMX_SUITES := $(AMX_LEVELS:%=$(AMX)/conformance.%.t)
+$(AMX_SUITES): $(AMX)/conformance.%.t: $(AMX)/conformance mk/amx.mk
+	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=$${RAPT_TEST_SIZE:-%s} exec $(abspath $<)\n' $(subst ., ,$*) > $@
 	chmod +x $@
-CHECKS += $(AMX)/tile_kernels $(AMX)/conformance.t tests/amx/faults.t
+CHECKS += $(AMX)/tile_kernels $(AMX_SUITES) tests/amx/faults.t
 endif

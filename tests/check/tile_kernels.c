@@ -42,6 +42,8 @@ struct setting {
     int64_t scale_channels; /* I8 */
     float sign;
     int accumulate, null_rows;
+    int key_power, row_power; /* every third key, or row of q, is multiplied by 2 to this power, and
+                                 what meets a large one by 2 to -20: no sum overflows */
 };
 
 static uint32_t seed = 1;
@@ -68,11 +70,17 @@ static int64_t round_up(int64_t x, int64_t step)
     return (x + step - 1) / step * step;
 }
 
+/* power: of its own kind; meets: that of the other. */
+static float scaled(float x, int64_t index, int power, int meets)
+{
+    return ldexpf(x, (index % 3 ? 0 : power) - (meets > 0 ? 20 : 0));
+}
+
 /* The number that the row holds in channel c. */
 static double put_value(const struct setting *t, unsigned char *row, int64_t j, int64_t c)
 {
     if (t->dtype != RAPT_I8) {
-        store_float(row, t->dtype, c * t->stride, number());
+        store_float(row, t->dtype, c * t->stride, scaled(number(), j, t->key_power, t->row_power));
         return load_float(row, t->dtype, c * t->stride);
     }
     int64_t block = c / t->scale_channels;
@@ -141,7 +149,8 @@ static void check_qk(const struct setting *t)
     for (int64_t r = 0; r < t->rows; r++) {
         memset(q_data, 0xff, sizeof q_data);
         for (int64_t c = 0; c < t->channels; c++) {
-            store_float(q_data, dtype, c * t->stride, number());
+            store_float(q_data, dtype, c * t->stride,
+                        scaled(number(), r, t->row_power, t->key_power));
             left[r][c] = t->sign * load_float(q_data, dtype, c * t->stride);
         }
         k->pack_q(q + r * CHANNELS, q_data, dtype, t->stride, t->channels, t->sign);
@@ -211,8 +220,9 @@ static void check_pv(const struct setting *t)
     for (int64_t i = 0; i < ROW_TILE_MAX * CHANNELS; i++) o[i] = MARK;
     for (int64_t r = 0; r < t->rows; r++) {
         for (int64_t j = first; j < round_up(t->last, k->pair); j++)
-            left[r][j] =
-                put_p(k, s + r * KEYS, j, j < t->first || j >= t->last ? 0 : fabsf(number()));
+            left[r][j] = put_p(
+                k, s + r * KEYS, j,
+                j < t->first || j >= t->last ? 0 : fabsf(scaled(number(), 1, 0, t->key_power)));
         for (int64_t c = 0; c < t->channels && t->accumulate; c++)
             before[r][c] = o[r * CHANNELS + c] = number();
     }
@@ -262,10 +272,78 @@ static void products(void **state)
                                     channels[c] % 32 || rows % 2 ? channels[c] : 32,
                                     rows % 2 ? 1 : -1,
                                     (int)c % 2,
-                                    rows % 3 == 0};
+                                    rows % 3 == 0,
+                                    0,
+                                    0};
                 check_qk(&t);
                 check_pv(&t);
             }
+}
+
+/* Magnitudes that a level may have to treat apart from others, beside ordinary ones. */
+static void magnitudes(void **state)
+{
+    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    static const int powers[] = {-118, -101, -99, 100, 127, 128};
+    for (size_t i = 0; i < sizeof powers / sizeof *powers && takes(k, RAPT_F32); i++)
+        for (int64_t rows = 1; rows <= k->row_tile; rows += 5)
+            for (int of_keys = 0; of_keys < 2; of_keys++) {
+                struct setting t = {.kernels = k,
+                                    .dtype = RAPT_F32,
+                                    .rows = rows,
+                                    .channels = 80,
+                                    .stride = 1,
+                                    .first = 5,
+                                    .last = 127,
+                                    .scale_channels = 80,
+                                    .sign = 1,
+                                    .accumulate = (int)rows % 2,
+                                    .key_power = of_keys ? powers[i] : 0,
+                                    .row_power = of_keys ? 0 : powers[i]};
+                check_qk(&t);
+                if (of_keys) check_pv(&t);
+            }
+}
+
+/* Products of one sign that overflow give that infinity, however a level adds them up. */
+static void overflow(void **state)
+{
+    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    enum { WIDTH = 64, COUNT = 32 };
+    static float row[WIDTH], key[COUNT][WIDTH];
+    for (int j = 0; j < COUNT; j++) {
+        pointers[j] = key[j];
+        for (int c = 0; c < WIDTH; c++) key[j][c] = ldexpf(-1 - fabsf(number()), 70);
+    }
+    struct cpu_rows keys = {.row = pointers, .dtype = RAPT_F32, .channel_stride = 1};
+    for (int c = 0; c < WIDTH; c++) row[c] = ldexpf(1 + fabsf(number()), 70);
+    if (!takes(k, RAPT_F32)) return;
+    k->pack_q(q, row, RAPT_F32, 1, WIDTH, 1);
+    k->pack_k(panels, &keys, 0, COUNT, WIDTH);
+    k->qk(s, KEYS, q, CHANNELS, panels, 1, WIDTH, 0, COUNT);
+    for (int j = 0; j < COUNT; j++)
+        if (s[j] != -INFINITY) fail_msg("%s: score %d is %g, not -inf", k->name, j, (double)s[j]);
+}
+
+/* A weight that is NaN, whatever its bits, makes its own row NaN and no other. */
+static void nan_weights(void **state)
+{
+    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    static const uint32_t bits[] = {0x7fc00000, 0x7fffffff, 0xffffffff, 0x7fc08000};
+    struct setting t = {
+        .kernels = k, .dtype = RAPT_F32, .rows = 5, .channels = 37, .stride = 1, .last = 40};
+    for (int n = 0; n < 4 && takes(k, RAPT_F32); n++) {
+        struct cpu_rows v = make_rows(&t);
+        for (int64_t i = 0; i < ROW_TILE_MAX * KEYS; i++) s[i] = fabsf(number());
+        memcpy(s + 2 * KEYS + 9, &bits[n], sizeof *bits);
+        k->pack_v(panels, &v, 0, t.last, t.channels, KEYS);
+        k->pv(o, CHANNELS, s, KEYS, panels, KEYS, t.rows, t.channels, 0, t.last, 0);
+        for (int64_t r = 0; r < t.rows; r++)
+            for (int64_t c = 0; c < t.channels; c++)
+                if (isnan(o[r * CHANNELS + c]) != (r == 2))
+                    fail_msg("%s: weight %08x of row 2: o[%d][%d] is %g", k->name, bits[n], (int)r,
+                             (int)c, (double)o[r * CHANNELS + c]);
+    }
 }
 
 /* pack_v tells of NaN and infinity wherever they are, and of nothing else. */
@@ -495,6 +573,9 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void **state);
     } groups[] = {{"products", products},
+                  {"magnitudes", magnitudes},
+                  {"overflow", overflow},
+                  {"NaN weights", nan_weights},
                   {"unusual values", unusual_values},
                   {"score options", score_options},
                   {"softmax", softmax},
