@@ -14,6 +14,7 @@
  *   softcapX scaleX sink sink-inf alibi lse weights weights-f16 weights-bf16
  *   bias bias=AXES        AXES: four of "bhqk", "1" where it is broadcast, e.g. 1h1k; F32
  *   bias-own bias-inf     bias in q's type; some entries and rows of it are -inf
+ *   bias-far              some entries and rows of the bias are -1e30, other rows near 1e6
  *   mask mask=AXES        hides three keys of ten, and every key of some rows
  *   ragged ragged-q ragged-kv qlens=3,0,7 kvlens=5,0,9
  *                         packed sequences of seeded lengths 0 ... q, 0 ... kv, or the given ones
@@ -27,7 +28,8 @@
  *   huge-stride           elements beyond 2^31, on memory that is touched at the data alone
  *   edge                  tensors end at an unmapped page (host), so that a read past the end faults
  *   normal needles growing falling peaked cancelling constant tiny huge denormal sincos100 integer
- *   minus1e30 nan_q nan_k nan_v inf_q inf_k inf_v minf_k minf_all minf_first minf_first_nan_v minf_last minf_nan_v leap
+ *   minus1e30 large_v nan_q nan_k nan_v inf_q inf_k inf_v minf_k minf_all minf_first minf_first_nan_v minf_last
+ *   minf_nan_v leap
  *                         data (normal); problem_values.c says what they are for
  *   hidden-nan            keys and values that no query sees are NaN
  *   seedN                 odd: sinks, slopes and positions differ between sequences
@@ -61,7 +63,7 @@ enum problem_op {
 /* clang-format off */
 #define PROBLEM_DATA_LIST(X) \
     X(normal, 0) X(needles, 0) X(growing, 0) X(falling, 0) X(peaked, 0) X(cancelling, 0) \
-    X(constant, 0) X(tiny, 0) X(huge, 1) X(denormal, 0) X(sincos100, 0) X(integer, 1) \
+    X(constant, 0) X(large_v, 0) X(tiny, 0) X(huge, 1) X(denormal, 0) X(sincos100, 0) X(integer, 1) \
     X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0) X(nan_v, 0) X(inf_q, 0) X(inf_k, 0) \
     X(inf_v, 0) X(minf_k, 0) X(minf_all, 0) X(minf_first, 0) X(minf_first_nan_v, 0) X(minf_last, 0) \
     X(minf_nan_v, 0) X(leap, 0)
@@ -96,7 +98,7 @@ struct problem_line {
     int64_t batch, q_heads, kv_heads, q_tokens, kv_tokens, qk_channels, v_channels;
     int64_t causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
     double scale, softcap;
-    bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, mask, kv_length, edge, bhtd,
+    bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, mask, kv_length, edge, bhtd,
         hidden_nan, kv_blocked;
     unsigned bias_axes, mask_axes, scale_axes;
     bool ragged_q, ragged_kv;

@@ -160,6 +160,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
         return which == VALUE_V ? (at[2] % 2 ? -100 : 100) * (1 + normal * 1e-3) : normal;
     case DATA_constant: /* any weights give the same answer */
         return which == VALUE_V ? (double)(at[3] + 1) * 0.125 : normal;
+    case DATA_large_v: /* past what f16 holds */
+        return which == VALUE_V ? normal * 0x1p20 : normal;
     case DATA_tiny:
         return normal * 1e-3;
     case DATA_huge: /* raw scores to 2.5e5, as seen in real models; integers times a power of two */
@@ -220,7 +222,11 @@ static double bias_value(const struct problem_line *line, uint64_t index, int64_
                      problem_random(line->seed, 61, element(i0, i1, i2, 0)) % 8 == 0;
         if (blind || problem_random(line->seed, 62, index) % 4 == 0) return -INFINITY;
     }
-    return 2 * problem_normal(line->seed, VALUE_BIAS, index);
+    double normal = 2 * problem_normal(line->seed, VALUE_BIAS, index);
+    if (!line->bias_far) return normal;
+    uint64_t row = problem_random(line->seed, 61, element(i0, i1, i2, 0)) % 8;
+    if (row == 0 || problem_random(line->seed, 62, index) % 4 == 0) return -1e30;
+    return row == 1 ? 1e6 + normal : normal;
 }
 
 double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2,

@@ -438,8 +438,9 @@ void gpu_plan_free(rapt_plan *plan)
 /* Which of the row's tensors are not 16-byte aligned, or NULL: all are. */
 static const char *misaligned(const struct row *row, const struct problem_data *data)
 {
-    int cells = row->can & CAN_BIAS ? TENSOR_INDEX(bias) : TENSOR_INDEX(mask);
-    if ((row->needs & NEED_CELL_MAP) && (uintptr_t)data->of[cells] & 15) return "bias or mask";
+    uintptr_t cells = (row->can & CAN_BIAS ? (uintptr_t)data->of[TENSOR_INDEX(bias)] : 0) |
+                      (row->can & CAN_MASK ? (uintptr_t)data->of[TENSOR_INDEX(mask)] : 0);
+    if ((row->needs & (NEED_CELL_MAP | NEED_HALVES)) && cells & 15) return "bias or mask";
     return (((uintptr_t)data->of[TENSOR_INDEX(q)] | (uintptr_t)data->of[TENSOR_INDEX(k)] |
              (uintptr_t)data->of[TENSOR_INDEX(v)] | (uintptr_t)data->of[TENSOR_INDEX(out)]) &
             15) != 0

@@ -151,6 +151,20 @@ static int cells_mappable(const rapt_tensor *t)
     return 1;
 }
 
+/* A bias and a mask that rows of f32 in parts read straight from memory. */
+static int cell_rows_readable(const struct problem *p)
+{
+    const rapt_tensor *cells[] = {&p->a.bias, &p->a.mask};
+    for (int i = 0; i < 2; i++) {
+        const rapt_tensor *t = cells[i];
+        if (!t->dtype) continue;
+        if (t->stride[3] != 1) return 0;
+        for (int axis = 0; axis < 3; axis++)
+            if (t->stride[axis] * (i ? 1 : 4) % 16) return 0;
+    }
+    return 1;
+}
+
 static const char *cells_refuse(const struct row *row, const struct problem *p)
 {
     const rapt_tensor *t = row_cells(row, p);

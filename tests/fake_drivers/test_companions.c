@@ -107,30 +107,34 @@ static void each_address(void **state)
     session_end(v);
 }
 
-/* A row that reads the bias or the mask through a tensor map: their addresses decide as well. */
+/* Rows that read the bias or the mask in pieces of 16 bytes: their addresses decide as well. */
 static void cells_addresses(void **state)
 {
-    static _Alignas(256) char cells[2 * 128 * 128 + 32];
+    static _Alignas(256) char cells[4 * 256 * 256 + 32];
+    static const char *const names[] = {"sm90_bf16_d128_biased", "sm90_bf16_d128_masked",
+                                        "sm90_f32_d128_cells", "sm90_f32_d128_cells"};
     (void)state;
-    for (int mask = 0; mask < 2; mask++) {
+    for (int i = 0; i < 4; i++) {
+        int mask = i & 1, f32 = i > 1;
         rapt_context *context;
         struct fake *fake = begin_on(&vendors[0], &context, 227 << 10, "sm_90");
         rapt_device *device = rapt_device_at(context, 0);
-        rapt_attention a = problem_of(RAPT_BF16, 128);
+        int64_t tokens = f32 ? 256 : 128;
+        rapt_attention a = problem_of(f32 ? RAPT_F32 : RAPT_BF16, tokens);
         rapt_tensor *t = mask ? &a.mask : &a.bias;
-        *t = rapt_tensor_bhtd(cells, mask ? RAPT_U8 : RAPT_BF16, 1, 1, 128, 128);
+        *t = rapt_tensor_bhtd(cells, mask ? RAPT_U8 : (rapt_dtype)a.q.dtype, 1, 1, tokens, tokens);
         rapt_plan *plan = plan_of(device, &a, NULL);
-        const char *name = mask ? "sm90_bf16_d128_masked" : "sm90_bf16_d128_biased";
+        const char *name = names[i];
         rapt_plan *named = plan_of(device, &a, name);
         void *workspace = NULL;
         size_t size = rapt_plan_workspace_size(plan), other = rapt_plan_workspace_size(named);
         assert_int_equal(rapt_alloc(device, size > other ? size : other, &workspace), RAPT_OK);
         assert_string_equal(rapt_plan_kernel(plan), name);
-        for (int bytes = 0; bytes <= 32; bytes += 2) {
+        for (int bytes = 0; bytes <= 32; bytes += 4) {
             t->data = cells + bytes;
             fake->launch_count = 0;
             assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
-            assert_int_equal(!strcmp(fake->launch[0].name, name), bytes % 16 == 0);
+            assert_int_equal(!strncmp(fake->launch[0].name, name, strlen(name)), bytes % 16 == 0);
             rapt_status status = rapt_plan_execute(named, &a, workspace, NULL);
             assert_int_equal(status, bytes % 16 ? RAPT_UNSUPPORTED : RAPT_OK);
             if (status)

@@ -217,6 +217,8 @@ struct limit {
     a.q = a.out = rapt_tensor_bthd(memory, RAPT_F16, 2, 4, 64, channels),                          \
     a.k = a.v = rapt_tensor_bthd(memory, RAPT_F16, 2, 2, 96, channels)
 #define F32          a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = RAPT_F32
+#define BIAS(keys)   a.bias = rapt_tensor_bhtd(memory, RAPT_F32, 2, 4, 256, keys)
+#define MASK(keys)   a.mask = rapt_tensor_bhtd(memory, RAPT_U8, 2, 4, 256, keys)
 #define HEADS(heads) a.q.size[1] = a.out.size[1] = heads
 #define PACKED(sequences)                                                                          \
     a.q.size[0] = a.out.size[0] = a.k.size[0] = a.v.size[0] = 1,                                   \
@@ -262,8 +264,9 @@ static void limits_of_tiles(void **state)
         keys[] = "does not do more keys than it keeps in registers",
         plain_scores[] = "does not do scores without a softcap, having no other",
         ahead[] = "does not do rows that see keys past themselves, its distances having one sign",
+        cells[] = "does not do a bias or mask whose rows are not contiguous and 16-byte aligned",
         odd_pages[] = "does not do pages whose tokens are no multiple of 16";
-    struct limit cases[60];
+    struct limit cases[70];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
@@ -291,6 +294,16 @@ static void limits_of_tiles(void **state)
          a.k.size[3] = 70);
     CASE("sm90_f32_d128_features", aligned, CHANNELS(72), F32, SIZES(256, 96), a.v.size[3] = 71,
          a.out.size[3] = 71);
+    CASE("sm90_f32_d64_cells", "", F32, SIZES(256, 96), BIAS(96));
+    CASE("sm90_f32_d64_cells", "", F32, SIZES(256, 100), BIAS(100));
+    CASE("sm90_f32_d64_cells", cells, F32, SIZES(256, 98), BIAS(98));
+    CASE("sm90_f32_d64_cells", cells, F32, SIZES(256, 96), BIAS(96), a.bias.size[3] = 1,
+         a.bias.stride[3] = 0);
+    CASE("sm90_f32_d64_cells", "", F32, SIZES(256, 96), BIAS(96), a.bias.size[2] = 1,
+         a.bias.stride[2] = 0);
+    CASE("sm90_f32_d128_cells", "", CHANNELS(80), F32, SIZES(256, 96), MASK(96));
+    CASE("sm90_f32_d128_cells", cells, CHANNELS(80), F32, SIZES(256, 100), MASK(100));
+    CASE("sm90_f32_d64_features", "does not do a bias", F32, SIZES(256, 96), BIAS(96));
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(64, 8192));
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(1024, 8192));
     CASE("sm90_f16_d128_split", "", CHANNELS(128), SIZES(8, 8192), HEADS(16));

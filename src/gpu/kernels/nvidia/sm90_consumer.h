@@ -452,11 +452,18 @@ DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &
         scale_keys(s, at);
     }
 #if FEATURES
-    bool masked = block >= c.above || block < c.below, changed = scores_change(a);
-    if (masked || changed) {
+    bool masked = block >= c.above || block < c.below, changed = scores_change(a),
+         cells = CELL_ROWS && a.mask.data;
+    if (masked || changed || cells) {
         struct tile own = kept_tile(c);
+#if CELL_ROWS
+        if (block > own.key_begin) prefetch_cells(a, own, block - 1, warp_row(c), lane_now(c));
+#endif
         if (changed) change_scaled(a, own, s, block, row_now(c), column_now(c), row0, row1);
         if (masked) mask_block(a, own, s, block, row_now(c), column_now(c));
+#if CELL_ROWS
+        if (cells) hide_cells(a, own, s, block, row_now(c), lane_now(c));
+#endif
     }
 #endif
     if (!FEATURES &&
@@ -468,6 +475,10 @@ DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &
         largest_scores<false>(s, 0, 0, s0, s1);
     }
     update_references(s, r, at, row0, row1, s0, s1, e, f.all);
+#if CELL_ROWS
+    if (e > LARGEST_FAR && __any_sync(~0u, is_far(r.reference0) || is_far(r.reference1)))
+        tell_far(c, a, kept_tile(c));
+#endif
     if (f.all) softmax_scaled<true>(s, r, at, row0, row1, f.value);
     else softmax_scaled<false>(s, r, at, row0, row1, 1);
 }
@@ -482,6 +493,9 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
 #endif
     if (MASKED && (CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t)))
         mask_block(a, t, s, block, row_now(c), column_now(c));
+#if CELL_ROWS
+    if (a.mask.data) hide_cells(a, t, s, block, row_now(c), lane_now(c));
+#endif
     softmax_block<MASKED, FIRST>(s, r, c.scale);
 }
 

@@ -3,7 +3,7 @@
 #ifndef RAPT_NVIDIA_SM90_MASK_H
 #define RAPT_NVIDIA_SM90_MASK_H
 
-#include "sm90_schedule.h"
+#include "sm90_cell_rows.h"
 
 constexpr float LN2 = 0.6931471805599453f, LOG2E = 1.4426950408889634f;
 
@@ -78,7 +78,7 @@ DEVICE void mask_block(const struct attention_args &a, const struct tile &t, flo
 DEVICE bool scores_change(const struct attention_args &a)
 {
     if (SCORES != SCORES_ANY) return SCORES != SCORES_LINEAR;
-    return a.softcap != 0 || a.alibi.data || a.scale < 0;
+    return a.softcap != 0 || a.alibi.data || a.scale < 0 || (CELL_ROWS && a.bias.data);
 }
 
 /* tanh x = 1 - 2 / (1 + e^2x); tanh.approx would leave 2^-11, times the cap a percent of the
@@ -136,6 +136,9 @@ DEVICE void change_scores(const struct attention_args &a, const struct tile &t,
         for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], a.scale_log2);
     }
     if (a.alibi.data) slope_scores(a, t, s, block, row, column, slope);
+#if CELL_ROWS
+    if (a.bias.data) add_bias(a, t, s, block, row, column);
+#endif
 }
 
 #endif

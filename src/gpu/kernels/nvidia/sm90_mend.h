@@ -92,6 +92,12 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         int row = row_now(c);
         bool bad0 = shows_key(c, bad, begin - key, min_int(end - key, keys), row);
         bool bad1 = shows_key(c, bad, begin + 8 - key, min_int(end + 8 - key, keys), row + 8);
+#elif CELL_ROWS
+        int row = row_now(c);
+        bool bad0 = any_key(bad) && shows_key(a, t, bad.word, KEY_WORDS, block, begin - key,
+                                              min_int(end - key, keys), row);
+        bool bad1 = any_key(bad) && shows_key(a, t, bad.word, KEY_WORDS, block, begin + 8 - key,
+                                              min_int(end + 8 - key, keys), row + 8);
 #else
         bool bad0 = any_key_between(bad, begin - key, min_int(end - key, keys));
         bool bad1 = any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
@@ -181,7 +187,8 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
 #elif FEATURES
         c.slope = tile_slope(a, t);
 #endif
-        if (PARTS == 1 || hides_bad_values(c, a, maps, t, phase)) repair_tile(c, a, maps, t, phase);
+        if (PARTS == 1 || CELL_ROWS || hides_bad_values(c, a, maps, t, phase))
+            repair_tile(c, a, maps, t, phase);
 #if FEATURES && PARTS == 2
         place = note_at(a, note_place(a, kept_tile(c), group_now(c)))->next;
         place = __reduce_max_sync(~0u, place);

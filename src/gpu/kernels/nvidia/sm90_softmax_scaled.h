@@ -89,6 +89,9 @@ DEVICE void change_scaled(const struct attention_args &a, const struct tile &t,
     for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], i & 2 ? row1 : row0);
     if (a.softcap != 0) cap_scores(a, s, 1);
     if (a.alibi.data) slope_scores(a, t, s, block, row, column, tile_slope(a, t));
+#if CELL_ROWS
+    if (a.bias.data) add_bias(a, t, s, block, row, column);
+#endif
     row0 = row1 = 1;
 }
 #endif

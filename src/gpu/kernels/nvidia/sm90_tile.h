@@ -36,6 +36,7 @@
  *                  its sums to NAME_combine; its rows are a.tile_tokens queries of several heads of
  *                  a group, so that few queries fill them (sm90_parts.h). With FEATURES, SCORES_LINEAR
  *                  and Q_REGISTERS
+ *   CELL_ROWS      1: f32 with FEATURES: a bias of f32 and a mask besides (sm90_cell_rows.h)
  *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is
  *                  a box of its own, so that channels past the tensor's are zero: head sizes that
  *                  are no multiple of 64, or smaller than the tile's */
@@ -99,6 +100,9 @@
      : SCORES == SCORES_BIASED_F32 ? 4                                                             \
      : SCORES == SCORES_HIDDEN     ? 1                                                             \
                                    : 0)
+#ifndef CELL_ROWS
+#define CELL_ROWS 0
+#endif
 #ifndef SUMS
 #define SUMS 1
 #endif
@@ -217,6 +221,8 @@ static_assert(PARTS == 1 || (!PANEL_MAPS && !Q_HELD),
 static_assert(PARTS != 2 || KEYS == PART_KEYS, "a block of keys is split as a whole");
 static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128) && Q_SLOTS == 1),
               "two parts: a warp splits a row of Q, or two, at a time");
+static_assert(!CELL_ROWS || (PARTS > 1 && FEATURES && SCORES == SCORES_ANY && KEYS % 32 == 0),
+              "f32 rows with all features");
 static_assert(SUMS == 1 || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128), "two sums");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(!CELLS || (KEYS * CELLS % 128 == 0 && PARTS == 1), "panels of 128 bytes");
