@@ -21,37 +21,77 @@ DEVICE int64_t cell_offset(const struct attention_args &a, const struct view &v,
            (t.q_start + query) * v.stride[2] + block * KEYS;
 }
 
-/* Two cells, of which `left` exist; the others are 0. */
-DEVICE float2 load_cells2(const float *from, int left)
+/* Whether all keys of a block exist. */
+DEVICE bool whole_block(const struct attention_args &a, const struct tile &t, int block)
 {
-    float2 x;
-    asm volatile("{.reg .pred two, one;\n\t"
-                 "setp.gt.s32 two, %3, 1; setp.eq.s32 one, %3, 1;\n\t"
-                 "mov.b32 %0, 0; mov.b32 %1, 0;\n\t"
-                 "@two ld.global.nc.v2.f32 {%0, %1}, [%2];\n\t"
-                 "@one ld.global.nc.f32 %0, [%2];}"
-                 : "=&f"(x.x), "=&f"(x.y)
-                 : "l"(from), "r"(left));
-    return x;
+    return (block + 1) * KEYS <= kv_tokens(a, &t);
 }
 
-/* Scores in units of log2 plus the bias. Towards zero, so that a finite bias stays finite. row,
- * column: the lane's first of the tile and of the
- * block. */
+/* Neighbouring cells of a row. */
+constexpr int NEIGHBOURS = KEY_QUADS ? 4 : 2;
+struct cells {
+    float x[NEIGHBOURS];
+};
+
+DEVICE struct cells load_cells(const float *from)
+{
+    struct cells c;
+#if PARTS == 2
+    asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(c.x[0]), "=f"(c.x[1]), "=f"(c.x[2]), "=f"(c.x[3])
+                 : "l"(from));
+#else
+    asm volatile("ld.global.nc.v2.f32 {%0, %1}, [%2];" : "=f"(c.x[0]), "=f"(c.x[1]) : "l"(from));
+#endif
+    return c;
+}
+
+/* `left` of them exist; the others are 0. */
+DEVICE struct cells load_cells(const float *from, int left)
+{
+    struct cells c;
+#pragma unroll
+    for (int i = 0; i < NEIGHBOURS; i++)
+        asm volatile("{.reg .pred p; setp.gt.s32 p, %2, 0; mov.b32 %0, 0;\n\t"
+                     "@p ld.global.nc.f32 %0, [%1];}"
+                     : "=&f"(c.x[i])
+                     : "l"(from + i), "r"(left - i));
+    return c;
+}
+
+/* Scores in units of log2 plus the bias. Towards zero, so that a finite bias stays finite. */
+DEVICE void add_cells(float *s, const struct cells &c)
+{
+#pragma unroll
+    for (int i = 0; i < NEIGHBOURS; i++) {
+        float &to = s[i / 2 * 4 + i % 2];
+        to = __fmaf_rz(c.x[i], 1.4426950408889634f, to);
+    }
+}
+
+/* row, column: the lane's first of the tile and of the block. The loads of a whole block are on
+ * their way together. */
 DEVICE void add_bias(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
                      int block, int row, int column)
 {
-    const float *from0 = (const float *)a.bias.data + cell_offset(a, a.bias, t, block, row),
-                *from1 = (const float *)a.bias.data + cell_offset(a, a.bias, t, block, row + 8);
-    int left = kv_tokens(a, &t) - block * KEYS - column;
+    const float *base = (const float *)a.bias.data + column;
+    const float *from0 = base + cell_offset(a, a.bias, t, block, row),
+                *from1 = base + cell_offset(a, a.bias, t, block, row + 8);
+    constexpr int STEP = 4 * NEIGHBOURS;
+    if (whole_block(a, t, block)) {
 #pragma unroll
-    for (int i = 0; i < KEYS / 8; i++) {
-        float2 x = load_cells2(from0 + column + 8 * i, left - 8 * i),
-               y = load_cells2(from1 + column + 8 * i, left - 8 * i);
-        s[4 * i] = __fmaf_rz(x.x, 1.4426950408889634f, s[4 * i]);
-        s[4 * i + 1] = __fmaf_rz(x.y, 1.4426950408889634f, s[4 * i + 1]);
-        s[4 * i + 2] = __fmaf_rz(y.x, 1.4426950408889634f, s[4 * i + 2]);
-        s[4 * i + 3] = __fmaf_rz(y.y, 1.4426950408889634f, s[4 * i + 3]);
+        for (int i = 0; i < KEYS / STEP; i++) {
+            struct cells x = load_cells(from0 + STEP * i), y = load_cells(from1 + STEP * i);
+            add_cells(s + 2 * NEIGHBOURS * i, x);
+            add_cells(s + 2 * NEIGHBOURS * i + 2, y);
+        }
+    } else {
+        int left = kv_tokens(a, &t) - block * KEYS - column;
+#pragma unroll
+        for (int i = 0; i < KEYS / STEP; i++) {
+            add_cells(s + 2 * NEIGHBOURS * i, load_cells(from0 + STEP * i, left - STEP * i));
+            add_cells(s + 2 * NEIGHBOURS * i + 2, load_cells(from1 + STEP * i, left - STEP * i));
+        }
     }
 }
 
@@ -62,16 +102,17 @@ DEVICE uint32_t shown4(uint32_t x)
     return x * 0x01020408 >> 24;
 }
 
-/* Of sixteen bytes, `left` of which exist, one bit for each that is not 0. */
-DEVICE uint32_t shown16(const uint8_t *from, int left)
+DEVICE uint32_t shown16(const uint4 &x)
+{
+    return shown4(x.x) | shown4(x.y) << 4 | shown4(x.z) << 8 | shown4(x.w) << 12;
+}
+
+/* Of 32 bytes, `left` of which exist, one bit for each that is not 0. */
+DEVICE uint32_t shown_of(const uint8_t *from, int left)
 {
     uint32_t bits = 0;
-    if (left >= 16) {
-        uint4 x = __ldg((const uint4 *)from);
-        return shown4(x.x) | shown4(x.y) << 4 | shown4(x.z) << 8 | shown4(x.w) << 12;
-    }
 #pragma unroll 1
-    for (int i = 0; i < left; i++) bits |= (uint32_t)(from[i] != 0) << i;
+    for (int i = 0; i < min_int(left, 32); i++) bits |= (uint32_t)(from[i] != 0) << i;
     return bits;
 }
 
@@ -80,22 +121,31 @@ DEVICE uint32_t shown16(const uint8_t *from, int left)
 DEVICE void hide_cells(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
                        int block, int row, int lane)
 {
-    int first = (lane & 3) * 32, left = min_int(kv_tokens(a, &t) - block * KEYS, KEYS) - first;
-    uint32_t own[2];
+    int first = (lane & 3) * 32;
+    const uint8_t *from[2] = {
+        (const uint8_t *)a.mask.data + cell_offset(a, a.mask, t, block, row) + first,
+        (const uint8_t *)a.mask.data + cell_offset(a, a.mask, t, block, row + 8) + first};
+    uint32_t own[2] = {0, 0};
+    if (whole_block(a, t, block)) {
+        uint4 x[4] = {};
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const uint8_t *from =
-            (const uint8_t *)a.mask.data + cell_offset(a, a.mask, t, block, row + 8 * r) + first;
-        own[r] = shown16(from, left) | shown16(from + 16, left - 16) << 16;
+        for (int i = 0; i < 4; i++)
+            if (first < KEYS) x[i] = __ldg((const uint4 *)from[i / 2] + i % 2);
+        own[0] = shown16(x[0]) | shown16(x[1]) << 16;
+        own[1] = shown16(x[2]) | shown16(x[3]) << 16;
+    } else {
+        int left = min_int(kv_tokens(a, &t) - block * KEYS, KEYS) - first;
+        own[0] = shown_of(from[0], left);
+        own[1] = shown_of(from[1], left);
     }
 #pragma unroll
     for (int j = 0; j < KEYS / 32; j++) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            uint32_t bits = __shfl_sync(~0u, own[r], (lane & ~3) + j) >> (lane & 3) * 2;
+            uint32_t bits = __shfl_sync(~0u, own[r], (lane & ~3) + j) >> (lane & 3) * NEIGHBOURS;
 #pragma unroll
             for (int i = 0; i < 8; i++)
-                if (!(bits >> (i / 2 * 8 + i % 2) & 1))
+                if (!(bits >> column_of(i / 2, i % 2) & 1))
                     s[16 * j + i / 2 * 4 + r * 2 + i % 2] = -INFINITY;
         }
     }
@@ -109,10 +159,11 @@ DEVICE bool shows_key(const struct attention_args &a, const struct tile &t, cons
     bool shown = false;
 #pragma unroll 1
     for (int key = max_int(from, 0); key < min_int(to, 32 * count); key++) {
+        int place = place_of_key(key);
         uint32_t word = words[0];
 #pragma unroll
-        for (int i = 1; i < (KEYS + 31) / 32; i++) word = key / 32 == i ? words[i] : word;
-        if (!(word >> key % 32 & 1)) continue;
+        for (int i = 1; i < (KEYS + 31) / 32; i++) word = place / 32 == i ? words[i] : word;
+        if (!(word >> place % 32 & 1)) continue;
         shown |= !a.mask.data ||
                  ((const uint8_t *)a.mask.data)[cell_offset(a, a.mask, t, block, row) + key] != 0;
     }

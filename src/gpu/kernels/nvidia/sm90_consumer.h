@@ -476,8 +476,10 @@ DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &
     }
     update_references(s, r, at, row0, row1, s0, s1, e, f.all);
 #if CELL_ROWS
-    if (e > LARGEST_FAR && __any_sync(~0u, is_far(r.reference0) || is_far(r.reference1)))
-        tell_far(c, a, kept_tile(c));
+    if (e > LARGEST_FAR && far_references(r)) {
+        struct tile own = kept_tile(c);
+        tell_queries(a, own, own.rows * ROWS + warp_row(c), lane_now(c), true);
+    }
 #endif
     if (f.all) softmax_scaled<true>(s, r, at, row0, row1, f.value);
     else softmax_scaled<false>(s, r, at, row0, row1, 1);

@@ -8,16 +8,16 @@
 constexpr float LN2 = 0.6931471805599453f, LOG2E = 1.4426950408889634f;
 
 /* Column limits of a lane's two rows, r and r + 8, relative to the lane's first column of the
- * block: hidden unless below <= c < above. Element 4i + e is row r, column 8i + e; 4i + 2 + e is
- * row r + 8. Overwrites, so NaN in hidden scores goes. */
+ * block: hidden unless below <= c < above. Element 4i + e is row r, column column_of(i, e); 4i + 2 + e
+ * is row r + 8. Overwrites, so NaN in hidden scores goes. */
 DEVICE void hide_above(float (&s)[KEYS / 2], int above0, int above1)
 {
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            if (8 * i + e >= above0) s[4 * i + e] = -INFINITY;
-            if (8 * i + e >= above1) s[4 * i + 2 + e] = -INFINITY;
+            if (column_of(i, e) >= above0) s[4 * i + e] = -INFINITY;
+            if (column_of(i, e) >= above1) s[4 * i + 2 + e] = -INFINITY;
         }
     }
 }
@@ -28,8 +28,8 @@ DEVICE void hide_below(float (&s)[KEYS / 2], int below0, int below1)
     for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            if (8 * i + e < below0) s[4 * i + e] = -INFINITY;
-            if (8 * i + e < below1) s[4 * i + 2 + e] = -INFINITY;
+            if (column_of(i, e) < below0) s[4 * i + e] = -INFINITY;
+            if (column_of(i, e) < below1) s[4 * i + 2 + e] = -INFINITY;
         }
     }
 }
@@ -118,7 +118,8 @@ DEVICE void slope_scores(const struct attention_args &a, const struct tile &t, f
     for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            float x = fabsf(distance + (8 * i + e)), y = fabsf(distance + (8 * i + e - 8));
+            float x = fabsf(distance + column_of(i, e)),
+                  y = fabsf(distance + (column_of(i, e) - 8));
             s[4 * i + e] = __fmaf_rn(-slope, x, s[4 * i + e]);
             s[4 * i + 2 + e] = __fmaf_rn(-slope, y, s[4 * i + 2 + e]);
         }

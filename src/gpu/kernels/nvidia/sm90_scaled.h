@@ -198,8 +198,9 @@ DEVICE int64_t factor_rows(const struct attention_args &a)
 DEVICE float *factor_at(const struct attention_args &a, int sequence, int head, int token)
 {
     int64_t keys = factor_rows(a);
-    return a.key_factors + ((sequence * a.kv_heads + head) * keys + token / 2 * 2) * 4 +
-           (token & 1);
+    int place = place_of_key(token);
+    return a.key_factors + ((sequence * a.kv_heads + head) * keys + place / 2 * 2) * 4 +
+           (place & 1);
 }
 
 DEVICE void write_factor(float *to, bool of_value, int exponent)
@@ -227,7 +228,7 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
     const float *source = (const float *)from.data + t.sequence * from.stride[0] +
                           t.head * from.stride[1] + task_token(t, token) * from.stride[2] + channel;
     uint16_t *target = (uint16_t *)to.data + t.sequence * to.stride[0] + t.head * to.stride[1] +
-                       token * to.stride[2] + channel;
+                       place_of_key(token) * to.stride[2] + channel;
     int64_t apart = kv_batches(a) * to.stride[0];
     int steps = (task_keys(a, t, token) + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE; /* of this lane */
     float *factors = factor_at(a, t.sequence, t.head, token);
@@ -242,7 +243,10 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
                 shared_load4(at + (step % BATCHES * 4 + i) * 512, x[i].x, x[i].y, x[i].z, x[i].w);
             struct row_range r = range_of<true>(x, left);
             if (channel == 0)
-                write_factor(factors + 4 * ROWS_AT_ONCE * step, t.of_value, r.exponent);
+                write_factor(KEY_QUADS
+                                 ? factor_at(a, t.sequence, t.head, token + ROWS_AT_ONCE * step)
+                                 : factors + 4 * ROWS_AT_ONCE * step,
+                             t.of_value, r.exponent);
             wide |= r.wide;
             if (FEATURES || step < steps) {
 #pragma unroll
@@ -253,7 +257,11 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
                     *(uint2 *)(target + i * D / 4 + apart) = lo;
                 }
             }
-            target += ROWS_AT_ONCE * to.stride[2];
+            int next_token = token + ROWS_AT_ONCE * (step + 1);
+            target +=
+                (KEY_QUADS ? place_of_key(next_token) - place_of_key(next_token - ROWS_AT_ONCE)
+                           : ROWS_AT_ONCE) *
+                to.stride[2];
         }
         int next = step + BATCHES;
         if (next < STEPS) {
@@ -461,6 +469,17 @@ DEVICE int tile_query_block(const struct attention_args &a, const struct tile &t
 #endif
 }
 
+/* Whether one of a warp's 16 queries, from `first` on, is wide. */
+DEVICE void tell_queries(const struct attention_args &a, const struct tile &t, int first, int lane,
+                         bool wide)
+{
+    if (lane == 0 && first < q_tokens(a, &t)) {
+        a.wide_blocks[wide_query_at(a, query_batch(a, t), t.head) + tile_query_block(a, t) +
+                      first / 16] = wide;
+        if (wide) tell_wide(a);
+    }
+}
+
 /* These rows into the warp's part of the slot at `to`. Returns the exponents of the lane's two
  * rows; whether one of the rows is wide goes to wide_blocks. */
 DEVICE int2 split_queries(const struct attention_args &a, const struct tile &t, int first, int lane,
@@ -485,11 +504,7 @@ DEVICE int2 split_queries(const struct attention_args &a, const struct tile &t, 
         }
     }
     wide = __any_sync(~0u, wide);
-    if (lane == 0 && first < q_tokens(a, &t)) {
-        a.wide_blocks[wide_query_at(a, query_batch(a, t), t.head) + tile_query_block(a, t) +
-                      first / 16] = wide;
-        if (wide) tell_wide(a);
-    }
+    tell_queries(a, t, first, lane, wide);
     return exponents;
 }
 

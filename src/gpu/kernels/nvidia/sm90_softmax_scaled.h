@@ -162,6 +162,19 @@ DEVICE void update_references(const float (&s)[KEYS / 2], struct row_state &r, u
     raise_references(r, x0, x1);
 }
 
+#if CELL_ROWS
+/* A reference beyond FAR, as a bias can make it, is rounded so much that e may be lost in it.
+ * Weights then have factors of up to 2^e, which f16 holds to 2^LARGEST_FAR. */
+constexpr float FAR = 0x1p19f, LARGEST_FAR = 15;
+
+DEVICE bool far_references(const struct row_state &r)
+{
+    bool far0 = fabsf(r.reference0) > FAR && r.reference0 != -INFINITY,
+         far1 = fabsf(r.reference1) > FAR && r.reference1 != -INFINITY;
+    return __any_sync(~0u, far0 || far1);
+}
+#endif
+
 /* s, products of scaled q and k with hidden ones at -inf, becomes w = p 2^e, see sm90_scaled.h:
  * p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row. Where all keys have one factor
  * (SAME) it is in row0 and row1, with the same bits, and 2^e in value.

@@ -137,6 +137,19 @@ static_assert(!SPLIT_KEYS || (FEATURES && SCORES == SCORES_LINEAR && Q_REGISTERS
 static_assert(!LINES || (PARTS == 1 && !PANEL_MAPS && !FEATURES), "plain rows alone");
 static_assert(!ASCENDING || (CAUSAL && !FEATURES && PARTS == 1), "plain causal rows alone");
 
+/* Keys of a block lie in shared memory, with their factors, in an order in which a lane's columns
+ * of scores are neighbours, four of 16 keys: key 4 q + 2 h + e at 8 h + 2 q + e. */
+constexpr bool KEY_QUADS = CELL_ROWS && PARTS == 2;
+__host__ __device__ constexpr int place_of_key(int key)
+{
+    return KEY_QUADS ? (key & ~15) | (key & 2) << 2 | (key >> 1 & 6) | (key & 1) : key;
+}
+/* Of element 4 i + e of a lane's scores, e below 2, counted from the lane's first column. */
+__host__ __device__ constexpr int column_of(int i, int e)
+{
+    return KEY_QUADS ? i / 2 * 16 + i % 2 * 2 + e : 8 * i + e;
+}
+
 /* Products of parts, a of the left operand with b of the right one, the small ones first; the
  * smallest ones, one of four or three of nine, are left out. */
 constexpr int PAIRS = PARTS == 1 ? 1 : PARTS == 2 ? 3 : 6;

@@ -89,7 +89,7 @@ DEVICE int warp_row(const struct consumer &c)
 /* The lane's first column in a block of scores. */
 DEVICE int column_now(const struct consumer &c)
 {
-    return (thread_now(c) & 3) * 2;
+    return (thread_now(c) & 3) * (KEY_QUADS ? 4 : 2);
 }
 
 DEVICE void release_stage(const struct consumer &c, uint32_t at)
@@ -277,29 +277,6 @@ DEVICE void split_q(struct consumer &c, const struct attention_args &a, const st
     c.row1 = power_of_two(exponents.y - 14) * a.scale_log2;
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
-}
-#endif
-
-#if CELL_ROWS && PARTS == 2
-/* A reference beyond FAR, as a bias can make it, is rounded so much that e may be lost in it.
- * Weights then have factors of up to 2^e, which f16 holds to 2^LARGEST_FAR. */
-constexpr float FAR = 0x1p19f, LARGEST_FAR = 15;
-
-DEVICE bool is_far(float reference)
-{
-    return fabsf(reference) > FAR && reference != -INFINITY;
-}
-
-/* The warp's queries are wide. */
-DEVICE void tell_far(const struct consumer &c, const struct attention_args &a, const struct tile &t)
-{
-    int first = t.rows * ROWS + warp_row(c);
-    if (lane_now(c) == 0 && first < q_tokens(a, &t)) {
-        a.wide_blocks[wide_query_at(a, query_batch(a, t), t.head) + tile_query_block(a, t) +
-                      first / 16] = 1;
-        tell_wide(a);
-    }
-    __syncwarp();
 }
 #endif
 
