@@ -15,6 +15,7 @@
  *   bias bias=AXES        AXES: four of "bhqk", "1" where it is broadcast, e.g. 1h1k; F32
  *   bias-own bias-inf     bias in q's type; some entries and rows of it are -inf
  *   bias-far              some entries and rows of the bias are -1e30, other rows near 1e6
+ *   bias-low              some entries, halves and rows of it are -1e30 (of f16 -65504), or lie between -5690 and -5670
  *   mask mask=AXES        hides three keys of ten, and every key of some rows
  *   ragged ragged-q ragged-kv qlens=3,0,7 kvlens=5,0,9
  *                         packed sequences of seeded lengths 0 ... q, 0 ... kv, or the given ones
@@ -98,7 +99,7 @@ struct problem_line {
     int64_t batch, q_heads, kv_heads, q_tokens, kv_tokens, qk_channels, v_channels;
     int64_t causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
     double scale, softcap;
-    bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, mask, kv_length, edge, bhtd,
+    bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, bias_low, mask, kv_length, edge, bhtd,
         hidden_nan, kv_blocked;
     unsigned bias_axes, mask_axes, scale_axes;
     bool ragged_q, ragged_kv;

@@ -248,7 +248,7 @@ static bool add_terms(struct problem_instance *p, int64_t rows, int64_t q_tokens
     rapt_attention *a = &p->args.forward;
     unsigned bias = line->bias_axes, mask = line->mask_axes;
     int64_t sequences = line->seed % 2 ? line->batch : 1;
-    if (line->bias || line->bias_own || line->bias_inf || line->bias_far) {
+    if (line->bias || line->bias_own || line->bias_inf || line->bias_far || line->bias_low) {
         if (!add(p, &a->bias, line->bias_own ? line->dtype : RAPT_F32, bias & 1 ? rows : 1,
                  bias & 2 ? line->q_heads : 1, bias & 4 ? q_tokens : 1, bias & 8 ? columns : 1,
                  ROLE_INPUT | ROLE_ROWS))

@@ -93,7 +93,7 @@ static double forward_bytes(const struct problem_line *line)
     if (line->kv_dtype == RAPT_I8)
         bytes += keys * 4 * (line->scale_block ? (d + dv) / (double)line->scale_block : 2);
     if (line->lse) bytes += queries * 4;
-    if (line->bias || line->bias_own || line->bias_inf || line->bias_far)
+    if (line->bias || line->bias_own || line->bias_inf || line->bias_far || line->bias_low)
         bytes += axes_bytes(line, line->bias_axes, line->bias_own ? own : 4);
     if (line->mask) bytes += axes_bytes(line, line->mask_axes, 1);
     if (line->weights) bytes += axes_bytes(line, 15, (double)dtype_size(line->weights_dtype));

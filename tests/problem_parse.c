@@ -201,6 +201,7 @@ static const struct word words[] = {
     {"bias-own", take_flag, AT(bias_own), 0},
     {"bias-inf", take_flag, AT(bias_inf), 0},
     {"bias-far", take_flag, AT(bias_far), 0},
+    {"bias-low", take_flag, AT(bias_low), 0},
     {"mask", take_flag, AT(mask), 0},
     {"mask=", take_mask, AT(mask_axes), 4},
     {"ragged-q", take_flag, AT(ragged_q), 0},

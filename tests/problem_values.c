@@ -214,9 +214,32 @@ static double mask_value(const struct problem_line *line, uint64_t index, int64_
     return blind || bits % 10 < 3 ? 0 : (double)(1 + (bits >> 8) % 255);
 }
 
-static double bias_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
-                         int64_t i2)
+/* What padding is given for -inf: rows that have nothing else, rows of which the second half is so or a
+ * quarter here and there, and rows that rise by 20 far below 0. */
+static double low_bias(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
+                       int64_t i2, int64_t i3)
 {
+    double least = line->bias_own && line->dtype == RAPT_F16 ? -65504 : -1e30,
+           usual = 2 * problem_normal(line->seed, VALUE_BIAS, index);
+    uint64_t kind = line->bias_axes & 4 ? problem_random(line->seed, 63, element(i0, i1, i2, 0))
+                                        : (uint64_t)(i0 + i1);
+    bool second = i3 >= line->kv_tokens / 2;
+    switch (kind % 4) {
+    case 0:
+        return second ? least : usual;
+    case 1:
+        return least;
+    case 2:
+        return second ? -5690 : -5670;
+    default:
+        return problem_random(line->seed, 62, index) % 4 == 0 ? least : usual;
+    }
+}
+
+static double bias_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
+                         int64_t i2, int64_t i3)
+{
+    if (line->bias_low) return low_bias(line, index, i0, i1, i2, i3);
     if (line->bias_inf) {
         bool blind = (line->bias_axes & 4) &&
                      problem_random(line->seed, 61, element(i0, i1, i2, 0)) % 8 == 0;
@@ -236,7 +259,7 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
     uint64_t index = element(i0, i1, i2, i3);
     switch (which) {
     case VALUE_BIAS:
-        return bias_value(line, index, i0, i1, i2);
+        return bias_value(line, index, i0, i1, i2, i3);
     case VALUE_MASK:
         return mask_value(line, index, i0, i1, i2);
     case VALUE_SLOPE: /* the usual geometric slopes (Press, Smith, Lewis 2022); odd seeds shift them

@@ -173,7 +173,9 @@ static const char *cells_refuse(const struct row *row, const struct problem *p)
         return row->needs & NEED_F32_CELLS ? "is for problems with a bias of f32"
                                            : "is for problems with a bias of q's type";
     if (!t->dtype) return "is for problems with a mask tensor";
-    if (!cells_mappable(t))
+    if ((row->needs & NEED_LOOSE_CELLS) && t->stride[3] != 1)
+        return "is for a bias or mask whose keys are contiguous";
+    if (!(row->needs & NEED_LOOSE_CELLS) && !cells_mappable(t))
         return "reads a bias or mask through a tensor map (keys contiguous, a row for each query, "
                "strides multiples of 16 bytes and not negative)";
     return NULL;
@@ -228,6 +230,12 @@ static const char *feature_refuses(const struct row *row, const struct problem *
     return NULL;
 }
 
+/* One row for all queries, or not there. */
+static int keyed(const rapt_tensor *t)
+{
+    return !t->dtype || t->size[2] <= 1 || t->stride[2] == 0;
+}
+
 const char *row_refuses(const struct row *row, const struct problem *p, char *reason, size_t size)
 {
     const int64_t longest = ((int64_t)1 << 29) - 1;
@@ -248,10 +256,13 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
     if ((row->needs & NEED_MAPS) && !mappable(p))
         return "reads through tensor maps (no axis may be empty, no stride 0, negative or over "
                "2^37 elements)";
-    if (row->needs & NEED_CELL_MAP) {
+    if (row->needs & (NEED_CELL_MAP | NEED_LOOSE_CELLS)) {
         const char *reason_of_cells = cells_refuse(row, p);
         if (reason_of_cells) return reason_of_cells;
     }
+    if ((row->needs & NEED_KEY_CELLS) &&
+        (!(p->a.bias.dtype || p->a.mask.dtype) || !keyed(&p->a.bias) || !keyed(&p->a.mask)))
+        return "is for problems with a bias or a mask tensor of one row for all queries";
     return feature_refuses(row, p);
 }
 

@@ -61,6 +61,10 @@ enum {
      * share the keys that these see (grids shared_keys, key_parts). NAME_combine makes a row with
      * each of its waves */
     NEED_TILE_TOKENS = 8192,
+    /* serves no problem but those with a bias or a mask tensor, of one row for all queries each */
+    NEED_KEY_CELLS = 16384,
+    /* as NEED_CELL_MAP says, but no tensor map: rows of the bias or mask may begin anywhere */
+    NEED_LOOSE_CELLS = 32768,
 };
 
 enum feature_index {

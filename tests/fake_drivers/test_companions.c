@@ -182,6 +182,45 @@ static void cells_encoded(void **state)
     }
 }
 
+/* Which row serves which bias and mask: [1, 1, 128 or 1, 128], from one row to the next `down`. */
+static void cells_chosen(void **state)
+{
+    static const struct {
+        int64_t bias, mask; /* dtypes */
+        int64_t bias_rows, bias_down, mask_rows, mask_down;
+        const char *kernel;
+    } cases[] = {
+        {RAPT_BF16, 0, 128, 128, 0, 0, "sm90_bf16_d128_biased"},
+        {RAPT_BF16, 0, 128, 129, 0, 0, "sm90_bf16_d128_biased_loose"},
+        {RAPT_F32, 0, 128, 128, 0, 0, "sm90_bf16_d128_biased_f32"},
+        {RAPT_F32, 0, 128, 130, 0, 0, "sm90_bf16_d128_biased_f32_loose"},
+        {0, RAPT_U8, 0, 0, 128, 128, "sm90_bf16_d128_masked"},
+        {0, RAPT_U8, 0, 0, 128, 136, "sm90_bf16_d128_masked_loose"},
+        {0, RAPT_U8, 0, 0, 1, 128, "sm90_bf16_d128_keyed"},
+        {RAPT_BF16, 0, 1, 129, 0, 0, "sm90_bf16_d128_keyed"},
+        {RAPT_F32, RAPT_U8, 1, 128, 1, 128, "sm90_bf16_d128_keyed"},
+        {RAPT_BF16, RAPT_U8, 128, 128, 1, 128, "sm80_bf16_d128_features"},
+    };
+    static _Alignas(256) char cells[128 * 136 * 4];
+    (void)state;
+    rapt_context *context;
+    begin_on(&vendors[0], &context, 227 << 10, "sm_90");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rapt_attention a = problem_of(RAPT_BF16, 128);
+        if (cases[i].bias)
+            a.bias = rapt_tensor_bhtd(cells, cases[i].bias, 1, 1, cases[i].bias_rows, 128);
+        if (cases[i].mask)
+            a.mask = rapt_tensor_bhtd(cells, cases[i].mask, 1, 1, cases[i].mask_rows, 128);
+        if (cases[i].bias) a.bias.stride[2] = cases[i].bias_down;
+        if (cases[i].mask) a.mask.stride[2] = cases[i].mask_down;
+        rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a, NULL);
+        assert_string_equal(rapt_plan_kernel(plan), cases[i].kernel);
+        rapt_plan_destroy(&plan);
+    }
+    rapt_close(&context);
+    session_end(&vendors[0]);
+}
+
 /* What such a row refuses, by name. */
 static void cells_refused(void **state)
 {
@@ -192,7 +231,7 @@ static void cells_refused(void **state)
     (void)state;
     rapt_context *context;
     begin_on(&vendors[0], &context, 227 << 10, "sm_90");
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 13; i++) {
         rapt_attention a = problem_of(RAPT_BF16, 128);
         const char *sentence = map;
         a.kernel = i < 4 || i > 6 ? "sm90_bf16_d128_biased" : "sm90_bf16_d128_masked";
@@ -208,6 +247,15 @@ static void cells_refused(void **state)
         if (i == 4) a.bias = (rapt_tensor){0}, sentence = "is for problems with a mask tensor";
         if (i == 5) a.mask = rapt_tensor_bhtd(cells, RAPT_U8, 1, 1, 128, 136), a.bias = a.lse;
         if (i == 5) a.mask.size[3] = 128;
+        if (i == 9)
+            a.kernel = "sm90_bf16_d128_biased_loose",
+            sentence = "is for a bias or mask whose keys are contiguous";
+        if (i == 9) a.bias.stride[3] = 2, a.bias.stride[2] = 256;
+        if (i > 9)
+            a.kernel = "sm90_bf16_d128_keyed",
+            sentence = "is for problems with a bias or a mask tensor of one row for all queries";
+        if (i == 11) a.bias = (rapt_tensor){0};
+        if (i == 12) a.bias.size[2] = 1, a.mask = rapt_tensor_bhtd(cells, RAPT_U8, 1, 1, 128, 128);
         rapt_plan *plan = NULL;
         assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_UNSUPPORTED);
         char whole[300];
@@ -389,6 +437,7 @@ int main(void)
                                        BOTH(companion_of_the_backend),
                                        cmocka_unit_test(cells_addresses),
                                        cmocka_unit_test(cells_encoded),
+                                       cmocka_unit_test(cells_chosen),
                                        cmocka_unit_test(cells_refused),
                                        cmocka_unit_test(cells_need_room),
                                        BOTH(explained),

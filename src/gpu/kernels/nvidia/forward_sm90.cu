@@ -111,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
 #if LINES == 2
         tensor_map_prefetch(&maps.out);
 #endif
-#if CELLS
+#if CELLS && !LOOSE
         tensor_map_prefetch(&maps.cells);
 #endif
     }

@@ -9,7 +9,7 @@
 
 #include "sm90_schedule.h"
 
-#if CELLS
+#if CELLS && !LOOSE
 
 DEVICE void load_cells(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to,
                        uint32_t full, const struct tile *t, int block)
@@ -34,6 +34,9 @@ DEVICE void produce_cells(const struct attention_args &a, const struct tensor_ma
     load_cells(a, maps, base + AT_CELLS + stage * CELL_BYTES, full, t, block);
 }
 
+#endif
+
+#if CELLS
 DEVICE float low_cell(uint32_t x)
 {
 #if DTYPE == DTYPE_bf16

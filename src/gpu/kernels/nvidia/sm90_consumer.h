@@ -12,6 +12,7 @@
 #include "sm90_store_part.h"
 #endif
 #if PARTS == 1
+#include "sm90_change.h"
 #include "sm90_weights.h"
 #if CAPPED
 #include "sm90_capped.h"
@@ -242,6 +243,9 @@ DEVICE float score_scale(const struct consumer &c, const struct attention_args &
 {
     if (!FEATURES || SCORES == SCORES_LINEAR || SCORES == SCORES_SLOPED) return a.scale_log2;
     if (SCORES == SCORES_HIDDEN) return a.scale_log2;
+#if KEYED
+    return c.cells.scale;
+#endif
     if (CELLS > 1) return LOG2E;
     return SCORES == SCORES_ANY ? c.scale : 1;
 }
@@ -287,29 +291,10 @@ DEVICE bool needs_mask(const struct consumer &c, const struct attention_args &a,
     return CAUSAL || FEATURES || (block + 1) * KEYS > kv_tokens(a, &t);
 }
 
-#if CELLS
-/* What the tensor says about the scores of the block worked on, whose cells are then given back. In a
- * repair they have come with K. */
-template <bool REPAIR>
-DEVICE void take_cells(const struct consumer &c, const struct attention_args &a,
-                       float (&s)[KEYS / 2])
-{
-    uint32_t at = c.base + AT_CELLS + c.stage * CELL_BYTES;
-    int lane = lane_now(c), row = group_now(c) * 64 + (thread_now(c) >> 5) * 16;
-    if (!REPAIR) mbarrier_wait(c.base + AT_CELLS_FULL + 8 * c.stage, c.phase);
-    if (CELLS == 4) add_cells_f32(s, a.scale, at, row, lane);
-    else if (CELLS == 2) add_cells(s, a.scale, at, row, lane);
-    else hide_cells(s, at, row, lane);
-    if (REPAIR) return;
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(c.base + AT_CELLS_EMPTY + 8 * c.stage);
-}
-#endif
-
 /* Mask, and the first weights; MASKED: some scores of the block may be hidden. FIRST: of the
  * tile. */
 template <bool MASKED, bool FIRST, bool REPAIR, bool NEAR = false>
-DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
+DEVICE struct weighing begin_block(struct consumer &c, const struct attention_args &a,
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
                                    int block)
 {
@@ -317,6 +302,8 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     bool far = MASKED && any_far(s, c.cap);
 #elif CELLS
     take_cells<REPAIR>(c, a, s);
+#elif KEYED
+    take_key_cells(a, c.cells, s, column_now(c));
 #elif FEATURES && SCORES == SCORES_ANY
     if (scores_change(a)) change_scores(a, t, s, block, row_now(c), column_now(c), c.slope);
 #endif
@@ -326,13 +313,17 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     float slope = score_slope(c);
     float bias0 = sloped ? first_bias(c, a, t, block) : 0,
           bias1 = sloped ? __fmaf_rn(slope, -8, bias0) : 0;
-    constexpr bool CHECKED = MASKED || CELLS != 0; /* cells may hide whole rows of a block */
+    constexpr bool CHECKED = MASKED || CELLS || KEYED; /* these may hide whole rows of a block */
     if (needs_maxima<CHECKED, FIRST, REPAIR>(r)) {
         float x0, x1;
         block_maxima(c, a, s, bias0, bias1, x0, x1);
         take_maxima<REPAIR>(r, x0, x1);
     }
-    struct weighing w = weighing_of<CHECKED>(r);
+    struct weighing w = weighing_of<CHECKED, REPAIR>(r);
+#if LOW_ROWS
+    if (REPAIR) lift_low<0>(s, r.reference0, w.from0);
+    if (REPAIR) lift_low<2>(s, r.reference1, w.from1);
+#endif
 #if CAPPED
     w.far = far;
     w.signs = ~0u;
@@ -504,6 +495,10 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
 /* PARTS == 3: the softmax is whole before the wait. */
 struct weighing {
 };
+DEVICE void ask_block(const struct consumer &, const struct attention_args &, const struct tile &,
+                      int)
+{
+}
 template <bool MASKED, bool FIRST, bool REPAIR, bool NEAR = false>
 DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
@@ -567,7 +562,9 @@ DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
 DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a,
                         const struct tile &t, float (&o)[VALUES / 2], const struct row_state &r)
 {
-#if SPLIT_KEYS
+#if LOW_ROWS
+    bool bad = store_tile<0>(a, t, o, marked(r), 1, row_now(c), lane_now(c));
+#elif SPLIT_KEYS
     bool bad = store_part(a, t, o, r, row_now(c), lane_now(c));
 #else
     uint32_t lines = 0;

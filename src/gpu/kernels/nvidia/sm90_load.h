@@ -231,7 +231,7 @@ DEVICE void produce_block(const struct attention_args &a, const struct tensor_ma
     }
 #endif
     produce_k(a, maps, base, r, from, block);
-#if CELLS
+#if CELLS && !LOOSE
     produce_cells(a, maps, base, r.stage, r.phase, t, block);
 #endif
     if (V_BEHIND && i == 0 && !nothing) produce_v_behind(a, maps, base, r);

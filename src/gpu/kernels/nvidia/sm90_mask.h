@@ -77,7 +77,7 @@ DEVICE void mask_block(const struct attention_args &a, const struct tile &t, flo
  * softmax, or with SCORES_CAPPED in it. */
 DEVICE bool scores_change(const struct attention_args &a)
 {
-    if (SCORES != SCORES_ANY) return SCORES != SCORES_LINEAR;
+    if (SCORES != SCORES_ANY) return SCORES != SCORES_LINEAR && SCORES != SCORES_KEYED;
     return a.softcap != 0 || a.alibi.data || a.scale < 0 || (CELL_ROWS && a.bias.data);
 }
 

@@ -40,7 +40,14 @@ DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_ar
 DEVICE bool shows_key(const struct consumer &c, const struct key_bits &bits, int from, int to,
                       int row)
 {
+#if LOOSE
+    await_rows();
+    uint32_t at = own_cells(c) + (row & 15) * LOOSE_PITCH * 4 + c.shift;
+    const int swizzle = 0;
+#else
     uint32_t at = c.base + AT_CELLS + row * 128;
+    const int swizzle = row & 7;
+#endif
     bool shown = false;
 #pragma unroll
     for (int i = 0; i < KEY_WORDS; i++) {
@@ -48,10 +55,19 @@ DEVICE bool shows_key(const struct consumer &c, const struct key_bits &bits, int
         for (uint32_t left = bits.word[i]; left; left &= left - 1) {
             int key = 32 * i + __ffs((int)left) - 1;
             if (key < from || key >= to) continue;
-            shown |= load_byte(at + ((key >> 4 ^ (row & 7)) << 4) + (key & 15)) != 0;
+            shown |= load_byte(at + ((key >> 4 ^ swizzle) << 4) + (key & 15)) != 0;
         }
     }
     return shown;
+}
+#endif
+
+#if KEYED
+/* Leaves the bits of keys that the mask tensor shows. */
+DEVICE void see_keys(const struct key_cells &c, struct key_bits &bits)
+{
+#pragma unroll
+    for (int i = 0; i < KEY_WORDS; i++) bits.word[i] &= __ballot_sync(~0u, c.shown[i] != 0);
 }
 #endif
 
@@ -78,6 +94,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         int block = nth_block(&t, i);
         bool first = PARTS != 2 && i == 0;
         int key = block * KEYS, keys = kv_tokens(a, &t) - key;
+        ask_block(c, a, t, block);
         fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {first, true}, block, phase);
         float s[KEYS / 2];
         struct product product;
@@ -88,6 +105,9 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
                   a.window_right + 1;
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
         struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
+#if KEYED
+        see_keys(c.cells, bad);
+#endif
 #if CELLS == 1
         int row = row_now(c);
         bool bad0 = shows_key(c, bad, begin - key, min_int(end - key, keys), row);

@@ -120,7 +120,7 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
         if (what.k)
             load_key_factors(a, base + AT_KEY_FACTORS, full, row / KEYS, from.head, from.batch);
 #endif
-#if CELLS
+#if CELLS && !LOOSE
         if (what.k) load_cells(a, maps, base + AT_CELLS, full, &t, block);
 #endif
         if (what.k && !pages)

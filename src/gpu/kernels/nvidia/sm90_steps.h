@@ -87,6 +87,7 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     struct operands scores;
     uint64_t values = 0;
     if (OPERANDS_FIRST) scores = score_operands(c), values = value_operand(c, v.stage);
+    ask_block(c, a, t, block);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
     take_turn(c);
     registers_fence(o);
@@ -177,6 +178,7 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     pass_keys(c, passed);
     pass_values(c, passed, 0);
     next_stage(c);
+    ask_block(c, a, t, block);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
     take_turn(c);
     issue_qk(score_operands(c), s, held);

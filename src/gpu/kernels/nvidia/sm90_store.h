@@ -247,10 +247,11 @@ DEVICE void store_rows(const float (&o)[VALUES / 2], float factor0, float factor
 }
 
 /* A row whose weights add up to NaN sees a NaN score: no repair changes that. (Tall tiles have no
- * register for the question and repair in vain.) */
+ * register for the question and repair in vain; where a bias can be low such a sum says more,
+ * sm90_low.h.) */
 DEVICE bool mendable(float sum)
 {
-    return PARTS > 1 || GROUPS > 2 || sum == sum;
+    return PARTS > 1 || GROUPS > 2 || LOW_ROWS || sum == sum;
 }
 
 /* A row without a reference whose weights do not add up to 0: its first block had scores of -inf

@@ -54,7 +54,7 @@
 #endif
 /* LINEAR: neither softcap nor ALiBi nor a negative scale; CAPPED: softcap alone; SLOPED: ALiBi
  * alone; BIASED: a bias of the elements' type alone, BIASED_F32: of f32; HIDDEN: a mask tensor
- * alone. */
+ * alone; KEYED: a bias, a mask tensor or both, of one row for all queries. */
 #define SCORES_ANY        0
 #define SCORES_LINEAR     1
 #define SCORES_CAPPED     2
@@ -62,6 +62,7 @@
 #define SCORES_BIASED     4
 #define SCORES_HIDDEN     5
 #define SCORES_BIASED_F32 6
+#define SCORES_KEYED      7
 #ifndef SCORES
 #define SCORES SCORES_ANY
 #endif
@@ -103,6 +104,12 @@
 #ifndef CELL_ROWS
 #define CELL_ROWS 0
 #endif
+/* 1: rows of cells may begin at any byte, see sm90_loose.h. */
+#ifndef LOOSE
+#define LOOSE 0
+#endif
+#define KEYED    (PARTS == 1 && FEATURES && SCORES == SCORES_KEYED)
+#define LOW_ROWS (CELLS > 1 || KEYED)
 #ifndef SUMS
 #define SUMS 1
 #endif
@@ -177,9 +184,12 @@ constexpr uint32_t RECORD_BYTES = FEATURES ? 32 : 16; /* struct tile, beside eac
 constexpr uint32_t AT_Q = 0;
 constexpr uint32_t AT_K = AT_Q + Q_COUNT * Q_BYTES;
 constexpr uint32_t AT_V = AT_K + STAGES * K_BYTES;
-constexpr uint32_t CELL_BYTES = CELLS * ROWS * KEYS, CELL_PANELS = KEYS * CELLS / 128;
-constexpr uint32_t AT_CELLS = AT_V + STAGES * V_BYTES; /* of each stage */
-constexpr uint32_t AT_RECORD = AT_CELLS + STAGES * CELL_BYTES;
+constexpr uint32_t CELL_BYTES = LOOSE ? 0 : CELLS * ROWS * KEYS, CELL_PANELS = KEYS * CELLS / 128;
+/* LOOSE: words of a row of cells, and from one row to the next, so that 8 of them lie in other banks. */
+constexpr int LOOSE_WORDS = KEYS * CELLS / 4 + (CELLS < 4), LOOSE_PITCH = KEYS * CELLS / 4 + 4;
+constexpr uint32_t LOOSE_BYTES = LOOSE ? 16 * LOOSE_PITCH * 4 : 0; /* of a warp */
+constexpr uint32_t AT_CELLS = AT_V + STAGES * V_BYTES;             /* of each stage */
+constexpr uint32_t AT_RECORD = AT_CELLS + STAGES * CELL_BYTES + 4 * GROUPS * LOOSE_BYTES;
 constexpr uint32_t AT_K_FULL = AT_RECORD + Q_COUNT * RECORD_BYTES; /* mbarriers, 8 bytes each */
 constexpr uint32_t AT_K_EMPTY = AT_K_FULL + 8 * STAGES;
 constexpr uint32_t AT_V_FULL = AT_K_EMPTY + 8 * STAGES;

@@ -7,6 +7,8 @@
 #if CAPPED
 #include "sm90_capped.h"
 #endif
+#include "sm90_keyed.h"
+#include "sm90_loose.h"
 
 /* What a consumer thread knows besides its tile. */
 struct consumer {
@@ -30,6 +32,12 @@ struct consumer {
 #endif
 #if CAPPED
     struct cap cap;
+#endif
+#if KEYED
+    struct key_cells cells;
+#endif
+#if LOOSE
+    int shift; /* of the lane's two rows of cells */
 #endif
 };
 

@@ -16,6 +16,7 @@
 #ifndef RAPT_NVIDIA_SM90_WEIGHTS_H
 #define RAPT_NVIDIA_SM90_WEIGHTS_H
 
+#include "sm90_low.h"
 #include "sm90_mask.h"
 #include "sm90_softmax.h"
 
@@ -106,6 +107,9 @@ template <bool CHECKED, bool FIRST, bool REPAIR> DEVICE bool needs_maxima(struct
     if (FIRST) r.sum0 = r.sum1 = 0;
     if (FIRST) r.reference0 = r.reference1 = -INFINITY;
     r.rescale = false;
+#if LOW_ROWS
+    return FIRST || REPAIR || __any_sync(~0u, (r.reference0 < LOW) | (r.reference1 < LOW));
+#endif
     return FIRST || REPAIR ||
            (CHECKED && !ASCENDING &&
             __any_sync(~0u, (r.reference0 == -INFINITY) | (r.reference1 == -INFINITY)));
@@ -116,6 +120,13 @@ template <bool REPAIR> DEVICE void take_maxima(struct row_state &r, float x0, fl
 {
     x0 = row_max(x0);
     x1 = row_max(x1);
+#if LOW_ROWS
+    if (!REPAIR) {
+        find_reference(r.reference0, r.sum0, x0);
+        find_reference(r.reference1, r.sum1, x1);
+        return;
+    }
+#endif
     if (r.reference0 == -INFINITY) r.reference0 = x0;
     if (r.reference1 == -INFINITY) r.reference1 = x1;
     if (REPAIR) {
@@ -124,9 +135,13 @@ template <bool REPAIR> DEVICE void take_maxima(struct row_state &r, float x0, fl
     }
 }
 
-template <bool CHECKED> DEVICE struct weighing weighing_of(const struct row_state &r)
+template <bool CHECKED, bool REPAIR> DEVICE struct weighing weighing_of(const struct row_state &r)
 {
     struct weighing w = {r.reference0, r.reference1, 0, 0};
+#if LOW_ROWS
+    if (!REPAIR && r.reference0 < LOW) w.from0 = 0;
+    if (!REPAIR && r.reference1 < LOW) w.from1 = 0;
+#endif
     if (CHECKED && r.reference0 == -INFINITY) w.from0 = 0;
     if (CHECKED && r.reference1 == -INFINITY) w.from1 = 0;
     return w;
