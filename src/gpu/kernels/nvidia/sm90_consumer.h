@@ -11,8 +11,8 @@
 #if SPLIT_KEYS
 #include "sm90_store_part.h"
 #endif
-#if PARTS == 1
 #include "sm90_change.h"
+#if PARTS == 1
 #include "sm90_weights.h"
 #if CAPPED
 #include "sm90_capped.h"
@@ -495,10 +495,6 @@ DEVICE void weigh_block(const struct consumer &c, const struct attention_args &a
 /* PARTS == 3: the softmax is whole before the wait. */
 struct weighing {
 };
-DEVICE void ask_block(const struct consumer &, const struct attention_args &, const struct tile &,
-                      int)
-{
-}
 template <bool MASKED, bool FIRST, bool REPAIR, bool NEAR = false>
 DEVICE struct weighing begin_block(const struct consumer &c, const struct attention_args &a,
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,

@@ -94,9 +94,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         int block = nth_block(&t, i);
         bool first = PARTS != 2 && i == 0;
         int key = block * KEYS, keys = kv_tokens(a, &t) - key;
-#if PARTS != 2
         ask_block(c, a, t, block);
-#endif
         fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {first, true}, block, phase);
         float s[KEYS / 2];
         struct product product;
