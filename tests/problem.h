@@ -15,7 +15,7 @@
  *   bias bias=AXES        AXES: four of "bhqk", "1" where it is broadcast, e.g. 1h1k; F32
  *   bias-own bias-inf     bias in q's type; some entries and rows of it are -inf
  *   bias-far              some entries and rows of the bias are -1e30, other rows near 1e6
- *   bias-low              some entries, halves and rows of it are -1e30 (of f16 -65504), or lie between -5690 and -5670
+ *   bias-low              some entries, halves and rows of it are -1e30 (of f16 -65504), or rise from -5682 to -5678
  *   mask mask=AXES        hides three keys of ten, and every key of some rows
  *   ragged ragged-q ragged-kv qlens=3,0,7 kvlens=5,0,9
  *                         packed sequences of seeded lengths 0 ... q, 0 ... kv, or the given ones
