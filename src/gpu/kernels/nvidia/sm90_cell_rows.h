@@ -160,10 +160,11 @@ DEVICE bool shows_key(const struct attention_args &a, const struct tile &t, cons
 #pragma unroll 1
     for (int key = max_int(from, 0); key < min_int(to, 32 * count); key++) {
         int place = place_of_key(key);
-        uint32_t word = words[0];
+        uint32_t bit = 0;
 #pragma unroll
-        for (int i = 1; i < (KEYS + 31) / 32; i++) word = place / 32 == i ? words[i] : word;
-        if (!(word >> place % 32 & 1)) continue;
+        for (int i = 0; i < (KEYS + 31) / 32; i++)
+            bit |= words[i] >> place % 32 & (uint32_t)(place / 32 == i);
+        if (!bit) continue;
         shown |= !a.mask.data ||
                  ((const uint8_t *)a.mask.data)[cell_offset(a, a.mask, t, block, row) + key] != 0;
     }
