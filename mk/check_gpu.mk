@@ -3,8 +3,8 @@
 #   make check-gpu-random     RANDOM (10,000) problems of random sizes and options in bf16, f16 and f32 against float64; needs PyTorch
 #   make check-gpu-sanitize   compute-sanitizer's memcheck and racecheck over the subset below
 # The oracle on the CPU takes most of the time: long programs go in parts to as many processes, which run at once, as PARTED says
-# (program:parts; tests/devices.h, RAPT_TEST_PART); problems of huge strides, each of which takes gigabytes of the device, go to one.
-HUGE      := stride/huge*
+# (program:parts; tests/devices.h, RAPT_TEST_PART); problems that take gigabytes of the device go to one.
+HUGE      := stride/huge*,extreme/batch-70000
 PARTED    := conformance:16 spoilers:16 properties:13 equivalences:7
 GPU_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/conformance/*.c tests/e2e/*.c))
 GPU_WHOLE := $(filter-out $(foreach p,$(PARTED),%/conformance/$(firstword $(subst :, ,$p))),$(GPU_TESTS))
@@ -12,7 +12,7 @@ GPU_WHOLE := $(filter-out $(foreach p,$(PARTED),%/conformance/$(firstword $(subs
 define gpu_part
 GPU_PARTS += $(B)/tests/$1.part$3.t
 $(B)/tests/$1.part$3.t: $(B)/tests/conformance/$1 mk/check_gpu.mk
-	printf '#!/bin/sh\nRAPT_TEST_FILTER="!$(HUGE)" RAPT_TEST_PART=$3 RAPT_TEST_PARTS=$2 exec $$(abspath $$<)\n' > $$@
+	printf '#!/bin/sh\nRAPT_TEST_FILTER="$(subst $(comma),$(comma)!,!$(HUGE))" RAPT_TEST_PART=$3 RAPT_TEST_PARTS=$2 exec $$(abspath $$<)\n' > $$@
 	chmod +x $$@
 endef
 gpu_parts = $(foreach part,$(shell seq 0 $$(($2 - 1))),$(eval $(call gpu_part,$1,$2,$(part))))
@@ -24,14 +24,17 @@ GPU_PARTS += $(B)/tests/conformance.huge.t
 check-gpu: all $(GPU_TESTS) $(GPU_PARTS)
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove -j $$(nproc) --exec '' --trap --timer $(GPU_WHOLE) $(GPU_PARTS)
 
+# A tile of cells for each block, in the type of q or in f32; bytes of a mask; one row for all queries; rows that begin anywhere.
+CELL_RACES := bias/own-causal-bf16,bias/f32-causal-lengths-*,bias/mask-bf16,bias/key-both-bf16,bias/own-odd-lengths-bf16
 # One problem of each kind that a kernel handles by code of its own. API errors are not reported: asking the driver whether a
 # pointer is the host's is answered by one.
 SANITIZED := semantics/causal-bf16,semantics/gqa-*,semantics/window-bf16,semantics/everything*,tile/causal-129*,ragged/*bf16,$\
              paged/*bf16,pages/*-48-bf16,pages/nan-v-bf16,op/*-bf16,op/*-f32,split/plain-*,$\
-             split/i8-128-f16,split/i8-128-hidden-nan-bf16,chunk/causal-bf16,chunk/ragged-kv-bf16,chunk/blocks-window-f16,tile/inf-v-next-f32
-# Last: blocks that share keys; blocks that go on to another tile (f32, and with a softcap).
+             split/i8-128-f16,split/i8-128-hidden-nan-bf16,chunk/causal-bf16,chunk/ragged-kv-bf16,chunk/blocks-window-f16,$\
+             tile/inf-v-next-f32,$(CELL_RACES)
+# Last: blocks that share keys; blocks that go on to another tile (f32, and with a softcap); biases and masks.
 RACES := semantics/causal-bf16,semantics/gqa-bf16,semantics/everything-bf16,tile/causal-129*,split/plain-bf16,split/i8-128-f16,$\
-         chunk/causal-bf16,chunk/blocks-window-f16,tile/inf-v-next-f32,tile/softcap-turns
+         chunk/causal-bf16,chunk/blocks-window-f16,tile/inf-v-next-f32,tile/softcap-turns,$(CELL_RACES)
 SANITIZER := compute-sanitizer --report-api-errors no --error-exitcode 1
 check-gpu-sanitize: $(B)/tests/conformance/conformance
 	@command -v compute-sanitizer > /dev/null || { echo "check-gpu-sanitize: compute-sanitizer is not installed (part of CUDA)"; exit 1; }
