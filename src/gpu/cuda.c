@@ -23,7 +23,7 @@ enum {
     MAP_FLOAT32 = 7,
     MAP_BFLOAT16 = 9,
     MAP_SWIZZLE_128B = 3,
-    MAP_PROMOTION_256B = 3,
+    MAP_PROMOTION_128B = 2,
     LAUNCH_PROGRAMMATIC = 6, /* programmatic stream serialization */
 };
 /* Cubins and PTX of this library come from CUDA 13, which an older major version of the driver may
@@ -249,7 +249,7 @@ static rapt_status cuda_encode(struct gpu_device *device, const struct driver_ma
                : map->dtype == DTYPE_f16 ? MAP_FLOAT16
                                          : MAP_BFLOAT16;
     return CALL(device, encode, cuTensorMapEncodeTiled, out, type, map->rank, (void *)data,
-                map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_256B,
+                map->size, map->stride, map->box, every, 0, MAP_SWIZZLE_128B, MAP_PROMOTION_128B,
                 0);
 }
 

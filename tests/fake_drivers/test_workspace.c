@@ -157,7 +157,7 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
     expect(t, m.type ==
                   (x->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
     expect(t, m.swizzle == 3 && m.fill == 0); /* CU_TENSOR_MAP_SWIZZLE_128B, FLOAT_OOB_FILL_NONE */
-    expect(t, m.promotion == 3);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_256B */
+    expect(t, m.promotion == 2);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_128B */
     expect(t, m.box[0] == 64 && m.box[1] == rows);
     if (row->needs & NEED_PANELS) {
         const uint64_t size[] = {(uint64_t)x->size[3], (uint64_t)x->size[2], (uint64_t)x->size[1],
