@@ -61,23 +61,24 @@ static double lowest_score(const struct problem_line *line, int which, int64_t t
     return which == VALUE_Q ? root : token % 3 ? -root : -2 * root;
 }
 
-/* One entry in the middle of the first sequence and head that is no number; of i8 keys or values, the
- * scale that it has. */
+/* One entry in the middle of the first sequence and head that is no number, in the first channel or
+ * the last; of i8 keys or values, the scale that it has. */
 static double with_spoiler(const struct problem_line *line, int which, const int64_t *at,
                            double usual)
 {
     static const struct {
         int data, which;
         double value;
-    } spoilers[] = {{DATA_nan_q, VALUE_Q, NAN},       {DATA_nan_k, VALUE_K, NAN},
-                    {DATA_nan_v, VALUE_V, NAN},       {DATA_inf_q, VALUE_Q, INFINITY},
-                    {DATA_inf_k, VALUE_K, INFINITY},  {DATA_inf_v, VALUE_V, INFINITY},
-                    {DATA_minf_k, VALUE_K, -INFINITY}};
+    } spoilers[] = {{DATA_nan_q, VALUE_Q, NAN},      {DATA_nan_k, VALUE_K, NAN},
+                    {DATA_nan_v, VALUE_V, NAN},      {DATA_inf_q, VALUE_Q, INFINITY},
+                    {DATA_nan_v_end, VALUE_V, NAN},  {DATA_inf_k, VALUE_K, INFINITY},
+                    {DATA_inf_v, VALUE_V, INFINITY}, {DATA_minf_k, VALUE_K, -INFINITY}};
     for (size_t i = 0; i < sizeof spoilers / sizeof *spoilers; i++) {
         if (line->data != spoilers[i].data || which != spoilers[i].which) continue;
         int64_t token =
             (which == VALUE_Q ? problem_q_length(line, 0) : problem_kv_length(line, 0)) / 2;
-        if (!at[0] && !at[1] && at[2] == token && !at[3]) return spoilers[i].value;
+        int64_t channel = line->data == DATA_nan_v_end ? line->v_channels - 1 : 0;
+        if (!at[0] && !at[1] && at[2] == token && at[3] == channel) return spoilers[i].value;
     }
     return usual;
 }

@@ -19,7 +19,8 @@ Groups (--only, comma separated):
   pages    32 ... 8192 queries over keys in one piece, in pages of 16, 64, 128 and 256, and by the row that takes pages of any size
   tiny     16 tokens x 32 heads; 8 x 40; 4 x 16 x 8, 128 channels, bf16 and f32: 64 launches in one graph
   f32      16k tokens, heads x channels = 2048, channels 64/128
-  f32-more f32 with other head sizes (32, 80, 96, 112, 256), shared KV heads, a window of 1024, ragged batches, sinks, softcap, ALiBi
+  f32-large f32 with 160, 192 and 256 channels, and 8/2 heads of 256
+  f32-more f32 with other head sizes (32, 80, 96, 112), shared KV heads, a window of 1024, ragged batches, sinks, softcap, ALiBi
   small    f32, causal, 4k: data with weights so small that they want products of their own
 Protocols: graph: launches of every candidate in a CUDA graph of its own, replayed in turn, in an order drawn anew for each round (seeded:
 the same in every run), medians; in a fixed order whoever comes behind a cooler kernel gains. sustained: each alone, --warm s to warm up and
@@ -338,9 +339,20 @@ def f32(bench):
                             ("efficient",))
 
 
+def f32_large(bench):
+    lengths = list(map(int, bench.options.lengths.split(",")))
+    for d in (256, 192, 160):
+        for causal in (1, 0):
+            for s in lengths:
+                bench.dense("f32-large", f"d{d} {'causal' if causal else 'full'} {s}", "f32", 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
+                            ("efficient",))
+    for s in lengths:
+        bench.dense("f32-large", f"d256 8/2 causal {s}", "f32", 16384 // s, s, s, 8, 2, 256, 1, ("efficient",))
+
+
 def f32_more(bench):
     lengths = list(map(int, bench.options.lengths.split(",")))
-    for d in (32, 80, 96, 112, 256):
+    for d in (32, 80, 96, 112):
         for causal in (1, 0):
             for s in lengths:
                 bench.dense("f32-more", f"d{d} {'causal' if causal else 'full'} {s}", "f32", 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
@@ -492,7 +504,7 @@ def repeat(bench, launches=1000):
 
 
 GROUPS = {"grid": grid, "heads": heads, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
-          "f32-more": f32_more, "errors": errors, "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
+          "f32-large": f32_large, "f32-more": f32_more, "errors": errors, "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
           "chunk": lambda bench: chunk(bench, graph_of), "pages": lambda bench: pages(bench, graph_of),
           "masks": masks}
 

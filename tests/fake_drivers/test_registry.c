@@ -264,6 +264,7 @@ static void limits_of_tiles(void **state)
         keys[] = "does not do more keys than it keeps in registers",
         plain_scores[] = "does not do scores without a softcap, having no other",
         ahead[] = "does not do rows that see keys past themselves, its distances having one sign",
+        few[] = "does not do heads of 128 channels or fewer, its tile being wide",
         cells[] = "does not do a bias or mask whose rows are not contiguous and 16-byte aligned",
         odd_pages[] = "does not do pages whose tokens are no multiple of 16";
     struct limit cases[70];
@@ -294,6 +295,14 @@ static void limits_of_tiles(void **state)
          a.k.size[3] = 70);
     CASE("sm90_f32_d128_features", aligned, CHANNELS(72), F32, SIZES(256, 96), a.v.size[3] = 71,
          a.out.size[3] = 71);
+    CASE("sm90_f32_d256_features", "", CHANNELS(132), F32, SIZES(256, 2048));
+    CASE("sm90_f32_d256_features", "", CHANNELS(256), F32, SIZES(256, 96));
+    CASE("sm90_f32_d256_features", split, CHANNELS(256), F32, SIZES(255, 96));
+    CASE("sm90_f32_d256_features", few, CHANNELS(128), F32, SIZES(256, 96));
+    CASE("sm90_f32_d256_features", "", CHANNELS(128), F32, SIZES(256, 96), a.v.size[3] = 132,
+         a.out.size[3] = 132);
+    CASE("sm90_f32_d256_features", "", CHANNELS(192), F32, SIZES(256, 96), a.v.size[3] = 128,
+         a.out.size[3] = 128);
     CASE("sm90_f32_d64_cells", "", F32, SIZES(256, 96), BIAS(96));
     CASE("sm90_f32_d64_cells", "", F32, SIZES(256, 100), BIAS(100));
     CASE("sm90_f32_d64_cells", cells, F32, SIZES(256, 98), BIAS(98));

@@ -106,7 +106,7 @@ static void expect_strict_parts(struct trial *t, const struct row *row,
 {
     int64_t heads = t->a.k.size[0] * a->kv_heads, keys = key_blocks(a),
             queries = a->q_start.data ? a->q_tokens / 16 + a->batch : parts_of(a->q_tokens, 16);
-    expect(t, row->tile_kv == PART_KEYS && a->wide_queries == queries && a->wide_keys == keys);
+    expect(t, PART_KEYS % row->tile_kv == 0 && a->wide_queries == queries && a->wide_keys == keys);
     expect_part(t, "factors", a->key_factors, heads * keys * PART_KEYS * 16);
     expect_part(t, "wide blocks", a->wide_blocks,
                 (t->a.q.size[0] * a->q_heads * queries + 2 * heads * keys) * 4);
@@ -160,8 +160,7 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
     expect(t, m.promotion == 2);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_128B */
     expect(t, m.box[0] == 64 && m.box[1] == rows);
     if (row->needs & NEED_PANELS) {
-        const uint64_t size[] = {(uint64_t)x->size[3], (uint64_t)x->size[2], (uint64_t)x->size[1],
-                                 sequences};
+        const uint64_t size[] = {channels, tokens, (uint64_t)x->size[1], sequences};
         expect(t, m.rank == 4 && !memcmp(m.size, size, sizeof size));
         expect(t, m.box[2] == 1 && m.box[3] == 1);
         for (int i = 0; i < 3; i++) expect(t, m.stride[i] == step_of(x, half, 2 - i));
@@ -382,15 +381,19 @@ static void packed_rows(void **state)
             const rapt_tensor start = t.a.q_start;
             for (int packed = 1; packed < 4; packed++) { /* queries, keys, both */
                 const int64_t own[5] = {batch, 4, 2, tokens[i], tokens[i]};
-                set_problem(&t, RAPT_F32, packed == 3 ? size : own, 96, 80);
-                t.a.causal = 1;
-                if (packed & 1) {
-                    t.a.q_start = start;
-                    t.a.q.size[0] = t.a.out.size[0] = 1;
+                for (int wide = 0; wide < 2; wide++) {
+                    set_problem(&t, RAPT_F32, packed == 3 ? size : own, wide ? 196 : 96,
+                                wide ? 140 : 80);
+                    t.a.causal = 1;
+                    if (packed & 1) {
+                        t.a.q_start = start;
+                        t.a.q.size[0] = t.a.out.size[0] = 1;
+                    }
+                    if (packed & 2) t.a.kv_start = start, t.a.k.size[0] = t.a.v.size[0] = 1;
+                    run(&t, wide ? "sm90_f32_d256_features" : "sm90_f32_d128_features");
+                    run(&t,
+                        wide ? "sm90_f32_d256_features_strict" : "sm90_f32_d128_features_strict");
                 }
-                if (packed & 2) t.a.kv_start = start, t.a.k.size[0] = t.a.v.size[0] = 1;
-                run(&t, "sm90_f32_d128_features");
-                run(&t, "sm90_f32_d128_features_strict");
             }
         }
     rapt_close(&context);

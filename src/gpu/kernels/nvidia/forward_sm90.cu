@@ -34,7 +34,9 @@
 #include "combine.h"
 #endif
 #include "sm90_mend.h"
-#if PARTS == 2
+#if BY_PANELS
+#include "sm90_panels.h"
+#elif PARTS == 2
 #include "sm90_steps_scaled.h"
 #else
 #include "sm90_steps.h"

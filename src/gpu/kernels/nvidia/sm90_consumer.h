@@ -148,8 +148,8 @@ DEVICE float issue_weights(const struct consumer &c, float (&s)[KEYS / 2], float
  * out of p v. Every warpgroup writes the same zeros, so they need not wait for each other. */
 DEVICE void clear_tail(const struct consumer &c, uint32_t stage)
 {
-    uint32_t at = c.base + AT_V + stage * V_BYTES;
-    for (int p = 0; p < PARTS * V_PANELS; p++)
+    uint32_t at = c.base + (BY_PANELS ? AT_K : AT_V) + stage * V_BYTES;
+    for (int p = 0; p < PARTS * (BY_PANELS ? 1 : V_PANELS); p++)
         for (int i = c.tail * 8 + (PARTS == 1 ? c.thread : thread_now(c)); i < KEYS * 8; i += 128)
             shared_store4(at + p * KEYS * 128 + i * 16, 0, 0, 0, 0);
     async_proxy_fence();
@@ -218,7 +218,11 @@ DEVICE void begin_tile(struct consumer &c, const struct attention_args &a, const
 {
 #if PARTS == 2
     keep_tile(c, t);
-#if FEATURES
+#if BY_PANELS
+    if (lane_now(c) == 0)
+        shared_store4(own_tile(c) + RECORD_BYTES, masked_from(c, a, t), masked_below(a, t),
+                      t.key_begin, 0);
+#elif FEATURES
     c.above = masked_from(c, a, t);
     c.below = masked_below(a, t);
 #endif
@@ -418,7 +422,9 @@ DEVICE void raise_block(const struct consumer &c, const struct attention_args &a
 /* The shared address of the factors of the block worked on. */
 DEVICE uint32_t block_factors(const struct consumer &c)
 {
-    uint32_t slot = STAGES == 1 ? phase_now(c) : c.factors; /* two slots then */
+    uint32_t slot = BY_PANELS ? c.phase >> 2
+                    : STAGES == 1 ? phase_now(c)
+                                  : c.factors; /* two slots then */
     return c.base + AT_KEY_FACTORS + slot * KEY_FACTOR_BYTES;
 }
 
@@ -579,11 +585,7 @@ DEVICE void pass_tiles(struct consumer &c, const struct attention_args &a, struc
 {
     while (t.rows >= 0 && idle_in(c, a, t)) {
         release_q(c);
-#pragma unroll 1
-        for (int n = t.key_end - key_begin(&t); n > 0; n--) {
-            pass_keys(c, 1);
-            pass_values(c, 1, 0);
-        }
+        pass_blocks(c, a, t.key_end - key_begin(&t));
         next_slot(c);
         receive_tile(c, a, t);
     }

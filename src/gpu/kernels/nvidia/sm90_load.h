@@ -27,6 +27,13 @@ DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, 
 #pragma unroll
     for (int p = 0; p < PANELS; p++)
         tma_load_4d(to + p * rows * 128, map, full, 64 * p, row, head, batch, policy);
+#elif BY_PANELS
+#pragma unroll 1
+    for (int i = 0; i < PARTS; i++)
+#pragma unroll 1
+        for (int p = 0; p < PANELS; p++)
+            tma_load_4d(to + (i * PANELS + p) * rows * 128, map, full, 64 * p, row, head,
+                        batch + i * apart, policy);
 #else
 #pragma unroll(LOADS_AT_ONCE)
     for (int i = 0; i < PARTS; i++)
@@ -202,10 +209,10 @@ DEVICE void advance(struct ring &r)
 
 /* Whether a tile's slot is written before its first K: another one is free, or the slot holds the
  * record alone, with which consumers that read Q themselves can begin. */
-constexpr bool SLOT_FIRST = Q_SLOTS > 1 || PARTS == 2;
+constexpr bool SLOT_FIRST = Q_SLOTS > 1 || PARTS == 2 || BY_PANELS;
 
 /* Whether the consumers' q k^T is a block ahead of their p v. */
-constexpr bool V_BEHIND = SUMS == 1;
+constexpr bool V_BEHIND = SUMS == 1 && !BY_PANELS;
 
 /* The V block that a tile leaves to the next one's first step waits in shared memory: registers are
  * few here. */
@@ -216,6 +223,55 @@ DEVICE void produce_v_behind(const struct attention_args &a, const struct tensor
     shared_load4(base + AT_BEHIND, from.token, from.head, from.batch, from.apart);
     produce_v(a, maps, base, r, from, 0);
 }
+
+#if BY_PANELS
+/* Panels of 64 channels that so many channels lie in. */
+DEVICE int panels_of(int channels)
+{
+    return (channels + 63) / 64;
+}
+
+/* A panel of a block of K or V, all parts, when its slot at `to` is free; more: bytes that come with
+ * it. */
+DEVICE void load_panel(const struct tensor_map *map, uint32_t to, uint32_t full, int panel, int row,
+                       const struct key_source &from, int apart, uint32_t more)
+{
+    mbarrier_expect(full, K_BYTES + more);
+#pragma unroll
+    for (int i = 0; i < PARTS; i++)
+        tma_load_4d(to + i * K_PART, map, full, 64 * panel, row, from.head, from.batch + i * apart,
+                    L2_EVICT_LAST);
+}
+
+/* All panels of a block: those of K, then those of V. */
+DEVICE void produce_panels(const struct attention_args &a, const struct tensor_maps &maps,
+                           uint32_t base, struct ring &r, const struct key_source &from, int block)
+{
+    int of_keys = panels_of(a.channels), all = of_keys + panels_of(a.v_channels),
+        row = from.token + block * KEYS;
+#if PARTS == 2
+    if (!r.split) wait_split(a, from.batch, from.head, row / PART_KEYS);
+#endif
+#pragma unroll 1
+    for (int i = 0; i < all; i++) {
+        uint32_t full = base + AT_K_FULL + 8 * r.stage;
+        bool values = i >= of_keys;
+        mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
+        load_panel(values ? &maps.v : &maps.k, base + AT_K + r.stage * K_BYTES, full,
+                   values ? i - of_keys : i, row, from, parts_apart(a, from),
+                   i == 0 ? KEY_FACTOR_BYTES : 0);
+#if PARTS == 2
+        if (i == 0)
+            load_key_factors(a, base + AT_KEY_FACTORS + r.factors * KEY_FACTOR_BYTES, full,
+                             row / KEYS, from.head, from.batch);
+#endif
+        if (++r.stage == STAGES) r.stage = 0, r.phase ^= 1;
+    }
+#if PARTS == 2
+    r.factors ^= 1;
+#endif
+}
+#endif
 
 /* Block i of a tile, with V of the one before. nothing: there is none. */
 template <bool PAGED>
@@ -229,6 +285,10 @@ DEVICE void produce_block(const struct attention_args &a, const struct tensor_ma
         post_job(base, {block * KEYS, t->head, t->batch, t->kv_tokens}, r.phase);
         return;
     }
+#endif
+#if BY_PANELS
+    produce_panels(a, maps, base, r, from, block);
+    return;
 #endif
     produce_k(a, maps, base, r, from, block);
 #if CELLS && !LOOSE
@@ -292,7 +352,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
         produce_block<PAGED>(a, maps, base, keys, from, &t, 0, first);
         if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
-        if (!V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, 0));
+        if (!V_BEHIND && !BY_PANELS) produce_v(a, maps, base, keys, from, nth_block(&t, 0));
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
 #pragma unroll 1
         for (int i = 1; i < blocks; i++) {
@@ -307,7 +367,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
                 claimed = true;
             }
             produce_block<PAGED>(a, maps, base, keys, from, &t, i, false);
-            if (!V_BEHIND) produce_v(a, maps, base, keys, from, nth_block(&t, i));
+            if (!V_BEHIND && !BY_PANELS) produce_v(a, maps, base, keys, from, nth_block(&t, i));
         }
         if (V_BEHIND && !PAGED)
             shared_store4(base + AT_BEHIND, from.token + nth_block(&t, blocks - 1) * KEYS,

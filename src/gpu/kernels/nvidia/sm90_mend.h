@@ -3,7 +3,9 @@
 #define RAPT_NVIDIA_SM90_MEND_H
 
 #include "sm90_consumer.h"
-#if SUMS > 1
+#if BY_PANELS
+#include "sm90_panels.h"
+#elif SUMS > 1
 #include "sm90_sums.h"
 #endif
 
@@ -17,6 +19,9 @@ DEVICE struct tile tile_now(const struct consumer &c, const struct tile &t)
 #endif
 }
 
+#if BY_PANELS
+#include "sm90_mend_panels.h"
+#else
 /* Whether a block that some row of the tile sees in part has bad rows of V. Else nothing can be
  * mended: every row sees the bad key. */
 DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_args &a,
@@ -174,6 +179,8 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #endif
 }
 
+#endif
+
 /* What the warpgroups have noted, one warpgroup after the other: they share a stage. All loads of
  * the producer have arrived and been used by now. */
 DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
@@ -196,7 +203,7 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
 #pragma unroll 1
     while (place) {
         struct tile t;
-#if FEATURES && PARTS == 2
+#if FEATURES && (PARTS == 2 || BY_PANELS)
         const struct attention_args *args = &a0;
         asm volatile("" : "+l"(args));
         const struct attention_args &a = *args;

@@ -60,6 +60,7 @@ DEVICE struct rows_of query_rows(const struct attention_args &a, int sequence)
     struct rows_of r = {sequence, q_batches(a), 0, 0, a.q_tokens, D, D};
 #if FEATURES
     r.own = a.channels;
+    if (BY_PANELS) r.channels = (r.own + 63) / 64 * 64;
     if (a.q_start.data) {
         r.place = 0;
         r.first = r.to = first_query(a, sequence);
@@ -74,6 +75,7 @@ DEVICE struct rows_of key_rows(const struct attention_args &a, int sequence, boo
     struct rows_of r = {sequence, kv_batches(a), 0, 0, a.kv_tokens, values ? DV : D, D};
 #if FEATURES
     r.own = values ? a.v_channels : a.channels;
+    if (BY_PANELS) r.channels = (r.own + 63) / 64 * 64;
     r.tokens = sequence_keys(a, sequence);
     if (a.kv_start.data) {
         r.place = 0;

@@ -86,6 +86,7 @@ DEVICE uint32_t read_note(const struct attention_args &a, uint32_t place, struct
     return note->next;
 }
 
+#if !BY_PANELS
 /* What a warpgroup loads for itself here: nothing is overlapped. */
 struct fetch {
     bool q, k; /* besides V */
@@ -134,6 +135,7 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
     mbarrier_wait(full, phase);
     phase ^= 1;
 }
+#endif
 
 /* Two elements of V: whether one is NaN or Inf. */
 DEVICE bool not_finite2(uint32_t x)
@@ -148,6 +150,7 @@ struct key_bits {
     uint32_t word[KEY_WORDS];
 };
 
+#if !BY_PANELS
 /* Puts zeros in place of the bad rows of V in stage 0 and says which these were. Thread i takes key
  * i. */
 DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
@@ -176,6 +179,7 @@ DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
     for (int i = 0; i < KEY_WORDS; i++) bits.word[i] = shared_load(base + AT_BAD_KEYS + 4 * i);
     return bits;
 }
+#endif
 
 DEVICE bool any_key(const struct key_bits &bits)
 {

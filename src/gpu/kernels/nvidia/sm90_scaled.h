@@ -223,7 +223,7 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
     constexpr int STEPS = COUNT / ROWS_AT_ONCE;
     static_assert(COUNT % ROWS_AT_ONCE == 0 && STEPS >= BATCHES, "");
     const struct view &from = t.of_value ? a.v : a.k, &to = t.of_value ? a.v_half : a.k_half;
-    int channel = lane % ROW_LANES * 4, token = t.block * KEYS + first + lane / ROW_LANES,
+    int channel = lane % ROW_LANES * 4, token = t.block * PART_KEYS + first + lane / ROW_LANES,
         left = (t.of_value ? a.v_channels : a.channels) - channel;
     const float *source = (const float *)from.data + t.sequence * from.stride[0] +
                           t.head * from.stride[1] + task_token(t, token) * from.stride[2] + channel;
@@ -251,6 +251,7 @@ DEVICE bool split_keys(const struct attention_args &a, const struct split_task &
             if (FEATURES || step < steps) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
+                    if (BY_PANELS && i * D / 4 >= left + channel) continue; /* nobody reads it */
                     uint2 hi, lo;
                     split4(x[i], r, hi, lo);
                     *(uint2 *)(target + i * D / 4) = hi;
@@ -306,8 +307,8 @@ template <int BATCHES>
 DEVICE void split_first(const struct attention_args &a, const struct split_task &t, char *ring)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    bool wide = is_wanted(t) && split_keys<BATCHES, KEYS / TASK_WARPS>(
-                                    a, t, warp % TASK_WARPS * (KEYS / TASK_WARPS),
+    bool wide = is_wanted(t) && split_keys<BATCHES, PART_KEYS / TASK_WARPS>(
+                                    a, t, warp % TASK_WARPS * (PART_KEYS / TASK_WARPS),
                                     shared_address(ring) + warp * BATCHES * 2048 + lane * 16, lane);
     async_proxy_fence_global();
     wide = named_barrier_or(1 + warp / TASK_WARPS, 32 * TASK_WARPS, wide);
@@ -346,7 +347,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 /* What the producer's idle warps do: the other tasks, ahead of the tiles. warp: 0 ... 2. */
 DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
 {
-    constexpr int ROWS_OF_SHARE = KEYS / SHARES;
+    constexpr int ROWS_OF_SHARE = PART_KEYS / SHARES;
     uint32_t table = base + AT_KEY_TABLE;
     int lane = threadIdx.x % 32, shares = split_tasks(a, table) * SHARES;
     uint32_t at = base + AT_SPLIT + warp * SPLIT_RING_BYTES + lane * 16;
@@ -382,8 +383,9 @@ DEVICE int query_start(const struct tile &t)
 #endif
 }
 
-/* Sixteen rows of Q of a warp, from row `first` on, four or eight at a time. */
-constexpr int Q_STEPS = 16 / ROWS_AT_ONCE, ROW_LOADS = 4 * Q_STEPS;
+/* Rows of Q of a warp, from row `first` on, two, four or eight at a time: all sixteen, or eight of
+ * many channels. */
+constexpr int Q_ROWS = D > 128 ? 8 : 16, Q_STEPS = Q_ROWS / ROWS_AT_ONCE, ROW_LOADS = 4 * Q_STEPS;
 
 DEVICE void load_queries(const struct attention_args &a, const struct tile &t, int first, int lane,
                          float4 (&x)[ROW_LOADS])
@@ -480,30 +482,39 @@ DEVICE void tell_queries(const struct attention_args &a, const struct tile &t, i
     }
 }
 
-/* These rows into the warp's part of the slot at `to`. Returns the exponents of the lane's two
- * rows; whether one of the rows is wide goes to wide_blocks. */
-DEVICE int2 split_queries(const struct attention_args &a, const struct tile &t, int first, int lane,
-                          const float4 (&x)[ROW_LOADS], uint32_t to)
+/* These rows, from step `begin` of the warp's sixteen on, into its part of the slot at `to`; and the
+ * exponents of the lane's two rows, where they are among them. Returns whether one of the lane's
+ * channels is wide. */
+DEVICE bool split_some(const struct attention_args &a, int lane, const float4 (&x)[ROW_LOADS],
+                       int begin, uint32_t to, int2 &exponents)
 {
     int left = a.channels - lane % ROW_LANES * 4;
-    int2 exponents = {0, 0};
     int exponent[Q_STEPS];
     bool wide = false;
     if (plain_exponents(x, left, exponent)) {
 #pragma unroll
         for (int n = 0; n < Q_STEPS; n++) {
             struct row_range r = {exponent[n], power_of_two(14 - exponent[n]), false, false};
-            split_query(x + 4 * n, r, n, lane, to, exponents);
+            split_query(x + 4 * n, r, begin + n, lane, to, exponents);
         }
     } else {
 #pragma unroll
         for (int n = 0; n < Q_STEPS; n++) {
             struct row_range r = range_of<false>(x + 4 * n, left);
             wide |= r.wide;
-            split_query(x + 4 * n, r, n, lane, to, exponents);
+            split_query(x + 4 * n, r, begin + n, lane, to, exponents);
         }
     }
-    wide = __any_sync(~0u, wide);
+    return wide;
+}
+
+/* All sixteen rows. Returns the exponents of the lane's two; whether one of the rows is wide goes to
+ * wide_blocks. */
+DEVICE int2 split_queries(const struct attention_args &a, const struct tile &t, int first, int lane,
+                          const float4 (&x)[ROW_LOADS], uint32_t to)
+{
+    int2 exponents = {0, 0};
+    bool wide = __any_sync(~0u, split_some(a, lane, x, 0, to, exponents));
     tell_queries(a, t, first, lane, wide);
     return exponents;
 }

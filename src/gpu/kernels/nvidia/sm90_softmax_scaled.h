@@ -47,18 +47,20 @@ struct common {
  * factors must be exact. */
 DEVICE struct common common_factors(uint32_t factors, int lane, float row0, float row1)
 {
-    static_assert(KEYS == 128, "two pairs of keys for each lane");
+    static_assert(KEYS % 64 == 0, "pairs of keys for each lane");
     struct common f;
-    float k[4], v[4];
-    shared_load2(factors + 32 * lane, k[0], k[1]);
-    shared_load2(factors + 32 * lane + 32 * 32, k[2], k[3]);
-    shared_load2(factors + 32 * lane + 16, v[0], v[1]);
-    shared_load2(factors + 32 * lane + 32 * 32 + 16, v[2], v[3]);
+    float k[KEYS / 32], v[KEYS / 32];
+#pragma unroll
+    for (int i = 0; i < KEYS / 64; i++)
+        shared_load2(factors + 32 * lane + 32 * 32 * i, k[2 * i], k[2 * i + 1]);
+#pragma unroll
+    for (int i = 0; i < KEYS / 64; i++)
+        shared_load2(factors + 32 * lane + 32 * 32 * i + 16, v[2 * i], v[2 * i + 1]);
     f.key = __uint_as_float(shared_load(factors));
     f.value = __uint_as_float(shared_load(factors + 16));
     bool all = row0 * f.key >= 0x1p-126f && row1 * f.key >= 0x1p-126f;
 #pragma unroll
-    for (int i = 0; i < 4; i++) all = all && k[i] == f.key && v[i] == f.value;
+    for (int i = 0; i < KEYS / 32; i++) all = all && k[i] == f.key && v[i] == f.value;
     f.all = __all_sync(~0u, all);
     return f;
 }
@@ -140,11 +142,16 @@ DEVICE float exponent_of(uint32_t bits)
 /* The largest e of a block's values, hidden ones too. factors: their shared address. */
 DEVICE float largest_exponent(uint32_t factors, int lane)
 {
-    float v[4];
-    shared_load2(factors + 32 * lane + 16, v[0], v[1]);
-    shared_load2(factors + 32 * lane + 32 * 32 + 16, v[2], v[3]);
-    uint32_t size = larger_size(larger_size(__float_as_uint(v[0]), __float_as_uint(v[1])),
-                                larger_size(__float_as_uint(v[2]), __float_as_uint(v[3])));
+    float v[KEYS / 32];
+    uint32_t size;
+#pragma unroll
+    for (int i = 0; i < KEYS / 64; i++)
+        shared_load2(factors + 32 * lane + 32 * 32 * i + 16, v[2 * i], v[2 * i + 1]);
+#pragma unroll
+    for (int i = 0; i < KEYS / 64; i++) {
+        uint32_t pair = larger_size(__float_as_uint(v[2 * i]), __float_as_uint(v[2 * i + 1]));
+        size = i ? larger_size(size, pair) : pair;
+    }
     return exponent_of(__reduce_max_sync(~0u, size));
 }
 

@@ -87,10 +87,10 @@ DEVICE void complete_task(const struct attention_args &a, uint32_t table, int re
         b = table_order(table, low);
     }
     int keys = sequence_keys(a, b), block = key_blocks(keys) - 1 - rest;
-    t.keys = block < 0 ? -1 : max_int(0, min_int(KEYS, keys - block * KEYS));
+    t.keys = block < 0 ? -1 : max_int(0, min_int(PART_KEYS, keys - block * PART_KEYS));
     if (block < 0) block = rest; /* behind the last one */
     t.block = first_key_block(a, b) + block;
-    t.token = first_key(a, b) + block * KEYS;
+    t.token = first_key(a, b) + block * PART_KEYS;
 }
 #endif
 
@@ -125,7 +125,7 @@ DEVICE bool is_wanted(const struct split_task &t)
 DEVICE int task_token(const struct split_task &t, int row)
 {
 #if FEATURES
-    return t.token - t.block * KEYS + row;
+    return t.token - t.block * PART_KEYS + row;
 #else
     return row;
 #endif
@@ -134,7 +134,7 @@ DEVICE int task_token(const struct split_task &t, int row)
 DEVICE int task_keys(const struct attention_args &a, const struct split_task &t, int row)
 {
 #if FEATURES
-    return t.keys + t.block * KEYS - row;
+    return t.keys + t.block * PART_KEYS - row;
 #else
     return a.kv_tokens - row;
 #endif

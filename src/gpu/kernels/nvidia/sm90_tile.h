@@ -32,6 +32,9 @@
  *   SUMS           2, with PARTS 2: a score is added up in two sums, over half of the channels
  *                  each, since the multiplies cut where they add; their registers are those of P
  *                  and P V, so that a warpgroup overlaps nothing itself, and one stage serves
+ *   BY_PANELS      1: f32 of up to 256 channels: K and V come one panel of 64 channels at a time, in
+ *                  a ring of STAGES panels (sm90_panels.h), and a score has as many SUMS as panels.
+ *                  With FEATURES
  *   SPLIT_KEYS     1: tiles share the keys of their rows: each takes one of a.splits parts and leaves
  *                  its sums to NAME_combine; its rows are a.tile_tokens queries of several heads of
  *                  a group, so that few queries fill them (sm90_parts.h). With FEATURES, SCORES_LINEAR
@@ -113,6 +116,9 @@
 #ifndef SUMS
 #define SUMS 1
 #endif
+#ifndef BY_PANELS
+#define BY_PANELS 0
+#endif
 #ifndef ASCENDING
 #define ASCENDING (CAUSAL && !FEATURES && PARTS == 1)
 #endif
@@ -131,8 +137,8 @@ constexpr int KEYS = TILE_KV;     /* keys of a block */
 constexpr int QK_SLICES = (D + 15) / 16, QK_PANELS = (D + 63) / 64;
 constexpr int V_PANELS = (DV + 63) / 64,
               VALUES = 64 * V_PANELS; /* columns of the output accumulator */
-/* Warpgroups take turns at the tensor cores; with two parts they need no order. */
-constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2;
+/* Warpgroups take turns at the tensor cores; with two parts, or by panels, they need no order. */
+constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2 && !BY_PANELS;
 constexpr bool Q_HELD = Q_REGISTERS;
 /* Some rows of a tile may not see a key that others see, or 16-bit rows' weights may overflow. */
 constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
@@ -172,8 +178,9 @@ __host__ __device__ constexpr int pair_right(int i)
 /* ---- Shared memory, byte offsets from the 1024-byte aligned base
  * ------------------------------------------------------------ */
 
-constexpr uint32_t Q_PART = 64 * QK_PANELS * 128, K_PART = KEYS * QK_PANELS * 128,
-                   V_PART = KEYS * V_PANELS * 128;
+/* BY_PANELS: K_PART, V_PART, K_BYTES and V_BYTES are those of a panel. */
+constexpr uint32_t Q_PART = 64 * QK_PANELS * 128, K_PART = KEYS * (BY_PANELS ? 1 : QK_PANELS) * 128,
+                   V_PART = KEYS * (BY_PANELS ? 1 : V_PANELS) * 128;
 constexpr uint32_t Q_BYTES = PARTS * Q_PART, K_BYTES = PARTS * K_PART,
                    V_BYTES = PARTS * V_PART; /* the parts one after the other */
 constexpr int Q_COUNT = Q_SLOTS * GROUPS;    /* one Q slot holds the 64 rows of one warpgroup */
@@ -187,8 +194,8 @@ constexpr uint32_t AT_V = AT_K + STAGES * K_BYTES;
 constexpr uint32_t CELL_BYTES = LOOSE ? 0 : CELLS * ROWS * KEYS, CELL_PANELS = KEYS * CELLS / 128;
 /* LOOSE: words of a row of cells, and from one row to the next, so that 8 of them lie in other banks. */
 constexpr int LOOSE_WORDS = KEYS * CELLS / 4 + (CELLS < 4), LOOSE_PITCH = KEYS * CELLS / 4 + 4;
-constexpr uint32_t LOOSE_BYTES = LOOSE ? 16 * LOOSE_PITCH * 4 : 0; /* of a warp */
-constexpr uint32_t AT_CELLS = AT_V + STAGES * V_BYTES;             /* of each stage */
+constexpr uint32_t LOOSE_BYTES = LOOSE ? 16 * LOOSE_PITCH * 4 : 0;       /* of a warp */
+constexpr uint32_t AT_CELLS = AT_V + (BY_PANELS ? 0 : STAGES) * V_BYTES; /* of each stage */
 constexpr uint32_t AT_RECORD = AT_CELLS + STAGES * CELL_BYTES + 4 * GROUPS * LOOSE_BYTES;
 constexpr uint32_t AT_K_FULL = AT_RECORD + Q_COUNT * RECORD_BYTES; /* mbarriers, 8 bytes each */
 constexpr uint32_t AT_K_EMPTY = AT_K_FULL + 8 * STAGES;
@@ -208,16 +215,19 @@ constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1); /* uint16_
 constexpr uint32_t AT_KEY_TABLE = AT_ORDER + 2 * RAGGED_LIMIT,
                    KEY_TABLE_BYTES = 4 * (RAGGED_LIMIT + 1) + 2 * RAGGED_LIMIT;
 /* PARTS 2: factors of keys, in a ring of one more than stages: K's stage is free again before the
- * softmax that needs its factors. */
-constexpr int FACTOR_SLOTS = STAGES + 1;
+ * softmax that needs its factors. BY_PANELS: a block has four panels or more (features.def), so that
+ * the slot of K's first one was not given back before the softmax of the block before the last. */
+constexpr int FACTOR_SLOTS = BY_PANELS ? 2 : STAGES + 1;
 constexpr uint32_t KEY_FACTOR_BYTES = PARTS == 2 ? 16 * KEYS : 0;
 constexpr uint32_t AT_KEY_FACTORS =
     ((FEATURES ? AT_KEY_TABLE + KEY_TABLE_BYTES : AT_FIRST_TILE) + 127) / 128 * 128;
 /* f32 rows on their way through each of three warps that split. */
 constexpr uint32_t AT_SPLIT = AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES,
-                   SPLIT_RING_BYTES = 8192;
-/* And a copy of its tile's record for each consumer warp: registers are few. */
-constexpr uint32_t AT_OWN_TILE = AT_SPLIT + 3 * SPLIT_RING_BYTES;
+                   SPLIT_RING_BYTES = BY_PANELS ? 4096 : 8192;
+/* And a copy of its tile's record for each consumer warp: registers are few. BY_PANELS: and more that
+ * it knows of the tile, four words, and the factors of its rows. */
+constexpr uint32_t AT_OWN_TILE = AT_SPLIT + 3 * SPLIT_RING_BYTES,
+                   OWN_TILE_BYTES = RECORD_BYTES + (BY_PANELS ? 16 + 8 * 8 : 0);
 /* LINES: output on its way to memory, 16 rows of 64 columns for each consumer warp, or with 2 of
  * all columns, 64 after 64; swizzled in patterns of 1024 bytes. */
 constexpr uint32_t LINES_BYTES = 16 * 128 * (LINES == 2 ? V_PANELS : 1);
@@ -232,7 +242,7 @@ constexpr uint32_t AT_JOB = (AT_FAR + (CAPPED ? 8 * GROUPS : 0) + 15) / 16 * 16;
 constexpr uint32_t AT_JOB_FULL = AT_JOB + 16, AT_JOB_EMPTY = AT_JOB_FULL + 8;
 constexpr uint32_t SHARED_END = CELLS        ? AT_CELLS_EMPTY + 8 * STAGES
                                 : PAGES      ? AT_JOB_EMPTY + 8
-                                : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * RECORD_BYTES
+                                : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * OWN_TILE_BYTES
                                 : FEATURES   ? AT_FAR
                                 : LINES      ? AT_LINES + 4 * GROUPS * LINES_BYTES
                                              : AT_FIRST_TILE;
@@ -241,12 +251,18 @@ static_assert(GROUPS <= 4, "one word and one barrier for each warpgroup");
 static_assert(!REPAIRS || KEYS <= 128, "one thread of a warpgroup looks at each key");
 static_assert(PARTS == 1 || (!PANEL_MAPS && !Q_HELD),
               "parts: panels of 64 channels, and Q in memory");
-static_assert(PARTS != 2 || KEYS == PART_KEYS, "a block of keys is split as a whole");
-static_assert(PARTS != 2 || (128 % KEYS == 0 && D == DV && (D == 64 || D == 128) && Q_SLOTS == 1),
-              "two parts: a warp splits a row of Q, or two, at a time");
+static_assert(PARTS != 2 || PART_KEYS % KEYS == 0, "so many keys are split as a whole");
+static_assert(PARTS != 2 ||
+                  (128 % KEYS == 0 && D == DV && (D == 64 || D == 128 || D == 256) && Q_SLOTS == 1),
+              "two parts: a warp splits a row of Q, or several, at a time");
+static_assert(!BY_PANELS ||
+                  (PARTS > 1 && FEATURES && !CELL_ROWS && D == 256 && DV == 256 && Q_SLOTS == 1 &&
+                   SUMS == QK_PANELS && (PARTS == 3 || STAGES >= V_PANELS)),
+              "by panels: those of V wait where small weights want them again");
 static_assert(!CELL_ROWS || (PARTS > 1 && FEATURES && SCORES == SCORES_ANY && KEYS % 32 == 0),
               "f32 rows with all features");
-static_assert(SUMS == 1 || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128), "two sums");
+static_assert(SUMS == 1 || BY_PANELS || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128),
+              "two sums");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(!CELLS || (KEYS * CELLS % 128 == 0 && PARTS == 1), "panels of 128 bytes");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");

@@ -17,8 +17,9 @@ struct consumer {
 #endif
     uint32_t base;         /* of shared memory */
     int group, thread;     /* warpgroup, from 0; thread of the warpgroup */
-    uint32_t stage, phase; /* of the K and V block worked on last */
-    uint32_t tiles;        /* received so far; with one stage bit 1 of the phase is their parity */
+    uint32_t stage, phase; /* of the K and V block worked on last; BY_PANELS: of the panel */
+    uint32_t tiles;        /* received so far; with one stage, or BY_PANELS, bit 1 of the phase is
+                              their parity, and bit 2 the slot of the keys' factors */
     float scale;           /* log2 units per unit of a score as the softmax sees it */
 #if PARTS == 2
     uint32_t factors; /* slot of the keys' factors */
@@ -113,18 +114,19 @@ DEVICE uint32_t slot_now(const struct consumer &c)
 
 DEVICE uint32_t slot_phase(const struct consumer &c)
 {
+    if (BY_PANELS) return c.phase >> 1 & 1;
     return STAGES == 1 ? c.phase >> 1 : c.tiles / Q_SLOTS & 1;
 }
 
 DEVICE void next_slot(struct consumer &c)
 {
-    if (STAGES == 1) c.phase ^= 2;
+    if (STAGES == 1 || BY_PANELS) c.phase ^= 2;
     else c.tiles++;
 }
 
 DEVICE uint32_t phase_now(const struct consumer &c)
 {
-    return STAGES == 1 ? c.phase & 1 : c.phase;
+    return STAGES == 1 || BY_PANELS ? c.phase & 1 : c.phase;
 }
 
 /* Of the slot and of the tile's record in it; the barrier orders the reads of the other lanes
@@ -140,9 +142,15 @@ DEVICE void next_stage(struct consumer &c)
 {
     if (STAGES == 1) c.phase ^= 1; /* the stage is 0 for the compiler too */
     else if (++c.stage == STAGES) c.stage = 0, c.phase ^= 1;
-#if PARTS == 2
+#if PARTS == 2 && !BY_PANELS
     if (++c.factors == FACTOR_SLOTS) c.factors = 0;
 #endif
+}
+
+/* BY_PANELS: behind a block. */
+DEVICE void next_factors(struct consumer &c)
+{
+    c.phase ^= 4;
 }
 
 /* A stage, and the parity that says that it is full. */
@@ -194,6 +202,27 @@ DEVICE void pass_values(const struct consumer &c, int blocks, int back)
     }
 }
 
+/* K and V of so many blocks. BY_PANELS: one warp waits for the panels and gives them back; without
+ * multiplies and turns nothing keeps the others from missing a parity of a slot. */
+DEVICE void pass_blocks(struct consumer &c, const struct attention_args &a, int blocks)
+{
+#if BY_PANELS
+    if (blocks == 0) return;
+    uint32_t panels = blocks * (panels_of(a.channels) + panels_of(a.v_channels)),
+             end = c.stage + panels, phase = c.phase ^ (end / STAGES & 1) ^ (blocks & 1) << 2;
+    if (thread_now(c) < 32) pass_keys(c, panels);
+    c.stage = end % STAGES;
+    c.phase = phase;
+    named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+#else
+#pragma unroll 1
+    for (; blocks > 0; blocks--) {
+        pass_keys(c, 1);
+        pass_values(c, 1, 0);
+    }
+#endif
+}
+
 /* Waits for a tile; its Q is then in shared memory. */
 DEVICE void receive_tile(const struct consumer &c, const struct attention_args &a, struct tile &t)
 {
@@ -231,7 +260,7 @@ DEVICE int warp_row(const struct consumer &c, const struct tile &t)
 /* The warp's copy of its tile's record, brought back to registers where it is needed. */
 DEVICE uint32_t own_tile(const struct consumer &c)
 {
-    return c.base + AT_OWN_TILE + (thread_now(c) / 32 + 4 * group_now(c)) * (int)RECORD_BYTES;
+    return c.base + AT_OWN_TILE + (thread_now(c) / 32 + 4 * group_now(c)) * (int)OWN_TILE_BYTES;
 }
 
 DEVICE void keep_tile(const struct consumer &c, const struct tile &t)
@@ -246,11 +275,13 @@ DEVICE struct tile kept_tile(const struct consumer &c)
     return t;
 }
 
+#if !BY_PANELS
 DEVICE void load_q(const struct consumer &c, const struct attention_args &a, const struct tile &t,
                    float4 (&x)[ROW_LOADS])
 {
     load_queries(a, t, warp_row(c, t), lane_now(c), x);
 }
+#endif
 
 /* The next tile's Q on its way to L2, if its record has come: two lanes ask for half a row each. */
 DEVICE void prefetch_q(const struct consumer &c, const struct attention_args &a)
@@ -274,15 +305,62 @@ DEVICE void prefetch_q(const struct consumer &c, const struct attention_args &a)
             prefetch_line(row + 32 * line);
 }
 
+#if BY_PANELS
+/* Rows of Q of a tile of the warp, some at a time. Returns their exponents as split_queries() does. */
+DEVICE int2 load_and_split(const struct consumer &c, const struct attention_args &a,
+                           const struct tile &t, uint32_t to)
+{
+    int2 exponents = {0, 0};
+    int first = warp_row(c, t), lane = lane_now(c);
+    bool wide = false;
+#pragma unroll 1
+    for (int i = 0; i < 16 / Q_ROWS; i++) {
+        float4 x[ROW_LOADS];
+        load_queries(a, t, first + i * Q_ROWS, lane, x);
+        wide |= split_some(a, lane, x, i * Q_STEPS, to, exponents);
+    }
+    tell_queries(a, t, first, lane, __any_sync(~0u, wide));
+    return exponents;
+}
+#endif
+
+#if BY_PANELS
+/* The factors of the lane's two rows, in shared memory; four lanes share them. */
+DEVICE uint32_t own_factors(const struct consumer &c)
+{
+    return own_tile(c) + RECORD_BYTES + 16 + (lane_now(c) >> 2) * 8;
+}
+
+DEVICE void spoil_factors(const struct consumer &c, bool bad0, bool bad1)
+{
+    uint32_t at = own_factors(c);
+    if (bad0) shared_store(at, 0x7fffffff);
+    if (bad1) shared_store(at + 4, 0x7fffffff);
+}
+#endif
+
 /* Q of a tile into the warpgroup's slot, when all of its warps are through with what lies there. */
-DEVICE void split_q(struct consumer &c, const struct attention_args &a, const struct tile &t,
-                    const float4 (&x)[ROW_LOADS])
+DEVICE void split_q(struct consumer &c, const struct attention_args &a, const struct tile &t
+#if !BY_PANELS
+                    ,
+                    const float4 (&x)[ROW_LOADS]
+#endif
+)
 {
     uint32_t to = c.base + AT_Q + group_now(c) * Q_BYTES + (thread_now(c) >> 5) * 16 * 128;
     named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+#if BY_PANELS
+    int2 exponents = load_and_split(c, a, t, to);
+#else
     int2 exponents = split_queries(a, t, warp_row(c, t), lane_now(c), x, to);
+#endif
+#if BY_PANELS
+    shared_store2(own_factors(c), __float_as_uint(power_of_two(exponents.x - 14) * a.scale_log2),
+                  __float_as_uint(power_of_two(exponents.y - 14) * a.scale_log2));
+#else
     c.row0 = power_of_two(exponents.x - 14) * a.scale_log2;
     c.row1 = power_of_two(exponents.y - 14) * a.scale_log2;
+#endif
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
 }
