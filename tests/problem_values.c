@@ -167,6 +167,9 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
         return normal * 1e-3;
     case DATA_huge: /* raw scores to 2.5e5, as seen in real models; integers times a power of two */
         return which == VALUE_V ? normal : small_integer(bits) * (which == VALUE_Q ? 256 : 128);
+    case DATA_vast: /* raw scores to 2.6e8, of which f32 keeps multiples of 16; values far apart */
+        return which == VALUE_V ? normal * (at[2] % 3 ? 1 : 0x1p20)
+                                : small_integer(bits) * (which == VALUE_Q ? 0x1p18 : 128);
     case DATA_denormal: /* values below the dtype's smallest normal number */
         return which == VALUE_V ? normal * (line->dtype == RAPT_F16 ? 0x1p-18 : 0x1p-131) : normal;
     case DATA_sincos100: /* smooth, and coherent between q and k: products of 100 */

@@ -433,6 +433,15 @@ DEVICE struct common block_common(const struct consumer &c)
     return common_factors(block_factors(c), lane_now(c), c.row0, c.row1);
 }
 
+/* Weights may have been too large: the warp's queries are wide. */
+DEVICE void tell_far(const struct consumer &c, const struct attention_args &a,
+                     const struct row_state &r)
+{
+    if (!far_references(r)) return;
+    struct tile own = kept_tile(c);
+    tell_queries(a, own, own.rows * ROWS + warp_row(c), lane_now(c), true);
+}
+
 /* Mask, then softmax. */
 DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &a,
                          const struct tile &t, float (&s)[KEYS / 2], struct row_state &r, int block,
@@ -473,10 +482,7 @@ DEVICE void weigh_scaled(const struct consumer &c, const struct attention_args &
     }
     update_references(s, r, at, row0, row1, s0, s1, e, f.all);
 #if CELL_ROWS
-    if (e > LARGEST_FAR && far_references(r)) {
-        struct tile own = kept_tile(c);
-        tell_queries(a, own, own.rows * ROWS + warp_row(c), lane_now(c), true);
-    }
+    if (a.bias.data && e > LARGEST_FAR) tell_far(c, a, r);
 #endif
     if (f.all) softmax_scaled<true>(s, r, at, row0, row1, f.value);
     else softmax_scaled<false>(s, r, at, row0, row1, 1);
@@ -549,15 +555,15 @@ DEVICE void note_far(const struct consumer &c, const struct weighing &w)
 }
 #endif
 
-DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
+/* Where references have changed. */
+DEVICE void follow_references(const struct consumer &c, const struct attention_args &a,
+                              float (&o)[VALUES / 2], const struct row_state &r)
 {
-#pragma unroll
-    for (int i = 0; i < VALUES / 8; i++) {
-        o[4 * i] = __fmul_rn(o[4 * i], r.decay0);
-        o[4 * i + 1] = __fmul_rn(o[4 * i + 1], r.decay0);
-        o[4 * i + 2] = __fmul_rn(o[4 * i + 2], r.decay1);
-        o[4 * i + 3] = __fmul_rn(o[4 * i + 3], r.decay1);
-    }
+    if (!r.rescale) return;
+    rescale(o, r);
+#if PARTS == 2
+    if (!CELL_ROWS || !a.bias.data) tell_far(c, a, r);
+#endif
 }
 
 /* The tile's output to memory; a NaN in it is noted. */

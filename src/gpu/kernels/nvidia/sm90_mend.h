@@ -155,7 +155,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         if (first) add_sums(r, w);
         else if (!keep_weights<false>(r, w)) raise_block<false>(c, a, s, r, w, p);
 #endif
-        if (r.rescale) rescale(o, r);
+        follow_references(c, a, o, r); /* the tile's queries were split anew */
         float factor = 1;
         registers_fence(o);
 #if PARTS == 2

@@ -158,7 +158,7 @@ DEVICE void panel_step(struct consumer &c, const struct attention_args &a, const
 #else
     weigh_block<true, false>(c, a, t, s, r, block);
 #endif
-    if (r.rescale) rescale(o, r);
+    follow_references(c, a, o, r);
     multiply_weights(c, a, panels, s, o, r);
 }
 

@@ -128,4 +128,16 @@ DEVICE void pack_weights(const float (&s)[KEYS / 2], uint32_t (&p)[PARTS * KEYS 
     }
 }
 
+/* O follows its references. */
+DEVICE void rescale(float (&o)[VALUES / 2], const struct row_state &r)
+{
+#pragma unroll
+    for (int i = 0; i < VALUES / 8; i++) {
+        o[4 * i] = __fmul_rn(o[4 * i], r.decay0);
+        o[4 * i + 1] = __fmul_rn(o[4 * i + 1], r.decay0);
+        o[4 * i + 2] = __fmul_rn(o[4 * i + 2], r.decay1);
+        o[4 * i + 3] = __fmul_rn(o[4 * i + 3], r.decay1);
+    }
+}
+
 #endif

@@ -169,9 +169,9 @@ DEVICE void update_references(const float (&s)[KEYS / 2], struct row_state &r, u
     raise_references(r, x0, x1);
 }
 
-#if CELL_ROWS
-/* A reference beyond FAR, as a bias can make it, is rounded so much that e may be lost in it.
- * Weights then have factors of up to 2^e, which f16 holds to 2^LARGEST_FAR. */
+/* A reference beyond FAR is rounded so much that e, or a part of a score, may be lost in it, and
+ * weights become too large for f16. With a bias the rounding is in the scores themselves: then
+ * weights have factors of up to 2^e alone, which f16 holds to 2^LARGEST_FAR. */
 constexpr float FAR = 0x1p19f, LARGEST_FAR = 15;
 
 DEVICE bool far_references(const struct row_state &r)
@@ -180,7 +180,6 @@ DEVICE bool far_references(const struct row_state &r)
          far1 = fabsf(r.reference1) > FAR && r.reference1 != -INFINITY;
     return __any_sync(~0u, far0 || far1);
 }
-#endif
 
 /* s, products of scaled q and k with hidden ones at -inf, becomes w = p 2^e, see sm90_scaled.h:
  * p = exp2(x - reference), x = s * (2^(e - 14) of the key) * row. Where all keys have one factor

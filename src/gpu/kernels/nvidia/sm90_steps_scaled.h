@@ -42,7 +42,7 @@ DEVICE void start_values(struct consumer &c, const struct attention_args &a, con
                          struct row_state &r)
 {
     weigh_scaled(c, a, t, s, r, block, block_common(c));
-    if (r.rescale) rescale(o, r);
+    follow_references(c, a, o, r);
     mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, c.phase);
     factor = issue_weights(c, s, o, product, p, r, c.stage);
 }

@@ -47,7 +47,7 @@ DEVICE void whole_step(struct consumer &c, const struct attention_args &a, const
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (block == last) prefetch_q(c, a);
     weigh_scaled(c, a, t, s, r, block, f);
-    if (r.rescale) rescale(o, r);
+    follow_references(c, a, o, r);
     mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, phase_now(c));
     float factor = issue_weights(c, s, o, product, p, r, c.stage);
     wgmma_wait<0>();
