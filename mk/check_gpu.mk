@@ -32,8 +32,9 @@ SANITIZED := semantics/causal-bf16,semantics/gqa-*,semantics/window-bf16,semanti
              paged/*bf16,pages/*-48-bf16,pages/nan-v-bf16,op/*-bf16,op/*-f32,split/plain-*,$\
              split/i8-128-f16,split/i8-128-hidden-nan-bf16,chunk/causal-bf16,chunk/ragged-kv-bf16,chunk/blocks-window-f16,$\
              tile/inf-v-next-f32,$(CELL_RACES)
-# Last: blocks that share keys; blocks that go on to another tile (f32, and with a softcap); biases and masks.
-RACES := semantics/causal-bf16,semantics/gqa-bf16,semantics/everything-bf16,tile/causal-129*,split/plain-bf16,split/i8-128-f16,$\
+# Blocks of i8 are so few that no warp fills a stage that another one filled before: racecheck does not follow that through the consumers between
+# them. Last: blocks that share keys; blocks that go on to another tile (f32, and with a softcap); biases and masks.
+RACES := semantics/causal-bf16,semantics/gqa-bf16,semantics/everything-bf16,tile/causal-129*,split/plain-bf16,split/i8-128-prefill-f16,$\
          chunk/causal-bf16,chunk/blocks-window-f16,tile/inf-v-next-f32,tile/softcap-turns,$(CELL_RACES)
 SANITIZER := compute-sanitizer --report-api-errors no --error-exitcode 1
 check-gpu-sanitize: $(B)/tests/conformance/conformance

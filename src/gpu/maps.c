@@ -80,6 +80,7 @@ void maps_describe(const struct row *row, const struct problem *p,
         describe_cells(&maps[MAP_CELLS], row_cells(row, p), row->tile_q);
     for (int i = 0; i < map_count(row) && !(i == MAP_CELLS && (row->needs & NEED_CELL_MAP)); i++) {
         int64_t size[4];
+        if (tensors[i]->dtype == RAPT_I8) continue; /* read without a map */
         memcpy(size, tensors[i]->size, sizeof size);
         int halved = i < MAP_OUT && (row->needs & NEED_HALVES);
         int pages = p->page_tokens && (i == MAP_K || i == MAP_V);
@@ -110,6 +111,6 @@ rapt_status maps_encode(struct gpu_device *device, const struct row *row,
     struct tensor_map *to[MAP_COUNT] = {&out->q, &out->k, &out->v, &out->out};
     rapt_status status = RAPT_OK;
     for (int i = 0; i < map_count(row) && !status; i++)
-        status = device->driver->encode(device, &maps[i], data[i], to[i]);
+        if (maps[i].rank) status = device->driver->encode(device, &maps[i], data[i], to[i]);
     return status;
 }

@@ -41,6 +41,23 @@ static void pieces(void **state)
                 k->box[1] == 112 && k->box[2] == 1);
 }
 
+/* i8 keys and values are read without maps. */
+static void integers(void **state)
+{
+    (void)state;
+    rapt_attention a = session_problem(memory);
+    rapt_tensor scale = rapt_tensor_bthd(memory, RAPT_F32, 2, 2, 96, 1);
+    struct attention_args none = {0};
+    struct driver_map map[MAP_COUNT] = {{0}};
+    struct row row = {.tile_q = 128, .tile_kv = 128, .needs = NEED_MAPS};
+    a.k.dtype = a.v.dtype = RAPT_I8;
+    a.k_scale = a.v_scale = scale;
+    struct problem p = checked(&a);
+    maps_describe(&row, &p, &none, map);
+    assert_true(map[MAP_Q].rank == 5 && map[MAP_Q].size[1] == 64);
+    assert_true(map[MAP_K].rank == 0 && map[MAP_V].rank == 0);
+}
+
 static void pages(void **state)
 {
     (void)state;
@@ -115,7 +132,7 @@ static void cells(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces), cmocka_unit_test(pages),
-                                       cmocka_unit_test(cells)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces), cmocka_unit_test(integers),
+                                       cmocka_unit_test(pages), cmocka_unit_test(cells)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

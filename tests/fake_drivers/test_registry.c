@@ -397,8 +397,9 @@ static void limits_of_memory(void **state)
                     "batch_invariant any packed batch",
         far_rows[] = "does not do tokens of K or V that lie backwards or over 2^24 elements apart",
         i8[] = "does not do i8 data", mixed[] = "does not do K/V of another dtype than q",
-        other[] = "does not do keys and values but those of i8 with one scale for all channels";
-    struct limit cases[56];
+        other[] = "does not do keys and values but those of i8 with one scale for all channels",
+        few[] = "does not do few query rows of a KV head, or packed invariant ones, unless named";
+    struct limit cases[64];
     int count = 0;
     (void)state;
     const rapt_attention base = session_problem(memory);
@@ -457,6 +458,8 @@ static void limits_of_memory(void **state)
     CASE("decode_f16_i8_d128", "", CHANNELS(128), SIZES(1 << 19, 96), KV_I8(1, 1));
     CASE("decode_f16_i8_d128", queries, CHANNELS(128), SIZES((1 << 19) + 1, 96), KV_I8(1, 1));
     CASE("decode_f16_d128", i8, CHANNELS(128), SIZES(8, 96), KV_I8(1, 1));
+    CASE("sm90_f16_i8_d128", few, CHANNELS(128), SIZES(255, 96), KV_I8(1, 1));
+    CASE("sm90_f16_i8_d128", "", CHANNELS(128), SIZES(256, 96), KV_I8(1, 1));
     assert_limits(cases, count);
     struct row portable = *row_of("flash_nocausal_d64"); /* one that takes any address */
     rapt_attention falling = base;

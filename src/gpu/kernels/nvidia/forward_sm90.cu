@@ -82,9 +82,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
-            mbarrier_init(base + AT_K_FULL + 8 * i, 1);
+            mbarrier_init(base + AT_K_FULL + 8 * i, KV_I8 ? 2 : 1);
             mbarrier_init(base + AT_K_EMPTY + 8 * i, GROUPS);
-            mbarrier_init(base + AT_V_FULL + 8 * i, 1);
+            mbarrier_init(base + AT_V_FULL + 8 * i, KV_I8 ? 2 : 1);
             mbarrier_init(base + AT_V_EMPTY + 8 * i, GROUPS);
         }
         for (int i = 0; i < Q_COUNT; i++) {
@@ -99,7 +99,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         }
 #endif
         shared_store4(base + AT_NOTES, 0, 0, 0, 0);
-#if PAGES
+#if KV_I8
+        for (int i = 0; i < JOBS; i++) {
+            mbarrier_init(job_full(base, i), 1);
+            mbarrier_init(job_empty(base, i), CONVERTERS);
+        }
+#elif PAGES
         mbarrier_init(base + AT_JOB_FULL, 1);
         mbarrier_init(base + AT_JOB_EMPTY, 2);
 #endif
@@ -108,8 +113,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
 #endif
         mbarrier_init_fence();
         tensor_map_prefetch(&maps.q);
-        tensor_map_prefetch(&maps.k);
-        tensor_map_prefetch(&maps.v);
+        if (!KV_I8) tensor_map_prefetch(&maps.k);
+        if (!KV_I8) tensor_map_prefetch(&maps.v);
 #if LINES == 2
         tensor_map_prefetch(&maps.out);
 #endif

@@ -17,6 +17,7 @@
 #if CAPPED
 #include "sm90_capped.h"
 #endif
+#include "sm90_scales_i8.h"
 #elif PARTS == 2
 #include "sm90_softmax_scaled.h"
 #elif PARTS == 3
@@ -184,6 +185,9 @@ DEVICE struct weighing begin_block(struct consumer &c, const struct attention_ar
                                    const struct tile &t, float (&s)[KEYS / 2], struct row_state &r,
                                    int block)
 {
+#if KV_I8
+    return begin_scaled<MASKED, FIRST, REPAIR>(c, a, t, s, r, block);
+#endif
 #if CAPPED
     bool far = MASKED && any_far(s, c.cap);
 #elif CELLS
@@ -249,12 +253,13 @@ DEVICE void weigh_again(const struct consumer &c, const struct attention_args &a
  */
 template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
-                      const float (&o)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &r,
-                      struct weighing &w, uint32_t (&p)[KEYS / 4])
+                      const struct tile &t, int block, const float (&o)[VALUES / 2],
+                      float (&s)[KEYS / 2], struct row_state &r, struct weighing &w,
+                      uint32_t (&p)[KEYS / 4])
 {
     if (EARLY > 0) {
-        w.from0 = o[0] == -0x1.fffffep127f ? 0 : w.from0;
-        w.from1 = o[2] == -0x1.fffffep127f ? 0 : w.from1;
+        w.from0 = o[0] == -0x1.fffffep127f ? KV_I8 : w.from0;
+        w.from1 = o[2] == -0x1.fffffep127f ? KV_I8 : w.from1;
     }
 #if CAPPED
     if (NEAR) {
@@ -263,6 +268,9 @@ DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
         weigh_capped<EARLY_COLUMNS, COLUMNS, MASKED>(a, s, w, c.cap);
         pack_weights(s, p);
     }
+#elif KV_I8
+    end_scaled<MASKED>(c, a, t, s, w, block);
+    pack_weights(s, p);
 #else
     weigh_columns<EARLY_COLUMNS, COLUMNS>(s, w, score_scale(c, a), score_slope(c));
     pack_weights(s, p);
@@ -277,7 +285,7 @@ template <bool NEAR> DEVICE bool keep_weights(struct row_state &r, const struct 
     if (NEAR && w.far) return false;
     if (__any_sync(~0u, large | (NEAR && beyond(w)))) return false;
 #else
-    if (too_large(w)) return false;
+    if (too_large(r, w)) return false;
 #endif
     add_sums(r, w);
     return true;
@@ -398,8 +406,8 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
     return {};
 }
 template <bool MASKED, bool FIRST, bool NEAR = false>
-DEVICE void end_block(const struct consumer &, const struct attention_args &,
-                      const float (&)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &,
+DEVICE void end_block(const struct consumer &, const struct attention_args &, const struct tile &,
+                      int, const float (&)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &,
                       struct weighing &, uint32_t (&p)[PARTS * KEYS / 4])
 {
     pack_weights(s, p);

@@ -211,6 +211,10 @@ DEVICE void advance(struct ring &r)
  * record alone, with which consumers that read Q themselves can begin. */
 constexpr bool SLOT_FIRST = Q_SLOTS > 1 || PARTS == 2 || BY_PANELS;
 
+#if KV_I8
+#include "sm90_keys_i8.h"
+#endif
+
 /* Whether the consumers' q k^T is a block ahead of their p v. */
 constexpr bool V_BEHIND = SUMS == 1 && !BY_PANELS;
 
@@ -280,7 +284,10 @@ DEVICE void produce_block(const struct attention_args &a, const struct tensor_ma
                           const struct tile *t, int i, bool nothing)
 {
     int block = nth_block(t, i);
-#if PAGES
+#if KV_I8
+    post_keys(a, base, from, *t, block, r);
+    return;
+#elif PAGES
     if (PAGED) {
         post_job(base, {block * KEYS, t->head, t->batch, t->kv_tokens}, r.phase);
         return;
@@ -384,7 +391,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
     int total = schedule_of(a, shared).total;
     if (total > grid_blocks() && index == grid_blocks() + total - 1)
         counter_reset(a); /* the last number: nobody takes another */
-#if PAGES
+#if KV_I8
+    post_end(base, keys);
+#elif PAGES
     if (PAGED) post_job(base, {-1}, keys.phase);
 #endif
     if (V_BEHIND && !PAGED && !first) produce_v_behind(a, maps, base, keys);
@@ -396,7 +405,11 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
 DEVICE void load(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
                  const char *shared)
 {
-#if PAGES
+#if KV_I8
+    if (threadIdx.x >= 32) convert_blocks(a, base, threadIdx.x / 32 - 1);
+    else if (elect_lane()) produce<true>(a, maps, base, shared);
+    return;
+#elif PAGES
     if (paged(a)) {
         if (threadIdx.x < 32) {
             if (elect_lane()) produce<true>(a, maps, base, shared);

@@ -10,26 +10,26 @@ constexpr float LN2 = 0.6931471805599453f, LOG2E = 1.4426950408889634f;
 /* Column limits of a lane's two rows, r and r + 8, relative to the lane's first column of the
  * block: hidden unless below <= c < above. Element 4i + e is row r, column column_of(i, e); 4i + 2 + e
  * is row r + 8. Overwrites, so NaN in hidden scores goes. */
-DEVICE void hide_above(float (&s)[KEYS / 2], int above0, int above1)
+DEVICE void hide_above(float (&s)[KEYS / 2], int above0, int above1, float hidden = -INFINITY)
 {
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            if (column_of(i, e) >= above0) s[4 * i + e] = -INFINITY;
-            if (column_of(i, e) >= above1) s[4 * i + 2 + e] = -INFINITY;
+            if (column_of(i, e) >= above0) s[4 * i + e] = hidden;
+            if (column_of(i, e) >= above1) s[4 * i + 2 + e] = hidden;
         }
     }
 }
 
-DEVICE void hide_below(float (&s)[KEYS / 2], int below0, int below1)
+DEVICE void hide_below(float (&s)[KEYS / 2], int below0, int below1, float hidden = -INFINITY)
 {
 #pragma unroll
     for (int i = 0; i < KEYS / 8; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            if (column_of(i, e) < below0) s[4 * i + e] = -INFINITY;
-            if (column_of(i, e) < below1) s[4 * i + 2 + e] = -INFINITY;
+            if (column_of(i, e) < below0) s[4 * i + e] = hidden;
+            if (column_of(i, e) < below1) s[4 * i + 2 + e] = hidden;
         }
     }
 }
@@ -52,22 +52,23 @@ DEVICE void visible_columns(const struct attention_args &a, const struct tile &t
 }
 
 DEVICE void mask_block(const struct attention_args &a, const struct tile &t, float (&s)[KEYS / 2],
-                       int block, int row, int column)
+                       int block, int row, int column, float hidden = -INFINITY)
 {
     int above0, above1;
     visible_columns(a, t, block, row, column, above0, above1);
 #if FEATURES
     int first_end =
         t.rows * tile_tokens(a) + query_offset(a, &t) + a.window_right + 1; /* of the first row */
-    if (block * KEYS + KEYS > min_int(first_end, t.kv_tokens)) hide_above(s, above0, above1);
+    if (block * KEYS + KEYS > min_int(first_end, t.kv_tokens))
+        hide_above(s, above0, above1, hidden);
 #else
-    hide_above(s, above0, above1);
+    hide_above(s, above0, above1, hidden);
 #endif
 #if FEATURES
     int begin = t.rows * tile_tokens(a) + row + query_offset(a, &t) - a.window_left;
     int first = block * KEYS + column;
     if (block * KEYS < (t.rows + 1) * tile_tokens(a) + query_offset(a, &t) - a.window_left)
-        hide_below(s, begin - first, begin + 8 - first);
+        hide_below(s, begin - first, begin + 8 - first, hidden);
 #endif
 }
 

@@ -109,7 +109,11 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         int end = t.rows * tile_tokens(a) + token_of_row(a, row_now(c)) + query_offset(a, &t) +
                   a.window_right + 1;
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
+#if KV_I8
+        struct key_bits bad = {}; /* integers are all good, and scales keep to themselves */
+#else
         struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
+#endif
 #if KEYED
         see_keys(c.cells, bad);
 #endif
@@ -150,8 +154,8 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         struct weighing w;
         if (first) w = begin_block<true, true, true>(c, a, t, s, r, block);
         else w = begin_block<true, false, true>(c, a, t, s, r, block);
-        if (first) end_block<true, true>(c, a, o, s, r, w, p);
-        else end_block<true, false>(c, a, o, s, r, w, p);
+        if (first) end_block<true, true>(c, a, t, block, o, s, r, w, p);
+        else end_block<true, false>(c, a, t, block, o, s, r, w, p);
         if (first) add_sums(r, w);
         else if (!keep_weights<false>(r, w)) raise_block<false>(c, a, s, r, w, p);
 #endif
@@ -195,6 +199,9 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
     c.stage = c.tiles = 0;
 #if PARTS == 2
     c.factors = c.phase = 0;
+#endif
+#if KV_I8
+    c.phase = 0;
 #endif
 #pragma unroll 1
     for (int turn = group_now(c); turn > 0; turn--)

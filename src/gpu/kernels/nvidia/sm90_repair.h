@@ -98,8 +98,23 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
                         struct fetch what, int block, uint32_t &phase)
 {
     uint32_t full = base + AT_REPAIR_FULL + 8 * group;
+#if KV_I8
+    if (thread == 0) write_job(a, key_source_of(a, &t), t, block, job_at(base, JOBS));
+#endif
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group, 128);
+#if KV_I8
+    if (thread == 0 && what.q) {
+        mbarrier_expect(full, Q_BYTES);
+        load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
+    }
+    __syncwarp();
+    fetch_unit(a, base, thread / 32, thread % 32);
+    async_proxy_fence();
+    named_barrier_sync(BARRIER_GROUP + group, 128);
+    if (what.q) mbarrier_wait(full, phase), phase ^= 1;
+    return;
+#endif
     if (thread == 0) {
         struct key_source from = key_source_of(a, &t);
         int row = from.token + block * KEYS;

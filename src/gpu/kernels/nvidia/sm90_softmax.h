@@ -16,6 +16,9 @@ struct row_state {
     float decay0, decay1;         /* what the old output must be multiplied by, if rescale */
     bool rescale;
     uint32_t least; /* PARTS == 2: the bits of the lane's least weight of a block but 0, less one */
+#if KV_I8
+    float unit0, unit1; /* UNITS: powers of two that weights are multiplied by */
+#endif
 };
 
 /* What exponents are taken against: -inf - -inf must not reach exp2. */

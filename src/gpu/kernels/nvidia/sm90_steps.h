@@ -28,11 +28,11 @@ DEVICE int blocks_between(const struct consumer &c, const struct attention_args 
 }
 
 #if FEATURES
-/* Rows of the V block that comes next past the sequence's end; then `tail` of the one behind it
- * exist. */
+/* Rows of the V block that comes next past the sequence's end, if not converters made them zeros;
+ * then `tail` of the one behind it exist. */
 DEVICE void clear_before(struct consumer &c, const struct place &v, int tail)
 {
-    if (c.tail < KEYS) {
+    if (!KV_I8 && c.tail < KEYS) {
         mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
         clear_tail(c, v.stage);
     }
@@ -118,7 +118,11 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     release_stage(c, AT_V_EMPTY + 8 * v.stage);
     if (FIRST) pass_values(c, blocks_between(c, a, done, t), 1);
     if (EARLY == 0) w = begin_block<MASKED, FIRST, false, NEAR>(c, a, t, s, r, block);
-    end_block<MASKED, FIRST, NEAR>(c, a, o, s, r, w, p);
+    end_block<MASKED, FIRST, NEAR>(c, a, t, block, o, s, r, w, p);
+#if KV_I8 &&                                                                                       \
+    SPLIT_KEYS /* or weights are kept for the sums beside those with scales: registers are few */
+    if (FIRST && !(w.sum0 + w.sum1 < 1e38f)) asm volatile("nanosleep.u32 1;" ::: "memory");
+#endif
     if (FIRST) {
         add_sums(r, w);
         finish_tile(c, a, done, o, finished);
@@ -127,6 +131,10 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
         return true;
     }
     if (PARTS > 1 && r.rescale) rescale(o, r);
+    if (UNITS && r.rescale) {
+        rescale(o, r);
+        r.rescale = false;
+    }
     bool settled = settle_weights<NEAR>(c, a, s, o, p, r, w);
 #pragma unroll
     for (int i = 0; RAISES_APART && i < KEYS / 2; i++) weights[i] = s[i];
@@ -190,7 +198,7 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     struct weighing w = begin_block<true, true, false>(c, a, t, s, r, block);
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
-    end_block<true, true>(c, a, o, s, r, w, p);
+    end_block<true, true>(c, a, t, block, o, s, r, w, p);
     add_sums(r, w);
 }
 
@@ -248,7 +256,7 @@ DEVICE void close_tile(struct consumer &c, const struct attention_args &a, const
     const struct place v = place_before(c, passed);
     mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
 #if FEATURES
-    if (c.tail < KEYS) clear_tail(c, v.stage);
+    if (!KV_I8 && c.tail < KEYS) clear_tail(c, v.stage);
 #endif
     registers_fence(o);
     registers_fence(p);

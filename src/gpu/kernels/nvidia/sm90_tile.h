@@ -39,6 +39,8 @@
  *                  its sums to NAME_combine; its rows are a.tile_tokens queries of several heads of
  *                  a group, so that few queries fill them (sm90_parts.h). With FEATURES, SCORES_LINEAR
  *                  and Q_REGISTERS
+ *   KV_I8          1: K and V are i8 with a scale for each key, made numbers of q's type by the
+ *                  producers (sm90_keys_i8.h). With FEATURES and SCORES_LINEAR
  *   CELL_ROWS      1: f32 with FEATURES: a bias of f32 and a mask besides (sm90_cell_rows.h)
  *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is
  *                  a box of its own, so that channels past the tensor's are zero: head sizes that
@@ -93,6 +95,9 @@
 #ifndef SPLIT_KEYS
 #define SPLIT_KEYS 0
 #endif
+#ifndef KV_I8
+#define KV_I8 0
+#endif
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
 #endif
@@ -140,6 +145,8 @@ constexpr int V_PANELS = (DV + 63) / 64,
 /* Warpgroups take turns at the tensor cores; with two parts, or by panels, they need no order. */
 constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2 && !BY_PANELS;
 constexpr bool Q_HELD = Q_REGISTERS;
+/* f16 holds no weight times scale of every size: rows have units, see sm90_scales_i8.h. */
+constexpr bool UNITS = KV_I8 && DTYPE == DTYPE_f16;
 /* Some rows of a tile may not see a key that others see, or 16-bit rows' weights may overflow. */
 constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 
@@ -240,7 +247,19 @@ constexpr uint32_t AT_CELLS_EMPTY = AT_CELLS_FULL + 8 * STAGES;
 /* Paged keys: what the pagers are to load next, and two mbarriers (sm90_pages.h). */
 constexpr uint32_t AT_JOB = (AT_FAR + (CAPPED ? 8 * GROUPS : 0) + 15) / 16 * 16;
 constexpr uint32_t AT_JOB_FULL = AT_JOB + 16, AT_JOB_EMPTY = AT_JOB_FULL + 8;
-constexpr uint32_t SHARED_END = CELLS        ? AT_CELLS_EMPTY + 8 * STAGES
+/* The same of integers, in a ring (sm90_keys_i8.h). */
+constexpr uint32_t JOBS = 4, JOB_BYTES = 48;
+/* Scales of the keys and of the values of a block, in twice as many slots as stages, since K's stage is
+ * free again before the softmax that needs them: first those of parity 0. */
+constexpr uint32_t SCALE_SLOTS = 2 * STAGES, SCALE_BYTES = 4 * KEYS;
+constexpr uint32_t SLOT_BYTES = 2 * SCALE_BYTES + 16; /* and what the values' halves ask for */
+constexpr uint32_t AT_SCALES = AT_JOB + (JOBS + 1) * JOB_BYTES + 16 * JOBS;
+/* Integers and scales on their way: halves of a block, two for each of three warps, or of four warps
+ * in a repair. */
+constexpr uint32_t COPY_BYTES = KEYS / 2 * (D + 8);
+constexpr uint32_t AT_COPIES = AT_SCALES + SCALE_SLOTS * SLOT_BYTES;
+constexpr uint32_t SHARED_END = KV_I8        ? AT_COPIES + 6 * COPY_BYTES
+                                : CELLS      ? AT_CELLS_EMPTY + 8 * STAGES
                                 : PAGES      ? AT_JOB_EMPTY + 8
                                 : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * OWN_TILE_BYTES
                                 : FEATURES   ? AT_FAR
@@ -264,6 +283,9 @@ static_assert(!CELL_ROWS || (PARTS > 1 && FEATURES && SCORES == SCORES_ANY && KE
 static_assert(SUMS == 1 || BY_PANELS || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128),
               "two sums");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
+static_assert(!KV_I8 || (FEATURES && SCORES == SCORES_LINEAR && PARTS == 1 && !PANEL_MAPS &&
+                         GROUPS == 2 && D == DV && KEYS == 128),
+              "integers: halves of a block, and turns that keep the scales' slots apart");
 static_assert(!CELLS || (KEYS * CELLS % 128 == 0 && PARTS == 1), "panels of 128 bytes");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
@@ -271,8 +293,17 @@ static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can ha
 /* ---- Registers: 65536 / THREADS at launch, rounded down to 8; the producers give theirs to the
  * consumers --------------------- */
 
-constexpr int PRODUCER_REGISTERS = GROUPS == 3 ? 32 : PARTS == 2 || CELLS ? 56 : 40;
-constexpr int CONSUMER_REGISTERS = GROUPS == 3 ? 160 : PARTS == 2 || CELLS ? 224 : 232;
+constexpr int PRODUCER_REGISTERS = GROUPS == 3                    ? 32
+                                   : KV_I8 && !Q_HELD             ? 72
+                                   : PARTS == 2 || CELLS || KV_I8 ? 56
+                                                                  : 40;
+constexpr int CONSUMER_REGISTERS = GROUPS == 3                    ? 160
+                                   : KV_I8 && !Q_HELD             ? 216
+                                   : PARTS == 2 || CELLS || KV_I8 ? 224
+                                                                  : 232;
+static_assert(PRODUCER_REGISTERS + GROUPS * CONSUMER_REGISTERS <=
+                  65536 / THREADS / 8 * 8 * (GROUPS + 1),
+              "no more than were there at launch: else the consumers wait forever");
 
 /* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the
  * threads of each, then one for all consumers. */

@@ -26,8 +26,9 @@
  * bench/notes/hopper.md */
 constexpr bool TO_ONE = !FEATURES && !PANEL_MAPS && (!CAUSAL || ASCENDING);
 
-/* Of a lane's KEYS / 4 weights of one row in a block. f16 holds each of them. */
-constexpr float LARGEST_SUM = !TO_ONE ? 0x1p15f : KEYS > 80 ? 24 : 32;
+/* Of a lane's KEYS / 4 weights of one row in a block, in its unit. f16 holds each of them, also times
+ * a scale. */
+constexpr float LARGEST_SUM = UNITS ? 0x1p5f : !TO_ONE ? 0x1p15f : KEYS > 80 ? 24 : 32;
 
 /* 8-key columns of a block, and those whose weights are taken while p v runs; the others follow
  * behind it, beside their rounding. */
@@ -184,6 +185,20 @@ DEVICE float lower_weights(float sum, float largest, float &reference)
     return __uint_as_float((uint32_t)(127 - exponent) << 23);
 }
 
+#if KV_I8
+/* What the weights of the lane's rows are multiplied by. */
+DEVICE float2 units_of(const struct row_state &r)
+{
+    return UNITS ? make_float2(r.unit0, r.unit1) : make_float2(1, 1);
+}
+#endif
+
+/* Of a power of two. */
+DEVICE float inverse_power(float x)
+{
+    return __uint_as_float((254u << 23) - __float_as_uint(x));
+}
+
 /* Rare. */
 DEVICE void lower_block(float (&s)[KEYS / 2], struct row_state &r, struct weighing &w)
 {
@@ -193,9 +208,22 @@ DEVICE void lower_block(float (&s)[KEYS / 2], struct row_state &r, struct weighi
         x = fmaxf(x, fmaxf(s[4 * i], s[4 * i + 1]));
         y = fmaxf(y, fmaxf(s[4 * i + 2], s[4 * i + 3]));
     }
+#if KV_I8
+    float2 unit = units_of(r);
+    x = lower_weights(w.sum0 * inverse_power(unit.x), x, r.reference0);
+    y = lower_weights(w.sum1 * inverse_power(unit.y), y, r.reference1);
+#else
     x = lower_weights(w.sum0, x, r.reference0);
     y = lower_weights(w.sum1, y, r.reference1);
+#endif
     set_decay(r, x, y);
+#if KV_I8 /* where s holds them times scales: powers of two, so exactly the sums of the lower weights */
+    w.sum0 = __fmul_rn(w.sum0, x);
+    w.sum1 = __fmul_rn(w.sum1, y);
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) s[i] = __fmul_rn(s[i], i & 2 ? y : x);
+    return;
+#endif
     w.sum0 = w.sum1 = 0;
 #pragma unroll
     for (int i = 0; i < COLUMNS; i++) {
@@ -214,8 +242,12 @@ DEVICE void add_sums(struct row_state &r, const struct weighing &w)
     r.sum1 = __fadd_rn(r.sum1, w.sum1);
 }
 
-DEVICE bool too_large(const struct weighing &w)
+DEVICE bool too_large(const struct row_state &r, const struct weighing &w)
 {
+#if KV_I8
+    float2 unit = units_of(r);
+    return __any_sync(~0u, (w.sum0 > LARGEST_SUM * unit.x) | (w.sum1 > LARGEST_SUM * unit.y));
+#endif
     return __any_sync(~0u, (w.sum0 > LARGEST_SUM) | (w.sum1 > LARGEST_SUM));
 }
 

@@ -163,6 +163,14 @@ DEVICE void async_copy16(uint32_t to, const void *from, bool exists)
                  : "memory");
 }
 
+/* 4 bytes, or 0. */
+DEVICE void async_copy4(uint32_t to, const void *from, bool exists)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from),
+                 "r"(exists ? 4 : 0)
+                 : "memory");
+}
+
 DEVICE void async_copy_commit(void)
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -259,6 +267,18 @@ DEVICE void shared_store(uint32_t at, uint32_t x)
 DEVICE void shared_store2(uint32_t at, uint32_t x, uint32_t y)
 {
     asm volatile("st.shared.v2.b32 [%0], {%1,%2};" ::"r"(at), "r"(x), "r"(y) : "memory");
+}
+
+DEVICE void shared_store8(uint32_t at, uint64_t x)
+{
+    asm volatile("st.shared.b64 [%0], %1;" ::"r"(at), "l"(x) : "memory");
+}
+
+DEVICE uint64_t shared_load8(uint32_t at)
+{
+    uint64_t x;
+    asm volatile("ld.shared.b64 %0, [%1];" : "=l"(x) : "r"(at) : "memory");
+    return x;
 }
 
 DEVICE void shared_load2(uint32_t at, float &x, float &y)
