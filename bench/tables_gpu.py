@@ -178,6 +178,15 @@ def masks(rows):
     return lines if len(lines) > 2 else ["Not measured."]
 
 
+def vision(rows):
+    found = {case.rsplit(" ", 1)[1]: each for (case, _), each in pick(rows, "graph", "vision", "bf16").items()}
+    if not found:
+        return ["Not measured."]
+    ratio = lambda each: float(each["cudnn"]["us"]) / float(each["rapt"]["us"])
+    return ["| tokens of an image | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|",
+            "| TFLOP/s (and ratio) | " + " | ".join(f"{float(x['rapt']['tflops']):.0f} ({ratio(x):.2f})" for x in found.values()) + " |"]
+
+
 def options(rows):
     cells = {}
     for (case, _), found in pick(rows, "graph", "options").items():
@@ -274,7 +283,8 @@ def tables():
             "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main),
+            "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),
             "operations": operations(memory)}
 

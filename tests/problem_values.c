@@ -61,6 +61,15 @@ static double lowest_score(const struct problem_line *line, int which, int64_t t
     return which == VALUE_Q ? root : token % 3 ? -root : -2 * root;
 }
 
+/* Every third key of every second KV head is NaN, from the third and the first on; the others have one value
+ * that is infinite. */
+static double in_heads(int which, const int64_t *at, double usual)
+{
+    if (which == VALUE_Q) return usual;
+    if (at[1] % 2 == 0) return at[2] % 3 == 2 ? NAN : usual;
+    return which == VALUE_V && at[2] == 7 && at[3] == 1 ? INFINITY : usual;
+}
+
 /* One entry in the middle of the first sequence and head that is no number, in the first channel or
  * the last; of i8 keys or values, the scale that it has. */
 static double with_spoiler(const struct problem_line *line, int which, const int64_t *at,
@@ -186,6 +195,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
         return without_weight(line, which, at, normal);
     case DATA_minf_nan_v:
         return weight_zero(which, at, normal);
+    case DATA_nan_heads:
+        return in_heads(which, at, normal);
     case DATA_leap:
         return leaping(line, which, at, normal);
     case DATA_minus1e30:

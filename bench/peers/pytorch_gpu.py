@@ -5,7 +5,8 @@ usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librap
 
 Groups (--only, comma separated):
   grid     16k tokens, heads x channels = 2048, channels 64/128/256, S 512 ... 16k, causal and full
-  heads    as the grid, 1k and 4k tokens, channels that fill a part of a tile or have one of their own: 32 ... 224
+  heads    as the grid, 1k and 4k tokens, channels that fill a part of a tile or have one of their own: 32 ... 224, an even number of heads
+  vision   16k tokens in images of 256 ... 4k, 16 heads of 72 channels, full, as vision encoders have them
   models   LLaMA-3-8B 32/8, Qwen2-7B 28/4, LLaMA-2-13B 40/40, MQA 32/1, 128 channels, causal, batch 1, S 512 ... 32k
   ragged   64 sequences of 100 ... 4,000 tokens, 32/8 heads, against the same tokens as 64 equal sequences; and shorter mixtures
   options  window 1024 at 16k, softcap 50, sink, ALiBi, also against rapt's own plain causal rate
@@ -238,11 +239,16 @@ def grid(bench):
 
 def heads(bench):
     o = bench.options
-    for d in (32, 40, 72, 80, 96, 112, 160, 192, 224):
+    for d in (32, 40, 56, 72, 80, 88, 96, 104, 112, 120, 160, 192, 224):
+        h = 2048 // d // 2 * 2
         for causal in (1, 0):
             for s in (1024, 4096):
-                bench.dense("heads", f"d{d} {'causal' if causal else 'full'} {s}", o.dtype, 16384 // s, s, s, 2048 // d, 2048 // d, d, causal,
-                            o.peers.split(","))
+                bench.dense("heads", f"d{d} {'causal' if causal else 'full'} {s}", o.dtype, 16384 // s, s, s, h, h, d, causal, o.peers.split(","))
+
+
+def vision(bench):
+    for s in (256, 576, 729, 1024, 4096):
+        bench.dense("vision", f"h16 d72 {s}", bench.options.dtype, 16384 // s, s, s, 16, 16, 72, 0, bench.options.peers.split(","))
 
 
 def types(bench):
@@ -503,7 +509,7 @@ def repeat(bench, launches=1000):
                                        dtype=o.dtype, candidate="rapt", error=f"{differing.item()} of {launches} differ"))
 
 
-GROUPS = {"grid": grid, "heads": heads, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
+GROUPS = {"grid": grid, "heads": heads, "vision": vision, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
           "f32-large": f32_large, "f32-more": f32_more, "errors": errors, "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
           "chunk": lambda bench: chunk(bench, graph_of), "pages": lambda bench: pages(bench, graph_of),
           "masks": masks}

@@ -131,6 +131,14 @@ struct attention_args {
     int32_t tile_tokens;
 };
 
+/* NEED_PAIRS: whether the map of K or V has pairs of heads in place of heads: two heads of an odd number
+ * of 16 bytes, of a token, are whole sectors of 32, and columns of the tile are left for 8 channels
+ * before a head. */
+#define PAIRED(stride, heads, channels, columns)                                                   \
+    ((channels) % 16 == 8 && (channels) + 8 <= (columns) && (heads) % 2 == 0 &&                    \
+     (stride)[1] % 16 == 8 && (stride)[1] > 0 && (stride)[1] < 1 << 16 && (stride)[2] % 16 == 0 && \
+     (stride)[0] % 16 == 0)
+
 /* An opaque CUtensorMap. */
 struct tensor_map {
     uint64_t word[16];

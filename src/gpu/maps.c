@@ -68,6 +68,22 @@ static int64_t box_keys(const struct row *row, const struct problem *p)
     return !p->page_tokens ? row->tile_kv : page < block ? page : block;
 }
 
+/* Pairs of heads in place of heads, see NEED_PAIRS. */
+static void pair_heads(int64_t size[4], int64_t stride[4])
+{
+    size[3] += stride[1];
+    size[1] /= 2;
+    stride[1] *= 2;
+}
+
+static int is_paired(const struct row *row, const struct problem *p, int map)
+{
+    if (!(row->needs & NEED_PAIRS)) return 0;
+    return map == MAP_K   ? PAIRED(p->a.k.stride, p->kv_heads, p->qk_channels, row->d)
+           : map == MAP_V ? PAIRED(p->a.v.stride, p->kv_heads, p->v_channels, row->dv)
+                          : 0;
+}
+
 void maps_describe(const struct row *row, const struct problem *p,
                    const struct attention_args *halves, struct driver_map maps[MAP_COUNT])
 {
@@ -79,9 +95,11 @@ void maps_describe(const struct row *row, const struct problem *p,
     if (row->needs & NEED_CELL_MAP)
         describe_cells(&maps[MAP_CELLS], row_cells(row, p), row->tile_q);
     for (int i = 0; i < map_count(row) && !(i == MAP_CELLS && (row->needs & NEED_CELL_MAP)); i++) {
-        int64_t size[4];
+        int64_t size[4], stride[4];
         if (tensors[i]->dtype == RAPT_I8) continue; /* read without a map */
         memcpy(size, tensors[i]->size, sizeof size);
+        memcpy(stride, tensors[i]->stride, sizeof stride);
+        if (is_paired(row, p, i)) pair_heads(size, stride);
         int halved = i < MAP_OUT && (row->needs & NEED_HALVES);
         int pages = p->page_tokens && (i == MAP_K || i == MAP_V);
         if (halved) {
@@ -90,7 +108,7 @@ void maps_describe(const struct row *row, const struct problem *p,
             size[3] = half[i]->stride[2];
         }
         describe(&maps[i], halved ? DTYPE_bf16 : tensors[i]->dtype, size,
-                 halved ? half[i]->stride : tensors[i]->stride, rows[i],
+                 halved ? half[i]->stride : stride, rows[i],
                  row->needs & NEED_PANELS ? BOX_CHANNEL
                  : pages                  ? BOX_PANEL
                                           : BOX_WHOLE);

@@ -65,6 +65,9 @@ enum {
     NEED_KEY_CELLS = 16384,
     /* as NEED_CELL_MAP says, but no tensor map: rows of the bias or mask may begin anywhere */
     NEED_LOOSE_CELLS = 32768,
+    /* with NEED_PANELS: where PAIRED of kernel_args.h says so, the heads of the maps of K and V are
+     * pairs of heads, and their channels all from the first head's first to the second one's last */
+    NEED_PAIRS = 65536,
 };
 
 enum feature_index {

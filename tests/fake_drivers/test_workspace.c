@@ -144,9 +144,17 @@ static uint64_t step_of(const rapt_tensor *x, const struct view *half, int axis)
                                 : 2 * (uint64_t)x->stride[axis];
 }
 
-/* half: of a tensor that kernels read in parts, else NULL. */
+/* Of K or V: whether two heads of a token are whole sectors of 32 bytes, and one is not; there are
+ * always columns left. */
+static int in_pairs(const struct row *row, const rapt_tensor *x)
+{
+    return (row->needs & NEED_PAIRS) && x->size[3] % 16 == 8 && x->size[1] % 2 == 0 &&
+           x->stride[1] == x->size[3] && x->stride[2] % 16 == 0;
+}
+
+/* half: of a tensor that kernels read in parts, else NULL. heads: that are one in the map. */
 static void expect_map(const struct trial *t, const struct row *row, const struct tensor_map *map,
-                       const rapt_tensor *x, const struct view *half, int64_t rows)
+                       const rapt_tensor *x, const struct view *half, int64_t rows, uint64_t heads)
 {
     struct fake_map m;
     uint64_t channels = (uint64_t)(half ? half->stride[2] : x->size[3]), panels = channels / 64,
@@ -160,10 +168,11 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
     expect(t, m.promotion == 2);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_128B */
     expect(t, m.box[0] == 64 && m.box[1] == rows);
     if (row->needs & NEED_PANELS) {
-        const uint64_t size[] = {channels, tokens, (uint64_t)x->size[1], sequences};
+        const uint64_t size[] = {channels * heads, tokens, (uint64_t)x->size[1] / heads, sequences};
         expect(t, m.rank == 4 && !memcmp(m.size, size, sizeof size));
         expect(t, m.box[2] == 1 && m.box[3] == 1);
-        for (int i = 0; i < 3; i++) expect(t, m.stride[i] == step_of(x, half, 2 - i));
+        for (int i = 0; i < 3; i++)
+            expect(t, m.stride[i] == step_of(x, half, 2 - i) * (i == 1 ? heads : 1));
         return;
     }
     const uint64_t size[] = {64, tokens, panels, (uint64_t)x->size[1], sequences};
@@ -179,10 +188,13 @@ static void expect_maps(const struct trial *t, const struct row *row, const stru
     int halved = (row->needs & NEED_HALVES) != 0;
     if (!(row->needs & NEED_MAPS)) return;
     expect_map(t, row, &l->maps.q, &t->a.q, halved ? &a->q_half : NULL,
-               row->needs & NEED_PARTIALS ? 16 : least(row->tile_q, 64));
-    expect_map(t, row, &l->maps.k, &t->a.k, halved ? &a->k_half : NULL, row->tile_kv);
-    expect_map(t, row, &l->maps.v, &t->a.v, halved ? &a->v_half : NULL, row->tile_kv);
-    if (row->needs & NEED_OUT_MAP) expect_map(t, row, &l->maps.out, &t->a.out, NULL, OUT_MAP_ROWS);
+               row->needs & NEED_PARTIALS ? 16 : least(row->tile_q, 64), 1);
+    expect_map(t, row, &l->maps.k, &t->a.k, halved ? &a->k_half : NULL, row->tile_kv,
+               in_pairs(row, &t->a.k) ? 2 : 1);
+    expect_map(t, row, &l->maps.v, &t->a.v, halved ? &a->v_half : NULL, row->tile_kv,
+               in_pairs(row, &t->a.v) ? 2 : 1);
+    if (row->needs & NEED_OUT_MAP)
+        expect_map(t, row, &l->maps.out, &t->a.out, NULL, OUT_MAP_ROWS, 1);
 }
 
 /* ---- Launches ---- */
@@ -362,6 +374,26 @@ static void rows_in_parts(void **state)
     each_row(*state, NEED_HALVES, 0);
 }
 
+/* Heads of 72 channels, which lie in pairs in K and, token by token of a head, not in V; 72 beside 80. */
+static void heads_in_pairs(void **state)
+{
+    struct trial t;
+    rapt_context *context;
+    int pairs = 0, others = 0;
+    begin(*state, &context, &t);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int more = 0; more <= 8; more += 8) {
+            set_problem(&t, RAPT_BF16, shapes[i], 72 + more, 72);
+            t.a.causal = 1;
+            run(&t, "sm90_bf16_narrow80_linear");
+            if (in_pairs(row_of("sm90_bf16_narrow80_linear"), &t.a.k)) pairs++;
+            else others++;
+        }
+    assert_true(pairs == 5 && others == 15);
+    rapt_close(&context);
+    session_end(*state);
+}
+
 /* Packed queries and keys: room for a partial tile of every sequence. */
 static void packed_rows(void **state)
 {
@@ -482,10 +514,13 @@ int main(int argc, char **argv)
     {                                                                                              \
 #test, test, NULL, NULL, (void *)&vendors[0]                                               \
     }
-    const struct CMUnitTest tests[] = {
-        ON_CUDA(claimed_rows),         ON_CUDA(rows_that_share_keys),
-        ON_CUDA(rows_in_parts),        ON_CUDA(packed_rows),
-        ON_CUDA(many_heads),           ON_CUDA(scores_of_the_composed_path),
-        ON_CUDA(packed_rows_of_nobody)};
+    const struct CMUnitTest tests[] = {ON_CUDA(claimed_rows),
+                                       ON_CUDA(rows_that_share_keys),
+                                       ON_CUDA(rows_in_parts),
+                                       ON_CUDA(packed_rows),
+                                       ON_CUDA(many_heads),
+                                       ON_CUDA(scores_of_the_composed_path),
+                                       ON_CUDA(packed_rows_of_nobody),
+                                       ON_CUDA(heads_in_pairs)};
     return run_group("workspace", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -9,6 +9,7 @@
 #define RAPT_NVIDIA_SM90_LOAD_H
 
 #include "sm90_cells.h"
+#include "sm90_lead.h"
 #include "sm90_schedule.h"
 #if PARTS == 2
 #include "sm90_scaled.h"
@@ -18,15 +19,15 @@
 constexpr int LOADS_AT_ONCE = FEATURES && PARTS == 3 ? 1 : PARTS;
 
 /* One box of `rows` rows and PANELS panels of 64 columns, to `to`; its other parts behind it.
- * apart: from one part to the next on the batch axis. */
+ * apart: from one part to the next on the batch axis. first: channel of the first column. */
 template <int PANELS>
 DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, int rows, int row,
-                      int head, int batch, int apart, uint64_t policy)
+                      int head, int batch, int apart, int first, uint64_t policy)
 {
 #if PANEL_MAPS
 #pragma unroll
     for (int p = 0; p < PANELS; p++)
-        tma_load_4d(to + p * rows * 128, map, full, 64 * p, row, head, batch, policy);
+        tma_load_4d(to + p * rows * 128, map, full, first + 64 * p, row, head, batch, policy);
 #elif BY_PANELS
 #pragma unroll 1
     for (int i = 0; i < PARTS; i++)
@@ -44,15 +45,15 @@ DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, 
 
 /* A block of K or V. */
 template <int PANELS>
-DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, int row, int head,
-                      int batch, int apart)
+DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, int row,
+                      struct head_place at, int batch, int apart)
 {
-    load_tile<PANELS>(map, to, full, KEYS, row, head, batch, apart, L2_EVICT_LAST);
+    load_tile<PANELS>(map, to, full, KEYS, row, at.head, batch, apart, at.first, L2_EVICT_LAST);
 }
 
-/* Q of the g-th warpgroup. */
+/* Q of the g-th warpgroup; lead: K's. */
 DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to,
-                   uint32_t full, const struct tile *t, int g)
+                   uint32_t full, const struct tile *t, int g, int lead)
 {
 #if SPLIT_KEYS
 #pragma unroll
@@ -60,7 +61,7 @@ DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &map
         int row = 64 * g + 16 * i;
         load_tile<QK_PANELS>(&maps.q, to + i * Q_BYTES / 4, full, 16,
                              t->rows * a.tile_tokens + token_of_row(a, row),
-                             t->head + row / a.tile_tokens, t->batch, a.batch, L2_EVICT_FIRST);
+                             t->head + row / a.tile_tokens, t->batch, a.batch, 0, L2_EVICT_FIRST);
     }
     return;
 #endif
@@ -69,7 +70,7 @@ DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &map
 #else
     int token = t->rows * ROWS + 64 * g, batch = t->batch;
 #endif
-    load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, q_batches(a),
+    load_tile<QK_PANELS>(&maps.q, to, full, 64, token, t->head, batch, q_batches(a), -lead,
                          L2_EVICT_FIRST);
 }
 
@@ -115,7 +116,7 @@ DEVICE bool leaves(const struct attention_args &a, const struct tile &t)
 
 /* Record and Q of a tile into a slot; rows -1: the record alone, which ends the consumers. */
 DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
-                      const struct tile *t, uint32_t slot, uint32_t phase)
+                      const struct tile *t, uint32_t slot, uint32_t phase, int lead)
 {
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
@@ -127,19 +128,22 @@ DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &
             continue;
         }
         mbarrier_expect(full, Q_BYTES);
-        load_q(a, maps, base + AT_Q + i * Q_BYTES, full, t, g);
+        load_q(a, maps, base + AT_Q + i * Q_BYTES, full, t, g, lead);
     }
 }
 
 /* Where the blocks of a tile lie in K and V. */
 struct key_source {
     int token, head, batch; /* token: of key block 0, with parts in these */
-    int apart;              /* from one part of f32 to the next, on the batch axis */
+    int apart;              /* from one part of f32 to the next, on the batch axis; LEADS: leads */
 };
 
 DEVICE struct key_source key_source_of(const struct attention_args &a, const struct tile *t)
 {
     struct key_source s = {0, t->head / a.group, t->batch, a.batch};
+#if LEADS
+    s.apart = leads_of(a, s.head);
+#endif
 #if FEATURES
     if (a.kv_start.data) {
 #if PARTS > 1
@@ -183,7 +187,7 @@ DEVICE void produce_k(const struct attention_args &a, const struct tensor_maps &
                      from.token / KEYS + block, from.head, from.batch);
 #endif
     load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS,
-                         from.head, from.batch, parts_apart(a, from));
+                         key_place(a, from.head, from.apart), from.batch, parts_apart(a, from));
 }
 
 /* Into the stage before. */
@@ -196,7 +200,7 @@ DEVICE void produce_v(const struct attention_args &a, const struct tensor_maps &
     mbarrier_wait(base + AT_V_EMPTY + 8 * stage, phase);
     mbarrier_expect(full, V_BYTES);
     load_keys<V_PANELS>(&maps.v, base + AT_V + stage * V_BYTES, full, from.token + block * KEYS,
-                        from.head, from.batch, parts_apart(a, from));
+                        value_place(a, from.head, from.apart), from.batch, parts_apart(a, from));
 }
 
 DEVICE void advance(struct ring &r)
@@ -356,9 +360,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         int blocks = t.key_end - key_begin(&t);
         bool taken = claimed && (!TAKEN_LATE || blocks <= TAKEN_AHEAD);
         if (taken && s.total > grid_blocks()) next = grid_blocks() + counter_take(a);
-        if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
+        if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase, key_lead(from.apart));
         produce_block<PAGED>(a, maps, base, keys, from, &t, 0, first);
-        if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase);
+        if (!SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase, key_lead(from.apart));
         if (!V_BEHIND && !BY_PANELS) produce_v(a, maps, base, keys, from, nth_block(&t, 0));
         if (++slot == Q_SLOTS) slot = 0, slot_phase ^= 1;
 #pragma unroll 1
@@ -398,7 +402,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
 #endif
     if (V_BEHIND && !PAGED && !first) produce_v_behind(a, maps, base, keys);
     struct tile end = {-1};
-    produce_q(a, maps, base, &end, slot, slot_phase);
+    produce_q(a, maps, base, &end, slot, slot_phase, 0);
 }
 
 /* What the threads of the first warpgroup do: the producer, and beside it the pagers. */
@@ -415,10 +419,10 @@ DEVICE void load(const struct attention_args &a, const struct tensor_maps &maps,
             if (elect_lane()) produce<true>(a, maps, base, shared);
         } else if (threadIdx.x < 64) {
             load_paged<QK_PANELS>(a, &maps.k, base, base + AT_K, base + AT_K_FULL,
-                                  base + AT_K_EMPTY);
+                                  base + AT_K_EMPTY, false);
         } else if (threadIdx.x < 96) {
-            load_paged<V_PANELS>(a, &maps.v, base, base + AT_V, base + AT_V_FULL,
-                                 base + AT_V_EMPTY);
+            load_paged<V_PANELS>(a, &maps.v, base, base + AT_V, base + AT_V_FULL, base + AT_V_EMPTY,
+                                 true);
         }
         return;
     }

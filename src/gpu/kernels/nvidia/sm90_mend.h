@@ -76,9 +76,11 @@ DEVICE void see_keys(const struct key_cells &c, struct key_bits &bits)
 }
 #endif
 
-/* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. */
+/* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. clean: without the
+ * bad rows of V. */
 DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
-                        const struct tensor_maps &maps, const struct tile &whole, uint32_t &phase)
+                        const struct tensor_maps &maps, const struct tile &whole, uint32_t &phase,
+                        bool clean = true)
 {
     struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
 #if PARTS == 2
@@ -111,6 +113,9 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
 #if KV_I8
         struct key_bits bad = {}; /* integers are all good, and scales keep to themselves */
+#elif LEADS
+        struct key_bits bad = {};
+        if (clean) bad = clean_values(c.base, group_now(c), thread_now(c));
 #else
         struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
 #endif
@@ -222,7 +227,12 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
         c.slope = tile_slope(a, t);
 #endif
         if (PARTS == 1 || CELL_ROWS || hides_bad_values(c, a, maps, t, phase))
+#if LEADS
+#pragma unroll 1
+            for (int turn = 0; turn < 2; turn++) repair_tile(c, a, maps, t, phase, turn);
+#else
             repair_tile(c, a, maps, t, phase);
+#endif
 #if FEATURES && PARTS == 2
         place = note_at(a, note_place(a, kept_tile(c), group_now(c)))->next;
         place = __reduce_max_sync(~0u, place);

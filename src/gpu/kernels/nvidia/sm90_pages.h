@@ -47,28 +47,29 @@ DEVICE int page_of(const struct attention_args &a, const struct page_job &job, i
 
 /* All panels of a box, from a row of a page on; to: its place in the first panel of a block. */
 template <int PANELS>
-DEVICE void load_box(const struct tensor_map *map, uint32_t to, uint32_t full, int row, int head,
-                     int page)
+DEVICE void load_box(const struct tensor_map *map, uint32_t to, uint32_t full, int row,
+                     struct head_place at, int page)
 {
 #pragma unroll
     for (int p = 0; p < PANELS; p++)
 #if PANEL_MAPS
-        tma_load_4d(to + p * KEYS * 128, map, full, 64 * p, row, head, page, L2_EVICT_LAST);
+        tma_load_4d(to + p * KEYS * 128, map, full, at.first + 64 * p, row, at.head, page,
+                    L2_EVICT_LAST);
 #else
-        tma_load_5d(to + p * KEYS * 128, map, full, 0, row, p, head, page, L2_EVICT_LAST);
+        tma_load_5d(to + p * KEYS * 128, map, full, 0, row, p, at.head, page, L2_EVICT_LAST);
 #endif
 }
 
 /* A block by one thread, which waits for the page table. */
 template <int PANELS>
 DEVICE void load_pages(const struct attention_args &a, const struct tensor_map *map, uint32_t to,
-                       uint32_t full, const struct page_job &job)
+                       uint32_t full, const struct page_job &job, struct head_place at)
 {
 #pragma unroll 1
     for (int i = 0; i < KEYS; i += box_keys(a)) {
         int key = job.first + i;
-        load_box<PANELS>(map, to + i * 128, full, key - page_index(a, key) * a.page_tokens,
-                         job.head, page_of(a, job, i));
+        load_box<PANELS>(map, to + i * 128, full, key - page_index(a, key) * a.page_tokens, at,
+                         page_of(a, job, i));
     }
 }
 
@@ -100,10 +101,10 @@ DEVICE struct page_job take_job(const struct attention_args &a, uint32_t base, u
     return job;
 }
 
-/* All blocks of K, or of V; to, full, empty: of stage 0. */
+/* All blocks of K, or, with `values`, of V; to, full, empty: of stage 0. */
 template <int PANELS>
 DEVICE void load_paged(const struct attention_args &a, const struct tensor_map *map, uint32_t base,
-                       uint32_t to, uint32_t full, uint32_t empty)
+                       uint32_t to, uint32_t full, uint32_t empty, bool values)
 {
     const bool elected = elect_lane();
     const int lane = threadIdx.x & 31;
@@ -114,6 +115,9 @@ DEVICE void load_paged(const struct attention_args &a, const struct tensor_map *
         if (job.first < 0) return;
         int box = box_keys(a), own = lane * box < KEYS ? page_of(a, job, lane * box) : -1;
         int row = job.first - page_index(a, job.first) * a.page_tokens, page[BOXES];
+        const int leads = leads_of(a, job.head);
+        const struct head_place at =
+            values ? value_place(a, job.head, leads) : key_place(a, job.head, leads);
         mbarrier_wait(empty + 8 * stage, phase);
 #pragma unroll
         for (int i = 0; i < BOXES; i++) page[i] = __shfl_sync(~0u, own, i);
@@ -123,7 +127,7 @@ DEVICE void load_paged(const struct attention_args &a, const struct tensor_map *
             for (int i = 0; i < BOXES; i++) {
                 if (i * box >= KEYS) break;
                 load_box<PANELS>(map, to + (stage * PANELS * KEYS + i * box) * 128,
-                                 full + 8 * stage, row, job.head, page[i]);
+                                 full + 8 * stage, row, at, page[i]);
                 row += box;
                 if (row == a.page_tokens) row = 0;
             }

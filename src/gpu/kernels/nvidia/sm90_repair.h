@@ -8,6 +8,9 @@
  * visible scores are all -inf, which are 0 whatever they see. Other rows that see a bad key keep
  * what they have.
  *
+ * What lies beside a head (sm90_lead.h) is found alike. Tiles of such rows are computed twice: first
+ * without it, with all that V holds, then as above.
+ *
  * Rows whose first block had scores of -inf alone found no reference in it. They are told by that,
  * noted and computed again with a maximum for every block (16-bit rows; f32 looks anyway).
  *
@@ -121,13 +124,17 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
         bool q = what.q && PARTS != 2; /* else the warps split it */
         mbarrier_expect(full, V_BYTES + (what.k ? K_BYTES + CELL_BYTES + KEY_FACTOR_BYTES : 0) +
                                   (q ? Q_BYTES : 0));
-        if (q) load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
+        if (q)
+            load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group, key_lead(from.apart));
 #if PAGES
         bool pages = paged(a);
         if (pages) {
             struct page_job job = {row, from.head, from.batch, t.kv_tokens};
-            if (what.k) load_pages<QK_PANELS>(a, &maps.k, base + AT_K, full, job);
-            load_pages<V_PANELS>(a, &maps.v, base + AT_V, full, job);
+            if (what.k)
+                load_pages<QK_PANELS>(a, &maps.k, base + AT_K, full, job,
+                                      key_place(a, from.head, from.apart));
+            load_pages<V_PANELS>(a, &maps.v, base + AT_V, full, job,
+                                 value_place(a, from.head, from.apart));
         }
 #else
         bool pages = false;
@@ -140,15 +147,25 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
         if (what.k) load_cells(a, maps, base + AT_CELLS, full, &t, block);
 #endif
         if (what.k && !pages)
-            load_tile<QK_PANELS>(&maps.k, base + AT_K, full, KEYS, row, from.head, from.batch,
-                                 from.apart, L2_EVICT_LAST);
+            load_keys<QK_PANELS>(&maps.k, base + AT_K, full, row,
+                                 key_place(a, from.head, from.apart), from.batch, from.apart);
         if (!pages)
-            load_tile<V_PANELS>(&maps.v, base + AT_V, full, KEYS, row, from.head, from.batch,
-                                from.apart, L2_EVICT_LAST);
+            load_keys<V_PANELS>(&maps.v, base + AT_V, full, row,
+                                value_place(a, from.head, from.apart), from.batch, from.apart);
     }
     __syncwarp();
     mbarrier_wait(full, phase);
     phase ^= 1;
+#if LEADS
+    int leads = leads_of(a, t.head / a.group);
+    bool exists = thread < t.kv_tokens - block * KEYS;
+    if (thread < KEYS) {
+        clear_beside(base + AT_K, QK_PANELS, thread, key_lead(leads), a.channels);
+        clear_beside(base + AT_V, V_PANELS, thread, value_lead(leads), exists ? a.v_channels : 0);
+    }
+    async_proxy_fence();
+    named_barrier_sync(BARRIER_GROUP + group, 128);
+#endif
 }
 #endif
 

@@ -3,6 +3,7 @@
 #ifndef RAPT_NVIDIA_SM90_STORE_H
 #define RAPT_NVIDIA_SM90_STORE_H
 
+#include "sm90_lead.h"
 #include "sm90_mask.h"
 #include "sm90_softmax.h"
 
@@ -36,15 +37,17 @@ DEVICE struct row_result finish_row_sink(float sum, float reference, float sink)
     return f;
 }
 
-/* 32 columns of the lane's two rows: after a transpose inside each group of four lanes, lane c of
- * the group holds columns 8c ... 8c + 7 of both rows: x[0..3] of row r, x[4..7] of row r + 8. */
-DEVICE void gather_columns(const float *o, float factor0, float factor1, int lane, uint32_t (&x)[8])
+/* 32 columns of the lane's two rows, of which the first `blocks` times 8 exist: after a transpose
+ * inside each group of four lanes, lane c of the group holds columns 8c ... 8c + 7 of both rows:
+ * x[0..3] of row r, x[4..7] of row r + 8. */
+DEVICE void gather_columns(const float *o, int blocks, float factor0, float factor1, int lane,
+                           uint32_t (&x)[8])
 {
     bool odd = lane & 1, high = lane & 2;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        x[j] = pack2(o[4 * j] * factor0, o[4 * j + 1] * factor0);
-        x[4 + j] = pack2(o[4 * j + 2] * factor1, o[4 * j + 3] * factor1);
+        x[j] = j < blocks ? pack2(o[4 * j] * factor0, o[4 * j + 1] * factor0) : 0;
+        x[4 + j] = j < blocks ? pack2(o[4 * j + 2] * factor1, o[4 * j + 3] * factor1) : 0;
     }
 #pragma unroll
     for (int j = 0; j < 8; j += 2) {
@@ -107,12 +110,14 @@ DEVICE bool any_nan(const float (&o)[VALUES / 2])
 
 #if FEATURES && !SPLIT_KEYS && PARTS == 1
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
-                      int64_t row_stride, bool row0, bool row1, int channel, int channels)
+                      int64_t row_stride, bool row0, bool row1, int channel, int channels,
+                      int lead = 0)
 {
     asm volatile(""
                  : "+r"(channel)); /* or the compiler keeps every channel's number in registers */
 #pragma unroll
     for (int i = 0; i < VALUES / 8; i++) {
+        if (LEADS && i == 0 && lead > 0) continue;
         float2 x = make_float2(o[4 * i] * factor0, o[4 * i + 1] * factor0),
                y = make_float2(o[4 * i + 2] * factor1, o[4 * i + 3] * factor1);
         float *at = out + 8 * i + channel, *below = at + 8 * row_stride;
@@ -143,7 +148,8 @@ DEVICE void store_if(bool exists, float *to, const float4 &x)
  * tile has. Two lanes exchange halves of two 8-column blocks, so that each stores four columns of
  * one of them. */
 DEVICE void store_f32(const float (&o)[VALUES / 2], float factor0, float factor1, float *out,
-                      int64_t row_stride, bool row0, bool row1, int channel, int channels)
+                      int64_t row_stride, bool row0, bool row1, int channel, int channels,
+                      int lead = 0)
 {
     bool odd = channel & 2;
     int first = odd ? channel + 6 : channel;
@@ -226,18 +232,20 @@ DEVICE void store_lines(const float *o, float factor0, float factor1, uint16_t *
 }
 #endif
 
-/* The lane's two rows, the second `down` behind `out`, by an exchange among lanes. */
+/* The lane's two rows, the second `down` behind `out`, by an exchange among lanes. channels: with
+ * the `lead` columns before the first, which are left out. */
 DEVICE void store_rows(const float (&o)[VALUES / 2], float factor0, float factor1, uint16_t *out,
-                       int64_t down, bool row0, bool row1, int lane, int channels,
+                       int64_t down, bool row0, bool row1, int lane, int channels, int lead,
                        uint32_t &poison0, uint32_t &poison1)
 {
 #pragma unroll
     for (int i = 0; i < (DV + 31) / 32; i++) {
         uint32_t x[8];
         int count = PANEL_MAPS ? channels - 32 * i - (lane & 3) * 8 : 8;
-        gather_columns(o + 16 * i, factor0, factor1, lane, x);
-        if (row0) store_columns(out + 32 * i, x, count);
-        if (row1) store_columns(out + 32 * i + down, x + 4, count);
+        bool leads = LEADS && i == 0 && (lane & 3) * 8 < lead;
+        gather_columns(o + 16 * i, VALUES / 8 - 4 * i, factor0, factor1, lane, x);
+        if (row0 && !leads) store_columns(out + 32 * i, x, count);
+        if (row1 && !leads) store_columns(out + 32 * i + down, x + 4, count);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             poison0 = poison2(x[j], poison0);
@@ -247,11 +255,12 @@ DEVICE void store_rows(const float (&o)[VALUES / 2], float factor0, float factor
 }
 
 /* A row whose weights add up to NaN sees a NaN score: no repair changes that. (Tall tiles have no
- * register for the question and repair in vain; where a bias can be low such a sum says more,
+ * register for the question and repair in vain; where heads lie beside others the NaN may be
+ * theirs; where a bias can be low such a sum says more,
  * sm90_low.h.) */
 DEVICE bool mendable(float sum)
 {
-    return PARTS > 1 || GROUPS > 2 || LOW_ROWS || sum == sum;
+    return PARTS > 1 || GROUPS > 2 || LOW_ROWS || LEADS || sum == sum;
 }
 
 /* A row without a reference whose weights do not add up to 0: its first block had scores of -inf
@@ -319,6 +328,7 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
     }
     int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2],
             down = 8 * a.out.stride[2];
+    const int lead = LEADS ? value_lead(leads_of(a, t.head / a.group)) : 0;
     bool row0 = q < tokens && (keep0 || f0.lse == -INFINITY);
     bool row1 = q + 8 < tokens && (keep1 || f1.lse == -INFINITY);
     bool wrong = (row0 && unset(r.sum0, r.reference0)) || (row1 && unset(r.sum1, r.reference1));
@@ -330,14 +340,14 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
     }
 #if FEATURES || DTYPE == DTYPE_f32
     if (DTYPE == DTYPE_f32 || a.out.dtype == DTYPE_f32) {
-        store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at, a.out.stride[2], row0, row1,
-                  2 * (lane & 3), a.v_channels);
+        store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at - lead, a.out.stride[2], row0,
+                  row1, 2 * (lane & 3), a.v_channels + lead, lead);
         return wrong || ((mendable(r.sum0) || mendable(r.sum1)) && any_nan(o));
     }
 #endif
     bool look0 = row0 && mendable(r.sum0), look1 = row1 && mendable(r.sum1);
     uint32_t poison0 = 0, poison1 = 0;
-    uint16_t *out = (uint16_t *)a.out.data + at;
+    uint16_t *out = (uint16_t *)a.out.data + at - lead;
 #if LINES
     if (IN_LINES) {
 #if LINES == 2
@@ -353,8 +363,8 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
         return wrong || (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
     }
 #endif
-    store_rows(o, f0.factor, f1.factor, out + (lane & 3) * 8, down, row0, row1, lane, a.v_channels,
-               poison0, poison1);
+    store_rows(o, f0.factor, f1.factor, out + (lane & 3) * 8, down, row0, row1, lane,
+               a.v_channels + lead, lead, poison0, poison1);
     return wrong || (look0 && poisoned2(poison0)) || (look1 && poisoned2(poison1));
 }
 #endif

@@ -44,7 +44,10 @@
  *   CELL_ROWS      1: f32 with FEATURES: a bias of f32 and a mask besides (sm90_cell_rows.h)
  *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is
  *                  a box of its own, so that channels past the tensor's are zero: head sizes that
- *                  are no multiple of 64, or smaller than the tile's */
+ *                  are no multiple of 64, or smaller than the tile's
+ *   WHOLE_PANELS   0: p v is taken over DV columns, a multiple of 16, in place of whole panels
+ *   LEADS          1: heads of an odd number of 16 bytes are loaded by whole sectors of 32, with
+ *                  channels of their neighbours (sm90_lead.h); with PANEL_MAPS and FEATURES, NEED_PAIRS */
 #ifndef RAPT_NVIDIA_SM90_TILE_H
 #define RAPT_NVIDIA_SM90_TILE_H
 
@@ -133,6 +136,12 @@
 #ifndef PANEL_MAPS
 #define PANEL_MAPS (D % 64 != 0 || DV % 64 != 0)
 #endif
+#ifndef WHOLE_PANELS
+#define WHOLE_PANELS 1
+#endif
+#ifndef LEADS
+#define LEADS 0
+#endif
 /* Whether K and V may lie in pages (sm90_pages.h). */
 #define PAGES (FEATURES && PARTS == 1 && !CELLS)
 
@@ -141,7 +150,7 @@ constexpr int ROWS = TILE_Q,
 constexpr int KEYS = TILE_KV;     /* keys of a block */
 constexpr int QK_SLICES = (D + 15) / 16, QK_PANELS = (D + 63) / 64;
 constexpr int V_PANELS = (DV + 63) / 64,
-              VALUES = 64 * V_PANELS; /* columns of the output accumulator */
+              VALUES = WHOLE_PANELS ? 64 * V_PANELS : DV; /* columns of the output accumulator */
 /* Warpgroups take turns at the tensor cores; with two parts, or by panels, they need no order. */
 constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2 && !BY_PANELS;
 constexpr bool Q_HELD = Q_REGISTERS;
@@ -286,6 +295,7 @@ static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new
 static_assert(!KV_I8 || (FEATURES && SCORES == SCORES_LINEAR && PARTS == 1 && !PANEL_MAPS &&
                          GROUPS == 2 && D == DV && KEYS == 128),
               "integers: halves of a block, and turns that keep the scales' slots apart");
+static_assert(!LEADS || (PANEL_MAPS && FEATURES && PARTS == 1), "channels outside a map's axis");
 static_assert(!CELLS || (KEYS * CELLS % 128 == 0 && PARTS == 1), "panels of 128 bytes");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
 static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can have");
@@ -293,14 +303,14 @@ static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can ha
 /* ---- Registers: 65536 / THREADS at launch, rounded down to 8; the producers give theirs to the
  * consumers --------------------- */
 
-constexpr int PRODUCER_REGISTERS = GROUPS == 3                    ? 32
-                                   : KV_I8 && !Q_HELD             ? 72
-                                   : PARTS == 2 || CELLS || KV_I8 ? 56
-                                                                  : 40;
-constexpr int CONSUMER_REGISTERS = GROUPS == 3                    ? 160
-                                   : KV_I8 && !Q_HELD             ? 216
-                                   : PARTS == 2 || CELLS || KV_I8 ? 224
-                                                                  : 232;
+constexpr int PRODUCER_REGISTERS = GROUPS == 3                             ? 32
+                                   : KV_I8 && !Q_HELD                      ? 72
+                                   : PARTS == 2 || CELLS || KV_I8 || LEADS ? 56
+                                                                           : 40;
+constexpr int CONSUMER_REGISTERS = GROUPS == 3                             ? 160
+                                   : KV_I8 && !Q_HELD                      ? 216
+                                   : PARTS == 2 || CELLS || KV_I8 || LEADS ? 224
+                                                                           : 232;
 static_assert(PRODUCER_REGISTERS + GROUPS * CONSUMER_REGISTERS <=
                   65536 / THREADS / 8 * 8 * (GROUPS + 1),
               "no more than were there at launch: else the consumers wait forever");
