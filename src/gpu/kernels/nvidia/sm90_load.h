@@ -53,7 +53,7 @@ DEVICE void load_keys(const struct tensor_map *map, uint32_t to, uint32_t full, 
 
 /* Q of the g-th warpgroup; lead: K's. */
 DEVICE void load_q(const struct attention_args &a, const struct tensor_maps &maps, uint32_t to,
-                   uint32_t full, const struct tile *t, int g, int lead)
+                   uint32_t full, const struct tile *t, int g, int lead = 0)
 {
 #if SPLIT_KEYS
 #pragma unroll
