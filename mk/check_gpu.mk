@@ -3,7 +3,7 @@
 #   make check-gpu-random     RANDOM (10,000) problems of random sizes and options in bf16, f16 and f32 against float64; needs PyTorch
 #   make check-gpu-sanitize   compute-sanitizer's memcheck and racecheck over the subset below
 # The oracle on the CPU takes most of the time: long programs go in parts to as many processes, which run at once, as PARTED says
-# (program:parts; tests/devices.h, RAPT_TEST_PART); problems that take gigabytes of the device go to one.
+# (program:parts; tests/devices.h, RAPT_TEST_PART); problems that take gigabytes of the device go first, alone.
 HUGE      := stride/huge*,extreme/batch-70000
 PARTED    := conformance:16 spoilers:16 properties:13 equivalences:7
 GPU_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/conformance/*.c tests/e2e/*.c))
@@ -20,8 +20,9 @@ $(foreach p,$(PARTED),$(call gpu_parts,$(firstword $(subst :, ,$p)),$(lastword $
 $(B)/tests/conformance.huge.t: $(B)/tests/conformance/conformance mk/check_gpu.mk
 	printf '#!/bin/sh\nRAPT_TEST_FILTER="$(HUGE)" exec $(abspath $<)\n' > $@
 	chmod +x $@
-GPU_PARTS += $(B)/tests/conformance.huge.t
-check-gpu: all $(GPU_TESTS) $(GPU_PARTS)
+GPU_HUGE := $(B)/tests/conformance.huge.t
+check-gpu: all $(GPU_TESTS) $(GPU_PARTS) $(GPU_HUGE)
+	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove --exec '' --trap --timer $(GPU_HUGE)
 	RAPT_TEST_DEVICE=gpu RAPT_TEST_KERNELS=all prove -j $$(nproc) --exec '' --trap --timer $(GPU_WHOLE) $(GPU_PARTS)
 
 # A tile of cells for each block, in the type of q or in f32; bytes of a mask; one row for all queries; rows that begin anywhere.

@@ -127,7 +127,8 @@ static double without_weight(const struct problem_line *line, int which, const i
 }
 
 /* Channel 0 gives every seventh key a score of -inf; every second of these is NaN in the values. (No
- * such key begins a block of 64, 96 or 128: the score of one alone would be a row's first block.) */
+ * such key begins a block of 64, 96 or 128: the score of one alone would be a row's first block. Of
+ * blocks of 80, one begins at key 160.) */
 static double weight_zero(int which, const int64_t *at, double usual)
 {
     if (at[3] || (which == VALUE_V && at[2] % 14 != 13)) return usual;

@@ -174,11 +174,16 @@ DEVICE void update_references(const float (&s)[KEYS / 2], struct row_state &r, u
  * weights have factors of up to 2^e alone, which f16 holds to 2^LARGEST_FAR. */
 constexpr float FAR = 0x1p19f, LARGEST_FAR = 15;
 
+DEVICE bool is_far(float reference)
+{
+    float size = fabsf(reference);
+    return size > FAR && size < INFINITY;
+}
+
+/* An infinite score makes its own row NaN, whatever the factors are. */
 DEVICE bool far_references(const struct row_state &r)
 {
-    bool far0 = fabsf(r.reference0) > FAR && r.reference0 != -INFINITY,
-         far1 = fabsf(r.reference1) > FAR && r.reference1 != -INFINITY;
-    return __any_sync(~0u, far0 || far1);
+    return __any_sync(~0u, is_far(r.reference0) || is_far(r.reference1));
 }
 
 /* s, products of scaled q and k with hidden ones at -inf, becomes w = p 2^e, see sm90_scaled.h:
