@@ -323,13 +323,16 @@ DEVICE struct common block_common(const struct consumer &c)
     return common_factors(block_factors(c), lane_now(c), c.row0, c.row1);
 }
 
-/* Weights may have been too large: the warp's queries are wide. */
-DEVICE void tell_far(const struct consumer &c, const struct attention_args &a,
+/* Weights may have been too large: the warp's queries are wide. Plain rows read the arguments by an
+ * address that the compiler cannot see through, or it keeps them in registers all the time. */
+DEVICE void tell_far(const struct consumer &c, const struct attention_args &a0,
                      const struct row_state &r)
 {
     if (!far_references(r)) return;
+    const struct attention_args *a = &a0;
+    if (!FEATURES) asm volatile("" : "+l"(a));
     struct tile own = kept_tile(c);
-    tell_queries(a, own, own.rows * ROWS + warp_row(c), lane_now(c), true);
+    tell_queries(*a, own, own.rows * ROWS + warp_row(c), lane_now(c), true);
 }
 
 /* Mask, then softmax. */

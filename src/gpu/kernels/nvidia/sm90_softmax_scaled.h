@@ -174,13 +174,13 @@ DEVICE void update_references(const float (&s)[KEYS / 2], struct row_state &r, u
  * weights have factors of up to 2^e alone, which f16 holds to 2^LARGEST_FAR. */
 constexpr float FAR = 0x1p19f, LARGEST_FAR = 15;
 
+/* An infinite one makes its own row NaN, whatever the factors are. */
 DEVICE bool is_far(float reference)
 {
     float size = fabsf(reference);
     return size > FAR && size < INFINITY;
 }
 
-/* An infinite score makes its own row NaN, whatever the factors are. */
 DEVICE bool far_references(const struct row_state &r)
 {
     return __any_sync(~0u, is_far(r.reference0) || is_far(r.reference1));
