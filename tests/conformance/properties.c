@@ -147,7 +147,8 @@ static void batch_invariant_same_bits(void **state)
         "forward f32 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
         "forward bf16 h8/2 q1 kv900 d64 causal batch_invariant kvlen=%s",
         "forward f16 h4/2 q5 kv900 d128 causal batch_invariant kvlen=%s",
-        "forward bf16 h4/2 q60 kv900 d64 causal batch_invariant kvlen=%s"};
+        "forward bf16 h4/2 q60 kv900 d64 causal batch_invariant kvlen=%s",
+        "forward bf16 kv-i8 h4/2 q300 kv900 d128 causal scales=1h1 batch_invariant kvlen=%s"};
     static const char *const cut_by_gpus[] = {
         "forward bf16 h8/2 q1 kv3000 d128 causal batch_invariant kvlen=%s",
         "forward f16 h8/2 q2 kv3000 d64 causal window1500,0 sink batch_invariant kvlen=%s",

@@ -18,6 +18,12 @@ static const struct line lines[] = {
     {"causal-300-128-f16", "forward f16 b2 h4/2 q300 kv300 d128 causal", false},
     {"causal-300-256-bf16", "forward bf16 b1 h2 q300 kv300 d256 causal", false},
     {"causal-300-64-bf16", "forward bf16 b2 h4/2 q300 kv300 d64 causal", false},
+    /* heads side by side in a tile's rows; values by panels */
+    {"causal-300-72-bf16", "forward bf16 b2 h4/2 q300 kv300 d72 causal", false},
+    {"window-300-72-f16", "forward f16 b2 h4/2 q300 kv300 d72 window99,99", false},
+    {"causal-300-200-f32", "forward f32 b2 h4/2 q300 kv300 d200 causal", false},
+    {"causal-300-128-i8-bf16", "forward bf16 kv-i8 b2 h4/2 q300 kv300 d128 causal", false},
+    {"causal-300-64-i8-f16", "forward f16 kv-i8 b2 h4/2 q300 kv300 d64 causal", false},
     {"causal-300-64-f32", "forward f32 b2 h4/2 q300 kv300 d64 causal", false},
     /* many tiles; tiles of 192 and 128 rows */
     {"causal-500-128-f32", "forward f32 b1 h4/2 q500 kv500 d128 causal", false},
