@@ -232,6 +232,7 @@ struct limit {
     a.k.dtype = a.v.dtype = RAPT_I8,                                                               \
     a.k_scale = rapt_tensor_bthd(memory, RAPT_F32, 2, 2, 96, k_blocks),                            \
     a.v_scale = rapt_tensor_bthd(memory, RAPT_F32, 2, 2, 96, v_blocks)
+#define PACKED_I8 KV_I8(1, 1), PACKED(2), a.k_scale.size[0] = a.v_scale.size[0] = 1
 #define CASE(name, expected, ...)                                                                  \
     do {                                                                                           \
         rapt_attention a = base;                                                                   \
@@ -460,6 +461,9 @@ static void limits_of_memory(void **state)
     CASE("decode_f16_d128", i8, CHANNELS(128), SIZES(8, 96), KV_I8(1, 1));
     CASE("sm90_f16_i8_d128", few, CHANNELS(128), SIZES(255, 96), KV_I8(1, 1));
     CASE("sm90_f16_i8_d128", "", CHANNELS(128), SIZES(256, 96), KV_I8(1, 1));
+    CASE("sm90_f16_i8_d128", few, CHANNELS(128), SIZES(511, 96), PACKED_I8);
+    CASE("sm90_f16_i8_d128", "", CHANNELS(128), SIZES(512, 96), PACKED_I8);
+    CASE("sm90_f16_i8_d128", few, CHANNELS(128), SIZES(512, 96), PACKED_I8, a.batch_invariant = 1);
     assert_limits(cases, count);
     struct row portable = *row_of("flash_nocausal_d64"); /* one that takes any address */
     rapt_attention falling = base;
@@ -468,12 +472,6 @@ static void limits_of_memory(void **state)
     assert_string_equal(refusal(&portable, &falling), "");
 }
 #undef CASE
-#undef SIZES
-#undef CHANNELS
-#undef F32
-#undef PACKED
-#undef KV_I8
-#undef HEADS
 
 /* The row of a vendor and arch that serves tokens of batch sequences in one packed batch. */
 static const char *packed_kernel(const struct row *like, rapt_dtype dtype, int64_t tokens,
