@@ -1,10 +1,20 @@
-"""candidates_gpu.py: PyTorch's attention backends as functions that launch once on the current stream, for pytorch_gpu.py and masks_gpu.py."""
+"""candidates_gpu.py: PyTorch's attention backends, and FlashAttention-3, as functions that launch once on the current stream, for pytorch_gpu.py,
+masks_gpu.py and decode_gpu.py. FlashAttention-3 is the package fa3-fwd (pip install fa3-fwd), built for bf16, without windows and small pages."""
+import importlib.util
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash2": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
+PACKAGES = {"flash3": "fa3_fwd_interface"}  # peers that are not PyTorch's own
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+
+
+def installed(peers):
+    """Those of the names that are there."""
+    return [p for p in peers if p not in PACKAGES or importlib.util.find_spec(PACKAGES[p])]
 
 
 def attention_flops(b, h, sq, sk, d, dv, causal, window=0):
@@ -28,6 +38,27 @@ def sdpa(backend, q, k, v, causal, out):
         with sdpa_kernel(BACKENDS[backend]):
             out[0] = F.scaled_dot_product_attention(qt, kt, vt, is_causal=causal, enable_gqa=grouped)
     return run
+
+
+def flash3_forward(q, k, v, causal, starts=None, longest=None, softcap=0.0, splits=1):
+    """[batch, token, head, channel], or packed tokens with starts. Causal from the end. splits: parts of the keys, 0 for its own choice."""
+    import fa3_fwd_interface  # noqa: F401 (registers torch.ops.fa3_fwd)
+    no = None
+    return torch.ops.fa3_fwd.fwd(q, k, v, no, no, no, no, starts, starts, no, no, no, longest, longest, no, no, no, no, no, no, no, no, no, no,
+                                 causal, -1, -1, 0, softcap, True, no, splits, no, 0)[0]
+
+
+def flash3(q, k, v, causal, out, **settings):
+    def run():
+        out[0] = flash3_forward(q, k, v, causal, **settings)
+        if "starts" not in settings:
+            out[0] = out[0].transpose(1, 2)
+    return run
+
+
+def backend(name, q, k, v, causal, out):
+    """A peer by its name: of PyTorch, or flash3. Heads second in what out[0] keeps."""
+    return (flash3 if name == "flash3" else partial(sdpa, name))(q, k, v, causal, out)
 
 
 def flash_varlen(q, k, v, starts, longest, causal, out):

@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from candidates_gpu import flash3_forward, installed
+
 HEADS, KV_HEADS, CHANNELS = 32, 8, 128
 BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash2": SDPBackend.FLASH_ATTENTION}
+PEERS = installed((*BACKENDS, "flash3"))
 ROTATED = 260_000_000  # bytes of K and V that a graph reads before it reads the first again; caches: 50 MB
 ONE_QUERY = "1x1k 1x2k 1x4k 1x8k 1x32k 1x128k 4x1k 4x8k 16x1k 16x8k 64x8k 16x128k".split()
 FOUR_QUERIES = "1x1k 1x8k 4x1k 16x1k 16x8k".split()
@@ -56,6 +59,9 @@ def chunk_cases(shapes=None):
 def peer(backend, q, ks, vs, outs):
     square = q.shape[1] == ks[0].shape[1]
     def run(i):
+        if backend == "flash3":
+            outs[0] = flash3_forward(q, ks[i], vs[i], q.shape[1] > 1, splits=0)
+            return
         with sdpa_kernel(BACKENDS[backend]):
             outs[0] = F.scaled_dot_product_attention(q.transpose(1, 2), ks[i].transpose(1, 2), vs[i].transpose(1, 2), is_causal=square, enable_gqa=True)
     return run
@@ -111,7 +117,7 @@ def numbers(x):
     return x[0].double() * x[1].double() if isinstance(x, tuple) else x.double()
 
 
-def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=("cudnn", "flash2")):
+def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=PEERS):
     """us, error against the first peer, kernels: by candidate. rapts: name -> library."""
     torch.manual_seed(keys + batch)
     size = batch * keys * KV_HEADS * (2 * (CHANNELS + 4) if i8 else 4 * CHANNELS)
@@ -179,7 +185,7 @@ def pages(bench, graph_of):
         ks, vs = ([torch.randn(batch, keys, KV_HEADS, CHANNELS, device="cuda").bfloat16() for _ in range(copies)] for _ in "kv")
         q = torch.randn(batch, queries, HEADS, CHANNELS, device="cuda").bfloat16()
         out, want, result = torch.empty_like(q), torch.empty_like(q), [None]
-        runs = {backend: peer(backend, q, ks, vs, result) for backend in ("cudnn", "flash2")}
+        runs = {backend: peer(backend, q, ks, vs, result) for backend in PEERS}
         for run in runs.values():
             run(0)
         runs["rapt"] = ours(bench.rapt, q, ks, vs, torch.empty_like(q), 0)

@@ -1,5 +1,5 @@
-"""pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; ratios and a CSV, from
-of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md.
+"""pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; and against FlashAttention-3
+where its package fa3-fwd is installed; ratios and a CSV, of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md.
 
 usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--csv rows.csv] [--protocol graph,sustained]
 
@@ -40,7 +40,7 @@ import time
 
 import torch
 
-from candidates_gpu import DTYPES, attention_flops, efficient_raw, flash_dense, flash_varlen, flex, sdpa
+from candidates_gpu import DTYPES, attention_flops, backend, efficient_raw, flash3, flash_dense, flash_varlen, flex, installed, sdpa
 from decode_gpu import chunk, decode, pages
 from masks_gpu import masks
 from rapt import append_rows
@@ -218,7 +218,7 @@ class Bench:
         for peer in peers:
             result = [None]
             kv = (k, v) if peer != "efficient" or h == hk else (x.repeat_interleave(h // hk, 2) for x in (k, v))
-            others[peer] = (sdpa(peer, q, *kv, bool(causal), result), result)
+            others[peer] = (backend(peer, q, *kv, bool(causal), result), result)
         if extra:
             others = extra(q, k, v)
         window = settings.get("window_left", 0)
@@ -283,12 +283,13 @@ def ragged(bench):
             starts = torch.tensor([0] + lengths, device="cuda").cumsum(0).to(torch.int32)
             q = torch.randn(sum(lengths), h, 128, device="cuda").to(t)
             k, v = (torch.randn(sum(lengths), hk, 128, device="cuda").to(t) for _ in range(2))
-            out, r1, r2 = torch.empty_like(q), [None], [None]
+            out, r1, r2, r3 = torch.empty_like(q), [None], [None], [None]
             run = bench.rapt.forward(q, k, v, out, ragged=True, causal=1, q_start=starts, kv_start=starts)
             flops = sum(attention_flops(1, h, n, n, 128, 128, 1) for n in lengths)
             mean = sum(lengths) // 64
             equal = [x[:64 * mean].view(64, mean, -1, 128) for x in (q, k, v)]
             peers = {"flash2": (flash_varlen(q, k, v, starts, max(lengths), True, r1), r1),
+                     "flash3": (flash3(q, k, v, True, r3, starts=starts, longest=max(lengths)), r3),
                      "cudnn, equal lengths": (sdpa("cudnn", *equal, True, r2), r2, attention_flops(64, h, mean, mean, 128, 128, 1))}
             bench.case("ragged", f"{name} {h}/{hk}", bench.options.dtype, flops, {"rapt": (run, out)}, peers)
 
@@ -309,8 +310,9 @@ def options_group(bench):
                     extra=lambda q, k, v: {"flash2": (flash_dense(q, k, v, True, results[0], 1024), results[0]), **plain(q, k, v),
                                            "cudnn, no window": (sdpa("cudnn", q, k, v, True, results[6]), results[6])})
         def capped(q, k, v):
-            return {"flex": (flex(q, k, v, results[1], lambda x, b, h, i, j: 50 * torch.tanh(x / 50), lambda b, h, i, j: i >= j),
-                             results[1])} if bench.options.flex else {}
+            other = {"flash3": (flash3(q, k, v, True, results[7], softcap=50.0), results[7])} if dtype == "bf16" else {}
+            return {**other, "flex": (flex(q, k, v, results[1], lambda x, b, h, i, j: 50 * torch.tanh(x / 50), lambda b, h, i, j: i >= j),
+                             results[1])} if bench.options.flex else other
         bench.dense("options", f"softcap 50 {s}", dtype, b, s, s, heads, heads, 128, 1, softcap=50.0,
                     extra=lambda q, k, v: {**capped(q, k, v), **plain(q, k, v),
                                            "cudnn, no softcap": (sdpa("cudnn", q, k, v, True, results[2]), results[2])})
@@ -331,7 +333,7 @@ def options_group(bench):
 
 def tiny(bench):
     for dtype in ("bf16", "f32"):
-        peers = ("cudnn", "flash2", "efficient") if dtype == "bf16" else ("efficient",)
+        peers = bench.options.peers.split(",") if dtype == "bf16" else ("efficient",)
         for b, s, h in ((1, 16, 32), (1, 8, 40), (4, 16, 8)):
             for causal in (0, 1):
                 bench.dense("tiny", f"{b}x{s} {h} heads{' causal' if causal else ''}", dtype, b, s, s, h, h, 128, causal, peers, launches=64)
@@ -479,8 +481,8 @@ def errors(bench):
                     out, result = torch.empty_like(q), [None]
                     bench.rapt.forward(q, k, v, out, causal=causal)()
                     runs = {"rapt": out}
-                    for peer in ("efficient",) if o.dtype == "f32" else o.peers.split(","):
-                        sdpa(peer, q, k, v, bool(causal), result)()
+                    for peer in ("efficient",) if o.dtype == "f32" else [p for p in o.peers.split(",") if p != "flash3" or o.dtype == "bf16"]:
+                        backend(peer, q, k, v, bool(causal), result)()
                         runs[peer] = result[0].transpose(1, 2)
                     worst = worst_errors(runs, q, k, v, causal)
                     name = f"d{d} {'causal' if causal else 'full'} {s}{' ' + kind if kind else ''}"
@@ -530,8 +532,8 @@ def main():
     parser.add_argument("--channels", default="64,128,256")
     parser.add_argument("--masks", default="1,0", help="1 causal, 0 full")
     parser.add_argument("--lengths", default="512,1024,2048,4096,8192,16384")
-    parser.add_argument("--peers", default="cudnn,flash2,efficient")
-    parser.add_argument("--sustained-peers", default="cudnn,flash2,efficient")
+    parser.add_argument("--peers", default="cudnn,flash2,efficient,flash3")
+    parser.add_argument("--sustained-peers", default="cudnn,flash2,efficient,flash3")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--warm", type=float, default=0.2, help="seconds before each sustained measurement")
     parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
@@ -539,6 +541,8 @@ def main():
     parser.add_argument("--decode", default="", help="batch x keys of the groups decode, chunk and pages, as 1x8k,16x1k; all")
     parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
     options = parser.parse_args()
+    for name in ("peers", "sustained_peers"):
+        setattr(options, name, ",".join(installed(getattr(options, name).split(","))))
     torch.backends.cuda.matmul.allow_tf32 = False
     bench = Bench(options)
     options.known = bench.rapt.kernels()
