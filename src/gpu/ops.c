@@ -208,6 +208,28 @@ rapt_status gpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *
     return run(device, "rapt_kv_replicate", OP_kv_replicate, &e, &a, stream);
 }
 
+static rapt_status check_append(const rapt_kv_append_args *args)
+{
+    const struct {
+        const char *name;
+        const rapt_tensor *t;
+    } tensors[] = {{"k_new", &args->k_new},
+                   {"v_new", &args->v_new},
+                   {"k", &args->k},
+                   {"q_start", &args->q_start},
+                   {"page_table", &args->page_table}};
+    rapt_status status = RAPT_OK;
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors && !status; i++)
+        status = check_size("rapt_kv_append", tensors[i].name, tensors[i].t);
+    int64_t pages = args->page_table.size[2], tokens = args->k.size[2];
+    if (!status && args->page_table.dtype && pages * tokens >= (int64_t)1 << 29)
+        return fail(RAPT_UNSUPPORTED,
+                    "rapt_kv_append: %lld pages of %lld tokens for each sequence (a GPU kernel "
+                    "takes less than 2^29 tokens)",
+                    (long long)pages, (long long)tokens);
+    return status;
+}
+
 rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, rapt_stream stream)
 {
     const rapt_tensor *new = &args->k_new, *cache = &args->k;
@@ -223,8 +245,7 @@ rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     if (args->kv_layout != RAPT_KV_STRIDED)
         return fail(RAPT_UNSUPPORTED,
                     "rapt_kv_append: kv_layout is blocked (a GPU's caches are strided)");
-    rapt_status status = check_size("rapt_kv_append", "k_new", new);
-    if (!status) status = check_size("rapt_kv_append", "k", cache);
+    rapt_status status = check_append(args);
     if (!status && args->rope)
         status = fill_rope(&a.rope, "rapt_kv_append", args->rope, new->size[3]);
     if (status) return status;

@@ -249,10 +249,10 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
                  row->d, row->dv, (long long)p->qk_channels, (long long)p->v_channels);
         return reason;
     }
-    const int64_t sizes[] = {p->q_tokens,   p->kv_tokens, p->qk_channels,
-                             p->v_channels, p->batch,     p->q_heads};
+    const int64_t sizes[] = {p->q_tokens, p->kv_tokens, p->qk_channels, p->v_channels,
+                             p->batch,    p->q_heads,   p->a.k.size[0], p->a.weights.size[3]};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if (sizes[i] > longest) return "counts tokens, channels, heads and batch in 29 bits";
+        if (sizes[i] > longest) return "counts tokens, channels, heads, batch and pages in 29 bits";
     if ((row->needs & NEED_MAPS) && !mappable(p))
         return "reads through tensor maps (no axis may be empty, no stride 0, negative or over "
                "2^37 elements)";

@@ -149,6 +149,42 @@ static void too_many_blocks(void **state)
     session_end(v);
 }
 
+/* What a kernel would count in 32 bits: each axis, and the tokens of a sequence in pages. */
+static void sizes_of_append(rapt_device *device, rapt_kv_append_args straight)
+{
+    enum { LARGE = 1 << 29 };
+    rapt_kv_append_args append = straight;
+    append.k = rapt_tensor_bhtd(far(1), RAPT_F16, 2, 2, LARGE, 32);
+    append.v = rapt_tensor_bhtd(far(3), RAPT_F16, 2, 2, LARGE, 32);
+    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
+           "rapt_kv_append: k has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
+    append = straight;
+    append.v_new = rapt_tensor_bhtd(far(1), RAPT_F16, 2, 2, 3, LARGE);
+    append.v = rapt_tensor_bhtd(far(3), RAPT_F16, 2, 2, 32, LARGE);
+    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
+           "rapt_kv_append: v_new has size 536870912 on an axis (a GPU kernel takes less than "
+           "2^29)");
+    append = straight;
+    append.k_new.size[0] = append.v_new.size[0] = 1;
+    append.q_start = rapt_tensor_bhtd(far(1), RAPT_I32, LARGE, 1, 1, 1);
+    append.k = rapt_tensor_bhtd(far(3), RAPT_F16, LARGE - 1, 2, 32, 32);
+    append.v = rapt_tensor_bhtd(far(5), RAPT_F16, LARGE - 1, 2, 32, 32);
+    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
+           "rapt_kv_append: q_start has size 536870912 on an axis (a GPU kernel takes less than "
+           "2^29)");
+    append = straight;
+    append.page_table = (rapt_tensor){far(5), RAPT_I64, {2, 1, LARGE, 1}, {LARGE, 0, 1, 0}};
+    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
+           "rapt_kv_append: page_table has size 536870912 on an axis (a GPU kernel takes less than "
+           "2^29)");
+    append.page_table.size[2] = LARGE / 32;
+    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
+           "rapt_kv_append: 16777216 pages of 32 tokens for each sequence (a GPU kernel takes less "
+           "than 2^29 tokens)");
+    append.page_table.size[2] = LARGE / 32 - 1;
+    assert_int_equal(rapt_kv_append(device, &append, NULL), RAPT_OK);
+}
+
 static void options_of_pieces(void **state)
 {
     const struct stand_in *v = *state;
@@ -164,10 +200,7 @@ static void options_of_pieces(void **state)
     expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
            "rapt_kv_append: kv_layout is blocked (a GPU's caches are strided)");
     append.kv_layout = RAPT_KV_STRIDED;
-    append.k = rapt_tensor_bhtd(far(1), RAPT_F16, 2, 2, 1 << 29, 32);
-    append.v = rapt_tensor_bhtd(far(3), RAPT_F16, 2, 2, 1 << 29, 32);
-    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED,
-           "rapt_kv_append: k has size 536870912 on an axis (a GPU kernel takes less than 2^29)");
+    sizes_of_append(device, append);
     rapt_rope_args rope = {.struct_size = sizeof rope,
                            .x = rapt_tensor_bthd(memory, RAPT_F16, 1, 1, 1, 640),
                            .out = rapt_tensor_bthd(memory + (1 << 18), RAPT_F16, 1, 1, 1, 640)};

@@ -139,6 +139,8 @@ static void refusals_of_shapes(void **state)
     struct refused cases[16];
     int count = 0;
     const rapt_attention base = session_problem(memory);
+    const int64_t most = ((int64_t)1 << 29) - 1;
+    const char *too_many = "counts tokens, channels, heads, batch and pages in 29 bits";
     const rapt_tensor starts = {memory, RAPT_I32, {3, 1, 1, 1}, {1, 0, 0, 0}},
                       pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
     CASE("does not do ragged keys", a.kv_start = starts, a.k.size[0] = a.v.size[0] = 1);
@@ -150,15 +152,17 @@ static void refusals_of_shapes(void **state)
          a.v.size[3] = a.out.size[3] = 128);
     CASE("does not do fewer channels than its tile", a.q.size[3] = a.k.size[3] = 32);
     CASE("does not do fewer channels than its tile", a.v.size[3] = a.out.size[3] = 32);
-    CASE("counts tokens, channels, heads and batch in 29 bits",
-         a.k.size[2] = a.v.size[2] = (int64_t)1 << 29);
-    CASE("counts tokens, channels, heads and batch in 29 bits",
-         a.q.size[1] = a.out.size[1] = (int64_t)1 << 29);
-    CASE("", a.q.size[1] = a.out.size[1] = ((int64_t)1 << 29) - 2);
+    CASE(too_many, a.k.size[2] = a.v.size[2] = most + 1);
+    CASE(too_many, a.q.size[1] = a.out.size[1] = most + 1);
+    CASE("", a.q.size[1] = a.out.size[1] = most - 1);
+    CASE(too_many, a.page_table = pages, a.k.size[0] = a.v.size[0] = most + 1);
+    CASE("does not do paged K/V", a.page_table = pages, a.k.size[0] = a.v.size[0] = most);
+    CASE(too_many, a.weights = rapt_tensor_bhtd(memory, RAPT_F16, 2, 4, 64, most + 1),
+         a.kv_start = starts, a.k.size[0] = a.v.size[0] = 1);
     for (int i = 0; i < count; i++)
         assert_string_equal(refusal(&plain, &cases[i].a), cases[i].words);
     causal.can |= CAN_CAUSAL;
-    rapt_attention corner = base;
+    rapt_attention corner = base, bytes = base, nothing = base;
     corner.causal = 1;
     assert_string_equal(refusal(&causal, &corner), "");
     corner.align = RAPT_TOP_LEFT;
@@ -169,7 +173,6 @@ static void refusals_of_shapes(void **state)
     causal.can |= CAN_ALIBI;
     assert_string_equal(refusal(&causal, &corner), "does not do top-left alignment");
     quantised.can |= CAN_I8; /* which is no other dtype in the sense of MIXED */
-    rapt_attention bytes = base;
     bytes.k.dtype = bytes.v.dtype = RAPT_I8;
     bytes.k_scale = bytes.v_scale = (rapt_tensor){memory, RAPT_F32, {2, 2, 96, 1}, {192, 96, 1, 1}};
     assert_string_equal(refusal(&quantised, &bytes), "");
@@ -186,7 +189,6 @@ static void refusals_of_shapes(void **state)
                                 : "reads through tensor maps (no axis may be empty, no stride 0, "
                                   "negative or over 2^37 elements)");
     }
-    rapt_attention nothing = base;
     nothing.q.size[2] = nothing.out.size[2] = 0; /* which no launch reads */
     assert_string_equal(refusal(&mapped, &nothing), "");
     rapt_attention eights = bytes; /* whose result has another dtype than q in any case */
