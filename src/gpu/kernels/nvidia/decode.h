@@ -452,15 +452,21 @@ DEVICE int is_special(uint32_t h)
  * them to the rows that do. Whether there were any. */
 DEVICE int clear_special(const struct part *p, int key, uint32_t v_tile)
 {
-    int found = 0;
+    int found = 0, end = smaller(key + KEYS, p->end); /* behind p->end are zeros */
 #pragma unroll 1
-    for (int i = THREAD % 32; i < KEYS * D / 2; i += 32) {
-        int own = key + i / (D / 2);
-        uint32_t at = v_tile + i * 4, two = load_word(at), low = is_special(two),
-                 high = is_special(two >> 16);
-        if ((own >= p->all_first && own < p->all_end) || !(low | high)) continue;
-        store_word(at, (low ? 0 : two & 0xffff) | (high ? 0 : two & 0xffff0000u));
-        found = 1;
+    for (int own = key; own < end; own++) {
+        if (own >= p->all_first && own < p->all_end) {
+            own = p->all_end - 1;
+            continue;
+        }
+        UNROLL for (int i = 0; i < D / 64; i++)
+        {
+            uint32_t at = v_tile + ((own - key) * (D / 2) + i * 32 + THREAD % 32) * 4,
+                     two = load_word(at), low = is_special(two), high = is_special(two >> 16);
+            if (!(low | high)) continue;
+            store_word(at, (low ? 0 : two & 0xffff) | (high ? 0 : two & 0xffff0000u));
+            found = 1;
+        }
     }
     wave_barrier();
     return found;
