@@ -9,7 +9,8 @@ import re
 from tables import ROOT, load, mean
 
 LENGTHS = ("512", "1024", "2048", "4096", "8192", "16384", "32768")
-PEERS = {"cudnn": "cuDNN", "flash2": "FlashAttention-2", "efficient": "memory-efficient"}
+PEERS = {"cudnn": "cuDNN", "flash3": "FlashAttention-3", "flash2": "FlashAttention-2", "efficient": "memory-efficient"}
+DECODERS = ("cudnn", "flash3", "flash2")
 
 
 def pick(rows, protocol, group, dtype=None):
@@ -60,8 +61,8 @@ def rates(rows, protocol, group, dtype, peer, limit=1.0, absolute=True):
 
 
 def few(rows):
-    lines = ["| tokens x heads, 128 channels | rapt us | cuDNN us | FlashAttention-2 us | memory-efficient us | rapt ahead of the best by |",
-             "|---|---|---|---|---|---|"]
+    lines = ["| tokens x heads, 128 channels | rapt us | " + " | ".join(f"{p} us" for p in PEERS.values()) + " | rapt ahead of the best by |",
+             "|---" * (len(PEERS) + 3) + "|"]
     for (case, dtype), found in pick(rows, "graph", "tiny").items():
         peers = {p: float(found[p]["us"]) for p in PEERS if p in found}
         us = float(found["rapt"]["us"])
@@ -77,10 +78,10 @@ def keys_of(case):
 
 def decode(rows):
     """A step of 32 query and 8 KV heads, 128 channels, bf16: K and V are batch * keys * 4096 bytes."""
-    lines = ["| batch x keys | rapt us | GB/s of K and V | cuDNN us | FlashAttention-2 us |", "|---|---|---|---|---|"]
+    lines = ["| batch x keys | rapt us | GB/s of K and V | cuDNN us | FlashAttention-3 us | FlashAttention-2 us |", "|---|---|---|---|---|---|"]
     for (case, _), found in pick(rows, "graph", "decode", "bf16").items():
         us = float(found["rapt"]["us"])
-        cells = [f"{float(found[p]['us']):.1f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in ("cudnn", "flash2")]
+        cells = [f"{float(found[p]['us']):.1f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in DECODERS]
         name = case.replace(" q4", ", 4 queries").replace(" paged16", ", pages of 16")
         lines.append(f"| {name} | {us:.1f} | {keys_of(case) * 4096 / us / 1e3:.0f} | " + " | ".join(cells) + " |")
     return lines
@@ -98,12 +99,12 @@ def decode_i8(rows):
 
 
 def chunk(rows):
-    """Chunks of queries over many keys: us, and in brackets the times of cuDNN and FlashAttention-2 over rapt's."""
+    """Chunks of queries over many keys: us, and in brackets the times of cuDNN, FlashAttention-3 and FlashAttention-2 over rapt's."""
     found, shapes, queries = pick(rows, "graph", "chunk", "bf16"), {}, {}
     for (case, _), candidates in found.items():
         shape, count = case.split(" q")
         us = float(candidates["rapt"]["us"])
-        ratios = ", ".join(f"{float(candidates[p]['us']) / us:.2f}" if p in candidates else "-" for p in ("cudnn", "flash2"))
+        ratios = ", ".join(f"{float(candidates[p]['us']) / us:.2f}" if p in candidates else "-" for p in DECODERS)
         shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})" if us < 1000 else f"{us:.0f} ({ratios})"
         queries[count] = None
     lines = ["| batch x keys | " + " | ".join(f"{q} queries" for q in queries) + " |", "|---" * (len(queries) + 1) + "|"]
@@ -138,7 +139,7 @@ def pages(rows):
 def peers(name):
     rows = load(name)
     commits = ", ".join(dict.fromkeys(r["commit"] for r in rows if r["group"] in ("grid", "models", "tiny", "f32")))
-    lines = [f"`bench/results/{name}`, commits {commits}.", "", "| problems | protocol | " + " | ".join(PEERS.values()) + " |", "|---|---|---|---|---|"]
+    lines = [f"`bench/results/{name}`, commits {commits}.", "", "| problems | protocol | " + " | ".join(PEERS.values()) + " |", "|---" * (len(PEERS) + 2) + "|"]
     words = {"graph": "interleaved", "sustained": "sustained"}
     for group, dtype, title in (("grid", "bf16", "grid, bf16"), ("models", "bf16", "models, bf16"), ("tiny", "bf16", "few tokens, bf16"),
                                 ("tiny", "f32", "few tokens, f32"), ("f32", "f32", "grid, f32")):
@@ -154,12 +155,12 @@ def peers(name):
 
 
 def ragged(rows):
-    lines = ["| lengths, heads | rapt | cuDNN, equal lengths | FlashAttention-2, ragged |", "|---|---|---|---|"]
+    lines = ["| lengths, heads | rapt | cuDNN, equal lengths | FlashAttention-3, ragged | FlashAttention-2, ragged |", "|---|---|---|---|---|"]
     for (case, _), found in pick(rows, "graph", "ragged").items():
         mine = float(found["rapt"]["tflops"])
         cell = lambda p: f"{float(found[p]['tflops']):.0f} ({mine / float(found[p]['tflops']):.2f})" if p in found else "-"
         name = re.sub(r" (\d+/\d+)$", r", \1", case)
-        lines.append(f"| {name} | {mine:.0f} | {cell('cudnn, equal lengths')} | {cell('flash2')} |")
+        lines.append(f"| {name} | {mine:.0f} | {cell('cudnn, equal lengths')} | {cell('flash3')} | {cell('flash2')} |")
     return lines
 
 
@@ -280,7 +281,8 @@ def operations(rows):
 def tables():
     main, old, memory = load("h100-pytorch.csv"), load("h100-sm80.csv"), load("h100-operations.csv")
     return {"grid-graph": rates(main, "graph", "grid", "bf16", "cudnn"), "grid-sustained": rates(main, "sustained", "grid", "bf16", "cudnn"),
-            "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
+            "grid-flash3": rates(main, "graph", "grid", "bf16", "flash3", absolute=False),
+            "models-flash3": rates(main, "graph", "models", "bf16", "flash3", absolute=False), "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
             "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main),
@@ -331,7 +333,7 @@ def plot_few(rows, name):
         candidates = [c for c in ("rapt", *PEERS) if any(c in f for f in found.values())]
         for i, candidate in enumerate(candidates):
             heights = [float(f[candidate]["us"]) if candidate in f else 0 for f in found.values()]
-            axis.bar([x + (i - len(candidates) / 2 + 0.5) * 0.2 for x in range(len(found))], heights, 0.2, label=candidate)
+            axis.bar([x + (i - len(candidates) / 2 + 0.5) * 0.16 for x in range(len(found))], heights, 0.16, label=candidate)
         axis.set_xticks(range(len(found)), [case.replace(" ", ",\n", 1) for case, _ in found], fontsize=7)
         axis.set(title=dtype, ylabel="us per launch")
         axis.set_ylim(top=1.35 * axis.get_ylim()[1])
