@@ -187,6 +187,9 @@ static int check_pages(const struct input *input)
 static int check_indices(struct input *input)
 {
     const rapt_attention *a = &input->a;
+    if (a->kv_start.dtype && a->page_table.dtype)
+        return complain(EXIT_BAD_INPUT,
+                        "page_table and kv_start are both given (keys are paged or ragged)");
     int code = check_starts("q_start", &a->q_start, &a->q);
     if (!code) code = check_starts("kv_start", &a->kv_start, &a->k);
     if (code) return code;

@@ -284,7 +284,12 @@ indices("a page table of another batch", {"page_table": ("I64", [2, 1], [0, 0])}
 indices(
     "pages and ragged keys at once",
     {"page_table": ("I64", [1, 1], [0]), "kv_start": ("I64", [2], [0, 4])},
-    "",
+    "both given",
+)
+indices(
+    "ragged keys and a page table without an entry, at the end of the file",
+    {"kv_start": ("I32", [2], [0, 4]), "page_table": ("I32", [1, 0], [])},
+    "both given",
 )
 
 # Random damage: any outcome but a crash.
