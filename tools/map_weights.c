@@ -298,6 +298,14 @@ static int run_blocks(struct block_run *run, const struct block_memory *memory, 
     return EXIT_OK;
 }
 
+/* A side of the window. One that shows every key of every query is open, so that sums of it with
+ * positions stay small. */
+static int64_t side_of(const struct block_run *run, int64_t window)
+{
+    int64_t farthest = run->q_length + run->kv_length;
+    return window && window - 1 < farthest ? window - 1 : OPEN;
+}
+
 static void measure(struct block_run *run)
 {
     const rapt_attention *a = &run->input->a;
@@ -311,8 +319,8 @@ static void measure(struct block_run *run)
             load_index(a->kv_start.data, a->kv_start.dtype, run->request->sequence + 1) -
             load_index(a->kv_start.data, a->kv_start.dtype, run->request->sequence);
     run->offset = a->align == RAPT_TOP_LEFT ? 0 : run->kv_length - run->q_length;
-    run->left = a->window_left ? a->window_left - 1 : OPEN;
-    run->right = a->window_right ? a->window_right - 1 : OPEN;
+    run->left = side_of(run, a->window_left);
+    run->right = side_of(run, a->window_right);
     if (a->causal) run->right = 0;
     run->block_rows = BLOCK_BYTES / (int64_t)sizeof(float) / (run->capacity ? run->capacity : 1);
     if (run->block_rows > BLOCK_ROWS) run->block_rows = BLOCK_ROWS;

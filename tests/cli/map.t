@@ -265,6 +265,18 @@ same(
     {"mask": mask_of(N, 700, lambda i: (i - 50, i + 21))},
 )
 same(
+    "as many keys to the left as there are numbers, more queries",
+    wide,
+    ["--window=9223372036854775806,0"],
+    {"mask": mask_of(N, 700, lambda i: (0, i + 1 - 600))},
+)
+same(
+    "as many keys to the right as there are numbers, top-left, more queries",
+    wide,
+    ["--window=30,9223372036854775806", "--align", "top-left"],
+    {"mask": mask_of(N, 700, lambda i: (i - 30, N))},
+)
+same(
     "window 50,20 and causal",
     high,
     ["--window", "50,20", "--causal"],
