@@ -360,6 +360,7 @@ static void explained(void **state)
     a.k.stride[2]++;
     size_t length = rapt_explain(device, &a, text, sizeof text);
     assert_true(length == strlen(text) && text[length - 1] == '\n');
+    assert_true(*text != '\n' && !strstr(text, "\n\n"));
     snprintf(expected, sizeof expected, "\n%s: runs\n", name);
     assert_string_equal(text + length - strlen(expected), expected);
     int lines = 0;
