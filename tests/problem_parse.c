@@ -17,7 +17,7 @@ static bool parse_side(const char **text, int64_t *side)
     }
     char *end;
     long long n = strtoll(*text, &end, 10);
-    if (end == *text) return false;
+    if (end == *text || n == INT64_MAX) return false;
     *text = end;
     *side = RAPT_WINDOW(n);
     return true;
@@ -390,9 +390,9 @@ void problem_visible(const struct problem_line *line, int64_t sequence, int64_t 
             kv_length = problem_kv_length(line, sequence);
     int64_t position = query + (line->align == RAPT_TOP_LEFT ? 0 : kv_length - q_length);
     int64_t low = 0, high = kv_length - 1;
-    if (line->window_left > 0 && position - (line->window_left - 1) > low)
+    if (line->window_left > 0 && line->window_left - 1 < position)
         low = position - (line->window_left - 1);
-    if (line->window_right > 0 && position + (line->window_right - 1) < high)
+    if (line->window_right > 0 && line->window_right - 1 < high - position)
         high = position + (line->window_right - 1);
     if (line->causal && position < high) high = position;
     *first = low;

@@ -305,6 +305,10 @@ static void counts_of_work(void **state)
     assert_true(flops_of("forward bf16 b1 h1 q100 kv100 d64 causal") == 4.0 * 5050 * 64);
     assert_true(flops_of("forward bf16 b1 h1 q10 kv100 d64 causal") == 4.0 * (91 + 100) * 5 * 64);
     assert_true(flops_of("forward bf16 b1 h1 q100 kv100 d64 window0,0") == 4.0 * 100 * 64);
+    assert_true(flops_of("forward bf16 q9 kv3 window9223372036854775806,0") ==
+                flops_of("forward bf16 q9 kv3 causal"));
+    assert_true(flops_of("forward bf16 q3 kv9 window0,9223372036854775806") ==
+                flops_of("forward bf16 q3 kv9 window0,inf"));
     assert_true(flops_of("forward bf16 h3 q9 kv9 d64/32 qlens=3,0,2 kvlens=5,9,4") ==
                 2.0 * 3 * (15 + 8) * 96);
 }
@@ -318,6 +322,7 @@ static void lines_that_mean_nothing(void **state)
                                         "forward h7/2",
                                         "forward q3 qlens=4",
                                         "forward window3",
+                                        "forward window9223372036854775807,0",
                                         "forward kvlen=5 kv4",
                                         "forward mask=qq11",
                                         "kv_append q9 kv5",
