@@ -109,6 +109,7 @@ static void answers_fill_a_newer_struct(void **state)
     rapt_kernel_info no_kernel = {0};
     (void)state;
     device_info = at_the_edge(&empty, sizeof empty, 16);
+    memset(device_info->tail, 0x55, sizeof device_info->tail);
     assert_int_equal(rapt_device_describe(device, &device_info->info), RAPT_OK);
     assert_string_equal(device_info->info.backend, "cpu");
     assert_int_equal(device_info->info.struct_size, sizeof empty + 16);
@@ -119,6 +120,14 @@ static void answers_fill_a_newer_struct(void **state)
     assert_int_equal(kernel_info->info.struct_size, sizeof no_kernel + 16);
     empty.struct_size = 8;
     assert_int_equal(rapt_device_describe(device, &empty), RAPT_INVALID);
+    rapt_device_info *large = calloc(1, 65536 + 8); /* as large as no library is */
+    large->struct_size = 65536 + 8;
+    expect(rapt_device_describe(device, large), RAPT_INVALID,
+           "rapt_device_describe: struct_size is 65544 (set it to sizeof of the struct, at least "
+           "*)");
+    large->struct_size = 65536;
+    assert_int_equal(rapt_device_describe(device, large), RAPT_OK);
+    free(large);
     assert_int_equal(rapt_device_describe(device, NULL), RAPT_INVALID);
 }
 

@@ -54,6 +54,8 @@ static void a_failed_open_leaves_null(void **state)
          "threads is -1 (0 ... *)"},
         {{.struct_size = sizeof(rapt_config), .threads = 1000000, .backends = "cpu"},
          "threads is 1000000 (0 ... *)"},
+        {{.struct_size = sizeof(rapt_config), .threads = 1025, .backends = "cpu"},
+         "threads is 1025 (0 ... 1024)"},
         {{.struct_size = 4}, "struct_size is 4 (set it to sizeof of the struct, at least *)"}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -65,6 +67,43 @@ static void a_failed_open_leaves_null(void **state)
     }
     expect(rapt_open(NULL, NULL), RAPT_INVALID,
            "rapt_open: out is NULL (pass the address of a context pointer)");
+}
+
+/* Threads of a context that asks for so many. */
+static int64_t threads_opened(int64_t asked)
+{
+    rapt_context *context;
+    rapt_device_info info = {.struct_size = sizeof info};
+    open_cpu(&context, asked);
+    assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
+    rapt_close(&context);
+    return info.compute_units;
+}
+
+static void threads_of_the_environment(void)
+{
+    static const char *const wrong[] = {"many", "0", "-1", "1025", "3x", "99999999999999999999"};
+    rapt_context *context;
+    char sentence[96];
+    int64_t own = threads_opened(0);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        setenv("RAPT_THREADS", wrong[i], 1);
+        snprintf(sentence, sizeof sentence, "rapt_open: RAPT_THREADS is '%s' (1 ... 1024)",
+                 wrong[i]);
+        expect(rapt_open(&context, NULL), RAPT_INVALID, sentence);
+    }
+    setenv("RAPT_THREADS", "3", 1);
+    assert_int_equal(threads_opened(0), 3);
+    assert_int_equal(threads_opened(2), 2); /* the config's own number goes first */
+    setenv("RAPT_THREADS", "", 1);
+    assert_int_equal(threads_opened(0), own);
+    setenv("RAPT_THREADS", "1024", 1); /* in range, though not every system starts as many */
+    rapt_config config = {.struct_size = sizeof config, .backends = "cpu"};
+    if (rapt_open(&context, &config))
+        assert_string_equal(
+            rapt_last_error(),
+            "rapt_open: the system starts no 1024 threads (set RAPT_THREADS lower)");
+    rapt_close(&context);
 }
 
 /* RAPT_CPU and RAPT_THREADS: a wrong value is a sentence, not a guess. */
@@ -79,14 +118,7 @@ static void environment_is_checked(void **state)
     expect(rapt_open(&context, NULL), RAPT_INVALID, "rapt_open: RAPT_CPU is 'z80' (one of *)");
     if (level) setenv("RAPT_CPU", kept, 1);
     else unsetenv("RAPT_CPU");
-    setenv("RAPT_THREADS", "many", 1);
-    expect(rapt_open(&context, NULL), RAPT_INVALID, "rapt_open: RAPT_THREADS is 'many' (1 ... *)");
-    setenv("RAPT_THREADS", "3", 1);
-    open_cpu(&context, 0);
-    rapt_device_info info = {.struct_size = sizeof info};
-    assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
-    assert_int_equal(info.compute_units, 3);
-    rapt_close(&context);
+    threads_of_the_environment();
     unsetenv("RAPT_THREADS");
 }
 

@@ -439,7 +439,8 @@ static const struct refusal {
     ROW(causal_negative, INVALID, AT_PLAN, "causal is -1 (0 ... 1)"),
     ROW(align_unknown, INVALID, AT_PLAN, "align is 2 (0 ... 1)"),
     ROW(invariant_unknown, INVALID, AT_PLAN, "batch_invariant is 5 (0 ... 1)"),
-    ROW(window_negative, INVALID, AT_PLAN, "window_left is -3 (0 is open, RAPT_WINDOW(n) is n neighbours)"),
+    ROW(window_negative, INVALID, AT_PLAN,
+        "window_left is -3 (0 is open, RAPT_WINDOW(n) is n neighbours)"),
     ROW(window_right_negative, INVALID, AT_PLAN,
         "window_right is -9223372036854775808 (0 is open, RAPT_WINDOW(n) is n neighbours)"),
     ROW(scale_nan, INVALID, AT_PLAN, "scale is *nan (must be finite)"),
@@ -577,7 +578,7 @@ static void the_straight_call_runs(void **state)
     if (rapt_plan_workspace_size(plan)) {
         expect(rapt_plan_execute(plan, &call.a, NULL, NULL), RAPT_INVALID,
                "rapt_plan_execute: workspace is NULL (the plan needs * bytes of it)");
-        expect(rapt_plan_execute(plan, &call.a, (char *)workspace + 8, NULL), RAPT_INVALID,
+        expect(rapt_plan_execute(plan, &call.a, (char *)workspace + 32, NULL), RAPT_INVALID,
                "rapt_plan_execute: workspace is * (must be 64-byte aligned)");
     }
     free(workspace);

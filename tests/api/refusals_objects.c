@@ -122,8 +122,11 @@ static void information_is_refused(void **state)
            "rapt_device_describe: struct_size is 8 (set it to sizeof of the struct, at least *)");
     expect(rapt_kernel_at(context, -1, &kernel), RAPT_INVALID,
            "rapt_kernel_at: there is no kernel -1 (0 ... *)");
-    expect(rapt_kernel_at(context, 1 << 20, &kernel), RAPT_INVALID,
-           "rapt_kernel_at: there is no kernel 1048576 (0 ... *)");
+    char sentence[96];
+    int64_t count = rapt_kernel_count(context);
+    snprintf(sentence, sizeof sentence, "rapt_kernel_at: there is no kernel %lld (0 ... %lld)",
+             (long long)count, (long long)count - 1);
+    expect(rapt_kernel_at(context, count, &kernel), RAPT_INVALID, sentence);
 }
 
 int main(int argc, char **argv)

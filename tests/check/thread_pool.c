@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -123,6 +124,93 @@ static void late_workers_are_waited_for(void **state)
     pool_close(pool);
 }
 
+/* Slots of one job, or of two, that wait for each other: a pool has as many threads as it says, and
+ * a job that has all its threads is passed over for the next. */
+enum { AT_ONCE = 4 };
+
+struct meeting {
+    struct thread_pool *pool;
+    atomic_int inside;
+    int64_t slots; /* of a job */
+};
+
+static void meet(void *argument, int64_t slot)
+{
+    struct meeting *m = argument;
+    const struct timespec moment = {0, 1000000};
+    (void)slot;
+    atomic_fetch_add(&m->inside, 1);
+    for (int i = 0; i < 30000 && atomic_load(&m->inside) < AT_ONCE; i++) nanosleep(&moment, NULL);
+}
+
+static void *run_meeting(void *argument)
+{
+    struct meeting *m = argument;
+    pool_run(m->pool, m->slots, meet, m);
+    return NULL;
+}
+
+static void all_threads_at_once(void **state)
+{
+    (void)state;
+    struct meeting one = {pool_open(AT_ONCE), 0, AT_ONCE};
+    assert_non_null(one.pool);
+    pool_run(one.pool, one.slots, meet, &one);
+    assert_int_equal(atomic_load(&one.inside), AT_ONCE);
+    pool_close(one.pool);
+    struct meeting two = {pool_open(AT_ONCE - 1), 0, AT_ONCE / 2};
+    pthread_t other;
+    assert_non_null(two.pool);
+    assert_int_equal(pthread_create(&other, NULL, run_meeting, &two), 0);
+    run_meeting(&two);
+    pthread_join(other, NULL);
+    assert_int_equal(atomic_load(&two.inside), AT_ONCE);
+    pool_close(two.pool);
+}
+
+/* A caller whose wait a signal ends waits on. */
+static void ignore(int number)
+{
+    (void)number;
+}
+
+struct signalled {
+    pthread_t caller;
+    atomic_int begun, ended;
+};
+
+static void interrupt_caller(void *argument, int64_t slot)
+{
+    struct signalled *job = argument;
+    const struct timespec moment = {0, 1000000};
+    if (slot == 0) { /* the caller goes to wait while the other works */
+        for (int i = 0; i < 30000 && !atomic_load(&job->begun); i++) nanosleep(&moment, NULL);
+        return;
+    }
+    atomic_store(&job->begun, 1);
+    for (int i = 0; i < 20; i++) {
+        nanosleep(&moment, NULL);
+        pthread_kill(job->caller, SIGUSR1);
+    }
+    atomic_store(&job->ended, 1);
+}
+
+static void signals_end_no_wait(void **state)
+{
+    (void)state;
+    struct sigaction before, action = {.sa_handler = ignore}; /* no SA_RESTART */
+    sigaction(SIGUSR1, &action, &before);
+    struct thread_pool *pool = pool_open(2);
+    assert_non_null(pool);
+    static struct signalled job;
+    job = (struct signalled){.caller = pthread_self()};
+    pool_run(pool, 2, interrupt_caller, &job);
+    int begun = atomic_load(&job.begun), ended = atomic_load(&job.ended);
+    pool_close(pool);
+    sigaction(SIGUSR1, &before, NULL);
+    assert_true(begun && ended);
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -141,6 +229,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(one_caller),
         cmocka_unit_test(many_callers),
         cmocka_unit_test(late_workers_are_waited_for),
+        cmocka_unit_test(all_threads_at_once),
+        cmocka_unit_test(signals_end_no_wait),
         cmocka_unit_test(closing),
     };
     return run_group("thread pool", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

@@ -330,9 +330,36 @@ static void every_allocation_fails_once(void **state)
     print_message("# %s: %d host allocations, each failed once\n", v->name, count);
 }
 
+/* A backend that fails ends the call, though the CPU behind it could be opened. */
+static void a_failure_is_not_forgotten(void **state)
+{
+    const struct stand_in *v = *state;
+    char list[16];
+    int failures = 0;
+    snprintf(list, sizeof list, "%s,cpu", v->name);
+    rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = list};
+    for (int i = 1, more = 1; more; i++) {
+        rapt_context *context;
+        begin(v);
+        alive = allocations = 0;
+        failing_allocation = i;
+        rapt_status status = rapt_open(&context, &config);
+        more = allocations >= i;
+        failing_allocation = 0;
+        assert_int_equal(status, more ? RAPT_NO_MEMORY : RAPT_OK);
+        failures += status != RAPT_OK;
+        assert_int_equal(context == NULL, more);
+        rapt_close(&context);
+        assert_int_equal(alive, 0);
+        session_end(v);
+    }
+    assert_true(failures > 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {BOTH(every_call_fails_once),
-                                       BOTH(every_allocation_fails_once)};
+                                       BOTH(every_allocation_fails_once),
+                                       BOTH(a_failure_is_not_forgotten)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
