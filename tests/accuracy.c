@@ -290,9 +290,12 @@ static void check_kv_append_row(const struct problem_instance *p, const int64_t 
                                 double *y, struct accuracy *result)
 {
     const rapt_kv_append_args *a = &p->args.kv_append;
-    int64_t b = at[0], t = at[2];
+    int64_t b = at[0], t = at[2] - p->line.spare;
+    if (t < 0) return; /* of no sequence: goes nowhere, which check_kept sees */
     if (p->line.ragged_q)
-        for (b = 0; t >= problem_q_length(&p->line, b); b++) t -= problem_q_length(&p->line, b);
+        for (b = 0; b < p->line.batch && t >= problem_q_length(&p->line, b); b++)
+            t -= problem_q_length(&p->line, b);
+    if (p->line.ragged_q && b == p->line.batch) return;
     int64_t token = problem_kv_length(&p->line, b) + t, place[4] = {0, at[1], 0, 0},
             position = token;
     locate(a, b, token, &place[0], &place[2]);
@@ -344,6 +347,20 @@ static void check_kept(const struct problem_instance *p, const rapt_tensor *t, c
     free(fresh);
 }
 
+/* Queries of no sequence have no result: their rows of out are as before, NaN. */
+static void check_spare(const struct problem_line *line, const rapt_tensor *out,
+                        struct accuracy *result)
+{
+    for (int64_t h = 0; h < out->size[1]; h++)
+        for (int64_t i = 0; i < 2 * line->spare; i++) {
+            int64_t token = i < line->spare ? i : out->size[2] - 1 - (i - line->spare);
+            for (int64_t c = 0; c < out->size[3]; c++)
+                if (!isnan(read(out, tensor_offset(out, 0, h, token, c))))
+                    accuracy_note(result, NAN, 0, 0, out->dtype, "out",
+                                  (const int64_t[4]){0, h, token, c});
+        }
+}
+
 /* The tensor whose rows are walked, and how one is checked. */
 static const struct {
     size_t tensor;
@@ -360,8 +377,11 @@ static const struct {
 bool accuracy_check(const struct problem_instance *p, double budget, struct accuracy *result)
 {
     const struct problem_line *line = &p->line;
-    if (line->op == OP_forward)
-        return check_attention(&p->args.forward, problem_exact(line), p->on_cpu, budget, result);
+    if (line->op == OP_forward) {
+        bool ok = check_attention(&p->args.forward, problem_exact(line), p->on_cpu, budget, result);
+        if (line->spare) check_spare(line, &p->args.forward.out, result);
+        return ok;
+    }
     const rapt_tensor *t =
         (const rapt_tensor *)((const char *)&p->args + op_checks[line->op].tensor);
     int64_t most = t->size[3];

@@ -19,6 +19,7 @@
  *   mask mask=AXES        hides three keys of ten, and every key of some rows
  *   ragged ragged-q ragged-kv qlens=3,0,7 kvlens=5,0,9
  *                         packed sequences of seeded lengths 0 ... q, 0 ... kv, or the given ones
+ *   spareN                packed queries of no sequence, N before those of the sequences and N behind
  *   kvlen kvlen=5,0,17    keys in use of each sequence, seeded or given
  *   pagedP                pages of P tokens, in scattered order
  *   blockN scales=AXES    channels that share an i8 scale (0: all); axes "bht" of the scales (bht)
@@ -108,6 +109,7 @@ struct problem_line {
     int64_t kv_capacity[PROBLEM_SEQUENCES]; /* keys that there is room for */
     int64_t kv_lengths[PROBLEM_SEQUENCES];  /* keys in use */
     int64_t page_tokens, scale_block;
+    int64_t spare; /* packed queries of no sequence on each side */
     uint64_t seed;
     char kernel[48];
     bool rope, interleaved, positions, far, inplace, table;

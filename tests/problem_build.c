@@ -18,6 +18,12 @@ static int64_t sum_of(const struct problem_line *line,
     return sum;
 }
 
+/* The token axis of q and of what is shaped like it. */
+static int64_t packed_tokens(const struct problem_line *line)
+{
+    return line->ragged_q ? sum_of(line, problem_q_length) + 2 * line->spare : line->q_tokens;
+}
+
 static bool add(struct problem_instance *p, rapt_tensor *t, int64_t dtype, int64_t s0, int64_t s1,
                 int64_t s2, int64_t s3, unsigned role)
 {
@@ -40,7 +46,7 @@ static void fill_tokens(struct problem_instance *p, const rapt_tensor *t, int wh
                         enum place place, int64_t (*length)(const struct problem_line *, int64_t),
                         const rapt_tensor *page_table)
 {
-    int64_t start = 0, page = p->line.page_tokens;
+    int64_t start = place == PLACE_PACKED_Q ? p->line.spare : 0, page = p->line.page_tokens;
     for (int64_t b = 0; b < p->line.batch; b++) {
         for (int64_t token = 0; token < length(&p->line, b); token++) {
             int64_t i0 = b, i2 = token;
@@ -70,10 +76,9 @@ static void fill_tokens(struct problem_instance *p, const rapt_tensor *t, int wh
     }
 }
 
-static bool add_starts(struct problem_instance *p, rapt_tensor *t,
+static bool add_starts(struct problem_instance *p, rapt_tensor *t, int64_t start,
                        int64_t (*length)(const struct problem_line *, int64_t))
 {
-    int64_t start = 0;
     if (!add(p, t, p->line.index_dtype, p->line.batch + 1, 1, 1, 1, ROLE_INPUT)) return false;
     for (int64_t b = 0; b <= p->line.batch; b++) {
         memory_store(t, b, 0, 0, 0, (double)start);
@@ -122,7 +127,7 @@ static bool seen_by_any(const struct problem_instance *p, int64_t b, int64_t g, 
 {
     const struct problem_line *line = &p->line;
     const rapt_tensor *mask = &p->args.forward.mask;
-    int64_t group = line->q_heads / line->kv_heads, start = 0, first, last;
+    int64_t group = line->q_heads / line->kv_heads, start = line->spare, first, last;
     for (int64_t i = 0; i < b && line->ragged_q; i++) start += problem_q_length(line, i);
     for (int64_t i = 0; i < problem_q_length(line, b); i++) {
         problem_visible(line, b, i, &first, &last);
@@ -216,7 +221,7 @@ static bool add_keys(struct problem_instance *p)
     struct storage s = {PLACE_SEQUENCES, line->batch, room_for(line, line->kv_tokens)};
     if (line->ragged_kv) {
         s = (struct storage){PLACE_PACKED_KV, 1, sum_of(line, problem_kv_capacity)};
-        if (!add_starts(p, &a->kv_start, problem_kv_capacity)) return false;
+        if (!add_starts(p, &a->kv_start, 0, problem_kv_capacity)) return false;
     }
     if (line->page_tokens) {
         s = (struct storage){PLACE_PAGES, 0, line->page_tokens};
@@ -278,7 +283,7 @@ static bool build_forward(struct problem_instance *p)
     const struct problem_line *line = &p->line;
     rapt_attention *a = &p->args.forward;
     int64_t rows = line->ragged_q ? 1 : line->batch;
-    int64_t q_tokens = line->ragged_q ? sum_of(line, problem_q_length) : line->q_tokens;
+    int64_t q_tokens = packed_tokens(line);
     int64_t columns = room_for(line, line->kv_tokens);
     *a = (rapt_attention){.struct_size = sizeof *a,
                           .scale = line->scale,
@@ -299,7 +304,7 @@ static bool build_forward(struct problem_instance *p)
     if (line->dtype == RAPT_I8 &&
         !add_scale(p, &a->q_scale, VALUE_Q_SCALE, &a->q, PLACE_SEQUENCES, NULL))
         return false;
-    if (line->ragged_q && !add_starts(p, &a->q_start, problem_q_length)) return false;
+    if (line->ragged_q && !add_starts(p, &a->q_start, line->spare, problem_q_length)) return false;
     if (line->lse &&
         !add(p, &a->lse, RAPT_F32, rows, line->q_heads, q_tokens, 1, ROLE_OUTPUT | ROLE_ROWS))
         return false;
@@ -494,7 +499,7 @@ static bool build_kv_append(struct problem_instance *p)
     const struct problem_line *line = &p->line;
     rapt_kv_append_args *a = &p->args.kv_append;
     int64_t rows = line->ragged_q ? 1 : line->batch;
-    int64_t tokens = line->ragged_q ? sum_of(line, problem_q_length) : line->q_tokens;
+    int64_t tokens = packed_tokens(line);
     struct storage s = {PLACE_SEQUENCES, line->batch, room_for(line, line->kv_tokens)};
     enum place packed = line->ragged_q ? PLACE_PACKED_Q : PLACE_SEQUENCES;
     a->struct_size = sizeof *a;
@@ -503,7 +508,7 @@ static bool build_kv_append(struct problem_instance *p)
         if (!add_page_table(p, &a->page_table, &s.rows)) return false;
     }
     if ((line->kv_length && !add_lengths(p, &a->kv_length)) ||
-        (line->ragged_q && !add_starts(p, &a->q_start, problem_q_length)) ||
+        (line->ragged_q && !add_starts(p, &a->q_start, line->spare, problem_q_length)) ||
         !add(p, &a->k_new, line->dtype, rows, line->kv_heads, tokens, line->qk_channels,
              ROLE_TOKENS | ROLE_INPUT) ||
         !add(p, &a->v_new, line->dtype, rows, line->kv_heads, tokens, line->v_channels,

@@ -208,6 +208,7 @@ static const struct word words[] = {
     {"ragged-kv", take_flag, AT(ragged_kv), 0},
     {"qlens=", take_lengths, AT(q_lengths), 'q'},
     {"kvlens=", take_lengths, AT(kv_capacity), 'c'},
+    {"spare", take_count, AT(spare), 1},
     {"kvlen", take_flag, AT(kv_length), 0},
     {"kvlen=", take_lengths, AT(kv_lengths), 'k'},
     {"paged", take_count, AT(page_tokens), 1},
@@ -300,8 +301,8 @@ static const char *check(struct problem_line *line)
     if (vary && line->batch > PROBLEM_SEQUENCES)
         return "lengths may vary over at most 512 sequences";
     if (line->batch > MOST_SEQUENCES || line->q_heads > INT32_MAX || line->q_tokens > INT32_MAX ||
-        line->kv_tokens > INT32_MAX || line->page_tokens > INT32_MAX || line->qk_channels > 65536 ||
-        line->v_channels > 65536)
+        line->kv_tokens > INT32_MAX || line->page_tokens > INT32_MAX || line->spare > INT32_MAX ||
+        line->qk_channels > 65536 || line->v_channels > 65536)
         return "a size is beyond what these lines describe";
     if (line->scale_block &&
         (line->qk_channels % line->scale_block || line->v_channels % line->scale_block))
@@ -309,6 +310,7 @@ static const char *check(struct problem_line *line)
     if (line->kv_heads ? line->q_heads % line->kv_heads : line->q_heads > 0)
         return "the query heads must be a multiple of the KV heads";
     if (page && line->ragged_kv) return "paged keys cannot be ragged";
+    if (line->spare && !line->ragged_q) return "spare queries are those of packed sequences";
     if (line->kv_blocked) {
         if (line->ragged_kv || line->stride || line->kv_dtype == RAPT_I8)
             return "blocked keys are f32, f16 or bf16, neither ragged nor with strides of their "

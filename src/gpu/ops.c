@@ -251,6 +251,7 @@ rapt_status gpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     if (status) return status;
     int ragged = args->q_start.dtype != 0;
     a.batch = (int32_t)(ragged ? args->q_start.size[0] - 1 : new->size[0]);
+    if (!a.batch) return RAPT_OK; /* packed tokens may be those of no sequence */
     a.kv_heads = (int32_t) new->size[1];
     a.tokens = (int32_t) new->size[2];
     a.channels = (int32_t) new->size[3];

@@ -535,6 +535,31 @@ static void packed_rows_of_nobody(void **state)
     session_end(*state);
 }
 
+/* Nor does an append of tokens that are those of no sequence. */
+static void append_for_nobody(void **state)
+{
+    static int32_t starts[2];
+    static char memory[2 * 500 * 64 * 4];
+    struct trial t;
+    rapt_context *context;
+    begin(*state, &context, &t);
+    rapt_kv_append_args a = {.struct_size = sizeof a,
+                             .k = rapt_tensor_bthd(NULL, RAPT_F32, 0, 2, 16, 64)};
+    a.k_new = a.v_new = rapt_tensor_bthd(memory, RAPT_F32, 1, 2, 300, 64);
+    a.v = a.k;
+    a.q_start = rapt_tensor_bhtd(starts, RAPT_I32, 1, 1, 1, 1);
+    t.fake->launch_count = 0;
+    assert_int_equal(rapt_kv_append(t.device, &a, NULL), RAPT_OK);
+    assert_int_equal(t.fake->launch_count, 0);
+    a.q_start.size[0] = 2; /* one sequence without a token: the kernel is told, and leaves them */
+    a.k = a.v = rapt_tensor_bthd(memory, RAPT_F32, 1, 2, 16, 64);
+    a.k.data = memory + 2 * 300 * 64 * 4, a.v.data = memory + 2 * 400 * 64 * 4;
+    assert_int_equal(rapt_kv_append(t.device, &a, NULL), RAPT_OK);
+    assert_int_equal(t.fake->launch_count, 1);
+    rapt_close(&context);
+    session_end(*state);
+}
+
 int main(int argc, char **argv)
 {
 #define ON_CUDA(test)                                                                              \
@@ -548,6 +573,7 @@ int main(int argc, char **argv)
                                        ON_CUDA(many_heads),
                                        ON_CUDA(scores_of_the_composed_path),
                                        ON_CUDA(packed_rows_of_nobody),
+                                       ON_CUDA(append_for_nobody),
                                        ON_CUDA(heads_in_pairs),
                                        ON_CUDA(heads_almost_in_pairs)};
     return run_group("workspace", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

@@ -10,7 +10,7 @@ enum {
     LANES = 16     /* of a row that is quantised */
 };
 
-/* Where rows come from and go to, K and V. */
+/* Where rows come from and go to, K and V; to: NULL of a token of no sequence, which goes nowhere. */
 struct append_row {
     const char *from[2];
     char *to[2];
@@ -31,7 +31,8 @@ struct append_half {
 /* A token of k_new: ragged: b is 0 and token counts in the total. */
 struct append_place {
     int b, token;
-    int64_t outer, inner; /* of the cache: batch or page, row */
+    int64_t outer,
+        inner; /* of the cache: batch or page, row; outer: -1 of a token of no sequence */
     int64_t position;
 };
 
@@ -44,6 +45,10 @@ DEVICE struct append_place append_place_of(const struct kv_append_args *a, int64
     if (a->q_start.data) {
         sequence = sequence_of_token(&a->q_start, a->batch, r.token);
         first = (int)load_index(&a->q_start, sequence, 0);
+        if (r.token < first || r.token >= load_index(&a->q_start, sequence + 1, 0)) {
+            r.outer = -1, r.inner = r.position = 0;
+            return r;
+        }
     }
     int64_t held = a->kv_length.data ? load_index(&a->kv_length, sequence, 0) : 0,
             at = held + r.token - first;
@@ -71,6 +76,8 @@ DEVICE void fill_table(const struct kv_append_args *a, int first, int count, int
         struct append_row *r = &table->row[i];
         r->from[0] = element_at(&a->k_new, p.b, head, p.token, 0);
         r->from[1] = element_at(&a->v_new, p.b, head, p.token, 0);
+        r->to[0] = r->to[1] = (char *)0;
+        if (p.outer < 0) continue;
         r->to[0] = element_at(&a->k, p.outer, head, p.inner, 0);
         r->to[1] = element_at(&a->v, p.outer, head, p.inner, 0);
         r->scales[0] = (float *)element_at(&a->k_scale, p.outer, head, p.inner, 0);
@@ -113,6 +120,7 @@ DEVICE void quantise_row(const struct kv_append_args *a, const struct append_hal
     const char *row = r->from[h->which];
     char *cache = r->to[h->which];
     float *scale = r->scales[h->which];
+    if (!cache) return;
     for (int start = 0; start < h->channels; start += h->block, scale += h->scale->stride[3]) {
         float largest = 0, bad = 0;
         for (int c = start + lane; c < start + h->block; c += LANES) {
@@ -168,8 +176,10 @@ DEVICE void copy_item(const struct append_half *h, const struct rope_cut *cut,
                 uint4, table->row[smaller(row + i * s->step, s->count - 1)].from[h->which] + at);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
-            if (row + i * s->step < s->count)
-                STORE(uint4, table->row[row + i * s->step].to[h->which] + at, pieces[i]);
+            if (row + i * s->step < s->count) {
+                char *to = table->row[row + i * s->step].to[h->which];
+                if (to) STORE(uint4, to + at, pieces[i]);
+            }
     }
 }
 
@@ -182,6 +192,7 @@ DEVICE void turn_rows(const struct kv_append_args *a, const struct append_half *
     for (int row = s->first; row < s->count; row += s->step) {
         struct rope_piece piece;
         struct rope_values values;
+        if (!table->row[row].to[h->which]) continue;
         load_item(&piece, table->row[row].from[h->which], h->from, cut, s->item);
         unpack_item(&piece, cut, &values);
         if (s->item < cut->pair_items) {
