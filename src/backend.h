@@ -84,7 +84,7 @@ struct backend {
                              rapt_stream stream);
 };
 
-/* In order of preference: cuda, hip, cpu (backends.c). */
+/* In order of preference: cuda, hip, cpu (context.c). */
 extern const struct backend *const backends[BACKEND_COUNT];
 extern const struct backend cuda_backend, hip_backend, cpu_backend;
 

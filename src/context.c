@@ -69,9 +69,10 @@ static rapt_status check_backend_list(const char *list)
             known |= (int)strlen(backends[i]->name) == length &&
                      !strncmp(item, backends[i]->name, (size_t)length);
         if (!known)
-            return fail(RAPT_INVALID,
-                        "rapt_open: there is no backend '%.*s' (a comma list of cuda, hip, cpu)",
-                        length, item);
+            return fail(
+                RAPT_INVALID,
+                "rapt_open: there is no backend '%.*s' (cuda, hip and cpu, with commas between)",
+                length, item);
         item = comma ? comma + 1 : NULL;
     }
     return RAPT_OK;

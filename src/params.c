@@ -85,6 +85,12 @@ TENSOR_LIST(NUMBERED)
 
 static const char *const axis_name[4] = {"batch", "head", "token", "channel"};
 
+/* As sentences call it. */
+static const char *axis_of(const struct tensor_rule *rule, int axis)
+{
+    return rule->extent[axis] == COLUMNS ? "key" : axis_name[axis];
+}
+
 static rapt_tensor *tensor_of(rapt_attention *a, const struct tensor_rule *rule)
 {
     return (rapt_tensor *)((char *)a + rule->offset);
@@ -137,11 +143,11 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
     for (int axis = 0; axis < 4; axis++) {
         if (t->size[axis] < 0)
             return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (0 or more)", function,
-                        rule->name, (long long)t->size[axis], axis_name[axis]);
+                        rule->name, (long long)t->size[axis], axis_of(rule, axis));
         if ((rule->role & OUTPUT) && t->size[axis] > 1 && t->stride[axis] == 0 && has_elements(t))
             return fail(RAPT_INVALID,
                         "%s: %s has stride 0 on its %s axis (an output cannot repeat)", function,
-                        rule->name, axis_name[axis]);
+                        rule->name, axis_of(rule, axis));
     }
     int64_t low, high;
     if (!view_extent(t, &low, &high))
@@ -163,7 +169,7 @@ static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *
         }
         if (expected >= 0 && t->size[axis] != expected)
             return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %lld)",
-                        function, rule->name, (long long)t->size[axis], axis_name[axis],
+                        function, rule->name, (long long)t->size[axis], axis_of(rule, axis),
                         (long long)expected);
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }

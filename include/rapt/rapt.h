@@ -11,7 +11,8 @@
  *     out[b,h,i,:] = sum_j p v[b,g,j,:]
  *     lse[b,h,i]   = log(exp(sink[h]) + sum_j exp(s))
  *
- * docs/SEMANTICS.md defines every corner (empty rows, NaN, alignment, rounding). Typical use:
+ * docs/SEMANTICS.md defines every corner (empty rows, NaN, alignment, rounding); docs/ENGINES.md is
+ * for who builds an inference engine on it. Typical use:
  *
  *     rapt_context *context; rapt_open(&context, NULL);
  *     rapt_attention a = {.struct_size = sizeof a, .causal = 1};
@@ -23,7 +24,8 @@
  *
  * Threads: every function may be called from any thread at once, except that an object must not be
  * closed or destroyed while another thread uses it. Calls on the CPU device at the same time share
- * its threads. Nothing here prints or aborts.
+ * its threads. A call leaves the thread's current CUDA or HIP device as it was. Nothing here prints
+ * or aborts.
  */
 #ifndef RAPT_H
 #define RAPT_H
@@ -162,7 +164,7 @@ static inline int64_t rapt_kv_blocked_index(int value, int64_t dtype, int64_t ch
 typedef struct rapt_context rapt_context;
 typedef struct rapt_device rapt_device;
 typedef struct rapt_plan rapt_plan;
-/* CUstream, hipStream_t, or NULL: the default stream; ignored on a CPU. */
+/* CUstream (cudaStream_t), hipStream_t, or NULL: the legacy default stream; ignored on a CPU. */
 typedef void *rapt_stream;
 
 /* Structs whose first field is struct_size grow at the end: set it to sizeof of the struct you
@@ -172,15 +174,15 @@ typedef struct rapt_config {
     uint64_t struct_size;
     int64_t threads;      /* of the CPU device, the caller's included: 1 ... 1024; 0: what the
                              environment's RAPT_THREADS says, else all that the process may use */
-    const char *backends; /* NULL: all; else a comma list of cuda, hip, cpu, e.g. "cpu" */
+    const char *backends; /* NULL: all; else some of cuda, hip and cpu: "cpu", "cuda,cpu" */
 } rapt_config;
 
 /* Opens the devices of this machine, GPUs first, the CPU last; a missing driver or GPU is no error.
  * config NULL: defaults. On success *out is the caller's, to be closed with rapt_close; on failure
  * *out is NULL. */
 RAPT_API rapt_status rapt_open(rapt_context **out, const rapt_config *config);
-/* Closes the context and its devices and sets *context to NULL. Its plans must be destroyed before.
- * NULL is fine. */
+/* Closes the context and its devices and sets *context to NULL. Its plans must be destroyed and its
+ * work on GPUs be done before. NULL is fine. */
 RAPT_API void rapt_close(rapt_context **context);
 /* Devices belong to their context. rapt_device_at returns NULL for an index out of range. */
 RAPT_API int rapt_device_count(const rapt_context *context);
@@ -222,9 +224,9 @@ RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index,
 
 /* Device memory; on the CPU device plain memory, 64-byte aligned, from 8 MiB on in pages of 2 MiB
  * if there are any. On success *out is the caller's, to be freed with rapt_free before the context
- * closes; on failure *out is NULL. rapt_copy copies bytes between any two of host and this device's
- * memory, in stream order; a copy that touches host memory has finished on return. rapt_synchronize
- * waits for all work of the stream. */
+ * closes and when no work uses it; on failure *out is NULL. rapt_copy copies bytes between any two
+ * of host and this device's memory, in stream order; a copy that touches host memory has finished on
+ * return. rapt_synchronize waits for all work of the stream. */
 RAPT_API rapt_status rapt_alloc(rapt_device *device, size_t bytes, void **out);
 RAPT_API void rapt_free(rapt_device *device, void *memory);
 RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes,
@@ -233,12 +235,14 @@ RAPT_API rapt_status rapt_synchronize(rapt_device *device, rapt_stream stream);
 
 /* ---- Attention ---- */
 
-#define RAPT_WINDOW(neighbours) ((int64_t)(neighbours) + 1) /* 0 and more: that many; -1: open */
+/* A side of a window: 0 and more: that many neighbours; -1: open. A model's window of W tokens, the
+ * query's own among them, is window_left = RAPT_WINDOW(W - 1). */
+#define RAPT_WINDOW(neighbours) ((int64_t)(neighbours) + 1)
 enum { RAPT_BOTTOM_RIGHT = 0, RAPT_TOP_LEFT = 1 };
 
 /* Every zero means plain attention. B batch, Hq/Hkv heads, Sq/Skv tokens, D and Dv channels.
- * "Broadcast" axes may have size 1. All pointers are memory of the device; index tensors are I32 or
- * I64. Only 64-bit fields, no padding. */
+ * "Broadcast" axes may have size 1. All pointers are memory of the device, those of index tensors
+ * too, which are I32 or I64. Only 64-bit fields, no padding. */
 typedef struct rapt_attention {
     uint64_t struct_size;
     rapt_tensor q; /* [B, Hq, Sq, D] F32, F16, BF16 or I8; Hq a multiple of Hkv; D, Dv from 1 on */
@@ -256,10 +260,12 @@ typedef struct rapt_attention {
     /* Ragged batch [B + 1, 1, 1, 1]: sequence b has tokens q_start[b] ... q_start[b+1] - 1 of q,
      * out, lse [1, Hq, total, .], and bias, mask, weights are [1, Hq, total, Skv]; kv_start alike,
      * of k and v [1, Hkv, total, .]. The longest kv sequence is read from the data, so bias, mask
-     * and weights need at least that many columns. */
+     * and weights need at least that many columns. Starts never fall; tokens before the first
+     * sequence and behind the last are left alone. */
     rapt_tensor q_start, kv_start;
     rapt_tensor kv_length; /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
-    /* Paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t / P], row t % P. */
+    /* Paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t / P], row t % P. Entries
+     * behind the last key in use may hold anything. */
     rapt_tensor page_table;
     /* Of I8 data, and of no other: value = scale * data. F32, with the first three sizes of q, k
      * or v (paged: [page, Hkv, tokens of a page, .]), each broadcast; the last size is the number
@@ -286,17 +292,20 @@ typedef struct rapt_attention {
  * rapt_last_error says why every kernel refused. */
 RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device,
                                       const rapt_attention *a);
-/* Bytes of device memory that one execute needs; 0: none. Two executes at the same time need two
- * workspaces. */
+/* Bytes of device memory that one execute needs; 0: none. It may hold anything and keeps nothing, so
+ * plans whose executes follow each other in a stream may share one; two executes at the same time
+ * need two. */
 RAPT_API size_t rapt_plan_workspace_size(const rapt_plan *plan);
 /* The chosen kernel's name, as long as the plan lives. */
 RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan);
 /* a as at creation, with data pointers: any other difference is INVALID. A cache that grows keeps
  * its plan if the sizes of k and v are its capacity and kv_length says what is in use. Allocates
- * nothing; asynchronous on a GPU and capturable in a graph, done on return on a CPU. After a failure
- * out is untouched unless the device itself failed. Bad indices that the host can see are refused;
- * on a GPU they are the caller's promise. workspace: memory of the device, from rapt_alloc or any
- * other, 64-byte aligned, not shared with a running execute; NULL if the plan needs none. */
+ * nothing; asynchronous on a GPU and capturable in a graph, done on return on a CPU. On return *a
+ * and the plan are no longer needed, on a GPU the tensors and the workspace are until the stream has
+ * done the work. After a failure out is untouched unless the device itself failed. Bad indices that
+ * the host can see are refused; on a GPU they are the caller's promise. workspace: memory of the
+ * device, from rapt_alloc or any other, 64-byte aligned, not shared with a running execute; NULL if
+ * the plan needs none. */
 RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
                                        void *workspace, rapt_stream stream);
 RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
@@ -304,7 +313,8 @@ RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is f
  * bytes, 0-terminated; returns the length of the whole text. */
 RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char *text, size_t size);
 /* Plan and execute with a plan and a workspace that the device keeps from earlier calls of the same
- * shape; the first call of a shape allocates. Fails as the two do. */
+ * shape; the first call of a shape allocates. It keeps 64 shapes and frees the workspace of the one
+ * that was used longest ago: a graph that is to be replayed needs a plan. Fails as the two do. */
 RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, rapt_stream stream);
 
 /* ---- The pieces, on every device ---- */

@@ -47,9 +47,9 @@ static void a_failed_open_leaves_null(void **state)
         const char *words;
     } rows[] = {
         {{.struct_size = sizeof(rapt_config), .backends = "cpu,gpu"},
-         "there is no backend 'gpu' (a comma list of cuda, hip, cpu)"},
+         "there is no backend 'gpu' (cuda, hip and cpu, with commas between)"},
         {{.struct_size = sizeof(rapt_config), .backends = ""},
-         "there is no backend '' (a comma list of cuda, hip, cpu)"},
+         "there is no backend '' (cuda, hip and cpu, with commas between)"},
         {{.struct_size = sizeof(rapt_config), .threads = -1, .backends = "cpu"},
          "threads is -1 (0 ... *)"},
         {{.struct_size = sizeof(rapt_config), .threads = 1000000, .backends = "cpu"},
