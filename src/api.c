@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "plan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 RAPT_API const char *rapt_status_text(rapt_status status)
@@ -166,23 +167,11 @@ RAPT_API void rapt_plan_destroy(rapt_plan **plan)
 RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char *text, size_t size)
 {
     struct problem p;
-    struct problem *checked = &p;
-    if (text && size) *text = 0;
     if (!text) size = 0;
-    if (!device) {
-        fail(RAPT_INVALID, "rapt_explain: device is NULL");
-        checked = NULL;
-    } else if (params_check(a, "rapt_explain", &p)) {
-        checked = NULL;
-    }
-    if (checked) return plan_explain(device, checked, checked->kernel, text, size);
-    size_t length = strlen(last_error());
-    if (size) {
-        size_t kept = length < size - 1 ? length : size - 1;
-        memcpy(text, last_error(), kept);
-        text[kept] = 0;
-    }
-    return length;
+    rapt_status status = device ? params_check(a, "rapt_explain", &p)
+                                : fail(RAPT_INVALID, "rapt_explain: device is NULL");
+    if (status) return (size_t)snprintf(text, size, "%s", last_error());
+    return plan_explain(device, &p, p.kernel, text, size);
 }
 
 /* A sentence of one of its two steps is rapt_forward's own; those of a driver name the driver's

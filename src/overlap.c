@@ -13,8 +13,7 @@ bool view_extent(const rapt_tensor *t, int64_t *low, int64_t *high)
 {
     int64_t width = (int64_t)dtype_size(t->dtype), last;
     *low = *high = 0;
-    for (int axis = 0; axis < 4; axis++)
-        if (t->size[axis] == 0) return true;
+    if (!view_has_elements(t)) return true;
     *high = width;
     for (int axis = 0; axis < 4; axis++) {
         if (__builtin_mul_overflow(t->size[axis] - 1, t->stride[axis], &last)) return false;
@@ -23,13 +22,6 @@ bool view_extent(const rapt_tensor *t, int64_t *low, int64_t *high)
             return false;
     }
     return true;
-}
-
-static bool is_empty(const rapt_tensor *t)
-{
-    for (int axis = 0; axis < 4; axis++)
-        if (t->size[axis] == 0) return true;
-    return false;
 }
 
 static struct lattice lattice_of(const rapt_tensor *t)
@@ -100,7 +92,7 @@ static bool shifted_overlap(const struct lattice *a, int axis_a, const struct la
 
 bool views_overlap(const rapt_tensor *a, const rapt_tensor *b)
 {
-    if (!a->data || !b->data || is_empty(a) || is_empty(b)) return false;
+    if (!a->data || !b->data || !view_has_elements(a) || !view_has_elements(b)) return false;
     struct lattice la = lattice_of(a), lb = lattice_of(b);
     return shifted_overlap(&la, 0, &lb, 0, lb.base - la.base);
 }

@@ -1,10 +1,16 @@
-/* overlap.h: whether two strided views share memory, exactly for the layouts people use. */
+/* overlap.h: where a strided view lies in memory, and whether two share any of it, exactly for the layouts
+ * people use. */
 #ifndef RAPT_OVERLAP_H
 #define RAPT_OVERLAP_H
 
 #include "rapt/rapt.h"
 
 #include <stdbool.h>
+
+static inline bool view_has_elements(const rapt_tensor *t)
+{
+    return t->size[0] && t->size[1] && t->size[2] && t->size[3];
+}
 
 /* Bytes of the view's lowest and one past its highest address relative to data. false: the extent
  * does not fit in 63 bits. A view without elements has *low == *high == 0. */

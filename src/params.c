@@ -124,11 +124,6 @@ rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum
     return RAPT_OK;
 }
 
-static bool has_elements(const rapt_tensor *t)
-{
-    return t->size[0] && t->size[1] && t->size[2] && t->size[3];
-}
-
 static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_rule *rule,
                                      const char *function)
 {
@@ -144,7 +139,8 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
         if (t->size[axis] < 0)
             return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (0 or more)", function,
                         rule->name, (long long)t->size[axis], axis_of(rule, axis));
-        if ((rule->role & OUTPUT) && t->size[axis] > 1 && t->stride[axis] == 0 && has_elements(t))
+        if ((rule->role & OUTPUT) && t->size[axis] > 1 && t->stride[axis] == 0 &&
+            view_has_elements(t))
             return fail(RAPT_INVALID,
                         "%s: %s has stride 0 on its %s axis (an output cannot repeat)", function,
                         rule->name, axis_of(rule, axis));
@@ -303,7 +299,7 @@ rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int6
             return fail(
                 RAPT_INVALID, "%s: %c has %lld tokens and %lld channels (blocked: multiples of %d)",
                 function, name, (long long)t->size[2], (long long)t->size[3], RAPT_KV_BLOCK);
-        if (has_elements(t) && (t->stride[3] != 1 || t->stride[2] != t->size[3]))
+        if (view_has_elements(t) && (t->stride[3] != 1 || t->stride[2] != t->size[3]))
             return fail(RAPT_INVALID,
                         "%s: %c has strides %lld, %lld on its token and channel axes (blocked: "
                         "its channels, 1)",
@@ -408,7 +404,7 @@ static rapt_status check_data(const struct problem *planned, const struct proble
     for (uint64_t left = planned->present; left; left &= left - 1) {
         int i = first_of(left);
         const rapt_tensor *t = problem_tensor(&planned->a, i);
-        if (!data->of[i] && has_elements(t))
+        if (!data->of[i] && view_has_elements(t))
             return fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", function,
                         rules[i].name);
         if ((uintptr_t)data->of[i] & (dtype_size(t->dtype) - 1))

@@ -23,11 +23,6 @@ static bool is_float(int64_t dtype)
     return dtype == RAPT_F32 || dtype == RAPT_F16 || dtype == RAPT_BF16;
 }
 
-static bool has_elements(const rapt_tensor *t)
-{
-    return t->size[0] && t->size[1] && t->size[2] && t->size[3];
-}
-
 /* Sizes must equal the given ones (ANY: free); an axis whose bit is set in broadcast may have size
  * 1 and then repeats. */
 static void check_sizes(struct check *c, rapt_tensor *t, const char *name,
@@ -56,7 +51,7 @@ static void check_sizes(struct check *c, rapt_tensor *t, const char *name,
 static void check_memory(struct check *c, const rapt_tensor *t, const char *name, bool output)
 {
     if (c->status) return;
-    if (!t->data && has_elements(t)) {
+    if (!t->data && view_has_elements(t)) {
         c->status =
             fail(RAPT_INVALID, "%s: %s has no data (its pointer is NULL)", c->function, name);
         return;
@@ -67,7 +62,7 @@ static void check_memory(struct check *c, const rapt_tensor *t, const char *name
                          c->function, name, size);
         return;
     }
-    for (int axis = 0; output && axis < 4 && has_elements(t); axis++)
+    for (int axis = 0; output && axis < 4 && view_has_elements(t); axis++)
         if (t->size[axis] > 1 && t->stride[axis] == 0)
             c->status = fail(RAPT_INVALID, "%s: %s has stride 0 (an output cannot repeat)",
                              c->function, name);

@@ -3,6 +3,7 @@
 #ifndef RAPT_CPU_OPS_H
 #define RAPT_CPU_OPS_H
 
+#include "base/integer.h"
 #include "cpu/cpu.h"
 
 enum {
@@ -98,10 +99,6 @@ static inline void ops_expect(const void *p, int64_t bytes, int64_t lines)
 {
     enum { PAGE = 4096 };
     for (int64_t at = 0; at < bytes; at += PAGE) ops_expect_lines((const char *)p + at, lines);
-}
-static inline int64_t ceil_div(int64_t x, int64_t y)
-{
-    return x / y + (x % y != 0);
 }
 
 /* A rotation as an operation needs it: checked tables or frequencies. */

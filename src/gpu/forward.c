@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/integer.h"
 #include "gpu/gpu.h"
 #include "gpu/halves.h"
 #include "gpu/maps.h"
@@ -105,16 +106,6 @@ struct view view_of(const rapt_tensor *t)
 {
     struct view v = {t->data, {t->stride[0], t->stride[1], t->stride[2], t->stride[3]}, t->dtype};
     return v;
-}
-
-static int64_t ceil_div(int64_t x, int64_t y)
-{
-    return x / y + (x % y != 0);
-}
-
-static int64_t at_least(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
 }
 
 static int32_t window(int64_t neighbours)

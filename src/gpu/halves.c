@@ -2,11 +2,7 @@
  * rows two parts cannot hold. */
 #include "gpu/halves.h"
 #include "base/error.h"
-
-static int64_t ceil_div(int64_t x, int64_t y)
-{
-    return x / y + (x % y != 0);
-}
+#include "base/integer.h"
 
 /* Blocks of PART_KEYS keys of one head, with ragged keys of all sequences: each begins one. */
 static int64_t key_blocks(const struct problem *p)

@@ -1,35 +1,13 @@
 /* registry.c: kernels.def as C data: the rows, why one refuses a problem, which devices its code
  * runs on, its launch shape. */
 #include "gpu/registry.h"
-#include "gpu/splits.h"
 #include "base/dtype.h"
+#include "base/integer.h"
+#include "gpu/splits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int64_t ceil_div(int64_t x, int64_t y)
-{
-    return x / y + (x % y != 0);
-}
-
-static int64_t at_most(int64_t limit, int64_t x)
-{
-    return x < limit ? x : limit;
-}
-
-/* The least power of two that is not below x. */
-static int64_t power_from(int64_t x)
-{
-    int64_t p = 1;
-    while (p < x) p *= 2;
-    return p;
-}
-
-static int64_t at_least(int64_t limit, int64_t x)
-{
-    return x > limit ? x : limit;
-}
 
 /* Tiles of so many query rows of a KV head, of a sequence; ragged: of all, where each may begin one
  * (first_tile_of, kernels/combine.h). */

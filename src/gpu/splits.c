@@ -1,24 +1,10 @@
 /* splits.c: how many blocks share the keys of a query row, and what their results take. */
 #include "gpu/splits.h"
 #include "base/error.h"
+#include "base/integer.h"
 #include "gpu/gpu.h"
 
 #include <string.h>
-
-static int64_t ceil_div(int64_t x, int64_t y)
-{
-    return x / y + (x % y != 0);
-}
-
-static int64_t at_least(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
-
-static int64_t at_most(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
 
 /* ---- Tiles that share the keys of many query rows (NEED_TILE_TOKENS) ---- */
 
