@@ -61,12 +61,12 @@ static double lowest_score(const struct problem_line *line, int which, int64_t t
     return which == VALUE_Q ? root : token % 3 ? -root : -2 * root;
 }
 
-/* Every third key of every second KV head is NaN, from the third and the first on; the others have one value
- * that is infinite. */
-static double in_heads(int which, const int64_t *at, double usual)
+/* Every third key of every second KV head is NaN, from the third key and the first head on (odd: the second);
+ * the others have one value that is infinite. */
+static double in_heads(int which, const int64_t *at, int odd, double usual)
 {
     if (which == VALUE_Q) return usual;
-    if (at[1] % 2 == 0) return at[2] % 3 == 2 ? NAN : usual;
+    if (at[1] % 2 == odd) return at[2] % 3 == 2 ? NAN : usual;
     return which == VALUE_V && at[2] == 7 && at[3] == 1 ? INFINITY : usual;
 }
 
@@ -197,7 +197,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
     case DATA_minf_nan_v:
         return weight_zero(which, at, normal);
     case DATA_nan_heads:
-        return in_heads(which, at, normal);
+    case DATA_nan_odd_heads:
+        return in_heads(which, at, line->data == DATA_nan_odd_heads, normal);
     case DATA_leap:
         return leaping(line, which, at, normal);
     case DATA_minus1e30:

@@ -21,6 +21,8 @@ static const struct line lines[] = {
     /* heads side by side in a tile's rows; values by panels */
     {"causal-300-72-bf16", "forward bf16 b2 h4/2 q300 kv300 d72 causal", false},
     {"window-300-72-f16", "forward f16 b2 h4/2 q300 kv300 d72 window99,99", false},
+    {"causal-300-96-bf16", "forward bf16 b2 h4/2 q300 kv300 d96 causal", false},
+    {"window-300-160-f16", "forward f16 b2 h4/2 q300 kv300 d160 window99,99", false},
     {"causal-300-200-f32", "forward f32 b2 h4/2 q300 kv300 d200 causal", false},
     {"causal-300-128-i8-bf16", "forward bf16 kv-i8 b2 h4/2 q300 kv300 d128 causal", false},
     {"causal-300-64-i8-f16", "forward f16 kv-i8 b2 h4/2 q300 kv300 d64 causal", false},

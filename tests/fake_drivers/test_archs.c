@@ -152,13 +152,13 @@ static int try_kernel(rapt_device *device, const char *kernel, rapt_attention a)
     return 1;
 }
 
-enum { OPTIONS = 7, PROBLEMS = 8 * 4 * 3 * OPTIONS };
+enum { OPTIONS = 7, PROBLEMS = 9 * 4 * 3 * OPTIONS };
 
 /* How many of a set of problems the kernel serves. */
 static int try_all(const struct stand_in *v, rapt_context *context, struct fake *fake,
                    const struct kind *kind, const char *kernel)
 {
-    static const int64_t heads[][2] = {{32, 32},   {64, 64},   {96, 96},   {128, 128},
+    static const int64_t heads[][2] = {{32, 32},   {64, 64},   {96, 96},   {128, 128}, {160, 160},
                                        {192, 128}, {192, 192}, {256, 256}, {576, 512}};
     static const int64_t tokens[] = {1, 100, 1024, 16384};
     static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};

@@ -101,10 +101,10 @@ __host__ __device__ constexpr uint32_t row_slice_offset(int k)
 #define W_NAMES_80 W_NAMES_72 ",%72,%73,%74,%75,%76,%77,%78,%79"
 #define W_NAMES_88 W_NAMES_80 ",%80,%81,%82,%83,%84,%85,%86,%87"
 #define W_NAMES_96 W_NAMES_88 ",%88,%89,%90,%91,%92,%93,%94,%95"
+#define W_NAMES_112                                                                                \
+    W_NAMES_96 ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
 #define W_NAMES_128                                                                                \
-    W_NAMES_96 ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%"    \
-               "112,%113,%114,%115,%116,%117,%118"                                                 \
-               ",%119,%120,%121,%122,%123,%124,%125,%126,%127"
+    W_NAMES_112 ",%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define W_8(d, i)                                                                                  \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),    \
         "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -118,7 +118,8 @@ __host__ __device__ constexpr uint32_t row_slice_offset(int k)
 #define W_80(d)  W_72(d), W_8(d, 72)
 #define W_88(d)  W_80(d), W_8(d, 80)
 #define W_96(d)  W_88(d), W_8(d, 88)
-#define W_128(d) W_96(d), W_8(d, 96), W_8(d, 104), W_8(d, 112), W_8(d, 120)
+#define W_112(d) W_96(d), W_8(d, 96), W_8(d, 104)
+#define W_128(d) W_112(d), W_8(d, 112), W_8(d, 120)
 
 /* For an accumulator of R = N/2 registers; %a ... %f are operands R, R + 1, ... Overloads, told
  * apart by the array's size: wgmma_ss    A and B in shared memory, both K-major (q k^T) wgmma_rs A
@@ -163,6 +164,7 @@ WGMMA(144, 72, 72, 73, 74, 75, 76, 77)
 WGMMA(160, 80, 80, 81, 82, 83, 84, 85)
 WGMMA(176, 88, 88, 89, 90, 91, 92, 93)
 WGMMA(192, 96, 96, 97, 98, 99, 100, 101)
+WGMMA(224, 112, 112, 113, 114, 115, 116, 117)
 WGMMA(256, 128, 128, 129, 130, 131, 132, 133)
 
 #undef WGMMA
