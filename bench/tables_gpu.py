@@ -286,7 +286,8 @@ def tables():
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
             "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main),
-            "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
+            "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "heads-flash3": rates(main, "graph", "heads", "bf16", "flash3", absolute=False),
+            "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),
             "operations": operations(memory)}
 
