@@ -37,6 +37,11 @@ RAPT_API rapt_device *rapt_device_at(const rapt_context *context, int index)
     return context && index >= 0 && index < context->device_count ? context->devices[index] : NULL;
 }
 
+static rapt_status fail_on_no_device(const char *function)
+{
+    return fail(RAPT_INVALID, "%s: device is NULL (as rapt_device_at past the last one)", function);
+}
+
 /* Fills a caller's growing output struct with as much as it has room for; its own size stays. */
 static rapt_status give(void *to, const void *from, size_t size, const char *function)
 {
@@ -55,7 +60,7 @@ static rapt_status give(void *to, const void *from, size_t size, const char *fun
 
 RAPT_API rapt_status rapt_device_describe(const rapt_device *device, rapt_device_info *info)
 {
-    if (!device) return fail(RAPT_INVALID, "rapt_device_describe: device is NULL");
+    if (!device) return fail_on_no_device("rapt_device_describe");
     return give(info, &device->info, sizeof device->info, "rapt_device_describe");
 }
 
@@ -92,9 +97,9 @@ RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index,
 
 RAPT_API rapt_status rapt_alloc(rapt_device *device, size_t bytes, void **out)
 {
-    if (!device || !out)
-        return fail(RAPT_INVALID, "rapt_alloc: %s is NULL", device ? "out" : "device");
+    if (!out) return fail(RAPT_INVALID, "rapt_alloc: out is NULL (pass the address of a pointer)");
     *out = NULL;
+    if (!device) return fail_on_no_device("rapt_alloc");
     return device->backend->alloc(device, bytes, out);
 }
 
@@ -106,7 +111,7 @@ RAPT_API void rapt_free(rapt_device *device, void *memory)
 RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, size_t bytes,
                                rapt_stream stream)
 {
-    if (!device) return fail(RAPT_INVALID, "rapt_copy: device is NULL");
+    if (!device) return fail_on_no_device("rapt_copy");
     if (!bytes) return RAPT_OK;
     if (!to || !from) return fail(RAPT_INVALID, "rapt_copy: %s is NULL", to ? "from" : "to");
     return device->backend->copy(device, to, from, bytes, stream);
@@ -114,7 +119,7 @@ RAPT_API rapt_status rapt_copy(rapt_device *device, void *to, const void *from, 
 
 RAPT_API rapt_status rapt_synchronize(rapt_device *device, rapt_stream stream)
 {
-    if (!device) return fail(RAPT_INVALID, "rapt_synchronize: device is NULL");
+    if (!device) return fail_on_no_device("rapt_synchronize");
     return device->backend->synchronize(device, stream);
 }
 
@@ -125,7 +130,7 @@ RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device, cons
         return fail(RAPT_INVALID,
                     "rapt_plan_create: out is NULL (pass the address of a plan pointer)");
     *out = NULL;
-    if (!device) return fail(RAPT_INVALID, "rapt_plan_create: device is NULL");
+    if (!device) return fail_on_no_device("rapt_plan_create");
     rapt_status status = params_check(a, "rapt_plan_create", &p);
     return status ? status : plan_build(device, &p, p.kernel, "rapt_plan_create", out);
 }
@@ -168,8 +173,8 @@ RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char 
 {
     struct problem p;
     if (!text) size = 0;
-    rapt_status status = device ? params_check(a, "rapt_explain", &p)
-                                : fail(RAPT_INVALID, "rapt_explain: device is NULL");
+    rapt_status status =
+        device ? params_check(a, "rapt_explain", &p) : fail_on_no_device("rapt_explain");
     if (status) return (size_t)snprintf(text, size, "%s", last_error());
     return plan_explain(device, &p, p.kernel, text, size);
 }
@@ -190,7 +195,7 @@ RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, 
     struct problem p;
     struct cached_plan cached;
     struct problem_data data;
-    if (!device) return fail(RAPT_INVALID, "rapt_forward: device is NULL");
+    if (!device) return fail_on_no_device("rapt_forward");
     rapt_status status = params_check(a, "rapt_forward", &p);
     if (!status) status = params_match(&p, a, "rapt_forward", &data);
     if (!status) status = plan_cache_take(device, &p, p.kernel, stream, &cached);

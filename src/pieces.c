@@ -115,7 +115,7 @@ static void check_true(struct check *c, bool fact, const char *sentence)
 
 static void check_device(struct check *c, const rapt_device *device)
 {
-    check_true(c, device != NULL, "device is NULL");
+    check_true(c, device != NULL, "device is NULL (as rapt_device_at past the last one)");
 }
 
 static void check_adopt(struct check *c, void *to, size_t size, const void *from)

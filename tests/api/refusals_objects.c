@@ -14,28 +14,35 @@ static void null_objects_are_refused(void **state)
     expect(rapt_plan_create(NULL, device, &call.a), RAPT_INVALID,
            "rapt_plan_create: out is NULL (pass the address of a plan pointer)");
     expect(rapt_plan_create(&plan, NULL, &call.a), RAPT_INVALID,
-           "rapt_plan_create: device is NULL");
+           "rapt_plan_create: device is NULL (as rapt_device_at past the last one)");
     expect(rapt_plan_create(&plan, device, NULL), RAPT_INVALID,
            "rapt_plan_create: the struct is NULL (pass its address)");
     assert_null(plan);
     expect(rapt_plan_execute(NULL, &call.a, NULL, NULL), RAPT_INVALID,
            "rapt_plan_execute: plan is NULL");
-    expect(rapt_forward(NULL, &call.a, NULL), RAPT_INVALID, "rapt_forward: device is NULL");
+    expect(rapt_forward(NULL, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: device is NULL (as rapt_device_at past the last one)");
     expect(rapt_forward(device, NULL, NULL), RAPT_INVALID,
            "rapt_forward: the struct is NULL (pass its address)");
-    expect(rapt_explain(NULL, &call.a, NULL, 0) > 0, 1, "rapt_explain: device is NULL");
+    expect(rapt_explain(NULL, &call.a, NULL, 0) > 0, 1,
+           "rapt_explain: device is NULL (as rapt_device_at past the last one)");
     expect(rapt_explain(device, NULL, NULL, 100) > 0, 1,
            "rapt_explain: the struct is NULL (pass its address)");
     assert_int_equal(rapt_plan_workspace_size(NULL), 0);
     assert_string_equal(rapt_plan_kernel(NULL), "");
-    expect(rapt_alloc(NULL, 8, (void **)&plan), RAPT_INVALID, "rapt_alloc: device is NULL");
-    expect(rapt_alloc(device, 8, NULL), RAPT_INVALID, "rapt_alloc: out is NULL");
+    expect(rapt_alloc(NULL, 8, (void **)&plan), RAPT_INVALID,
+           "rapt_alloc: device is NULL (as rapt_device_at past the last one)");
+    expect(rapt_alloc(device, 8, NULL), RAPT_INVALID,
+           "rapt_alloc: out is NULL (pass the address of a pointer)");
     expect(rapt_copy(device, NULL, &call, 8, NULL), RAPT_INVALID, "rapt_copy: to is NULL");
     expect(rapt_copy(device, &call, NULL, 8, NULL), RAPT_INVALID, "rapt_copy: from is NULL");
-    expect(rapt_copy(NULL, &call, &call, 8, NULL), RAPT_INVALID, "rapt_copy: device is NULL");
+    expect(rapt_copy(NULL, &call, &call, 8, NULL), RAPT_INVALID,
+           "rapt_copy: device is NULL (as rapt_device_at past the last one)");
     assert_int_equal(rapt_copy(device, NULL, NULL, 0, NULL), RAPT_OK);
-    expect(rapt_synchronize(NULL, NULL), RAPT_INVALID, "rapt_synchronize: device is NULL");
-    expect(rapt_device_describe(NULL, &info), RAPT_INVALID, "rapt_device_describe: device is NULL");
+    expect(rapt_synchronize(NULL, NULL), RAPT_INVALID,
+           "rapt_synchronize: device is NULL (as rapt_device_at past the last one)");
+    expect(rapt_device_describe(NULL, &info), RAPT_INVALID,
+           "rapt_device_describe: device is NULL (as rapt_device_at past the last one)");
     rapt_free(device, NULL);
     rapt_free(NULL, NULL);
 }

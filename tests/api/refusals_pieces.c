@@ -347,7 +347,8 @@ static void the_straight_calls_run(void **state)
     for (int piece = rope; piece <= kv_append; piece++) {
         straighten(&p);
         if (run((enum piece)piece, &p, device)) fail_msg("%s", rapt_last_error());
-        expect(run((enum piece)piece, &p, NULL), RAPT_INVALID, "device is NULL");
+        expect(run((enum piece)piece, &p, NULL), RAPT_INVALID,
+               "device is NULL (as rapt_device_at past the last one)");
     }
 }
 
