@@ -29,7 +29,12 @@ static void a_newer_struct_with_zeros_runs(void **state)
     static struct call call;
     (void)state;
     call_reset(&call);
-    rapt_attention *a = at_the_edge(&call.a, sizeof call.a, 64);
+    rapt_attention *a = at_the_edge(&call.a, sizeof call.a, 65536); /* as large as one may be */
+    assert_int_equal(rapt_forward(device, a, NULL), RAPT_OK);
+    a->struct_size += 8;
+    expect(rapt_forward(device, a, NULL), RAPT_INVALID,
+           "rapt_forward: struct_size is * (set it to sizeof of the struct)");
+    a = at_the_edge(&call.a, sizeof call.a, 64);
     assert_int_equal(rapt_forward(device, a, NULL), RAPT_OK);
     rapt_plan *plan;
     assert_int_equal(rapt_plan_create(&plan, device, a), RAPT_OK);
