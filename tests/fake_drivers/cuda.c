@@ -28,16 +28,20 @@ enum {
     DEPTH = 8
 };
 
-/* The primary contexts, and each thread's stack of current ones. */
-static struct context {
-    int device;
-} contexts[FAKE_DEVICES];
-static _Thread_local struct context *stack[DEPTH];
+/* The primary contexts, of which the address alone says something: threads may retain one at once.
+ * And each thread's stack of current ones. */
+static char contexts[FAKE_DEVICES];
+static _Thread_local void *stack[DEPTH];
 static _Thread_local int depth;
+
+static int device_of(const void *context)
+{
+    return (int)((const char *)context - contexts);
+}
 
 static int current_device(const char *name)
 {
-    if (depth) return stack[depth - 1]->device;
+    if (depth) return device_of(stack[depth - 1]);
     fake_misuse("%s without a current context", name);
     return 0;
 }
@@ -99,7 +103,6 @@ int cuDevicePrimaryCtxRetain(void **context, int device)
 {
     ENTER("cuDevicePrimaryCtxRetain", device);
     fake_pause();
-    contexts[device].device = device;
     *context = &contexts[device];
     __atomic_add_fetch(&fake_state()->contexts, 1, __ATOMIC_RELAXED);
     return 0;
@@ -122,7 +125,7 @@ int cuCtxGetCurrent(void **context)
 
 int cuCtxPushCurrent_v2(void *context)
 {
-    ENTER("cuCtxPushCurrent", ((struct context *)context)->device);
+    ENTER("cuCtxPushCurrent", device_of(context));
     if (depth == DEPTH) return INVALID;
     stack[depth++] = context;
     __atomic_add_fetch(&fake_state()->pushed, 1, __ATOMIC_RELAXED);
