@@ -105,6 +105,14 @@ static void one_of_two_is_wrong(void **state)
     call.a.v_scale = rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, 0);
     expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
            "v_scale has 0 blocks for 6 channels (blocks must divide channels)");
+    call_reset(&call);
+    call.a.kv_layout = RAPT_KV_BLOCKED;
+    call.a.q.size[3] = call.a.out.size[3] = 32;
+    call.a.k = call.a.v = rapt_tensor_bhtd(call.k, RAPT_F32, B, HKV, 32, 32);
+    call.a.v.stride[3] = 2;
+    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
+           "rapt_plan_create: v has strides 32, 2 on its token and channel axes (blocked: its "
+           "channels, 1)");
     for (int tokens = 0; tokens < 2; tokens++) {
         call_reset(&call);
         call.a.kv_layout = RAPT_KV_BLOCKED;
