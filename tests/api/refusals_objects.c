@@ -125,6 +125,27 @@ static void one_of_two_is_wrong(void **state)
     }
 }
 
+/* An input of bytes whose first byte is out's last, or whose last is out's first; a byte farther it is
+ * fine. */
+static void one_byte_in_common(void **state)
+{
+    (void)state;
+    const char *sentence = "rapt_forward: out overlaps mask (outputs need memory of their own)";
+    for (int before = 0; before < 2; before++)
+        for (int between = 0; between < 2; between++) {
+            call_reset(&call);
+            unsigned char *memory = calloc(1, sizeof call.out + 2 * sizeof call.mask);
+            unsigned char *out = memory + sizeof call.mask; /* a multiple of 4 */
+            call.a.out.data = out;
+            call.a.mask = rapt_tensor_bhtd(before ? out - sizeof call.mask + 1 - between
+                                                  : out + sizeof call.out - 1 + between,
+                                           RAPT_U8, B, HQ, SQ, SKV);
+            if (between) assert_int_equal(rapt_forward(device, &call.a, NULL), RAPT_OK);
+            else expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID, sentence);
+            free(memory);
+        }
+}
+
 /* The structs that the library fills. */
 static void information_is_refused(void **state)
 {
@@ -148,7 +169,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(null_objects_are_refused), cmocka_unit_test(information_is_refused),
-        cmocka_unit_test(one_of_two_is_wrong), cmocka_unit_test(levels_say_what_they_need)};
+        cmocka_unit_test(one_of_two_is_wrong), cmocka_unit_test(one_byte_in_common),
+        cmocka_unit_test(levels_say_what_they_need)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("refusals of objects", tests, sizeof tests / sizeof *tests, NULL, NULL,

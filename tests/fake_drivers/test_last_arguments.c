@@ -84,6 +84,25 @@ static void failures_are_forgotten(void **state)
     session_end(v);
 }
 
+/* A tensor whose dtype is 0 is absent whatever its pointer says: the kernel sees none. */
+static void absent_tensors_have_no_data(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    rapt_attention a = session_problem(memory);
+    a.kernel = "flash";
+    a.bias.data = a.mask.data = a.sink.data = a.kv_length.data = a.lse.data = memory;
+    assert_int_equal(rapt_forward(device, &a, NULL), RAPT_OK);
+    const struct attention_args *args = &fake->launch[fake->launch_count - 1].args.attention;
+    assert_ptr_equal(args->q.data, a.q.data);
+    assert_true(!args->bias.data && !args->mask.data && !args->sink.data);
+    assert_true(!args->kv_length.data && !args->lse.data);
+    rapt_close(&context);
+    session_end(v);
+}
+
 enum { WORKERS = 4, EXECUTES = FAKE_LAUNCHES / WORKERS, ROUNDS = 200 };
 
 struct work {
@@ -142,6 +161,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(memory_changes),
         BOTH(threads_share_a_plan),
+        BOTH(absent_tensors_have_no_data),
         {"cuda: failures_are_forgotten", failures_are_forgotten, NULL, NULL, (void *)&vendors[0]},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
