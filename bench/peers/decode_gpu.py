@@ -4,7 +4,7 @@ queries, and chunks and prefill over keys in pages; rapt against PyTorch's backe
 Each launch of a graph takes the next of enough copies of K and V that the caches have forgotten the first when it comes round again: a decode
 step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16. Paged: lengths in
 device memory, pages in random order; the peers read the same keys unpaged. i8: keys and values of 8 bits, a scale for each token and head
-[batch, token, head]; the peers, and rapt beside itself, read the same as bf16."""
+[batch, token, head]; block32: a scale for each 32 channels [batch, token, head, 4], also by the row that takes any; the peers, and rapt beside itself, read the same as bf16."""
 import random
 
 import torch
@@ -22,15 +22,27 @@ FOUR_QUERIES = "1x1k 1x8k 4x1k 16x1k 16x8k".split()
 PAGED = "1x1k 1x8k 4x1k 4x8k 16x1k 16x8k 64x8k".split()
 I8 = "1x1k 1x2k 1x4k 1x8k 1x32k 1x128k 4x1k 4x8k 16x1k 16x8k 64x8k".split()
 I8_PAGED = "1x8k 16x8k".split()
+BLOCK32 = "1x1k 1x8k 1x32k 4x8k 16x1k 16x8k".split()
+BLOCK32_FOUR = "1x8k 16x8k".split()
 PAGE = 16
 CHUNKS = [f"{batch}x{keys}" for batch in (1, 4) for keys in "2k 8k 32k 128k".split()]
 CHUNK_QUERIES = (32, 64, 128, 256, 512)
 CHUNKS_I8 = "1x2k 1x8k 1x32k 4x8k".split()
 CHUNK_QUERIES_I8 = (16, 64, 256, 512)
+CHUNKS_BLOCK32 = "1x2k 1x8k 4x8k".split()
 PAGE_SIZES = (16, 64, 128, 256)
 IN_PAGES = [("1x8k", 32), ("1x8k", 128), ("1x32k", 128), ("1x128k", 128), ("4x8k", 128), ("4x32k", 32), ("1x32k", 512), ("4x8k", 512), ("1x8k", 2048),
             ("1x32k", 2048), ("4x8k", 2048), ("1x8k", 8192), ("4x4k", 4096)]
 MMA = "sm80_bf16_d128_features"  # the row for pages of any size
+ANY = "decode_d128"  # the row for any scales
+
+
+WORDS = {0: "", CHANNELS: " i8", 32: " i8 block32"}
+
+
+def bytes_of(batch, keys, i8):
+    """Of K and V and their scales."""
+    return batch * keys * KV_HEADS * 2 * (CHANNELS + CHANNELS // i8 * 4 if i8 else 2 * CHANNELS)
 
 
 def sizes(shape):
@@ -39,21 +51,22 @@ def sizes(shape):
 
 
 def cases(shapes=None):
-    """(name, batch, keys, queries, page or 0, whether K and V are i8)"""
-    for names, queries, page, i8 in ((ONE_QUERY, 1, 0, 0), (FOUR_QUERIES, 4, 0, 0), (PAGED, 1, PAGE, 0), (I8, 1, 0, 1), (FOUR_QUERIES, 4, 0, 1),
-                                     (I8_PAGED, 1, PAGE, 1)):
+    """(name, batch, keys, queries, page or 0, channels of a scale where K and V are i8, or 0)"""
+    for names, queries, page, i8 in ((ONE_QUERY, 1, 0, 0), (FOUR_QUERIES, 4, 0, 0), (PAGED, 1, PAGE, 0), (I8, 1, 0, CHANNELS),
+                                     (FOUR_QUERIES, 4, 0, CHANNELS), (I8_PAGED, 1, PAGE, CHANNELS), (BLOCK32, 1, 0, 32), (BLOCK32_FOUR, 4, 0, 32),
+                                     (I8_PAGED, 1, PAGE, 32)):
         for shape in names:
             if not shapes or shape in shapes:
-                yield (shape + (f" q{queries}" if queries > 1 else "") + (f" paged{page}" if page else "") + (" i8" if i8 else ""), *sizes(shape),
+                yield (shape + (f" q{queries}" if queries > 1 else "") + (f" paged{page}" if page else "") + WORDS[i8], *sizes(shape),
                        queries, page, i8)
 
 
 def chunk_cases(shapes=None):
-    for names, counts, i8 in ((CHUNKS, CHUNK_QUERIES, 0), (CHUNKS_I8, CHUNK_QUERIES_I8, 1)):
+    for names, counts, i8 in ((CHUNKS, CHUNK_QUERIES, 0), (CHUNKS_I8, CHUNK_QUERIES_I8, CHANNELS), (CHUNKS_BLOCK32, CHUNK_QUERIES_I8, 32)):
         for shape in names:
             for queries in counts:
                 if not shapes or shape in shapes:
-                    yield (f"{shape} q{queries}" + (" i8" if i8 else ""), *sizes(shape), queries, 0, i8)
+                    yield (f"{shape} q{queries}" + WORDS[i8], *sizes(shape), queries, 0, i8)
 
 
 def peer(backend, q, ks, vs, outs):
@@ -106,25 +119,28 @@ def time_in_graphs(runs, copies, launches, repeats, graph_of, rounds=9):
     return {name: sorted(t)[rounds // 2] for name, t in times.items()}
 
 
-def quantised(x):
-    """i8 and a scale for each token and head."""
-    scale = x.float().abs().amax(-1, keepdim=True) / 127
-    return (x.float() / scale).round().to(torch.int8), scale
+def quantised(x, channels):
+    """i8 and a scale for so many channels of each token and head."""
+    x = x.float().unflatten(-1, (-1, channels))
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    return (x / scale).round().to(torch.int8).flatten(-2), scale.squeeze(-1)
 
 
 def numbers(x):
     """In float64."""
-    return x[0].double() * x[1].double() if isinstance(x, tuple) else x.double()
+    if not isinstance(x, tuple):
+        return x.double()
+    return (x[0].double().unflatten(-1, (x[1].shape[-1], -1)) * x[1].double()[..., None]).flatten(-2)
 
 
 def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=PEERS):
     """us, error against the first peer, kernels: by candidate. rapts: name -> library."""
     torch.manual_seed(keys + batch)
-    size = batch * keys * KV_HEADS * (2 * (CHANNELS + 4) if i8 else 4 * CHANNELS)
+    size = bytes_of(batch, keys, i8)
     copies = max(1, min(128, -(-ROTATED // size)))
     launches = max(copies, min(64, int(4.5e9 / size) + 1))
     ks, vs = ([torch.randn(batch, keys, KV_HEADS, CHANNELS, device="cuda").bfloat16() for _ in range(copies)] for _ in "kv")
-    small = [[quantised(x) for x in xs] for xs in (ks, vs)] if i8 else None
+    small = [[quantised(x, i8) for x in xs] for xs in (ks, vs)] if i8 else None
     q = torch.randn(batch, queries, HEADS, CHANNELS, device="cuda").bfloat16()
     result, runs, error, kernel = [None], {}, {}, {}
     for backend in peers:
@@ -136,12 +152,14 @@ def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=PEERS):
         except RuntimeError as problem:
             print(f"   {backend} left out: {str(problem).splitlines()[0][:110]}")
     # The peers have no mask aligned to the end, and no pages: the measure of right is float64.
-    mine = [(name, rapt, *(small or (ks, vs))) for name, rapt in rapts.items()]
+    mine = [(name, rapt, *(small or (ks, vs)), None) for name, rapt in rapts.items()]
+    if i8 == 32 and queries == 1:
+        mine.append((mine[0][0] + " any", *mine[0][1:4], ANY))
     if i8:
-        mine.append((mine[0][0] + " bf16", mine[0][1], ks, vs))
-    for name, rapt, k, v in mine:
+        mine.append((mine[0][0] + " bf16", mine[0][1], ks, vs, None))
+    for name, rapt, k, v, named in mine:
         out = torch.full_like(q, float("nan"))
-        run = ours(rapt, q, k, v, out, page)
+        run = ours(rapt, q, k, v, out, page, named)
         if not page and size < 1e9:
             run(0)
             want = exact(q, numbers(k[0]), numbers(v[0]))
@@ -210,11 +228,11 @@ def pages(bench, graph_of):
 def run_cases(bench, graph_of, group, chosen):
     for name, batch, keys, queries, page, i8 in chosen:
         us, error, kernel = measure({"rapt": bench.rapt}, batch, keys, queries, page, i8, graph_of)
-        size, line = batch * keys * KV_HEADS * (2 * (CHANNELS + 4) if i8 else 4 * CHANNELS), []
+        size, line = bytes_of(batch, keys, i8), []
         flops = 4 * batch * HEADS * queries * keys * CHANNELS
         for candidate, t in us.items():
             ratio = t / us["rapt"]
-            bench.rows.append(dict(bench.head, protocol="graph", group=group, case=name, dtype="i8" if i8 else "bf16", candidate=candidate, us=f"{t:.2f}",
+            bench.rows.append(dict(bench.head, protocol="graph", group=group, case=name, dtype=WORDS[i8].strip() or "bf16", candidate=candidate, us=f"{t:.2f}",
                                    tflops=f"{flops / t / 1e6:.1f}", ratio=f"{ratio:.3f}", error=f"{error.get(candidate, 0):.1e}"))
             line.append(f"{candidate} {t:.2f} us" + (f" ({ratio:.2f})" if candidate != "rapt" else f" {size / t / 1e3:.0f} GB/s {flops / t / 1e6:.0f} TFLOP/s"))
         print(f"g {name:16s} {kernel.get('rapt', '-'):20s} " + " | ".join(line), flush=True)

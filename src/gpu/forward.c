@@ -432,6 +432,10 @@ static const char *misaligned(const struct row *row, const struct problem_data *
     uintptr_t cells = (row->can & CAN_BIAS ? (uintptr_t)data->of[TENSOR_INDEX(bias)] : 0) |
                       (row->can & CAN_MASK ? (uintptr_t)data->of[TENSOR_INDEX(mask)] : 0);
     if ((row->needs & (NEED_CELL_MAP | NEED_HALVES)) && cells & 15) return "bias or mask";
+    if ((row->needs & NEED_BLOCK_SCALES) &&
+        ((uintptr_t)data->of[TENSOR_INDEX(k_scale)] | (uintptr_t)data->of[TENSOR_INDEX(v_scale)]) &
+            15)
+        return "k_scale or v_scale";
     return (((uintptr_t)data->of[TENSOR_INDEX(q)] | (uintptr_t)data->of[TENSOR_INDEX(k)] |
              (uintptr_t)data->of[TENSOR_INDEX(v)] | (uintptr_t)data->of[TENSOR_INDEX(out)]) &
             15) != 0

@@ -90,6 +90,17 @@ static int rows_aligned(const struct problem *p)
     return 1;
 }
 
+/* i8 with a scale for each 32 channels, those of a token and head contiguous and on all other axes in
+ * steps of as many. */
+static int scales_of_32(const rapt_tensor *data, const rapt_tensor *scale)
+{
+    int64_t count = scale->size[3];
+    if (data->dtype != RAPT_I8 || count * 32 != data->size[3]) return 0;
+    for (int axis = 0; axis < 3; axis++)
+        if (scale->stride[axis] % count) return 0;
+    return count == 1 || scale->stride[3] == 1;
+}
+
 /* Tokens of K or V in falling order, or too far apart for 32-bit offsets within a tile. */
 static int rows_far(const struct problem *p)
 {

@@ -68,6 +68,9 @@ enum {
     /* with NEED_PANELS: where PAIRED of kernel_args.h says so, the heads of the maps of K and V are
      * pairs of heads, and their channels all from the first head's first to the second one's last */
     NEED_PAIRS = 65536,
+    /* serves no problem but those of i8 keys and values with a scale for each 32 channels, read 16
+     * bytes at a time */
+    NEED_BLOCK_SCALES = 131072,
 };
 
 enum feature_index {

@@ -7,6 +7,7 @@
  * every WARPS-th run of KEYS keys through a ring of STAGES of its own in shared memory, so that nothing
  * waits for another warp before the end, where the block merges its warps. With one part the block
  * writes the output; with more it writes partials, and NAME_combine merges these. */
+#include "nvidia/decode_merge.h"
 #include "nvidia/decode_scores.h"
 #if KV_I8
 #include "nvidia/decode_i8.h"
@@ -131,19 +132,16 @@ DEVICE int add_tile(const struct attention_args *a, const struct part *p, const 
     struct scores x;
     int changes = a->softcap > 0 || a->scale < 0, special = 0,
         some_hidden = key < p->all_first || key + KEYS > p->all_end;
-    multiply_queries(q, tile, &x);
-#if KV_I8
-    scale_scores(tile + 2 * TILE_BYTES, &x);
-#endif
+    multiply_queries(q, tile, &x); /* KV_I8: and times the scales */
     if (RARE(changes)) change_scores(a, &x);
     if (RARE(some_hidden)) hide_scores(a, p, key, &x);
     weigh_scores(st, changes ? LOG2_E : a->scale_log2, &x);
 #if KV_I8
-    scale_weights(a, p, key, tile + 2 * TILE_BYTES + SCALE_BYTES, some_hidden, st, &x);
+    add_scaled_values(a, p, key, tile, some_hidden, st, &x);
 #else
     if (RARE(some_hidden)) special = clear_special(p, key, tile + TILE_BYTES);
-#endif
     add_values(st, tile + TILE_BYTES, &x);
+#endif
     return special;
 }
 
@@ -198,7 +196,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
             struct state st;
             UNROLL for (int r = 0; r < ROWS; r++) st.m[r] = -INFINITY, st.l[r] = 0;
 #if KV_I8 && DTYPE == DTYPE_f16
-            UNROLL for (int r = 0; r < ROWS; r++) st.shrink[r] = 0x1p126f;
+            UNROLL for (int i = 0; i < ROWS * SCALES; i++)(&st.shrink[0][0])[i] = 0x1p126f;
 #endif
             UNROLL for (int i = 0; i < RT * CT; i++) UNROLL for (int e = 0; e < 4; e++)
                 st.o[i / CT][i % CT][e] = 0;
