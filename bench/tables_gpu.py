@@ -168,6 +168,45 @@ def ragged(rows):
     return lines
 
 
+FLASHINFER = {"decode": ("fa2", "cores", "xqa", "fa3"), "chunk": ("fa2", "fa3"), "pages": ("fa2", "fa3"), "ragged": ("fa3", "fa2")}
+
+
+def with_flashinfer(rows, group):
+    """(case, us of rapt over the same pages, kernel of FlashInfer -> us) of those that have one."""
+    ours = "pages 16" if group == "pages" else "rapt"
+    for (case, _), found in pick(rows, "graph", group, "bf16").items():
+        theirs = {k: float(found["flashinfer " + k]["us"]) for k in FLASHINFER[group] if "flashinfer " + k in found}
+        if theirs and ours in found:
+            yield case, float(found[ours]["us"]), theirs
+
+
+def case_name(case):
+    return re.sub(r" (\d+/\d+)$", r", \1", re.sub(r" q(\d+)", r", \1 queries", case).replace(" paged16", ", pages of 16"))
+
+
+def flashinfer(rows, group):
+    """A line against the fastest of its kernels in each row, then us and in brackets the time over rapt's."""
+    found = list(with_flashinfer(rows, group))
+    if not found:
+        return ["Not measured."]
+    best = {case_name(case): min(theirs.values()) / us for case, us, theirs in found}
+    us_of = lambda us: f"{us:.1f}" if us < 1000 else f"{us:.0f}"
+    lines = ["Against the fastest of its kernels in each row: " + summary(best)[0].lower() + summary(best)[1:], ""]
+    if group == "chunk":
+        shapes, queries = {}, {}
+        for case, us, theirs in found:
+            shape, count = case.split(" q")
+            shapes.setdefault(shape, {})[count] = f"{us_of(us)} (" + ", ".join(f"{theirs[k] / us:.2f}" if k in theirs else "-" for k in FLASHINFER[group]) + ")"
+            queries[count] = None
+        lines += ["| batch x keys | " + " | ".join(f"{q} queries" for q in queries) + " |", "|---" * (len(queries) + 1) + "|"]
+        return lines + [f"| {shape} | " + " | ".join(cells.get(q, "-") for q in queries) + " |" for shape, cells in shapes.items()]
+    lines += [f"| {'lengths, heads' if group == 'ragged' else 'batch x keys'} | rapt us | " + " | ".join(FLASHINFER[group]) + " |",
+              "|---" * (len(FLASHINFER[group]) + 2) + "|"]
+    return lines + [f"| {case_name(case)} | {us_of(us)} | " +
+                    " | ".join(f"{us_of(theirs[k])} ({theirs[k] / us:.2f})" if k in theirs else "-" for k in FLASHINFER[group]) + " |"
+                    for case, us, theirs in found]
+
+
 def masks(rows):
     """Bias and mask tensors: TFLOP/s of rapt and its ratio to each peer, which has a bias of f32 in q's type."""
     lines = ["| q, tensor, head size, length | rapt | cuDNN | memory-efficient |", "|---|---|---|---|"]
@@ -283,7 +322,7 @@ def operations(rows):
 
 
 def tables():
-    main, old, memory = load("h100-pytorch.csv"), load("h100-sm80.csv"), load("h100-operations.csv")
+    main, old, memory, paged = (load(f"h100-{name}.csv") for name in ("pytorch", "sm80", "operations", "flashinfer"))
     return {"grid-graph": rates(main, "graph", "grid", "bf16", "cudnn"), "grid-sustained": rates(main, "sustained", "grid", "bf16", "cudnn"),
             "grid-flash3": rates(main, "graph", "grid", "bf16", "flash3", absolute=False),
             "models-flash3": rates(main, "graph", "models", "bf16", "flash3", absolute=False), "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
@@ -293,7 +332,7 @@ def tables():
             "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "heads-flash3": rates(main, "graph", "heads", "bf16", "flash3", absolute=False),
             "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),
-            "operations": operations(memory)}
+            "operations": operations(memory), **{f"flashinfer-{group}": flashinfer(paged, group) for group in FLASHINFER}}
 
 
 def plot(rows, protocol, group, dtype, name):

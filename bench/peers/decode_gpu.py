@@ -1,16 +1,18 @@
 """decode_gpu.py: the groups decode, chunk and pages of pytorch_gpu.py: one or few queries of each sequence over many keys, chunks of 32 ... 512
-queries, and chunks and prefill over keys in pages; rapt against PyTorch's backends.
+queries, and chunks and prefill over keys in pages; rapt against PyTorch's backends, FlashAttention-3 and FlashInfer (flashinfer_gpu.py).
 
 Each launch of a graph takes the next of enough copies of K and V that the caches have forgotten the first when it comes round again: a decode
-step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16. Paged: lengths in
-device memory, pages in random order; the peers read the same keys unpaged. i8: keys and values of 8 bits, a scale for each token and head
-[batch, token, head]; block32: a scale for each 32 channels [batch, token, head, 4], also by the row that takes any; the peers, and rapt beside itself, read the same as bf16."""
+step meets keys that have not been read since the last one. 32 query and 8 KV heads, 128 channels, [batch, token, head, channel], bf16. Paged:
+lengths in device memory, pages in random order; FlashInfer reads the same pages (and pages in order where rapt reads one piece), the other peers the
+same keys unpaged. i8: keys and values of 8 bits, a scale for each token and head [batch, token, head]; block32: a scale for each 32 channels
+[batch, token, head, 4], also by the row that takes any; the peers, and rapt beside itself, read the same as bf16, and FlashInfer is left out."""
 import random
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import flashinfer_gpu
 from candidates_gpu import flash3_forward, installed
 
 HEADS, KV_HEADS, CHANNELS = 32, 8, 128
@@ -25,6 +27,7 @@ I8_PAGED = "1x8k 16x8k".split()
 BLOCK32 = "1x1k 1x8k 1x32k 4x8k 16x1k 16x8k".split()
 BLOCK32_FOUR = "1x8k 16x8k".split()
 PAGE = 16
+IN_ORDER = 16  # tokens of FlashInfer's pages where rapt reads one piece
 CHUNKS = [f"{batch}x{keys}" for batch in (1, 4) for keys in "2k 8k 32k 128k".split()]
 CHUNK_QUERIES = (32, 64, 128, 256, 512)
 CHUNKS_I8 = "1x2k 1x8k 1x32k 4x8k".split()
@@ -168,6 +171,15 @@ def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=PEERS):
                 print(f"WRONG decode {batch}x{keys} q{queries} {name} {run.kernel}: {error[name]:.1e}", flush=True)
                 continue
         runs[name], kernel[name] = run, run.kernel
+    if not i8:
+        if size >= 1e9:
+            run(0)
+            want = out
+        elif page:
+            want = exact(q, *(numbers(in_order(x[0], run.table)) for x in (ks, vs)))
+        found = flashinfer_gpu.over_pages(q, ks, vs, page or IN_ORDER, run.table if page else None, want)
+        runs.update(found)
+        error.update({name: each.error for name, each in found.items()})
     us = time_in_graphs(runs, copies, launches, max(1, min(8, int(6e9 / size / launches) + 1)), graph_of)
     return us, error, kernel
 
@@ -214,6 +226,8 @@ def pages(bench, graph_of):
             error = ((out.double() - want.double()).norm() / want.double().norm()).item()
             if error < 1e-2:
                 runs[name] = run
+                if page == PAGE and not kernel:
+                    runs.update(flashinfer_gpu.over_pages(q, ks, vs, page, run.table, want))
             else:
                 print(f"WRONG pages {shape} q{queries} {name} {run.kernel}: {error:.1e}", flush=True)
         us = time_in_graphs(runs, copies, max(copies, min(32, int(2e12 / flops) + 1)), max(1, min(4, int(4e12 / flops / copies))), graph_of, rounds=5)

@@ -1,5 +1,6 @@
 """pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; and against FlashAttention-3
-where its package fa3-fwd is installed; ratios and a CSV, of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md.
+where its package fa3-fwd is installed, and FlashInfer where flashinfer-python is (decode, chunk, pages, ragged: flashinfer_gpu.py); ratios and a
+CSV, of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md.
 
 usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--csv rows.csv] [--protocol graph,sustained]
 
@@ -40,6 +41,7 @@ import time
 
 import torch
 
+import flashinfer_gpu
 from candidates_gpu import DTYPES, attention_flops, backend, efficient_raw, flash3, flash_dense, flash_varlen, flex, installed, sdpa
 from decode_gpu import chunk, decode, pages
 from masks_gpu import masks
@@ -291,6 +293,8 @@ def ragged(bench):
             peers = {"flash2": (flash_varlen(q, k, v, starts, max(lengths), True, r1), r1),
                      "flash3": (flash3(q, k, v, True, r3, starts=starts, longest=max(lengths)), r3),
                      "cudnn, equal lengths": (sdpa("cudnn", *equal, True, r2), r2, attention_flops(64, h, mean, mean, 128, 128, 1))}
+            peers["flash2"][0]()
+            peers.update(flashinfer_gpu.ragged(q, k, v, starts, r1[0]))
             bench.case("ragged", f"{name} {h}/{hk}", bench.options.dtype, flops, {"rapt": (run, out)}, peers)
 
 
