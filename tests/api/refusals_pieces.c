@@ -89,12 +89,20 @@ BEND(rope_odd_width, p->rope.rotary_channels = 3)
 BEND(rope_wide, p->rope.rotary_channels = 10)
 BEND(rope_narrow, p->rope.rotary_channels = -2)
 BEND(rope_overlap, p->rope.out.data = x + 8)
+BEND(rope_over_position, p->rope.position = rapt_tensor_bhtd(out, RAPT_I32, 2, 1, 3, 1))
+BEND(rope_over_cos, p->rope.cos = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 9, 4);
+     p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4))
+BEND(rope_over_sin, p->rope.cos = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4);
+     p->rope.sin = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 9, 4))
+BEND(rope_repeats, p->rope.out.stride[3] = 0)
 BEND(rope_interleaved, p->rope.interleaved = 2)
 BEND(rope_scaling, p->rope.scaling = RAPT_ROPE_LLAMA3 + 1)
 BEND(rope_scaling_low, p->rope.scaling = -1)
 BEND(rope_factor, p->rope.scaling = RAPT_ROPE_LINEAR; p->rope.factor = 0.5)
 BEND(rope_factor_infinite, p->rope.scaling = RAPT_ROPE_NTK; p->rope.factor = INFINITY)
 BEND(rope_context, p->rope.scaling = RAPT_ROPE_YARN; p->rope.factor = 4;
+     p->rope.original_context = 0.5)
+BEND(rope_context_llama3, p->rope.scaling = RAPT_ROPE_LLAMA3; p->rope.factor = 4;
      p->rope.original_context = 0.5)
 BEND(rope_theta, p->rope.theta = -3)
 BEND(rope_theta_one, p->rope.theta = 1)
@@ -105,8 +113,8 @@ BEND(rope_position_short, p->rope.position = rapt_tensor_bhtd(indices, RAPT_I32,
 BEND(rope_null, p->rope.x.data = NULL)
 BEND(rope_odd_head, p->rope.x.size[3] = p->rope.out.size[3] = 7)
 BEND(rope_extent, p->rope.x.stride[0] = INT64_MAX)
-BEND(rope_long, p->rope.x = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, 1, 4096);
-     p->rope.out = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 1, 4096))
+BEND(rope_long, p->rope.x = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, 1, 2050);
+     p->rope.out = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 1, 2050))
 BEND(rope_frequencies, p->rope.high_freq_factor = 0.5)
 BEND(rope_frequencies_low, p->rope.low_freq_factor = 4)
 BEND(rope_frequencies_negative, p->rope.low_freq_factor = -1)
@@ -140,8 +148,11 @@ BEND(qk_scale, p->qk.scale = 1e308 * 10)
 BEND(qk_dtype, p->qk.k.dtype = RAPT_U8)
 BEND(qk_empty, p->qk.q.size[3] = p->qk.k.size[3] = 0)
 BEND(qk_half, p->qk.q.dtype = RAPT_F16)
+BEND(qk_over_q, p->qk.out.data = x)
+BEND(qk_over_k, p->qk.out.data = y)
 BEND(pv_tokens, p->pv.v.size[2] = 4)
 BEND(pv_overlap, p->pv.out.data = x)
+BEND(pv_over_v, p->pv.out.data = y)
 BEND(causal_mask_align, p->causal_mask.align = 7)
 BEND(causal_mask_null, p->causal_mask.x.data = NULL)
 BEND(replicate_heads, p->kv_replicate.k_out.size[1] = p->kv_replicate.v_out.size[1] = 3)
@@ -149,6 +160,10 @@ BEND(replicate_dtype, p->kv_replicate.k_out.dtype = RAPT_F16)
 BEND(replicate_dtype_v, p->kv_replicate.v.dtype = RAPT_BF16)
 BEND(replicate_dtype_v_out, p->kv_replicate.v_out.dtype = RAPT_F16)
 BEND(replicate_overlap, p->kv_replicate.v_out.data = out)
+BEND(replicate_k_over_k, p->kv_replicate.k_out.data = y)
+BEND(replicate_k_over_v, p->kv_replicate.k_out.data = x)
+BEND(replicate_v_over_k, p->kv_replicate.v_out.data = y)
+BEND(replicate_v_over_v, p->kv_replicate.v_out.data = x)
 BEND(append_heads, p->kv_append.k.size[1] = 1)
 BEND(append_channels, p->kv_append.v.size[3] = 4)
 BEND(append_full, p->kv_append.k.size[2] = p->kv_append.v.size[2] = 2)
@@ -194,6 +209,24 @@ BEND(append_over_new, p->kv_append.k_new.data = out)
 BEND(append_over_lengths, p->kv_append.kv_length = rapt_tensor_bhtd(more, RAPT_I32, 2, 1, 1, 1))
 BEND(append_over_positions, p->kv_append.rope = &p->append_rope;
      p->append_rope.position = rapt_tensor_bhtd(out, RAPT_I32, 2, 1, 3, 1))
+BEND(append_over_sin, p->kv_append.rope = &p->append_rope;
+     p->append_rope.cos = rapt_tensor_bhtd(wide, RAPT_F32, 1, 1, 9, 4);
+     p->append_rope.sin = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 9, 4))
+BEND(append_scale_over_new, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
+     p->kv_append.k_scale = rapt_tensor_bhtd(wide, RAPT_F32, 2, 2, 9, 1);
+     p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
+BEND(append_scale_repeats, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
+     p->kv_append.k_scale = rapt_tensor_bhtd(wide, RAPT_F32, 2, 2, 9, 1);
+     p->kv_append.v_scale = rapt_tensor_bhtd(wide + 100, RAPT_F32, 2, 2, 9, 1);
+     p->kv_append.v_scale.stride[1] = 0)
+BEND(append_lengths_short, p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 1, 1, 1, 1))
+BEND(append_table_short, p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 1, 1, 1, 1))
+BEND(append_positions_short, p->kv_append.rope = &p->append_rope;
+     p->append_rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 2, 1))
+BEND(append_layout_v, p->kv_append.kv_layout = RAPT_KV_BLOCKED;
+     p->kv_append.k_new = p->kv_append.v_new = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, 3, 32);
+     p->kv_append.k = p->kv_append.v = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, 32, 32);
+     p->kv_append.v.data = more; p->kv_append.v.stride[3] = 2)
 BEND(append_scales_overlap, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8;
      p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_scales, p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
@@ -216,6 +249,12 @@ static const struct refusal {
     ROW(rope, rope_wide, "rotary_channels is 10 (even, from 0 to the head's 8 channels)"),
     ROW(rope, rope_narrow, "rotary_channels is -2 (even, from 0 to the head's 8 channels)"),
     ROW(rope, rope_overlap, "out overlaps x (outputs need memory of their own)"),
+    ROW(rope, rope_over_position, "out overlaps position (outputs need memory of their own)"),
+    ROW(rope, rope_over_cos, "out overlaps cos (outputs need memory of their own)"),
+    ROW(rope, rope_over_sin, "out overlaps sin (outputs need memory of their own)"),
+    ROW(rope, rope_repeats, "out has stride 0 (an output cannot repeat)"),
+    ROW(rope, rope_context_llama3,
+        "original_context is 0.5 (at least 1 for YaRN and Llama 3 scaling, finite)"),
     ROW(rope, rope_interleaved, "interleaved is 2 (0 or 1)"),
     ROW(rope, rope_scaling, "scaling is 5 (a RAPT_ROPE_ value, 0 ... 4)"),
     ROW(rope, rope_scaling_low, "scaling is -1 (a RAPT_ROPE_ value, 0 ... 4)"),
@@ -232,7 +271,7 @@ static const struct refusal {
     ROW(rope, rope_null, "x has no data (its pointer is NULL)"),
     ROW(rope, rope_odd_head, "rotary_channels is 7 (even, from 0 to the head's 7 channels)"),
     ROW(rope, rope_extent, "the extent of x does not fit in 63 bits (check its strides)"),
-    ROW(rope, rope_long, "rotary_channels is 4096 (at most 2048, the longest frequency table)"),
+    ROW(rope, rope_long, "rotary_channels is 2050 (at most 2048, the longest frequency table)"),
     ROW(rope, rope_frequencies,
         "low_freq_factor is 1 and high_freq_factor is 0.5 (0 ... high, finite; 0: 1 and 4)"),
     ROW(rope, rope_frequencies_low,
@@ -265,8 +304,11 @@ static const struct refusal {
     ROW(qk, qk_dtype, "k has dtype u8 (must be f32, f16 or bf16)"),
     ROW(qk, qk_empty, "q has no channels (at least 1)"),
     ROW(qk, qk_half, "q is f16 and k is f32 (k has q's dtype, or q is f32)"),
+    ROW(qk, qk_over_q, "out overlaps q (outputs need memory of their own)"),
+    ROW(qk, qk_over_k, "out overlaps k (outputs need memory of their own)"),
     ROW(pv, pv_tokens, "v has size 4 on its token axis (must be 5)"),
     ROW(pv, pv_overlap, "out overlaps weights (outputs need memory of their own)"),
+    ROW(pv, pv_over_v, "out overlaps v (outputs need memory of their own)"),
     ROW(causal_mask, causal_mask_align, "align is 7 (RAPT_BOTTOM_RIGHT, 0, or RAPT_TOP_LEFT, 1)"),
     ROW(causal_mask, causal_mask_null, "x has no data (its pointer is NULL)"),
     ROW(kv_replicate, replicate_heads,
@@ -275,6 +317,10 @@ static const struct refusal {
     ROW(kv_replicate, replicate_dtype_v, "k is f32 and v is bf16 (they must agree)"),
     ROW(kv_replicate, replicate_dtype_v_out, "k is f32 and v_out is f16 (they must agree)"),
     ROW(kv_replicate, replicate_overlap, "k_out overlaps v_out (outputs need memory of their own)"),
+    ROW(kv_replicate, replicate_k_over_k, "k_out overlaps k (outputs need memory of their own)"),
+    ROW(kv_replicate, replicate_k_over_v, "k_out overlaps v (outputs need memory of their own)"),
+    ROW(kv_replicate, replicate_v_over_k, "v_out overlaps k (outputs need memory of their own)"),
+    ROW(kv_replicate, replicate_v_over_v, "v_out overlaps v (outputs need memory of their own)"),
     ROW(kv_append, append_heads, "k has size 1 on its head axis (must be 2)"),
     ROW(kv_append, append_channels, "v has size 4 on its channel axis (must be 8)"),
     ROW(kv_append, append_full, "sequence 0 holds 0 tokens and gets 3 (the cache has room for 2)"),
@@ -303,6 +349,15 @@ static const struct refusal {
     ROW(kv_append, append_over_new, "k overlaps k_new (outputs need memory of their own)"),
     ROW(kv_append, append_over_lengths, "v overlaps kv_length (outputs need memory of their own)"),
     ROW(kv_append, append_over_positions, "k overlaps position (outputs need memory of their own)"),
+    ROW(kv_append, append_over_sin, "k overlaps sin (outputs need memory of their own)"),
+    ROW(kv_append, append_scale_over_new,
+        "v_scale overlaps v_new (outputs need memory of their own)"),
+    ROW(kv_append, append_scale_repeats, "v_scale has stride 0 (an output cannot repeat)"),
+    ROW(kv_append, append_lengths_short, "kv_length has size 1 on its batch axis (must be 2)"),
+    ROW(kv_append, append_table_short, "page_table has size 1 on its batch axis (must be 2)"),
+    ROW(kv_append, append_positions_short, "position has size 2 on its token axis (must be 3)"),
+    ROW(kv_append, append_layout_v,
+        "v has strides 32, 2 on its token and channel axes (blocked: its channels, 1)"),
     ROW(kv_append, append_scales_overlap,
         "k_scale overlaps v_scale (outputs need memory of their own)"),
     ROW(kv_append, append_scales,
