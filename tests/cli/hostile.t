@@ -92,6 +92,11 @@ bad(
     file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"q\\n"'), DATA),
     "control",
 )
+bad(
+    "a name with the last of the control characters",
+    file_bytes(json.dumps(good()).encode().replace(b'"q"', b'"q\x7f"'), DATA),
+    "control",
+)
 bad("a header of a byte more than there is", file_bytes(b"{}", b"", 3), "the file ends 2 bytes")
 bad(
     "a name of 256 bytes",
@@ -127,7 +132,11 @@ forged("integers as queries", lambda h: h["q"].update(dtype="I32"), "dtype")
 
 # Shapes: sizes that are no sizes.
 for value in (-1, 1.5, "4", None, True, [4], {}, 1e30):
-    forged(f"a size of {value!r}", lambda h: h["q"]["shape"].__setitem__(1, value), "shape")
+    forged(
+        f"a size of {value!r}",
+        lambda h: h["q"]["shape"].__setitem__(1, value),
+        "size 1 of its shape is no whole number",
+    )
 forged_text("a size of NaN", "[1, 4", "[NaN, 4", "JSON")
 forged_text("a size of Infinity", "[1, 4", "[Infinity, 4", "JSON")
 forged_text("a size of 2^64", "[1, 4", "[18446744073709551616, 4", "JSON")
@@ -163,6 +172,11 @@ for offsets in (
     64,
 ):
     forged(f"data_offsets {offsets}", lambda h: h["q"].update(data_offsets=offsets), "data_offsets")
+forged(
+    "data_offsets that fall",
+    lambda h: h["q"].update(data_offsets=[64, 0]),
+    "64 ... 0 lie outside",
+)
 forged(
     "a byte past the end",
     lambda h: h.update(x={"dtype": "U8", "shape": [1], "data_offsets": [192, 193]}),
