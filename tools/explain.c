@@ -31,7 +31,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
         explain->json = 1;
         return 0;
     case ARGP_KEY_ARG:
-        if (explain->given++) argp_error(state, "more than one problem is given");
+        if (explain->given++)
+            argp_error(state, "more than one problem is given (a line in quotes is one)");
         if (!problem_parse(text, &explain->line, error, sizeof error))
             argp_error(state, "\"%s\": %s", text, error);
         if (explain->line.op != OP_forward)

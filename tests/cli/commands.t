@@ -239,6 +239,7 @@ tap.ok(
 for arguments, word in [
     ([], "no problem"),
     ([LINE, LINE], "more than one"),
+    (LINE.split(), "a line in quotes is one"),
     (["forward zebra"], "zebra"),
     (["rope f32"], "only forward"),
 ]:
