@@ -152,6 +152,16 @@ forged(
     lambda h: h["q"].update(shape=[2**62, 4, 2**60 + 16, 1]),
     "64 bits",
 )
+forged(
+    "sizes whose product passes 63 bits behind a size of 0",
+    lambda h: h.update(
+        q={"dtype": "F32", "shape": [0, 2**40, 2**40, 1], "data_offsets": [0, 0]},
+        k=entry(0),
+        v=entry(1),
+    ),
+    "tensor q is larger than 63 bits can count",
+    data=DATA[:128],
+)
 forged("nine axes", lambda h: h["q"].update(shape=[1] * 8 + [16]), "9 axes (at most 8)")
 forged("three axes", lambda h: h["q"].update(shape=[1, 4, 4]), "axes")
 forged("no axis", lambda h: (h["q"].update(shape=[], data_offsets=[0, 4])), "")
@@ -195,6 +205,10 @@ forged(
     lambda h: h.update(z={"dtype": "F32", "shape": [0], "data_offsets": [32, 32]}),
     "overlap",
 )
+header = {**good(), "z": {"dtype": "F32", "shape": [0], "data_offsets": [64, 64]}}
+with open(target, "wb") as file:
+    file.write(file_bytes(header, DATA))
+tap.equal(rapt("run", target).code, 0, "an empty tensor where another begins is right")
 
 # Tensors that do not fit together.
 forged("no v", lambda h: (h.pop("v")), "", data=DATA[:128])
@@ -284,7 +298,7 @@ indices(
 indices(
     "kv_start of another batch",
     {"q_start": ("I64", [2], [0, 4]), "kv_start": ("I64", [3], [0, 2, 4])},
-    "kv_start",
+    "kv_start has 3 entries for a batch of 1 (batch + 1)",
 )
 ONE_PAGE = "page_table[0, 0] is 1 (k has 1 pages)"
 indices("a page that is not there", {"page_table": ("I32", [1, 1], [1])}, ONE_PAGE)
