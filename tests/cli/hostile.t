@@ -274,6 +274,11 @@ def indices(name, tensors, word):
 ROOM = "kv_length[0] is 5 (0 to the 4 tokens there is room for)"
 indices("kv_length above the capacity", {"kv_length": ("I64", [1], [5])}, ROOM)
 indices("kv_length of two axes", {"kv_length": ("I64", [1, 1], [4])}, "2 axes (it needs 1)")
+indices(
+    "kv_length of another batch",
+    {"kv_length": ("I64", [2], [4, 4])},
+    "kv_length has 2 entries for a batch of 1",
+)
 indices("kv_length below 0", {"kv_length": ("I32", [1], [-1])}, "kv_length[0] is -1")
 indices("kv_length at the end of 64 bits", {"kv_length": ("I64", [1], [2**63 - 1])}, "kv_length")
 indices("kv_length as floats", {"kv_length": ("F32", [1], [1.0])}, "kv_length")
@@ -308,7 +313,11 @@ indices(
     "page_table[0, 1] is 7 (k has 1 pages)",
 )
 indices("a page below 0", {"page_table": ("I64", [1, 1], [-1])}, "page_table[0, 0] is -1")
-indices("a page table of another batch", {"page_table": ("I64", [2, 1], [0, 0])}, "page_table")
+indices(
+    "a page table of another batch",
+    {"page_table": ("I64", [2, 1], [0, 0])},
+    "page_table has 2 rows for a batch of 1",
+)
 indices(
     "pages and ragged keys at once",
     {"page_table": ("I64", [1, 1], [0]), "kv_start": ("I64", [2], [0, 4])},
@@ -318,6 +327,17 @@ indices(
     "ragged keys and a page table without an entry, at the end of the file",
     {"kv_start": ("I32", [2], [0, 4]), "page_table": ("I32", [1, 0], [])},
     "both given",
+)
+
+forged(
+    "pages without tokens",
+    lambda h: h.update(
+        k={"dtype": "F32", "shape": [1, 0, 1, 4], "data_offsets": [64, 64]},
+        v={"dtype": "F32", "shape": [1, 0, 1, 4], "data_offsets": [64, 64]},
+        page_table={"dtype": "I32", "shape": [1, 1], "data_offsets": [64, 68]},
+    ),
+    "a page of k has no tokens (at least 1)",
+    data=DATA[:64] + bytes(4),
 )
 
 # Random damage: any outcome but a crash.
