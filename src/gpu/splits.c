@@ -19,28 +19,29 @@ static const struct family {
     int ends;      /* blocks that pass while a tile begins and ends */
     int launch;    /* blocks that pass during the second launch */
     int part_rows; /* rows of a part that are written and read in a block's time */
+    int memory;    /* blocks of different keys that memory brings in a block's time; 0: enough */
     int queries, rows; /* fewer queries of a sequence, or so many rows of a KV head: decode */
 } families[] = {
     /* measured on an H100; a block of integers takes longer, so that all else counts less */
-    {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, 132, 384, 8, 1, 1, 8192, 8, 32},
-    {"nvidia/forward_sm90.cu", "sm_90", 0, 132, 384, 8, 2, 2, 4096, 8, 32},
-    {"nvidia/forward_sm80.cu", "sm_90", 0, 132, 256, 5, 1, 1, 8192, 1, 0},
+    {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, 132, 384, 8, 1, 1, 8192, 0, 8, 32},
+    {"nvidia/forward_sm90.cu", "sm_90", 0, 132, 384, 8, 2, 2, 4096, 64, 8, 32},
+    {"nvidia/forward_sm80.cu", "sm_90", 0, 132, 256, 5, 1, 1, 8192, 0, 1, 0},
     /* the same tiles by reckoning: A100, RTX 3090, RTX 4090, B200, RTX 5090 */
-    {"nvidia/forward_sm80.cu", "sm_80", 0, 108, 256, 5, 1, 1, 8192, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_86", 0, 82, 256, 5, 1, 1, 8192, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_89", 0, 128, 256, 5, 1, 1, 8192, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_100", 0, 148, 256, 5, 1, 1, 8192, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_120", 0, 170, 256, 5, 1, 1, 8192, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_80", 0, 108, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_86", 0, 82, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_89", 0, 128, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_100", 0, 148, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_120", 0, 170, 256, 5, 1, 1, 8192, 0, 1, 0},
     /* by reckoning, docs/AMD.md: MI250 (a die), MI300X, MI350X, RX 7900 XTX, Radeon 8060S, RX 9060 and 9070 XT */
-    {"amd/forward.cu", "gfx90a", 0, 104, 512, 5, 1, 1, 16384, 1, 0},
-    {"amd/forward.cu", "gfx942", 0, 304, 512, 5, 1, 1, 16384, 1, 0},
-    {"amd/forward.cu", "gfx950", 0, 256, 512, 5, 1, 1, 16384, 1, 0},
-    {"amd/forward.cu", "gfx1100", 0, 48, 512, 5, 1, 1, 4096, 1, 0},
-    {"amd/forward.cu", "gfx1151", 0, 20, 512, 5, 1, 1, 4096, 1, 0},
-    {"amd/forward.cu", "gfx1200", 0, 16, 512, 5, 1, 1, 4096, 1, 0},
-    {"amd/forward.cu", "gfx1201", 0, 32, 512, 5, 1, 1, 4096, 1, 0},
+    {"amd/forward.cu", "gfx90a", 0, 104, 512, 5, 1, 1, 16384, 0, 1, 0},
+    {"amd/forward.cu", "gfx942", 0, 304, 512, 5, 1, 1, 16384, 0, 1, 0},
+    {"amd/forward.cu", "gfx950", 0, 256, 512, 5, 1, 1, 16384, 0, 1, 0},
+    {"amd/forward.cu", "gfx1100", 0, 48, 512, 5, 1, 1, 4096, 0, 1, 0},
+    {"amd/forward.cu", "gfx1151", 0, 20, 512, 5, 1, 1, 4096, 0, 1, 0},
+    {"amd/forward.cu", "gfx1200", 0, 16, 512, 5, 1, 1, 4096, 0, 1, 0},
+    {"amd/forward.cu", "gfx1201", 0, 32, 512, 5, 1, 1, 4096, 0, 1, 0},
     /* PTX, on whatever there is */
-    {"", "", 0, 108, 256, 5, 1, 1, 8192, 1, 0},
+    {"", "", 0, 108, 256, 5, 1, 1, 8192, 0, 1, 0},
 };
 
 static int begins(const char *text, const char *with)
@@ -91,13 +92,19 @@ static int64_t seen_blocks(const struct attention_args *args, const struct row *
     return at_least(ceil_div(keys, row->tile_kv), 1);
 }
 
-/* About how long it takes, in part_rows-ths of a block of keys. */
-static int64_t time_of(const struct family *f, int64_t tiles, int64_t blocks, int64_t parts,
-                       int64_t rows, int64_t units, int64_t at_once)
+/* About how long it takes, in part_rows-ths of a block of keys. sets: of keys, a KV head's of a
+ * sequence, of which its tiles ask for the same blocks at a time. */
+static int64_t time_of(const struct family *f, int64_t tiles, int64_t sets, int64_t blocks,
+                       int64_t parts, int64_t rows, int64_t units, int64_t at_once)
 {
     const int64_t block = f->part_rows, many = 1 << 20; /* enough not to share keys */
     int64_t all = at_most(tiles, many) * parts, turns = ceil_div(all, at_least(at_once, 1)),
             each = all > units ? block : block / 8 * f->alone;
+    if (f->memory && parts > 1) {
+        int64_t asked =
+            at_most(all, at_once) * at_most(sets, many) / at_least(at_most(tiles, many), 1);
+        each = at_least(each, block * asked / f->memory);
+    }
     int64_t time = turns * (ceil_div(blocks, parts) * each + f->ends * block);
     return parts > 1 ? time + f->launch * block + parts * at_most(rows, many * block) : time;
 }
@@ -110,9 +117,10 @@ static int64_t choose_parts(struct attention_args *args, const struct row *row, 
     choose_tile(args, row);
     int64_t tiles = splits_tiles(args, row), blocks = seen_blocks(args, row),
             rows = (int64_t)args->batch * args->q_heads * args->q_tokens,
-            at_once = tiles_at_once(f, row, units), least = INT64_MAX;
+            sets = (int64_t)args->batch * args->kv_heads, at_once = tiles_at_once(f, row, units),
+            least = INT64_MAX;
     for (int32_t parts = 2; parts == 2 || (parts <= blocks && parts <= MOST); parts++) {
-        int64_t time = time_of(f, tiles, blocks, parts, rows, units, at_once);
+        int64_t time = time_of(f, tiles, sets, blocks, parts, rows, units, at_once);
         if (time < least) least = time, args->splits = parts;
     }
     return least;
@@ -138,7 +146,7 @@ int splits_pay(const struct problem *p, const struct row *row)
     /* Two tiles on a unit do not keep in step for long: many turns leave little idle. */
     if (at_once > f->units && whole >= 2 * at_once) return 0;
     return choose_parts(&a, row, f->units) * 9 <
-           time_of(f, whole, seen_blocks(&a, row), 1, 0, f->units, at_once) * 8;
+           time_of(f, whole, 0, seen_blocks(&a, row), 1, 0, f->units, at_once) * 8;
 }
 
 /* ---- Blocks that share the keys of few query rows ---- */
