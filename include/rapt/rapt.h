@@ -302,10 +302,10 @@ RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan);
  * its plan if the sizes of k and v are its capacity and kv_length says what is in use. Allocates
  * nothing; asynchronous on a GPU and capturable in a graph, done on return on a CPU. On return *a
  * and the plan are no longer needed, on a GPU the tensors and the workspace are until the stream has
- * done the work. After a failure out is untouched unless the device itself failed. Bad indices that
- * the host can see are refused; on a GPU they are the caller's promise. workspace: memory of the
- * device, from rapt_alloc or any other, 64-byte aligned, not shared with a running execute; NULL if
- * the plan needs none. */
+ * done the work. After a failure out is untouched unless the device itself failed. Starts, lengths and
+ * page numbers out of range are refused where the host can see them; on a GPU it cannot, and that they
+ * are in range is the caller's promise. workspace: memory of the device, from rapt_alloc or any other,
+ * 64-byte aligned, not shared with a running execute; NULL if the plan needs none. */
 RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
                                        void *workspace, rapt_stream stream);
 RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
@@ -394,8 +394,9 @@ typedef struct rapt_kv_append_args {
 /* Data are F32, F16 or BF16, inputs and outputs each of their own type if nothing else is said;
  * k of rapt_qk has q's dtype, or q is F32; the four tensors of rapt_kv_replicate share one
  * dtype. Outputs overlap no input but where "out may be x" says so, and then exactly. OK, or
- * INVALID or UNSUPPORTED with a sentence and nothing written. Asynchronous on a GPU, where the
- * first call of each loads its kernel: once before a graph may capture it. */
+ * INVALID or UNSUPPORTED with a sentence and nothing written; what index tensors hold is checked as
+ * rapt_plan_execute does. Asynchronous on a GPU, where the first call of each loads its kernel: once
+ * before a graph may capture it. */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream);

@@ -33,8 +33,9 @@ VEC vec v_exp2(vec x)
 #endif
 
 /* 2^x of up to 8 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold, and 0 where
- * 2^x is subnormal (v_scale2_normal); otherwise as v_exp2. Each operation of all vectors comes before
- * the next, so that their long chains fill each other's waits. */
+ * 2^x is subnormal (v_scale2_normal); for x below 127.5. From there on 2^x or infinity, as the level
+ * has it; otherwise as v_exp2. Each operation of all vectors comes before the next, so that their long
+ * chains fill each other's waits. */
 VEC void v_exp2_several(vec *x, int count, int half)
 {
     vec n[8], p[8], given[8];

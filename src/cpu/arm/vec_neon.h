@@ -86,7 +86,8 @@ VEC vec v_scale2(vec a, vec n)
     a = v_mul(v_mul(a, v_power2(half)), v_power2(vsubq_s32(whole, half)));
     return vbslq_f32(least, v_zero(), a);
 }
-/* The same; 0 where x is below -126. n of 128 and more give 255 in the exponent, infinity. */
+/* The same; 0 where x is below -126. n of 128 and more give 255 in the exponent, infinity, also where
+ * a 2^n is finite. */
 VEC vec v_scale2_normal(vec a, vec n, vec x)
 {
     vec scaled = v_mul(a, v_power2(vcvtnq_s32_f32(v_min(v_set(128), v_max(v_set(-126), n)))));

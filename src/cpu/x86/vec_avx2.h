@@ -84,7 +84,7 @@ VEC vec v_scale2(vec a, vec n)
     return _mm256_andnot_ps(least, a);
 }
 /* The same; 0 where x is below -126: products of subnormal weights take Intel's cores a hundred times as
- * long as others. n of 128 and more give 255 in the exponent, infinity. */
+ * long as others. n of 128 and more give 255 in the exponent, infinity, also where a 2^n is finite. */
 VEC vec v_scale2_normal(vec a, vec n, vec x)
 {
     __m256 subnormal = _mm256_cmp_ps(x, _mm256_set1_ps(-126), _CMP_LT_OQ);
