@@ -125,3 +125,12 @@ rapt_attention session_problem(void *memory)
     a.out = rapt_tensor_bthd(at + (3 << 18), RAPT_F16, 2, 4, 64, 64);
     return a;
 }
+
+rapt_plan *session_plan(rapt_device *device, const rapt_attention *a, const char *kernel)
+{
+    rapt_plan *plan = NULL;
+    rapt_attention named = *a;
+    if (kernel) named.kernel = kernel;
+    if (rapt_plan_create(&plan, device, &named)) fail_msg("%s", rapt_last_error());
+    return plan;
+}

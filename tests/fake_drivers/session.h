@@ -39,6 +39,9 @@ rapt_context *session_open(const struct stand_in *v);
 /* Plain attention over addresses of `memory` that a fake never reads: b2 h4/2 q64 kv96 d64 f16. */
 rapt_attention session_problem(void *memory);
 
+/* Its plan, with the kernel of that name if one is given; fails the test without. */
+rapt_plan *session_plan(rapt_device *device, const rapt_attention *a, const char *kernel);
+
 /* Two entries of an array of struct CMUnitTest: the test on each vendor's stand-in. */
 #define BOTH(test)                                                                                 \
     {"cuda: " #test, test, NULL, NULL, (void *)&vendors[0]},                                       \

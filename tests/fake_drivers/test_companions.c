@@ -38,18 +38,9 @@ static rapt_attention problem_of(rapt_dtype dtype, int64_t tokens)
     return a;
 }
 
-static rapt_plan *plan_of(rapt_device *device, const rapt_attention *a, const char *kernel)
-{
-    rapt_plan *plan = NULL;
-    rapt_attention named = *a;
-    named.kernel = kernel;
-    if (rapt_plan_create(&plan, device, &named)) fail_msg("%s", rapt_last_error());
-    return plan;
-}
-
 static size_t workspace_of(rapt_device *device, const rapt_attention *a, const char *kernel)
 {
-    rapt_plan *plan = plan_of(device, a, kernel);
+    rapt_plan *plan = session_plan(device, a, kernel);
     size_t size = rapt_plan_workspace_size(plan);
     rapt_plan_destroy(&plan);
     return size;
@@ -59,7 +50,7 @@ static size_t workspace_of(rapt_device *device, const rapt_attention *a, const c
 static void name_of_companion(rapt_device *device, rapt_attention a, char name[64])
 {
     a.k.stride[2]++;
-    rapt_plan *plan = plan_of(device, &a, NULL);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     snprintf(name, 64, "%s", rapt_plan_kernel(plan));
     rapt_plan_destroy(&plan);
 }
@@ -90,7 +81,7 @@ static void each_address(void **state)
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = problem_of(RAPT_BF16, 100);
     char companion[64];
-    rapt_plan *plan = plan_of(device, &a, NULL);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     void *workspace = NULL;
     assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
     name_of_companion(device, a, companion);
@@ -123,9 +114,9 @@ static void cells_addresses(void **state)
         rapt_attention a = problem_of(f32 ? RAPT_F32 : RAPT_BF16, tokens);
         rapt_tensor *t = mask ? &a.mask : &a.bias;
         *t = rapt_tensor_bhtd(cells, mask ? RAPT_U8 : (rapt_dtype)a.q.dtype, 1, 1, tokens, tokens);
-        rapt_plan *plan = plan_of(device, &a, NULL);
+        rapt_plan *plan = session_plan(device, &a, NULL);
         const char *name = names[i];
-        rapt_plan *named = plan_of(device, &a, name);
+        rapt_plan *named = session_plan(device, &a, name);
         void *workspace = NULL;
         size_t size = rapt_plan_workspace_size(plan), other = rapt_plan_workspace_size(named);
         assert_int_equal(rapt_alloc(device, size > other ? size : other, &workspace), RAPT_OK);
@@ -213,7 +204,7 @@ static void cells_chosen(void **state)
             a.mask = rapt_tensor_bhtd(cells, cases[i].mask, 1, 1, cases[i].mask_rows, 128);
         if (cases[i].bias) a.bias.stride[2] = cases[i].bias_down;
         if (cases[i].mask) a.mask.stride[2] = cases[i].mask_down;
-        rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a, NULL);
+        rapt_plan *plan = session_plan(rapt_device_at(context, 0), &a, NULL);
         assert_string_equal(rapt_plan_kernel(plan), cases[i].kernel);
         rapt_plan_destroy(&plan);
     }
@@ -307,7 +298,8 @@ static void no_companion_of_a_name(void **state)
     struct fake *fake = begin(v, &context, 0);
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = problem_of(RAPT_BF16, 100);
-    rapt_plan *any = plan_of(device, &a, NULL), *plan = plan_of(device, &a, rapt_plan_kernel(any));
+    rapt_plan *any = session_plan(device, &a, NULL),
+              *plan = session_plan(device, &a, rapt_plan_kernel(any));
     void *workspace = NULL;
     assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
     a.kernel = rapt_plan_kernel(plan);
@@ -335,7 +327,7 @@ static void companion_of_the_backend(void **state)
     struct fake *fake = begin(v, &context, 0);
     rapt_attention a = problem_of(RAPT_BF16, 100);
     a.kernel = v->name;
-    rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a, v->name);
+    rapt_plan *plan = session_plan(rapt_device_at(context, 0), &a, v->name);
     void *workspace = NULL;
     assert_int_equal(
         rapt_alloc(rapt_device_at(context, 0), rapt_plan_workspace_size(plan), &workspace),
@@ -380,7 +372,7 @@ static void none_where_none_is_needed(void **state)
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = problem_of(RAPT_BF16, 100);
     a.k.stride[2]++;
-    rapt_plan *plan = plan_of(device, &a, NULL);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     assert_int_equal(fake->modules, 1);
     rapt_plan_destroy(&plan);
     rapt_close(&context);
@@ -396,7 +388,7 @@ static int larger_of_companion(const struct stand_in *v, int shared, rapt_dtype 
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = problem_of(dtype, tokens);
     char companion[64];
-    rapt_plan *plan = plan_of(device, &a, NULL);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     void *workspace = NULL;
     name_of_companion(device, a, companion);
     size_t size = rapt_plan_workspace_size(plan),

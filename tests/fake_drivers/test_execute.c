@@ -8,17 +8,9 @@
 
 static _Alignas(256) char memory[5 << 18];
 
-static rapt_plan *plan_of(rapt_device *device, const rapt_attention *a)
-{
-    rapt_plan *plan = NULL;
-    if (rapt_plan_create(&plan, device, a)) print_error("%s\n", rapt_last_error());
-    assert_non_null(plan);
-    return plan;
-}
-
 static void run(rapt_device *device, const rapt_attention *a, rapt_stream stream)
 {
-    rapt_plan *plan = plan_of(device, a);
+    rapt_plan *plan = session_plan(device, a, NULL);
     void *workspace = NULL;
     size_t size = rapt_plan_workspace_size(plan);
     if (size) assert_int_equal(rapt_alloc(device, size, &workspace), RAPT_OK);
@@ -106,7 +98,7 @@ static void composed_order(void **state)
     fake->launch_count = 0;
     a.causal = 1;
     a.weights = rapt_tensor_bhtd(memory + (4 << 18), RAPT_F32, 2, 4, 64, 96);
-    rapt_plan *plan = plan_of(device, &a);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     assert_int_equal(rapt_plan_workspace_size(plan), 0);
     rapt_plan_destroy(&plan);
     run(device, &a, NULL);
@@ -217,7 +209,7 @@ static void expect_lean(const struct stand_in *v, struct fake *fake, rapt_device
     static const char *const allowed[] = {
         "cuCtxGetCurrent",  "cuCtxPushCurrent", "cuCtxPopCurrent",       "cuLaunchKernel",
         "cuLaunchKernelEx", "hipGetDevice",     "hipModuleLaunchKernel", "cuTensorMapEncodeTiled"};
-    rapt_plan *plan = plan_of(device, a);
+    rapt_plan *plan = session_plan(device, a, NULL);
     void *workspace = NULL;
     assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
     memset(fake->call, 0, sizeof fake->call);
@@ -288,7 +280,7 @@ static void captures(void **state)
     rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = a.q, .out = a.out};
     void *block = NULL;
     a.kernel = "flash";
-    rapt_plan *plan = plan_of(device, &a), *other = NULL;
+    rapt_plan *plan = session_plan(device, &a, NULL), *other = NULL;
     fake->capturing = 1;
     assert_int_equal(rapt_plan_execute(plan, &a, NULL, NULL), RAPT_OK);
     assert_refused(v, rapt_softmax(device, &softmax, NULL),
@@ -346,7 +338,7 @@ static void execute_is_quick(void **state)
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
     a.kernel = "flash";
-    rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a);
+    rapt_plan *plan = session_plan(rapt_device_at(context, 0), &a, NULL);
     double best = 1e9;
     for (int batch = 0; batch < 200; batch++) {
         double begin = now();
@@ -485,8 +477,8 @@ static void many_threads(void **state)
     struct work work_of[WORKERS] = {0};
     rapt_attention a = session_problem(memory);
     a.kernel = "flash";
-    rapt_plan *shared[2] = {plan_of(rapt_device_at(context, 0), &a),
-                            plan_of(rapt_device_at(context, 1), &a)};
+    rapt_plan *shared[2] = {session_plan(rapt_device_at(context, 0), &a, NULL),
+                            session_plan(rapt_device_at(context, 1), &a, NULL)};
     for (int i = 0; i < WORKERS; i++) {
         work_of[i].device = rapt_device_at(context, i % 2);
         work_of[i].shared = shared[i % 2];

@@ -7,14 +7,6 @@
 
 static _Alignas(256) char memory[5 << 18];
 
-static rapt_plan *plan_of(rapt_device *device, const rapt_attention *a)
-{
-    rapt_plan *plan = NULL;
-    if (rapt_plan_create(&plan, device, a)) print_error("%s\n", rapt_last_error());
-    assert_non_null(plan);
-    return plan;
-}
-
 /* Another workspace and other data come through. */
 static void memory_changes(void **state)
 {
@@ -24,7 +16,7 @@ static void memory_changes(void **state)
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = session_problem(memory);
     a.kernel = "composed";
-    rapt_plan *plan = plan_of(device, &a);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     void *workspace[2];
     const void *scores[4], *q[4];
     for (int i = 0; i < 2; i++)
@@ -57,7 +49,7 @@ static void failures_are_forgotten(void **state)
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = session_problem(memory);
     a.kernel = "sm90_f16_d64";
-    rapt_plan *plan = plan_of(device, &a);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     void *workspace = NULL;
     int failed = 0;
     assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
@@ -131,7 +123,7 @@ static void threads_share_a_plan(void **state)
     rapt_context *context = session_open(v);
     rapt_attention a = session_problem(memory);
     a.kernel = "flash";
-    rapt_plan *plan = plan_of(rapt_device_at(context, 0), &a);
+    rapt_plan *plan = session_plan(rapt_device_at(context, 0), &a, NULL);
     pthread_barrier_t start;
     assert_int_equal(pthread_barrier_init(&start, NULL, WORKERS), 0);
     for (int round = 0; round < ROUNDS; round++) {

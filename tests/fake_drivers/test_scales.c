@@ -33,15 +33,6 @@ static rapt_attention problem_of(int64_t channels, int64_t k_scales, int64_t v_s
     return a;
 }
 
-static rapt_plan *plan_of(rapt_device *device, const rapt_attention *a, const char *kernel)
-{
-    rapt_plan *plan = NULL;
-    rapt_attention named = *a;
-    named.kernel = kernel;
-    if (rapt_plan_create(&plan, device, &named)) fail_msg("%s", rapt_last_error());
-    return plan;
-}
-
 /* The kernel that serves it, or, asked for by name, the sentence with which that refuses. */
 static void assert_served(rapt_device *device, rapt_attention a, const char *kernel, int served)
 {
@@ -49,7 +40,7 @@ static void assert_served(rapt_device *device, rapt_attention a, const char *ker
         "does not do keys and values but those of i8 with a scale for each 32 channels, contiguous "
         "and in whole steps of all of a row's";
     char whole[300];
-    rapt_plan *plan = plan_of(device, &a, NULL);
+    rapt_plan *plan = session_plan(device, &a, NULL);
     assert_int_equal(!strcmp(rapt_plan_kernel(plan), kernel), served);
     rapt_plan_destroy(&plan);
     if (served) return;
@@ -97,7 +88,7 @@ static void addresses(void **state)
     struct fake *fake = begin(&context);
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = problem_of(128, 4, 4);
-    rapt_plan *plan = plan_of(device, &a, NULL), *named = plan_of(device, &a, name);
+    rapt_plan *plan = session_plan(device, &a, NULL), *named = session_plan(device, &a, name);
     void *workspace = NULL;
     assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace), RAPT_OK);
     assert_string_equal(rapt_plan_kernel(plan), name);

@@ -31,8 +31,7 @@ struct append_half {
 /* A token of k_new: ragged: b is 0 and token counts in the total. */
 struct append_place {
     int b, token;
-    int64_t outer,
-        inner; /* of the cache: batch or page, row; outer: -1 of a token of no sequence */
+    int64_t outer, inner; /* of the cache: batch or page (-1: a token of no sequence), row */
     int64_t position;
 };
 
