@@ -273,7 +273,7 @@ static void check_cached(int64_t layout, const rapt_tensor *cache, const rapt_te
             got = ((const int8_t *)cache->data)[offset] *
                   (double)((const float *)
                                scale->data)[tensor_offset(scale, at[0], at[1], at[2], c / block)];
-            bound += most / 127 * (0.5 + 0x1p-12);
+            if (most > 0) bound += fmax(most / 127, 0x1p-126) * (0.5 + 0x1p-12);
         } else {
             got = read(cache, offset);
             if (rotated > 0 || cache->dtype != from)

@@ -146,6 +146,12 @@ static double leaping(const struct problem_line *line, int which, const int64_t 
     return !at[0] && !at[1] && at[2] == problem_kv_length(line, 0) / 2 ? 320 : normal;
 }
 
+/* Tokens of about 2^-118, 2^-121 ... 2^-154, a quarter of their channels zeros. */
+static double vanishing(uint64_t bits, int64_t token, double normal)
+{
+    return bits % 4 ? ldexp(normal, (int)(-118 - token % 13 * 3)) : 0;
+}
+
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
@@ -182,6 +188,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
                                 : small_integer(bits) * (which == VALUE_Q ? 0x1p18 : 128);
     case DATA_denormal: /* values below the dtype's smallest normal number */
         return which == VALUE_V ? normal * (line->dtype == RAPT_F16 ? 0x1p-18 : 0x1p-131) : normal;
+    case DATA_vanishing:
+        return vanishing(bits, at[2], normal);
     case DATA_sincos100: /* smooth, and coherent between q and k: products of 100 */
         index = (uint64_t)(at[2] * 37 + at[3] + at[1]);
         return which == VALUE_Q   ? 10 * sin((double)index)
@@ -301,6 +309,9 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
                    : 0;
     case VALUE_X:
         if (line->data == DATA_huge) return 3e4 * problem_normal(line->seed, VALUE_X, index);
+        if (line->data == DATA_vanishing)
+            return vanishing(problem_random(line->seed, VALUE_X + 50, index), i2,
+                             problem_normal(line->seed, VALUE_X, index));
         return 3 * problem_normal(line->seed, VALUE_X, index);
     default:
         return qkv_value(line, which, at);

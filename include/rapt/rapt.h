@@ -383,7 +383,8 @@ typedef struct rapt_kv_append_args {
     rapt_tensor k, v; /* the cache, plain or paged as in rapt_attention; also F32, F16, BF16, I8 */
     rapt_tensor kv_length; /* [B, 1, 1, 1]: tokens held before this call; absent: 0. Not changed */
     rapt_tensor q_start, page_table;
-    /* I8 cache: receives the scales; as in rapt_attention, without broadcast. */
+    /* I8 cache: receives the scales; as in rapt_attention, without broadcast. A scale is the
+     * largest |x| of its block / 127, at least 2^-126; 0 for zeros, NaN if an x is not finite. */
     rapt_tensor k_scale, v_scale;
     /* NULL: none; else K is rotated on the way; x and out are unused, an absent position counts
      * kv_length + 0, 1, 2, ... */

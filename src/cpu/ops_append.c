@@ -116,8 +116,9 @@ static rapt_status check_rows(const rapt_tensor *from, const rapt_tensor *cache,
 
 /* ---- one row ---- */
 
-/* Symmetric: scale = max |x| / 127 per block; NaN or infinity makes the block's scale NaN, so that
- * it stays visible. */
+/* Symmetric: scale = max |x| / 127 per block, but at least 2^-126, so that neither the scale nor its
+ * inverse leaves the normal numbers; 0 for zeros alone. NaN or infinity makes the block's scale NaN, so
+ * that it stays visible. */
 static void quantise_row(int8_t *to, int64_t to_stride, float *scale, int64_t scale_stride,
                          int64_t blocks, const float *x, int64_t channels)
 {
@@ -130,6 +131,7 @@ static void quantise_row(int8_t *to, int64_t to_stride, float *scale, int64_t sc
             finite &= isfinite(x[c]) != 0;
             largest = fmaxf(largest, fabsf(x[c]));
         }
+        if (largest > 0) largest = fmaxf(largest, 127 * 0x1p-126f);
         scale[block * scale_stride] = finite ? largest / 127 : NAN;
         float inverse = finite && largest > 0 ? 127 / largest : 0;
         for (int64_t c = 0; c < width; c++) {

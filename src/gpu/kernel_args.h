@@ -191,7 +191,7 @@ struct kv_replicate_args {
 struct kv_append_args {
     struct view k_new, v_new; /* ragged: [1, Hkv, total, .] with q_start */
     struct view k, v;         /* the cache; paged: [page, Hkv, row, .] */
-    /* f32, written when the cache is i8: largest magnitude of a block / 127 */
+    /* f32, written when the cache is i8: largest magnitude of a block / 127, at least 2^-126 */
     struct view k_scale, v_scale;
     struct view kv_length, q_start, page_table;
     int32_t batch, kv_heads, tokens, channels, v_channels;

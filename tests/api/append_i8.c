@@ -1,5 +1,6 @@
 /* append_i8.c: an append to an i8 cache, by its blocks of channels: the scale is the largest magnitude / 127,
- * each number within half a scale of its value; what is not finite makes its own block's scale NaN. */
+ * at least 2^-126, each number within half a scale of its value; what is not finite makes its own block's
+ * scale NaN. */
 #include "api.h"
 
 #include <float.h>
@@ -47,7 +48,9 @@ static void check(const char *what, const float *x, const int8_t *numbers, const
             continue;
         }
         for (int c = 0; c < BLOCK; c++) largest = fmaxf(largest, fabsf(own[c]));
-        if (scale[block] != largest / 127) fail_msg("%s: block %d: %g", what, block, scale[block]);
+        float least = largest > 0 ? FLT_MIN : 0;
+        if (scale[block] != fmaxf(largest / 127, least))
+            fail_msg("%s: block %d: %g", what, block, scale[block]);
         for (int c = 0; c < BLOCK; c++) {
             int number = numbers[block * BLOCK + c];
             double off = fabs((double)number * scale[block] - own[c]);
@@ -78,6 +81,22 @@ static void zeros(void **state)
     for (int c = 0; c < BLOCK; c++) assert_int_equal(v[BLOCK + c], 0);
 }
 
+/* Every power of two, and so every magnitude down to the least that a float has. */
+static void magnitudes(void **state)
+{
+    (void)state;
+    for (int power = -160; power <= 120; power++) {
+        fill();
+        for (int i = 0; i < TOKENS * CHANNELS; i++) {
+            k_new[i] = ldexpf(k_new[i], power);
+            v_new[i] = ldexpf(v_new[i], power);
+        }
+        append();
+        check("k", k_new, k, k_scale, -1);
+        check("v", v_new, v, v_scale, -1);
+    }
+}
+
 static void not_finite(void **state)
 {
     static const float values[] = {NAN, -NAN, INFINITY, -INFINITY};
@@ -96,7 +115,7 @@ static void not_finite(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(half_a_scale), cmocka_unit_test(zeros),
-                                       cmocka_unit_test(not_finite)};
+                                       cmocka_unit_test(magnitudes), cmocka_unit_test(not_finite)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed =

@@ -110,8 +110,9 @@ DEVICE float new_value(const struct kv_append_args *a, const struct append_half 
     return second ? y * sine + x * cosine : x * cosine - y * sine;
 }
 
-/* Symmetric i8: scale = largest magnitude / 127 per block of channels; a block with NaN or infinity
- * gets the scale NaN, so that it stays visible. Values are those of the CPU's kv_append. */
+/* Symmetric i8: scale = largest magnitude / 127 per block of channels, but at least 2^-126, so that
+ * neither the scale nor its inverse leaves the normal numbers; 0 for zeros alone; a block with NaN or
+ * infinity gets the scale NaN, so that it stays visible. Values are those of the CPU's kv_append. */
 DEVICE void quantise_row(const struct kv_append_args *a, const struct append_half *h,
                          const struct append_row *r, int angle, const struct append_table *table)
 {
@@ -129,6 +130,7 @@ DEVICE void quantise_row(const struct kv_append_args *a, const struct append_hal
         }
         largest = max_of_16(largest);
         bad = max_of_16(bad);
+        if (largest > 0) largest = maximum(largest, 127 * 0x1p-126f);
         float inverse = bad == 0 && largest > 0 ? 127 / largest : 0;
         if (lane == 0) STORE(float, scale, bad != 0 ? float_of(0x7fc00000u) : largest / 127);
         for (int c = start + lane; c < start + h->block; c += LANES) {
