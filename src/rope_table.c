@@ -36,7 +36,8 @@ void rope_frequencies(const rapt_rope_args *args, int64_t rotary, double *invers
                       double *magnitude)
 {
     double theta = args->theta ? args->theta : 10000, r = (double)rotary;
-    if (args->scaling == RAPT_ROPE_NTK && rotary > 2) theta *= pow(args->factor, r / (r - 2));
+    /* Of 2 channels this is infinite, which leaves the frequency of their only pair at 1. */
+    if (args->scaling == RAPT_ROPE_NTK) theta *= pow(args->factor, r / (r - 2));
     double low = 0, high = 0;
     *magnitude = 1;
     if (args->scaling == RAPT_ROPE_YARN) {

@@ -80,10 +80,63 @@ static void a_blend_without_width(void **state)
     for (int i = 1; i < 32; i++) assert_true(fabs(inverse[i] - plain[i] / 4) <= 1e-15 * plain[i]);
 }
 
+/* The pairs between which YaRN blends, by hand: rotary * ln(context / (2 pi turns)) / (2 ln theta),
+ * rounded outwards, within 0 ... rotary - 1. */
+static void limits_of_the_blend(void **state)
+{
+    enum { ROTARY = 64, PAIRS = ROTARY / 2 };
+    static const struct {
+        double context, theta, fast, slow, low, high;
+    } cases[] = {{4096, 0, 0, 0, 10, 23},     /* 10.47, 22.51 */
+                 {4096, 0, 8, 2, 15, 21},     /* 15.29, 20.11 */
+                 {4096, 0, 16, 0, 12, 23},    /* 12.88 */
+                 {4096, 0, 0, 4, 10, 18},     /* 17.70 */
+                 {4096, 1e6, 0, 0, 6, 16},    /* 6.98, 15.01 */
+                 {64, 0, 0, 0, 0, 9},         /* -3.98, 8.06 */
+                 {6, 0, 0, 0, 0, 0.5},        /* -12.2, -0.16: no pair lies between */
+                 {4096, 10, 1000, 0, 0, 63}}; /* -5.95, 90.1: past the last channel */
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double inverse[PAIRS], plain[PAIRS], magnitude;
+        rapt_rope_args a = {.scaling = RAPT_ROPE_YARN,
+                            .factor = 4,
+                            .original_context = cases[i].context,
+                            .theta = cases[i].theta,
+                            .beta_fast = cases[i].fast,
+                            .beta_slow = cases[i].slow};
+        rope_frequencies(&a, ROTARY, inverse, &magnitude);
+        a.scaling = RAPT_ROPE_PLAIN;
+        rope_frequencies(&a, ROTARY, plain, &magnitude);
+        for (int pair = 0; pair < PAIRS; pair++) {
+            double blend = (pair - cases[i].low) / (cases[i].high - cases[i].low);
+            blend = blend < 0 ? 0 : blend > 1 ? 1 : blend;
+            double want = plain[pair] * (1 - blend * 3 / 4);
+            if (!(fabs(inverse[pair] - want) <= 1e-14 * want))
+                fail_msg("case %zu, pair %d: %.17g, not %.17g", i, pair, inverse[pair], want);
+        }
+    }
+}
+
+/* NTK's base is theta * factor^(d / (d - 2)), which 2 channels have no use for. */
+static void ntk_base(void **state)
+{
+    double inverse[2], magnitude;
+    rapt_rope_args a = {.scaling = RAPT_ROPE_NTK, .factor = 3};
+    (void)state;
+    rope_frequencies(&a, 2, inverse, &magnitude);
+    assert_true(inverse[0] == 1);
+    a.factor = 0.5;
+    rope_frequencies(&a, 2, inverse, &magnitude);
+    assert_true(inverse[0] == 1);
+    rope_frequencies(&a, 4, inverse, &magnitude); /* a base of 10000 / 4 */
+    assert_true(inverse[0] == 1 && fabs(inverse[1] - 0.02) <= 1e-15);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(far_positions),
-                                       cmocka_unit_test(magnitudes),
-                                       cmocka_unit_test(a_blend_without_width)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(far_positions), cmocka_unit_test(magnitudes),
+        cmocka_unit_test(a_blend_without_width), cmocka_unit_test(limits_of_the_blend),
+        cmocka_unit_test(ntk_base)};
     return run_group("rope", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
