@@ -314,10 +314,11 @@ static rapt_status check_columns(const rapt_attention *a, int64_t b, int64_t len
     const struct {
         const char *name;
         const rapt_tensor *t;
-    } rows[] = {{"bias", &a->bias}, {"mask", &a->mask}, {"weights", &a->weights}};
+        int64_t repeated; /* columns that stand for any number */
+    } rows[] = {{"bias", &a->bias, 1}, {"mask", &a->mask, 1}, {"weights", &a->weights, -1}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].t->dtype && rows[i].t->size[3] < length &&
-            (rows[i].t->stride[3] || rows[i].t->size[3] != 1))
+            rows[i].t->size[3] != rows[i].repeated)
             return fail(RAPT_INVALID,
                         "%s: %s has %" PRId64 " columns (sequence %" PRId64 " has %" PRId64
                         " keys)",
@@ -341,8 +342,7 @@ static rapt_status check_indices(const struct problem *p, const rapt_attention *
             return fail(RAPT_INVALID,
                         "%s: kv_length[%" PRId64 "] is %" PRId64 " (0 ... %" PRId64 ")", function,
                         b, length, capacity);
-        if (p->page_tokens && p->kv_heads && (status = check_pages(p, a, b, length, function)))
-            return status;
+        if (p->page_tokens && (status = check_pages(p, a, b, length, function))) return status;
         if ((status = check_columns(a, b, length, function))) return status;
     }
     return RAPT_OK;

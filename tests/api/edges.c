@@ -1,0 +1,218 @@
+/* edges.c: calls at the edge of a rule: what stands on its right side is served, the next step is refused. */
+#include "api.h"
+
+#include <math.h>
+
+static rapt_context *context;
+static rapt_device *device;
+static struct call call, other;
+
+static void served(const struct call *c)
+{
+    if (rapt_forward(device, &c->a, NULL)) fail_msg("%s", rapt_last_error());
+}
+
+/* ---- Columns for the keys of a ragged batch, of which execute alone knows the number ---- */
+
+static void ragged_keys(struct call *c)
+{
+    call_reset(c);
+    c->a.k = rapt_tensor_bthd(c->k, RAPT_F32, 1, HKV, B * SKV, D);
+    c->a.v = rapt_tensor_bthd(c->v, RAPT_F32, 1, HKV, B * SKV, DV);
+    c->a.kv_start = rapt_tensor_bhtd(c->starts, RAPT_I32, B + 1, 1, 1, 1);
+    c->starts[1] = SKV;
+    c->starts[2] = B * SKV;
+}
+
+/* One column of a bias or a mask is that of all keys: here one that changes nothing. */
+static void one_column_for_all_keys(void **state)
+{
+    (void)state;
+    ragged_keys(&other);
+    served(&other);
+    for (int masked = 0; masked < 2; masked++) {
+        ragged_keys(&call);
+        for (int i = 0; i < B * HQ * SQ; i++) call.bias[i] = (float)(i % 5);
+        if (masked) call.a.mask = rapt_tensor_bhtd(call.mask, RAPT_U8, B, HQ, SQ, 1);
+        else call.a.bias = rapt_tensor_bhtd(call.bias, RAPT_F32, B, HQ, SQ, 1);
+        served(&call);
+        for (size_t i = 0; i < sizeof call.out / sizeof *call.out; i++)
+            assert_true(fabsf(call.out[i] - other.out[i]) <= 1e-5f);
+    }
+}
+
+/* A number of columns that is neither 1 nor enough is too few, repeated or not. */
+static void repeated_columns_are_counted(void **state)
+{
+    (void)state;
+    ragged_keys(&call);
+    call.a.bias = rapt_tensor_bhtd(call.bias, RAPT_F32, B, HQ, SQ, SKV);
+    call.a.bias.stride[3] = 0;
+    served(&call);
+    call.a.bias.size[3] = SKV - 1;
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: bias has 6 columns (sequence 0 has 7 keys)");
+}
+
+/* Weights are written: one column has no room for seven. */
+static void one_column_of_weights(void **state)
+{
+    (void)state;
+    ragged_keys(&call);
+    call.a.weights = rapt_tensor_bhtd(call.weights, RAPT_F32, B, HQ, SQ, SKV);
+    served(&call);
+    ragged_keys(&call);
+    call.a.weights = rapt_tensor_bhtd(call.weights, RAPT_F32, B, HQ, SQ, 1);
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: weights has 1 columns (sequence 0 has 7 keys)");
+    for (size_t i = 0; i < sizeof call.out; i++)
+        assert_int_equal(((unsigned char *)call.out)[i], 0xff);
+    call.starts[0] = call.starts[1] = 0, call.starts[2] = 1;
+    served(&call);
+}
+
+/* ---- Tensors without elements ---- */
+
+static void no_queries(void)
+{
+    call_reset(&call);
+    call.a.q.size[2] = call.a.out.size[2] = 0;
+}
+
+static void nothing_needs_no_memory(void **state)
+{
+    (void)state;
+    for (int axis = 0; axis < 2; axis++) { /* no sequence, no head */
+        rapt_tensor *all[] = {&call.a.q, &call.a.k, &call.a.v, &call.a.out};
+        call_reset(&call);
+        for (int i = 0; i < 4; i++) all[i]->data = NULL, all[i]->size[axis] = 0;
+        served(&call);
+    }
+    no_queries();
+    call.a.q.data = call.a.out.data = NULL;
+    served(&call);
+    call.a.out.size[2] = call.a.q.size[2] = 1;
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: q has no data (its pointer is NULL)");
+}
+
+static void nothing_may_repeat(void **state)
+{
+    (void)state;
+    no_queries();
+    call.a.out.stride[1] = 0;
+    served(&call);
+    call.a.out.size[2] = call.a.q.size[2] = 1;
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: out has stride 0 on its head axis (an output cannot repeat)");
+}
+
+/* A blocked cache with room for no token: its strides are those of nothing. */
+static void a_blocked_cache_without_room(void **state)
+{
+    static float cache[HKV * RAPT_KV_BLOCK * RAPT_KV_BLOCK];
+    (void)state;
+    call_reset(&call);
+    call.a.kv_layout = RAPT_KV_BLOCKED;
+    call.a.q = rapt_tensor_bthd(call.q, RAPT_F32, 1, HKV, 1, RAPT_KV_BLOCK);
+    call.a.out = rapt_tensor_bthd(call.out, RAPT_F32, 1, HKV, 1, RAPT_KV_BLOCK);
+    call.a.k = call.a.v = rapt_tensor_bhtd(cache, RAPT_F32, 1, HKV, RAPT_KV_BLOCK, RAPT_KV_BLOCK);
+    served(&call);
+    call.a.k.size[2] = call.a.v.size[2] = 0;
+    call.a.k.stride[2] = call.a.v.stride[3] = 7;
+    served(&call);
+    for (int i = 0; i < HKV * RAPT_KV_BLOCK; i++) assert_true(call.out[i] == 0);
+    call.a.k.size[2] = call.a.v.size[2] = RAPT_KV_BLOCK;
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: k has strides 7, 1 on its token and channel axes (blocked: its channels, "
+           "1)");
+}
+
+/* ---- A page that no head reads ---- */
+
+static void pages_without_heads(void **state)
+{
+    (void)state;
+    call_reset(&call);
+    call.a.q.size[1] = call.a.k.size[1] = call.a.v.size[1] = call.a.out.size[1] = 0;
+    call.a.page_table = rapt_tensor_bhtd(call.pages, RAPT_I32, B, 1, 1, 1);
+    served(&call);
+    call.pages[1] = B;
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: page_table[1, 0] is 2 (0 ... 1)");
+}
+
+/* ---- Blocks of scales that the level of i8 takes ---- */
+
+static void blocks_of_scales(void **state)
+{
+    static const char name[] = "cpu_avx512_vnni",
+                      refusal[] = "a scale has fewer than 32 channels, or not a multiple of 32";
+    static const struct {
+        int64_t channels, k_blocks, v_blocks;
+        int served;
+    } rows[] = {{72, 1, 1, 1}, {8, 1, 1, 1},  {64, 2, 2, 1}, {96, 3, 3, 1}, {192, 3, 3, 1},
+                {64, 4, 1, 0}, {64, 1, 4, 0}, {96, 2, 1, 0}, {96, 1, 2, 0}, {32, 2, 2, 0}};
+    char sentence[256];
+    (void)state;
+    snprintf(sentence, sizeof sentence, "no kernel of cpu:0 serves this (%s: %s)", name, refusal);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        rapt_plan *plan = NULL;
+        call_reset(&call);
+        int64_t channels = rows[i].channels;
+        call.a.q = rapt_tensor_bthd(call.q, RAPT_F16, 1, 1, 1, channels);
+        call.a.out = rapt_tensor_bthd(call.out, RAPT_F16, 1, 1, 1, channels);
+        call.a.k = call.a.v = rapt_tensor_bthd(call.bytes, RAPT_I8, 1, 1, 1, channels);
+        call.a.k_scale = rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, rows[i].k_blocks);
+        call.a.v_scale = rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, rows[i].v_blocks);
+        call.a.kernel = name;
+        rapt_status status = rapt_plan_create(&plan, device, &call.a);
+        if (status && strstr(rapt_last_error(), "this device has no kernel of that name")) skip();
+        if (rows[i].served) {
+            if (status) fail_msg("row %zu: %s", i, rapt_last_error());
+            rapt_plan_destroy(&plan);
+        } else {
+            expect(status, RAPT_UNSUPPORTED, sentence);
+        }
+    }
+}
+
+/* ---- A newer caller's plan, executed with a field that this version does not know ---- */
+
+static void a_newer_field_at_execute(void **state)
+{
+    struct {
+        rapt_attention a;
+        uint64_t newer;
+    } given;
+    rapt_plan *plan;
+    _Alignas(64) static char workspace[1 << 16];
+    (void)state;
+    call_reset(&call);
+    memset(&given, 0, sizeof given);
+    given.a = call.a;
+    given.a.struct_size = sizeof given;
+    assert_int_equal(rapt_plan_create(&plan, device, &given.a), RAPT_OK);
+    assert_true(rapt_plan_workspace_size(plan) <= sizeof workspace);
+    assert_int_equal(rapt_plan_execute(plan, &given.a, workspace, NULL), RAPT_OK);
+    given.newer = 1;
+    expect(rapt_plan_execute(plan, &given.a, workspace, NULL), RAPT_UNSUPPORTED,
+           "rapt_plan_execute: a field that version *.*.* does not know is set (link a newer "
+           "library)");
+    rapt_plan_destroy(&plan);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_column_for_all_keys), cmocka_unit_test(repeated_columns_are_counted),
+        cmocka_unit_test(one_column_of_weights),   cmocka_unit_test(nothing_needs_no_memory),
+        cmocka_unit_test(nothing_may_repeat),      cmocka_unit_test(a_blocked_cache_without_room),
+        cmocka_unit_test(pages_without_heads),     cmocka_unit_test(blocks_of_scales),
+        cmocka_unit_test(a_newer_field_at_execute)};
+    open_cpu(&context, 2);
+    device = rapt_device_at(context, 0);
+    int failed = run_group("edges", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
+    rapt_close(&context);
+    return failed;
+}
