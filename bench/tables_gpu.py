@@ -2,7 +2,7 @@
 
 usage: python3 bench/tables_gpu.py     draws docs/images/h100-*.png (matplotlib)
 
-Of rows with the same protocol, group, case, type and candidate the last one in the file counts."""
+Of rows with the same protocol, group, case, type and candidate the last one in the file counts; a ratio is of two rows of one run."""
 import os
 import re
 
@@ -11,14 +11,30 @@ from tables import ROOT, load, mean
 LENGTHS = ("512", "1024", "2048", "4096", "8192", "16384", "32768")
 PEERS = {"cudnn": "cuDNN", "flash3": "FlashAttention-3", "flash2": "FlashAttention-2", "efficient": "memory-efficient"}
 DECODERS = ("cudnn", "flash3", "flash2")
+PROTOCOLS = {"graph": "interleaved", "sustained": "sustained"}
+COLOURS = {"rapt": "tab:red", "cudnn": "tab:blue", "flash3": "tab:purple", "flash2": "tab:orange", "efficient": "tab:green"}
+
+
+def run_of(row):
+    return row["date"], row["commit"]
 
 
 def pick(rows, protocol, group, dtype=None):
-    """(case, dtype) -> candidate -> row."""
+    """(case, dtype) -> candidate -> row, of the run that rapt's row is of."""
     found = {}
     for r in rows:
         if r["protocol"] == protocol and r["group"] == group and dtype in (None, r["dtype"]):
             found.setdefault((r["case"], r["dtype"]), {})[r["candidate"]] = r
+    return {case: {c: r for c, r in each.items() if run_of(r) == run_of(each.get("rapt", r))} for case, each in found.items()}
+
+
+def pairs(rows, protocol, group, dtype, peer):
+    """case -> rows of rapt and of the peer, of the last run that has both."""
+    runs, found = {}, {}
+    for r in rows:
+        runs.setdefault(run_of(r), []).append(r)
+    for run in runs.values():
+        found.update({case: (f["rapt"], f[peer]) for (case, _), f in pick(run, protocol, group, dtype).items() if "rapt" in f and peer in f})
     return found
 
 
@@ -47,13 +63,11 @@ def summary(ratios, least_below=1.0):
 def rates(rows, protocol, group, dtype, peer, limit=1.0, absolute=True):
     """TFLOP/s of rapt and its ratio to a peer, by panel and length; then a line about all of them."""
     cells, ratios = {}, {}
-    for (case, _), found in pick(rows, protocol, group, dtype).items():
-        if "rapt" not in found or peer not in found:
-            continue
-        ratio = float(found[peer]["us"]) / float(found["rapt"]["us"])
+    for case, (ours, theirs) in pairs(rows, protocol, group, dtype, peer).items():
+        ratio = float(theirs["us"]) / float(ours["us"])
         panel, length = case.rsplit(" ", 1)
         ratios[case] = ratio
-        cells[panel, length] = f"{float(found['rapt']['tflops']):.0f} ({ratio:.2f})" if absolute else f"{ratio:.2f}"
+        cells[panel, length] = f"{float(ours['tflops']):.0f} ({ratio:.2f})" if absolute else f"{ratio:.2f}"
     if not cells:
         return ["Not measured."]
     order = sorted(cells, key=lambda key: (int(re.sub(r"\D", "", key[0]) or 0), "full" in key[0]) if group in ("grid", "f32") else (0, 0))
@@ -144,17 +158,15 @@ def peers(name):
     rows = load(name)
     commits = ", ".join(dict.fromkeys(r["commit"] for r in rows if r["group"] in ("grid", "models", "tiny", "f32")))
     lines = [f"`bench/results/{name}`, commits {commits}.", "", "| problems | protocol | " + " | ".join(PEERS.values()) + " |", "|---" * (len(PEERS) + 2) + "|"]
-    words = {"graph": "interleaved", "sustained": "sustained"}
     for group, dtype, title in (("grid", "bf16", "grid, bf16"), ("models", "bf16", "models, bf16"), ("tiny", "bf16", "few tokens, bf16"),
                                 ("tiny", "f32", "few tokens, f32"), ("f32", "f32", "grid, f32")):
-        for protocol in words:
+        for protocol in PROTOCOLS:
             cells = []
             for peer in PEERS:
-                ratios = [float(f[peer]["us"]) / float(f["rapt"]["us"]) for f in pick(rows, protocol, group, dtype).values()
-                          if peer in f and "rapt" in f]
+                ratios = [float(theirs["us"]) / float(ours["us"]) for ours, theirs in pairs(rows, protocol, group, dtype, peer).values()]
                 cells.append(f"{mean(ratios):.2f} ({min(ratios):.2f}), {len(ratios)}" if ratios else "-")
             if set(cells) != {"-"}:
-                lines.append(f"| {title} | {words[protocol]} | " + " | ".join(cells) + " |")
+                lines.append(f"| {title} | {PROTOCOLS[protocol]} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -324,6 +336,7 @@ def operations(rows):
 def tables():
     main, old, memory, paged = (load(f"h100-{name}.csv") for name in ("pytorch", "sm80", "operations", "flashinfer"))
     return {"grid-graph": rates(main, "graph", "grid", "bf16", "cudnn"), "grid-sustained": rates(main, "sustained", "grid", "bf16", "cudnn"),
+            "grid-sustained-flash3": rates(main, "sustained", "grid", "bf16", "flash3", absolute=False),
             "grid-flash3": rates(main, "graph", "grid", "bf16", "flash3", absolute=False),
             "models-flash3": rates(main, "graph", "models", "bf16", "flash3", absolute=False), "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
@@ -347,21 +360,29 @@ def plot(rows, protocol, group, dtype, name):
             lines.setdefault(panel, {}).setdefault(candidate, []).append((int(length), float(r["tflops"])))
     if not lines:
         return
-    figure, axes = plt.subplots(1, len(lines), figsize=(3.2 * len(lines), 3), squeeze=False)
-    for axis, (panel, candidates) in zip(axes[0], lines.items()):
-        for candidate, points in candidates.items():
-            axis.plot(*zip(*sorted(points)), marker="o", label=candidate)
-        axis.set(title=panel, xlabel="tokens", xscale="log")
+    columns = 2 if len(lines) == 4 else 3
+    figure, axes = plt.subplots(-(-len(lines) // columns), columns, figsize=(3.6 * columns, 2.8 * -(-len(lines) // columns)), squeeze=False)
+    for axis, (panel, candidates) in zip(axes.flat, lines.items()):
+        for candidate, points in sorted(candidates.items(), key=lambda item: list(COLOURS).index(item[0])):
+            axis.plot(*zip(*sorted(points)), marker="o", label=PEERS.get(candidate, candidate), color=COLOURS.get(candidate))
+        axis.set(title=head_name(panel), xlabel="tokens")
+        axis.set_xscale("log", base=2)
+        ticks = sorted({length for points in candidates.values() for length, _ in points})
+        axis.set_xticks(ticks, [short(str(length)) for length in ticks], fontsize=7)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
         axis.set_ylim(bottom=0)
-    axes[0][0].set_ylabel("TFLOP/s")
-    axes[0][0].legend(fontsize=7)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("TFLOP/s")
     save(figure, rows, protocol, group, name)
 
 
 def save(figure, rows, protocol, group, name):
     last = [r for r in rows if r["protocol"] == protocol and r["group"] == group][-1]
-    figure.suptitle(f"{last['gpu']}, {protocol}, {last['date']}, {last['commit']}", fontsize=9)
-    figure.tight_layout()
+    figure.suptitle(f"{last['gpu']}, {PROTOCOLS[protocol]}, {last['date']}, {last['commit']}", fontsize=9)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.06 if figure.get_figheight() > 4 else 0.09, 1, 1))
     figure.savefig(os.path.join(ROOT, "docs", "images", name), dpi=120)
 
 
@@ -377,11 +398,10 @@ def plot_few(rows, name):
         candidates = [c for c in ("rapt", *PEERS) if any(c in f for f in found.values())]
         for i, candidate in enumerate(candidates):
             heights = [float(f[candidate]["us"]) if candidate in f else 0 for f in found.values()]
-            axis.bar([x + (i - len(candidates) / 2 + 0.5) * 0.16 for x in range(len(found))], heights, 0.16, label=candidate)
+            axis.bar([x + (i - len(candidates) / 2 + 0.5) * 0.16 for x in range(len(found))], heights, 0.16,
+                     label=PEERS.get(candidate, candidate), color=COLOURS.get(candidate))
         axis.set_xticks(range(len(found)), [case.replace(" ", ",\n", 1) for case, _ in found], fontsize=7)
         axis.set(title=dtype, ylabel="us per launch")
-        axis.set_ylim(top=1.35 * axis.get_ylim()[1])
-        axis.legend(fontsize=7, ncols=len(candidates))
     save(figure, rows, "graph", "tiny", name)
 
 
