@@ -19,7 +19,8 @@ static const struct family {
     int ends;      /* blocks that pass while a tile begins and ends */
     int launch;    /* blocks that pass during the second launch */
     int part_rows; /* rows of a part that are written and read in a block's time */
-    int memory;    /* blocks of different keys that memory brings in a block's time; 0: enough */
+    int memory; /* blocks of different keys that memory brings in a block's time, or eight of each KV
+                 * head of a sequence, if those are more; 0: enough */
     int queries, rows; /* fewer queries of a sequence, or so many rows of a KV head: decode */
 } families[] = {
     /* measured on an H100; a block of integers takes longer, so that all else counts less */
@@ -101,9 +102,9 @@ static int64_t time_of(const struct family *f, int64_t tiles, int64_t sets, int6
     int64_t all = at_most(tiles, many) * parts, turns = ceil_div(all, at_least(at_once, 1)),
             each = all > units ? block : block / 8 * f->alone;
     if (f->memory && parts > 1) {
-        int64_t asked =
-            at_most(all, at_once) * at_most(sets, many) / at_least(at_most(tiles, many), 1);
-        each = at_least(each, block * asked / f->memory);
+        int64_t heads = at_most(sets, many),
+                asked = at_most(all, at_once) * heads / at_least(at_most(tiles, many), 1);
+        each = at_least(each, block * asked / at_least(f->memory, 8 * heads));
     }
     int64_t time = turns * (ceil_div(blocks, parts) * each + f->ends * block);
     return parts > 1 ? time + f->launch * block + parts * at_most(rows, many * block) : time;
