@@ -23,7 +23,7 @@ enum {
     ROW_BYTES = 768 << 10,   /* q and o of an item */
     ROWS_MAX = 768,          /* K and V of a long sequence come from memory once per item */
     KEYS_MIN = 64,
-    KEYS_MAX = 512, /* s of a tile stays within half of the L1 cache */
+    KEYS_MAX = 512, /* s of a tile stays within three quarters of a 32 KiB L1 cache */
     ITEMS_PER_THREAD = 4,
     ROWS_AHEAD = 16,
     ROWS_IN_PLACE = 16, /* with more, each element would meet too many keys at strides of memory */

@@ -6,7 +6,9 @@
  * TILE_ROWS(X): X(1) ... X(ROW_TILE), TILE_PAIR: 1 or 2, as pair of struct cpu_kernels, and
  * TILE_MULTIPLY_ADD(a, b, c): a b + c by lanes, or the sum of both products of a pair. With
  * TILE_PAIR 1 it defines transpose(vec x[LANES]); with 2 it packs q, K and V itself. TILE_AHEAD, if
- * defined: rows of a panel between the one that is multiplied and the one that is asked for. */
+ * defined: rows of a panel between the one that is multiplied and the one that is asked for.
+ * TILE_TOGETHER, if defined: vectors of a row, an even number up to 8, whose 2^x are computed at once
+ * by v_exp2_several, and v_sums and v_maxima reduce all rows at once. */
 #include "cpu/dtype_cases.h"
 #include "cpu/scalar/scalar.h"
 #include "cpu/vec_math.h"
@@ -239,14 +241,31 @@ VEC void hide_ends(float *s, int64_t low, int64_t high, int64_t first, int64_t l
             v_store(s + j, RAPT_F32, v_keep(v_load(s + j, RAPT_F32), 0, (int)(last - j), hidden));
 }
 
-VEC float row_maximum(const float *s, int64_t low, int64_t high)
+VEC vec row_maxima(const float *s, int64_t low, int64_t high)
 {
     vec m0 = v_load(s + low, RAPT_F32), m1 = v_load(s + low + LANES, RAPT_F32);
     for (int64_t j = low + SOFTMAX_STEP; j < high; j += SOFTMAX_STEP) {
         m0 = v_max(m0, v_load(s + j, RAPT_F32));
         m1 = v_max(m1, v_load(s + j + LANES, RAPT_F32));
     }
-    return v_largest(v_max(m0, m1));
+    return v_max(m0, m1);
+}
+
+/* Lane by lane of each row: the largest, or the sum. A row's bits do not depend on the rows beside
+ * it: both ways add in the same order. */
+VEC void reduce_rows(float *to, const vec *from, int64_t rows, int sums)
+{
+#ifdef TILE_TOGETHER
+    _Static_assert((int)ROW_TILE <= (int)LANES, "one transposition reduces all rows");
+    if (rows > ROW_TILE / 3) {
+        vec x[LANES];
+        for (int64_t row = 0; row < LANES; row++) x[row] = row < rows ? from[row] : v_zero();
+        v_store_part(to, RAPT_F32, sums ? v_sums(x) : v_maxima(x), rows);
+        return;
+    }
+#endif
+    for (int64_t row = 0; row < rows; row++)
+        to[row] = sums ? v_sum(from[row]) : v_largest(from[row]);
 }
 
 VEC void rescale(const struct cpu_softmax_tile *t, int64_t row, float m)
@@ -276,17 +295,32 @@ VEC struct row_span span_of(const struct cpu_softmax_tile *t, int64_t row)
 /* p of one row and its sum. s - m comes before the factor, so that the largest score gives exactly
  * 1 however large it is. While a row has seen no key, m is -inf and 0 stands in for it: -inf - m
  * must stay -inf. */
-VEC float row_weights(float *s, const struct row_span *x, float m, float scale)
+VEC vec row_weights(float *s, const struct row_span *x, float m, float scale)
 {
     vec top = v_set(m == -INFINITY ? 0 : m), c = v_set(scale), sum0 = v_zero(), sum1 = v_zero();
-    for (int64_t j = x->low; j < x->high; j += SOFTMAX_STEP) {
+    int64_t j = x->low;
+#ifdef TILE_TOGETHER
+    for (; j + TILE_TOGETHER * LANES <= x->high; j += TILE_TOGETHER * LANES) {
+        vec p[TILE_TOGETHER];
+        V_EACH(i, TILE_TOGETHER)
+        p[i] = v_mul(v_sub(v_load(s + j + i * LANES, RAPT_F32), top), c);
+        v_exp2_several(p, TILE_TOGETHER, 0);
+        V_EACH(i, TILE_TOGETHER / 2)
+        {
+            sum0 = v_add(sum0, p[2 * i]);
+            sum1 = v_add(sum1, p[2 * i + 1]);
+            TILE_STORE(s, j + 2 * i * LANES, p[2 * i], p[2 * i + 1]);
+        }
+    }
+#endif
+    for (; j < x->high; j += SOFTMAX_STEP) {
         vec p0 = TILE_EXP2(v_mul(v_sub(v_load(s + j, RAPT_F32), top), c));
         vec p1 = TILE_EXP2(v_mul(v_sub(v_load(s + j + LANES, RAPT_F32), top), c));
         sum0 = v_add(sum0, p0);
         sum1 = v_add(sum1, p1);
         TILE_STORE(s, j, p0, p1);
     }
-    return v_sum(v_add(sum0, sum1));
+    return v_add(sum0, sum1);
 }
 
 /* Few keys: one vector of each row. */
@@ -330,7 +364,7 @@ static void softmax_whole(const struct cpu_softmax_tile *t)
     float maximum[ROW_TILE], sum[ROW_TILE];
     vec c = v_set(t->scale);
     for (int64_t row = 0; row < t->rows; row++)
-        maximum[row] = row_maximum(t->s + row * t->stride, t->first, t->last);
+        maximum[row] = v_largest(row_maxima(t->s + row * t->stride, t->first, t->last));
     for (int64_t row = 0; row < t->rows; row++) {
         float *s = t->s + row * t->stride, m = t->m[row];
         if (maximum[row] > m) m = maximum[row];
@@ -361,29 +395,34 @@ static void softmax(const struct cpu_softmax_tile *t)
         return;
     }
     int64_t end = (t->last + SOFTMAX_STEP - 1) / SOFTMAX_STEP * SOFTMAX_STEP;
-    float maximum[ROW_TILE];
+    float maximum[ROW_TILE], sum[ROW_TILE];
+    vec lanes[ROW_TILE];
     for (int64_t row = 0; row < t->rows; row++) {
         struct row_span x = span_of(t, row);
-        if (x.last <= x.first) continue;
         float *s = t->s + row * t->stride;
+        lanes[row] = v_zero();
+        if (x.last <= x.first) continue;
         if (x.first > x.low || x.last < x.high) hide_ends(s, x.low, x.high, x.first, x.last);
-        maximum[row] = row_maximum(s, x.low, x.high);
+        lanes[row] = row_maxima(s, x.low, x.high);
     }
+    reduce_rows(maximum, lanes, t->rows, 0);
     for (int64_t row = 0; row < t->rows; row++) {
         struct row_span x = span_of(t, row);
         float *s = t->s + row * t->stride, m_old = t->m[row], m = m_old;
         if (x.last <= x.first) {
             TILE_CLEAR(s, t->first, end);
+            lanes[row] = v_zero();
             continue;
         }
         if (maximum[row] > m) m = maximum[row];
-        float sum = row_weights(s, &x, m, t->scale);
+        lanes[row] = row_weights(s, &x, m, t->scale);
         TILE_CLEAR(s, t->first, x.low);
         TILE_CLEAR(s, x.high, end);
         if (m > m_old && m_old > -INFINITY) rescale(t, row, m);
-        t->l[row] += sum;
         t->m[row] = m;
     }
+    reduce_rows(sum, lanes, t->rows, 1);
+    for (int64_t row = 0; row < t->rows; row++) t->l[row] += sum[row];
 }
 
 /* ---- K panels ---- */

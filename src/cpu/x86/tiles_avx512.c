@@ -40,8 +40,9 @@ VEC void clear_p(float *s, int64_t first, int64_t last)
 /* Panels stay in the second cache. Asked for so early, a row of one is in the first when two
  * multipliers need it: 5 % faster on Cascade Lake. One multiplier (Zen 4) takes 24 cycles for a row,
  * and all loads and requests of a row 9. A request past the last panel cannot fault. */
-#define TILE_AHEAD   8
-#define TILE_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#define TILE_AHEAD    8
+#define TILE_TOGETHER 4
+#define TILE_ROWS(X)  X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
 #include "cpu/x86/transpose_avx512.h"
 #include "cpu/tile_loops.h"
 

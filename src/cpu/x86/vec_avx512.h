@@ -273,26 +273,31 @@ VEC void v_store_pairs(void *p, int dtype, vec even, vec odd, int stream)
     v_store_half((uint16_t *)p + LANES, _mm256_permutex2var_epi16(x, second, y), stream);
 }
 
-/* Lane i: the sum of a[i]'s lanes. A transposition by halves: 4 steps of 8, 4, 2, 1 additions, each
- * of a blend and a shuffle: two shuffles would take turns in the units that multiply. */
-VEC vec v_sums(const vec a[LANES])
-{
-    const __m512i halves = _mm512_set_epi64(13, 12, 7, 6, 9, 8, 3, 2); /* lanes of 128 bits */
-    vec t[8], u[4], w[2];
-    for (int i = 0; i < 8; i++)
-        t[i] = v_add(_mm512_mask_blend_ps(0xff00, a[i], a[i + 8]),
-                     _mm512_shuffle_f32x4(a[i], a[i + 8], 0x4e));
-    for (int i = 0; i < 4; i++)
-        u[i] = v_add(_mm512_mask_blend_ps(0xf0f0, t[i], t[i + 4]),
-                     _mm512_castpd_ps(_mm512_permutex2var_pd(_mm512_castps_pd(t[i]), halves,
-                                                             _mm512_castps_pd(t[i + 4]))));
-    for (int i = 0; i < 2; i++)
-        w[i] = v_add(_mm512_mask_blend_ps(0xcccc, u[i], u[i + 2]),
-                     _mm512_castpd_ps(_mm512_shuffle_pd(_mm512_castps_pd(u[i]),
-                                                        _mm512_castps_pd(u[i + 2]), 0x55)));
-    return v_add(_mm512_mask_blend_ps(0xaaaa, w[0], w[1]),
-                 _mm512_permute_ps(_mm512_mask_blend_ps(0x5555, w[0], w[1]), 0xb1));
-}
+/* Lane i: the sum of a[i]'s lanes, or the largest of them. A transposition by halves: 4 steps of 8, 4, 2,
+ * 1 operations, each of a blend and a shuffle: two shuffles would take turns in the units that multiply. The
+ * order is that of v_sum. */
+#define REDUCE_EACH(name, join)                                                                    \
+    VEC vec name(const vec a[LANES])                                                               \
+    {                                                                                              \
+        const __m512i halves = _mm512_set_epi64(13, 12, 7, 6, 9, 8, 3, 2); /* of 128 bits */       \
+        vec t[8], u[4], w[2];                                                                      \
+        for (int i = 0; i < 8; i++)                                                                \
+            t[i] = join(_mm512_mask_blend_ps(0xff00, a[i], a[i + 8]),                              \
+                        _mm512_shuffle_f32x4(a[i], a[i + 8], 0x4e));                               \
+        for (int i = 0; i < 4; i++)                                                                \
+            u[i] = join(_mm512_mask_blend_ps(0xf0f0, t[i], t[i + 4]),                              \
+                        _mm512_castpd_ps(_mm512_permutex2var_pd(_mm512_castps_pd(t[i]), halves,    \
+                                                                _mm512_castps_pd(t[i + 4]))));     \
+        for (int i = 0; i < 2; i++)                                                                \
+            w[i] = join(_mm512_mask_blend_ps(0xcccc, u[i], u[i + 2]),                              \
+                        _mm512_castpd_ps(_mm512_shuffle_pd(_mm512_castps_pd(u[i]),                 \
+                                                           _mm512_castps_pd(u[i + 2]), 0x55)));    \
+        return join(_mm512_mask_blend_ps(0xaaaa, w[0], w[1]),                                      \
+                    _mm512_permute_ps(_mm512_mask_blend_ps(0x5555, w[0], w[1]), 0xb1));            \
+    }
+REDUCE_EACH(v_sums, v_add)
+REDUCE_EACH(v_maxima, v_max)
+#undef REDUCE_EACH
 
 /* One cache line past the caches. p is 64-byte aligned. */
 VEC void v_stream_line(void *p, const void *from)
