@@ -84,7 +84,8 @@ def peer(backend, q, ks, vs, outs):
 
 
 def ours(rapt, q, ks, vs, out, page, kernel=None):
-    """One plan for each copy, as each has its own memory. ks, vs: tensors, or i8 ones with their scales. run.table: of the pages."""
+    """One plan for each copy, as each has its own memory, and one workspace, as an engine's layers have. ks, vs: tensors, or i8 ones with their
+    scales. run.table: of the pages."""
     batch, keys = (ks[0][0] if isinstance(ks[0], tuple) else ks[0]).shape[:2]
     options, paged = {"causal": int(q.shape[1] > 1), "kernel": kernel}, lambda x: x
     if page:
@@ -95,7 +96,7 @@ def ours(rapt, q, ks, vs, out, page, kernel=None):
     for k, v in zip(ks, vs):
         if isinstance(k, tuple):
             (k, options["k_scale"]), (v, options["v_scale"]) = ((x, paged(scale).transpose(1, 2)) for x, scale in (k, v))
-        runs.append(rapt.forward(q, paged(k), paged(v), out, **options))
+        runs.append(rapt.forward(q, paged(k), paged(v), out, work=runs[0].work if runs else None, **options))
     run = lambda i: runs[i]()
     run.kernel, run.table = runs[0].kernel, options.get("page_table")
     return run

@@ -39,9 +39,10 @@ class Rapt:
         self.lib.rapt_explain(self.device, ctypes.byref(a), text, ctypes.c_size_t(len(text)))
         return text.value.decode()
 
-    def forward(self, q, k, v, out, lse=None, kernel=None, ragged=False, **options):
+    def forward(self, q, k, v, out, lse=None, kernel=None, ragged=False, work=None, **options):
         """q, k, v, out: [batch, token, head, channel], ragged: [token, head, channel]; lse [batch, head, token], ragged [head, token].
-        options: further fields of rapt_attention; tensors of one axis. Returns a function that launches on the current stream."""
+        options: further fields of rapt_attention; tensors of one axis. work: the workspace of another such function, for problems alike. Returns a
+        function that launches on the current stream; its work: the workspace."""
         a = Attention()
         a.struct_size = ctypes.sizeof(Attention)
         axes, lse_axes = ((None, 1, 0, 2), (None, 0, 1, None)) if ragged else ((0, 2, 1, 3), (0, 1, 2, None))
@@ -65,7 +66,9 @@ class Rapt:
             a.kernel = kernel.encode()
         plan = ctypes.c_void_p()
         self.must(self.lib.rapt_plan_create(ctypes.byref(plan), self.device, ctypes.byref(a)))
-        work = torch.empty(max(64, self.lib.rapt_plan_workspace_size(plan)), device=q.device, dtype=torch.uint8)
+        size = max(64, self.lib.rapt_plan_workspace_size(plan))
+        work = torch.empty(size, device=q.device, dtype=torch.uint8) if work is None else work
+        assert work.numel() >= size
         execute, pointer = self.lib.rapt_plan_execute, ctypes.byref(a)
         work_pointer = ctypes.c_void_p(work.data_ptr())
 
@@ -74,7 +77,7 @@ class Rapt:
             if status:
                 self.must(status)
 
-        run.kept = (kept, work, a, plan)
+        run.kept, run.work = (kept, work, a, plan), work
         run.kernel = self.lib.rapt_plan_kernel(plan).decode()
         return run
 

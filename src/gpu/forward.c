@@ -7,6 +7,7 @@
 #include "gpu/gpu.h"
 #include "gpu/halves.h"
 #include "gpu/maps.h"
+#include "gpu/numbers.h"
 #include "gpu/splits.h"
 
 #include <stdio.h>
@@ -214,6 +215,16 @@ static void fill_strict(struct gpu_plan *gp, const struct problem *p)
     gp->bytes[PART_WIDE] = bytes.heads;
 }
 
+static rapt_status fill_numbers(struct gpu_plan *gp, const struct problem *p)
+{
+    struct number_bytes bytes = {0};
+    rapt_status status = numbers_views(&gp->args, gp->row, p, &bytes);
+    gp->bytes[PART_HALF + 1] = bytes.k;
+    gp->bytes[PART_HALF + 2] = bytes.v;
+    gp->bytes[PART_KEY_FACTORS] = bytes.scales;
+    return status;
+}
+
 static rapt_status fill_workspace(struct gpu_plan *gp, const struct problem *p)
 {
     const struct row *row = gp->row;
@@ -223,6 +234,7 @@ static rapt_status fill_workspace(struct gpu_plan *gp, const struct problem *p)
                                                               : claimed_bytes(p, row);
     if (row->needs & NEED_HALVES) status = halves_views(&gp->args, row, p, &gp->bytes[PART_HALF]);
     if (!status && (row->needs & NEED_STRICT)) fill_strict(gp, p);
+    if (!status && (row->needs & NEED_NUMBERS)) status = fill_numbers(gp, p);
     return status;
 }
 
@@ -312,6 +324,9 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     if (row->needs & NEED_STRICT) {
         status = find_strict(gp, device, p, &strict);
         if (!status) add_prepare(gp, row, code, halves_split_blocks(a, row, p), 1, 1);
+    } else if (row->needs & NEED_NUMBERS) {
+        add_prepare(gp, row, code, at_least(ceil_div(p->kv_tokens, PART_KEYS), 1), 2 * p->kv_heads,
+                    p->batch);
     } else if (row->needs & NEED_PREPARE) {
         add_prepare(gp, row, code, ceil_div(longest, row->tile_kv), heads, p->batch);
     }
@@ -470,13 +485,11 @@ static void place(const struct gpu_plan *gp, const struct problem_data *data, vo
     args->counters = part(gp, PART_COUNTERS, workspace);
     args->partial_out = part(gp, PART_PARTIAL_OUT, workspace);
     args->partial_lse = part(gp, PART_PARTIAL_LSE, workspace);
-    if (gp->row->needs & NEED_HALVES) {
-        args->q_half.data = part(gp, PART_HALF, workspace);
-        args->k_half.data = part(gp, PART_HALF + 1, workspace);
-        args->v_half.data = part(gp, PART_HALF + 2, workspace);
-    }
+    args->q_half.data = part(gp, PART_HALF, workspace);
+    args->k_half.data = part(gp, PART_HALF + 1, workspace);
+    args->v_half.data = part(gp, PART_HALF + 2, workspace);
+    args->key_factors = part(gp, PART_KEY_FACTORS, workspace);
     if (gp->row->needs & NEED_STRICT) {
-        args->key_factors = part(gp, PART_KEY_FACTORS, workspace);
         args->wide_blocks = part(gp, PART_WIDE_BLOCKS, workspace);
         args->wide = part(gp, PART_WIDE, workspace);
     }

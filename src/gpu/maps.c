@@ -65,7 +65,8 @@ static int map_count(const struct row *row)
 static int64_t box_keys(const struct row *row, const struct problem *p)
 {
     int64_t block = row->tile_kv & -row->tile_kv, page = p->page_tokens & -p->page_tokens;
-    return !p->page_tokens ? row->tile_kv : page < block ? page : block;
+    if (!p->page_tokens || (row->needs & NEED_NUMBERS)) return row->tile_kv;
+    return page < block ? page : block;
 }
 
 /* Pairs of heads in place of heads, see NEED_PAIRS. */
@@ -96,18 +97,20 @@ void maps_describe(const struct row *row, const struct problem *p,
         describe_cells(&maps[MAP_CELLS], row_cells(row, p), row->tile_q);
     for (int i = 0; i < map_count(row) && !(i == MAP_CELLS && (row->needs & NEED_CELL_MAP)); i++) {
         int64_t size[4], stride[4];
-        if (tensors[i]->dtype == RAPT_I8) continue; /* read without a map */
+        if (tensors[i]->dtype == RAPT_I8 && !(row->needs & NEED_NUMBERS)) continue; /* no map */
         memcpy(size, tensors[i]->size, sizeof size);
         memcpy(stride, tensors[i]->stride, sizeof stride);
         if (is_paired(row, p, i)) pair_heads(size, stride);
-        int halved = i < MAP_OUT && (row->needs & NEED_HALVES);
-        int pages = p->page_tokens && (i == MAP_K || i == MAP_V);
+        int numbers = (row->needs & NEED_NUMBERS) && (i == MAP_K || i == MAP_V);
+        int halved = (i < MAP_OUT && (row->needs & NEED_HALVES)) || numbers;
+        int pages = p->page_tokens && (i == MAP_K || i == MAP_V) && !numbers;
+        if (numbers) size[0] = p->ragged_kv ? 1 : p->batch;
+        else if (halved) size[0] *= HALVES;
         if (halved) {
-            size[0] *= HALVES;
             size[2] = half[i]->stride[1] / half[i]->stride[2];
             size[3] = half[i]->stride[2];
         }
-        describe(&maps[i], halved ? DTYPE_bf16 : tensors[i]->dtype, size,
+        describe(&maps[i], halved ? half[i]->dtype : tensors[i]->dtype, size,
                  halved ? half[i]->stride : stride, rows[i],
                  row->needs & NEED_PANELS ? BOX_CHANNEL
                  : pages                  ? BOX_PANEL
@@ -119,10 +122,11 @@ rapt_status maps_encode(struct gpu_device *device, const struct row *row,
                         const struct driver_map maps[MAP_COUNT], const struct attention_args *args,
                         struct tensor_maps *out)
 {
-    int halves = (row->needs & NEED_HALVES) != 0;
+    int halves = (row->needs & NEED_HALVES) != 0,
+        keys = (row->needs & (NEED_HALVES | NEED_NUMBERS)) != 0;
     const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data,
-                                   halves ? args->k_half.data : args->k.data,
-                                   halves ? args->v_half.data : args->v.data,
+                                   keys ? args->k_half.data : args->k.data,
+                                   keys ? args->v_half.data : args->v.data,
                                    !(row->needs & NEED_CELL_MAP) ? args->out.data
                                    : row->can & CAN_BIAS         ? args->bias.data
                                                                  : args->mask.data};

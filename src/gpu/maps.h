@@ -8,7 +8,7 @@
 enum { MAP_Q, MAP_K, MAP_V, MAP_OUT, MAP_CELLS = MAP_OUT, MAP_COUNT };
 
 /* The maps of a problem for a row; halves: whose views q_half, k_half and v_half take the place of
- * q, k and v (NEED_HALVES). */
+ * q, k and v (NEED_HALVES), or of k and v (NEED_NUMBERS). */
 void maps_describe(const struct row *row, const struct problem *p,
                    const struct attention_args *halves, struct driver_map maps[MAP_COUNT]);
 /* Encodes them over the data of args. Between enter and leave. */

@@ -3,6 +3,7 @@
 #include "gpu/registry.h"
 #include "base/dtype.h"
 #include "base/integer.h"
+#include "gpu/numbers.h"
 #include "gpu/splits.h"
 
 #include <stdio.h>

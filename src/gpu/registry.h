@@ -35,7 +35,7 @@ enum {
     NEED_HALVES = 16,
     /* entry point NAME_prepare, launched before with the same arguments and block and no dynamic
      * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
-     * z = batch */
+     * z = batch; with NEED_NUMBERS x = ceil(kv_tokens / PART_KEYS), y = 2 * kv_heads */
     NEED_PREPARE = 32,
     /* entry point NAME_combine, launched after if there are several splits, likewise: x = q_tokens,
      * y = q_heads, z = batch (ragged q: 1) */
@@ -71,6 +71,9 @@ enum {
     /* serves no problem but those of i8 keys and values with a scale for each 32 channels, read 16
      * bytes at a time */
     NEED_BLOCK_SCALES = 131072,
+    /* with NEED_PREPARE: attention_args.k_half, v_half and key_factors, which NAME_prepare makes of i8
+     * keys and values and their scales; maps of K and V are of these */
+    NEED_NUMBERS = 262144,
 };
 
 enum feature_index {

@@ -12,7 +12,7 @@
  * the table is for all others. units: what splits_pay reckons with, which asks no device. */
 static const struct family {
     const char *source, *arch; /* that these begin with */
-    uint32_t can;              /* bits that its rows have */
+    uint32_t can, needs;       /* bits that its rows have */
     int units;     /* multiprocessors, compute units or pairs of these of a large GPU of its kind */
     int threads;   /* that one holds: whole tiles */
     int alone;     /* eighths of its time that a block takes where no unit has two tiles */
@@ -24,25 +24,26 @@ static const struct family {
     int queries, rows; /* fewer queries of a sequence, or so many rows of a KV head: decode */
 } families[] = {
     /* measured on an H100; a block of integers takes longer, so that all else counts less */
-    {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, 132, 384, 8, 1, 1, 8192, 0, 8, 32},
-    {"nvidia/forward_sm90.cu", "sm_90", 0, 132, 384, 8, 2, 2, 4096, 64, 8, 32},
-    {"nvidia/forward_sm80.cu", "sm_90", 0, 132, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, NEED_NUMBERS, 132, 384, 8, 2, 2, 4096, 64, 8, 32},
+    {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, 0, 132, 384, 8, 1, 1, 8192, 0, 8, 32},
+    {"nvidia/forward_sm90.cu", "sm_90", 0, 0, 132, 384, 8, 2, 2, 4096, 64, 8, 32},
+    {"nvidia/forward_sm80.cu", "sm_90", 0, 0, 132, 256, 5, 1, 1, 8192, 0, 1, 0},
     /* the same tiles by reckoning: A100, RTX 3090, RTX 4090, B200, RTX 5090 */
-    {"nvidia/forward_sm80.cu", "sm_80", 0, 108, 256, 5, 1, 1, 8192, 0, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_86", 0, 82, 256, 5, 1, 1, 8192, 0, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_89", 0, 128, 256, 5, 1, 1, 8192, 0, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_100", 0, 148, 256, 5, 1, 1, 8192, 0, 1, 0},
-    {"nvidia/forward_sm80.cu", "sm_120", 0, 170, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_80", 0, 0, 108, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_86", 0, 0, 82, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_89", 0, 0, 128, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_100", 0, 0, 148, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"nvidia/forward_sm80.cu", "sm_120", 0, 0, 170, 256, 5, 1, 1, 8192, 0, 1, 0},
     /* by reckoning, docs/AMD.md: MI250 (a die), MI300X, MI350X, RX 7900 XTX, Radeon 8060S, RX 9060 and 9070 XT */
-    {"amd/forward.cu", "gfx90a", 0, 104, 512, 5, 1, 1, 16384, 0, 1, 0},
-    {"amd/forward.cu", "gfx942", 0, 304, 512, 5, 1, 1, 16384, 0, 1, 0},
-    {"amd/forward.cu", "gfx950", 0, 256, 512, 5, 1, 1, 16384, 0, 1, 0},
-    {"amd/forward.cu", "gfx1100", 0, 48, 512, 5, 1, 1, 4096, 0, 1, 0},
-    {"amd/forward.cu", "gfx1151", 0, 20, 512, 5, 1, 1, 4096, 0, 1, 0},
-    {"amd/forward.cu", "gfx1200", 0, 16, 512, 5, 1, 1, 4096, 0, 1, 0},
-    {"amd/forward.cu", "gfx1201", 0, 32, 512, 5, 1, 1, 4096, 0, 1, 0},
+    {"amd/forward.cu", "gfx90a", 0, 0, 104, 512, 5, 1, 1, 16384, 0, 1, 0},
+    {"amd/forward.cu", "gfx942", 0, 0, 304, 512, 5, 1, 1, 16384, 0, 1, 0},
+    {"amd/forward.cu", "gfx950", 0, 0, 256, 512, 5, 1, 1, 16384, 0, 1, 0},
+    {"amd/forward.cu", "gfx1100", 0, 0, 48, 512, 5, 1, 1, 4096, 0, 1, 0},
+    {"amd/forward.cu", "gfx1151", 0, 0, 20, 512, 5, 1, 1, 4096, 0, 1, 0},
+    {"amd/forward.cu", "gfx1200", 0, 0, 16, 512, 5, 1, 1, 4096, 0, 1, 0},
+    {"amd/forward.cu", "gfx1201", 0, 0, 32, 512, 5, 1, 1, 4096, 0, 1, 0},
     /* PTX, on whatever there is */
-    {"", "", 0, 108, 256, 5, 1, 1, 8192, 0, 1, 0},
+    {"", "", 0, 0, 108, 256, 5, 1, 1, 8192, 0, 1, 0},
 };
 
 static int begins(const char *text, const char *with)
@@ -59,7 +60,7 @@ static const struct family *family_of(const struct row *row)
 {
     const struct family *f = families;
     while (!begins(row->source, f->source) || !begins(row->arch, f->arch) ||
-           (row->can & f->can) != f->can)
+           (row->can & f->can) != f->can || (row->needs & f->needs) != f->needs)
         f++;
     return f;
 }

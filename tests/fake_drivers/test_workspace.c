@@ -38,6 +38,11 @@ static int64_t least(int64_t x, int64_t y)
     return x < y ? x : y;
 }
 
+static int64_t at_least_one(int64_t x)
+{
+    return x > 1 ? x : 1;
+}
+
 static const struct row *row_of(const char *name)
 {
     for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++)
@@ -113,6 +118,18 @@ static void expect_strict_parts(struct trial *t, const struct row *row,
     expect_part(t, "wide heads", a->wide, ((int64_t)a->batch * a->kv_heads + 1) * 4);
 }
 
+/* Integers of K or V as dense numbers of q's type, each sequence's from a whole block on. */
+static void expect_numbers(struct trial *t, const char *name, const struct view *half,
+                           const rapt_tensor *of, const struct attention_args *a, int64_t channels)
+{
+    int64_t head = at_least_one(key_blocks(a)) * PART_KEYS * channels,
+            sequences = a->kv_start.data ? 1 : a->batch;
+    expect_part(t, name, half->data, sequences * of->size[1] * head * 2);
+    expect(t, half->stride[0] == of->size[1] * head && half->stride[1] == head &&
+                  half->stride[2] == channels && half->stride[3] == 1 &&
+                  half->dtype == t->a.q.dtype);
+}
+
 static void expect_parts(struct trial *t, const struct row *row, const struct attention_args *a)
 {
     t->parts = 0;
@@ -125,6 +142,15 @@ static void expect_parts(struct trial *t, const struct row *row, const struct at
         expect_half(t, "v in parts", &a->v_half, &t->a.v, keys, row->dv);
     }
     if (row->needs & NEED_STRICT) expect_strict_parts(t, row, a);
+    if (row->needs & NEED_NUMBERS) {
+        int64_t blocks = at_least_one(key_blocks(a));
+        expect_numbers(t, "numbers of k", &a->k_half, &t->a.k, a, row->d);
+        expect_numbers(t, "numbers of v", &a->v_half, &t->a.v, a, row->dv);
+        expect_part(t, "scales", a->key_factors,
+                    (a->kv_start.data ? 1 : a->batch) * a->kv_heads * blocks * (2 * PART_KEYS + 4) *
+                        4);
+        expect(t, a->wide_keys == blocks && !a->q_half.data);
+    }
     if (row->needs & NEED_PARTIALS) {
         int64_t rows = (int64_t)a->splits * a->batch * a->q_heads * a->q_tokens;
         expect_part(t, "sums of parts", a->partial_out, rows * a->v_channels * 4);
@@ -160,10 +186,13 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
     uint64_t channels = (uint64_t)(half ? half->stride[2] : x->size[3]), panels = channels / 64,
              tokens = (uint64_t)(half ? half->stride[1] / half->stride[2] : x->size[2]),
              sequences = (uint64_t)x->size[0] * (half ? HALVES : 1);
+    if (half && (row->needs & NEED_NUMBERS))
+        sequences = t->a.kv_start.dtype ? 1 : (uint64_t)t->a.q.size[0];
     memcpy(&m, map, sizeof m);
     expect(t, m.data == (half ? half->data : x->data));
-    expect(t, m.type ==
-                  (x->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
+    expect(t,
+           m.type ==
+               (row->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
     expect(t, m.swizzle == 3 && m.fill == 0); /* CU_TENSOR_MAP_SWIZZLE_128B, FLOAT_OOB_FILL_NONE */
     expect(t, m.promotion == 2);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_128B */
     expect(t, m.box[0] == 64 && m.box[1] == rows);
@@ -185,13 +214,13 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
 static void expect_maps(const struct trial *t, const struct row *row, const struct fake_launch *l)
 {
     const struct attention_args *a = &l->args.attention;
-    int halved = (row->needs & NEED_HALVES) != 0;
+    int halved = (row->needs & NEED_HALVES) != 0, keys = halved || (row->needs & NEED_NUMBERS) != 0;
     if (!(row->needs & NEED_MAPS)) return;
     expect_map(t, row, &l->maps.q, &t->a.q, halved ? &a->q_half : NULL,
                row->needs & NEED_PARTIALS ? 16 : least(row->tile_q, 64), 1);
-    expect_map(t, row, &l->maps.k, &t->a.k, halved ? &a->k_half : NULL, row->tile_kv,
+    expect_map(t, row, &l->maps.k, &t->a.k, keys ? &a->k_half : NULL, row->tile_kv,
                in_pairs(row, &t->a.k) ? 2 : 1);
-    expect_map(t, row, &l->maps.v, &t->a.v, halved ? &a->v_half : NULL, row->tile_kv,
+    expect_map(t, row, &l->maps.v, &t->a.v, keys ? &a->v_half : NULL, row->tile_kv,
                in_pairs(row, &t->a.v) ? 2 : 1);
     if (row->needs & NEED_OUT_MAP)
         expect_map(t, row, &l->maps.out, &t->a.out, NULL, OUT_MAP_ROWS, 1);
@@ -220,7 +249,8 @@ static void expect_prepare(const struct trial *t, const struct fake_launch *l,
     snprintf(name, sizeof name, "%s_prepare", row->name);
     assert_string_equal(l->name, name);
     expect(t, l->block[0] == (unsigned)row->threads && l->shared == 0);
-    expect(t, l->grid[1] == least(65535, a->q_heads + 2 * a->kv_heads));
+    int64_t q_heads = row->needs & NEED_NUMBERS ? 0 : a->q_heads;
+    expect(t, l->grid[1] == least(65535, q_heads + 2 * a->kv_heads));
     expect(t, l->grid[2] == least(65535, a->batch) && (!x || l->grid[0] == x));
 }
 
@@ -261,6 +291,9 @@ static void expect_launches(struct trial *t, const struct row *row)
         after = (row->needs & NEED_COMBINE) != 0;
     assert_int_equal(t->fake->launch_count, strict ? 4 : 1 + before + after);
     if (strict) expect_split(t, &l[0], row);
+    else if (row->needs & NEED_NUMBERS)
+        expect_prepare(t, &l[0], row,
+                       at_least_one(parts_of(l[0].args.attention.kv_tokens, PART_KEYS)));
     else if (before) expect_prepare(t, &l[0], row, parts_of(longest, row->tile_kv));
     expect_main(t, &l[before], row);
     if (after) expect_combine(t, &l[before + 1], row);
@@ -372,6 +405,87 @@ static void rows_that_share_keys(void **state)
 static void rows_in_parts(void **state)
 {
     each_row(*state, NEED_HALVES, 0);
+}
+
+/* K and V of 8 bits, with a scale for each row: one sequence's keys apart from the next's, in pages of
+ * 24 tokens, or packed. */
+enum keys { KEYS_APART, KEYS_PAGED, KEYS_PACKED };
+static void make_i8(struct trial *t, enum keys keys, void *index)
+{
+    rapt_tensor *data[2] = {&t->a.k, &t->a.v}, *scale[2] = {&t->a.k_scale, &t->a.v_scale};
+    int64_t batch = t->a.k.size[0], tokens = t->a.k.size[2], pages = parts_of(tokens, 24);
+    for (int i = 0; i < 2; i++) {
+        int64_t rows = keys == KEYS_PAGED ? 24 : tokens, d = data[i]->size[3],
+                places = keys == KEYS_PAGED    ? 3 * batch * pages
+                         : keys == KEYS_PACKED ? 1
+                                               : batch;
+        *data[i] = rapt_tensor_bthd(data[i]->data, RAPT_I8, places, data[i]->size[1], rows, d);
+        *scale[i] = rapt_tensor_bthd((char *)data[i]->data + ((uintptr_t)1 << 39), RAPT_F32, places,
+                                     data[i]->size[1], rows, 1);
+    }
+    if (keys == KEYS_PAGED) t->a.page_table = rapt_tensor_bhtd(index, RAPT_I32, batch, 1, pages, 1);
+    if (keys == KEYS_PACKED)
+        t->a.kv_start = (rapt_tensor){index, RAPT_I32, {batch + 1, 1, 1, 1}, {1, 0, 0, 0}};
+}
+
+static void rows_with_numbers(void **state)
+{
+    static int32_t index[4096];
+    struct trial t;
+    rapt_context *context;
+    int rows = 0, served = 0;
+    begin(*state, &context, &t);
+    for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++) {
+        if (!(row->needs & NEED_NUMBERS)) continue;
+        rows++;
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (enum keys keys = KEYS_APART; keys <= KEYS_PACKED; keys++) {
+                set_problem(&t, (rapt_dtype)row->dtype, shapes[i], row->d, row->dv);
+                make_i8(&t, keys, index);
+                t.a.causal = 1;
+                run(&t, row->name);
+                served++;
+            }
+    }
+    assert_true(rows == 8 && served == 240);
+    rapt_close(&context);
+    session_end(*state);
+}
+
+/* Where the library takes such rows: where many query rows see a key, and the numbers have room. */
+static void numbers_that_pay(void **state)
+{
+    static const struct {
+        int64_t size[5]; /* batch, heads, KV heads, queries, keys */
+        int64_t window, invariant;
+        int ahead;
+    } cases[] = {
+        {{1, 32, 8, 2048, 2048}, 0, 0, 1},  {{1, 32, 8, 2048, 2048}, 0, 1, 0},
+        {{1, 32, 8, 128, 8192}, 0, 0, 1},   {{1, 32, 8, 127, 8192}, 0, 0, 0},
+        {{1, 8, 8, 2048, 8192}, 0, 0, 1},   {{1, 8, 8, 2048, 8192}, 300, 0, 0},
+        {{1, 8, 8, 2048, 8192}, 384, 0, 1}, {{1, 32, 8, 512, 131072}, 0, 0, 1},
+        {{1, 32, 8, 512, 131200}, 0, 0, 0}, {{4, 32, 8, 512, 32768}, 0, 0, 1},
+        {{4, 32, 8, 512, 32769}, 0, 0, 0},
+    };
+    struct trial t;
+    rapt_context *context;
+    begin(*state, &context, &t);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        set_problem(&t, RAPT_BF16, cases[i].size, 128, 128);
+        make_i8(&t, KEYS_APART, NULL);
+        t.a.causal = !cases[i].window;
+        t.a.window_left = t.a.window_right = 0;
+        if (cases[i].window) t.a.window_left = cases[i].window + 1, t.a.window_right = 1;
+        t.a.batch_invariant = cases[i].invariant;
+        rapt_plan *plan = NULL;
+        if (rapt_plan_create(&plan, t.device, &t.a)) fail_msg("%s", rapt_last_error());
+        int ahead = strstr(rapt_plan_kernel(plan), "_ahead") != NULL;
+        if (ahead != cases[i].ahead) fail_msg("case %zu: %s", i, rapt_plan_kernel(plan));
+        if (ahead) assert_true(rapt_plan_workspace_size(plan) >= (size_t)cases[i].size[4] * 4096);
+        rapt_plan_destroy(&plan);
+    }
+    rapt_close(&context);
+    session_end(*state);
 }
 
 /* Heads of 72 channels, which lie in pairs in K and, token by token of a head, not in V; 72 beside 80. */
@@ -569,6 +683,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {ON_CUDA(claimed_rows),
                                        ON_CUDA(rows_that_share_keys),
                                        ON_CUDA(rows_in_parts),
+                                       ON_CUDA(rows_with_numbers),
+                                       ON_CUDA(numbers_that_pay),
                                        ON_CUDA(packed_rows),
                                        ON_CUDA(many_heads),
                                        ON_CUDA(scores_of_the_composed_path),

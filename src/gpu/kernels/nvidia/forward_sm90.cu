@@ -24,7 +24,7 @@
  * three parts, or with SPLIT_KEYS in a tile's first step, so that nothing overlaps; there a branch
  * on their sum, to a wait that is already over, stands before the wait. tools/sass checks the order
  * in every object. */
-#if PARTS > 1
+#if PARTS > 1 || KV_AHEAD
 #define NAME_WITH(name, tail) name##tail
 #define NAME_OF(name, tail)   NAME_WITH(name, tail)
 #define PREPARE_NAME          NAME_OF(KERNEL_NAME, _prepare)
@@ -40,6 +40,9 @@
 #include "sm90_steps_scaled.h"
 #else
 #include "sm90_steps.h"
+#endif
+#if KV_AHEAD
+#include "sm90_numbers.h"
 #endif
 
 DEVICE void consume(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
@@ -82,9 +85,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
-            mbarrier_init(base + AT_K_FULL + 8 * i, KV_I8 ? 2 : 1);
+            mbarrier_init(base + AT_K_FULL + 8 * i, CONVERTS ? 2 : 1);
             mbarrier_init(base + AT_K_EMPTY + 8 * i, GROUPS);
-            mbarrier_init(base + AT_V_FULL + 8 * i, KV_I8 ? 2 : 1);
+            mbarrier_init(base + AT_V_FULL + 8 * i, CONVERTS ? 2 : 1);
             mbarrier_init(base + AT_V_EMPTY + 8 * i, GROUPS);
         }
         for (int i = 0; i < Q_COUNT; i++) {
@@ -99,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         }
 #endif
         shared_store4(base + AT_NOTES, 0, 0, 0, 0);
-#if KV_I8
+#if CONVERTS
         for (int i = 0; i < JOBS; i++) {
             mbarrier_init(job_full(base, i), 1);
             mbarrier_init(job_empty(base, i), CONVERTERS);
@@ -113,8 +116,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
 #endif
         mbarrier_init_fence();
         tensor_map_prefetch(&maps.q);
-        if (!KV_I8) tensor_map_prefetch(&maps.k);
-        if (!KV_I8) tensor_map_prefetch(&maps.v);
+        if (!CONVERTS) tensor_map_prefetch(&maps.k);
+        if (!CONVERTS) tensor_map_prefetch(&maps.v);
 #if LINES == 2
         tensor_map_prefetch(&maps.out);
 #endif

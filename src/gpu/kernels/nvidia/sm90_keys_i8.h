@@ -186,20 +186,6 @@ DEVICE void copy_unit(const struct attention_args &a, uint32_t at, uint32_t own,
     }
 }
 
-/* In an order in which a lane's columns of scores are neighbours, four of 16 keys: key 8 h + 2 q + e
- * at 4 q + 2 h + e. */
-DEVICE int place_of_scale(int key)
-{
-    return (key & ~15) | (key & 6) << 1 | (key >> 2 & 2) | (key & 1);
-}
-
-/* Of a scale's bits; 0 for what is no number. */
-DEVICE int scale_exponent(uint32_t scale)
-{
-    int exponent = scale >> 23 & 255;
-    return exponent == 255 ? 0 : exponent;
-}
-
 /* What copy_unit() brought, when it is there, to its stage; scales: the slot of the block's. */
 DEVICE void lay_unit(const struct attention_args &a, uint32_t base, uint32_t own, int unit,
                      uint32_t stage, uint32_t scales, int lane)
@@ -219,8 +205,7 @@ DEVICE void lay_unit(const struct attention_args &a, uint32_t base, uint32_t own
             uint32_t from = own + READS * 512 + 128 * i + 4 * lane,
                      at = scales + place_of_scale(half + 32 * i + lane) * 4,
                      of_value = shared_load(from + 4 * HALF_KEYS);
-            float x = __uint_as_float(shared_load(from));
-            x = __fmaf_rn(x, a.scale_log2, __fadd_rn(x, -x)); /* of infinities: NaN */
+            float x = scale_of_key(__uint_as_float(shared_load(from)), a.scale_log2);
             shared_store(at, __float_as_uint(x));
             shared_store(at + SCALE_BYTES, of_value);
             exponent = max_int(exponent, scale_exponent(of_value));

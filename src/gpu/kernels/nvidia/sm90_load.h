@@ -10,6 +10,7 @@
 
 #include "sm90_cells.h"
 #include "sm90_lead.h"
+#include "sm90_scale.h"
 #include "sm90_schedule.h"
 #if PARTS == 2
 #include "sm90_scaled.h"
@@ -104,7 +105,16 @@ DEVICE void wait_split(const struct attention_args &a, int batch, int head, int 
 
 #endif
 
-#if PAGES
+#if KV_AHEAD
+/* The scales of a block of keys as they lie in shared memory, in the workspace. */
+DEVICE float *scales_ahead(const struct attention_args &a, int batch, int head, int block)
+{
+    int at = (batch * a.kv_heads + head) * a.wide_keys + block;
+    return a.key_factors + (int64_t)at * SCALE_WORDS;
+}
+#endif
+
+#if PAGES || KV_AHEAD
 #include "sm90_pages.h"
 #endif
 
@@ -146,7 +156,7 @@ DEVICE struct key_source key_source_of(const struct attention_args &a, const str
 #endif
 #if FEATURES
     if (a.kv_start.data) {
-#if PARTS > 1
+#if PARTS > 1 || KV_AHEAD
         s.token = first_key_block(a, t->batch) * PART_KEYS;
         s.apart = 1;
 #else
@@ -185,6 +195,9 @@ DEVICE void produce_k(const struct attention_args &a, const struct tensor_maps &
 #if PARTS == 2
     load_key_factors(a, base + AT_KEY_FACTORS + r.factors * KEY_FACTOR_BYTES, full,
                      from.token / KEYS + block, from.head, from.batch);
+#elif KV_AHEAD
+    bulk_load(base + AT_SCALES + ((r.phase ^ 1) * STAGES + r.stage) * SLOT_BYTES,
+              scales_ahead(a, from.batch, from.head, from.token / KEYS + block), SLOT_BYTES, full);
 #endif
     load_keys<QK_PANELS>(&maps.k, base + AT_K + r.stage * K_BYTES, full, from.token + block * KEYS,
                          key_place(a, from.head, from.apart), from.batch, parts_apart(a, from));
@@ -215,7 +228,7 @@ DEVICE void advance(struct ring &r)
  * record alone, with which consumers that read Q themselves can begin. */
 constexpr bool SLOT_FIRST = Q_SLOTS > 1 || PARTS == 2 || BY_PANELS;
 
-#if KV_I8
+#if CONVERTS
 #include "sm90_keys_i8.h"
 #endif
 
@@ -288,7 +301,7 @@ DEVICE void produce_block(const struct attention_args &a, const struct tensor_ma
                           const struct tile *t, int i, bool nothing)
 {
     int block = nth_block(t, i);
-#if KV_I8
+#if CONVERTS
     post_keys(a, base, from, *t, block, r);
     return;
 #elif PAGES
@@ -395,7 +408,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
     int total = schedule_of(a, shared).total;
     if (total > grid_blocks() && index == grid_blocks() + total - 1)
         counter_reset(a); /* the last number: nobody takes another */
-#if KV_I8
+#if CONVERTS
     post_end(base, keys);
 #elif PAGES
     if (PAGED) post_job(base, {-1}, keys.phase);
@@ -409,7 +422,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
 DEVICE void load(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
                  const char *shared)
 {
-#if KV_I8
+#if CONVERTS
     if (threadIdx.x >= 32) convert_blocks(a, base, threadIdx.x / 32 - 1);
     else if (elect_lane()) produce<true>(a, maps, base, shared);
     return;

@@ -156,6 +156,9 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #elif PARTS == 2
         weigh_scaled(c, a, t, s, r, block, block_common(c));
 #else
+#if KV_I8
+        hold_scales(c);
+#endif
         struct weighing w;
         if (first) w = begin_block<true, true, true>(c, a, t, s, r, block);
         else w = begin_block<true, false, true>(c, a, t, s, r, block);

@@ -101,12 +101,12 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
                         struct fetch what, int block, uint32_t &phase)
 {
     uint32_t full = base + AT_REPAIR_FULL + 8 * group;
-#if KV_I8
+#if CONVERTS
     if (thread == 0) write_job(a, key_source_of(a, &t), t, block, job_at(base, JOBS));
 #endif
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group, 128);
-#if KV_I8
+#if CONVERTS
     if (thread == 0 && what.q) {
         mbarrier_expect(full, Q_BYTES);
         load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group);
@@ -142,6 +142,10 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
 #if PARTS == 2
         if (what.k)
             load_key_factors(a, base + AT_KEY_FACTORS, full, row / KEYS, from.head, from.batch);
+#elif KV_AHEAD
+        if (what.k)
+            bulk_load(base + AT_SCALES, scales_ahead(a, from.batch, from.head, row / KEYS),
+                      SLOT_BYTES, full);
 #endif
 #if CELLS && !LOOSE
         if (what.k) load_cells(a, maps, base + AT_CELLS, full, &t, block);

@@ -21,15 +21,19 @@ DEVICE uint32_t scales_now(const struct consumer &c)
     return c.base + AT_SCALES + (c.phase * STAGES + c.stage) * SLOT_BYTES;
 }
 
-/* Those of the lane's columns of 16 keys from 16 i on: its first two, then the two 8 further on. */
-struct four_scales {
-    float x[4];
-};
+/* Those of the lane's columns of 16 keys from 16 i on. */
 DEVICE struct four_scales lane_scales(const struct consumer &c, uint32_t scales, int i)
 {
     struct four_scales f;
     shared_load4(scales + 64 * i + (thread_now(c) & 3) * 16, f.x[0], f.x[1], f.x[2], f.x[3]);
     return f;
+}
+
+/* When the block's keys are there. */
+DEVICE void hold_scales(struct consumer &c)
+{
+#pragma unroll
+    for (int i = 0; i < KEYS_HELD; i++) c.scales[i] = lane_scales(c, scales_now(c), i);
 }
 
 /* Column of the j-th of lane_scales(i), and where its score of the lane's first row is. */
@@ -49,7 +53,7 @@ DEVICE void scale_exponents(const struct consumer &c, float (&s)[KEYS / 2],
 {
 #pragma unroll
     for (int i = BEGIN / 2; i < END / 2; i++) {
-        struct four_scales f = lane_scales(c, scales_now(c), i);
+        struct four_scales f = i < KEYS_HELD ? c.scales[i] : lane_scales(c, scales_now(c), i);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int at = scale_score(i, j);
@@ -59,34 +63,20 @@ DEVICE void scale_exponents(const struct consumer &c, float (&s)[KEYS / 2],
     }
 }
 
-/* Exponents become weights. from0, from1: 0, as the compiler may not know. */
-template <int BEGIN, int END>
-DEVICE void weigh_exponents(float (&s)[KEYS / 2], struct weighing &w, float from0, float from1)
+/* Exponents become weights. SHIFTED: less from0, from1, which are 0, as the compiler may not know. */
+template <int BEGIN, int END, bool SHIFTED>
+DEVICE void weigh_exponents(float (&s)[KEYS / 2], struct weighing &w)
 {
 #pragma unroll
     for (int i = BEGIN; i < END; i++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            s[4 * i + e] = exp2_approx(__fadd_rn(s[4 * i + e], -from0));
-            s[4 * i + 2 + e] = exp2_approx(__fadd_rn(s[4 * i + 2 + e], -from1));
+            float &x = s[4 * i + e], &y = s[4 * i + 2 + e];
+            x = exp2_approx(SHIFTED ? __fadd_rn(x, -w.from0) : x);
+            y = exp2_approx(SHIFTED ? __fadd_rn(y, -w.from1) : y);
         }
         w.sum0 = __fadd_rn(w.sum0, __fadd_rn(s[4 * i], s[4 * i + 1]));
         w.sum1 = __fadd_rn(w.sum1, __fadd_rn(s[4 * i + 2], s[4 * i + 3]));
-    }
-}
-
-/* Weights times the values' scales. */
-DEVICE void scale_weights(const struct consumer &c, float (&s)[KEYS / 2])
-{
-#pragma unroll
-    for (int i = 0; i < KEYS / 16; i++) {
-        struct four_scales f = lane_scales(c, scales_now(c) + SCALE_BYTES, i);
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int at = scale_score(i, j);
-            s[at] = __fmul_rn(s[at], f.x[j]);
-            s[at + 2] = __fmul_rn(s[at + 2], f.x[j]);
-        }
     }
 }
 
@@ -231,7 +221,7 @@ DEVICE struct weighing begin_scaled(const struct consumer &c, const struct atten
     } else {
         scale_exponents<0, EARLY_COLUMNS>(c, s, w);
     }
-    weigh_exponents<0, EARLY_COLUMNS>(s, w, 0, 0);
+    weigh_exponents<0, EARLY_COLUMNS, false>(s, w);
     return w;
 }
 
@@ -241,8 +231,17 @@ DEVICE void end_scaled(const struct consumer &c, const struct attention_args &a,
                        const struct tile &t, float (&s)[KEYS / 2], struct weighing &w, int block)
 {
     if (!MASKED) scale_exponents<EARLY_COLUMNS, COLUMNS>(c, s, w);
-    weigh_exponents<EARLY_COLUMNS, COLUMNS>(s, w, MASKED ? w.from0 : 0, MASKED ? w.from1 : 0);
-    scale_weights(c, s);
+    weigh_exponents<EARLY_COLUMNS, COLUMNS, MASKED>(s, w);
+#pragma unroll
+    for (int i = 0; i < KEYS / 16; i++) {
+        struct four_scales f = lane_scales(c, scales_now(c) + SCALE_BYTES, i);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int at = scale_score(i, j);
+            s[at] = __fmul_rn(s[at], f.x[j]);
+            s[at + 2] = __fmul_rn(s[at + 2], f.x[j]);
+        }
+    }
     if (MASKED) mask_block(a, t, s, block, token_of_row(a, row_now(c)), column_now(c), 0);
 }
 

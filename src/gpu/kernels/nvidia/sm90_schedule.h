@@ -288,7 +288,7 @@ DEVICE int first_key(const struct attention_args &a, int b)
     return a.kv_start.data ? index_at(a.kv_start, b) : 0;
 }
 
-#if PARTS > 1
+#if PARTS > 1 || KV_AHEAD
 /* A sequence's first block of 16 queries in a.wide_blocks, and its first of keys there and in the
  * parts of K and V. */
 DEVICE int first_query_block(const struct attention_args &a, int b)

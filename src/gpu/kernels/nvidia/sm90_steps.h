@@ -97,6 +97,9 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
     if (!OPERANDS_FIRST) values = value_operand(c, v.stage);
     issue_pv(values, o, product, p);
+#if KV_I8
+    hold_scales(c);
+#endif
     wgmma_wait<EARLY == 0 ? 0 : 1>();
     end_turn(c);
     hold_scores(a);
@@ -190,6 +193,9 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
     take_turn(c);
     issue_qk(score_operands(c), s, held);
+#if KV_I8
+    hold_scales(c);
+#endif
     wgmma_wait<0>();
     end_turn(c);
     registers_fence(s);

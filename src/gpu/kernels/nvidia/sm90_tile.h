@@ -41,6 +41,7 @@
  *                  and Q_REGISTERS
  *   KV_I8          1: K and V are i8 with a scale for each key, made numbers of q's type by the
  *                  producers (sm90_keys_i8.h). With FEATURES and SCORES_LINEAR
+ *   KV_AHEAD       1: with KV_I8: made numbers by a launch ahead, NAME_prepare (sm90_numbers.h)
  *   CELL_ROWS      1: f32 with FEATURES: a bias of f32 and a mask besides (sm90_cell_rows.h)
  *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is
  *                  a box of its own, so that channels past the tensor's are zero: head sizes that
@@ -101,6 +102,11 @@
 #ifndef KV_I8
 #define KV_I8 0
 #endif
+#ifndef KV_AHEAD
+#define KV_AHEAD 0
+#endif
+/* Whether the producers make numbers of K and V. */
+#define CONVERTS (KV_I8 && !KV_AHEAD)
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
 #endif
@@ -143,7 +149,7 @@
 #define LEADS 0
 #endif
 /* Whether K and V may lie in pages (sm90_pages.h). */
-#define PAGES (FEATURES && PARTS == 1 && !CELLS)
+#define PAGES (FEATURES && PARTS == 1 && !CELLS && !KV_AHEAD)
 
 constexpr int ROWS = TILE_Q,
               GROUPS = ROWS / 64; /* query rows of a tile; one warpgroup for each 64 */
@@ -234,7 +240,10 @@ constexpr uint32_t AT_KEY_TABLE = AT_ORDER + 2 * RAGGED_LIMIT,
  * softmax that needs its factors. BY_PANELS: a block has four panels or more (features.def), so that
  * the slot of K's first one was not given back before the softmax of the block before the last. */
 constexpr int FACTOR_SLOTS = BY_PANELS ? 2 : STAGES + 1;
-constexpr uint32_t KEY_FACTOR_BYTES = PARTS == 2 ? 16 * KEYS : 0;
+/* KV_I8: scales of the keys and of the values of a block, and what the values' halves ask for. */
+constexpr uint32_t SCALE_BYTES = 4 * KEYS, SLOT_BYTES = 2 * SCALE_BYTES + 16;
+/* What comes with a block of K. */
+constexpr uint32_t KEY_FACTOR_BYTES = PARTS == 2 ? 16 * KEYS : KV_AHEAD ? SLOT_BYTES : 0;
 constexpr uint32_t AT_KEY_FACTORS =
     ((FEATURES ? AT_KEY_TABLE + KEY_TABLE_BYTES : AT_FIRST_TILE) + 127) / 128 * 128;
 /* f32 rows on their way through each of three warps that split. */
@@ -258,16 +267,16 @@ constexpr uint32_t AT_JOB = (AT_FAR + (CAPPED ? 8 * GROUPS : 0) + 15) / 16 * 16;
 constexpr uint32_t AT_JOB_FULL = AT_JOB + 16, AT_JOB_EMPTY = AT_JOB_FULL + 8;
 /* The same of integers, in a ring (sm90_keys_i8.h). */
 constexpr uint32_t JOBS = 4, JOB_BYTES = 48;
-/* Scales of the keys and of the values of a block, in twice as many slots as stages, since K's stage is
- * free again before the softmax that needs them: first those of parity 0. */
-constexpr uint32_t SCALE_SLOTS = 2 * STAGES, SCALE_BYTES = 4 * KEYS;
-constexpr uint32_t SLOT_BYTES = 2 * SCALE_BYTES + 16; /* and what the values' halves ask for */
-constexpr uint32_t AT_SCALES = AT_JOB + (JOBS + 1) * JOB_BYTES + 16 * JOBS;
+/* Scales in twice as many slots as stages, since K's stage is free again before the softmax that needs
+ * them: first those of parity 0. */
+constexpr uint32_t SCALE_SLOTS = 2 * STAGES;
+constexpr uint32_t AT_SCALES = KV_AHEAD ? AT_JOB : AT_JOB + (JOBS + 1) * JOB_BYTES + 16 * JOBS;
 /* Integers and scales on their way: halves of a block, two for each of three warps, or of four warps
  * in a repair. */
 constexpr uint32_t COPY_BYTES = KEYS / 2 * (D + 8);
 constexpr uint32_t AT_COPIES = AT_SCALES + SCALE_SLOTS * SLOT_BYTES;
-constexpr uint32_t SHARED_END = KV_I8        ? AT_COPIES + 6 * COPY_BYTES
+constexpr uint32_t SHARED_END = KV_AHEAD     ? AT_SCALES + SCALE_SLOTS * SLOT_BYTES
+                                : KV_I8      ? AT_COPIES + 6 * COPY_BYTES
                                 : CELLS      ? AT_CELLS_EMPTY + 8 * STAGES
                                 : PAGES      ? AT_JOB_EMPTY + 8
                                 : PARTS == 2 ? AT_OWN_TILE + 4 * GROUPS * OWN_TILE_BYTES
@@ -295,6 +304,8 @@ static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new
 static_assert(!KV_I8 || (FEATURES && SCORES == SCORES_LINEAR && PARTS == 1 && !PANEL_MAPS &&
                          GROUPS == 2 && D == DV && KEYS == 128),
               "integers: halves of a block, and turns that keep the scales' slots apart");
+static_assert(!KV_AHEAD || (KV_I8 && KEYS == PART_KEYS && SLOT_BYTES == 4 * SCALE_WORDS),
+              "what a launch ahead leaves");
 static_assert(!LEADS || (PANEL_MAPS && FEATURES && PARTS == 1), "channels outside a map's axis");
 static_assert(!CELLS || (KEYS * CELLS % 128 == 0 && PARTS == 1), "panels of 128 bytes");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");
@@ -304,11 +315,11 @@ static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can ha
  * consumers --------------------- */
 
 constexpr int PRODUCER_REGISTERS = GROUPS == 3                             ? 32
-                                   : KV_I8 && !Q_HELD                      ? 72
+                                   : CONVERTS && !Q_HELD                   ? 72
                                    : PARTS == 2 || CELLS || KV_I8 || LEADS ? 56
                                                                            : 40;
 constexpr int CONSUMER_REGISTERS = GROUPS == 3                             ? 160
-                                   : KV_I8 && !Q_HELD                      ? 216
+                                   : CONVERTS && !Q_HELD                   ? 216
                                    : PARTS == 2 || CELLS || KV_I8 || LEADS ? 224
                                                                            : 232;
 static_assert(PRODUCER_REGISTERS + GROUPS * CONSUMER_REGISTERS <=

@@ -11,6 +11,17 @@
 #include "sm90_loose.h"
 
 /* What a consumer thread knows besides its tile. */
+#if KV_I8
+/* Of the lane's columns of 16 keys: its first two, then the two 8 further on. */
+struct four_scales {
+    float x[4];
+};
+
+/* Beside products shared memory answers late, which the compiler does not know: scales of so many times
+ * 16 keys are read while these run. */
+constexpr int KEYS_HELD = CONVERTS ? 0 : Q_HELD && D > 64 ? 2 : KEYS / 16;
+#endif
+
 struct consumer {
 #if LINES == 2
     const struct tensor_map *out_map;
@@ -33,6 +44,9 @@ struct consumer {
 #endif
 #if CAPPED
     struct cap cap;
+#endif
+#if KV_I8
+    struct four_scales scales[KEYS_HELD > 0 ? KEYS_HELD : 1]; /* of keys of the block worked on */
 #endif
 #if KEYED
     struct key_cells cells;

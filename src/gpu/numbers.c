@@ -1,0 +1,59 @@
+/* numbers.c: i8 keys and values as numbers of q's type: their views, the room for them, and where they
+ * pay. */
+#include "gpu/numbers.h"
+#include "base/error.h"
+#include "base/integer.h"
+
+/* Sequences that have numbers of their own on the batch axis: not packed ones. */
+static int64_t batches(const struct problem *p)
+{
+    return p->ragged_kv ? 1 : p->batch;
+}
+
+/* Of PART_KEYS keys, of a sequence or of all packed ones, each of which begins a block; a tile asks
+ * for one even if there are no keys. */
+static int64_t key_blocks(const struct problem *p)
+{
+    return p->ragged_kv ? p->kv_tokens / PART_KEYS + p->batch
+                        : at_least(ceil_div(p->kv_tokens, PART_KEYS), 1);
+}
+
+static struct view dense(const struct problem *p, int64_t tokens, int64_t channels)
+{
+    struct view v = {
+        NULL, {p->kv_heads * tokens * channels, tokens * channels, channels, 1}, p->a.q.dtype};
+    return v;
+}
+
+rapt_status numbers_views(struct attention_args *args, const struct row *row,
+                          const struct problem *p, struct number_bytes *bytes)
+{
+    int64_t blocks = key_blocks(p), all, channels = row->d > row->dv ? row->d : row->dv;
+    if (__builtin_mul_overflow(batches(p) * p->kv_heads, blocks, &all) ||
+        all > INT64_MAX / (8 * PART_KEYS * (channels + 4)))
+        return fail(RAPT_NO_MEMORY,
+                    "rapt_plan_create: the numbers of %lld x %lld blocks of 128 keys do not fit in "
+                    "63 bits",
+                    (long long)(batches(p) * p->kv_heads), (long long)blocks);
+    args->wide_keys = (int32_t)blocks;
+    args->k_half = dense(p, blocks * PART_KEYS, row->d);
+    args->v_half = dense(p, blocks * PART_KEYS, row->dv);
+    bytes->k = (size_t)(all * PART_KEYS * row->d) * 2;
+    bytes->v = (size_t)(all * PART_KEYS * row->dv) * 2;
+    bytes->scales = (size_t)(all * SCALE_WORDS) * 4;
+    return RAPT_OK;
+}
+
+int numbers_pay(const struct problem *p, const struct row *row)
+{
+    /* measured on an H100: bench/notes/decode.md */
+    const int64_t least_rows = 512, most_bytes = 512 << 20;
+    int64_t of_block = PART_KEYS * ((int64_t)row->d + row->dv) * 2,
+            most = most_bytes / of_block / at_least(batches(p) * p->kv_heads, 1),
+            queries = p->ragged_q ? ceil_div(p->q_tokens, at_least(p->batch, 1)) : p->q_tokens,
+            /* of a key, by tiles */
+        seen = at_most(at_most(p->window_left, WINDOW_LIMIT) +
+                           at_most(p->window_right, WINDOW_LIMIT) + row->tile_q,
+                       queries);
+    return !p->a.batch_invariant && key_blocks(p) <= most && seen * p->group >= least_rows;
+}
