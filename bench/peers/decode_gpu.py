@@ -32,6 +32,7 @@ CHUNKS = [f"{batch}x{keys}" for batch in (1, 4) for keys in "2k 8k 32k 128k".spl
 CHUNK_QUERIES = (32, 64, 128, 256, 512)
 CHUNKS_I8 = "1x2k 1x8k 1x32k 4x8k".split()
 CHUNK_QUERIES_I8 = (16, 64, 256, 512)
+PROMPT = ("1x2k", 2048)
 CHUNKS_BLOCK32 = "1x2k 1x8k 4x8k".split()
 PAGE_SIZES = (16, 64, 128, 256)
 IN_PAGES = [("1x8k", 32), ("1x8k", 128), ("1x32k", 128), ("1x128k", 128), ("4x8k", 128), ("4x32k", 32), ("1x32k", 512), ("4x8k", 512), ("1x8k", 2048),
@@ -65,7 +66,8 @@ def cases(shapes=None):
 
 
 def chunk_cases(shapes=None):
-    for names, counts, i8 in ((CHUNKS, CHUNK_QUERIES, 0), (CHUNKS_I8, CHUNK_QUERIES_I8, CHANNELS), (CHUNKS_BLOCK32, CHUNK_QUERIES_I8, 32)):
+    for names, counts, i8 in ((CHUNKS, CHUNK_QUERIES, 0), (CHUNKS_I8, CHUNK_QUERIES_I8, CHANNELS), ([PROMPT[0]], PROMPT[1:], CHANNELS),
+                              (CHUNKS_BLOCK32, CHUNK_QUERIES_I8, 32), ([PROMPT[0]], PROMPT[1:], 32)):
         for shape in names:
             for queries in counts:
                 if not shapes or shape in shapes:

@@ -1,0 +1,90 @@
+/* test_numbers.c: plans on sm_90 that make numbers of i8 keys and values ahead (NEED_NUMBERS): their
+ * workspace, maps and launches, and for which problems the library takes them. */
+#include "workspace.h"
+
+/* K and V of 8 bits, with a scale for each row: one sequence's keys apart from the next's, in pages of
+ * 24 tokens, or packed. */
+enum keys { KEYS_APART, KEYS_PAGED, KEYS_PACKED };
+static void make_i8(struct trial *t, enum keys keys, void *index)
+{
+    rapt_tensor *data[2] = {&t->a.k, &t->a.v}, *scale[2] = {&t->a.k_scale, &t->a.v_scale};
+    int64_t batch = t->a.k.size[0], tokens = t->a.k.size[2], pages = parts_of(tokens, 24);
+    for (int i = 0; i < 2; i++) {
+        int64_t rows = keys == KEYS_PAGED ? 24 : tokens, d = data[i]->size[3],
+                places = keys == KEYS_PAGED    ? 3 * batch * pages
+                         : keys == KEYS_PACKED ? 1
+                                               : batch;
+        *data[i] = rapt_tensor_bthd(data[i]->data, RAPT_I8, places, data[i]->size[1], rows, d);
+        *scale[i] = rapt_tensor_bthd((char *)data[i]->data + ((uintptr_t)1 << 39), RAPT_F32, places,
+                                     data[i]->size[1], rows, 1);
+    }
+    if (keys == KEYS_PAGED) t->a.page_table = rapt_tensor_bhtd(index, RAPT_I32, batch, 1, pages, 1);
+    if (keys == KEYS_PACKED)
+        t->a.kv_start = (rapt_tensor){index, RAPT_I32, {batch + 1, 1, 1, 1}, {1, 0, 0, 0}};
+}
+
+static void rows_with_numbers(void **state)
+{
+    static int32_t index[4096];
+    struct trial t;
+    rapt_context *context;
+    int rows = 0, served = 0;
+    begin(*state, &context, &t);
+    for (const struct row *row = kernel_rows; row < kernel_rows + kernel_row_count; row++) {
+        if (!(row->needs & NEED_NUMBERS)) continue;
+        rows++;
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (enum keys keys = KEYS_APART; keys <= KEYS_PACKED; keys++) {
+                set_problem(&t, (rapt_dtype)row->dtype, shapes[i], row->d, row->dv);
+                make_i8(&t, keys, index);
+                t.a.causal = 1;
+                run(&t, row->name);
+                served++;
+            }
+    }
+    assert_true(rows == 8 && served == 240);
+    rapt_close(&context);
+    session_end(*state);
+}
+
+/* Where the library takes such rows: where many query rows see a key, and the numbers have room. */
+static void numbers_that_pay(void **state)
+{
+    static const struct {
+        int64_t size[5]; /* batch, heads, KV heads, queries, keys */
+        int64_t window, invariant;
+        int ahead;
+    } cases[] = {
+        {{1, 32, 8, 2048, 2048}, 0, 0, 1},  {{1, 32, 8, 2048, 2048}, 0, 1, 0},
+        {{1, 32, 8, 128, 8192}, 0, 0, 1},   {{1, 32, 8, 127, 8192}, 0, 0, 0},
+        {{1, 8, 8, 2048, 8192}, 0, 0, 1},   {{1, 8, 8, 2048, 8192}, 300, 0, 0},
+        {{1, 8, 8, 2048, 8192}, 384, 0, 1}, {{1, 32, 8, 512, 131072}, 0, 0, 1},
+        {{1, 32, 8, 512, 131200}, 0, 0, 0}, {{4, 32, 8, 512, 32768}, 0, 0, 1},
+        {{4, 32, 8, 512, 32769}, 0, 0, 0},
+    };
+    struct trial t;
+    rapt_context *context;
+    begin(*state, &context, &t);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        set_problem(&t, RAPT_BF16, cases[i].size, 128, 128);
+        make_i8(&t, KEYS_APART, NULL);
+        t.a.causal = !cases[i].window;
+        t.a.window_left = t.a.window_right = 0;
+        if (cases[i].window) t.a.window_left = cases[i].window + 1, t.a.window_right = 1;
+        t.a.batch_invariant = cases[i].invariant;
+        rapt_plan *plan = NULL;
+        if (rapt_plan_create(&plan, t.device, &t.a)) fail_msg("%s", rapt_last_error());
+        int ahead = strstr(rapt_plan_kernel(plan), "_ahead") != NULL;
+        if (ahead != cases[i].ahead) fail_msg("case %zu: %s", i, rapt_plan_kernel(plan));
+        if (ahead) assert_true(rapt_plan_workspace_size(plan) >= (size_t)cases[i].size[4] * 4096);
+        rapt_plan_destroy(&plan);
+    }
+    rapt_close(&context);
+    session_end(*state);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {ON_CUDA(rows_with_numbers), ON_CUDA(numbers_that_pay)};
+    return run_group("numbers", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
+}
