@@ -46,14 +46,17 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
 
 int numbers_pay(const struct problem *p, const struct row *row)
 {
-    /* measured on an H100: bench/notes/decode.md */
-    const int64_t least_rows = 512, most_bytes = 512 << 20;
+    /* measured on an H100 (bench/notes/decode.md): query rows of a key, and these times the keys of
+     * a sequence, for a launch more takes time */
+    const int64_t least_rows = 1024, least_work = 1 << 20, most_bytes = 512 << 20;
     int64_t of_block = PART_KEYS * ((int64_t)row->d + row->dv) * 2,
             most = most_bytes / of_block / at_least(batches(p) * p->kv_heads, 1),
-            queries = p->ragged_q ? ceil_div(p->q_tokens, at_least(p->batch, 1)) : p->q_tokens,
-            /* of a key, by tiles */
-        seen = at_most(at_most(p->window_left, WINDOW_LIMIT) +
-                           at_most(p->window_right, WINDOW_LIMIT) + row->tile_q,
-                       queries);
-    return !p->a.batch_invariant && key_blocks(p) <= most && seen * p->group >= least_rows;
+            sequences = at_least(p->batch, 1),
+            queries = p->ragged_q ? p->q_tokens / sequences : p->q_tokens,
+            keys = p->ragged_kv ? p->kv_tokens / sequences : p->kv_tokens,
+            seen_by = at_most(p->window_left, WINDOW_LIMIT) +
+                      at_most(p->window_right, WINDOW_LIMIT) + row->tile_q, /* by tiles */
+        rows = at_most(seen_by, queries) * p->group;
+    return !p->a.batch_invariant && key_blocks(p) <= most && rows >= least_rows &&
+           rows * keys >= least_work;
 }
