@@ -24,6 +24,7 @@
  *   pagedP                pages of P tokens, in scattered order
  *   blockN scales=AXES    channels that share an i8 scale (0: all); axes "bht" of the scales (bht)
  *   kv-blocked            K and V of RAPT_KV_BLOCKED: room for a multiple of 32 keys, in use as kv or kvlen say; bhtd
+ *   kv-shared             V is the first channels of K, in its memory
  *   bthd bhtd             memory order (bthd)
  *   neg zero odd pad8 chan2  strides: tokens and channels backwards; KV heads repeat; odd padding behind
  *                         each row; rows padded to 8 elements; every second channel
@@ -101,7 +102,7 @@ struct problem_line {
     int64_t causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
     double scale, softcap;
     bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, bias_low, mask,
-        kv_length, edge, bhtd, hidden_nan, kv_blocked;
+        kv_length, edge, bhtd, hidden_nan, kv_blocked, kv_shared;
     unsigned bias_axes, mask_axes, scale_axes;
     bool ragged_q, ragged_kv;
     int64_t

@@ -229,17 +229,19 @@ static bool add_keys(struct problem_instance *p)
     }
     if (line->kv_length && !add_lengths(p, &a->kv_length)) return false;
     if (!add(p, &a->k, line->kv_dtype, s.rows, line->kv_heads, s.tokens, line->qk_channels, role) ||
-        !add(p, &a->v, line->kv_dtype, s.rows, line->kv_heads, s.tokens, line->v_channels, role))
+        (!line->kv_shared &&
+         !add(p, &a->v, line->kv_dtype, s.rows, line->kv_heads, s.tokens, line->v_channels, role)))
         return false;
     fill_tokens(p, &a->k, VALUE_K, s.place, problem_kv_length, &a->page_table);
-    fill_tokens(p, &a->v, VALUE_V, s.place, problem_kv_length, &a->page_table);
+    if (line->kv_shared) problem_share(line, a);
+    else fill_tokens(p, &a->v, VALUE_V, s.place, problem_kv_length, &a->page_table);
     bool i8 = line->kv_dtype == RAPT_I8;
     if (i8 && (!add_scale(p, &a->k_scale, VALUE_K_SCALE, &a->k, s.place, &a->page_table) ||
                !add_scale(p, &a->v_scale, VALUE_V_SCALE, &a->v, s.place, &a->page_table)))
         return false;
     if (line->hidden_nan && line->scale_axes == 7) { /* integers are no NaN, their scales can be */
         blank_hidden(p, i8 ? &a->k_scale : &a->k, s.place, &a->page_table);
-        blank_hidden(p, i8 ? &a->v_scale : &a->v, s.place, &a->page_table);
+        if (!line->kv_shared) blank_hidden(p, i8 ? &a->v_scale : &a->v, s.place, &a->page_table);
     }
     if (!line->kv_blocked) return true;
     a->kv_layout = RAPT_KV_BLOCKED;

@@ -89,6 +89,12 @@ static rapt_status move(rapt_device *device, const struct problem_region *region
     return RAPT_OK;
 }
 
+void problem_share(const struct problem_line *line, rapt_attention *a)
+{
+    a->v = a->k;
+    a->v.size[3] = line->v_channels;
+}
+
 rapt_status problem_upload(const struct problem_instance *instance, rapt_device *device,
                            struct problem_device *out)
 {
@@ -109,6 +115,7 @@ rapt_status problem_upload(const struct problem_instance *instance, rapt_device 
         out->args.rope.out = out->args.rope.x;
         out->args.softmax.out = out->args.softmax.x;
     }
+    if (instance->line.kv_shared) problem_share(&instance->line, &out->args.forward);
     if (out->args.kv_append.rope) out->args.kv_append.rope = &out->args.rope;
     if (status) problem_device_free(out);
     return status;

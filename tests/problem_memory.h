@@ -18,6 +18,8 @@ bool memory_add(struct problem_instance *instance, rapt_tensor *t, int64_t dtype
 bool memory_seal(struct problem_instance *instance);
 /* Bytes of an element's offset from t->data. */
 int64_t memory_offset(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, int64_t i3);
+/* With kv-shared: V is K's first channels. */
+void problem_share(const struct problem_line *line, rapt_attention *a);
 /* Stores x as the element's dtype; integers are rounded. */
 void memory_store(const rapt_tensor *t, int64_t i0, int64_t i1, int64_t i2, int64_t i3, double x);
 /* Sets all bits of the elements of one row of channels. */

@@ -216,6 +216,7 @@ static const struct word words[] = {
     {"scales=", take_axes, AT(scale_axes), 3},
     {"bhtd", take_flag, AT(bhtd), 0},
     {"kv-blocked", take_flag, AT(kv_blocked), 0},
+    {"kv-shared", take_flag, AT(kv_shared), 0},
     {"neg", take_enum, AT(stride), STRIDE_neg},
     {"zero", take_enum, AT(stride), STRIDE_zero},
     {"huge-stride", take_enum, AT(stride), STRIDE_huge},
@@ -311,6 +312,11 @@ static const char *check(struct problem_line *line)
         return "the query heads must be a multiple of the KV heads";
     if (page && line->ragged_kv) return "paged keys cannot be ragged";
     if (line->spare && !line->ragged_q) return "spare queries are those of packed sequences";
+    if (line->kv_shared && (line->op != OP_forward || line->kv_dtype == RAPT_I8 ||
+                            line->kv_blocked || line->v_channels > line->qk_channels))
+        return "shared keys are those of a forward in f32, f16 or bf16, not blocked and with no "
+               "more "
+               "channels of v than of k";
     if (line->kv_blocked) {
         if (line->ragged_kv || line->stride || line->kv_dtype == RAPT_I8)
             return "blocked keys are f32, f16 or bf16, neither ragged nor with strides of their "

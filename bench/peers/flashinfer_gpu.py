@@ -79,8 +79,8 @@ ONE_QUERY = {"fa2": functools.partial(by_decode, tensor_cores=True), "cores": fu
 MORE_QUERIES = {name: functools.partial(by_prefill, backend=name) for name in ("fa2", "fa3")}
 
 
-def error_of(name, run, out, want):
-    """The relative error of what run leaves in out, or None after a line where it does not run or is wrong."""
+def error_of(name, run, out, want, sequences=slice(None)):
+    """The relative error of what run leaves in out, of these sequences, or None after a line where it does not run or is wrong."""
     out.fill_(float("nan"))
     try:
         run()
@@ -88,7 +88,7 @@ def error_of(name, run, out, want):
     except ERRORS as problem:
         print(f"   {name} left out: {str(problem).splitlines()[0][:110]}", flush=True)
         return None
-    error = ((out.double() - want.double()).norm() / want.double().norm()).item()
+    error = ((out[sequences].double() - want.double()).norm() / want.double().norm()).item()
     if not error < TOLERANCE:
         print(f"WRONG {name}: {error:.1e}", flush=True)
         return None
@@ -115,6 +115,38 @@ def over_pages(q, ks, vs, page, table, want):
         if error is not None:
             runs[name] = lambda i, run=run: run(*paged[i])
             runs[name].error = error
+    return runs
+
+
+def absorbed_mla(q, pools, table, values, scale, want, sequences):
+    """Candidate -> run(i), over the i-th pool [page, token, 1, channel], with its relative error as run.error. q: [batch, query, head, channel]. want: the
+    right results of these sequences and pool 0."""
+    runs, (batch, queries, heads, channels), page = {}, q.shape, pools[0].shape[1]
+    try:
+        from flashinfer.mla import BatchMLAPagedAttentionWrapper
+    except (ImportError, RuntimeError) as problem:
+        print(f"   FlashInfer left out: {str(problem).splitlines()[0][:110]}", flush=True)
+        return runs
+    rows = torch.arange(batch + 1, device="cuda", dtype=torch.int32) * queries
+    starts, _ = csr(batch, table.shape[1], page)
+    lengths = torch.full((batch,), table.shape[1] * page, device="cuda", dtype=torch.int32)
+    packed = q.reshape(batch * queries, heads, channels)
+    nope, rope = packed[..., :values].contiguous(), packed[..., values:].contiguous()
+    caches = [(pool[:, :, 0, :values], pool[:, :, 0, values:]) for pool in pools]
+    for backend in ("fa3", "fa2"):
+        name, out = f"flashinfer {backend}", torch.empty(batch, queries, heads, values, device="cuda", dtype=q.dtype)
+        try:
+            wrapper = BatchMLAPagedAttentionWrapper(workspace(), backend=backend)
+            wrapper.plan(qo_indptr=rows, kv_indptr=starts, kv_indices=table.flatten(), kv_len_arr=lengths, num_heads=heads, head_dim_ckv=values,
+                         head_dim_kpe=channels - values, page_size=page, causal=queries > 1, sm_scale=scale, q_data_type=q.dtype, kv_data_type=q.dtype)
+        except ERRORS as problem:
+            print(f"   {name} left out: {str(problem).splitlines()[0][:110]}", flush=True)
+            continue
+        flat = out.view(batch * queries, heads, values)
+        run = lambda i, wrapper=wrapper, flat=flat: wrapper.run(q_nope=nope, q_pe=rope, ckv_cache=caches[i][0], kpe_cache=caches[i][1], out=flat)
+        error = error_of(name, lambda: run(0), out, want, sequences)
+        if error is not None:
+            runs[name], run.error = run, error
     return runs
 
 

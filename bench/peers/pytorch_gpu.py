@@ -44,6 +44,7 @@ import torch
 import flashinfer_gpu
 from candidates_gpu import DTYPES, attention_flops, backend, efficient_raw, flash3, flash_dense, flash_varlen, flex, installed, sdpa
 from decode_gpu import chunk, decode, pages
+from mla_gpu import mla
 from masks_gpu import masks
 from rapt import append_rows
 from rapt_torch import Rapt
@@ -517,7 +518,7 @@ def repeat(bench, launches=1000):
 
 GROUPS = {"grid": grid, "heads": heads, "vision": vision, "types": types, "models": models, "ragged": ragged, "options": options_group, "tiny": tiny, "f32": f32,
           "f32-large": f32_large, "f32-more": f32_more, "errors": errors, "repeat": repeat, "small": small_weights, "decode": lambda bench: decode(bench, graph_of),
-          "chunk": lambda bench: chunk(bench, graph_of), "pages": lambda bench: pages(bench, graph_of),
+          "chunk": lambda bench: chunk(bench, graph_of), "pages": lambda bench: pages(bench, graph_of), "mla": lambda bench: mla(bench, graph_of),
           "masks": masks}
 
 

@@ -94,8 +94,8 @@ struct gpu_plan {
     size_t offset[PART_COUNT], bytes[PART_COUNT]; /* bytes 0: not used */
     size_t workspace_size;
     _Atomic(uint64_t) executes;
-    struct gpu_plan *unaligned; /* for addresses that are not 16-byte aligned, if this row needs
-                                   that; NULL: it does not */
+    struct gpu_plan *unaligned; /* for addresses that are not 16-byte aligned, or of values that are
+                                   not within the keys, if this row needs that; NULL: it does not */
 };
 
 _Static_assert(sizeof(struct attention_args) + sizeof(struct tensor_maps) + 64 <= 4096,
@@ -458,6 +458,26 @@ static const char *misaligned(const struct row *row, const struct problem_data *
                : NULL;
 }
 
+/* Values that are not the keys' first channels, for a row that needs that. */
+static int values_apart(const struct row *row, const struct problem_data *data)
+{
+    return (row->needs & NEED_SHARED_KV) && data->of[TENSOR_INDEX(v)] != data->of[TENSOR_INDEX(k)];
+}
+
+static rapt_status refuse_data(const struct row *row, const char *misaligned)
+{
+    if (misaligned)
+        return fail(RAPT_UNSUPPORTED,
+                    "rapt_plan_execute: %s is not 16-byte aligned (%s needs that, "
+                    "and no other kernel was allowed or serves)",
+                    misaligned, row->name);
+    return fail(
+        RAPT_UNSUPPORTED,
+        "rapt_plan_execute: v does not begin where k does (%s takes its values from the keys, "
+        "and no other kernel was allowed or serves)",
+        row->name);
+}
+
 /* SplitMix64 (Steele, Lea, Flood 2014): a bijection that spreads a counter over all bits. The low
  * half must not be 0. */
 static uint64_t ticket_of(uint64_t x)
@@ -551,12 +571,8 @@ rapt_status gpu_execute(const rapt_plan *plan, const struct problem_data *data, 
     struct gpu_plan *gp = plan->state;
     uint64_t number = atomic_fetch_add_explicit(&gp->executes, 1, memory_order_relaxed);
     const char *what = gp->row->can & CAN_UNALIGNED ? NULL : misaligned(gp->row, data);
-    if (what) {
-        if (!gp->unaligned)
-            return fail(RAPT_UNSUPPORTED,
-                        "rapt_plan_execute: %s is not 16-byte aligned (%s needs that, "
-                        "and no other kernel was allowed or serves)",
-                        what, gp->row->name);
+    if (what || values_apart(gp->row, data)) {
+        if (!gp->unaligned) return refuse_data(gp->row, what);
         gp = gp->unaligned;
     }
     if (!gp->step_count) return RAPT_OK;

@@ -102,6 +102,17 @@ static int scales_of_32(const rapt_tensor *data, const rapt_tensor *scale)
     return count == 1 || scale->stride[3] == 1;
 }
 
+/* The shapes and strides of values that are the first channels of the keys; whether they lie there is
+ * known at execute. */
+static int values_within_keys(const struct problem *p)
+{
+    const rapt_tensor *k = &p->a.k, *v = &p->a.v;
+    if (v->dtype != k->dtype || v->size[3] > k->size[3]) return 0;
+    for (int axis = 0; axis < 4; axis++)
+        if (v->size[axis] > 1 && v->stride[axis] != k->stride[axis]) return 0;
+    return 1;
+}
+
 /* Tokens of K or V in falling order, or too far apart for 32-bit offsets within a tile. */
 static int rows_far(const struct problem *p)
 {
@@ -177,7 +188,8 @@ static const char *cells_refuse(const struct row *row, const struct problem *p)
 static int64_t queries_that_pay(const struct row *row, const struct problem *p)
 {
     int64_t queries = 16;
-    if (row->dtype && row->can & CAN_I8) return INT64_MAX >> 32; /* else f32 arithmetic serves */
+    if (row->dtype && (row->can & CAN_I8 || row->d > 256))
+        return INT64_MAX >> 32; /* else f32 arithmetic serves */
     if (!row->dtype && dtype_size(p->a.q.dtype) == 2 && dtype_size(p->a.k.dtype) == 2)
         queries = p->a.bias.dtype || p->a.mask.dtype ? 4 : 1;
     return 2 * p->v_channels <= row->dv ? at_least(1, queries / 2) : queries;

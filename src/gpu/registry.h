@@ -74,6 +74,8 @@ enum {
     /* with NEED_PREPARE: attention_args.k_half, v_half and key_factors, which NAME_prepare makes of i8
      * keys and values and their scales; maps of K and V are of these */
     NEED_NUMBERS = 262144,
+    /* serves no problem but those whose values are the first channels of the keys, in the same memory */
+    NEED_SHARED_KV = 524288,
 };
 
 enum feature_index {
