@@ -192,6 +192,18 @@ def with_flashinfer(rows, group):
             yield case, float(found[ours]["us"]), theirs
 
 
+def mla(rows):
+    """Decode of absorbed MLA: keys of 1152 bytes, 2176 operations for each query row and key."""
+    others = {"flashinfer fa3": "FlashInfer fa3", "flashinfer fa2": "fa2", "matmul": "PyTorch's matmuls", "efficient": "memory-efficient", "portable": "portable kernel"}
+    lines = ["| batch x keys, heads | rapt us | TB/s of keys | TFLOP/s | " + " | ".join(others.values()) + " |", "|---" * (4 + len(others)) + "|"]
+    for (case, _), found in pick(rows, "graph", "mla", "bf16").items():
+        us = float(found["rapt"]["us"])
+        cells = [f"{float(found[p]['us']):.0f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in others]
+        name = case.replace(" h", ", ").replace(" q2", ", two queries")
+        lines.append(f"| {name} | {us:.1f} | {keys_of(case) * 1152 / us / 1e6:.2f} | {float(found['rapt']['tflops']):.0f} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def case_name(case):
     return re.sub(r" (\d+/\d+)$", r", \1", re.sub(r" q(\d+)", r", \1 queries", case).replace(" paged16", ", pages of 16"))
 
@@ -345,7 +357,7 @@ def tables():
             "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "heads-flash3": rates(main, "graph", "heads", "bf16", "flash3", absolute=False),
             "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),
-            "operations": operations(memory), **{f"flashinfer-{group}": flashinfer(paged, group) for group in FLASHINFER}}
+            "mla": mla(paged), "operations": operations(memory), **{f"flashinfer-{group}": flashinfer(paged, group) for group in FLASHINFER}}
 
 
 def plot(rows, protocol, group, dtype, name):

@@ -16,6 +16,7 @@ Groups (--only, comma separated):
            key or the last; f32: nine kinds of data
   repeat   1,000 launches of each shape: how many outputs differ in a bit from the first (4k tokens)
   decode   one and four queries over 1k ... 128k keys, batches of 1 ... 64, 32/8 heads, 128 channels, also in pages of 16: decode_gpu.py
+  mla      absorbed MLA: one KV head of 576 channels, 16 and 128 query heads, one and two queries, keys in pages: mla_gpu.py
   chunk    32 ... 512 queries over 2k ... 128k keys, batches of 1 and 4, heads and channels as in decode
   masks    a bias (of q's type, or f32) and a boolean mask for each score, 8k tokens, channels 64/128, S 1k and 4k; --dtype bf16,f32
   pages    32 ... 8192 queries over keys in one piece, in pages of 16, 64, 128 and 256, and by the row that takes pages of any size
