@@ -104,7 +104,7 @@ static void expect_objects(const struct stand_in *v, struct fake *fake, const st
 /* Attention of one sequence, 16 heads over 2, at addresses that nobody reads: 1 TiB for each
  * tensor. option 1: causal; 2: with a softcap; 3: keys and values of i8; 4: a bias of q's type for all
  * heads; 5: a mask tensor of a row for each query;
- * 6: a bias of f32; 7: as 3, with a scale for each 32 channels. */
+ * 6: a bias of f32; 7: as 3, with a scale for each 32 channels; 8: values are the first channels of the keys. */
 static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d, int64_t dv,
                                     int option)
 {
@@ -116,6 +116,7 @@ static rapt_attention large_problem(rapt_dtype dtype, int64_t tokens, int64_t d,
     a.k = rapt_tensor_bthd(base + ((uintptr_t)1 << 40), dtype, 1, 2, tokens, d);
     a.v = rapt_tensor_bthd(base + ((uintptr_t)2 << 40), dtype, 1, 2, tokens, dv);
     a.out = rapt_tensor_bthd(base + ((uintptr_t)3 << 40), dtype, 1, 16, tokens, dv);
+    if (option == 8) a.v = a.k, a.v.size[3] = dv;
     if (option == 3 || option == 7) {
         char *scales = base + ((uintptr_t)4 << 40);
         a.k.dtype = a.v.dtype = RAPT_I8;
@@ -153,7 +154,7 @@ static int try_kernel(rapt_device *device, const char *kernel, rapt_attention a)
     return 1;
 }
 
-enum { OPTIONS = 8, PROBLEMS = 9 * 4 * 3 * OPTIONS };
+enum { OPTIONS = 9, PROBLEMS = 9 * 4 * 3 * OPTIONS };
 
 /* How many of a set of problems the kernel serves. */
 static int try_all(const struct stand_in *v, rapt_context *context, struct fake *fake,
