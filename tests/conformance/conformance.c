@@ -37,12 +37,14 @@ static bool is_in(const char *text, const char *part)
 }
 
 /* Where GPUs leave the definition (S19): the 16-bit rows of sm_90a, and the composed path where a
- * value is NaN that other rows give a weight. */
+ * value is NaN that other rows give a weight, or infinite as its key is. */
 static bool is_exception(const char *name, const struct problem_line *line, const char *kernel)
 {
     if (!strncmp(kernel, "sm90_", 5) && strncmp(kernel, "sm90_f32", 8))
         return is_in(name, "/minf-first-nan-v-") || is_in(name, "/minf-sink-alone-");
-    return !strcmp(kernel, "composed") && line->bias_inf && line->data == DATA_nan_v;
+    if (strcmp(kernel, "composed")) return false;
+    return (line->bias_inf && line->data == DATA_nan_v) ||
+           (line->kv_shared && (line->data == DATA_inf_k || line->data == DATA_minf_first));
 }
 
 /* The composed path leaves out values of weight 0 (S19), as all NaN of these problems are. */
