@@ -85,8 +85,41 @@ static void numbers_that_pay(void **state)
     session_end(*state);
 }
 
+/* Numbers of more bytes than 63 bits count, and of as many as they do. */
+static void numbers_too_many(void **state)
+{
+    const int64_t b = 1 << 20, h = 1 << 12, s = 1 << 28;
+    struct trial t;
+    rapt_context *context;
+    rapt_plan *plan = NULL;
+    begin(*state, &context, &t);
+    set_problem(&t, RAPT_BF16, (const int64_t[]){1, 1, 1, 256, 256}, 64, 64);
+    make_i8(&t, KEYS_APART, NULL);
+    rapt_tensor *of_keys[4] = {&t.a.k, &t.a.v, &t.a.k_scale, &t.a.v_scale};
+    for (int i = 0; i < 4; i++) {
+        of_keys[i]->size[0] = b, of_keys[i]->size[1] = h, of_keys[i]->size[2] = s;
+        of_keys[i]->stride[0] = of_keys[i]->stride[1] = of_keys[i]->stride[2];
+    }
+    t.a.q = rapt_tensor_bthd(t.a.q.data, RAPT_BF16, b, h, 1, 64);
+    t.a.out = rapt_tensor_bthd(t.a.out.data, RAPT_BF16, b, h, 1, 64);
+    t.a.kernel = "sm90_bf16_i8_d64_ahead";
+    assert_int_equal(rapt_plan_create(&plan, t.device, &t.a), RAPT_NO_MEMORY);
+    assert_string_equal(
+        rapt_last_error(),
+        "rapt_plan_create: the numbers of 4294967296 x 2097152 blocks of 128 keys do "
+        "not fit in 63 bits");
+    assert_null(plan);
+    for (int i = 0; i < 4; i++) of_keys[i]->size[2] = s >> 8;
+    assert_int_equal(rapt_plan_create(&plan, t.device, &t.a), RAPT_OK);
+    assert_true(rapt_plan_workspace_size(plan) > (size_t)1 << 59);
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+    session_end(*state);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {ON_CUDA(rows_with_numbers), ON_CUDA(numbers_that_pay)};
+    const struct CMUnitTest tests[] = {ON_CUDA(rows_with_numbers), ON_CUDA(numbers_that_pay),
+                                       ON_CUDA(numbers_too_many)};
     return run_group("numbers", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
