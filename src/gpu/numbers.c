@@ -30,7 +30,7 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
 {
     int64_t blocks = key_blocks(p), all, channels = row->d > row->dv ? row->d : row->dv;
     if (__builtin_mul_overflow(batches(p) * p->kv_heads, blocks, &all) ||
-        all > INT64_MAX / (8 * PART_KEYS * (channels + 4)))
+        all > INT64_MAX / ((channels + 4) * 8 * PART_KEYS))
         return fail(RAPT_NO_MEMORY,
                     "rapt_plan_create: the numbers of %lld x %lld blocks of 128 keys do not fit in "
                     "63 bits",
