@@ -90,12 +90,17 @@ def keys_of(case):
     return int(batch) * (int(length[:-1]) * 1024 if length.endswith("k") else int(length))
 
 
+def over(found, us, peers, digits):
+    """Each peer's microseconds, and in brackets over rapt's."""
+    return [f"{float(found[p]['us']):.{digits}f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in peers]
+
+
 def decode(rows):
     """A step of 32 query and 8 KV heads, 128 channels, bf16: K and V are batch * keys * 4096 bytes."""
     lines = ["| batch x keys | rapt us | GB/s of K and V | cuDNN us | FlashAttention-3 us | FlashAttention-2 us |", "|---|---|---|---|---|---|"]
     for (case, _), found in pick(rows, "graph", "decode", "bf16").items():
         us = float(found["rapt"]["us"])
-        cells = [f"{float(found[p]['us']):.1f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in DECODERS]
+        cells = over(found, us, DECODERS, 1)
         name = case.replace(" q4", ", 4 queries").replace(" paged16", ", pages of 16")
         lines.append(f"| {name} | {us:.1f} | {keys_of(case) * 4096 / us / 1e3:.0f} | " + " | ".join(cells) + " |")
     return lines
@@ -198,7 +203,7 @@ def mla(rows):
     lines = ["| batch x keys, heads | rapt us | TB/s of keys | TFLOP/s | " + " | ".join(others.values()) + " |", "|---" * (4 + len(others)) + "|"]
     for (case, _), found in pick(rows, "graph", "mla", "bf16").items():
         us = float(found["rapt"]["us"])
-        cells = [f"{float(found[p]['us']):.0f} ({float(found[p]['us']) / us:.2f})" if p in found else "-" for p in others]
+        cells = over(found, us, others, 0)
         name = case.replace(" h", ", ").replace(" q2", ", two queries")
         lines.append(f"| {name} | {us:.1f} | {keys_of(case) * 1152 / us / 1e6:.2f} | {float(found['rapt']['tflops']):.0f} | " + " | ".join(cells) + " |")
     return lines
