@@ -225,6 +225,13 @@ static rapt_status check_flag(int64_t value, int64_t maximum, const char *name,
                 (long long)maximum);
 }
 
+rapt_status params_check_scale(double scale, const char *function)
+{
+    if (scale == 0 || (fabs(scale) >= 0x1p-126 && fabs(scale) <= 0x1p127)) return RAPT_OK;
+    return fail(RAPT_INVALID, "%s: scale is %g (0, or of a magnitude from 2^-126 to 2^127)",
+                function, scale);
+}
+
 static rapt_status check_options(const rapt_attention *a, const char *function)
 {
     rapt_status status;
@@ -235,8 +242,7 @@ static rapt_status check_options(const rapt_attention *a, const char *function)
         return fail(RAPT_INVALID, "%s: %s is %lld (0 is open, RAPT_WINDOW(n) is n neighbours)",
                     function, a->window_left < 0 ? "window_left" : "window_right",
                     (long long)(a->window_left < 0 ? a->window_left : a->window_right));
-    if (!isfinite(a->scale))
-        return fail(RAPT_INVALID, "%s: scale is %g (must be finite)", function, a->scale);
+    if ((status = params_check_scale(a->scale, function))) return status;
     if (!isfinite(a->softcap) || a->softcap < 0)
         return fail(RAPT_INVALID, "%s: softcap is %g (0 or more, finite)", function, a->softcap);
     return RAPT_OK;

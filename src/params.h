@@ -61,6 +61,10 @@ rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum
 rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int64_t kv_layout,
                                 int ragged, const char *function);
 
+/* Whether kernels can multiply scores with it in f32, also by log2(e): one that became 0 or infinite
+ * would make NaN of hidden scores. */
+rapt_status params_check_scale(double scale, const char *function);
+
 /* What an execute brings: the data pointers of a problem's tensors, NULL where it has none. */
 struct problem_data {
     void *of[PROBLEM_TENSORS];

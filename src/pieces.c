@@ -270,8 +270,7 @@ RAPT_API rapt_status rapt_qk(rapt_device *device, const rapt_qk_args *args, rapt
     if (!c.status && a.k.dtype != a.q.dtype && a.q.dtype != RAPT_F32)
         c.status = fail(RAPT_INVALID, "%s: q is %s and k is %s (k has q's dtype, or q is f32)",
                         c.function, dtype_name(a.q.dtype), dtype_name(a.k.dtype));
-    if (!c.status && !isfinite(a.scale))
-        c.status = fail(RAPT_INVALID, "%s: scale is %g (must be finite)", c.function, a.scale);
+    if (!c.status) c.status = params_check_scale(a.scale, c.function);
     check_apart(&c, &a.out, "out", &a.q, "q");
     check_apart(&c, &a.out, "out", &a.k, "k");
     if (a.scale == 0 && !c.status) a.scale = 1 / sqrt((double)a.q.size[3]);

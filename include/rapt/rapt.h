@@ -272,7 +272,7 @@ typedef struct rapt_attention {
      * of blocks into which the channels are cut, 1 for one scale a row. */
     rapt_tensor q_scale, k_scale, v_scale;
     rapt_tensor weights; /* optional [B, Hq, Sq, Skv] F32, F16, BF16: receives p, 0 where hidden */
-    double scale;        /* 0: 1 / sqrt(D); may be negative */
+    double scale;        /* 0: 1 / sqrt(D); else a magnitude from 2^-126 to 2^127, either sign */
     double softcap;      /* 0: none */
     int64_t causal;      /* 1: key j visible iff j <= i + offset */
     /* RAPT_BOTTOM_RIGHT: offset = kv_length - q_length, per sequence; RAPT_TOP_LEFT: 0. */
@@ -353,7 +353,7 @@ typedef struct rapt_softmax_args {
 typedef struct rapt_qk_args {
     uint64_t struct_size;
     rapt_tensor q, k, out; /* [B, Hq, Sq, D], [B, Hkv, Skv, D], [B, Hq, Sq, Skv] */
-    double scale;          /* 0: 1 / sqrt(D) */
+    double scale;          /* 0: 1 / sqrt(D); else as in rapt_attention */
 } rapt_qk_args;
 
 /* out = weights v; a weight of 0 does not touch its value. */

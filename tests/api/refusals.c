@@ -196,6 +196,14 @@ static void scale_infinite(struct call *c)
 {
     c->a.scale = 1e308 * 10;
 }
+static void scale_vanishing(struct call *c)
+{
+    c->a.scale = -1e-38;
+}
+static void scale_huge(struct call *c)
+{
+    c->a.scale = 1.8e38;
+}
 static void softcap_negative(struct call *c)
 {
     c->a.softcap = -1;
@@ -443,8 +451,13 @@ static const struct refusal {
         "window_left is -3 (0 is open, RAPT_WINDOW(n) is n neighbours)"),
     ROW(window_right_negative, INVALID, AT_PLAN,
         "window_right is -9223372036854775808 (0 is open, RAPT_WINDOW(n) is n neighbours)"),
-    ROW(scale_nan, INVALID, AT_PLAN, "scale is *nan (must be finite)"),
-    ROW(scale_infinite, INVALID, AT_PLAN, "scale is inf (must be finite)"),
+    ROW(scale_nan, INVALID, AT_PLAN, "scale is *nan (0, or of a magnitude from 2^-126 to 2^127)"),
+    ROW(scale_infinite, INVALID, AT_PLAN,
+        "scale is inf (0, or of a magnitude from 2^-126 to 2^127)"),
+    ROW(scale_vanishing, INVALID, AT_PLAN,
+        "scale is -1e-38 (0, or of a magnitude from 2^-126 to 2^127)"),
+    ROW(scale_huge, INVALID, AT_PLAN,
+        "scale is 1.8e+38 (0, or of a magnitude from 2^-126 to 2^127)"),
     ROW(softcap_negative, INVALID, AT_PLAN, "softcap is -1 (0 or more, finite)"),
     ROW(softcap_infinite, INVALID, AT_PLAN, "softcap is inf (0 or more, finite)"),
     ROW(kernel_unknown, UNSUPPORTED, AT_PLAN,

@@ -300,7 +300,7 @@ static const struct refusal {
         "4 query heads and 0 KV heads (query heads must be a multiple of KV heads)"),
     ROW(qk, qk_channels, "k has size 7 on its channel axis (must be 8)"),
     ROW(qk, qk_shape, "out has size 4 on its channel axis (must be 5)"),
-    ROW(qk, qk_scale, "scale is inf (must be finite)"),
+    ROW(qk, qk_scale, "scale is inf (0, or of a magnitude from 2^-126 to 2^127)"),
     ROW(qk, qk_dtype, "k has dtype u8 (must be f32, f16 or bf16)"),
     ROW(qk, qk_empty, "q has no channels (at least 1)"),
     ROW(qk, qk_half, "q is f16 and k is f32 (k has q's dtype, or q is f32)"),
