@@ -12,6 +12,31 @@ static void served(const struct call *c)
     if (rapt_forward(device, &c->a, NULL)) fail_msg("%s", rapt_last_error());
 }
 
+/* ---- A scale that f32 holds, also times log2(e) ---- */
+
+/* With the least one hidden scores stay hidden: no result is NaN. */
+static void least_and_greatest_scale(void **state)
+{
+    const double least = 0x1p-126, most = 0x1p127;
+    (void)state;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        call_reset(&call);
+        call.a.causal = 1;
+        call.a.scale = sign * least;
+        served(&call);
+        for (size_t i = 0; i < sizeof call.out / sizeof *call.out; i++)
+            assert_true(isfinite(call.out[i]));
+        call.a.scale = sign * nextafter(least, 0);
+        expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+               "rapt_forward: scale is *e-38 (0, or of a magnitude from 2^-126 to 2^127)");
+        call.a.scale = sign * most;
+        served(&call);
+        call.a.scale = sign * nextafter(most, INFINITY);
+        expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+               "rapt_forward: scale is *e+38 (0, or of a magnitude from 2^-126 to 2^127)");
+    }
+}
+
 /* ---- Columns for the keys of a ragged batch, of which execute alone knows the number ---- */
 
 static void ragged_keys(struct call *c)
@@ -205,11 +230,11 @@ static void a_newer_field_at_execute(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_column_for_all_keys), cmocka_unit_test(repeated_columns_are_counted),
-        cmocka_unit_test(one_column_of_weights),   cmocka_unit_test(nothing_needs_no_memory),
-        cmocka_unit_test(nothing_may_repeat),      cmocka_unit_test(a_blocked_cache_without_room),
-        cmocka_unit_test(pages_without_heads),     cmocka_unit_test(blocks_of_scales),
-        cmocka_unit_test(a_newer_field_at_execute)};
+        cmocka_unit_test(one_column_for_all_keys),  cmocka_unit_test(repeated_columns_are_counted),
+        cmocka_unit_test(one_column_of_weights),    cmocka_unit_test(nothing_needs_no_memory),
+        cmocka_unit_test(nothing_may_repeat),       cmocka_unit_test(a_blocked_cache_without_room),
+        cmocka_unit_test(pages_without_heads),      cmocka_unit_test(blocks_of_scales),
+        cmocka_unit_test(a_newer_field_at_execute), cmocka_unit_test(least_and_greatest_scale)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("edges", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

@@ -196,14 +196,6 @@ static void scale_infinite(struct call *c)
 {
     c->a.scale = 1e308 * 10;
 }
-static void scale_vanishing(struct call *c)
-{
-    c->a.scale = -1e-38;
-}
-static void scale_huge(struct call *c)
-{
-    c->a.scale = 1.8e38;
-}
 static void softcap_negative(struct call *c)
 {
     c->a.softcap = -1;
@@ -454,10 +446,6 @@ static const struct refusal {
     ROW(scale_nan, INVALID, AT_PLAN, "scale is *nan (0, or of a magnitude from 2^-126 to 2^127)"),
     ROW(scale_infinite, INVALID, AT_PLAN,
         "scale is inf (0, or of a magnitude from 2^-126 to 2^127)"),
-    ROW(scale_vanishing, INVALID, AT_PLAN,
-        "scale is -1e-38 (0, or of a magnitude from 2^-126 to 2^127)"),
-    ROW(scale_huge, INVALID, AT_PLAN,
-        "scale is 1.8e+38 (0, or of a magnitude from 2^-126 to 2^127)"),
     ROW(softcap_negative, INVALID, AT_PLAN, "softcap is -1 (0 or more, finite)"),
     ROW(softcap_infinite, INVALID, AT_PLAN, "softcap is inf (0 or more, finite)"),
     ROW(kernel_unknown, UNSUPPORTED, AT_PLAN,
