@@ -236,18 +236,22 @@ def flashinfer(rows, group):
                     for case, us, theirs in found]
 
 
-def masks(rows):
-    """Bias and mask tensors: TFLOP/s of rapt and its ratio to each peer, which has a bias of f32 in q's type."""
+MASKS = {"bias": "bias {}", "bias f32": "bias f32", "mask": "mask of bytes"}
+MASK_ROWS = {"none": "none", "padding": "padding, mask", "padding bias": "padding, bias {}", "bias of keys": "bias of keys, {}",
+             "bias odd": "odd, bias {}"}
+
+
+def masks(rows, names):
+    """Bias and mask tensors of these kinds: TFLOP/s of rapt and its ratio to each peer, which has a bias of f32 in q's type."""
     lines = ["| q, tensor, head size, length | rapt | cuDNN | memory-efficient |", "|---|---|---|---|"]
     for (case, dtype), found in pick(rows, "graph", "masks").items():
-        if "rapt" not in found:
+        if "rapt" not in found or case.rsplit(" ", 2)[0] not in names:
             continue
         us = float(found["rapt"]["us"])
         cells = [f"{float(found[p]['us']) / us:.2f}" if p in found else "-" for p in ("cudnn", "efficient")]
         name, length = case.rsplit(" ", 1)
         name, d = name.rsplit(" ", 1)
-        name = {"bias": f"bias {dtype}", "mask": "mask of bytes"}.get(name, name)
-        lines.append(f"| {dtype}, {name}, {head_name(d)}, {short(length)} | {float(found['rapt']['tflops']):.0f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {dtype}, {names[name].format(dtype)}, {head_name(d)}, {short(length)} | {float(found['rapt']['tflops']):.0f} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else ["Not measured."]
 
 
@@ -358,7 +362,7 @@ def tables():
             "models-flash3": rates(main, "graph", "models", "bf16", "flash3", absolute=False), "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "decode-block32": decode_block32(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "decode-block32": decode_block32(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main, MASKS), "mask-rows": masks(main, MASK_ROWS),
             "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "heads-flash3": rates(main, "graph", "heads", "bf16", "flash3", absolute=False),
             "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),
