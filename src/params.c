@@ -225,11 +225,26 @@ static rapt_status check_flag(int64_t value, int64_t maximum, const char *name,
                 (long long)maximum);
 }
 
+static bool f32_holds(double magnitude)
+{
+    return magnitude >= 0x1p-126 && magnitude <= 0x1p127;
+}
+
 rapt_status params_check_scale(double scale, const char *function)
 {
-    if (scale == 0 || (fabs(scale) >= 0x1p-126 && fabs(scale) <= 0x1p127)) return RAPT_OK;
+    if (scale == 0 || f32_holds(fabs(scale))) return RAPT_OK;
     return fail(RAPT_INVALID, "%s: scale is %g (0, or of a magnitude from 2^-126 to 2^127)",
                 function, scale);
+}
+
+/* Kernels multiply sums of q k by scale / softcap, and this by itself. scale is resolved. */
+static rapt_status check_softcap(double softcap, double scale, const char *function)
+{
+    double ratio = fabs(scale) / softcap;
+    if (softcap == 0 || (f32_holds(softcap) && ratio >= 0x1p-60 && ratio <= 0x1p60)) return RAPT_OK;
+    return fail(RAPT_INVALID,
+                "%s: softcap is %g (0, or from 2^-126 to 2^127 and 2^-60 to 2^60 times the scale)",
+                function, softcap);
 }
 
 static rapt_status check_options(const rapt_attention *a, const char *function)
@@ -243,8 +258,6 @@ static rapt_status check_options(const rapt_attention *a, const char *function)
                     function, a->window_left < 0 ? "window_left" : "window_right",
                     (long long)(a->window_left < 0 ? a->window_left : a->window_right));
     if ((status = params_check_scale(a->scale, function))) return status;
-    if (!isfinite(a->softcap) || a->softcap < 0)
-        return fail(RAPT_INVALID, "%s: softcap is %g (0 or more, finite)", function, a->softcap);
     return RAPT_OK;
 }
 
@@ -371,6 +384,7 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
         (status = params_check_layout(&a->k, &a->v, a->kv_layout, (int)p->ragged_kv, function)))
         return status;
     if (a->scale == 0) a->scale = 1 / sqrt((double)p->qk_channels);
+    if ((status = check_softcap(a->softcap, a->scale, function))) return status;
     p->window_left = a->window_left ? a->window_left - 1 : WINDOW_OPEN;
     p->window_right = a->window_right ? a->window_right - 1 : WINDOW_OPEN;
     if (a->causal) p->window_right = 0;

@@ -273,7 +273,7 @@ typedef struct rapt_attention {
     rapt_tensor q_scale, k_scale, v_scale;
     rapt_tensor weights; /* optional [B, Hq, Sq, Skv] F32, F16, BF16: receives p, 0 where hidden */
     double scale;        /* 0: 1 / sqrt(D); else a magnitude from 2^-126 to 2^127, either sign */
-    double softcap;      /* 0: none */
+    double softcap;      /* 0: none; else from 2^-126 to 2^127, and 2^-60 to 2^60 times the scale */
     int64_t causal;      /* 1: key j visible iff j <= i + offset */
     /* RAPT_BOTTOM_RIGHT: offset = kv_length - q_length, per sequence; RAPT_TOP_LEFT: 0. */
     int64_t align;

@@ -37,6 +37,40 @@ static void least_and_greatest_scale(void **state)
     }
 }
 
+/* ---- A softcap that f32 holds, and its ratio to the scale with a square ---- */
+
+static void least_and_greatest_softcap(void **state)
+{
+    const struct {
+        double scale, least, most;
+    } rows[] = {{1, 0x1p-60, 0x1p60}, {-0x1p-100, 0x1p-126, 0x1p-40}, {0x1p80, 0x1p20, 0x1p127}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        call_reset(&call);
+        call.a.scale = rows[i].scale;
+        call.a.softcap = rows[i].least;
+        served(&call);
+        call.a.softcap = nextafter(rows[i].least, 0);
+        expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+               "rapt_forward: softcap is * (0, or from 2^-126 to 2^127 and 2^-60 to 2^60 times the "
+               "scale)");
+        call.a.softcap = rows[i].most;
+        served(&call);
+        call.a.softcap = nextafter(rows[i].most, INFINITY);
+        expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+               "rapt_forward: softcap is * (0, or from 2^-126 to 2^127 and 2^-60 to 2^60 times the "
+               "scale)");
+    }
+    const double never[] = {1e-300, 1e300, INFINITY, NAN};
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++) {
+        call_reset(&call);
+        call.a.softcap = never[i];
+        expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+               "rapt_forward: softcap is * (0, or from 2^-126 to 2^127 and 2^-60 to 2^60 times the "
+               "scale)");
+    }
+}
+
 /* ---- Columns for the keys of a ragged batch, of which execute alone knows the number ---- */
 
 static void ragged_keys(struct call *c)
@@ -230,11 +264,12 @@ static void a_newer_field_at_execute(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_column_for_all_keys),  cmocka_unit_test(repeated_columns_are_counted),
-        cmocka_unit_test(one_column_of_weights),    cmocka_unit_test(nothing_needs_no_memory),
-        cmocka_unit_test(nothing_may_repeat),       cmocka_unit_test(a_blocked_cache_without_room),
-        cmocka_unit_test(pages_without_heads),      cmocka_unit_test(blocks_of_scales),
-        cmocka_unit_test(a_newer_field_at_execute), cmocka_unit_test(least_and_greatest_scale)};
+        cmocka_unit_test(one_column_for_all_keys),   cmocka_unit_test(repeated_columns_are_counted),
+        cmocka_unit_test(one_column_of_weights),     cmocka_unit_test(nothing_needs_no_memory),
+        cmocka_unit_test(nothing_may_repeat),        cmocka_unit_test(a_blocked_cache_without_room),
+        cmocka_unit_test(pages_without_heads),       cmocka_unit_test(blocks_of_scales),
+        cmocka_unit_test(a_newer_field_at_execute),  cmocka_unit_test(least_and_greatest_scale),
+        cmocka_unit_test(least_and_greatest_softcap)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("edges", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

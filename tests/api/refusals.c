@@ -200,10 +200,6 @@ static void softcap_negative(struct call *c)
 {
     c->a.softcap = -1;
 }
-static void softcap_infinite(struct call *c)
-{
-    c->a.softcap = 1e308 * 10;
-}
 static void kernel_unknown(struct call *c)
 {
     c->a.kernel = "no_such_kernel";
@@ -446,8 +442,8 @@ static const struct refusal {
     ROW(scale_nan, INVALID, AT_PLAN, "scale is *nan (0, or of a magnitude from 2^-126 to 2^127)"),
     ROW(scale_infinite, INVALID, AT_PLAN,
         "scale is inf (0, or of a magnitude from 2^-126 to 2^127)"),
-    ROW(softcap_negative, INVALID, AT_PLAN, "softcap is -1 (0 or more, finite)"),
-    ROW(softcap_infinite, INVALID, AT_PLAN, "softcap is inf (0 or more, finite)"),
+    ROW(softcap_negative, INVALID, AT_PLAN,
+        "softcap is -1 (0, or from 2^-126 to 2^127 and 2^-60 to 2^60 times the scale)"),
     ROW(kernel_unknown, UNSUPPORTED, AT_PLAN,
         "no kernel of cpu:0 serves this (no_such_kernel: this device has no kernel of that name)"),
     ROW(i8_without_scale, INVALID, AT_PLAN,
