@@ -216,18 +216,16 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
     }
 }
 
-/* Leaping values: in the first sequence and KV head the last key's scale, of the last channels, is 2^40
- * times what it would be; leap_inside: the scale of the key in the middle. */
+/* Leaping values: in the first sequence and KV head the last scale, of the last channels, is 2^40 times
+ * what it would be. */
 static double scale_value(const struct problem_line *line, int which, const int64_t *at,
                           uint64_t index)
 {
     int data = which == VALUE_K_SCALE ? VALUE_K : which == VALUE_V_SCALE ? VALUE_V : VALUE_Q;
     int64_t blocks = line->scale_block ? line->v_channels / line->scale_block : 1;
     double usual = (0.5 + problem_uniform(line->seed, (uint64_t)which, index)) / 73;
-    int64_t keys = problem_kv_length(line, 0), leaps = line->data == DATA_leap          ? keys - 1
-                                                       : line->data == DATA_leap_inside ? keys / 2
-                                                                                        : -1;
-    if (data == VALUE_V && !at[0] && !at[1] && at[2] == leaps && at[3] == blocks - 1)
+    if (line->data == DATA_leap && data == VALUE_V && !at[0] && !at[1] &&
+        at[2] == problem_kv_length(line, 0) - 1 && at[3] == blocks - 1)
         return usual * 0x1p40;
     return with_spoiler(line, data, at, usual);
 }
