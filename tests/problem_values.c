@@ -152,6 +152,16 @@ static double vanishing(uint64_t bits, int64_t token, double normal)
     return bits % 4 ? ldexp(normal, (int)(-118 - token % 13 * 3)) : 0;
 }
 
+/* Every second KV head has keys, or values, that f32 rows in two parts of 16 bits cannot hold, and no
+ * query is so: a channel of 2^42 beside queries of 2^-36, or 2^60. */
+static double beyond_parts(const struct problem_line *line, int which, const int64_t *at,
+                           double normal)
+{
+    if (line->data == DATA_wide_v) return which == VALUE_V && at[1] % 2 ? normal * 0x1p60 : normal;
+    if (which == VALUE_V || at[3]) return normal;
+    return which == VALUE_Q ? 0x1p-36 : at[1] % 2 ? normal * 0x1p42 : normal;
+}
+
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
@@ -209,6 +219,9 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
         return in_heads(which, at, line->data == DATA_nan_odd_heads, normal);
     case DATA_leap:
         return leaping(line, which, at, normal);
+    case DATA_wide_k:
+    case DATA_wide_v:
+        return beyond_parts(line, which, at, normal);
     case DATA_minus1e30:
         return which == VALUE_V ? normal : lowest_score(line, which, at[2], at[3]);
     default:

@@ -292,7 +292,9 @@ static rapt_status find_strict(struct gpu_plan *gp, struct gpu_device *device,
                                const struct problem *p, const struct code **code)
 {
     char name[64];
-    snprintf(name, sizeof name, "%s_strict", gp->row->name);
+    const char *tail = gp->row->needs & NEED_WHOLE_KEYS ? strrchr(gp->row->name, '_') : NULL;
+    snprintf(name, sizeof name, "%.*s_strict",
+             (int)(tail ? (size_t)(tail - gp->row->name) : strlen(gp->row->name)), gp->row->name);
     gp->strict = kernels_row(device, name);
     if (!gp->strict)
         return fail(RAPT_UNSUPPORTED,

@@ -41,6 +41,22 @@ static void describe(struct driver_map *map, int64_t dtype, const int64_t size[4
             dtype};
 }
 
+/* Keys or values of f32, in boxes of whole rows: 32 channels in each 128 bytes. */
+static void describe_f32(struct driver_map *map, const rapt_tensor *t, int64_t box)
+{
+    const uint64_t size = 4;
+    *map = (struct driver_map){
+        .rank = 5,
+        .size = {PANEL / 2, (uint64_t)t->size[2], (uint64_t)t->size[3] / (PANEL / 2),
+                 (uint64_t)t->size[1], (uint64_t)t->size[0]},
+        .stride = {(uint64_t)t->stride[2] * size, PANEL * 2, (uint64_t)t->stride[1] * size,
+                   (uint64_t)t->stride[0] * size},
+        .box = {PANEL / 2, (uint32_t)box, (uint32_t)(t->size[3] / (PANEL / 2)), 1, 1},
+        .dtype = t->dtype};
+    for (int i = 0; i < 4; i++)
+        if (!map->stride[i]) map->stride[i] = 16; /* of one element */
+}
+
 /* A bias or mask: boxes of 128 bytes of keys; an axis that repeats is one element long. */
 static void describe_cells(struct driver_map *map, const rapt_tensor *t, int64_t box)
 {
@@ -98,6 +114,10 @@ void maps_describe(const struct row *row, const struct problem *p,
     for (int i = 0; i < map_count(row) && !(i == MAP_CELLS && (row->needs & NEED_CELL_MAP)); i++) {
         int64_t size[4], stride[4];
         if (tensors[i]->dtype == RAPT_I8 && !(row->needs & NEED_NUMBERS)) continue; /* no map */
+        if ((row->needs & NEED_WHOLE_KEYS) && (i == MAP_K || i == MAP_V)) {
+            describe_f32(&maps[i], tensors[i], kv_rows);
+            continue;
+        }
         memcpy(size, tensors[i]->size, sizeof size);
         memcpy(stride, tensors[i]->stride, sizeof stride);
         if (is_paired(row, p, i)) pair_heads(size, stride);
@@ -123,7 +143,7 @@ rapt_status maps_encode(struct gpu_device *device, const struct row *row,
                         struct tensor_maps *out)
 {
     int halves = (row->needs & NEED_HALVES) != 0,
-        keys = (row->needs & (NEED_HALVES | NEED_NUMBERS)) != 0;
+        keys = (row->needs & (NEED_HALVES | NEED_NUMBERS)) && !(row->needs & NEED_WHOLE_KEYS);
     const void *data[MAP_COUNT] = {halves ? args->q_half.data : args->q.data,
                                    keys ? args->k_half.data : args->k.data,
                                    keys ? args->v_half.data : args->v.data,

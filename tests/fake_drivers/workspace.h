@@ -169,7 +169,7 @@ static uint64_t step_of(const rapt_tensor *x, const struct view *half, int axis)
 {
     return half                 ? 2 * (uint64_t)half->stride[axis]
            : x->size[axis] == 1 ? 16
-                                : 2 * (uint64_t)x->stride[axis];
+                                : (x->dtype == RAPT_F32 ? 4 : 2) * (uint64_t)x->stride[axis];
 }
 
 /* Of K or V: whether two heads of a token are whole sectors of 32 bytes, wherever they are, and one is
@@ -180,24 +180,26 @@ static int in_pairs(const struct row *row, const rapt_tensor *x)
            x->stride[1] == x->size[3] && x->stride[2] % 16 == 0 && x->stride[0] % 16 == 0;
 }
 
-/* half: of a tensor that kernels read in parts, else NULL. heads: that are one in the map. */
+/* half: of a tensor that kernels read in parts, else NULL; then one of f32 is read as it is. heads: that
+ * are one in the map. */
 static void expect_map(const struct trial *t, const struct row *row, const struct tensor_map *map,
                        const rapt_tensor *x, const struct view *half, int64_t rows, uint64_t heads)
 {
     struct fake_map m;
-    uint64_t channels = (uint64_t)(half ? half->stride[2] : x->size[3]), panels = channels / 64,
+    int whole = !half && x->dtype == RAPT_F32;
+    uint64_t channels = (uint64_t)(half ? half->stride[2] : x->size[3]), of_panel = whole ? 32 : 64,
+             panels = channels / of_panel,
              tokens = (uint64_t)(half ? half->stride[1] / half->stride[2] : x->size[2]),
              sequences = (uint64_t)x->size[0] * (half ? HALVES : 1);
     if (half && (row->needs & NEED_NUMBERS))
         sequences = t->a.kv_start.dtype ? 1 : (uint64_t)t->a.q.size[0];
     memcpy(&m, map, sizeof m);
     expect(t, m.data == (half ? half->data : x->data));
-    expect(t,
-           m.type ==
-               (row->dtype == RAPT_F16 ? 6 : 9)); /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT16, BFLOAT16 */
+    /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT32, FLOAT16, BFLOAT16 */
+    expect(t, m.type == (whole ? 7 : row->dtype == RAPT_F16 ? 6 : 9));
     expect(t, m.swizzle == 3 && m.fill == 0); /* CU_TENSOR_MAP_SWIZZLE_128B, FLOAT_OOB_FILL_NONE */
     expect(t, m.promotion == 2);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_128B */
-    expect(t, m.box[0] == 64 && m.box[1] == rows);
+    expect(t, m.box[0] == of_panel && m.box[1] == rows);
     if (row->needs & NEED_PANELS) {
         const uint64_t size[] = {channels * heads, tokens, (uint64_t)x->size[1] / heads, sequences};
         expect(t, m.rank == 4 && !memcmp(m.size, size, sizeof size));
@@ -206,7 +208,7 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
             expect(t, m.stride[i] == step_of(x, half, 2 - i) * (i == 1 ? heads : 1));
         return;
     }
-    const uint64_t size[] = {64, tokens, panels, (uint64_t)x->size[1], sequences};
+    const uint64_t size[] = {of_panel, tokens, panels, (uint64_t)x->size[1], sequences};
     expect(t, m.rank == 5 && !memcmp(m.size, size, sizeof size));
     expect(t, m.box[2] == panels && m.box[3] == 1 && m.box[4] == 1);
     expect(t, m.stride[0] == step_of(x, half, 2) && m.stride[1] == 128);
@@ -216,7 +218,8 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
 static void expect_maps(const struct trial *t, const struct row *row, const struct fake_launch *l)
 {
     const struct attention_args *a = &l->args.attention;
-    int halved = (row->needs & NEED_HALVES) != 0, keys = halved || (row->needs & NEED_NUMBERS) != 0;
+    int halved = (row->needs & NEED_HALVES) != 0;
+    int keys = (halved && !(row->needs & NEED_WHOLE_KEYS)) || (row->needs & NEED_NUMBERS);
     if (!(row->needs & NEED_MAPS)) return;
     expect_map(t, row, &l->maps.q, &t->a.q, halved ? &a->q_half : NULL,
                row->needs & NEED_PARTIALS ? 16 : least(row->tile_q, 64), 1);
@@ -306,7 +309,9 @@ static void expect_launches(struct trial *t, const struct row *row)
     }
     if (!strict) return;
     char name[80];
-    snprintf(name, sizeof name, "%s_strict", row->name);
+    size_t length = strlen(row->name);
+    if (row->needs & NEED_WHOLE_KEYS) length -= strlen("_short");
+    snprintf(name, sizeof name, "%.*s_strict", (int)length, row->name);
     const struct row *companion = row_of(name);
     expect_prepare(t, &l[2], companion, 0);
     expect_main(t, &l[3], companion);

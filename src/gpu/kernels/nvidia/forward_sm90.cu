@@ -34,6 +34,9 @@
 #include "combine.h"
 #endif
 #include "sm90_mend.h"
+#if IN_PLACE
+#include "sm90_in_place.h"
+#endif
 #if BY_PANELS
 #include "sm90_panels.h"
 #elif PARTS == 2
@@ -102,6 +105,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         }
 #endif
         shared_store4(base + AT_NOTES, 0, 0, 0, 0);
+#if IN_PLACE
+        for (int i = 0; i < STAGES; i++) {
+            mbarrier_init(base + AT_K_READY + 8 * i, SHARES_OF_BLOCK);
+            mbarrier_init(base + AT_V_READY + 8 * i, SHARES_OF_BLOCK);
+        }
+#endif
 #if CONVERTS
         for (int i = 0; i < JOBS; i++) {
             mbarrier_init(job_full(base, i), 1);
@@ -145,11 +154,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     if (group == 0) {
         registers_release<PRODUCER_REGISTERS>();
         load(a, maps, base, shared);
-#if PARTS == 2
+#if IN_PLACE
+        int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+        if (warp > 0) split_in_place(a, base, warp - 1);
+#elif PARTS == 2
         int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
         if (warp > 0) split_ahead(a, base, warp - 1);
 #endif
         __syncwarp();
+#if IN_PLACE
+    } else if (group > GROUPS) {
+        registers_release<PRODUCER_REGISTERS>();
+        split_in_place(a, base, __shfl_sync(~0u, threadIdx.x / 32, 0) - 4 * GROUPS - 1);
+#endif
     } else {
         registers_claim<CONSUMER_REGISTERS>();
         consume(a, maps, base, group - 1);

@@ -25,7 +25,9 @@ template <int PANELS>
 DEVICE void load_tile(const struct tensor_map *map, uint32_t to, uint32_t full, int rows, int row,
                       int head, int batch, int apart, int first, uint64_t policy)
 {
-#if PANEL_MAPS
+#if IN_PLACE
+    tma_load_5d(to, map, full, 0, row, 0, head, batch, policy);
+#elif PANEL_MAPS
 #pragma unroll
     for (int p = 0; p < PANELS; p++)
         tma_load_4d(to + p * rows * 128, map, full, first + 64 * p, row, head, batch, policy);
@@ -183,16 +185,28 @@ struct ring {
 #endif
 };
 
+#if IN_PLACE
+/* The block of keys that a stage's K or V is of; sequence -1: none, behind the last tile. */
+DEVICE uint32_t stage_record(uint32_t base, uint32_t stage, bool of_value)
+{
+    return base + AT_STAGE_RECORD + 16 * (2 * stage + of_value);
+}
+#endif
+
 DEVICE void produce_k(const struct attention_args &a, const struct tensor_maps &maps, uint32_t base,
                       const struct ring &r, const struct key_source &from, int block)
 {
     uint32_t full = base + AT_K_FULL + 8 * r.stage;
-#if PARTS == 2
+#if PARTS == 2 && !IN_PLACE
     if (!r.split) wait_split(a, from.batch, from.head, from.token / KEYS + block);
 #endif
     mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
-    mbarrier_expect(full, K_BYTES + KEY_FACTOR_BYTES);
-#if PARTS == 2
+#if IN_PLACE
+    shared_store4(stage_record(base, r.stage, false), from.batch, from.head, block, 0);
+#endif
+    mbarrier_expect(full, K_BYTES + (IN_PLACE ? 0 : KEY_FACTOR_BYTES));
+#if IN_PLACE
+#elif PARTS == 2
     load_key_factors(a, base + AT_KEY_FACTORS + r.factors * KEY_FACTOR_BYTES, full,
                      from.token / KEYS + block, from.head, from.batch);
 #elif KV_AHEAD
@@ -211,10 +225,23 @@ DEVICE void produce_v(const struct attention_args &a, const struct tensor_maps &
              phase = r.stage == 0 ? r.phase ^ 1 : r.phase;
     uint32_t full = base + AT_V_FULL + 8 * stage;
     mbarrier_wait(base + AT_V_EMPTY + 8 * stage, phase);
+#if IN_PLACE
+    shared_store4(stage_record(base, stage, true), from.batch, from.head, block, 0);
+#endif
     mbarrier_expect(full, V_BYTES);
     load_keys<V_PANELS>(&maps.v, base + AT_V + stage * V_BYTES, full, from.token + block * KEYS,
                         value_place(a, from.head, from.apart), from.batch, parts_apart(a, from));
 }
+
+#if IN_PLACE
+/* Behind the last block, which ends the warps that split: each has a share of K in every block. */
+DEVICE void produce_nothing(uint32_t base, const struct ring &r)
+{
+    mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
+    shared_store4(stage_record(base, r.stage, false), -1, 0, 0, 0);
+    mbarrier_arrive(base + AT_K_FULL + 8 * r.stage);
+}
+#endif
 
 DEVICE void advance(struct ring &r)
 {
@@ -327,7 +354,7 @@ DEVICE void produce_block(const struct attention_args &a, const struct tensor_ma
  * still to be loaded, so that it is there in time. Earlier, a block that is ahead of others keeps a
  * tile waiting that one of them could begin. The other rows take it with their second tile's first
  * block: there the compiler would undo the overlap (tools/sass). */
-constexpr bool TAKEN_LATE = PARTS <= 2 && !SPLIT_KEYS && THREADS < 512;
+constexpr bool TAKEN_LATE = PARTS <= 2 && !SPLIT_KEYS && (THREADS < 512 || IN_PLACE);
 constexpr int TAKEN_AHEAD = 2;
 
 /* Read where it is needed: registers are few. */
@@ -367,7 +394,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
             continue;
         }
         struct key_source from = key_source_of(a, &t);
-#if PARTS == 2
+#if PARTS == 2 && !IN_PLACE
         keys.split = keys.split || all_split(a, base);
 #endif
         int blocks = t.key_end - key_begin(&t);
@@ -414,6 +441,9 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
     if (PAGED) post_job(base, {-1}, keys.phase);
 #endif
     if (V_BEHIND && !PAGED && !first) produce_v_behind(a, maps, base, keys);
+#if IN_PLACE
+    produce_nothing(base, keys);
+#endif
     struct tile end = {-1};
     produce_q(a, maps, base, &end, slot, slot_phase, 0);
 }

@@ -145,7 +145,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #endif
 #if SUMS > 1
         struct common f;
-        multiply_qk(c, s, f);
+        multiply_qk(c, s, f, true);
 #else
         issue_qk(score_operands(c), s, held);
         wgmma_wait<0>();

@@ -21,6 +21,9 @@
 #define RAPT_NVIDIA_SM90_REPAIR_H
 
 #include "sm90_load.h"
+#if IN_PLACE
+#include "sm90_in_place.h"
+#endif
 
 struct note {
     int rows, head, batch; /* as in struct tile; SPLIT_KEYS: rows is its index */
@@ -122,8 +125,10 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
         struct key_source from = key_source_of(a, &t);
         int row = from.token + block * KEYS;
         bool q = what.q && PARTS != 2; /* else the warps split it */
-        mbarrier_expect(full, V_BYTES + (what.k ? K_BYTES + CELL_BYTES + KEY_FACTOR_BYTES : 0) +
-                                  (q ? Q_BYTES : 0));
+        mbarrier_expect(
+            full, V_BYTES +
+                      (what.k ? K_BYTES + CELL_BYTES + (IN_PLACE ? 0 : KEY_FACTOR_BYTES) : 0) +
+                      (q ? Q_BYTES : 0));
         if (q)
             load_q(a, maps, base + AT_Q + group * Q_BYTES, full, &t, group, key_lead(from.apart));
 #if PAGES
@@ -139,7 +144,7 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
 #else
         bool pages = false;
 #endif
-#if PARTS == 2
+#if PARTS == 2 && !IN_PLACE
         if (what.k)
             load_key_factors(a, base + AT_KEY_FACTORS, full, row / KEYS, from.head, from.batch);
 #elif KV_AHEAD
@@ -160,6 +165,11 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
     __syncwarp();
     mbarrier_wait(full, phase);
     phase ^= 1;
+#if IN_PLACE
+    split_fetched(base, thread, what.k);
+    async_proxy_fence();
+    named_barrier_sync(BARRIER_GROUP + group, 128);
+#endif
 #if LEADS
     int leads = leads_of(a, t.head / a.group);
     bool exists = thread < t.kv_tokens - block * KEYS;

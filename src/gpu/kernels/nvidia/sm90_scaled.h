@@ -316,6 +316,15 @@ DEVICE void split_first(const struct attention_args &a, const struct split_task 
     if (threadIdx.x % (32 * TASK_WARPS) == 0) end_task(a, t, wide);
 }
 
+#if IN_PLACE
+/* No block of keys is known as wide. */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    PREPARE_NAME(const __grid_constant__ struct attention_args a)
+{
+    wait_for_predecessors();
+    clear_tasks(a, 0, split_tasks(a, 0), 0);
+}
+#else
 /* The first tasks, so that the forward kernel can begin; the others are marked as not done. */
 extern "C" __global__ void __launch_bounds__(THREADS)
     PREPARE_NAME(const __grid_constant__ struct attention_args a)
@@ -367,6 +376,8 @@ DEVICE void split_ahead(const struct attention_args &a, uint32_t base, int warp)
         if (lane == 0) end_share(a, t, wide);
     }
 }
+
+#endif
 
 /* Where a tile's sequence lies in q. */
 DEVICE int query_batch(const struct attention_args &a, const struct tile &t)

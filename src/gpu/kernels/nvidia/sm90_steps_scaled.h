@@ -95,8 +95,10 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
         begin_tile(c, a, t);
         clear_tile(o, r);
 #if SUMS > 1
+        int passed = IN_PLACE ? unseen_blocks(c, a, t) : 0;
+        if (IN_PLACE) pass_blocks(c, a, passed);
 #pragma unroll 1
-        for (int block = t.key_end - 1, last = key_begin(&t); block >= last; block--)
+        for (int block = t.key_end - 1 - passed, last = key_begin(&t); block >= last; block--)
             whole_step(c, a, t, block, last, o, r);
 #else
         float s[KEYS / 2];

@@ -7,7 +7,8 @@
 #include "sm90_consumer.h"
 
 /* S = q K^T of the current stage, done. Each half of the channels has a sum of its own. */
-DEVICE void multiply_qk(const struct consumer &c, float (&s)[KEYS / 2], struct common &f)
+DEVICE void multiply_qk(const struct consumer &c, float (&s)[KEYS / 2], struct common &f,
+                        bool fetched = false)
 {
     float sum[SUMS][KEYS / 2];
     uint64_t k_desc = matrix_descriptor(c.base + AT_K + c.stage * K_BYTES, 16);
@@ -25,6 +26,8 @@ DEVICE void multiply_qk(const struct consumer &c, float (&s)[KEYS / 2], struct c
         }
     }
     wgmma_commit();
+    if (IN_PLACE && !fetched) /* V's factors */
+        mbarrier_wait(c.base + AT_V_READY + 8 * c.stage, phase_now(c));
     f = block_common(c);
     wgmma_wait<0>();
 #pragma unroll
@@ -41,14 +44,14 @@ DEVICE void whole_step(struct consumer &c, const struct attention_args &a, const
     uint32_t p[PARTS * KEYS / 4];
     struct product product;
     next_stage(c);
-    mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, phase_now(c));
+    mbarrier_wait(c.base + AT_K_READY + 8 * c.stage, phase_now(c));
     struct common f;
     multiply_qk(c, s, f);
     release_stage(c, AT_K_EMPTY + 8 * c.stage);
     if (block == last) prefetch_q(c, a);
     weigh_scaled(c, a, t, s, r, block, f);
     follow_references(c, a, o, r);
-    mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, phase_now(c));
+    if (!IN_PLACE) mbarrier_wait(c.base + AT_V_FULL + 8 * c.stage, phase_now(c));
     float factor = issue_weights(c, s, o, product, p, r, c.stage);
     wgmma_wait<0>();
     add_product(o, product, factor);

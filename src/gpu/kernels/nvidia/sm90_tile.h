@@ -32,6 +32,9 @@
  *   SUMS           2, with PARTS 2: a score is added up in two sums, over half of the channels
  *                  each, since the multiplies cut where they add; their registers are those of P
  *                  and P V, so that a warpgroup overlaps nothing itself, and one stage serves
+ *   IN_PLACE       1, with PARTS 2: K and V come as f32, and each tile splits them in shared memory,
+ *                  by WORKERS warps beside the producer, four of them in a warpgroup of their own
+ *                  (sm90_in_place.h)
  *   BY_PANELS      1: f32 of up to 256 channels: K and V come one panel of 64 channels at a time, in
  *                  a ring of STAGES panels (sm90_panels.h), and a score has as many SUMS as panels.
  *                  With FEATURES
@@ -130,6 +133,9 @@
 #ifndef SUMS
 #define SUMS 1
 #endif
+#ifndef IN_PLACE
+#define IN_PLACE 0
+#endif
 #ifndef BY_PANELS
 #define BY_PANELS 0
 #endif
@@ -165,8 +171,9 @@ constexpr bool UNITS = KV_I8 && DTYPE == DTYPE_f16;
 /* Some rows of a tile may not see a key that others see, or 16-bit rows' weights may overflow. */
 constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 
-static_assert(THREADS == 128 * (GROUPS + 1),
+static_assert(THREADS == 128 * (GROUPS + 1 + IN_PLACE),
               "one producer warpgroup and one consumer warpgroup per 64 rows");
+constexpr int WORKERS = 7; /* IN_PLACE */
 static_assert(!SPLIT_KEYS || (FEATURES && SCORES == SCORES_LINEAR && Q_REGISTERS && !PANEL_MAPS),
               "warps that read their rows of Q themselves, and no heads told apart but by them");
 static_assert(!LINES || (PARTS == 1 && !PANEL_MAPS && !FEATURES), "plain rows alone");
@@ -249,9 +256,15 @@ constexpr uint32_t AT_KEY_FACTORS =
 /* f32 rows on their way through each of three warps that split. */
 constexpr uint32_t AT_SPLIT = AT_KEY_FACTORS + FACTOR_SLOTS * KEY_FACTOR_BYTES,
                    SPLIT_RING_BYTES = BY_PANELS ? 4096 : 8192;
+/* IN_PLACE, in place of these: for each stage mbarriers that say that its K, its V is in parts, and
+ * which block it holds. */
+constexpr uint32_t AT_K_READY = IN_PLACE ? AT_SPLIT : AT_K_FULL,
+                   AT_V_READY = IN_PLACE ? AT_K_READY + 8 * STAGES : AT_V_FULL,
+                   AT_STAGE_RECORD = AT_SPLIT + 16 * STAGES,
+                   SPLIT_BYTES = IN_PLACE ? 48 * STAGES : 3 * SPLIT_RING_BYTES;
 /* And a copy of its tile's record for each consumer warp: registers are few. BY_PANELS: and more that
  * it knows of the tile, four words, and the factors of its rows. */
-constexpr uint32_t AT_OWN_TILE = AT_SPLIT + 3 * SPLIT_RING_BYTES,
+constexpr uint32_t AT_OWN_TILE = AT_SPLIT + SPLIT_BYTES,
                    OWN_TILE_BYTES = RECORD_BYTES + (BY_PANELS ? 16 + 8 * 8 : 0);
 /* LINES: output on its way to memory, 16 rows of 64 columns for each consumer warp, or with 2 of
  * all columns, 64 after 64; swizzled in patterns of 1024 bytes. */
@@ -298,8 +311,12 @@ static_assert(!BY_PANELS ||
               "by panels: those of V wait where small weights want them again");
 static_assert(!CELL_ROWS || (PARTS > 1 && FEATURES && SCORES == SCORES_ANY && KEYS % 32 == 0),
               "f32 rows with all features");
-static_assert(SUMS == 1 || BY_PANELS || (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128),
+static_assert(SUMS == 1 || BY_PANELS || IN_PLACE ||
+                  (PARTS == 2 && D == 128 && STAGES == 1 && KEYS == 128),
               "two sums");
+static_assert(!IN_PLACE || (PARTS == 2 && D == 128 && SUMS == 2 && STAGES == 2 && KEYS == 64 &&
+                            GROUPS == 2 && !FEATURES),
+              "rows of K and V of 512 bytes, and a block ahead");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(!KV_I8 || (FEATURES && SCORES == SCORES_LINEAR && PARTS == 1 && !PANEL_MAPS &&
                          GROUPS == 2 && D == DV && KEYS == 128),
@@ -314,16 +331,18 @@ static_assert(SHARED_BYTES <= 227 * 1024, "the most that a block of sm_90 can ha
 /* ---- Registers: 65536 / THREADS at launch, rounded down to 8; the producers give theirs to the
  * consumers --------------------- */
 
-constexpr int PRODUCER_REGISTERS = GROUPS == 3                             ? 32
+constexpr int PRODUCER_REGISTERS = IN_PLACE                                ? 64
+                                   : GROUPS == 3                           ? 32
                                    : CONVERTS && !Q_HELD                   ? 72
                                    : PARTS == 2 || CELLS || KV_I8 || LEADS ? 56
                                                                            : 40;
-constexpr int CONSUMER_REGISTERS = GROUPS == 3                             ? 160
+constexpr int CONSUMER_REGISTERS = IN_PLACE                                ? 192
+                                   : GROUPS == 3                           ? 160
                                    : CONVERTS && !Q_HELD                   ? 216
                                    : PARTS == 2 || CELLS || KV_I8 || LEADS ? 224
                                                                            : 232;
-static_assert(PRODUCER_REGISTERS + GROUPS * CONSUMER_REGISTERS <=
-                  65536 / THREADS / 8 * 8 * (GROUPS + 1),
+static_assert((1 + IN_PLACE) * PRODUCER_REGISTERS + GROUPS * CONSUMER_REGISTERS <=
+                  65536 / THREADS / 8 * 8 * (GROUPS + 1 + IN_PLACE),
               "no more than were there at launch: else the consumers wait forever");
 
 /* Named barriers: 0 is __syncthreads, 1 ... GROUPS the turns of the warpgroups, then one for the

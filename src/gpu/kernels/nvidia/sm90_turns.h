@@ -198,7 +198,7 @@ DEVICE void pass_keys(struct consumer &c, int blocks)
 #pragma unroll 1
     for (; blocks > 0; blocks--) {
         next_stage(c);
-        mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, phase_now(c));
+        mbarrier_wait(c.base + AT_K_READY + 8 * c.stage, phase_now(c));
         take_turn(c);
         end_turn(c);
         release_stage(c, AT_K_EMPTY + 8 * c.stage);
@@ -211,7 +211,7 @@ DEVICE void pass_values(const struct consumer &c, int blocks, int back)
 #pragma unroll 1
     for (; blocks > 0; blocks--) {
         struct place v = place_before(c, back + blocks - 1);
-        mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
+        mbarrier_wait(c.base + AT_V_READY + 8 * v.stage, v.phase);
         release_stage(c, AT_V_EMPTY + 8 * v.stage);
     }
 }
@@ -233,6 +233,8 @@ DEVICE void pass_blocks(struct consumer &c, const struct attention_args &a, int 
     for (; blocks > 0; blocks--) {
         pass_keys(c, 1);
         pass_values(c, 1, 0);
+        if (IN_PLACE)
+            named_barrier_sync(BARRIER_GROUP + group_now(c), 128); /* or one misses a parity */
     }
 #endif
 }
