@@ -76,7 +76,8 @@ enum {
     NEED_NUMBERS = 262144,
     /* serves no problem but those whose values are the first channels of the keys, in the same memory */
     NEED_SHARED_KV = 524288,
-    /* with NEED_HALVES: maps of K and V are of these themselves, in boxes of all a row's channels */
+    /* with NEED_STRICT: maps of K and V are of these themselves, in boxes of all a row's channels; the
+     * strict row's name is NAME without its last word, _strict behind it */
     NEED_WHOLE_KEYS = 1048576,
 };
 
