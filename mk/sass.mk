@@ -9,7 +9,8 @@ SASS_CHECKED := $(foreach id,$(filter sm90_%,$(GPU_COMPILED)),$(GPU)/$(id).order
 # $1 a macro of the object's row; $2 its value where the row has none.
 sass_flag = $$(sed -n 's/.*-D$1=\([0-9]*\).*/\1/p; t; s/.*/$2/p' $(GPU)/$*.flags)
 $(GPU)/%.order: $(GPU)/%.co $(SASS_ORDER)
-	@$(SASS_ORDER) $< $(call sass_flag,TILE_KV) $(call sass_flag,D) $(call sass_flag,PARTS,1) $(call sass_flag,EARLY,4) $(call sass_flag,SUMS,1)
+	@$(SASS_ORDER) $< $(call sass_flag,TILE_KV) $(call sass_flag,D) $(call sass_flag,PARTS,1) $(call sass_flag,EARLY,4) $(call sass_flag,SUMS,1) \
+	  $(call sass_flag,SCALE_CHANNELS,0)
 	@if grep -q 'C75[0-9][0-9]' $(GPU)/$*.log; then grep 'C75[0-9][0-9]' $(GPU)/$*.log; exit 1; fi
 	@touch $@
 EXTRA_BUILD += $(SASS_CHECKED)

@@ -32,7 +32,7 @@
  *   edge                  tensors end at an unmapped page (host), so that a read past the end faults
  *   normal needles growing falling peaked cancelling constant tiny huge vast denormal sincos100
  *   integer minus1e30 large_v nan_q nan_k nan_v nan_v_end inf_q inf_k inf_v minf_k minf_all minf_first
- *   minf_first_nan_v minf_last minf_nan_v leap nan_heads nan_odd_heads vanishing wide_k wide_v
+ *   minf_first_nan_v minf_last minf_nan_v leap nan_heads nan_odd_heads vanishing wide_k wide_v steps
  *                         data (normal); problem_values.c says what they are for
  *   hidden-nan            keys and values that no query sees are NaN
  *   seedN                 odd: sinks, slopes and positions differ between sequences
@@ -70,7 +70,7 @@ enum problem_op {
     X(integer, 1) X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0) X(nan_v, 0) X(nan_v_end, 0) X(inf_q, 0) X(inf_k, 0) \
     X(inf_v, 0) X(minf_k, 0) X(minf_all, 0) X(minf_first, 0) X(minf_first_nan_v, 0) X(minf_last, 0) \
     X(minf_nan_v, 0) X(leap, 0) X(nan_heads, 0) X(nan_odd_heads, 0) X(vanishing, 0) X(wide_k, 0) \
-    X(wide_v, 0)
+    X(wide_v, 0) X(steps, 0)
 /* clang-format on */
 
 enum problem_data {
@@ -223,6 +223,8 @@ enum problem_value {
 };
 double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2,
                      int64_t i3);
+/* Whether i8 data of K or V is 0 there, whatever its random bits. */
+bool problem_blank(const struct problem_line *line, int which, int64_t token, int64_t channel);
 /* 1, 2: see PROBLEM_DATA_LIST; 0 otherwise. */
 int problem_exact(const struct problem_line *line);
 

@@ -62,7 +62,8 @@ static void fill_tokens(struct problem_instance *p, const rapt_tensor *t, int wh
             for (int64_t h = 0; h < t->size[1]; h++)
                 for (int64_t c = 0; c < t->size[3]; c++) {
                     double x =
-                        t->dtype == RAPT_I8
+                        problem_blank(&p->line, which, token, c) ? 0
+                        : t->dtype == RAPT_I8
                             ? (double)(int8_t)problem_random(
                                   p->line.seed, (uint64_t)which + 70,
                                   (uint64_t)(((b * 64 + h) * 65536 + token) * 1024 + c))

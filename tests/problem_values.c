@@ -162,6 +162,30 @@ static double beyond_parts(const struct problem_line *line, int which, const int
     return which == VALUE_Q ? 0x1p-36 : at[1] % 2 ? normal * 0x1p42 : normal;
 }
 
+/* Of steps: whether a block of channels of a token has integers of 0 alone. */
+static bool is_blank(const struct problem_line *line, int64_t token, int64_t block)
+{
+    int64_t blocks = line->scale_block ? line->v_channels / line->scale_block : 1;
+    return token % 4 == 1 && token / 4 % blocks == block;
+}
+
+/* Scales that step by powers of two from one block of channels to the next, of blank ones far up; and one
+ * block of all values far down. */
+static double stepping(const struct problem_line *line, bool values, int64_t token, int64_t block,
+                       double usual)
+{
+    if (is_blank(line, token, block)) return ldexp(usual, values ? 10 : 40);
+    if (values) return ldexp(usual, block == 1 ? -20 : token * 7 / 3 % 2 * -6);
+    switch ((token * 7 + block * 5 + token / 3) % 3) {
+    case 0:
+        return usual;
+    case 1:
+        return ldexp(usual, -6);
+    default:
+        return token % 11 ? ldexp(usual, -45) : 0;
+    }
+}
+
 static double qkv_value(const struct problem_line *line, int which, const int64_t *at)
 {
     uint64_t index = element(at[0], at[1], at[2], at[3]);
@@ -240,6 +264,8 @@ static double scale_value(const struct problem_line *line, int which, const int6
     if (line->data == DATA_leap && data == VALUE_V && !at[0] && !at[1] &&
         at[2] == problem_kv_length(line, 0) - 1 && at[3] == blocks - 1)
         return usual * 0x1p40;
+    if (line->data == DATA_steps && data != VALUE_Q)
+        return stepping(line, data == VALUE_V, at[2], at[3], usual);
     return with_spoiler(line, data, at, usual);
 }
 
@@ -291,6 +317,13 @@ static double bias_value(const struct problem_line *line, uint64_t index, int64_
     uint64_t row = problem_random(line->seed, 61, element(i0, i1, i2, 0)) % 8;
     if (row == 0 || problem_random(line->seed, 62, index) % 4 == 0) return -1e30;
     return row == 1 ? 1e6 + normal : normal;
+}
+
+bool problem_blank(const struct problem_line *line, int which, int64_t token, int64_t channel)
+{
+    return line->data == DATA_steps && line->scale_block &&
+           (which == VALUE_K || which == VALUE_V) &&
+           is_blank(line, token, channel / line->scale_block);
 }
 
 double problem_value(const struct problem_line *line, int which, int64_t i0, int64_t i1, int64_t i2,

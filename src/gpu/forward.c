@@ -327,8 +327,8 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
         status = find_strict(gp, device, p, &strict);
         if (!status) add_prepare(gp, row, code, halves_split_blocks(a, row, p), 1, 1);
     } else if (row->needs & NEED_NUMBERS) {
-        add_prepare(gp, row, code, at_least(ceil_div(p->kv_tokens, PART_KEYS), 1), 2 * p->kv_heads,
-                    p->batch);
+        add_prepare(gp, row, code, at_least(ceil_div(p->kv_tokens, row->tile_kv), 1),
+                    2 * p->kv_heads, p->batch);
     } else if (row->needs & NEED_PREPARE) {
         add_prepare(gp, row, code, ceil_div(longest, row->tile_kv), heads, p->batch);
     }

@@ -40,9 +40,9 @@ enum { HALVES = 3 };
 /* With rows that take packed keys, each sequence's parts of K and V begin with a block of so many
  * keys: those of sequence b, which begins at token x, at row (x / PART_KEYS + b) * PART_KEYS. */
 enum { PART_KEYS = 128 };
-/* NEED_NUMBERS: words of a block's scales: PART_KEYS of keys, as many of values, four more, in an order
- * that nvidia/sm90_scale.h has. */
-enum { SCALE_WORDS = 2 * PART_KEYS + 4 };
+/* NEED_NUMBERS: words beside a block of keys: of each key so many scales as it has, one of its value, and
+ * four more, in an order that nvidia/sm90_scale.h has. */
+#define SCALE_WORDS(scales, keys) (((scales) + 1) * (keys) + 4)
 
 /* How the composed path uses it, after a launch of qk (scores), causal_mask (softcap, bias, ALiBi,
  * then -inf where mask, window or length hide), softmax (sink; writes weights, which may be the
@@ -76,11 +76,12 @@ struct attention_args {
      * Channels are those of the row's tile. Rows that take packed keys: tokens of K and V a multiple
      * of PART_KEYS; ragged: batch 1. NEED_NUMBERS: k_half and v_half alone, dense [batch, kv head,
      * token, channel] of q's type: the integers of K and V, pages resolved, tokens a multiple of
-     * PART_KEYS */
+     * tile_kv, which stands for PART_KEYS there; with NEED_BLOCK_SCALES v_half is bf16 and has twice
+     * the channels, values and then what these leave */
     struct view q_half, k_half, v_half;
     /* NEED_STRICT, powers of two: [batch][kv head][pair of keys, wide_keys blocks of them][8], see
      * nvidia/sm90_scaled.h; ragged: batch 1. NEED_NUMBERS: scales, [batch][kv head][wide_keys
-     * blocks of PART_KEYS tokens of k_half][SCALE_WORDS] */
+     * blocks of tile_kv tokens of k_half][SCALE_WORDS()] */
     float *key_factors;
     /* NEED_STRICT: bits 0 and 1 not 0 for blocks with rows that two f16 parts cannot hold, of 16
      * queries, [batch][q head][wide_queries], then of tile_kv keys, [batch][k heads, v heads]

@@ -10,46 +10,63 @@ static int64_t batches(const struct problem *p)
     return p->ragged_kv ? 1 : p->batch;
 }
 
-/* Of PART_KEYS keys, of a sequence or of all packed ones, each of which begins a block; a tile asks
+/* Of tile_kv keys, of a sequence or of all packed ones, each of which begins a block; a tile asks
  * for one even if there are no keys. */
-static int64_t key_blocks(const struct problem *p)
+static int64_t key_blocks(const struct problem *p, const struct row *row)
 {
-    return p->ragged_kv ? p->kv_tokens / PART_KEYS + p->batch
-                        : at_least(ceil_div(p->kv_tokens, PART_KEYS), 1);
+    return p->ragged_kv ? p->kv_tokens / row->tile_kv + p->batch
+                        : at_least(ceil_div(p->kv_tokens, row->tile_kv), 1);
 }
 
-static struct view dense(const struct problem *p, int64_t tokens, int64_t channels)
+/* Scales of a key. */
+static int64_t scales_of(const struct row *row)
+{
+    return row->needs & NEED_BLOCK_SCALES ? row->d / 32 : 1;
+}
+
+/* Numbers of a value: with several scales each of its channels has two, which add up. */
+static int64_t value_numbers(const struct row *row)
+{
+    return row->needs & NEED_BLOCK_SCALES ? 2 * (int64_t)row->dv : row->dv;
+}
+
+static struct view dense(const struct problem *p, int64_t tokens, int64_t channels, int64_t dtype)
 {
     struct view v = {
-        NULL, {p->kv_heads * tokens * channels, tokens * channels, channels, 1}, p->a.q.dtype};
+        NULL, {p->kv_heads * tokens * channels, tokens * channels, channels, 1}, dtype};
     return v;
 }
 
 rapt_status numbers_views(struct attention_args *args, const struct row *row,
                           const struct problem *p, struct number_bytes *bytes)
 {
-    int64_t blocks = key_blocks(p), all, channels = row->d > row->dv ? row->d : row->dv;
+    int64_t blocks = key_blocks(p, row), keys = row->tile_kv, numbers = value_numbers(row), all,
+            channels = at_least(numbers, row->d);
     if (__builtin_mul_overflow(batches(p) * p->kv_heads, blocks, &all) ||
-        all > INT64_MAX / ((channels + 4) * 8 * PART_KEYS))
-        return fail(RAPT_NO_MEMORY,
-                    "rapt_plan_create: the numbers of %lld x %lld blocks of 128 keys do not fit in "
-                    "63 bits",
-                    (long long)(batches(p) * p->kv_heads), (long long)blocks);
+        all > INT64_MAX / ((channels + 4) * 8 * keys))
+        return fail(
+            RAPT_NO_MEMORY,
+            "rapt_plan_create: the numbers of %lld x %lld blocks of %lld keys do not fit in "
+            "63 bits",
+            (long long)(batches(p) * p->kv_heads), (long long)blocks, (long long)keys);
     args->wide_keys = (int32_t)blocks;
-    args->k_half = dense(p, blocks * PART_KEYS, row->d);
-    args->v_half = dense(p, blocks * PART_KEYS, row->dv);
-    bytes->k = (size_t)(all * PART_KEYS * row->d) * 2;
-    bytes->v = (size_t)(all * PART_KEYS * row->dv) * 2;
-    bytes->scales = (size_t)(all * SCALE_WORDS) * 4;
+    args->k_half = dense(p, blocks * keys, row->d, p->a.q.dtype);
+    args->v_half = dense(p, blocks * keys, numbers,
+                         row->needs & NEED_BLOCK_SCALES ? DTYPE_bf16 : p->a.q.dtype);
+    bytes->k = (size_t)(all * keys * row->d) * 2;
+    bytes->v = (size_t)(all * keys * numbers) * 2;
+    bytes->scales = (size_t)(all * SCALE_WORDS(scales_of(row), keys)) * 4;
     return RAPT_OK;
 }
 
 int numbers_pay(const struct problem *p, const struct row *row)
 {
     /* measured on an H100 (bench/notes/decode.md): query rows of a key, and these times the keys of
-     * a sequence, for a launch more takes time */
-    const int64_t least_rows = 1024, least_work = 1 << 20, most_bytes = 512 << 20;
-    int64_t of_block = PART_KEYS * ((int64_t)row->d + row->dv) * 2,
+     * a sequence, for a launch more takes time; with several scales it is the decode rows that serve
+     * else, which take longer */
+    const int64_t least_rows = row->needs & NEED_BLOCK_SCALES ? 256 : 1024, least_work = 1 << 20,
+                  most_bytes = 512 << 20;
+    int64_t of_block = row->tile_kv * (row->d + value_numbers(row)) * 2,
             most = most_bytes / of_block / at_least(batches(p) * p->kv_heads, 1),
             sequences = at_least(p->batch, 1),
             queries = p->ragged_q ? p->q_tokens / sequences : p->q_tokens,
@@ -57,6 +74,6 @@ int numbers_pay(const struct problem *p, const struct row *row)
             seen_by = at_most(p->window_left, WINDOW_LIMIT) +
                       at_most(p->window_right, WINDOW_LIMIT) + row->tile_q, /* by tiles */
         rows = at_most(seen_by, queries) * p->group;
-    return !p->a.batch_invariant && key_blocks(p) <= most && rows >= least_rows &&
+    return !p->a.batch_invariant && key_blocks(p, row) <= most && rows >= least_rows &&
            rows * keys >= least_work;
 }

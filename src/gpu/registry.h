@@ -35,7 +35,7 @@ enum {
     NEED_HALVES = 16,
     /* entry point NAME_prepare, launched before with the same arguments and block and no dynamic
      * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
-     * z = batch; with NEED_NUMBERS x = ceil(kv_tokens / PART_KEYS), y = 2 * kv_heads */
+     * z = batch; with NEED_NUMBERS x = ceil(kv_tokens / tile_kv), y = 2 * kv_heads */
     NEED_PREPARE = 32,
     /* entry point NAME_combine, launched after if there are several splits, likewise: x = q_tokens,
      * y = q_heads, z = batch (ragged q: 1) */

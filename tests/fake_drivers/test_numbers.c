@@ -2,10 +2,10 @@
  * workspace, maps and launches, and for which problems the library takes them. */
 #include "workspace.h"
 
-/* K and V of 8 bits, with a scale for each row: one sequence's keys apart from the next's, in pages of
- * 24 tokens, or packed. */
+/* K and V of 8 bits, with so many scales for each row: one sequence's keys apart from the next's, in pages
+ * of 24 tokens, or packed. */
 enum keys { KEYS_APART, KEYS_PAGED, KEYS_PACKED };
-static void make_i8(struct trial *t, enum keys keys, void *index)
+static void make_i8(struct trial *t, enum keys keys, void *index, int64_t scales)
 {
     rapt_tensor *data[2] = {&t->a.k, &t->a.v}, *scale[2] = {&t->a.k_scale, &t->a.v_scale};
     int64_t batch = t->a.k.size[0], tokens = t->a.k.size[2], pages = parts_of(tokens, 24);
@@ -16,7 +16,7 @@ static void make_i8(struct trial *t, enum keys keys, void *index)
                                                : batch;
         *data[i] = rapt_tensor_bthd(data[i]->data, RAPT_I8, places, data[i]->size[1], rows, d);
         *scale[i] = rapt_tensor_bthd((char *)data[i]->data + ((uintptr_t)1 << 39), RAPT_F32, places,
-                                     data[i]->size[1], rows, 1);
+                                     data[i]->size[1], rows, scales);
     }
     if (keys == KEYS_PAGED) t->a.page_table = rapt_tensor_bhtd(index, RAPT_I32, batch, 1, pages, 1);
     if (keys == KEYS_PACKED)
@@ -36,13 +36,13 @@ static void rows_with_numbers(void **state)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             for (enum keys keys = KEYS_APART; keys <= KEYS_PACKED; keys++) {
                 set_problem(&t, (rapt_dtype)row->dtype, shapes[i], row->d, row->dv);
-                make_i8(&t, keys, index);
+                make_i8(&t, keys, index, row->needs & NEED_BLOCK_SCALES ? row->d / 32 : 1);
                 t.a.causal = 1;
                 run(&t, row->name);
                 served++;
             }
     }
-    assert_true(rows == 8 && served == 240);
+    assert_true(rows == 16 && served == 480);
     rapt_close(&context);
     session_end(*state);
 }
@@ -53,32 +53,42 @@ static void numbers_that_pay(void **state)
     static const struct {
         int64_t size[5]; /* batch, heads, KV heads, queries, keys */
         int64_t window, invariant;
-        int ahead;
+        int ahead, ahead_block32;
     } cases[] = {
-        {{1, 32, 8, 2048, 2048}, 0, 0, 1},  {{1, 32, 8, 2048, 2048}, 0, 1, 0},
-        {{1, 32, 8, 256, 8192}, 0, 0, 1},   {{1, 32, 8, 255, 8192}, 0, 0, 0},
-        {{1, 32, 8, 256, 1024}, 0, 0, 1},   {{1, 32, 8, 256, 1023}, 0, 0, 0},
-        {{1, 32, 8, 512, 512}, 0, 0, 1},    {{1, 32, 8, 511, 511}, 0, 0, 0},
-        {{1, 8, 8, 2048, 8192}, 0, 0, 1},   {{1, 8, 8, 2048, 8192}, 895, 0, 0},
-        {{1, 8, 8, 2048, 8192}, 896, 0, 1}, {{1, 32, 8, 512, 131072}, 0, 0, 1},
-        {{1, 32, 8, 512, 131073}, 0, 0, 0}, {{4, 32, 8, 512, 32768}, 0, 0, 1},
-        {{4, 32, 8, 512, 32769}, 0, 0, 0},
+        {{1, 32, 8, 2048, 2048}, 0, 0, 1, 1},  {{1, 32, 8, 2048, 2048}, 0, 1, 0, 0},
+        {{1, 32, 8, 256, 8192}, 0, 0, 1, 1},   {{1, 32, 8, 255, 8192}, 0, 0, 0, 1},
+        {{1, 32, 8, 256, 1024}, 0, 0, 1, 1},   {{1, 32, 8, 256, 1023}, 0, 0, 0, 0},
+        {{1, 32, 8, 512, 512}, 0, 0, 1, 1},    {{1, 32, 8, 511, 511}, 0, 0, 0, 0},
+        {{1, 8, 8, 2048, 8192}, 0, 0, 1, 1},   {{1, 8, 8, 2048, 8192}, 895, 0, 0, 1},
+        {{1, 8, 8, 2048, 8192}, 896, 0, 1, 1}, {{1, 32, 8, 512, 131072}, 0, 0, 1, 0},
+        {{1, 32, 8, 512, 131073}, 0, 0, 0, 0}, {{4, 32, 8, 512, 32768}, 0, 0, 1, 0},
+        {{4, 32, 8, 512, 32769}, 0, 0, 0, 0},  {{1, 32, 8, 512, 87360}, 0, 0, 1, 1},
+        {{1, 32, 8, 512, 87361}, 0, 0, 1, 0},  {{1, 32, 8, 64, 8192}, 0, 0, 0, 1},
+        {{1, 32, 8, 63, 8192}, 0, 0, 0, 0},    {{1, 32, 8, 64, 4096}, 0, 0, 0, 1},
+        {{1, 32, 8, 64, 4095}, 0, 0, 0, 0},    {{1, 8, 8, 2048, 8192}, 127, 0, 0, 0},
+        {{1, 8, 8, 2048, 8192}, 128, 0, 0, 1},
     };
     struct trial t;
     rapt_context *context;
     begin(*state, &context, &t);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        set_problem(&t, RAPT_BF16, cases[i].size, 128, 128);
-        make_i8(&t, KEYS_APART, NULL);
-        t.a.causal = !cases[i].window;
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        const int block32 = i % 2;
+        set_problem(&t, RAPT_BF16, cases[i / 2].size, 128, 128);
+        make_i8(&t, KEYS_APART, NULL, block32 ? 4 : 1);
+        t.a.causal = !cases[i / 2].window;
         t.a.window_left = t.a.window_right = 0;
-        if (cases[i].window) t.a.window_left = cases[i].window + 1, t.a.window_right = 1;
-        t.a.batch_invariant = cases[i].invariant;
+        if (cases[i / 2].window) t.a.window_left = cases[i / 2].window + 1, t.a.window_right = 1;
+        t.a.batch_invariant = cases[i / 2].invariant;
         rapt_plan *plan = NULL;
         if (rapt_plan_create(&plan, t.device, &t.a)) fail_msg("%s", rapt_last_error());
         int ahead = strstr(rapt_plan_kernel(plan), "_ahead") != NULL;
-        if (ahead != cases[i].ahead) fail_msg("case %zu: %s", i, rapt_plan_kernel(plan));
-        if (ahead) assert_true(rapt_plan_workspace_size(plan) >= (size_t)cases[i].size[4] * 4096);
+        if (ahead != (block32 ? cases[i / 2].ahead_block32 : cases[i / 2].ahead))
+            fail_msg("case %zu: %s", i, rapt_plan_kernel(plan));
+        if (ahead) {
+            assert_true(!strstr(rapt_plan_kernel(plan), "_block32") == !block32);
+            assert_true(rapt_plan_workspace_size(plan) >=
+                        (size_t)cases[i / 2].size[4] * (block32 ? 6144 : 4096));
+        }
         rapt_plan_destroy(&plan);
     }
     rapt_close(&context);
@@ -94,7 +104,7 @@ static void numbers_too_many(void **state)
     rapt_plan *plan = NULL;
     begin(*state, &context, &t);
     set_problem(&t, RAPT_BF16, (const int64_t[]){1, 1, 1, 256, 256}, 64, 64);
-    make_i8(&t, KEYS_APART, NULL);
+    make_i8(&t, KEYS_APART, NULL, 1);
     rapt_tensor *of_keys[4] = {&t.a.k, &t.a.v, &t.a.k_scale, &t.a.v_scale};
     for (int i = 0; i < 4; i++) {
         of_keys[i]->size[0] = b, of_keys[i]->size[1] = h, of_keys[i]->size[2] = s;

@@ -91,11 +91,15 @@ static void expect_notes(struct trial *t, const struct row *row, const struct at
     expect_part(t, "counters and notes", a->counters, 16 * (1 + heads * tiles * groups));
 }
 
-/* Blocks of 128 keys of a head; each sequence of a packed batch begins one. */
+/* Blocks of so many keys of a head; each sequence of a packed batch begins one. */
+static int64_t blocks_of(const struct attention_args *a, int64_t keys)
+{
+    return a->kv_start.data ? a->kv_tokens / keys + a->batch : parts_of(a->kv_tokens, keys);
+}
+
 static int64_t key_blocks(const struct attention_args *a)
 {
-    return a->kv_start.data ? a->kv_tokens / PART_KEYS + a->batch
-                            : parts_of(a->kv_tokens, PART_KEYS);
+    return blocks_of(a, PART_KEYS);
 }
 
 /* Three dense parts of 16 bits of all elements, and of those that are zeros. */
@@ -122,14 +126,14 @@ static void expect_strict_parts(struct trial *t, const struct row *row,
 
 /* Integers of K or V as dense numbers of q's type, each sequence's from a whole block on. */
 static void expect_numbers(struct trial *t, const char *name, const struct view *half,
-                           const rapt_tensor *of, const struct attention_args *a, int64_t channels)
+                           const rapt_tensor *of, const struct attention_args *a, int64_t keys,
+                           int64_t channels, int64_t dtype)
 {
-    int64_t head = at_least_one(key_blocks(a)) * PART_KEYS * channels,
+    int64_t head = at_least_one(blocks_of(a, keys)) * keys * channels,
             sequences = a->kv_start.data ? 1 : a->batch;
     expect_part(t, name, half->data, sequences * of->size[1] * head * 2);
     expect(t, half->stride[0] == of->size[1] * head && half->stride[1] == head &&
-                  half->stride[2] == channels && half->stride[3] == 1 &&
-                  half->dtype == t->a.q.dtype);
+                  half->stride[2] == channels && half->stride[3] == 1 && half->dtype == dtype);
 }
 
 static void expect_parts(struct trial *t, const struct row *row, const struct attention_args *a)
@@ -145,12 +149,13 @@ static void expect_parts(struct trial *t, const struct row *row, const struct at
     }
     if (row->needs & NEED_STRICT) expect_strict_parts(t, row, a);
     if (row->needs & NEED_NUMBERS) {
-        int64_t blocks = at_least_one(key_blocks(a));
-        expect_numbers(t, "numbers of k", &a->k_half, &t->a.k, a, row->d);
-        expect_numbers(t, "numbers of v", &a->v_half, &t->a.v, a, row->dv);
+        int64_t keys = row->tile_kv, blocks = at_least_one(blocks_of(a, keys)),
+                scales = t->a.k_scale.size[3], words = (scales + 1) * keys + 4;
+        expect_numbers(t, "numbers of k", &a->k_half, &t->a.k, a, keys, row->d, t->a.q.dtype);
+        expect_numbers(t, "numbers of v", &a->v_half, &t->a.v, a, keys,
+                       scales > 1 ? 2 * row->dv : row->dv, scales > 1 ? RAPT_BF16 : t->a.q.dtype);
         expect_part(t, "scales", a->key_factors,
-                    (a->kv_start.data ? 1 : a->batch) * a->kv_heads * blocks * (2 * PART_KEYS + 4) *
-                        4);
+                    (a->kv_start.data ? 1 : a->batch) * a->kv_heads * blocks * words * 4);
         expect(t, a->wide_keys == blocks && !a->q_half.data);
     }
     if (row->needs & NEED_PARTIALS) {
@@ -191,12 +196,13 @@ static void expect_map(const struct trial *t, const struct row *row, const struc
              panels = channels / of_panel,
              tokens = (uint64_t)(half ? half->stride[1] / half->stride[2] : x->size[2]),
              sequences = (uint64_t)x->size[0] * (half ? HALVES : 1);
+    int64_t type = half ? half->dtype : row->dtype;
     if (half && (row->needs & NEED_NUMBERS))
         sequences = t->a.kv_start.dtype ? 1 : (uint64_t)t->a.q.size[0];
     memcpy(&m, map, sizeof m);
     expect(t, m.data == (half ? half->data : x->data));
     /* CU_TENSOR_MAP_DATA_TYPE_ FLOAT32, FLOAT16, BFLOAT16 */
-    expect(t, m.type == (whole ? 7 : row->dtype == RAPT_F16 ? 6 : 9));
+    expect(t, m.type == (whole ? 7 : type == RAPT_F16 ? 6 : 9));
     expect(t, m.swizzle == 3 && m.fill == 0); /* CU_TENSOR_MAP_SWIZZLE_128B, FLOAT_OOB_FILL_NONE */
     expect(t, m.promotion == 2);              /* CU_TENSOR_MAP_L2_PROMOTION_L2_128B */
     expect(t, m.box[0] == of_panel && m.box[1] == rows);
@@ -298,7 +304,7 @@ static void expect_launches(struct trial *t, const struct row *row)
     if (strict) expect_split(t, &l[0], row);
     else if (row->needs & NEED_NUMBERS)
         expect_prepare(t, &l[0], row,
-                       at_least_one(parts_of(l[0].args.attention.kv_tokens, PART_KEYS)));
+                       at_least_one(parts_of(l[0].args.attention.kv_tokens, row->tile_kv)));
     else if (before) expect_prepare(t, &l[0], row, parts_of(longest, row->tile_kv));
     expect_main(t, &l[before], row);
     if (after) expect_combine(t, &l[before + 1], row);

@@ -1,9 +1,10 @@
 /* sass_order.c: checks in an sm_90a object that the compiler kept the overlap of a wgmma kernel.
  *
- *   sass_order OBJECT.co KEYS CHANNELS PARTS EARLY SUMS
+ *   sass_order OBJECT.co KEYS CHANNELS PARTS EARLY SUMS SCALE
  *                            one forward kernel of forward_sm90.cu with blocks of KEYS keys, heads
  *                            of CHANNELS, operands in PARTS parts, EARLY eighths of the
- *                            exponentials before the second wait and SUMS to a score
+ *                            exponentials before the second wait and SUMS to a score; SCALE: channels
+ *                            to which a scale of i8 keys belongs, 0: all
  *   sass_order -l OBJECT.co  lists the order of the instructions that matter
  *
  * ptxas may move exponentials over the wait for the second matrix product, or put a wait behind
@@ -17,7 +18,9 @@
  * rest, since the compiler evens out the two sides; with three parts all KEYS/2. With EARLY 0 the
  * multiplies end in a wait for everything. With parts there are 3 or 6 times as many multiplies;
  * with two parts the softmax comes before them, and with two sums each of the two products ends in
- * a wait for everything. Local-memory accesses (spills) fail as well; but
+ * a wait for everything. With several scales of a key the products of its channels come scale by scale,
+ * and between each and the next a share of those with values, behind a wait that leaves these in
+ * flight. Local-memory accesses (spills) fail as well; but
  * with two parts each of two copies of issue_weights() may put KEYS/2 weights there and take them
  * back, and ptxas's own count of spills (mk/resources.awk) has to do. */
 #include <elf.h>
@@ -219,14 +222,15 @@ static int walk_object(const unsigned char *data, size_t size, struct demand dem
 int main(int argc, char **argv)
 {
     int list = argc == 3 && !strcmp(argv[1], "-l");
-    if (!list && argc != 7) {
-        fprintf(stderr, "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS PARTS EARLY SUMS | "
-                        "sass_order -l OBJECT.co\n");
+    if (!list && argc != 8) {
+        fprintf(stderr,
+                "sass_order: usage: sass_order OBJECT.co KEYS CHANNELS PARTS EARLY SUMS SCALE | "
+                "sass_order -l OBJECT.co\n");
         return 2;
     }
     const char *path = argv[list ? 2 : 1];
-    long number[5] = {0}; /* keys, channels, parts, early, sums */
-    for (int i = 0; i < 5 && !list; i++) number[i] = strtol(argv[2 + i], NULL, 10);
+    long number[6] = {0}; /* keys, channels, parts, early, sums, channels of a scale */
+    for (int i = 0; i < 6 && !list; i++) number[i] = strtol(argv[2 + i], NULL, 10);
     long products = number[2] * (number[2] + 1) / 2, all = number[0] / 2;
     const long exponentials[4] = {0, all * number[3] / 24, 0, all}; /* by parts */
     long scores = (number[1] + 15) / 16, values = number[0] / 16;
@@ -234,6 +238,8 @@ int main(int argc, char **argv)
                             number[3] == 0};
     if (number[4] > 1)
         demand = (struct demand){products * (scores < values ? scores : values), 0, 1};
+    if (number[5] > 0 && number[5] < number[1]) /* values come as two numbers, or more products */
+        demand = (struct demand){number[5] / 16 + 2 * values / (number[1] / number[5]), 0, 0};
     struct report report = {0};
     size_t size = 0;
     unsigned char *data = read_file(path, &size);

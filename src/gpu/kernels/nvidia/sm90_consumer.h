@@ -235,7 +235,7 @@ DEVICE struct weighing begin_block(struct consumer &c, const struct attention_ar
 #if CAPPED
 /* All weights of a block of which some score is beyond the polynomial. */
 DEVICE void weigh_again(const struct consumer &c, const struct attention_args &a,
-                        float (&s)[KEYS / 2], struct weighing &w, uint32_t (&p)[KEYS / 4])
+                        float (&s)[KEYS / 2], struct weighing &w, uint32_t (&p)[WEIGHT_WORDS])
 {
     registers_fence(s); /* or the polynomials above are kept for it: registers are few */
     w.sum0 = w.sum1 = 0;
@@ -255,7 +255,7 @@ template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE void end_block(const struct consumer &c, const struct attention_args &a,
                       const struct tile &t, int block, const float (&o)[VALUES / 2],
                       float (&s)[KEYS / 2], struct row_state &r, struct weighing &w,
-                      uint32_t (&p)[KEYS / 4])
+                      uint32_t (&p)[WEIGHT_WORDS])
 {
     if (EARLY > 0) {
         w.from0 = o[0] == -0x1.fffffep127f ? KV_I8 : w.from0;
@@ -295,7 +295,7 @@ template <bool NEAR> DEVICE bool keep_weights(struct row_state &r, const struct 
 template <bool NEAR>
 DEVICE void raise_block(const struct consumer &c, const struct attention_args &a,
                         float (&s)[KEYS / 2], struct row_state &r, struct weighing &w,
-                        uint32_t (&p)[KEYS / 4])
+                        uint32_t (&p)[WEIGHT_WORDS])
 {
 #if CAPPED
     if (NEAR) {
@@ -411,7 +411,7 @@ DEVICE struct weighing begin_block(const struct consumer &c, const struct attent
 template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE void end_block(const struct consumer &, const struct attention_args &, const struct tile &,
                       int, const float (&)[VALUES / 2], float (&s)[KEYS / 2], struct row_state &,
-                      struct weighing &, uint32_t (&p)[PARTS * KEYS / 4])
+                      struct weighing &, uint32_t (&p)[WEIGHT_WORDS])
 {
     pack_weights(s, p);
 }
@@ -422,7 +422,7 @@ template <bool NEAR> DEVICE bool keep_weights(struct row_state &, const struct w
 }
 template <bool NEAR>
 DEVICE void raise_block(const struct consumer &, const struct attention_args &, float (&)[KEYS / 2],
-                        struct row_state &, struct weighing &, uint32_t (&)[PARTS * KEYS / 4])
+                        struct row_state &, struct weighing &, uint32_t (&)[WEIGHT_WORDS])
 {
 }
 #endif

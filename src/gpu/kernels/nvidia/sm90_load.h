@@ -112,7 +112,7 @@ DEVICE void wait_split(const struct attention_args &a, int batch, int head, int 
 DEVICE float *scales_ahead(const struct attention_args &a, int batch, int head, int block)
 {
     int at = (batch * a.kv_heads + head) * a.wide_keys + block;
-    return a.key_factors + (int64_t)at * SCALE_WORDS;
+    return a.key_factors + (int64_t)at * (SLOT_BYTES / 4);
 }
 #endif
 
@@ -159,7 +159,7 @@ DEVICE struct key_source key_source_of(const struct attention_args &a, const str
 #if FEATURES
     if (a.kv_start.data) {
 #if PARTS > 1 || KV_AHEAD
-        s.token = first_key_block(a, t->batch) * PART_KEYS;
+        s.token = first_key_block(a, t->batch) * PREPARED_KEYS;
         s.apart = 1;
 #else
         s.token = index_at(a.kv_start, t->batch);

@@ -105,13 +105,13 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {first, true}, block, phase);
         float s[KEYS / 2];
         struct product product;
-        uint32_t p[PARTS * KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
+        uint32_t p[WEIGHT_WORDS], held[Q_HELD ? 4 * QK_SLICES : 1];
         hold_q(c, held); /* anew for every block: held only after the first, its registers were
                             given to p as well (nvcc 13.0) */
         int end = t.rows * tile_tokens(a) + token_of_row(a, row_now(c)) + query_offset(a, &t) +
                   a.window_right + 1;
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
-#if KV_I8
+#if KV_I8 && SCALE_BLOCKS == 1
         struct key_bits bad = {}; /* integers are all good, and scales keep to themselves */
 #elif LEADS
         struct key_bits bad = {};
@@ -147,7 +147,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         struct common f;
         multiply_qk(c, s, f, true);
 #else
-        issue_qk(score_operands(c), s, held);
+        begin_qk(c, s, held);
         wgmma_wait<0>();
         registers_fence(s);
 #endif

@@ -47,16 +47,110 @@ DEVICE void issue_qk(const struct operands &x, float (&s)[KEYS / 2],
     wgmma_commit();
 }
 
+#if SCALE_BLOCKS > 1
+/* One block of channels of q K^T, added to those before. */
+DEVICE void issue_channels(const struct operands &x, float (&s)[KEYS / 2],
+                           uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1], int block)
+{
+    constexpr int SLICES = SCALE_CHANNELS / 16;
+    registers_fence(s);
+    if (Q_HELD) registers_fence(held);
+    wgmma_fence();
+#pragma unroll
+    for (int k = block * SLICES; k < (block + 1) * SLICES; k++) {
+        uint64_t right = x.k + slice_offset(k, KEYS);
+        if (Q_HELD) wgmma_rs(s, held + (Q_HELD ? 4 * k : 0), right, k > 0);
+        else wgmma_ss(s, x.q + slice_offset(k, 64), right, k > 0);
+    }
+    wgmma_commit();
+}
+
+/* What brings the lane's sums of scores over blocks of channels from the scale of one to that of the next. */
+struct scale_steps {
+    struct four_scales of[STEPS_HELD];
+};
+
+/* Those to `block`. */
+DEVICE void read_steps(const struct consumer &c, struct scale_steps &x, int block)
+{
+#pragma unroll
+    for (int i = 0; i < STEPS_HELD; i++)
+        x.of[i] = lane_scales(c, scales_now(c) + (block - 1) * SCALE_BYTES, i);
+}
+
+/* Sums of scores to the scale of `block`, when PENDING groups of products are still to end; reads the steps
+ * to the next block, if there is one. */
+template <int PENDING>
+DEVICE void follow_scale(const struct consumer &c, struct scale_steps &x, float (&s)[KEYS / 2],
+                         int block)
+{
+    wgmma_wait<PENDING>();
+    registers_fence(s);
+#pragma unroll
+    for (int i = 0; i < KEYS / 16; i++) {
+        struct four_scales f =
+            i < STEPS_HELD ? x.of[i] : lane_scales(c, scales_now(c) + (block - 1) * SCALE_BYTES, i);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int at = scale_score(i, j);
+            s[at] = __fmul_rn(s[at], f.x[j]);
+            s[at + 2] = __fmul_rn(s[at + 2], f.x[j]);
+        }
+    }
+    if (block + 1 < SCALE_BLOCKS) read_steps(c, x, block + 1);
+}
+#endif
+
+/* S = q K^T alone; it is over behind wgmma_wait<0>(). */
+DEVICE void begin_qk(const struct consumer &c, float (&s)[KEYS / 2],
+                     uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1])
+{
+#if SCALE_BLOCKS > 1
+    const struct operands x = score_operands(c);
+    struct scale_steps steps;
+    read_steps(c, steps, 1);
+    issue_channels(x, s, held, 0);
+#pragma unroll
+    for (int block = 1; block < SCALE_BLOCKS; block++) {
+        follow_scale<0>(c, steps, s, block);
+        issue_channels(x, s, held, block);
+    }
+#else
+    issue_qk(score_operands(c), s, held);
+#endif
+}
+
 /* What P V is added to: O itself; with parts a sum of its own that starts from zero, since the
  * multiplies truncate where they add, and O would gather that over all keys. */
 struct product {
     float sum[PARTS > 1 ? VALUES / 2 : 1];
 };
 
+#if SCALE_BLOCKS > 1
+/* Products begin ... end - 1 of O += P V: the weights' first numbers times the values' first ones, then times
+ * what these leave; V_BF16: at last what the weights leave times the values' first. */
+constexpr int V_PRODUCTS = (V_NUMBERS + V_BF16) * KEYS / 16;
+DEVICE void issue_some_pv(uint64_t v, float (&o)[VALUES / 2], const uint32_t (&p)[WEIGHT_WORDS],
+                          int begin, int end)
+{
+    wgmma_fence();
+#pragma unroll
+    for (int i = begin; i < end; i++) {
+        int turn = i / (KEYS / 16), k = i % (KEYS / 16), left = turn == 2 ? KEYS / 4 : 0;
+        wgmma_rs_v(o, p + left + 4 * k, v + row_slice_offset(k) + turn % 2 * V_PART / 16, 1);
+    }
+    wgmma_commit();
+}
+#endif
+
 /* O, or the product, += P V. */
 DEVICE void issue_pv(uint64_t v, float (&o)[VALUES / 2], struct product &product,
-                     const uint32_t (&p)[PARTS * KEYS / 4])
+                     const uint32_t (&p)[WEIGHT_WORDS])
 {
+#if SCALE_BLOCKS > 1
+    issue_some_pv(v, o, p, 0, V_PRODUCTS);
+    return;
+#endif
 #if PARTS > 1
     registers_fence(product.sum);
 #endif
@@ -76,6 +170,27 @@ DEVICE void issue_pv(uint64_t v, float (&o)[VALUES / 2], struct product &product
     }
     wgmma_commit();
 }
+
+#if SCALE_BLOCKS > 1
+/* S = q K^T, with a share of O += P V behind each block of channels, so that the tensor cores are at work
+ * while scores follow the scales, and when they are over. */
+DEVICE void issue_in_turns(const struct consumer &c, struct scale_steps &steps,
+                           const struct operands &x, uint64_t v, uint32_t v_full, uint32_t parity,
+                           float (&s)[KEYS / 2], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
+                           float (&o)[VALUES / 2], const uint32_t (&p)[WEIGHT_WORDS])
+{
+    constexpr int SHARES = SCALE_BLOCKS;
+    issue_channels(x, s, held, 0);
+    mbarrier_wait(v_full, parity);
+#pragma unroll
+    for (int block = 1; block < SCALE_BLOCKS; block++) {
+        issue_some_pv(v, o, p, (block - 1) * V_PRODUCTS / SHARES, block * V_PRODUCTS / SHARES);
+        follow_scale<1>(c, steps, s, block);
+        issue_channels(x, s, held, block);
+    }
+    issue_some_pv(v, o, p, (SHARES - 1) * V_PRODUCTS / SHARES, V_PRODUCTS);
+}
+#endif
 
 /* When the multiplies are over. factor: a power of two. */
 DEVICE void add_product(float (&o)[VALUES / 2], struct product &product, float factor = 1)
@@ -100,7 +215,7 @@ DEVICE bool group_any(const struct consumer &c, bool x)
  * that of the others comes first and is added to O; the small ones meanwhile lie in local memory,
  * since registers are few. Returns the factor of the last product, which is on its way. */
 DEVICE float issue_weights(const struct consumer &c, float (&s)[KEYS / 2], float (&o)[VALUES / 2],
-                           struct product &product, uint32_t (&p)[PARTS * KEYS / 4],
+                           struct product &product, uint32_t (&p)[WEIGHT_WORDS],
                            struct row_state &r, uint32_t stage)
 {
     float factor = 1;

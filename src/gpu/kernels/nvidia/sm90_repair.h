@@ -186,7 +186,7 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
 /* Two elements of V: whether one is NaN or Inf. */
 DEVICE bool not_finite2(uint32_t x)
 {
-    const uint32_t exponent = F16_PARTS ? 0x7c00 : 0x7f80;
+    const uint32_t exponent = F16_PARTS && !V_BF16 ? 0x7c00 : 0x7f80;
     return (x & exponent) == exponent || (x >> 16 & exponent) == exponent;
 }
 
@@ -205,14 +205,14 @@ DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
     bool bad = false;
     if (thread < KEYS) {
 #pragma unroll 1
-        for (int i = 0; i < 8 * PARTS * V_PANELS; i++) {
+        for (int i = 0; i < 8 * PARTS * V_NUMBERS * V_PANELS; i++) {
             int x[4];
             shared_load4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, x[0], x[1], x[2], x[3]);
             bad |= not_finite2(x[0]) | not_finite2(x[1]) | not_finite2(x[2]) | not_finite2(x[3]);
         }
         if (bad) {
 #pragma unroll 1
-            for (int i = 0; i < 8 * PARTS * V_PANELS; i++)
+            for (int i = 0; i < 8 * PARTS * V_NUMBERS * V_PANELS; i++)
                 shared_store4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, 0, 0, 0, 0);
         }
     }

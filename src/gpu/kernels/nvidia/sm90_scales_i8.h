@@ -33,7 +33,8 @@ DEVICE struct four_scales lane_scales(const struct consumer &c, uint32_t scales,
 DEVICE void hold_scales(struct consumer &c)
 {
 #pragma unroll
-    for (int i = 0; i < KEYS_HELD; i++) c.scales[i] = lane_scales(c, scales_now(c), i);
+    for (int i = 0; i < KEYS_HELD; i++)
+        c.scales[i] = lane_scales(c, scales_now(c) + AT_KEY_SCALES, i);
 }
 
 /* Column of the j-th of lane_scales(i), and where its score of the lane's first row is. */
@@ -53,7 +54,8 @@ DEVICE void scale_exponents(const struct consumer &c, float (&s)[KEYS / 2],
 {
 #pragma unroll
     for (int i = BEGIN / 2; i < END / 2; i++) {
-        struct four_scales f = i < KEYS_HELD ? c.scales[i] : lane_scales(c, scales_now(c), i);
+        struct four_scales f =
+            i < KEYS_HELD ? c.scales[i] : lane_scales(c, scales_now(c) + AT_KEY_SCALES, i);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int at = scale_score(i, j);
@@ -104,7 +106,7 @@ DEVICE void visible_maxima(const struct consumer &c, const struct attention_args
     x0 = x1 = -INFINITY;
 #pragma unroll
     for (int i = 0; i < KEYS / 16; i++) {
-        struct four_scales f = lane_scales(c, scales_now(c), i);
+        struct four_scales f = lane_scales(c, scales_now(c) + AT_KEY_SCALES, i);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int column = scale_column(i, j), at = scale_score(i, j);
@@ -115,7 +117,7 @@ DEVICE void visible_maxima(const struct consumer &c, const struct attention_args
     }
 }
 
-#if DTYPE == DTYPE_f16
+#if DTYPE == DTYPE_f16 && !V_BF16
 /* The unit for a scale of this exponent. Smaller scales ask for no larger one: sums of weights stay
  * finite. */
 constexpr int LEAST_EXPONENT = 60;
@@ -142,15 +144,14 @@ DEVICE float2 units_for_block(const struct consumer &c, const struct attention_a
 {
     uint32_t slot = scales_now(c);
     if (!MASKED) {
-        int x =
-            max_int(shared_load(slot + 2 * SCALE_BYTES), shared_load(slot + 2 * SCALE_BYTES + 4));
+        int x = max_int(shared_load(slot + AT_EXPONENTS), shared_load(slot + AT_EXPONENTS + 4));
         return make_float2(unit_for(x), unit_for(x));
     }
     const struct seen_columns seen = columns_seen(c, a, t, block);
     int x0 = 0, x1 = 0;
 #pragma unroll 1 /* registers are few */
     for (int i = 0; i < KEYS / 16; i++) {
-        struct four_scales f = lane_scales(c, slot + SCALE_BYTES, i);
+        struct four_scales f = lane_scales(c, slot + AT_VALUE_SCALES, i);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int column = scale_column(i, j), x = scale_exponent(__float_as_uint(f.x[j]));
@@ -234,7 +235,7 @@ DEVICE void end_scaled(const struct consumer &c, const struct attention_args &a,
     weigh_exponents<EARLY_COLUMNS, COLUMNS, MASKED>(s, w);
 #pragma unroll
     for (int i = 0; i < KEYS / 16; i++) {
-        struct four_scales f = lane_scales(c, scales_now(c) + SCALE_BYTES, i);
+        struct four_scales f = lane_scales(c, scales_now(c) + AT_VALUE_SCALES, i);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int at = scale_score(i, j);
@@ -242,7 +243,9 @@ DEVICE void end_scaled(const struct consumer &c, const struct attention_args &a,
             s[at + 2] = __fmul_rn(s[at + 2], f.x[j]);
         }
     }
-    if (MASKED) mask_block(a, t, s, block, token_of_row(a, row_now(c)), column_now(c), 0);
+    /* several scales: what is no number is the values' own */
+    if (MASKED && SCALE_BLOCKS == 1)
+        mask_block(a, t, s, block, token_of_row(a, row_now(c)), column_now(c), 0);
 }
 
 #endif

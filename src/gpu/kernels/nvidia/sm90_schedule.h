@@ -289,6 +289,9 @@ DEVICE int first_key(const struct attention_args &a, int b)
 }
 
 #if PARTS > 1 || KV_AHEAD
+/* Keys that a launch ahead takes as a block. */
+constexpr int PREPARED_KEYS = KV_AHEAD ? KEYS : PART_KEYS;
+
 /* A sequence's first block of 16 queries in a.wide_blocks, and its first of keys there and in the
  * parts of K and V. */
 DEVICE int first_query_block(const struct attention_args &a, int b)
@@ -298,7 +301,7 @@ DEVICE int first_query_block(const struct attention_args &a, int b)
 
 DEVICE int first_key_block(const struct attention_args &a, int b)
 {
-    return a.kv_start.data ? index_at(a.kv_start, b) / PART_KEYS + b : 0;
+    return a.kv_start.data ? index_at(a.kv_start, b) / PREPARED_KEYS + b : 0;
 }
 
 /* Of a sequence: a tile asks for one even if there are no keys. */

@@ -117,11 +117,15 @@ DEVICE uint32_t take_part2(float &low, float &high)
 
 /* Weights as the A operand of p v: the layouts agree, see wgmma.h. Register i of a part holds
  * scores 2i and 2i + 1. */
-DEVICE void pack_weights(const float (&s)[KEYS / 2], uint32_t (&p)[PARTS * KEYS / 4])
+DEVICE void pack_weights(const float (&s)[KEYS / 2], uint32_t (&p)[WEIGHT_WORDS])
 {
 #pragma unroll
     for (int i = 0; i < KEYS / 4; i++) {
-#if PARTS == 1
+#if V_BF16
+        float low = s[2 * i], high = s[2 * i + 1];
+        p[i] = take_part2(low, high);
+        p[KEYS / 4 + i] = pack2_bf16(low, high);
+#elif PARTS == 1
         p[i] = pack2(s[2 * i], s[2 * i + 1]);
 #else
         float low = s[2 * i], high = s[2 * i + 1];

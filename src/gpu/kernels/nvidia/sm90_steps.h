@@ -44,7 +44,7 @@ DEVICE void clear_before(struct consumer &c, const struct place &v, int tail)
 template <bool NEAR>
 DEVICE bool settle_weights(const struct consumer &c, const struct attention_args &a,
                            float (&s)[KEYS / 2], float (&o)[VALUES / 2],
-                           uint32_t (&p)[PARTS * KEYS / 4], struct row_state &r, struct weighing &w)
+                           uint32_t (&p)[WEIGHT_WORDS], struct row_state &r, struct weighing &w)
 {
     if (keep_weights<NEAR>(r, w)) return true;
     if (RAISES_APART) return false;
@@ -73,7 +73,7 @@ DEVICE void await_next(const struct consumer &c)
 template <bool MASKED, bool FIRST, bool NEAR = false>
 DEVICE bool step(struct consumer &c, const struct attention_args &a, const struct tile &t,
                  const struct tile &done, int block, int last, float (&o)[VALUES / 2],
-                 uint32_t (&p)[PARTS * KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
+                 uint32_t (&p)[WEIGHT_WORDS], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
                  struct row_state &r, float (&weights)[KEYS / 2], struct weighing &w)
 {
     float s[KEYS / 2];
@@ -89,18 +89,27 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     if (OPERANDS_FIRST) scores = score_operands(c), values = value_operand(c, v.stage);
     ask_block(c, a, t, block);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
+#if SCALE_BLOCKS > 1
+    struct scale_steps steps;
+    read_steps(c, steps, 1);
+#endif
     take_turn(c);
     registers_fence(o);
     registers_fence(p);
     if (!OPERANDS_FIRST) scores = score_operands(c);
+#if SCALE_BLOCKS > 1
+    issue_in_turns(c, steps, scores, value_operand(c, v.stage), c.base + AT_V_FULL + 8 * v.stage,
+                   v.phase, s, held, o, p);
+#else
     issue_qk(scores, s, held);
     mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase);
     if (!OPERANDS_FIRST) values = value_operand(c, v.stage);
     issue_pv(values, o, product, p);
+#endif
 #if KV_I8
     hold_scales(c);
 #endif
-    wgmma_wait<EARLY == 0 ? 0 : 1>();
+    wgmma_wait<EARLY == 0 && SCALE_BLOCKS == 1 ? 0 : 1>();
     end_turn(c);
     hold_scores(a);
     registers_fence(s);
@@ -148,9 +157,8 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
  * Where a reference is raised the inner loop is left: its code stays short. */
 template <bool MASKED, bool NEAR = false>
 DEVICE void steps(struct consumer &c, const struct attention_args &a, const struct tile &t,
-                  int block, int end, int last, float (&o)[VALUES / 2],
-                  uint32_t (&p)[PARTS * KEYS / 4], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
-                  struct row_state &r)
+                  int block, int end, int last, float (&o)[VALUES / 2], uint32_t (&p)[WEIGHT_WORDS],
+                  uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1], struct row_state &r)
 {
     float s[KEYS / 2];
     struct weighing w;
@@ -176,7 +184,7 @@ DEVICE void steps(struct consumer &c, const struct attention_args &a, const stru
 
 /* The first block of a tile when there is nothing to overlap it with. */
 DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const struct tile &t,
-                      float (&o)[VALUES / 2], uint32_t (&p)[PARTS * KEYS / 4],
+                      float (&o)[VALUES / 2], uint32_t (&p)[WEIGHT_WORDS],
                       uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1], struct row_state &r)
 {
     float s[KEYS / 2];
@@ -192,7 +200,7 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
     ask_block(c, a, t, block);
     mbarrier_wait(c.base + AT_K_FULL + 8 * c.stage, c.phase);
     take_turn(c);
-    issue_qk(score_operands(c), s, held);
+    begin_qk(c, s, held);
 #if KV_I8
     hold_scales(c);
 #endif
@@ -210,7 +218,7 @@ DEVICE void open_tile(struct consumer &c, const struct attention_args &a, const 
 
 /* All blocks of a tile but its first. */
 DEVICE void all_steps(struct consumer &c, const struct attention_args &a, const struct tile &t,
-                      float (&o)[VALUES / 2], uint32_t (&p)[PARTS * KEYS / 4],
+                      float (&o)[VALUES / 2], uint32_t (&p)[WEIGHT_WORDS],
                       uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1], struct row_state &r)
 {
 #if FEATURES
@@ -254,7 +262,7 @@ DEVICE void all_steps(struct consumer &c, const struct attention_args &a, const 
 
 /* The last product of a tile when there is nothing to overlap it with. */
 DEVICE void close_tile(struct consumer &c, const struct attention_args &a, const struct tile &t,
-                       float (&o)[VALUES / 2], uint32_t (&p)[PARTS * KEYS / 4],
+                       float (&o)[VALUES / 2], uint32_t (&p)[WEIGHT_WORDS],
                        const struct row_state &r)
 {
     struct product product;
@@ -280,7 +288,7 @@ DEVICE void work(struct consumer &c, const struct attention_args &a)
     struct tile t, done;
     struct row_state r = {0, 0, 0, 0, 1, 1, false};
     float o[VALUES / 2];
-    uint32_t p[PARTS * KEYS / 4], held[Q_HELD ? 4 * QK_SLICES : 1];
+    uint32_t p[WEIGHT_WORDS], held[Q_HELD ? 4 * QK_SLICES : 1];
     if (PING_PONG && group_now(c) == 0)
         named_barrier_arrive(BARRIER_TURN, 256); /* the first turn */
     receive_tile(c, a, t);

@@ -45,6 +45,8 @@
  *   KV_I8          1: K and V are i8 with a scale for each key, made numbers of q's type by the
  *                  producers (sm90_keys_i8.h). With FEATURES and SCORES_LINEAR
  *   KV_AHEAD       1: with KV_I8: made numbers by a launch ahead, NAME_prepare (sm90_numbers.h)
+ *   SCALE_CHANNELS with KV_AHEAD: channels of K and V to which a scale belongs; those of a row if not
+ *                  said
  *   CELL_ROWS      1: f32 with FEATURES: a bias of f32 and a mask besides (sm90_cell_rows.h)
  *   PANEL_MAPS     1: tensor maps are 4-D (channel, token, head, batch) and each 64-column panel is
  *                  a box of its own, so that channels past the tensor's are zero: head sizes that
@@ -110,6 +112,11 @@
 #endif
 /* Whether the producers make numbers of K and V. */
 #define CONVERTS (KV_I8 && !KV_AHEAD)
+#ifndef SCALE_CHANNELS
+#define SCALE_CHANNELS D
+#endif
+/* Scales of a key, and of a value; where there are several, values come as two numbers that add up. */
+#define SCALE_BLOCKS (D / SCALE_CHANNELS)
 #ifndef PARTS
 #define PARTS (DTYPE == DTYPE_f32 ? 3 : 1) /* HALVES */
 #endif
@@ -160,14 +167,16 @@
 constexpr int ROWS = TILE_Q,
               GROUPS = ROWS / 64; /* query rows of a tile; one warpgroup for each 64 */
 constexpr int KEYS = TILE_KV;     /* keys of a block */
+/* Words of a block's weights as operands. */
+constexpr int WEIGHT_WORDS = (PARTS + V_BF16) * KEYS / 4;
 constexpr int QK_SLICES = (D + 15) / 16, QK_PANELS = (D + 63) / 64;
-constexpr int V_PANELS = (DV + 63) / 64,
+constexpr int V_PANELS = (DV + 63) / 64, V_NUMBERS = SCALE_BLOCKS > 1 ? 2 : 1,
               VALUES = WHOLE_PANELS ? 64 * V_PANELS : DV; /* columns of the output accumulator */
 /* Warpgroups take turns at the tensor cores; with two parts, or by panels, they need no order. */
 constexpr bool PING_PONG = GROUPS > 1 && PARTS != 2 && !BY_PANELS;
 constexpr bool Q_HELD = Q_REGISTERS;
 /* f16 holds no weight times scale of every size: rows have units, see sm90_scales_i8.h. */
-constexpr bool UNITS = KV_I8 && DTYPE == DTYPE_f16;
+constexpr bool UNITS = KV_I8 && DTYPE == DTYPE_f16 && !V_BF16;
 /* Some rows of a tile may not see a key that others see, or 16-bit rows' weights may overflow. */
 constexpr bool REPAIRS = CAUSAL || FEATURES || PARTS == 1;
 
@@ -211,8 +220,8 @@ __host__ __device__ constexpr int pair_right(int i)
 constexpr uint32_t Q_PART = 64 * QK_PANELS * 128, K_PART = KEYS * (BY_PANELS ? 1 : QK_PANELS) * 128,
                    V_PART = KEYS * (BY_PANELS ? 1 : V_PANELS) * 128;
 constexpr uint32_t Q_BYTES = PARTS * Q_PART, K_BYTES = PARTS * K_PART,
-                   V_BYTES = PARTS * V_PART; /* the parts one after the other */
-constexpr int Q_COUNT = Q_SLOTS * GROUPS;    /* one Q slot holds the 64 rows of one warpgroup */
+                   V_BYTES = PARTS * V_NUMBERS * V_PART; /* the parts one after the other */
+constexpr int Q_COUNT = Q_SLOTS * GROUPS; /* one Q slot holds the 64 rows of one warpgroup */
 constexpr int RAGGED_LIMIT =
     256; /* sequences of a ragged batch (ragged_refuses in the host's table) */
 constexpr uint32_t RECORD_BYTES = FEATURES ? 32 : 16; /* struct tile, beside each Q slot */
@@ -247,8 +256,11 @@ constexpr uint32_t AT_KEY_TABLE = AT_ORDER + 2 * RAGGED_LIMIT,
  * softmax that needs its factors. BY_PANELS: a block has four panels or more (features.def), so that
  * the slot of K's first one was not given back before the softmax of the block before the last. */
 constexpr int FACTOR_SLOTS = BY_PANELS ? 2 : STAGES + 1;
-/* KV_I8: scales of the keys and of the values of a block, and what the values' halves ask for. */
-constexpr uint32_t SCALE_BYTES = 4 * KEYS, SLOT_BYTES = 2 * SCALE_BYTES + 16;
+/* KV_I8: scales of the keys and of the values of a block, and what these ask for. With several scales:
+ * before the keys' last ones what brings sums of scores from each scale to the next. */
+constexpr uint32_t SCALE_BYTES = 4 * KEYS, AT_KEY_SCALES = (SCALE_BLOCKS - 1) * SCALE_BYTES,
+                   AT_VALUE_SCALES = AT_KEY_SCALES + SCALE_BYTES,
+                   AT_EXPONENTS = AT_VALUE_SCALES + SCALE_BYTES, SLOT_BYTES = AT_EXPONENTS + 16;
 /* What comes with a block of K. */
 constexpr uint32_t KEY_FACTOR_BYTES = PARTS == 2 ? 16 * KEYS : KV_AHEAD ? SLOT_BYTES : 0;
 constexpr uint32_t AT_KEY_FACTORS =
@@ -319,10 +331,14 @@ static_assert(!IN_PLACE || (PARTS == 2 && D == 128 && SUMS == 2 && STAGES == 2 &
               "rows of K and V of 512 bytes, and a block ahead");
 static_assert(K_PART % 1024 == 0 && V_PART % 1024 == 0, "every tile starts a new swizzle pattern");
 static_assert(!KV_I8 || (FEATURES && SCORES == SCORES_LINEAR && PARTS == 1 && !PANEL_MAPS &&
-                         GROUPS == 2 && D == DV && KEYS == 128),
-              "integers: halves of a block, and turns that keep the scales' slots apart");
-static_assert(!KV_AHEAD || (KV_I8 && KEYS == PART_KEYS && SLOT_BYTES == 4 * SCALE_WORDS),
+                         GROUPS == 2 && D == DV && KEYS % 16 == 0),
+              "integers: turns that keep the scales' slots apart");
+static_assert(!CONVERTS || (KEYS == 128 && SCALE_BLOCKS == 1), "halves of a block, and one scale");
+static_assert(!KV_AHEAD || (KV_I8 && SLOT_BYTES == 4 * SCALE_WORDS(SCALE_BLOCKS, KEYS)),
               "what a launch ahead leaves");
+static_assert(SCALE_BLOCKS == 1 ||
+                  ((DTYPE == DTYPE_bf16 || V_BF16) && KV_AHEAD && SCALE_CHANNELS == 32),
+              "two steps of channels a scale");
 static_assert(!LEADS || (PANEL_MAPS && FEATURES && PARTS == 1), "channels outside a map's axis");
 static_assert(!CELLS || (KEYS * CELLS % 128 == 0 && PARTS == 1), "panels of 128 bytes");
 static_assert(SHARED_END <= SHARED_BYTES, "the row's shared bytes hold the layout");

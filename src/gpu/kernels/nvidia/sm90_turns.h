@@ -19,8 +19,15 @@ struct four_scales {
 
 /* Beside products shared memory answers late, which the compiler does not know: scales of so many times
  * 16 keys are read while these run. */
-constexpr int KEYS_HELD = CONVERTS ? 0 : Q_HELD && D > 64 ? 2 : KEYS / 16;
+constexpr int KEYS_HELD = CONVERTS             ? 0
+                          : Q_HELD && V_BF16   ? 1
+                          : !Q_HELD || D <= 64 ? KEYS / 16
+                          : SCALE_BLOCKS > 1   ? 1
+                                               : 2;
 #endif
+
+/* Likewise of what brings scores from one scale to the next. */
+constexpr int STEPS_HELD = Q_HELD && (D > 64 || V_BF16) ? 1 : KEYS / 16;
 
 struct consumer {
 #if LINES == 2

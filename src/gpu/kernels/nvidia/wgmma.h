@@ -28,6 +28,18 @@
 #else
 #error "wgmma.h: element type (bf16 or f16; f32 goes in as bf16 parts)"
 #endif
+/* Of weights and values. With several scales (SCALE_CHANNELS) and q in f16, which has no room for weights
+ * times scales of every size: values are bf16, and so are weights, as two numbers that add up. */
+#if defined SCALE_CHANNELS && DTYPE == DTYPE_f16
+#define V_BF16 1
+#else
+#define V_BF16 0
+#endif
+#if V_BF16
+#define WGMMA_V_TYPE "bf16.bf16"
+#else
+#define WGMMA_V_TYPE WGMMA_TYPE
+#endif
 
 DEVICE void wgmma_fence(void)
 {
@@ -147,7 +159,7 @@ __host__ __device__ constexpr uint32_t row_slice_offset(int k)
     DEVICE void wgmma_rs_v(float(&d)[r], const uint32_t *x, uint64_t y, int keep)                  \
     {                                                                                              \
         asm volatile("{.reg .pred p; setp.ne.b32 p, %" #f                                          \
-                     ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n "k16.f32." WGMMA_TYPE            \
+                     ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n "k16.f32." WGMMA_V_TYPE          \
                      " {" W_NAMES_##r "}, {%" #a ",%" #b ",%" #c ",%" #d_ "}, %" #e                \
                                       ", p, 1, 1, 1;}"                                             \
                      : W_##r(d)                                                                    \
@@ -187,12 +199,19 @@ DEVICE float reciprocal_approx(float x)
     return y;
 }
 
+DEVICE uint32_t pack2_bf16(float low, float high)
+{
+    uint32_t y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
 /* Two floats rounded to the element type, the first in the low half. */
 DEVICE uint32_t pack2(float low, float high)
 {
     uint32_t y;
 #if !F16_PARTS
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    y = pack2_bf16(low, high);
 #else
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
 #endif
