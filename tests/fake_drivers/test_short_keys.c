@@ -61,6 +61,11 @@ static void few_keys(void **state)
         if (taken != cases[i].taken) print_error("case %d\n", (int)i);
         assert_int_equal(taken, cases[i].taken);
     }
+    char text[16384];
+    rapt_attention long_keys = problem_of(256, 513, 2, 1);
+    rapt_explain(device, &long_keys, text, sizeof text);
+    assert_non_null(strstr(text, "does not do more than 512 keys times heads of a KV head unless "
+                                 "named, each tile splitting them anew"));
     rapt_attention whole = problem_of(512, 512, 2, 1), named = problem_of(256, 2048, 4, 2);
     whole.causal = 0;
     assert_string_equal(kernel_of(device, whole), "sm90_f32_d128");
