@@ -62,10 +62,12 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
 int numbers_pay(const struct problem *p, const struct row *row)
 {
     /* measured on an H100 (bench/notes/decode.md): query rows of a key, and these times the keys of
-     * a sequence, for a launch more takes time; with several scales it is the decode rows that serve
-     * else, which take longer */
-    const int64_t least_rows = row->needs & NEED_BLOCK_SCALES ? 256 : 1024, least_work = 1 << 20,
-                  most_bytes = 512 << 20;
+     * a sequence, for a launch more takes time; fewer where whole tiles serve, each of which would
+     * make the numbers, and with several scales, where decode rows do */
+    const int64_t least_rows = row->needs & NEED_BLOCK_SCALES  ? 256
+                               : row->needs & NEED_TILE_TOKENS ? 1024
+                                                               : 512,
+                  least_work = 1 << 20, most_bytes = 512 << 20;
     int64_t of_block = row->tile_kv * (row->d + value_numbers(row)) * 2,
             most = most_bytes / of_block / at_least(batches(p) * p->kv_heads, 1),
             sequences = at_least(p->batch, 1),
