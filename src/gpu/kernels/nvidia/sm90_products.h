@@ -127,15 +127,15 @@ struct product {
 };
 
 #if SCALE_BLOCKS > 1
-/* Products begin ... end - 1 of O += P V: the weights' first numbers times the values' first ones, then times
+/* One of SHARES of the products of O += P V: the weights' first numbers times the values' first ones, then times
  * what these leave; V_BF16: at last what the weights leave times the values' first. */
 constexpr int V_PRODUCTS = (V_NUMBERS + V_BF16) * KEYS / 16;
-DEVICE void issue_some_pv(uint64_t v, float (&o)[VALUES / 2], const uint32_t (&p)[WEIGHT_WORDS],
-                          int begin, int end)
+template <int SHARE, int SHARES>
+DEVICE void issue_share(uint64_t v, float (&o)[VALUES / 2], const uint32_t (&p)[WEIGHT_WORDS])
 {
     wgmma_fence();
 #pragma unroll
-    for (int i = begin; i < end; i++) {
+    for (int i = SHARE * V_PRODUCTS / SHARES; i < (SHARE + 1) * V_PRODUCTS / SHARES; i++) {
         int turn = i / (KEYS / 16), k = i % (KEYS / 16), left = turn == 2 ? KEYS / 4 : 0;
         wgmma_rs_v(o, p + left + 4 * k, v + row_slice_offset(k) + turn % 2 * V_PART / 16, 1);
     }
@@ -148,7 +148,7 @@ DEVICE void issue_pv(uint64_t v, float (&o)[VALUES / 2], struct product &product
                      const uint32_t (&p)[WEIGHT_WORDS])
 {
 #if SCALE_BLOCKS > 1
-    issue_some_pv(v, o, p, 0, V_PRODUCTS);
+    issue_share<0, 1>(v, o, p);
     return;
 #endif
 #if PARTS > 1
@@ -172,6 +172,21 @@ DEVICE void issue_pv(uint64_t v, float (&o)[VALUES / 2], struct product &product
 }
 
 #if SCALE_BLOCKS > 1
+/* The shares of P V from that behind block BLOCK - 1 of channels on, and the blocks between them. */
+template <int BLOCK>
+DEVICE void issue_from(const struct consumer &c, struct scale_steps &steps,
+                       const struct operands &x, uint64_t v, float (&s)[KEYS / 2],
+                       uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1], float (&o)[VALUES / 2],
+                       const uint32_t (&p)[WEIGHT_WORDS])
+{
+    issue_share<BLOCK - 1, SCALE_BLOCKS>(v, o, p);
+    if constexpr (BLOCK < SCALE_BLOCKS) {
+        follow_scale<1>(c, steps, s, BLOCK);
+        issue_channels(x, s, held, BLOCK);
+        issue_from<BLOCK + 1>(c, steps, x, v, s, held, o, p);
+    }
+}
+
 /* S = q K^T, with a share of O += P V behind each block of channels, so that the tensor cores are at work
  * while scores follow the scales, and when they are over. */
 DEVICE void issue_in_turns(const struct consumer &c, struct scale_steps &steps,
@@ -179,16 +194,9 @@ DEVICE void issue_in_turns(const struct consumer &c, struct scale_steps &steps,
                            float (&s)[KEYS / 2], uint32_t (&held)[Q_HELD ? 4 * QK_SLICES : 1],
                            float (&o)[VALUES / 2], const uint32_t (&p)[WEIGHT_WORDS])
 {
-    constexpr int SHARES = SCALE_BLOCKS;
     issue_channels(x, s, held, 0);
     mbarrier_wait(v_full, parity);
-#pragma unroll
-    for (int block = 1; block < SCALE_BLOCKS; block++) {
-        issue_some_pv(v, o, p, (block - 1) * V_PRODUCTS / SHARES, block * V_PRODUCTS / SHARES);
-        follow_scale<1>(c, steps, s, block);
-        issue_channels(x, s, held, block);
-    }
-    issue_some_pv(v, o, p, (SHARES - 1) * V_PRODUCTS / SHARES, V_PRODUCTS);
+    issue_from<1>(c, steps, x, v, s, held, o, p);
 }
 #endif
 
