@@ -338,9 +338,7 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
         status = add_main(gp, gp->strict, strict, query_rows(p));
     }
     if (!status && (row->needs & NEED_COMBINE) && a->splits > 1) {
-        int64_t rows = row->needs & NEED_TILE_TOKENS ? row->threads / row_wave(row) : 1;
-        struct grid grid = {(uint32_t)ceil_div(p->q_tokens, rows), cut(p->q_heads),
-                            cut(p->ragged_q ? 1 : p->batch)};
+        struct grid grid = splits_combine_grid(a, row);
         add_step(gp, row, code->combine, &grid, 0);
     }
     return status;

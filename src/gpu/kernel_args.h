@@ -138,6 +138,9 @@ struct attention_args {
     int32_t tile_tokens;
 };
 
+/* NEED_SHARED_KV: query heads of whose rows a block of NAME_combine makes results: several where parts are few. */
+#define COMBINED_HEADS(a) ((a)->splits <= 8 && !(a)->batch_invariant ? 3 : 1)
+
 /* NEED_PAIRS: whether the map of K or V has pairs of heads in place of heads: two heads of an odd number
  * of 16 bytes, of a token, are whole sectors of 32, and columns of the tile are left for 8 channels
  * before a head. */

@@ -232,3 +232,16 @@ rapt_status splits_bytes(const struct attention_args *args, int64_t rows, size_t
     *lse = (size_t)each * 8;
     return RAPT_OK;
 }
+
+/* In one dimension the rows that memory has sums for fit into a grid. */
+struct grid splits_combine_grid(const struct attention_args *args, const struct row *row)
+{
+    int64_t batch = args->q_start.dtype ? 1 : args->batch, heads = args->q_heads,
+            rows = row->needs & NEED_TILE_TOKENS ? row->threads / row_wave(row) : 1;
+    if (row->needs & NEED_SHARED_KV) {
+        int64_t blocks = ceil_div(heads, COMBINED_HEADS(args)) * args->q_tokens * batch;
+        return (struct grid){(uint32_t)at_most(blocks, INT32_MAX), 1, 1};
+    }
+    return (struct grid){(uint32_t)ceil_div(args->q_tokens, rows), (uint32_t)at_most(heads, 65535),
+                         (uint32_t)at_most(batch, 65535)};
+}

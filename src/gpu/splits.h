@@ -12,6 +12,9 @@ void splits_choose(struct attention_args *args, const struct row *row);
  * with a sentence when they do not fit. */
 rapt_status splits_bytes(const struct attention_args *args, int64_t rows, size_t *out, size_t *lse);
 
+/* Blocks of NAME_combine, after splits_choose. */
+struct grid splits_combine_grid(const struct attention_args *args, const struct row *row);
+
 /* Tiles of queries and heads of a row that shares keys among them (grid shared_keys); each is there
  * args->splits times. */
 int64_t splits_tiles(const struct attention_args *args, const struct row *row);

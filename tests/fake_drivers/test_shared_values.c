@@ -102,9 +102,64 @@ static void values_elsewhere(void **state)
     }
 }
 
+/* Parts on a device of 132 multiprocessors, and the blocks of the second launch: one for a row of many parts, or for
+ * rows of three heads where parts are few and nothing may hang on their number. */
+static void second_launches(void **state)
+{
+    static const struct {
+        int batch, heads, queries, keys, invariant, parts;
+        unsigned blocks; /* 0: no second launch */
+    } cases[] = {
+        {64, 128, 1, 4096, 0, 1, 0},        {16, 128, 1, 2048, 0, 4, 43 * 16},
+        {16, 16, 1, 2048, 0, 8, 6 * 16},    {16, 16, 2, 2048, 0, 8, 6 * 2 * 16},
+        {15, 16, 1, 8192, 0, 8, 6 * 15},    {14, 16, 1, 8192, 0, 9, 16 * 14},
+        {1, 16, 1, 8192, 0, 32, 16},        {1, 128, 2, 8192, 0, 32, 256},
+        {16, 128, 1, 2048, 1, 2, 128 * 16}, {2, 16, 1, 1024, 1, 1, 0},
+    };
+    char *base = (char *)((uintptr_t)1 << 44); /* nobody reads */
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fake *fake = session_begin(&vendors[0]);
+        fake->max_shared = 232448;
+        snprintf(fake->arch, sizeof fake->arch, "sm_90");
+        rapt_context *context = session_open(&vendors[0]);
+        rapt_device *device = rapt_device_at(context, 0);
+        int batch = cases[i].batch, heads = cases[i].heads, queries = cases[i].queries;
+        rapt_attention a = {.struct_size = sizeof a,
+                            .causal = 1,
+                            .kernel = "mla_bf16",
+                            .batch_invariant = cases[i].invariant};
+        a.q = rapt_tensor_bthd(base, RAPT_BF16, batch, heads, queries, 576);
+        a.k = a.v =
+            rapt_tensor_bthd(base + ((uintptr_t)1 << 40), RAPT_BF16, batch, 1, cases[i].keys, 576);
+        a.out =
+            rapt_tensor_bthd(base + ((uintptr_t)2 << 40), RAPT_BF16, batch, heads, queries, 512);
+        a.v.size[3] = 512;
+        rapt_plan *plan = session_plan(device, &a, a.kernel);
+        void *workspace = NULL;
+        if (rapt_plan_workspace_size(plan))
+            assert_int_equal(rapt_alloc(device, rapt_plan_workspace_size(plan), &workspace),
+                             RAPT_OK);
+        assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
+        const struct fake_launch *l = fake->launch;
+        assert_int_equal(l[0].args.attention.splits, cases[i].parts);
+        assert_int_equal(fake->launch_count, 1 + (cases[i].blocks > 0));
+        if (cases[i].blocks) {
+            assert_string_equal(l[1].name, "mla_bf16_combine");
+            assert_int_equal(l[1].grid[0], cases[i].blocks);
+            assert_true(l[1].grid[1] == 1 && l[1].grid[2] == 1 && l[1].early);
+        }
+        rapt_free(device, workspace);
+        rapt_plan_destroy(&plan);
+        rapt_close(&context);
+        session_end(&vendors[0]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(refusals),
-                                       cmocka_unit_test(values_elsewhere)};
+                                       cmocka_unit_test(values_elsewhere),
+                                       cmocka_unit_test(second_launches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,7 +156,10 @@ DEVICE void store_lse_of(const struct attention_args *a, int batch, int head, in
 
 /* ---- The second launch ---- */
 
-#if DV
+#define COMBINE_JOIN(name)  name##_combine
+#define COMBINE_ENTRY(name) COMBINE_JOIN(name)
+
+#if DV && !defined OWN_COMBINE
 /* Threads that make one result: a block; or a wave, where rows are many and parts few. */
 #ifndef COMBINE_THREADS
 #define COMBINE_THREADS THREADS
@@ -298,8 +301,6 @@ DEVICE void combine_rows(const struct attention_args *a)
     }
 }
 
-#define COMBINE_JOIN(name)  name##_combine
-#define COMBINE_ENTRY(name) COMBINE_JOIN(name)
 KERNEL_ENTRY void LAUNCH(THREADS, 1)
     COMBINE_ENTRY(KERNEL_NAME)(const BY_VALUE struct attention_args a)
 {

@@ -60,7 +60,8 @@ DEVICE void load_keys(const struct attention_args &a, const struct tensor_maps &
                       const struct part &p, uint32_t base)
 {
     const bool elected = elect_lane(), pages = a.page_table.data != nullptr;
-    const uint64_t policy = a.q_tokens * a.group > ROWS ? L2_EVICT_LAST : L2_EVICT_FIRST;
+    /* Few tiles read the same keys at the same time; then what the parts leave is to stay in L2. */
+    const uint64_t policy = a.q_tokens * a.group > 4 * ROWS ? L2_EVICT_LAST : L2_EVICT_FIRST;
     int lane = threadIdx.x % 32, box = box_keys(a), boxes = KEYS / box, phase = 1,
         next = pages && lane < 2 * boxes ? page_of(a, p, p.first + lane * box) : 0;
 #pragma unroll 1
@@ -91,27 +92,31 @@ DEVICE void load_keys(const struct attention_args &a, const struct tensor_maps &
     }
 }
 
-/* The block's rows of Q by all consumers, in 16-byte pieces as a tensor copy with 128-byte swizzle would
- * leave them; rows that do not exist are zeros. */
+/* Asks for the block's rows of Q, by all consumers, in 16-byte pieces that lie as a tensor copy with 128-byte
+ * swizzle would leave them, a warp for each row; rows that do not exist are zeros. */
 DEVICE void load_queries(const struct attention_args &a, const struct part &p, uint32_t base,
                          int thread)
 {
     enum { PIECES = D / 8 };
     const char *from = (const char *)a.q.data;
+    const int lane = thread % 32;
     int64_t start = p.seq.q_batch * a.q.stride[0] + p.kv_head * a.group * a.q.stride[1] +
                     p.seq.q_start * a.q.stride[2];
 #pragma unroll 2
-    for (int i = thread; i < ROWS * PIECES; i += CONSUMERS) {
-        int row = i / PIECES, piece = i - row * PIECES, query = (p.row + row) / a.group,
-            head = p.row + row - query * a.group;
+    for (int row = thread / 32; row < ROWS; row += CONSUMERS / 32) {
+        int query = (p.row + row) / a.group, head = p.row + row - query * a.group;
         bool exists = row < p.count;
-        int64_t at = exists ? start + head * a.q.stride[1] + query * a.q.stride[2] : 0;
-        async_copy16(base + piece / 8 * PANEL + row * 128 + ((piece ^ row) & 7) * 16,
-                     from + (at + piece * 8) * 2, exists);
+        const char *of_row =
+            from + 2 * (exists ? start + head * a.q.stride[1] + query * a.q.stride[2] : 0);
+#pragma unroll
+        for (int i = 0; i < PIECES; i += 32) {
+            int piece = i + lane;
+            if (piece < PIECES)
+                async_copy16(base + piece / 8 * PANEL + row * 128 + ((piece ^ row) & 7) * 16,
+                             of_row + piece * 16, exists);
+        }
     }
     async_copy_commit();
-    async_copy_wait<0>();
-    async_proxy_fence();
 }
 
 #endif

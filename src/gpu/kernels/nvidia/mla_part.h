@@ -2,6 +2,7 @@
 #ifndef RAPT_NVIDIA_MLA_PART_H
 #define RAPT_NVIDIA_MLA_PART_H
 
+#define OWN_COMBINE /* mla_combine.h */
 #include "combine.h"
 #include "nvidia/wgmma.h"
 
@@ -27,7 +28,7 @@ static_assert(ROWS * SUMS_PITCH * 4 <= STAGES * STAGE_BYTES, "room for the sums"
 static_assert(SHARED_BYTES >= AT_SPECIAL + 4, "shared memory");
 
 /* Named barriers; 0 is __syncthreads. */
-enum { BARRIER_BLOCK = 1, BARRIER_WEIGHTS, BARRIER_OWN = BARRIER_WEIGHTS + 2 };
+enum { BARRIER_BLOCK = 1, BARRIER_START, BARRIER_WEIGHTS, BARRIER_OWN = BARRIER_WEIGHTS + 2 };
 
 /* Keys [first, end). */
 struct span {
@@ -58,8 +59,8 @@ DEVICE int query_of(const struct attention_args &a, const struct part &p, int ro
     return (p.row + smaller(row, p.count - 1)) / a.group;
 }
 
-/* Tiles of the same keys are neighbours, so that all but one find them in a cache. */
-DEVICE struct part part_of_block(const struct attention_args &a)
+/* All but the keys. Tiles of the same keys are neighbours, so that all but one find them in a cache. */
+DEVICE struct part rows_of_block(const struct attention_args &a)
 {
     int rows = a.q_tokens * a.group, packed = a.q_start.data != nullptr,
         tiles = packed ? rows / ROWS + a.batch : (rows + ROWS - 1) / ROWS, rest = BLOCK_X / tiles,
@@ -75,7 +76,11 @@ DEVICE struct part part_of_block(const struct attention_args &a)
     p.seq = sequence_of(&a, p.b);
     p.row = tile * ROWS;
     p.count = tile < 0 ? 0 : smaller(p.seq.q_length * a.group - p.row, ROWS);
-    if (p.count <= 0) return p;
+    return p;
+}
+
+DEVICE void find_keys(const struct attention_args &a, struct part &p)
+{
     struct span first = span_of_query(a, p, query_of(a, p, 0)),
                 last = span_of_query(a, p, query_of(a, p, p.count - 1));
     struct key_range own = keys_of_part(&a, first.first, last.end, KEYS, p.number);
@@ -85,7 +90,6 @@ DEVICE struct part part_of_block(const struct attention_args &a)
     p.end = __reduce_max_sync(~0u, own.end);
     p.all_first = last.first;
     p.all_end = first.end;
-    return p;
 }
 
 /* Which page a key lies in. */

@@ -16,6 +16,7 @@
  *
  * so that a stage is loaded while the other one's block is worked on. Ideas: FlashMLA (DeepSeek 2025) for halves of
  * O and two blocks in turns. */
+#include "nvidia/mla_combine.h"
 #include "nvidia/mla_store.h"
 
 /* d += A B, A (weights) in shared memory, K-major, B (values) with N contiguous. */
@@ -108,14 +109,14 @@ DEVICE void end_scores(const struct consumer &c, uint32_t phase, float (&s)[32])
     registers_fence(s);
 }
 
-DEVICE void hide_scores(const struct consumer &c, const struct part &p, int key, float (&s)[32])
+DEVICE void hide_scores(const struct consumer &c, int key, float (&s)[32])
 {
     int first = key + threadIdx.x % 4 * 2;
 #pragma unroll
     for (int i = 0; i < 32; i++) {
         int own = first + i / 4 * 8 + i % 2;
         struct span row = c.sees[i / 2 % 2];
-        if (own < row.first || own >= row.end || own >= p.end) s[i] = -INFINITY;
+        if (own < row.first || own >= row.end) s[i] = -INFINITY; /* no row ends behind the part */
     }
 }
 
@@ -205,7 +206,7 @@ DEVICE bool add_own(const struct attention_args &a, const struct part &p, const 
 {
     uint32_t weights[16];
     bool some_hidden = key < p.all_first || key + KEYS > smaller(p.all_end, p.end), special = false;
-    if (RARE(some_hidden)) hide_scores(c, p, key, s);
+    if (RARE(some_hidden)) hide_scores(c, key, s);
     find_maxima(c, a.scale_log2, s, st);
     weigh_scores(a.scale_log2, s, st, weights);
     named_barrier_sync(BARRIER_OWN + c.number, 128); /* all warps have multiplied the last panel */
@@ -294,14 +295,11 @@ DEVICE void finish(const struct attention_args &a, const struct part &p, const s
         own[r].y = totals[row] + totals[ROWS + row];
         if (channel == 0) ends[row] = own[r];
     }
-    if (a.splits > 1 && !special) {
-        store_part(a, p, c.row, own[0], st.o, 0, channel);
-        store_part(a, p, c.row + 8, own[1], st.o, 2, channel);
-        return;
-    }
     leave_sums(st.o, sums, c.row, channel);
+    async_proxy_fence();
     named_barrier_sync(BARRIER_BLOCK, CONSUMERS);
-    write_rows(a, p, sums, ends, special, c.number * 128 + c.thread);
+    if (a.splits > 1 && !special) store_part(a, p, sums, ends, c.number * 128 + c.thread);
+    else write_rows(a, p, sums, ends, special, c.number * 128 + c.thread);
 }
 
 DEVICE void consume(const struct attention_args &a, const struct part &p, uint32_t base, int number,
@@ -309,7 +307,8 @@ DEVICE void consume(const struct attention_args &a, const struct part &p, uint32
 {
     struct consumer c = consumer_of(a, p, base, number);
     struct state st;
-    load_queries(a, p, base, number * 128 + c.thread);
+    async_copy_wait<0>(); /* Q */
+    async_proxy_fence();
     named_barrier_sync(BARRIER_BLOCK, CONSUMERS);
 #pragma unroll
     for (int i = 0; i < DV / 4; i++) st.o[i] = 0;
@@ -335,13 +334,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         tensor_map_prefetch(&maps.k);
     }
     wait_for_predecessors();
-    struct part p = part_of_block(a);
-    if (p.count <= 0) return; /* a tile of no sequence */
-    __syncthreads();
+    struct part p = rows_of_block(a);
+    if (p.count <= 0) return;                                   /* a tile of no sequence */
+    if (group > 0) load_queries(a, p, base, threadIdx.x - 128); /* while lengths come */
+    find_keys(a, p);
     if (group == 0) {
+        __syncwarp();
+        named_barrier_arrive(BARRIER_START, THREADS);
         registers_release<56>();
         if (threadIdx.x < 32) load_keys(a, maps, p, base);
     } else {
+        named_barrier_sync(BARRIER_START, THREADS); /* mbarriers are there */
         registers_claim<224>();
         consume(a, p, base, group - 1, shared);
     }

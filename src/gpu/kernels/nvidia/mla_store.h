@@ -103,26 +103,26 @@ DEVICE struct row_place place_of(const struct attention_args &a, const struct pa
     return x;
 }
 
-/* One row of a part for NAME_combine, straight from registers: o[i], o[i + 1] of each four from `first` on
- * are neighbours from `channel` on, the next four eight channels on. ends: maximum, sum of weights. */
-DEVICE void store_part(const struct attention_args &a, const struct part &p, int row, float2 ends,
-                       const float (&o)[DV / 4], int first, int channel)
+/* A part for NAME_combine, from shared memory, each row by one of four threads. ends: of each row, maximum and sum
+ * of weights. */
+DEVICE void store_part(const struct attention_args &a, const struct part &p, const float *sums,
+                       const float2 *ends, int thread)
 {
-    if (row >= p.count) return;
+    int row = thread / (CONSUMERS / ROWS);
+    if (thread % (CONSUMERS / ROWS) || row >= p.count) return;
     struct row_place at = place_of(a, p, row);
     int64_t number = partial_row(&a, p.seq.q_batch, at.head, at.token);
-    float *to = partial_out_at(&a, p.number, number, channel);
     bool some = p.first < p.end;
-    if (channel == 0)
-        STORE(float2, partial_lse_at(&a, p.number, number),
-              make_float2(ends.x, some ? ends.y : NO_KEYS));
+    STORE(float2, partial_lse_at(&a, p.number, number),
+          make_float2(ends[row].x, some ? ends[row].y : NO_KEYS));
     if (!some) return;
-#pragma unroll
-    for (int i = 0; i < DV / 16; i++)
-        STORE(float2, to + 8 * i, make_float2(o[4 * i + first], o[4 * i + first + 1]));
+    bulk_store(partial_out_at(&a, p.number, number, 0), shared_address(sums + row * SUMS_PITCH),
+               DV * 4);
+    tma_store_commit();
+    tma_store_wait();
 }
 
-/* From shared memory: the result where the keys have one part, and parts with values that were not finite. ends:
+/* The result where the keys have one part, and parts with values that were not finite. ends:
  * of each row. */
 DEVICE void write_rows(const struct attention_args &a, const struct part &p, const float *sums,
                        const float2 *ends, bool special, int thread)

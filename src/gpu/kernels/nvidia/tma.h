@@ -134,6 +134,14 @@ DEVICE void tma_store_wait(void)
     asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
+/* 16-byte aligned bytes in one piece, from shared memory; tma_store_commit and tma_store_wait follow. */
+DEVICE void bulk_store(void *to, uint32_t from, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
+                 "r"(bytes)
+                 : "memory");
+}
+
 /* 16-byte aligned bytes in one piece; they arrive at bar. */
 DEVICE void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t bar)
 {
