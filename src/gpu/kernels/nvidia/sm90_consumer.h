@@ -124,6 +124,10 @@ DEVICE int unseen_blocks(const struct consumer &c, const struct attention_args &
     return t.key_end - max_int(1, min_int(t.key_end, (end + KEYS - 1) / KEYS));
 }
 
+/* The most that there can be; place_before() reaches back over them. */
+constexpr int UNSEEN_MOST = !CAUSAL || FEATURES || KEYS >= ROWS ? 0 : (ROWS - 64 + KEYS - 1) / KEYS;
+static_assert(UNSEEN_MOST <= STAGES, "stages for the blocks that a warpgroup passes over");
+
 #if PARTS == 1
 /* Log2 units per unit of a score as the softmax sees it; in a register only where it varies. */
 DEVICE float score_scale(const struct consumer &c, const struct attention_args &a)

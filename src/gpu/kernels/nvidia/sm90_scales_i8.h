@@ -14,6 +14,7 @@
 #include "sm90_weights.h"
 
 #if KV_I8
+static_assert(EARLY_COLUMNS % 2 == 0, "scales come for 16 keys, two columns, at a time");
 
 /* Of the block worked on: its keys' scales, then its values'. */
 DEVICE uint32_t scales_now(const struct consumer &c)

@@ -124,7 +124,9 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     if (FIRST && !(w.sum0 + w.sum1 < 1e38f))
         mbarrier_wait(c.base + AT_V_FULL + 8 * v.stage, v.phase); /* likewise */
 #endif
-    if (EARLY > 0 && (ASCENDING ? block < last : block > last)) await_next(c);
+    /* Not while V of a block that was passed over may wait for this step's V: the next K is behind it. */
+    if (EARLY > 0 && !(FIRST && UNSEEN_MOST == STAGES) && (ASCENDING ? block < last : block > last))
+        await_next(c);
     wgmma_wait<0>();
     add_product(o, product);
     release_stage(c, AT_V_EMPTY + 8 * v.stage);
