@@ -134,11 +134,11 @@ def chunk(rows):
     return lines + [f"| {shape} | " + " | ".join(cells.get(q, "-") for q in queries) + " |" for shape, cells in shapes.items()]
 
 
-def chunk_i8(rows):
+def chunk_i8(rows, dtype="i8"):
     """Chunks over i8 keys and values: us, and in brackets rapt's own time over bf16 and cuDNN's over it."""
     shapes, queries = {}, {}
-    for (case, _), found in pick(rows, "graph", "chunk", "i8").items():
-        shape, count = case.replace(" i8", "").split(" q")
+    for (case, _), found in pick(rows, "graph", "chunk", dtype).items():
+        shape, count = case.replace(" " + dtype, "").split(" q")
         us = float(found["rapt"]["us"])
         ratios = ", ".join(f"{float(found[p]['us']) / us:.2f}" if p in found else "-" for p in ("rapt bf16", "cudnn"))
         shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})"
@@ -362,7 +362,7 @@ def tables():
             "models-flash3": rates(main, "graph", "models", "bf16", "flash3", absolute=False), "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "decode-block32": decode_block32(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main, MASKS), "mask-rows": masks(main, MASK_ROWS),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "decode-block32": decode_block32(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "chunk-block32": chunk_i8(main, "i8 block32"), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main, MASKS), "mask-rows": masks(main, MASK_ROWS),
             "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "heads-flash3": rates(main, "graph", "heads", "bf16", "flash3", absolute=False),
             "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),

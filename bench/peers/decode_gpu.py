@@ -139,8 +139,8 @@ def numbers(x):
     return (x[0].double().unflatten(-1, (x[1].shape[-1], -1)) * x[1].double()[..., None]).flatten(-2)
 
 
-def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=PEERS):
-    """us, error against the first peer, kernels: by candidate. rapts: name -> library."""
+def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=PEERS, rows=()):
+    """us, error against the first peer, kernels: by candidate. rapts: name -> library; rows: kernels of the first one to time as well."""
     torch.manual_seed(keys + batch)
     size = bytes_of(batch, keys, i8)
     copies = max(1, min(128, -(-ROTATED // size)))
@@ -163,9 +163,14 @@ def measure(rapts, batch, keys, queries, page, i8, graph_of, peers=PEERS):
         mine.append((mine[0][0] + " any", *mine[0][1:4], ANY))
     if i8:
         mine.append((mine[0][0] + " bf16", mine[0][1], ks, vs, None))
+    mine += [("rapt:" + row, *mine[0][1:4], row) for row in rows]
     for name, rapt, k, v, named in mine:
         out = torch.full_like(q, float("nan"))
-        run = ours(rapt, q, k, v, out, page, named)
+        try:
+            run = ours(rapt, q, k, v, out, page, named)
+        except RuntimeError as problem:
+            print(f"   {name} left out: {str(problem).splitlines()[0][:110]}")
+            continue
         if not page and size < 1e9:
             run(0)
             want = exact(q, numbers(k[0]), numbers(v[0]))
@@ -243,13 +248,17 @@ def pages(bench, graph_of):
 
 
 def run_cases(bench, graph_of, group, chosen):
+    kinds, rows = ([x for x in text.split(",") if x] for text in (bench.options.kv, bench.options.rows))
     for name, batch, keys, queries, page, i8 in chosen:
-        us, error, kernel = measure({"rapt": bench.rapt}, batch, keys, queries, page, i8, graph_of)
+        kind = WORDS[i8].strip() or "bf16"
+        if kinds and kind not in kinds:
+            continue
+        us, error, kernel = measure({"rapt": bench.rapt}, batch, keys, queries, page, i8, graph_of, rows=rows)
         size, line = bytes_of(batch, keys, i8), []
         flops = 4 * batch * HEADS * queries * keys * CHANNELS
         for candidate, t in us.items():
             ratio = t / us["rapt"]
-            bench.rows.append(dict(bench.head, protocol="graph", group=group, case=name, dtype=WORDS[i8].strip() or "bf16", candidate=candidate, us=f"{t:.2f}",
+            bench.rows.append(dict(bench.head, protocol="graph", group=group, case=name, dtype=kind, candidate=candidate, us=f"{t:.2f}",
                                    tflops=f"{flops / t / 1e6:.1f}", ratio=f"{ratio:.3f}", error=f"{error.get(candidate, 0):.1e}"))
             line.append(f"{candidate} {t:.2f} us" + (f" ({ratio:.2f})" if candidate != "rapt" else f" {size / t / 1e3:.0f} GB/s {flops / t / 1e6:.0f} TFLOP/s"))
         print(f"g {name:16s} {kernel.get('rapt', '-'):20s} " + " | ".join(line), flush=True)
