@@ -352,8 +352,8 @@ DEVICE void produce_block(const struct attention_args &a, const struct tensor_ma
 
 /* TAKEN_LATE: the producer takes the number of its next tile when TAKEN_AHEAD blocks of keys are
  * still to be loaded, so that it is there in time. Earlier, a block that is ahead of others keeps a
- * tile waiting that one of them could begin. The other rows take it with their second tile's first
- * block: there the compiler would undo the overlap (tools/sass). */
+ * tile waiting that one of them could begin. Rows that share keys take it behind a tile's last load, the
+ * others with their second tile's first block: there the compiler would undo the overlap (tools/sass). */
 constexpr bool TAKEN_LATE = PARTS <= 2 && !SPLIT_KEYS && (THREADS < 512 || IN_PLACE);
 constexpr int TAKEN_AHEAD = 2;
 
@@ -398,7 +398,7 @@ DEVICE void produce(const struct attention_args &a, const struct tensor_maps &ma
         keys.split = keys.split || all_split(a, base);
 #endif
         int blocks = t.key_end - key_begin(&t);
-        bool taken = claimed && (!TAKEN_LATE || blocks <= TAKEN_AHEAD);
+        bool taken = claimed && !SPLIT_KEYS && (!TAKEN_LATE || blocks <= TAKEN_AHEAD);
         if (taken && s.total > grid_blocks()) next = grid_blocks() + counter_take(a);
         if (SLOT_FIRST) produce_q(a, maps, base, &t, slot, slot_phase, key_lead(from.apart));
         produce_block<PAGED>(a, maps, base, keys, from, &t, 0, first);
