@@ -339,7 +339,7 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     }
     if (!status && (row->needs & NEED_COMBINE) && a->splits > 1) {
         struct grid grid = splits_combine_grid(a, row);
-        add_step(gp, row, code->combine, &grid, 0);
+        add_step(gp, row, code->combine, &grid, splits_combine_shared(a, row));
     }
     return status;
 }

@@ -3,6 +3,7 @@
 #include "gpu/modules.h"
 #include "base/alloc.h"
 #include "base/error.h"
+#include "gpu/splits.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -188,7 +189,8 @@ static rapt_status find_functions(struct gpu_device *device, const struct row *r
     }
     if (!status && (row->needs & NEED_COMBINE)) {
         snprintf(name, sizeof name, "%s_combine", row->name);
-        status = device->driver->function(device, code->module, name, 0, &code->combine);
+        status = device->driver->function(device, code->module, name,
+                                          splits_most_combine_shared(row), &code->combine);
     }
     return status;
 }

@@ -59,15 +59,11 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
     return RAPT_OK;
 }
 
-int numbers_pay(const struct problem *p, const struct row *row)
+/* Measured on an H100 (bench/notes/decode.md): so many query rows of a key, and 2^20 rows times keys of a
+ * sequence, for a launch more takes time. */
+static int pays(const struct problem *p, const struct row *row, int64_t least_rows)
 {
-    /* measured on an H100 (bench/notes/decode.md): query rows of a key, and these times the keys of
-     * a sequence, for a launch more takes time; fewer where whole tiles serve, each of which would
-     * make the numbers, and with several scales, where decode rows do */
-    const int64_t least_rows = row->needs & NEED_BLOCK_SCALES  ? 256
-                               : row->needs & NEED_TILE_TOKENS ? 1024
-                                                               : 512,
-                  least_work = 1 << 20, most_bytes = 512 << 20;
+    const int64_t least_work = 1 << 20, most_bytes = 512 << 20;
     int64_t of_block = row->tile_kv * (row->d + value_numbers(row)) * 2,
             most = most_bytes / of_block / at_least(batches(p) * p->kv_heads, 1),
             sequences = at_least(p->batch, 1),
@@ -78,4 +74,16 @@ int numbers_pay(const struct problem *p, const struct row *row)
         rows = at_most(seen_by, queries) * p->group;
     return !p->a.batch_invariant && key_blocks(p, row) <= most && rows >= least_rows &&
            rows * keys >= least_work;
+}
+
+/* Fewer rows where whole tiles serve, each of which would make the numbers. */
+int numbers_pay_whole(const struct problem *p, const struct row *row)
+{
+    return pays(p, row, 512);
+}
+
+int numbers_pay(const struct problem *p, const struct row *row)
+{
+    if (row->needs & NEED_BLOCK_SCALES) return pays(p, row, 256); /* else decode rows serve */
+    return row->needs & NEED_TILE_TOKENS ? pays(p, row, 768) : numbers_pay_whole(p, row);
 }

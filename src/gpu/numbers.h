@@ -17,5 +17,7 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
 /* Whether enough query rows see a key to make numbers of it once, in a workspace of at most 512 MiB.
  * Pure: asks no device. */
 int numbers_pay(const struct problem *p, const struct row *row);
+/* The same of whole tiles in place of this row of the same type and channels. */
+int numbers_pay_whole(const struct problem *p, const struct row *row);
 
 #endif

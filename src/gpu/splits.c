@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/integer.h"
 #include "gpu/gpu.h"
+#include "gpu/numbers.h"
 
 #include <string.h>
 
@@ -24,7 +25,7 @@ static const struct family {
     int queries, rows; /* fewer queries of a sequence, or so many rows of a KV head: decode */
 } families[] = {
     /* measured on an H100; a block of integers takes longer, so that all else counts less */
-    {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, NEED_NUMBERS, 132, 384, 8, 2, 2, 4096, 64, 8, 32},
+    {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, NEED_NUMBERS, 132, 384, 8, 2, 2, 5120, 64, 8, 32},
     {"nvidia/forward_sm90.cu", "sm_90", CAN_I8, 0, 132, 384, 8, 1, 1, 8192, 0, 8, 32},
     {"nvidia/forward_sm90.cu", "sm_90", 0, 0, 132, 384, 8, 2, 2, 4096, 64, 8, 32},
     {"nvidia/forward_sm80.cu", "sm_90", 0, 0, 132, 256, 5, 1, 1, 8192, 0, 1, 0},
@@ -147,8 +148,12 @@ int splits_pay(const struct problem *p, const struct row *row)
     int64_t at_once = tiles_at_once(f, row, f->units);
     /* Two tiles on a unit do not keep in step for long: many turns leave little idle. */
     if (at_once > f->units && whole >= 2 * at_once) return 0;
-    return choose_parts(&a, row, f->units) * 9 <
-           time_of(f, whole, 0, seen_blocks(&a, row), 1, 0, f->units, at_once) * 8;
+    int64_t parts = choose_parts(&a, row, f->units),
+            time = time_of(f, whole, 0, seen_blocks(&a, row), 1, 0, f->units, at_once);
+    /* Tiles that find numbers made ahead take about three quarters of the time. */
+    if ((row->can & CAN_I8) && !(row->needs & NEED_NUMBERS) && numbers_pay_whole(p, row))
+        return parts * 4 < time * 3;
+    return parts * 9 < time * 8;
 }
 
 /* ---- Blocks that share the keys of few query rows ---- */
@@ -244,4 +249,25 @@ struct grid splits_combine_grid(const struct attention_args *args, const struct 
     }
     return (struct grid){(uint32_t)ceil_div(args->q_tokens, rows), (uint32_t)at_most(heads, 65535),
                          (uint32_t)at_most(batch, 65535)};
+}
+
+/* One block, or two, have a multiprocessor of sm_90 to themselves, in place of three. */
+enum { FOR_ONE = 120 << 10, FOR_TWO = 76 << 10 };
+
+/* Blocks come to multiprocessors that the first launch leaves free, or to its own ones as these become free, and
+ * one that has three of them while others have none reads parts for longer (bench/notes/decode.md). A first launch
+ * of less than a third leaves room for those of the problem behind it. */
+int splits_combine_shared(const struct attention_args *args, const struct row *row)
+{
+    int64_t units = args->units;
+    if (!(row->needs & NEED_SHARED_KV)) return 0;
+    int64_t first = at_most(unsplit_blocks(args, row) * args->splits, units);
+    if (3 * first <= units) return 0;
+    int64_t each = ceil_div(splits_combine_grid(args, row).x, at_least(units - first, first));
+    return each == 1 ? FOR_ONE : each == 2 ? FOR_TWO : 0;
+}
+
+int splits_most_combine_shared(const struct row *row)
+{
+    return row->needs & NEED_SHARED_KV ? FOR_ONE : 0;
 }

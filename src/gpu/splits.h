@@ -14,6 +14,10 @@ rapt_status splits_bytes(const struct attention_args *args, int64_t rows, size_t
 
 /* Blocks of NAME_combine, after splits_choose. */
 struct grid splits_combine_grid(const struct attention_args *args, const struct row *row);
+/* Shared memory that such a block asks for besides its own, only so that fewer share a multiprocessor. */
+int splits_combine_shared(const struct attention_args *args, const struct row *row);
+/* The most. */
+int splits_most_combine_shared(const struct row *row);
 
 /* Tiles of queries and heads of a row that shares keys among them (grid shared_keys); each is there
  * args->splits times. */

@@ -103,18 +103,22 @@ static void values_elsewhere(void **state)
 }
 
 /* Parts on a device of 132 multiprocessors, and the blocks of the second launch: one for a row of many parts, or for
- * rows of three heads where parts are few and nothing may hang on their number. */
+ * rows of three heads where parts are few and nothing may hang on their number; and how many have room on a
+ * multiprocessor of 227 KB, each with 7 of its own, where fewer than three are to. */
 static void second_launches(void **state)
 {
     static const struct {
         int batch, heads, queries, keys, invariant, parts;
         unsigned blocks; /* 0: no second launch */
+        unsigned room;   /* 0: as many as their registers let */
     } cases[] = {
-        {64, 128, 1, 4096, 0, 1, 0},        {16, 128, 1, 2048, 0, 4, 43 * 16},
-        {16, 16, 1, 2048, 0, 8, 6 * 16},    {16, 16, 2, 2048, 0, 8, 6 * 2 * 16},
-        {15, 16, 1, 8192, 0, 8, 6 * 15},    {14, 16, 1, 8192, 0, 9, 16 * 14},
-        {1, 16, 1, 8192, 0, 32, 16},        {1, 128, 2, 8192, 0, 32, 256},
-        {16, 128, 1, 2048, 1, 2, 128 * 16}, {2, 16, 1, 1024, 1, 1, 0},
+        {64, 128, 1, 4096, 0, 1, 0, 0},        {16, 128, 1, 2048, 0, 4, 43 * 16, 0},
+        {16, 16, 1, 2048, 0, 8, 6 * 16, 1},    {16, 16, 2, 2048, 0, 8, 6 * 2 * 16, 2},
+        {15, 16, 1, 8192, 0, 8, 6 * 15, 1},    {14, 16, 1, 8192, 0, 9, 16 * 14, 2},
+        {1, 16, 1, 8192, 0, 32, 16, 0},        {1, 128, 2, 8192, 0, 32, 256, 2},
+        {1, 128, 1, 2048, 0, 16, 128, 0},      {1, 128, 1, 8192, 0, 32, 128, 2},
+        {1, 128, 1, 32768, 0, 64, 128, 1},     {3, 128, 1, 8192, 0, 22, 384, 0},
+        {16, 128, 1, 2048, 1, 2, 128 * 16, 0}, {2, 16, 1, 1024, 1, 1, 0, 0},
     };
     char *base = (char *)((uintptr_t)1 << 44); /* nobody reads */
     (void)state;
@@ -148,6 +152,7 @@ static void second_launches(void **state)
             assert_string_equal(l[1].name, "mla_bf16_combine");
             assert_int_equal(l[1].grid[0], cases[i].blocks);
             assert_true(l[1].grid[1] == 1 && l[1].grid[2] == 1 && l[1].early);
+            assert_int_equal(l[1].shared ? 227 / (l[1].shared / 1024 + 7) : 0, cases[i].room);
         }
         rapt_free(device, workspace);
         rapt_plan_destroy(&plan);

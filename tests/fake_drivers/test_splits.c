@@ -198,6 +198,12 @@ static void where_parts_pay(void **state)
         {"sm_90a", "sm90_bf16_d128_split", 1, 64, 512, 0 /* 7, 6 */},
         {"sm_90a", "sm90_bf16_d128_split", 1, 256, 2048, 0 /* 16, 18 */},
         {"sm_90a", "sm90_bf16_d128_split", 3, 384, 8192, 0 /* 190, 198 */},
+        /* Over numbers made ahead; and without them, where whole tiles have them: three quarters. */
+        {"sm_90a", "sm90_bf16_i8_d128_split_ahead", 1, 256, 2048, 1 /* 15.2, 18 */},
+        {"sm_90a", "sm90_bf16_i8_d128_split", 1, 256, 2048, 1 /* 12, 12.8 */},
+        {"sm_90a", "sm90_bf16_i8_d128_split", 1, 320, 4096, 0 /* 28.8, 24.8 */},
+        {"sm_90a", "sm90_bf16_i8_d128_split", 8, 64, 1024,
+         1 /* 15, 18: too few rows for numbers */},
         /* Where 132 units would say the other thing, or AMD's largest. */
         {"sm_80", "sm80_bf16_d128_split", 1, 512, 4096, 1 /* 53, 65 */},
         {"sm_86", "sm80_bf16_d128_split", 1, 384, 1024, 1 /* 40, 46 */},
