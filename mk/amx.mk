@@ -3,12 +3,15 @@
 # they build; they skip elsewhere.
 ifeq ($(MACHINE),x86_64)
 AMX := $(B)/tests/amx
-AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx tiles_amxint8 amx_model cpuid real_cpuid)
+AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx pipeline_amx tiles_amxint8 amx_model cpuid real_cpuid)
 AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance
 AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
 
 $(AMX)/tiles_amxint8.o: ISA := $(AVX512)
 $(AMX)/tiles_%.o: src/cpu/x86/tiles_%.c
+	@mkdir -p $(@D)
+	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
+$(AMX)/pipeline_%.o: src/cpu/x86/pipeline_%.c
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
 # Fused multiply-adds in one instruction; only machines with AVX-512 come here.

@@ -22,6 +22,7 @@ enum {
     PANEL_BYTES = 256 << 10, /* K and V panels of a block together: a quarter of a 1 MiB L2 cache */
     ROW_BYTES = 768 << 10,   /* q and o of an item */
     ROWS_MAX = 768,          /* K and V of a long sequence come from memory once per item */
+    PIPELINED = 2,           /* times as many with a pipeline, whose CPUs have 2 MiB */
     KEYS_MIN = 64,
     KEYS_MAX = 512, /* s of a tile stays within three quarters of a 32 KiB L1 cache */
     ITEMS_PER_THREAD = 4,
@@ -44,6 +45,7 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->q = take(arena, rows * w->q_stride, 4);
     w->o = take(arena, rows * w->o_stride, sizeof(float));
     w->s = take(arena, k->row_tile * keys, sizeof(float));
+    w->pipeline = take(arena, plan->pipelined ? (int64_t)k->pipeline_scratch() : 0, 1);
     w->k_panels = take(arena, keys * max64(depth, CHANNELS_LEAST), element);
     w->v_panels = take(arena, keys * width, element);
     w->m = take(arena, rows, sizeof(float));
@@ -61,7 +63,20 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->k_scales = take(arena, keys, sizeof(void *));
     w->v_scales = take(arena, keys, sizeof(void *));
     w->unusual = take(arena, keys, sizeof(int64_t));
-    w->seen = take(arena, k->row_tile * keys, 1);
+    w->seen = take(arena, plan->tile_rows * keys, 1);
+}
+
+static int has_score_options(const rapt_attention *a)
+{
+    return a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
+}
+
+static int can_be_pipelined(const struct problem *p, const struct cpu_kernels *k)
+{
+    enum { CHANNELS = 32 };
+    return k->pipeline && !has_score_options(&p->a) && !p->a.weights.dtype &&
+           p->qk_channels % CHANNELS == 0 && p->v_channels % CHANNELS == 0 &&
+           p->q_tokens * p->group > k->row_tile;
 }
 
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
@@ -73,13 +88,18 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
     int64_t keys = PANEL_BYTES / key_bytes / KEYS_MIN * KEYS_MIN;
     plan->key_block = min64(min64(max64(keys, KEYS_MIN), KEYS_MAX),
                             max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
-    int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes),
-                         round_up(p->q_tokens * p->group, k->row_tile));
-    int64_t tiles = max64(rows / k->row_tile, 1);
-    while (tiles > 4 && forward_count_blocks(p, tiles * k->row_tile) * p->kv_heads <
+    plan->pipelined = can_be_pipelined(p, k);
+    plan->tile_rows = plan->pipelined ? CPU_PIPELINE_ROWS : k->row_tile;
+    if (plan->pipelined && plan->key_block > CPU_PIPELINE_KEYS)
+        plan->key_block = plan->key_block / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS;
+    int64_t share = plan->pipelined ? PIPELINED : 1;
+    int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes) * share,
+                         round_up(p->q_tokens * p->group, plan->tile_rows));
+    int64_t tiles = max64(rows / plan->tile_rows, 1);
+    while (tiles > 4 && forward_count_blocks(p, tiles * plan->tile_rows) * p->kv_heads <
                             ITEMS_PER_THREAD * plan->slots)
         tiles = (tiles + 1) / 2;
-    plan->row_block = tiles * k->row_tile;
+    plan->row_block = tiles * plan->tile_rows;
     plan->block_count = forward_count_blocks(p, plan->row_block);
     plan->slots = max64(1, min64(plan->slots, plan->block_count * p->kv_heads));
 
@@ -133,6 +153,11 @@ static void place_rows(struct forward_item *t)
         w->m[r] = -INFINITY;
         w->l[r] = 0;
     }
+    for (int64_t r = t->rows; r < round_up(t->rows, t->call->plan->tile_rows); r++) {
+        w->first[r] = w->last[r] = 0;
+        w->m[r] = -INFINITY;
+        w->l[r] = 0;
+    }
 }
 
 static void *row_of(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
@@ -174,10 +199,11 @@ static void load_queries(struct forward_item *t)
         t->kernels->tile_q(t->scratch.q, t->q_stride, t->rows, t->call->problem->qk_channels);
 }
 
-/* Rows of tile number i of the item: as even as they can be. */
+/* Rows of tile number i of the item: as even as they can be, or as the pipeline has them. */
 static int64_t tile_start(const struct forward_item *t, int64_t i)
 {
-    return t->rows * i / t->tiles;
+    const struct cpu_plan *plan = t->call->plan;
+    return plan->pipelined ? min64(i * plan->tile_rows, t->rows) : t->rows * i / t->tiles;
 }
 
 /* The keys that some row of a tile, and of the item, sees: intervals that hold them all. */
@@ -221,7 +247,7 @@ static int row_is_unusual(const struct cpu_rows *rows, int64_t j, int64_t channe
 }
 
 /* Packs V. Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see
- * them: they are packed as zeros and noted in w->unusual for add_unusual. */
+ * them: they are packed as zeros and noted in w->unusual for forward_add_unusual. */
 static void pack_values(struct forward_item *t, const struct forward_range *range)
 {
     struct forward_scratch *w = &t->scratch;
@@ -251,15 +277,6 @@ static void pack_keys(struct forward_item *t, const struct forward_range *range)
                        t->call->problem->qk_channels);
 }
 
-/* Address of column 0 of the block in a [.., .., query, key] tensor. */
-static const void *score_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r,
-                                 int64_t key0)
-{
-    const char *row =
-        query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
-    return row ? row + key0 * tensor->stride[3] * (int64_t)dtype_size(tensor->dtype) : NULL;
-}
-
 /* Applies softcap, bias, ALiBi and mask to a tile; then s is a natural logit. */
 static void apply_score_options(const struct forward_item *t, const struct forward_tile *tile)
 {
@@ -274,20 +291,19 @@ static void apply_score_options(const struct forward_item *t, const struct forwa
         int64_t r = tile->r0 + i;
         row.slope = head_value(&a->alibi_slope, t->sequence.index, t->scratch.head[r], 0);
         row.position = t->scratch.query[r] + offset - tile->key0;
-        row.bias = score_operand(t, &a->bias, r, tile->key0);
-        row.mask = score_operand(t, &a->mask, r, tile->key0);
+        row.bias = forward_operand(t, &a->bias, r, tile->key0);
+        row.mask = forward_operand(t, &a->mask, r, tile->key0);
         t->kernels->score(t->scratch.s + i * t->call->plan->key_block, &row,
                           max64(tile->row_first[i], tile->first),
                           min64(tile->row_last[i], tile->last));
     }
 }
 
-/* q k^T and score options of one tile against the packed block; false: no row of the tile sees a
- * key of the block. */
-static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t i,
-                       struct forward_tile *tile)
+/* Tile i against the packed block; false: no row of the tile sees a key of the block. */
+static int place_tile(const struct forward_item *t, const struct forward_range *range, int64_t i,
+                      struct forward_tile *tile)
 {
-    struct forward_scratch *w = &t->scratch;
+    const struct forward_scratch *w = &t->scratch;
     int64_t low = max64(w->tile_low[i] - range->key0, range->start),
             high = min64(w->tile_high[i] - range->key0, range->last);
     int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0,
@@ -302,49 +318,19 @@ static int tile_scores(struct forward_item *t, const struct forward_range *range
         tile->row_first[r] = max64(w->first[r0 + r] - range->key0, 0);
         tile->row_last[r] = max64(w->last[r0 + r] - range->key0, 0);
     }
-    t->kernels->qk(w->s, t->call->plan->key_block, t->q + r0 * t->q_stride, t->q_stride,
-                   w->k_panels, rows, t->call->problem->qk_channels, tile->first, tile->last);
-    if (t->score_options) apply_score_options(t, tile);
     return 1;
 }
 
-/* Notes which rows of the tile see which unusual value. A score of -inf hides nothing: the weight is
- * 0, and 0 * NaN is NaN. */
-static void note_seen(struct forward_item *t, const struct forward_tile *tile)
+/* q k^T and score options of one tile. */
+static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t i,
+                       struct forward_tile *tile)
 {
-    struct forward_scratch *w = &t->scratch;
-    int64_t stride = t->call->plan->key_block, mask_stride = t->call->a->mask.stride[3];
-    for (int64_t i = 0; i < tile->rows; i++) {
-        const unsigned char *mask = score_operand(t, &t->call->a->mask, tile->r0 + i, tile->key0);
-        for (int64_t n = 0; n < t->unusual_count; n++) {
-            int64_t j = w->unusual[n];
-            int inside = j >= max64(tile->row_first[i], tile->first) &&
-                         j < min64(tile->row_last[i], tile->last);
-            w->seen[i * stride + n] = inside && (!mask || mask[j * mask_stride]);
-        }
-    }
-}
-
-static float weight_at(const struct cpu_kernels *k, const float *p, int64_t j)
-{
-    return k->pair == 1 ? p[j] : float_from_bf16(((const uint16_t *)p)[j]);
-}
-
-/* o += p v for the values that pack_values left out, in just the rows that see them. */
-static void add_unusual(struct forward_item *t, const struct forward_tile *tile)
-{
-    struct forward_scratch *w = &t->scratch;
-    int64_t stride = t->call->plan->key_block, channels = t->call->problem->v_channels;
-    for (int64_t n = 0; n < t->unusual_count; n++) {
-        int64_t j = w->unusual[n];
-        for (int64_t c = 0; c < channels; c++) w->row[c] = scalar_row_value(&t->values, j, c);
-        for (int64_t i = 0; i < tile->rows; i++) {
-            if (!w->seen[i * stride + n]) continue;
-            float p = weight_at(t->kernels, w->s + i * stride, j),
-                  *o = w->o + (tile->r0 + i) * w->o_stride;
-            for (int64_t c = 0; c < channels; c++) o[c] += p * w->row[c];
-        }
-    }
+    const struct forward_scratch *w = &t->scratch;
+    if (!place_tile(t, range, i, tile)) return 0;
+    t->kernels->qk(w->s, t->call->plan->key_block, t->q + tile->r0 * t->q_stride, t->q_stride,
+                   w->k_panels, tile->rows, t->call->problem->qk_channels, tile->first, tile->last);
+    if (t->score_options) apply_score_options(t, tile);
+    return 1;
 }
 
 /* One tile of rows against the packed block. The first block that a tile sees sets o, later ones
@@ -355,7 +341,7 @@ static void attend_tile(struct forward_item *t, const struct forward_range *rang
     const struct cpu_plan *plan = t->call->plan;
     struct forward_tile tile;
     if (!tile_scores(t, range, i, &tile)) return;
-    if (t->unusual_count) note_seen(t, &tile);
+    if (t->unusual_count) forward_note_seen(t, &tile);
     int64_t channels = t->call->problem->v_channels;
     float *o = w->o + tile.r0 * w->o_stride;
     struct cpu_softmax_tile softmax = {.s = w->s,
@@ -374,7 +360,60 @@ static void attend_tile(struct forward_item *t, const struct forward_range *rang
     t->kernels->softmax(&softmax);
     t->kernels->pv(o, w->o_stride, w->s, plan->key_block, w->v_panels, plan->key_block, tile.rows,
                    channels, tile.first, tile.last, w->tile_low[i] < range->key0);
-    if (t->unusual_count) add_unusual(t, &tile);
+    if (t->unusual_count) forward_add_unusual(t, &tile, NULL);
+}
+
+/* Tiles first ... first + tiles - 1 against the packed block. */
+static struct cpu_pipeline pipeline_tiles(struct forward_item *t, const struct forward_range *range,
+                                          int64_t first, int64_t tiles)
+{
+    struct forward_scratch *w = &t->scratch;
+    const struct problem *p = t->call->problem;
+    int64_t r0 = tile_start(t, first);
+    struct cpu_pipeline x = {.q = t->q + r0 * t->q_stride,
+                             .q_stride = t->q_stride,
+                             .tiles = tiles,
+                             .k_panels = w->k_panels,
+                             .v_panels = w->v_panels,
+                             .panel_keys = t->call->plan->key_block,
+                             .qk_channels = p->qk_channels,
+                             .v_channels = p->v_channels,
+                             .key0 = range->key0,
+                             .first = range->start,
+                             .last = range->last,
+                             .row_first = w->first + r0,
+                             .row_last = w->last + r0,
+                             .tile_low = w->tile_low + first,
+                             .tile_high = w->tile_high + first,
+                             .scale = t->exponent_scale,
+                             .m = w->m + r0,
+                             .l = w->l + r0,
+                             .o = w->o + r0 * w->o_stride,
+                             .o_stride = w->o_stride,
+                             .scratch = w->pipeline};
+    t->kernels->pipeline(&x);
+    return x;
+}
+
+/* Where weights are needed afterwards, tile by tile and so many keys at once. */
+static void attend_pipelined(struct forward_item *t, const struct forward_range *range)
+{
+    struct forward_tile tile;
+    if (!t->unusual_count) {
+        pipeline_tiles(t, range, 0, t->tiles);
+        return;
+    }
+    for (int64_t i = 0; i < t->tiles; i++)
+        for (int64_t key = range->start / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS; key < range->last;
+             key += CPU_PIPELINE_KEYS) {
+            struct forward_range part = *range;
+            part.start = max64(range->start, key);
+            part.last = min64(range->last, key + CPU_PIPELINE_KEYS);
+            if (!place_tile(t, &part, i, &tile)) continue;
+            struct cpu_pipeline x = pipeline_tiles(t, &part, i, 1);
+            forward_note_seen(t, &tile);
+            forward_add_unusual(t, &tile, &x);
+        }
 }
 
 /* The part of the block at key0 that some row of the item sees. */
@@ -394,7 +433,9 @@ static void attend(struct forward_item *t)
         struct forward_range range = block_range(t, key0);
         pack_keys(t, &range);
         pack_values(t, &range);
-        for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
+        if (t->call->plan->pipelined) attend_pipelined(t, &range);
+        else
+            for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
     }
 }
 
@@ -454,7 +495,7 @@ static void finish(struct forward_item *t)
 static void spoiled_weights(const struct forward_item *t, int64_t r, int64_t key0, float *s,
                             int64_t first, int64_t last)
 {
-    const unsigned char *mask = score_operand(t, &t->call->a->mask, r, key0);
+    const unsigned char *mask = forward_operand(t, &t->call->a->mask, r, key0);
     int64_t stride = t->call->a->mask.stride[3];
     for (int64_t j = first; j < last; j++) s[j] = mask && !mask[j * stride] ? 0 : NAN;
 }
@@ -520,7 +561,7 @@ static void run_item(struct forward_item *t, struct forward_block block)
     t->kv_head = block.kv_head;
     t->row0 = block.row0;
     t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block.row0);
-    t->tiles = (t->rows + t->kernels->row_tile - 1) / t->kernels->row_tile;
+    t->tiles = (t->rows + t->call->plan->tile_rows - 1) / t->call->plan->tile_rows;
     place_rows(t);
     find_ranges(t);
     load_queries(t);
@@ -537,7 +578,7 @@ static void work(void *argument, int64_t slot)
     struct forward_item item = {.call = call, .kernels = call->plan->kernels};
     struct arena arena = {job->scratch + (size_t)slot * call->plan->scratch_bytes, 0};
     scratch_lay_out(&item.scratch, call->problem, call->plan, &arena);
-    item.score_options = a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
+    item.score_options = has_score_options(a);
     item.exponent_scale = (float)((item.score_options ? 1 : fabs(a->scale)) * LOG2_E);
     int64_t i;
     while ((i = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->items)

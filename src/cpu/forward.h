@@ -31,7 +31,8 @@ struct forward_scratch {
     const void **k_rows, **v_rows; /* [key_block] */
     const float **k_scales, **v_scales;
     int64_t *unusual;    /* [key_block]: keys of the block whose value holds NaN or infinity */
-    unsigned char *seen; /* [row_tile][key_block]: row sees unusual[n] */
+    unsigned char *seen; /* [tile_rows][key_block]: row sees unusual[n] */
+    void *pipeline;      /* the level's own */
     int64_t q_stride, o_stride;
 };
 
@@ -60,8 +61,17 @@ struct forward_range {
 /* One tile of rows against one block of keys, columns [first, last). */
 struct forward_tile {
     int64_t r0, rows, key0, first, last;
-    int64_t row_first[ROW_TILE_MAX], row_last[ROW_TILE_MAX];
+    int64_t row_first[CPU_PIPELINE_ROWS], row_last[CPU_PIPELINE_ROWS];
 };
+
+/* forward_unusual.c. Address of column 0 of the block in a [.., .., query, key] tensor; NULL: it is absent. */
+const void *forward_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r,
+                            int64_t key0);
+/* Notes which rows of the tile see which unusual value. */
+void forward_note_seen(struct forward_item *t, const struct forward_tile *tile);
+/* o += p v for them; x NULL: the weights are in s, else where the pipeline left them. */
+void forward_add_unusual(struct forward_item *t, const struct forward_tile *tile,
+                         const struct cpu_pipeline *x);
 
 /* forward_items.c. Blocks of row_block packed rows over all sequences; for ragged batches the most
  * that any lengths make. */

@@ -113,6 +113,29 @@ struct cpu_few {
     float *m, *l;  /* NULL, or per row: the largest score, in units of s, and the sum of weights */
 };
 
+enum { CPU_PIPELINE_ROWS = 32, CPU_PIPELINE_KEYS = 128 };
+
+/* Tiles of CPU_PIPELINE_ROWS packed rows against one block of keys, key0 ..., of which columns [first, last)
+ * are packed. q and o as qk and pv take them; channels are multiples of 32. Rows up to
+ * the next multiple of CPU_PIPELINE_ROWS are there and see nothing. */
+struct cpu_pipeline {
+    const void *q;
+    int64_t q_stride, tiles;
+    const void *k_panels;
+    void *v_panels; /* keys past last may be cleared */
+    int64_t panel_keys, qk_channels, v_channels;
+    int64_t key0, first, last;
+    const int64_t *row_first, *row_last; /* keys that each row sees */
+    const int64_t *tile_low,
+        *tile_high;          /* of each tile: an interval that holds them; none: high 0 */
+    float scale, *m, *l, *o; /* as in struct cpu_softmax_tile */
+    int64_t o_stride;
+    void *scratch; /* pipeline_scratch() bytes */
+    /* Out: the last tile's weights of its last CPU_PIPELINE_KEYS columns, p_first ..., in the level's format. */
+    const float *p;
+    int64_t p_first, p_stride;
+};
+
 struct cpu_kernels {
     const char *name;    /* "cpu_avx512" */
     const char *arch;    /* "avx512" */
@@ -155,6 +178,11 @@ struct cpu_kernels {
                int accumulate);
     /* s = 2^(scale * (s - m)) * factor in place, as f32; -inf gives 0. m and factor are finite. */
     void (*weights)(float *s, int64_t first, int64_t last, float scale, float m, float factor);
+
+    /* qk, softmax and pv of all tiles of an item, with a maximum that lags behind: weights may be up to 2^8.
+     * A tile's bits do not depend on the others. NULL: the three slots serve. */
+    void (*pipeline)(struct cpu_pipeline *x);
+    size_t (*pipeline_scratch)(void);
 
     /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are
      * filled by decode_*.c of each folder; q as decode_q left it, p as softmax left it. ahead: what
@@ -206,6 +234,8 @@ extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx51
     cpu_amx_int8;
 void attend_few_avx512(const struct cpu_few *x);
 void attend_few_avx512_bf16(const struct cpu_few *x);
+void pipeline_amx(struct cpu_pipeline *x);
+size_t pipeline_scratch_amx(void);
 extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;

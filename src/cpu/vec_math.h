@@ -32,6 +32,8 @@ VEC vec v_exp2(vec x)
 #define V_EACH(i, count) _Pragma("GCC unroll 8") for (int i = 0; i < (count); i++)
 #endif
 
+#define V_EXP2_HALF_TERMS 9.582852994e-3f, 5.590642474e-2f, 2.402409861e-1f, 6.931241934e-1f
+
 /* 2^x of up to 8 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold, and 0 where
  * 2^x is subnormal (v_scale2_normal); for x below 127.5. From there on 2^x or infinity, as the level
  * has it; otherwise as v_exp2. Each operation of all vectors comes before the next, so that their long
@@ -42,9 +44,10 @@ VEC void v_exp2_several(vec *x, int count, int half)
     V_EACH(i, count) n[i] = v_round(given[i] = x[i]);
     V_EACH(i, count) x[i] = v_sub(x[i], n[i]);
     if (half) {
-        V_EACH(i, count) p[i] = v_fma(v_set(9.582852994e-3f), x[i], v_set(5.590642474e-2f));
-        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(2.402409861e-1f));
-        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(6.931241934e-1f));
+        static const float c[4] = {V_EXP2_HALF_TERMS};
+        V_EACH(i, count) p[i] = v_fma(v_set(c[0]), x[i], v_set(c[1]));
+        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(c[2]));
+        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(c[3]));
     } else {
         V_EACH(i, count) p[i] = v_fma(v_set(1.326472707e-3f), x[i], v_set(9.671512649e-3f));
         V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(5.550733744e-2f));

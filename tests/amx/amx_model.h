@@ -21,6 +21,7 @@ void amx_dot_bytes(int sum, int left, int right, int left_signed);
 #undef _tile_release
 #undef _tile_zero
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
 #undef _tile_dpbssd
@@ -29,6 +30,7 @@ void amx_dot_bytes(int sum, int left, int right, int left_signed);
 #define _tile_release()                    amx_release()
 #define _tile_zero(tile)                   amx_zero(tile)
 #define _tile_loadd(tile, memory, stride)  amx_load(tile, memory, stride)
+#define _tile_stream_loadd(tile, memory, stride) amx_load(tile, memory, stride)
 #define _tile_stored(tile, memory, stride) amx_store(tile, memory, stride)
 #define _tile_dpbf16ps(sum, left, right)   amx_dot_bf16(sum, left, right)
 #define _tile_dpbssd(sum, left, right)     amx_dot_bytes(sum, left, right, 1)

@@ -1,28 +1,6 @@
-/* amx_level.h: what the AMX levels share: the shapes of tiles, and the slots that the level below
- * fills as well. The including file defines AMX_BELOW, that level's table. */
-#include "cpu/kernels.h"
-
-#include <immintrin.h>
-
-#ifdef RAPT_AMX_MODEL
-#include "amx_model.h" /* tests: the instructions in C */
-#endif
-
-enum { PALETTE = 1, ROW_BYTES = 64, TILES = 8 };
-
-/* The operand of ldtilecfg (Intel SDM vol. 1, 18.3: TILECFG). */
-struct tile_shapes {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-_Static_assert(sizeof(struct tile_shapes) == 64, "ldtilecfg reads 64 bytes");
-
-static void load_shapes(const struct tile_shapes *t)
-{
-    __asm__ volatile("" : : "r"(t) : "memory"); /* gcc 12 takes 8 of the 64 bytes for read */
-    _tile_loadconfig(t);
-}
+/* amx_level.h: the slots of the AMX levels that the level below fills as well. The including file defines
+ * AMX_BELOW, that level's table. */
+#include "cpu/x86/amx_shapes.h"
 
 static void load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride,
                      int64_t channels)

@@ -112,6 +112,8 @@ const struct cpu_kernels cpu_amx = {
     CPU_TILE_SLOTS,
     CPU_PACK_SLOTS,
     .pair = 2,
+    .pipeline = pipeline_amx,
+    .pipeline_scratch = pipeline_scratch_amx,
     .decode_qk = decode_qk_avx512_bf16,
     .decode_pv = decode_pv_avx512_bf16,
     .attend_few = attend_few_avx512_bf16,

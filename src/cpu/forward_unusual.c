@@ -1,0 +1,56 @@
+/* forward_unusual.c: values that are NaN or infinite. They are packed as zeros, as 0 times NaN would reach
+ * rows that do not see them, and added to just the rows that do. */
+#include "base/dtype.h"
+#include "cpu/arena.h"
+#include "cpu/forward.h"
+
+/* Address of column 0 of the block in a [.., .., query, key] tensor. */
+const void *forward_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r,
+                            int64_t key0)
+{
+    const char *row =
+        query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+    return row ? row + key0 * tensor->stride[3] * (int64_t)dtype_size(tensor->dtype) : NULL;
+}
+
+/* Notes which rows of the tile see which unusual value. A score of -inf hides nothing: the weight is
+ * 0, and 0 * NaN is NaN. */
+void forward_note_seen(struct forward_item *t, const struct forward_tile *tile)
+{
+    struct forward_scratch *w = &t->scratch;
+    int64_t stride = t->call->plan->key_block, mask_stride = t->call->a->mask.stride[3];
+    for (int64_t i = 0; i < tile->rows; i++) {
+        const unsigned char *mask = forward_operand(t, &t->call->a->mask, tile->r0 + i, tile->key0);
+        for (int64_t n = 0; n < t->unusual_count; n++) {
+            int64_t j = w->unusual[n];
+            int inside = j >= max64(tile->row_first[i], tile->first) &&
+                         j < min64(tile->row_last[i], tile->last);
+            w->seen[i * stride + n] = inside && (!mask || mask[j * mask_stride]);
+        }
+    }
+}
+
+static float weight_at(const struct cpu_kernels *k, const float *p, int64_t j)
+{
+    return k->pair == 1 ? p[j] : float_from_bf16(((const uint16_t *)p)[j]);
+}
+
+/* For the values that were left out, in just the rows that see them. */
+void forward_add_unusual(struct forward_item *t, const struct forward_tile *tile,
+                         const struct cpu_pipeline *x)
+{
+    struct forward_scratch *w = &t->scratch;
+    int64_t stride = t->call->plan->key_block, channels = t->call->problem->v_channels;
+    const float *p = x ? x->p : w->s;
+    int64_t p_stride = x ? x->p_stride : stride, p_first = x ? x->p_first : 0;
+    for (int64_t n = 0; n < t->unusual_count; n++) {
+        int64_t j = w->unusual[n];
+        for (int64_t c = 0; c < channels; c++) w->row[c] = scalar_row_value(&t->values, j, c);
+        for (int64_t i = 0; i < tile->rows; i++) {
+            if (!w->seen[i * stride + n]) continue;
+            float weight = weight_at(t->kernels, p + i * p_stride, j - p_first),
+                  *o = w->o + (tile->r0 + i) * w->o_stride;
+            for (int64_t c = 0; c < channels; c++) o[c] += weight * w->row[c];
+        }
+    }
+}
