@@ -121,11 +121,30 @@ def decode_block32(rows):
     return decode_i8(rows, "i8 block32", 2304, {"rapt any": "portable kernel us", "rapt bf16": "rapt, bf16 us", "cudnn": "cuDNN, bf16 us"})
 
 
+def even(count):
+    """A power of two."""
+    return int(count) & int(count) - 1 == 0
+
+
+def chunk_uneven(rows):
+    """Other numbers of queries: us, and each peer's in brackets over it; then over i8."""
+    lines = ["| batch x keys, queries | rapt us | TFLOP/s | cuDNN us | FlashAttention-3 us | FlashAttention-2 us | rapt over i8, us |", "|---" * 7 + "|"]
+    integers = pick(rows, "graph", "chunk", "i8")
+    for (case, _), found in pick(rows, "graph", "chunk", "bf16").items():
+        if not even(case.split(" q")[1]):
+            us, i8 = float(found["rapt"]["us"]), integers.get((case + " i8", "i8"), {})
+            cells = over(found, us, DECODERS, 1) + [f"{float(i8['rapt']['us']):.1f}" if "rapt" in i8 else "-"]
+            lines.append(f"| {case.replace(' q', ', ')} | {us:.1f} | {float(found['rapt']['tflops']):.0f} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def chunk(rows):
     """Chunks of queries over many keys: us, and in brackets the times of cuDNN, FlashAttention-3 and FlashAttention-2 over rapt's."""
     found, shapes, queries = pick(rows, "graph", "chunk", "bf16"), {}, {}
     for (case, _), candidates in found.items():
         shape, count = case.split(" q")
+        if not even(count):
+            continue
         us = float(candidates["rapt"]["us"])
         ratios = ", ".join(f"{float(candidates[p]['us']) / us:.2f}" if p in candidates else "-" for p in DECODERS)
         shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})" if us < 1000 else f"{us:.0f} ({ratios})"
@@ -139,6 +158,8 @@ def chunk_i8(rows, dtype="i8"):
     shapes, queries = {}, {}
     for (case, _), found in pick(rows, "graph", "chunk", dtype).items():
         shape, count = case.replace(" " + dtype, "").split(" q")
+        if not even(count):
+            continue
         us = float(found["rapt"]["us"])
         ratios = ", ".join(f"{float(found[p]['us']) / us:.2f}" if p in found else "-" for p in ("rapt bf16", "cudnn"))
         shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})"
@@ -362,7 +383,8 @@ def tables():
             "models-flash3": rates(main, "graph", "models", "bf16", "flash3", absolute=False), "models-graph": rates(main, "graph", "models", "bf16", "cudnn", absolute=False),
             "models-sustained": rates(main, "sustained", "models", "bf16", "cudnn", absolute=False),
             "f32": rates(main, "graph", "f32", "f32", "efficient"), "sm80": rates(old, "graph", "grid", "bf16", "flash2", 0.95),
-            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "decode-block32": decode_block32(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main), "chunk-block32": chunk_i8(main, "i8 block32"), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main, MASKS), "mask-rows": masks(main, MASK_ROWS),
+            "few": few(main), "decode": decode(main), "decode-i8": decode_i8(main), "decode-block32": decode_block32(main), "chunk": chunk(main), "chunk-i8": chunk_i8(main),
+            "chunk-block32": chunk_i8(main, "i8 block32"), "chunk-uneven": chunk_uneven(main), "pages": pages(main), "peers": peers("h100-pytorch.csv"), "ragged": ragged(main), "options": options(main), "masks": masks(main, MASKS), "mask-rows": masks(main, MASK_ROWS),
             "heads": rates(main, "graph", "heads", "bf16", "cudnn"), "heads-flash3": rates(main, "graph", "heads", "bf16", "flash3", absolute=False),
             "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),

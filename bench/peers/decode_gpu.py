@@ -65,7 +65,14 @@ def cases(shapes=None):
                        queries, page, i8)
 
 
-def chunk_cases(shapes=None):
+def chunk_cases(shapes=None, queries=None):
+    """queries: of these shapes, whatever they are."""
+    if queries:
+        for i8 in (0, CHANNELS, 32):
+            for shape in shapes:
+                for count in queries:
+                    yield (f"{shape} q{count}" + WORDS[i8], *sizes(shape), count, 0, i8)
+        return
     for names, counts, i8 in ((CHUNKS, CHUNK_QUERIES, 0), (CHUNKS_I8, CHUNK_QUERIES_I8, CHANNELS), ([PROMPT[0]], PROMPT[1:], CHANNELS),
                               (CHUNKS_BLOCK32, CHUNK_QUERIES_I8, 32), ([PROMPT[0]], PROMPT[1:], 32)):
         for shape in names:
@@ -272,4 +279,4 @@ def decode(bench, graph_of):
 
 def chunk(bench, graph_of):
     shapes = bench.options.decode.split(",") if bench.options.decode else None
-    run_cases(bench, graph_of, "chunk", chunk_cases(shapes))
+    run_cases(bench, graph_of, "chunk", chunk_cases(shapes, [int(x) for x in bench.options.queries.split(",") if x]))

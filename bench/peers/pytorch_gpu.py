@@ -545,6 +545,7 @@ def main():
     parser.add_argument("--timed", type=float, default=0.3, help="seconds of each sustained measurement")
     parser.add_argument("--flex", action="store_true", help="FlexAttention as well, compiled first (half a minute)")
     parser.add_argument("--decode", default="", help="batch x keys of the groups decode, chunk and pages, as 1x8k,16x1k; all")
+    parser.add_argument("--queries", default="", help="of the group chunk, with --decode, as 160,320")
     parser.add_argument("--kv", default="", help="K and V of the groups decode and chunk: bf16,i8,i8 block32; all")
     parser.add_argument("--rows", default="", help="kernels of the table to time as well, or all")
     options = parser.parse_args()
