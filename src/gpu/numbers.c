@@ -59,11 +59,12 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
     return RAPT_OK;
 }
 
-/* Measured on an H100 (bench/notes/decode.md): so many query rows of a key, and 2^20 rows times keys of a
- * sequence, for a launch more takes time. */
-static int pays(const struct problem *p, const struct row *row, int64_t least_rows)
+/* Measured on an H100 (bench/notes/decode.md): so many query rows of a key, and so many rows times keys of
+ * a sequence, for a launch more takes time. */
+static int pays(const struct problem *p, const struct row *row, int64_t least_rows,
+                int64_t least_work)
 {
-    const int64_t least_work = 1 << 20, most_bytes = 512 << 20;
+    const int64_t most_bytes = 512 << 20;
     int64_t of_block = row->tile_kv * (row->d + value_numbers(row)) * 2,
             most = most_bytes / of_block / at_least(batches(p) * p->kv_heads, 1),
             sequences = at_least(p->batch, 1),
@@ -79,11 +80,12 @@ static int pays(const struct problem *p, const struct row *row, int64_t least_ro
 /* Fewer rows where whole tiles serve, each of which would make the numbers. */
 int numbers_pay_whole(const struct problem *p, const struct row *row)
 {
-    return pays(p, row, 512);
+    return pays(p, row, 512, 1 << 20);
 }
 
 int numbers_pay(const struct problem *p, const struct row *row)
 {
-    if (row->needs & NEED_BLOCK_SCALES) return pays(p, row, 256); /* else decode rows serve */
-    return row->needs & NEED_TILE_TOKENS ? pays(p, row, 768) : numbers_pay_whole(p, row);
+    /* several scales: else decode rows serve, whose time is that of all sequences */
+    if (row->needs & NEED_BLOCK_SCALES) return pays(p, row, 256, p->batch > 1 ? 1 << 19 : 1 << 20);
+    return row->needs & NEED_TILE_TOKENS ? pays(p, row, 768, 1 << 20) : numbers_pay_whole(p, row);
 }
