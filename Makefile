@@ -115,7 +115,7 @@ $(EXAMPLES): $(B)/%: %.c $(SHARED)
 examples: $(EXAMPLES)
 
 # The conformance suite runs once per instruction set; a level that this CPU lacks is skipped by the suite itself.
-CPU_LEVELS ?= scalar $(if $(filter aarch64,$(MACHINE)),neon neon_bf16 sve,avx2 avx512 avx512_vnni avx512_bf16 amx amx_int8)
+CPU_LEVELS ?= scalar $(if $(filter aarch64,$(MACHINE)),neon neon_bf16 sve,avx2 avx512 avx512_vnni avx512_bf16 amx amx_f32 amx_int8)
 LEVEL_CHECKS := $(foreach level,$(CPU_LEVELS),$(B)/tests/conformance.$(level).t)
 $(LEVEL_CHECKS): $(B)/tests/conformance.%.t: $(B)/tests/conformance/conformance
 	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu exec $(abspath $<)\n' $* > $@

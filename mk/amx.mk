@@ -3,7 +3,7 @@
 # they build; they skip elsewhere.
 ifeq ($(MACHINE),x86_64)
 AMX := $(B)/tests/amx
-AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx pipeline_amx tiles_amxint8 amx_model cpuid real_cpuid)
+AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx pipeline_amx pack_parts_amx tiles_amxint8 amx_model cpuid real_cpuid)
 AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance
 AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
 
@@ -11,7 +11,7 @@ $(AMX)/tiles_amxint8.o: ISA := $(AVX512)
 $(AMX)/tiles_%.o: src/cpu/x86/tiles_%.c
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
-$(AMX)/pipeline_%.o: src/cpu/x86/pipeline_%.c
+$(AMX)/p%_amx.o: src/cpu/x86/p%_amx.c
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
 # Fused multiply-adds in one instruction; only machines with AVX-512 come here.
@@ -31,7 +31,7 @@ $(AMX_PROGRAMS): $(AMX_OBJECTS) $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(TEST_LIBS) $(LIBS)
 
 # Each level on the problems that it serves, up to a size.
-AMX_LEVELS := amx.0 amx_int8.1
+AMX_LEVELS := amx.0 amx_f32.0 amx_int8.1
 AMX_SUITES := $(AMX_LEVELS:%=$(AMX)/conformance.%.t)
 $(AMX_SUITES): $(AMX)/conformance.%.t: $(AMX)/conformance mk/amx.mk
 	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=$${RAPT_TEST_SIZE:-%s} exec $(abspath $<)\n' $(subst ., ,$*) > $@

@@ -81,14 +81,12 @@ struct tile_configuration {
     uint8_t rows[16];
 };
 
-/* Four accumulators, two tiles of each operand: 16 x 16 x 32 multiply-adds an instruction. */
-AMX static double tiles_amx_bf16(atomic_int *stop, char *memory, size_t bytes, size_t apart)
+/* Four accumulators, two tiles of each operand: 16 x 16 x 32 multiply-adds an instruction, of which it takes so
+ * many for one of the problem. */
+AMX static double tiles_amx(atomic_int *stop, double products)
 {
     struct tile_configuration configuration = {.palette = 1};
     double done = 0;
-    (void)memory;
-    (void)bytes;
-    (void)apart;
     for (int t = 0; t < 8; t++) {
         configuration.bytes_per_row[t] = 64;
         configuration.rows[t] = 16;
@@ -111,8 +109,20 @@ AMX static double tiles_amx_bf16(atomic_int *stop, char *memory, size_t bytes, s
             _tile_dpbf16ps(3, 5, 7);
         }
     _tile_release();
-    return done;
+    return done / products;
 }
+
+#define AMX_LOOP(name, products)                                                                   \
+    static double name(atomic_int *stop, char *memory, size_t bytes, size_t apart)                 \
+    {                                                                                              \
+        (void)memory;                                                                              \
+        (void)bytes;                                                                               \
+        (void)apart;                                                                               \
+        return tiles_amx(stop, products);                                                          \
+    }
+AMX_LOOP(tiles_amx_bf16, 1)
+AMX_LOOP(tiles_amx_f16, 3.5) /* by two parts: four for scores, three for values */
+AMX_LOOP(tiles_amx_f32, 6)   /* by three parts */
 
 AVX512 static double read_avx512(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
@@ -309,6 +319,8 @@ static const struct flop_loop {
 } flop_rows[] = {
 #if defined(__x86_64__)
     {CPU_AMX_BF16, RAPT_BF16, tiles_amx_bf16, "AMX bf16 tile products"},
+    {CPU_AMX_BF16, RAPT_F16, tiles_amx_f16, "AMX bf16 tile products, 3.5 for one of f16"},
+    {CPU_AMX_BF16, RAPT_F32, tiles_amx_f32, "AMX bf16 tile products, 6 for one of f32"},
     {CPU_AVX512 | CPU_AVX512_BF16, RAPT_BF16, dot_avx512_bf16, "AVX-512 bf16 dot products"},
     {CPU_AVX512, 0, fma_avx512, "AVX-512 f32 multiply-adds"},
     {CPU_AVX2, 0, fma_avx2, "AVX2 f32 multiply-adds"},

@@ -28,6 +28,17 @@ static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
 }
 
 #if defined(__x86_64__)
+static const char *no_f32(const struct problem *p, char reason[REASON_SIZE])
+{
+    const rapt_attention *a = &p->a;
+    if ((a->q.dtype == RAPT_F32 || a->q.dtype == RAPT_F16) && a->k.dtype == a->q.dtype &&
+        a->v.dtype == a->q.dtype)
+        return NULL;
+    snprintf(reason, REASON_SIZE, "q, k and v are %s, %s and %s (needs f32 or f16 in all)",
+             dtype_name(a->q.dtype), dtype_name(a->k.dtype), dtype_name(a->v.dtype));
+    return reason;
+}
+
 /* Scales that change within a step of the VNNI kernels. */
 static int has_short_blocks(const rapt_tensor *t, const rapt_tensor *scale)
 {
@@ -69,6 +80,7 @@ static const struct level {
     {&cpu_avx512_vnni, CPU_AVX512 | CPU_AVX512_VNNI, no_i8, NULL},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16, &cpu_blocks_avx512_bf16},
     {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16, no_bf16, &cpu_blocks_avx512_bf16},
+    {&cpu_amx_f32, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16, no_f32, &cpu_blocks_avx512},
     {&cpu_amx_int8, CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8, no_i8, NULL},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON, NULL, NULL},

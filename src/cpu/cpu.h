@@ -26,11 +26,11 @@ struct cpu_plan {
     int asks_twice; /* the CPU may drop what it is asked to fetch */
     int64_t decode_rows; /* sequences of at most so many packed rows go to decode.c; 0: none */
     /* forward.c */
-    int64_t row_block, key_block; /* packed rows of an item; keys of a block */
-    int64_t tile_rows;            /* packed rows of a tile */
-    int pipelined;                /* by the level's pipeline */
-    int64_t block_count;          /* upper bound on row blocks over all sequences, per KV head */
-    size_t scratch_bytes;         /* per slot */
+    int64_t row_block, key_block;                /* packed rows of an item; keys of a block */
+    int64_t tile_rows;                           /* packed rows of a tile */
+    const struct cpu_pipeline_kernels *pipeline; /* NULL: none */
+    int64_t block_count;  /* upper bound on row blocks over all sequences, per KV head */
+    size_t scratch_bytes; /* per slot */
     /* decode.c: its own sizes, set by decode_plan */
     int64_t chunk_keys, decode_heads, decode_window, decode_slots;
     size_t decode_scratch_bytes;

@@ -55,7 +55,7 @@ struct decode_scratch {
     float *s;                       /* [heads][rows][DECODE_BLOCK] */
     struct decode_table k[2], v[2]; /* of the first head: this block and the next one */
     struct decode_table of_head;    /* of another head, as far as a kernel's call looks */
-    int64_t *first, *last; /* [DECODE_ROWS_MAX]: the keys a row sees */
+    int64_t *first, *last;          /* [DECODE_ROWS_MAX]: the keys a row sees */
 };
 
 struct decode_job {

@@ -347,17 +347,17 @@ VEC void pv_rows(struct pv_call t, int dtype, int row_count, int blocks)
     case count:                                                                                    \
         switch (dtype) {                                                                           \
         case RAPT_F32:                                                                             \
-            pv_rows(t, RAPT_F32, count, 0);                                                       \
+            pv_rows(t, RAPT_F32, count, 0);                                                        \
             break;                                                                                 \
         case RAPT_F16:                                                                             \
-            pv_rows(t, RAPT_F16, count, 0);                                                       \
+            pv_rows(t, RAPT_F16, count, 0);                                                        \
             break;                                                                                 \
         case RAPT_BF16:                                                                            \
-            pv_rows(t, RAPT_BF16, count, 0);                                                      \
+            pv_rows(t, RAPT_BF16, count, 0);                                                       \
             break;                                                                                 \
         default:                                                                                   \
-            if (t.scales.row) pv_rows(t, RAPT_I8, count, 1);                                      \
-            else pv_rows(t, RAPT_I8, count, 0);                                                   \
+            if (t.scales.row) pv_rows(t, RAPT_I8, count, 1);                                       \
+            else pv_rows(t, RAPT_I8, count, 0);                                                    \
             break;                                                                                 \
         }                                                                                          \
         break;

@@ -32,22 +32,27 @@ enum {
     CHANNELS_LEAST = 4, /* that K panels have room for */
 };
 
+/* Of q and panels. */
+static int64_t element_bytes(const struct cpu_plan *plan)
+{
+    return plan->pipeline ? 2 * plan->pipeline->parts : plan->kernels->pair == 1 ? 4 : 2;
+}
+
 static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
                             const struct cpu_plan *plan, struct arena *arena)
 {
     const struct cpu_kernels *k = plan->kernels;
     int64_t keys = plan->key_block, rows = plan->row_block;
-    size_t element = k->pair == 1 ? sizeof(float) : sizeof(uint16_t);
     int64_t depth = round_up(p->qk_channels, k->pair),
-            width = round_up(p->v_channels, k->column_tile);
-    w->q_stride = round_up(depth / k->pair, 16);
+            width = round_up(p->v_channels, k->column_tile), element = element_bytes(plan);
+    w->q_stride = round_up(depth * element / 4, 16);
     w->o_stride = width;
     w->q = take(arena, rows * w->q_stride, 4);
     w->o = take(arena, rows * w->o_stride, sizeof(float));
     w->s = take(arena, k->row_tile * keys, sizeof(float));
-    w->pipeline = take(arena, plan->pipelined ? (int64_t)k->pipeline_scratch() : 0, 1);
-    w->k_panels = take(arena, keys * max64(depth, CHANNELS_LEAST), element);
-    w->v_panels = take(arena, keys * width, element);
+    w->pipeline = take(arena, plan->pipeline ? (int64_t)plan->pipeline->scratch_bytes : 0, 1);
+    w->k_panels = take(arena, keys * max64(depth, CHANNELS_LEAST), (size_t)element);
+    w->v_panels = take(arena, keys * width, (size_t)element);
     w->m = take(arena, rows, sizeof(float));
     w->l = take(arena, rows, sizeof(float));
     w->factor = take(arena, rows, sizeof(float));
@@ -63,6 +68,8 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->k_scales = take(arena, keys, sizeof(void *));
     w->v_scales = take(arena, keys, sizeof(void *));
     w->unusual = take(arena, keys, sizeof(int64_t));
+    w->odd_row = take(arena, rows, 1);
+    w->odd_key = take(arena, keys, 1);
     w->seen = take(arena, plan->tile_rows * keys, 1);
 }
 
@@ -71,28 +78,20 @@ static int has_score_options(const rapt_attention *a)
     return a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
 }
 
-static int can_be_pipelined(const struct problem *p, const struct cpu_kernels *k)
-{
-    enum { CHANNELS = 32 };
-    return k->pipeline && !has_score_options(&p->a) && !p->a.weights.dtype &&
-           p->qk_channels % CHANNELS == 0 && p->v_channels % CHANNELS == 0 &&
-           p->q_tokens * p->group > k->row_tile;
-}
-
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
 {
     const struct cpu_kernels *k = plan->kernels;
-    int64_t element = k->pair == 1 ? 4 : 2;
-    int64_t key_bytes = (p->qk_channels + round_up(p->v_channels, k->column_tile)) * element;
-    int64_t row_bytes = (p->qk_channels + round_up(p->v_channels, k->column_tile)) * 4;
-    int64_t keys = PANEL_BYTES / key_bytes / KEYS_MIN * KEYS_MIN;
-    plan->key_block = min64(min64(max64(keys, KEYS_MIN), KEYS_MAX),
+    plan->pipeline = has_score_options(&p->a) ? NULL : forward_pipeline_of(p, k);
+    plan->tile_rows = plan->pipeline ? CPU_PIPELINE_ROWS : k->row_tile;
+    int64_t width = round_up(p->v_channels, k->column_tile), share = plan->pipeline ? PIPELINED : 1,
+            element = element_bytes(plan), key_bytes = (p->qk_channels + width) * element,
+            row_bytes = plan->pipeline ? p->qk_channels * element + width * 4
+                                       : (p->qk_channels + width) * 4;
+    int64_t step =
+                plan->pipeline && p->kv_tokens > CPU_PIPELINE_KEYS ? CPU_PIPELINE_KEYS : KEYS_MIN,
+            keys = PANEL_BYTES * share / key_bytes / step * step;
+    plan->key_block = min64(min64(max64(keys, step), KEYS_MAX),
                             max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
-    plan->pipelined = can_be_pipelined(p, k);
-    plan->tile_rows = plan->pipelined ? CPU_PIPELINE_ROWS : k->row_tile;
-    if (plan->pipelined && plan->key_block > CPU_PIPELINE_KEYS)
-        plan->key_block = plan->key_block / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS;
-    int64_t share = plan->pipelined ? PIPELINED : 1;
     int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes) * share,
                          round_up(p->q_tokens * p->group, plan->tile_rows));
     int64_t tiles = max64(rows / plan->tile_rows, 1);
@@ -133,8 +132,14 @@ static void load_query(struct forward_item *t, int64_t r, const void *row)
                   channels);
         row = w->row, dtype = RAPT_F32, stride = 1;
     }
-    t->kernels->pack_q(w->q + r * w->q_stride, row, dtype, stride, channels,
-                       t->call->a->scale < 0 ? -1 : 1);
+    const struct cpu_pipeline_kernels *pipeline = t->call->plan->pipeline;
+    float *to = w->q + r * w->q_stride, sign = t->call->a->scale < 0 ? -1 : 1;
+    int odd = 0;
+    if (pipeline && pipeline->pack_q)
+        odd = pipeline->pack_q(to, row, dtype, stride, channels, sign);
+    else t->kernels->pack_q(to, row, dtype, stride, channels, sign);
+    w->odd_row[r] = (unsigned char)odd;
+    t->has_odd_rows |= odd;
 }
 
 /* Packed row r is head (row0 + r) % group of the group, query (row0 + r) / group. */
@@ -155,6 +160,7 @@ static void place_rows(struct forward_item *t)
     }
     for (int64_t r = t->rows; r < round_up(t->rows, t->call->plan->tile_rows); r++) {
         w->first[r] = w->last[r] = 0;
+        w->odd_row[r] = 0;
         w->m[r] = -INFINITY;
         w->l[r] = 0;
     }
@@ -181,8 +187,9 @@ static void *row_ahead(const struct forward_item *t, const rapt_tensor *tensor, 
 static int queries_in_place(struct forward_item *t)
 {
     const rapt_attention *a = t->call->a;
-    if (a->q.dtype != RAPT_F32 || t->kernels->pair != 1 || t->call->problem->group != 1 ||
-        a->q.stride[3] != 1 || a->scale < 0 || t->rows > ROWS_IN_PLACE)
+    if (a->q.dtype != RAPT_F32 || t->kernels->pair != 1 || t->call->plan->pipeline ||
+        t->call->problem->group != 1 || a->q.stride[3] != 1 || a->scale < 0 ||
+        t->rows > ROWS_IN_PLACE)
         return 0;
     t->q = row_of(t, &a->q, 0);
     t->q_stride = a->q.stride[2];
@@ -191,19 +198,13 @@ static int queries_in_place(struct forward_item *t)
 
 static void load_queries(struct forward_item *t)
 {
+    t->has_odd_rows = 0;
     if (queries_in_place(t)) return;
     t->q = t->scratch.q;
     t->q_stride = t->scratch.q_stride;
     for (int64_t r = 0; r < t->rows; r++) load_query(t, r, row_ahead(t, &t->call->a->q, r));
     if (t->kernels->tile_q)
         t->kernels->tile_q(t->scratch.q, t->q_stride, t->rows, t->call->problem->qk_channels);
-}
-
-/* Rows of tile number i of the item: as even as they can be, or as the pipeline has them. */
-static int64_t tile_start(const struct forward_item *t, int64_t i)
-{
-    const struct cpu_plan *plan = t->call->plan;
-    return plan->pipelined ? min64(i * plan->tile_rows, t->rows) : t->rows * i / t->tiles;
 }
 
 /* The keys that some row of a tile, and of the item, sees: intervals that hold them all. */
@@ -214,7 +215,7 @@ static void find_ranges(struct forward_item *t)
     t->high = 0;
     for (int64_t i = 0; i < t->tiles; i++) {
         int64_t low = INT64_MAX, high = 0;
-        for (int64_t r = tile_start(t, i); r < tile_start(t, i + 1); r++) {
+        for (int64_t r = forward_tile_start(t, i); r < forward_tile_start(t, i + 1); r++) {
             if (w->last[r] <= w->first[r]) continue;
             low = min64(low, w->first[r]);
             high = max64(high, w->last[r]);
@@ -255,14 +256,16 @@ static void pack_values(struct forward_item *t, const struct forward_range *rang
     int64_t channels = t->call->problem->v_channels, keys = t->call->plan->key_block;
     t->values = block_rows(t, &a->v, w->v_rows, w->v_scales, range->key0, range->start,
                            range->first, range->last);
+    const struct cpu_pipeline_kernels *pipeline = t->call->plan->pipeline;
+    int (*pack)(void *, const struct cpu_rows *, int64_t, int64_t, int64_t, int64_t) =
+        pipeline && pipeline->pack_v ? pipeline->pack_v : t->kernels->pack_v;
     t->unusual_count = 0;
-    if (!t->kernels->pack_v(w->v_panels, &t->values, range->start, range->last, channels, keys))
-        return;
+    if (!pack(w->v_panels, &t->values, range->start, range->last, channels, keys)) return;
     for (int64_t j = range->first; j < range->last; j++)
         if (row_is_unusual(&t->values, j, channels)) w->unusual[t->unusual_count++] = j;
     struct cpu_rows usual = t->values;
     for (int64_t i = 0; i < t->unusual_count; i++) w->v_rows[w->unusual[i]] = NULL;
-    t->kernels->pack_v(w->v_panels, &usual, range->start, range->last, channels, keys);
+    pack(w->v_panels, &usual, range->start, range->last, channels, keys);
     key_rows(t->call, &a->v, &t->sequence, t->kv_head, range->key0, range->first, range->last,
              w->v_rows, NULL);
 }
@@ -271,10 +274,19 @@ static void pack_keys(struct forward_item *t, const struct forward_range *range)
 {
     struct forward_scratch *w = &t->scratch;
     const rapt_attention *a = t->call->a;
-    struct cpu_rows keys = block_rows(t, &a->k, w->k_rows, w->k_scales, range->key0, range->start,
-                                      range->first, range->last);
-    t->kernels->pack_k(w->k_panels, &keys, range->start, range->last,
-                       t->call->problem->qk_channels);
+    const struct cpu_pipeline_kernels *pipeline = t->call->plan->pipeline;
+    int64_t channels = t->call->problem->qk_channels;
+    t->keys = block_rows(t, &a->k, w->k_rows, w->k_scales, range->key0, range->start, range->first,
+                         range->last);
+    t->has_odd_keys = 0;
+    if (!pipeline || !pipeline->pack_k) {
+        t->kernels->pack_k(w->k_panels, &t->keys, range->start, range->last, channels);
+        return;
+    }
+    if (!pipeline->pack_k(w->k_panels, &t->keys, range->start, range->last, channels)) return;
+    for (int64_t j = range->start; j < range->last; j++)
+        w->odd_key[j] = j >= range->first && row_is_unusual(&t->keys, j, channels);
+    t->has_odd_keys = 1;
 }
 
 /* Applies softcap, bias, ALiBi and mask to a tile; then s is a natural logit. */
@@ -299,34 +311,12 @@ static void apply_score_options(const struct forward_item *t, const struct forwa
     }
 }
 
-/* Tile i against the packed block; false: no row of the tile sees a key of the block. */
-static int place_tile(const struct forward_item *t, const struct forward_range *range, int64_t i,
-                      struct forward_tile *tile)
-{
-    const struct forward_scratch *w = &t->scratch;
-    int64_t low = max64(w->tile_low[i] - range->key0, range->start),
-            high = min64(w->tile_high[i] - range->key0, range->last);
-    int64_t r0 = tile_start(t, i), rows = tile_start(t, i + 1) - r0,
-            column_tile = t->kernels->column_tile;
-    if (high <= low) return 0;
-    *tile = (struct forward_tile){.r0 = r0,
-                                  .rows = rows,
-                                  .key0 = range->key0,
-                                  .first = low / column_tile * column_tile,
-                                  .last = high};
-    for (int64_t r = 0; r < rows; r++) {
-        tile->row_first[r] = max64(w->first[r0 + r] - range->key0, 0);
-        tile->row_last[r] = max64(w->last[r0 + r] - range->key0, 0);
-    }
-    return 1;
-}
-
 /* q k^T and score options of one tile. */
 static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t i,
                        struct forward_tile *tile)
 {
     const struct forward_scratch *w = &t->scratch;
-    if (!place_tile(t, range, i, tile)) return 0;
+    if (!forward_place_tile(t, range, i, tile)) return 0;
     t->kernels->qk(w->s, t->call->plan->key_block, t->q + tile->r0 * t->q_stride, t->q_stride,
                    w->k_panels, tile->rows, t->call->problem->qk_channels, tile->first, tile->last);
     if (t->score_options) apply_score_options(t, tile);
@@ -363,59 +353,6 @@ static void attend_tile(struct forward_item *t, const struct forward_range *rang
     if (t->unusual_count) forward_add_unusual(t, &tile, NULL);
 }
 
-/* Tiles first ... first + tiles - 1 against the packed block. */
-static struct cpu_pipeline pipeline_tiles(struct forward_item *t, const struct forward_range *range,
-                                          int64_t first, int64_t tiles)
-{
-    struct forward_scratch *w = &t->scratch;
-    const struct problem *p = t->call->problem;
-    int64_t r0 = tile_start(t, first);
-    struct cpu_pipeline x = {.q = t->q + r0 * t->q_stride,
-                             .q_stride = t->q_stride,
-                             .tiles = tiles,
-                             .k_panels = w->k_panels,
-                             .v_panels = w->v_panels,
-                             .panel_keys = t->call->plan->key_block,
-                             .qk_channels = p->qk_channels,
-                             .v_channels = p->v_channels,
-                             .key0 = range->key0,
-                             .first = range->start,
-                             .last = range->last,
-                             .row_first = w->first + r0,
-                             .row_last = w->last + r0,
-                             .tile_low = w->tile_low + first,
-                             .tile_high = w->tile_high + first,
-                             .scale = t->exponent_scale,
-                             .m = w->m + r0,
-                             .l = w->l + r0,
-                             .o = w->o + r0 * w->o_stride,
-                             .o_stride = w->o_stride,
-                             .scratch = w->pipeline};
-    t->kernels->pipeline(&x);
-    return x;
-}
-
-/* Where weights are needed afterwards, tile by tile and so many keys at once. */
-static void attend_pipelined(struct forward_item *t, const struct forward_range *range)
-{
-    struct forward_tile tile;
-    if (!t->unusual_count) {
-        pipeline_tiles(t, range, 0, t->tiles);
-        return;
-    }
-    for (int64_t i = 0; i < t->tiles; i++)
-        for (int64_t key = range->start / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS; key < range->last;
-             key += CPU_PIPELINE_KEYS) {
-            struct forward_range part = *range;
-            part.start = max64(range->start, key);
-            part.last = min64(range->last, key + CPU_PIPELINE_KEYS);
-            if (!place_tile(t, &part, i, &tile)) continue;
-            struct cpu_pipeline x = pipeline_tiles(t, &part, i, 1);
-            forward_note_seen(t, &tile);
-            forward_add_unusual(t, &tile, &x);
-        }
-}
-
 /* The part of the block at key0 that some row of the item sees. */
 static struct forward_range block_range(const struct forward_item *t, int64_t key0)
 {
@@ -433,7 +370,7 @@ static void attend(struct forward_item *t)
         struct forward_range range = block_range(t, key0);
         pack_keys(t, &range);
         pack_values(t, &range);
-        if (t->call->plan->pipelined) attend_pipelined(t, &range);
+        if (t->call->plan->pipeline) forward_pipelined(t, &range);
         else
             for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
     }

@@ -32,7 +32,8 @@ struct forward_scratch {
     const float **k_scales, **v_scales;
     int64_t *unusual;    /* [key_block]: keys of the block whose value holds NaN or infinity */
     unsigned char *seen; /* [tile_rows][key_block]: row sees unusual[n] */
-    void *pipeline;      /* the level's own */
+    unsigned char *odd_row, *odd_key; /* [row_block], [key_block]: as in struct cpu_pipeline */
+    void *pipeline;                   /* its scratch */
     int64_t q_stride, o_stride;
 };
 
@@ -50,6 +51,8 @@ struct forward_item {
     float exponent_scale;   /* log2(e), times |scale| if s is not yet scaled */
     struct cpu_rows values; /* of the current block */
     int64_t unusual_count;
+    struct cpu_rows keys; /* of the current block */
+    int has_odd_rows, has_odd_keys;
 };
 
 /* Keys key0 + first ... key0 + last - 1 are packed; panels begin at start, first rounded down to
@@ -63,6 +66,17 @@ struct forward_tile {
     int64_t r0, rows, key0, first, last;
     int64_t row_first[CPU_PIPELINE_ROWS], row_last[CPU_PIPELINE_ROWS];
 };
+
+/* forward_pipeline.c. NULL: none serves the problem, which has no score options. */
+const struct cpu_pipeline_kernels *forward_pipeline_of(const struct problem *p,
+                                                       const struct cpu_kernels *k);
+/* Rows of tile number i of the item: as even as they can be, or as the pipeline has them. */
+int64_t forward_tile_start(const struct forward_item *t, int64_t i);
+/* Tile i against the packed block; false: no row of the tile sees a key of the block. */
+int forward_place_tile(const struct forward_item *t, const struct forward_range *range, int64_t i,
+                       struct forward_tile *tile);
+/* All tiles against the packed block. */
+void forward_pipelined(struct forward_item *t, const struct forward_range *range);
 
 /* forward_unusual.c. Address of column 0 of the block in a [.., .., query, key] tensor; NULL: it is absent. */
 const void *forward_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r,

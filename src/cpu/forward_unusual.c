@@ -30,9 +30,16 @@ void forward_note_seen(struct forward_item *t, const struct forward_tile *tile)
     }
 }
 
-static float weight_at(const struct cpu_kernels *k, const float *p, int64_t j)
+/* Of row i of the tile and column j of the block. */
+static float weight_at(const struct forward_item *t, const struct cpu_pipeline *x, int64_t i,
+                       int64_t j)
 {
-    return k->pair == 1 ? p[j] : float_from_bf16(((const uint16_t *)p)[j]);
+    const float *s = t->scratch.s + i * t->call->plan->key_block;
+    float sum = 0;
+    if (!x) return t->kernels->pair == 1 ? s[j] : float_from_bf16(((const uint16_t *)s)[j]);
+    for (int part = 0; part < t->call->plan->pipeline->parts; part++)
+        sum += float_from_bf16(x->p[part * x->p_part + i * x->p_stride + j - x->p_first]);
+    return sum;
 }
 
 /* For the values that were left out, in just the rows that see them. */
@@ -41,15 +48,12 @@ void forward_add_unusual(struct forward_item *t, const struct forward_tile *tile
 {
     struct forward_scratch *w = &t->scratch;
     int64_t stride = t->call->plan->key_block, channels = t->call->problem->v_channels;
-    const float *p = x ? x->p : w->s;
-    int64_t p_stride = x ? x->p_stride : stride, p_first = x ? x->p_first : 0;
     for (int64_t n = 0; n < t->unusual_count; n++) {
         int64_t j = w->unusual[n];
         for (int64_t c = 0; c < channels; c++) w->row[c] = scalar_row_value(&t->values, j, c);
         for (int64_t i = 0; i < tile->rows; i++) {
             if (!w->seen[i * stride + n]) continue;
-            float weight = weight_at(t->kernels, p + i * p_stride, j - p_first),
-                  *o = w->o + (tile->r0 + i) * w->o_stride;
+            float weight = weight_at(t, x, i, j), *o = w->o + (tile->r0 + i) * w->o_stride;
             for (int64_t c = 0; c < channels; c++) o[c] += weight * w->row[c];
         }
     }

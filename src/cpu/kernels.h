@@ -115,12 +115,12 @@ struct cpu_few {
 
 enum { CPU_PIPELINE_ROWS = 32, CPU_PIPELINE_KEYS = 128 };
 
-/* Tiles of CPU_PIPELINE_ROWS packed rows against one block of keys, key0 ..., of which columns [first, last)
- * are packed. q and o as qk and pv take them; channels are multiples of 32. Rows up to
- * the next multiple of CPU_PIPELINE_ROWS are there and see nothing. */
+/* Tiles of CPU_PIPELINE_ROWS packed rows against one block of keys, key0 ..., of which columns
+ * [first, last) are packed. Channels are multiples of 32. Rows up to the next multiple of CPU_PIPELINE_ROWS
+ * are there and see nothing. */
 struct cpu_pipeline {
     const void *q;
-    int64_t q_stride, tiles;
+    int64_t q_stride, tiles; /* stride in 4-byte units */
     const void *k_panels;
     void *v_panels; /* keys past last may be cleared */
     int64_t panel_keys, qk_channels, v_channels;
@@ -130,10 +130,32 @@ struct cpu_pipeline {
         *tile_high;          /* of each tile: an interval that holds them; none: high 0 */
     float scale, *m, *l, *o; /* as in struct cpu_softmax_tile */
     int64_t o_stride;
-    void *scratch; /* pipeline_scratch() bytes */
-    /* Out: the last tile's weights of its last CPU_PIPELINE_KEYS columns, p_first ..., in the level's format. */
-    const float *p;
-    int64_t p_first, p_stride;
+    /* Rows of q, and columns, that hold NaN or infinity (NULL: none): parts do not multiply as they do, so
+     * their scores are computed from q and k. */
+    const unsigned char *odd_row, *odd_key;
+    const struct cpu_rows *k;
+    void *scratch;
+    /* Out: the last tile's weights of its last CPU_PIPELINE_KEYS columns, p_first ..., each the sum of parts
+     * in bf16 p_part elements apart. */
+    const uint16_t *p;
+    int64_t p_first, p_stride, p_part;
+};
+
+/* Scores, softmax and values of all tiles of an item, with a maximum that lags behind: weights may be up to
+ * 2^8. A tile's bits do not depend on the others. Every element of q, K, V and p is the sum of so many parts
+ * in bf16; formats are those of pair 2, with parts of a row of q, a K panel or a V panel one after another.
+ * The pack slots as in struct cpu_kernels, but each says whether an element is NaN or infinite; NULL: those
+ * of the level. */
+struct cpu_pipeline_kernels {
+    int parts;
+    void (*run)(struct cpu_pipeline *x);
+    size_t scratch_bytes;
+    int (*pack_q)(void *q, const void *row, int64_t dtype, int64_t channel_stride, int64_t channels,
+                  float sign);
+    int (*pack_k)(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                  int64_t channels);
+    int (*pack_v)(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                  int64_t channels, int64_t panel_keys);
 };
 
 struct cpu_kernels {
@@ -179,10 +201,8 @@ struct cpu_kernels {
     /* s = 2^(scale * (s - m)) * factor in place, as f32; -inf gives 0. m and factor are finite. */
     void (*weights)(float *s, int64_t first, int64_t last, float scale, float m, float factor);
 
-    /* qk, softmax and pv of all tiles of an item, with a maximum that lags behind: weights may be up to 2^8.
-     * A tile's bits do not depend on the others. NULL: the three slots serve. */
-    void (*pipeline)(struct cpu_pipeline *x);
-    size_t (*pipeline_scratch)(void);
+    /* For q, K and V of one type; NULL: the slots above serve. */
+    const struct cpu_pipeline_kernels *pipeline_f32, *pipeline_f16, *pipeline_bf16;
 
     /* Decode, for a few query rows: K and V are read once, in place, no panels. The slots are
      * filled by decode_*.c of each folder; q as decode_q left it, p as softmax left it. ahead: what
@@ -231,11 +251,22 @@ struct cpu_block_kernels {
 extern const struct cpu_kernels cpu_scalar;
 #if defined(__x86_64__)
 extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx512_bf16, cpu_amx,
-    cpu_amx_int8;
+    cpu_amx_f32, cpu_amx_int8;
 void attend_few_avx512(const struct cpu_few *x);
 void attend_few_avx512_bf16(const struct cpu_few *x);
-void pipeline_amx(struct cpu_pipeline *x);
-size_t pipeline_scratch_amx(void);
+extern const struct cpu_pipeline_kernels pipeline_f32_amx, pipeline_f16_amx, pipeline_bf16_amx;
+int pack_q_f32_amx(void *q, const void *row, int64_t dtype, int64_t channel_stride,
+                   int64_t channels, float sign);
+int pack_q_f16_amx(void *q, const void *row, int64_t dtype, int64_t channel_stride,
+                   int64_t channels, float sign);
+int pack_k_f32_amx(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                   int64_t channels);
+int pack_k_f16_amx(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
+                   int64_t channels);
+int pack_v_f32_amx(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                   int64_t channels, int64_t panel_keys);
+int pack_v_f16_amx(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
+                   int64_t channels, int64_t panel_keys);
 extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
 #elif defined(__aarch64__)
 extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;

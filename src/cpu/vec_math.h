@@ -32,6 +32,8 @@ VEC vec v_exp2(vec x)
 #define V_EACH(i, count) _Pragma("GCC unroll 8") for (int i = 0; i < (count); i++)
 #endif
 
+#define V_EXP2_F32_TERMS                                                                           \
+    1.326472707e-3f, 9.671512649e-3f, 5.550733744e-2f, 2.402224209e-1f, 6.931469776e-1f
 #define V_EXP2_HALF_TERMS 9.582852994e-3f, 5.590642474e-2f, 2.402409861e-1f, 6.931241934e-1f
 
 /* 2^x of up to 8 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold, and 0 where
@@ -49,10 +51,11 @@ VEC void v_exp2_several(vec *x, int count, int half)
         V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(c[2]));
         V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(c[3]));
     } else {
-        V_EACH(i, count) p[i] = v_fma(v_set(1.326472707e-3f), x[i], v_set(9.671512649e-3f));
-        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(5.550733744e-2f));
-        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(2.402224209e-1f));
-        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(6.931469776e-1f));
+        static const float c[5] = {V_EXP2_F32_TERMS};
+        V_EACH(i, count) p[i] = v_fma(v_set(c[0]), x[i], v_set(c[1]));
+        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(c[2]));
+        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(c[3]));
+        V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(c[4]));
     }
     V_EACH(i, count) p[i] = v_fma(p[i], x[i], v_set(1));
     V_EACH(i, count) x[i] = v_scale2_normal(p[i], n[i], given[i]);

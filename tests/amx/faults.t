@@ -6,16 +6,18 @@ build=${RAPT_BUILD:-build}/tests/amx
 export RAPT_TEST_DEVICE=cpu RAPT_TEST_SIZE=1 # under sanitizers too: smaller ones multiply no tiles
 bf16="swapped_pairs lost_last_pair stale_sum row_too_few kept_shape rounded_sum"
 int8="$bf16 signed_bytes"
+f32="swapped_pairs lost_last_pair stale_sum row_too_few rounded_sum" # one shape serves it
 use() { # level
     export RAPT_CPU=$1
     case $1 in
     amx) export RAPT_TEST_FILTER='tile/causal-129*,tile/keys-*bf16,semantics/bias-*bf16' faults=$bf16 ;; # the last: no pipeline
+    amx_f32) export RAPT_TEST_FILTER='tile/causal-129*,tile/keys-*f32' faults=$f32 ;;
     *) export RAPT_TEST_FILTER='quant/*' faults=$int8 ;;
     esac
 }
 available=""
 planned=0
-for level in amx amx_int8; do
+for level in amx amx_f32 amx_int8; do
     use $level
     "$build/conformance" 2> /dev/null | grep -q '^1\.\.0' && continue
     available="$available $level"

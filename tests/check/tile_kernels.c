@@ -26,6 +26,7 @@ static const struct level {
     {&cpu_avx512, CPU_AVX512},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16},
     {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
+    {&cpu_amx_f32, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
     {&cpu_amx_int8, CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON},

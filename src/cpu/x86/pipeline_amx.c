@@ -10,7 +10,9 @@
  * anew with its maxima (`careful`). Which m a row has depends on its own scores alone. */
 #include "cpu/x86/vec_avx512.h"
 
+#include "base/dtype.h"
 #include "cpu/arena.h"
+#include "cpu/scalar/scalar.h"
 #include "cpu/vec_math.h"
 #include "cpu/x86/amx_shapes.h"
 
@@ -24,10 +26,15 @@ enum {
     PANEL_STEP = PANEL * sizeof(float), /* bytes from pair to pair of a panel */
     DEPTH = 32,                         /* channels, or keys, of a product */
     PANELS = CPU_PIPELINE_KEYS / PANEL,
-    P_STRIDE =
-        CPU_PIPELINE_KEYS + PANEL, /* bf16; lines of one row after another lie in different sets */
+    P_STRIDE = CPU_PIPELINE_KEYS + PANEL, /* bf16; lines of neighbours lie in different sets */
     KEPT = 8,
 };
+
+#if defined(__clang__)
+#define UNROLL_PRODUCTS _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL_PRODUCTS _Pragma("GCC unroll 6")
+#endif
 
 /* Tiles: sums of two by two, an upper and a lower left one, two right ones. */
 #define SUM0  0
@@ -42,19 +49,46 @@ enum {
 /* The intrinsics do not say that a load reads memory. */
 #define KEEP_ORDER __asm__ volatile("" : : : "memory")
 
+enum { PARTS_MAX = 3, TERMS_MAX = 5 };
+typedef uint16_t weights[ROWS][P_STRIDE];
+
 struct scratch {
     float s[2][ROWS][PANEL];        /* scores of two panels, one after another */
     float spare[ROWS][PANEL];       /* for sums that belong nowhere */
     float lanes[ROWS][LANES];       /* sums of a unit's weights */
     float all[PANELS][ROWS][PANEL]; /* careful: the scores of a unit */
     float top[ROWS];                /* m, or 0 where there is none */
-    uint16_t p[2][ROWS][P_STRIDE];  /* weights of two units, one after another */
+    weights p[2][PARTS_MAX];        /* of two units, one after another */
 };
 
-size_t pipeline_scratch_amx(void)
-{
-    return sizeof(struct scratch);
-}
+/* What a type of q, K and V asks for: parts of an element; the products of parts that count, neighbours with a
+ * tile in common; the terms of 2^x (vec_math.h). Parts of f32 are its bits by eights, and what is left out, of
+ * products of parts, is below 2^-21 of theirs; f16 has eleven bits: its scores are exact products, its weights
+ * have 16 bits. */
+struct product {
+    int left, right;
+};
+struct kind {
+    int parts, key_products, value_products, terms;
+    struct product key[6], value[6];
+    float term[TERMS_MAX];
+};
+static const struct kind bf16_kind = {1, 1, 1, 4, {{0, 0}}, {{0, 0}}, {V_EXP2_HALF_TERMS}};
+static const struct kind f16_kind = {.parts = 2,
+                                     .key_products = 4,
+                                     .value_products = 3,
+                                     .terms = 4,
+                                     .key = {{1, 0}, {1, 1}, {0, 1}, {0, 0}},
+                                     .value = {{1, 0}, {0, 0}, {0, 1}},
+                                     .term = {V_EXP2_HALF_TERMS}};
+#define SIX_PRODUCTS                                                                               \
+    {                                                                                              \
+        {2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2},                                                    \
+        {                                                                                          \
+            0, 0                                                                                   \
+        }                                                                                          \
+    }
+static const struct kind f32_kind = {3, 6, 6, 5, SIX_PRODUCTS, SIX_PRODUCTS, {V_EXP2_F32_TERMS}};
 
 /* A tile of rows and the panels that some row of it sees. */
 struct unit {
@@ -62,7 +96,7 @@ struct unit {
     int64_t whole_first, whole_last; /* the keys that all its rows see */
     int sums;                        /* o holds sums of keys before */
     int64_t p_first;                 /* panel of column 0 of p */
-    uint16_t (*p)[P_STRIDE];
+    weights *p;                      /* its parts */
 };
 
 /* Where the sums in the tiles belong, or what they begin with. */
@@ -85,14 +119,16 @@ struct pipeline {
     __m512 exceeded;  /* the most that scores of the unit exceed m by, in binary orders */
 };
 
-static const float *key_panel(const struct cpu_pipeline *t, int64_t panel)
+VEC const float *key_panel(const struct cpu_pipeline *t, int parts, int64_t panel, int part)
 {
-    return (const float *)t->k_panels + panel * PANEL * (t->qk_channels / 2);
+    return (const float *)t->k_panels + (panel * parts + part) * PANEL * (t->qk_channels / 2);
 }
 
-static const float *value_panel(const struct cpu_pipeline *t, int64_t output, int64_t panel)
+VEC float *value_panel(const struct cpu_pipeline *t, int parts, int64_t output, int part,
+                       int64_t panel)
 {
-    return (const float *)t->v_panels + output * PANEL * (t->panel_keys / 2) + panel * PANEL * HALF;
+    return (float *)t->v_panels + (output * parts + part) * PANEL * (t->panel_keys / 2) +
+           panel * PANEL * HALF;
 }
 
 static float *sums_at(const struct pipeline *x, const struct unit *u, int64_t output)
@@ -102,62 +138,99 @@ static float *sums_at(const struct pipeline *x, const struct unit *u, int64_t ou
 
 /* ---- Weights ---- */
 
-/* What a stage has left to weigh: rows of one panel. The terms of v_exp2_half are here so that they stay in
- * registers. */
+/* What a stage has left to weigh: rows of one panel. */
 struct weighing {
     const float *s, *top;
     uint16_t *p;
     float *lanes;
     int64_t rows;
-    vec scale, exceeded, term[4], one, least;
+    vec scale, exceeded, term[TERMS_MAX], one, least;
 };
 
-VEC struct weighing weighing_of(float scale, vec exceeded)
+/* Constants that the compiler does not know stay in registers. */
+VEC struct weighing weighing_of(const struct kind *kind, float scale, vec exceeded)
 {
-    static const float terms[4] = {V_EXP2_HALF_TERMS};
     struct weighing t = {.scale = v_set(scale), .exceeded = exceeded};
     t.one = v_set(1), t.least = v_set(-126);
-    for (int i = 0; i < 4; i++) t.term[i] = v_set(terms[i]);
+    for (int i = 0; i < TERMS_MAX; i++) t.term[i] = v_set(i < kind->terms ? kind->term[i] : 0);
     __asm__(""
-            : "+v"(t.term[0]), "+v"(t.term[1]), "+v"(t.term[2]), "+v"(t.term[3]), "+v"(t.one),
-              "+v"(t.least));
+            : "+v"(t.term[0]), "+v"(t.term[1]), "+v"(t.term[2]), "+v"(t.term[3]), "+v"(t.term[4]),
+              "+v"(t.one), "+v"(t.least));
     return t;
 }
 
 /* 2^((s - m) scale) of LANES scores; raises exceeded. */
-VEC vec weight(vec s, vec m, struct weighing *t)
+VEC vec weight(int terms, vec s, vec m, struct weighing *t)
 {
     vec x = v_mul(v_sub(s, m), t->scale);
     __asm__("" : "+v"(x));               /* the same roundings wherever this is inlined */
     t->exceeded = v_max(x, t->exceeded); /* NaN raises nothing */
     vec n = v_round(x), u = v_sub(x, n), p = v_fma(t->term[0], u, t->term[1]);
-    p = v_fma(p, u, t->term[2]);
-    p = v_fma(p, u, t->term[3]);
+    for (int i = 2; i < terms; i++) p = v_fma(p, u, t->term[i]);
     p = v_fma(p, u, t->one);
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, t->least, _CMP_NLT_UQ), p, n);
 }
 
-VEC void weigh_row(struct weighing *t)
+/* The bits of x that bf16 holds. */
+VEC vec leading(vec x)
+{
+    return _mm512_and_ps(x, _mm512_castsi512_ps(_mm512_set1_epi32((int)0xffff0000)));
+}
+
+VEC void store_weights(uint16_t *p, vec a, vec b)
+{
+    _mm512_store_si512(p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+}
+
+VEC void weigh_row(const struct kind *kind, struct weighing *t)
 {
     vec m = v_set(*t->top);
-    vec a = weight(v_load(t->s, RAPT_F32), m, t), b = weight(v_load(t->s + LANES, RAPT_F32), m, t);
-    _mm512_store_si512(t->p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+    vec a = weight(kind->terms, v_load(t->s, RAPT_F32), m, t),
+        b = weight(kind->terms, v_load(t->s + LANES, RAPT_F32), m, t);
     v_store(t->lanes, RAPT_F32, v_add(v_load(t->lanes, RAPT_F32), v_add(a, b)));
+    for (int part = 0; part + 1 < kind->parts; part++) {
+        vec a0 = leading(a), b0 = leading(b);
+        store_weights(t->p + part * ROWS * P_STRIDE, a0, b0);
+        a = v_sub(a, a0), b = v_sub(b, b0);
+    }
+    store_weights(t->p + (kind->parts - 1) * ROWS * P_STRIDE, a, b);
     t->s += PANEL, t->top++, t->p += P_STRIDE, t->lanes += LANES, t->rows--;
 }
 
-VEC void weigh_rows(struct weighing *t, int64_t count)
+VEC void weigh_rows(const struct kind *kind, struct weighing *t, int64_t count)
 {
     KEEP_ORDER;
-    for (int64_t i = 0; i < count && t->rows; i++) weigh_row(t);
+    for (int64_t i = 0; i < count && t->rows; i++) weigh_row(kind, t);
     KEEP_ORDER;
 }
 
+/* Scores of what holds NaN or infinity: parts of 0 would make NaN of an infinite product. */
+static void score_odd(const struct kind *kind, const struct cpu_pipeline *t, const struct unit *u,
+                      int64_t panel, float (*s)[PANEL])
+{
+    int64_t first = max64(t->first, panel * PANEL), last = min64(t->last, (panel + 1) * PANEL);
+    for (int64_t r = 0; r < ROWS; r++)
+        for (int64_t j = first; j < last; j++) {
+            const uint16_t *q =
+                (const uint16_t *)((const float *)t->q + (u->row + r) * t->q_stride);
+            if (!(t->odd_row && t->odd_row[u->row + r]) && !(t->odd_key && t->odd_key[j])) continue;
+            float sum = 0;
+            for (int64_t c = 0; c < t->qk_channels; c++) {
+                float x = 0;
+                for (int i = 0; i < kind->parts; i++)
+                    x += float_from_bf16(q[i * t->qk_channels + c]);
+                sum += x * scalar_row_value(t->k, j, c);
+            }
+            s[r][j - panel * PANEL] = sum;
+        }
+}
+
 /* -inf in the columns of a panel of scores that a row does not see. */
-static void hide(const struct cpu_pipeline *t, const struct unit *u, int64_t panel,
-                 float (*s)[PANEL])
+static void hide(const struct kind *kind, const struct cpu_pipeline *t, const struct unit *u,
+                 int64_t panel, float (*s)[PANEL])
 {
     int64_t key = t->key0 + panel * PANEL;
+    if (t->odd_row || t->odd_key) score_odd(kind, t, u, panel, s);
     if (u->whole_first <= key && u->whole_last >= key + PANEL) return;
     for (int64_t r = 0; r < ROWS; r++) {
         int64_t first = t->row_first[u->row + r] - key, last = t->row_last[u->row + r] - key;
@@ -205,6 +278,13 @@ static void begin_rows(struct pipeline *x, const struct unit *u, float (*s)[PANE
 
 /* ---- Products ---- */
 
+/* Tiles that are read but once leave the first cache to what is read again. */
+#define LOAD_PANEL(tile, b)                                                                        \
+    do {                                                                                           \
+        if (kind->parts == 1) _tile_stream_loadd(tile, b, PANEL_STEP);                             \
+        else _tile_loadd(tile, b, PANEL_STEP);                                                     \
+    } while (0)
+
 VEC char *lower_half(const struct sums *c)
 {
     return (char *)c->at + HALF * c->step;
@@ -213,51 +293,53 @@ VEC char *lower_half(const struct sums *c)
 /* One step of 2 x 2 tiles, a times two halves of a panel; rows are weighed after each product. The first one
  * of a product also stores what the product before has summed and loads, or clears, its own sums, tile by
  * tile: a core waits with all that follows while it moves four tiles at once. */
-VEC void step(const void *a, size_t a_step, const float *b, struct weighing *t, int64_t rows)
+VEC void step(const struct kind *kind, const void *a, size_t a_step, const float *b, int loads_a,
+              int loads_b, struct weighing *t, int64_t rows)
 {
     const char *lower = (const char *)a + HALF * a_step;
-    _tile_loadd(UPPER, a, a_step);
-    _tile_stream_loadd(LEFT, b, PANEL_STEP);
+    if (loads_a) _tile_loadd(UPPER, a, a_step);
+    if (loads_b) LOAD_PANEL(LEFT, b);
     _tile_dpbf16ps(SUM0, UPPER, LEFT);
-    weigh_rows(t, rows);
-    _tile_stream_loadd(RIGHT, b + LANES, PANEL_STEP);
+    weigh_rows(kind, t, rows);
+    if (loads_b) LOAD_PANEL(RIGHT, b + LANES);
     _tile_dpbf16ps(SUM1, UPPER, RIGHT);
-    weigh_rows(t, rows);
-    _tile_loadd(LOWER, lower, a_step);
+    if (kind->parts == 1) weigh_rows(kind, t, rows);
+    if (loads_a) _tile_loadd(LOWER, lower, a_step);
     _tile_dpbf16ps(SUM2, LOWER, LEFT);
-    weigh_rows(t, rows);
+    if (kind->parts == 1) weigh_rows(kind, t, rows);
     _tile_dpbf16ps(SUM3, LOWER, RIGHT);
-    weigh_rows(t, rows);
+    if (kind->parts == 1) weigh_rows(kind, t, rows);
 }
 
-VEC void first_step(const struct sums *done, const struct sums *next, int loads, const void *a,
-                    size_t a_step, const float *b, struct weighing *t, int64_t rows)
+VEC void first_step(const struct kind *kind, const struct sums *done, const struct sums *next,
+                    int loads, const void *a, size_t a_step, const float *b, struct weighing *t,
+                    int64_t rows)
 {
     const char *lower = (const char *)a + HALF * a_step;
     _tile_stored(SUM0, done->at, done->step);
     if (loads) _tile_loadd(SUM0, next->at, next->step);
     else _tile_zero(SUM0);
     _tile_loadd(UPPER, a, a_step);
-    _tile_stream_loadd(LEFT, b, PANEL_STEP);
+    LOAD_PANEL(LEFT, b);
     _tile_dpbf16ps(SUM0, UPPER, LEFT);
-    weigh_rows(t, rows);
+    weigh_rows(kind, t, rows);
     _tile_stored(SUM1, done->at + LANES, done->step);
     if (loads) _tile_loadd(SUM1, next->at + LANES, next->step);
     else _tile_zero(SUM1);
-    _tile_stream_loadd(RIGHT, b + LANES, PANEL_STEP);
+    LOAD_PANEL(RIGHT, b + LANES);
     _tile_dpbf16ps(SUM1, UPPER, RIGHT);
-    weigh_rows(t, rows);
+    weigh_rows(kind, t, rows);
     _tile_stored(SUM2, lower_half(done), done->step);
     if (loads) _tile_loadd(SUM2, lower_half(next), next->step);
     else _tile_zero(SUM2);
     _tile_loadd(LOWER, lower, a_step);
     _tile_dpbf16ps(SUM2, LOWER, LEFT);
-    weigh_rows(t, rows);
+    weigh_rows(kind, t, rows);
     _tile_stored(SUM3, lower_half(done) + sizeof(vec), done->step);
     if (loads) _tile_loadd(SUM3, lower_half(next) + sizeof(vec), next->step);
     else _tile_zero(SUM3);
     _tile_dpbf16ps(SUM3, LOWER, RIGHT);
-    weigh_rows(t, rows);
+    weigh_rows(kind, t, rows);
 }
 
 static struct sums nowhere(const struct pipeline *x)
@@ -277,44 +359,79 @@ static void store_sums(struct pipeline *x)
     x->done = nowhere(x);
 }
 
-VEC void multiply_keys(struct pipeline *x, int64_t row, int64_t panel, float (*s)[PANEL],
-                       struct weighing *t, int64_t rows)
+/* One operand: where its parts are, from row to row, and from step to step, in bytes. */
+struct operand {
+    const char *part[PARTS_MAX];
+    size_t row, step;
+};
+
+/* next += a b over so many steps, from 0 or from what is there. */
+VEC void multiply(const struct kind *kind, const struct product *products, int count,
+                  struct sums *done, const struct sums *next, int loads, const struct operand *a,
+                  const struct operand *b, int64_t steps, struct weighing *t, int64_t rows)
 {
-    const float *q = (const float *)x->call->q + row * x->call->q_stride,
-                *k = key_panel(x->call, panel);
-    struct sums c = {s[0], sizeof s[0]};
-    first_step(&x->done, &c, 0, q, x->q_step, k, t, rows);
-    for (int64_t i = 1; i < x->steps; i++)
-        step(q + i * DEPTH / 2, x->q_step, k + i * PANEL * DEPTH / 2, t, rows);
-    x->done = c;
+    const char *left = a->part[products[0].left], *right = b->part[products[0].right];
+    if (loads) first_step(kind, done, next, 1, left, a->row, (const float *)right, t, rows);
+    else first_step(kind, done, next, 0, left, a->row, (const float *)right, t, rows);
+    for (size_t i = 0; i < (size_t)steps; i++) {
+        if (i > 0)
+            step(kind, left + i * a->step, a->row, (const float *)(right + i * b->step), 1, 1, t,
+                 rows);
+        UNROLL_PRODUCTS for (int n = 1; n < count; n++)
+            step(kind, a->part[products[n].left] + i * a->step, a->row,
+                 (const float *)(b->part[products[n].right] + i * b->step),
+                 products[n].left != products[n - 1].left,
+                 products[n].right != products[n - 1].right, t, rows);
+    }
+    *done = *next;
 }
 
-VEC void multiply_values(struct pipeline *x, const struct unit *u, int64_t output,
-                         struct weighing *t, int64_t rows)
+VEC void multiply_keys(const struct kind *kind, struct pipeline *x, int64_t row, int64_t panel,
+                       float (*s)[PANEL], struct weighing *t, int64_t rows)
 {
-    const uint16_t *p = u->p[0] + (u->first - u->p_first) * PANEL;
-    const float *v = value_panel(x->call, output, u->first);
+    const struct cpu_pipeline *call = x->call;
+    struct sums c = {s[0], sizeof s[0]};
+    struct operand q = {.row = x->q_step, .step = DEPTH * sizeof(uint16_t)},
+                   k = {.step = (size_t)PANEL * DEPTH * sizeof(uint16_t)};
+    for (int i = 0; i < kind->parts; i++) {
+        q.part[i] = (const char *)((const float *)call->q + row * call->q_stride +
+                                   i * call->qk_channels / 2);
+        k.part[i] = (const char *)key_panel(call, kind->parts, panel, i);
+    }
+    multiply(kind, kind->key, kind->key_products, &x->done, &c, 0, &q, &k, x->steps, t, rows);
+}
+
+VEC void multiply_values(const struct kind *kind, struct pipeline *x, const struct unit *u,
+                         int64_t output, struct weighing *t, int64_t rows)
+{
     struct sums c = {sums_at(x, u, output), x->o_step};
-    if (u->sums) first_step(&x->done, &c, 1, p, sizeof u->p[0], v, t, rows);
-    else first_step(&x->done, &c, 0, p, sizeof u->p[0], v, t, rows);
-    for (int64_t i = 1; i < u->last - u->first; i++)
-        step(p + i * PANEL, sizeof u->p[0], v + i * PANEL * HALF, t, rows);
-    x->done = c;
+    struct operand p = {.row = P_STRIDE * sizeof(uint16_t), .step = PANEL * sizeof(uint16_t)},
+                   v = {.step = (size_t)PANEL * DEPTH * sizeof(uint16_t)};
+    for (int i = 0; i < kind->parts; i++) {
+        p.part[i] = (const char *)(u->p[i][0] + (u->first - u->p_first) * PANEL);
+        v.part[i] = (const char *)value_panel(x->call, kind->parts, output, i, u->first);
+    }
+    if (u->sums)
+        multiply(kind, kind->value, kind->value_products, &x->done, &c, 1, &p, &v,
+                 u->last - u->first, t, rows);
+    else
+        multiply(kind, kind->value, kind->value_products, &x->done, &c, 0, &p, &v,
+                 u->last - u->first, t, rows);
 }
 
 /* ---- Stages ---- */
 
-/* A unit whose scores exceed a maximum: its scores again, m by its rule, weights and sums. */
-static void careful(struct pipeline *x, const struct unit *u)
+/* A unit whose scores exceed a maximum: its scores again, m by its rule, weights and sums. Its first product
+ * stores what the tiles hold of o. */
+VEC void careful(const struct kind *kind, struct pipeline *x, const struct unit *u)
 {
     const struct cpu_pipeline *t = x->call;
     struct weighing none = {0};
     float largest[ROWS];
-    store_sums(x);
     for (int64_t i = u->first; i < u->last; i++) {
-        multiply_keys(x, u->row, i, x->w->all[i - u->p_first], &none, 0);
+        multiply_keys(kind, x, u->row, i, x->w->all[i - u->p_first], &none, 0);
         store_sums(x);
-        hide(t, u, i, x->w->all[i - u->p_first]);
+        hide(kind, t, u, i, x->w->all[i - u->p_first]);
         float of_panel[ROWS];
         maxima(of_panel, x->w->all[i - u->p_first]);
         for (int64_t r = 0; r < ROWS; r++)
@@ -330,23 +447,23 @@ static void careful(struct pipeline *x, const struct unit *u)
     }
     for (int64_t r = 0; r < ROWS; r++) {
         float m = t->m[u->row + r];
-        struct weighing row = weighing_of(t->scale, v_zero());
+        struct weighing row = weighing_of(kind, t->scale, v_zero());
         for (int64_t lane = 0; lane < LANES; lane++) x->w->lanes[r][lane] = 0;
         m = m == -INFINITY ? 0 : m;
         for (int64_t i = u->first; i < u->last; i++) {
             row.s = x->w->all[i - u->p_first][r], row.top = &m,
-            row.p = u->p[r] + (i - u->p_first) * PANEL, row.rows = 1;
+            row.p = u->p[0][r] + (i - u->p_first) * PANEL, row.rows = 1;
             row.lanes = x->w->lanes[r];
-            weigh_rows(&row, 1);
+            weigh_rows(kind, &row, 1);
         }
     }
 }
 
 /* All weights of a unit are there: their sums, or what its scores ask for first. */
-static void finish_unit(struct pipeline *x, const struct unit *u)
+VEC void finish_unit(const struct kind *kind, struct pipeline *x, const struct unit *u)
 {
     float *l = x->call->l + u->row;
-    if (_mm512_cmp_ps_mask(x->exceeded, v_set(KEPT), _CMP_GT_OQ)) careful(x, u);
+    if (_mm512_cmp_ps_mask(x->exceeded, v_set(KEPT), _CMP_GT_OQ)) careful(kind, x, u);
     for (int64_t r0 = 0; r0 < ROWS; r0 += LANES) {
         vec lanes[LANES];
         for (int64_t r = 0; r < LANES; r++) lanes[r] = v_load(x->w->lanes[r0 + r], RAPT_F32);
@@ -358,44 +475,46 @@ static void finish_unit(struct pipeline *x, const struct unit *u)
 
 /* The panel's scores (u NULL: none), the weights of the panel before, and a share of the values of the unit
  * before. */
-static void stage(struct pipeline *x, const struct unit *u, int64_t panel)
+VEC void stage(const struct kind *kind, struct pipeline *x, const struct unit *u, int64_t panel)
 {
     int weighs = x->weigh.row >= 0, values = x->value.row >= 0;
     int64_t left = values ? x->outputs - x->output : 0,
             shares = weighs ? x->weigh.last - x->panel : 1, outputs = (left + shares - 1) / shares,
             depth = x->value.last - x->value.first,
-            products = 4 * ((u ? x->steps : 0) + outputs * depth),
+            products = (kind->parts == 1 ? 4 : 1) * ((u ? kind->key_products * x->steps : 0) +
+                                                     kind->value_products * outputs * depth),
             rows = products ? (ROWS + products - 1) / products : 0;
-    struct weighing t = weighing_of(x->call->scale, x->exceeded);
+    struct weighing t = weighing_of(kind, x->call->scale, x->exceeded);
     if (weighs) {
         t.s = x->w->s[!x->parity][0], t.top = x->w->top, t.lanes = x->w->lanes[0], t.rows = ROWS;
-        t.p = x->weigh.p[0] + (x->panel - x->weigh.p_first) * PANEL;
+        t.p = x->weigh.p[0][0] + (x->panel - x->weigh.p_first) * PANEL;
     }
-    if (u) multiply_keys(x, u->row, panel, x->w->s[x->parity], &t, rows);
-    for (int64_t i = 0; i < outputs; i++) multiply_values(x, &x->value, x->output + i, &t, rows);
+    if (u) multiply_keys(kind, x, u->row, panel, x->w->s[x->parity], &t, rows);
+    for (int64_t i = 0; i < outputs; i++)
+        multiply_values(kind, x, &x->value, x->output + i, &t, rows);
     if (u && !outputs) store_sums(x);
-    weigh_rows(&t, ROWS);
+    weigh_rows(kind, &t, ROWS);
     x->exceeded = t.exceeded;
     x->output += outputs;
     if (weighs && ++x->panel == x->weigh.last) {
-        finish_unit(x, &x->weigh);
+        finish_unit(kind, x, &x->weigh);
         x->value = x->weigh, x->output = 0;
         x->weigh.row = -1;
     } else if (!weighs) x->value.row = -1;
     if (u) {
         if (x->weigh.row < 0) x->weigh = *u, x->panel = panel;
-        hide(x->call, u, panel, x->w->s[x->parity]);
+        hide(kind, x->call, u, panel, x->w->s[x->parity]);
         begin_rows(x, u, x->w->s[x->parity]);
     }
     x->parity ^= 1;
 }
 
 /* Products read values of all keys of a panel, and 0 times NaN is NaN. */
-static void clear_behind(const struct cpu_pipeline *t)
+static void clear_behind(const struct cpu_pipeline *t, int parts)
 {
     int64_t first = (t->last + 1) / 2, last = (t->last + PANEL - 1) / PANEL * HALF;
-    for (int64_t c = 0; c < t->v_channels; c += PANEL)
-        memset((float *)t->v_panels + c * (t->panel_keys / 2) + first * PANEL, 0,
+    for (int64_t i = 0; i < t->v_channels / PANEL * parts; i++)
+        memset(value_panel(t, 1, i, 0, 0) + first * PANEL, 0,
                (size_t)((last - first) * PANEL) * sizeof(float));
 }
 
@@ -420,7 +539,7 @@ static int unit_of(const struct cpu_pipeline *t, int64_t i, int64_t key, struct 
     return 1;
 }
 
-void pipeline_amx(struct cpu_pipeline *t)
+VEC void run(const struct kind *kind, struct cpu_pipeline *t)
 {
     struct tile_shapes shapes = {.palette = PALETTE};
     for (int i = 0; i < TILES; i++) shapes.row_bytes[i] = ROW_BYTES, shapes.rows[i] = HALF;
@@ -435,7 +554,7 @@ void pipeline_amx(struct cpu_pipeline *t)
                          .exceeded = v_set(-INFINITY)};
     int64_t units = 0;
     x.done = nowhere(&x);
-    clear_behind(t);
+    clear_behind(t, kind->parts);
     memset(x.w->lanes, 0, sizeof x.w->lanes);
     load_shapes(&shapes);
     for (int64_t i = 0; i < t->tiles; i++)
@@ -444,13 +563,38 @@ void pipeline_amx(struct cpu_pipeline *t)
             struct unit u;
             if (!unit_of(t, i, key, &u)) continue;
             u.p = x.w->p[units++ % 2];
-            for (int64_t panel = u.first; panel < u.last; panel++) stage(&x, &u, panel);
+            for (int64_t panel = u.first; panel < u.last; panel++) stage(kind, &x, &u, panel);
             t->p_first = key;
         }
-    if (x.weigh.row >= 0) stage(&x, NULL, 0);
-    if (x.value.row >= 0) stage(&x, NULL, 0);
+    if (x.weigh.row >= 0) stage(kind, &x, NULL, 0);
+    if (x.value.row >= 0) stage(kind, &x, NULL, 0);
     store_sums(&x);
     _tile_release();
-    t->p = (const float *)x.w->p[(units + 1) % 2][0];
-    t->p_stride = P_STRIDE / 2;
+    t->p = x.w->p[(units + 1) % 2][0][0];
+    t->p_stride = P_STRIDE;
+    t->p_part = ROWS * P_STRIDE;
 }
+
+#define DEFINE(type)                                                                               \
+    static void run_##type(struct cpu_pipeline *t)                                                 \
+    {                                                                                              \
+        run(&type##_kind, t);                                                                      \
+    }
+DEFINE(bf16)
+DEFINE(f16)
+DEFINE(f32)
+
+const struct cpu_pipeline_kernels pipeline_bf16_amx = {
+    .parts = 1, .run = run_bf16, .scratch_bytes = sizeof(struct scratch)};
+const struct cpu_pipeline_kernels pipeline_f16_amx = {.parts = 2,
+                                                      .run = run_f16,
+                                                      .scratch_bytes = sizeof(struct scratch),
+                                                      .pack_q = pack_q_f16_amx,
+                                                      .pack_k = pack_k_f16_amx,
+                                                      .pack_v = pack_v_f16_amx};
+const struct cpu_pipeline_kernels pipeline_f32_amx = {.parts = 3,
+                                                      .run = run_f32,
+                                                      .scratch_bytes = sizeof(struct scratch),
+                                                      .pack_q = pack_q_f32_amx,
+                                                      .pack_k = pack_k_f32_amx,
+                                                      .pack_v = pack_v_f32_amx};

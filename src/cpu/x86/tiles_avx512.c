@@ -65,3 +65,14 @@ const struct cpu_kernels cpu_avx512_vnni = {
     .decode_qk = decode_qk_avx512_vnni,
     .decode_pv = decode_pv_avx512_vnni,
 };
+
+/* The matrix unit serves what its pipelines can. */
+const struct cpu_kernels cpu_amx_f32 = {
+    .name = "cpu_amx_f32",
+    .arch = "amx_f32",
+    FORWARD,
+    .decode_qk = decode_qk_avx512,
+    .decode_pv = decode_pv_avx512,
+    .pipeline_f32 = &pipeline_f32_amx,
+    .pipeline_f16 = &pipeline_f16_amx,
+};

@@ -1,0 +1,101 @@
+/* forward_pipeline.c: tiles of an item, and their way through a level's pipeline. */
+#include "cpu/arena.h"
+#include "cpu/forward.h"
+
+const struct cpu_pipeline_kernels *forward_pipeline_of(const struct problem *p,
+                                                       const struct cpu_kernels *k)
+{
+    enum { CHANNELS = 32 };
+    const rapt_attention *a = &p->a;
+    if (a->weights.dtype || p->qk_channels % CHANNELS || p->v_channels % CHANNELS ||
+        p->q_tokens * p->group <= k->row_tile || a->k.dtype != a->q.dtype ||
+        a->v.dtype != a->q.dtype)
+        return NULL;
+    return a->q.dtype == RAPT_F32    ? k->pipeline_f32
+           : a->q.dtype == RAPT_F16  ? k->pipeline_f16
+           : a->q.dtype == RAPT_BF16 ? k->pipeline_bf16
+                                     : NULL;
+}
+
+int64_t forward_tile_start(const struct forward_item *t, int64_t i)
+{
+    const struct cpu_plan *plan = t->call->plan;
+    return plan->pipeline ? min64(i * plan->tile_rows, t->rows) : t->rows * i / t->tiles;
+}
+
+int forward_place_tile(const struct forward_item *t, const struct forward_range *range, int64_t i,
+                       struct forward_tile *tile)
+{
+    const struct forward_scratch *w = &t->scratch;
+    int64_t low = max64(w->tile_low[i] - range->key0, range->start),
+            high = min64(w->tile_high[i] - range->key0, range->last);
+    int64_t r0 = forward_tile_start(t, i), rows = forward_tile_start(t, i + 1) - r0,
+            column_tile = t->kernels->column_tile;
+    if (high <= low) return 0;
+    *tile = (struct forward_tile){.r0 = r0,
+                                  .rows = rows,
+                                  .key0 = range->key0,
+                                  .first = low / column_tile * column_tile,
+                                  .last = high};
+    for (int64_t r = 0; r < rows; r++) {
+        tile->row_first[r] = max64(w->first[r0 + r] - range->key0, 0);
+        tile->row_last[r] = max64(w->last[r0 + r] - range->key0, 0);
+    }
+    return 1;
+}
+
+/* Tiles first ... first + tiles - 1 against the packed block. */
+static struct cpu_pipeline pipeline_tiles(struct forward_item *t, const struct forward_range *range,
+                                          int64_t first, int64_t tiles)
+{
+    struct forward_scratch *w = &t->scratch;
+    const struct problem *p = t->call->problem;
+    int64_t r0 = forward_tile_start(t, first);
+    struct cpu_pipeline x = {.q = t->q + r0 * t->q_stride,
+                             .q_stride = t->q_stride,
+                             .tiles = tiles,
+                             .k_panels = w->k_panels,
+                             .v_panels = w->v_panels,
+                             .panel_keys = t->call->plan->key_block,
+                             .qk_channels = p->qk_channels,
+                             .v_channels = p->v_channels,
+                             .key0 = range->key0,
+                             .first = range->start,
+                             .last = range->last,
+                             .row_first = w->first + r0,
+                             .row_last = w->last + r0,
+                             .tile_low = w->tile_low + first,
+                             .tile_high = w->tile_high + first,
+                             .scale = t->exponent_scale,
+                             .m = w->m + r0,
+                             .l = w->l + r0,
+                             .o = w->o + r0 * w->o_stride,
+                             .o_stride = w->o_stride,
+                             .odd_row = t->has_odd_rows ? w->odd_row + r0 : NULL,
+                             .odd_key = t->has_odd_keys ? w->odd_key : NULL,
+                             .k = &t->keys,
+                             .scratch = w->pipeline};
+    t->call->plan->pipeline->run(&x);
+    return x;
+}
+
+void forward_pipelined(struct forward_item *t, const struct forward_range *range)
+{
+    struct forward_tile tile;
+    if (!t->unusual_count) {
+        pipeline_tiles(t, range, 0, t->tiles);
+        return;
+    }
+    /* Weights are needed afterwards. */
+    for (int64_t i = 0; i < t->tiles; i++)
+        for (int64_t key = range->start / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS; key < range->last;
+             key += CPU_PIPELINE_KEYS) {
+            struct forward_range part = *range;
+            part.start = max64(range->start, key);
+            part.last = min64(range->last, key + CPU_PIPELINE_KEYS);
+            if (!forward_place_tile(t, &part, i, &tile)) continue;
+            struct cpu_pipeline x = pipeline_tiles(t, &part, i, 1);
+            forward_note_seen(t, &tile);
+            forward_add_unusual(t, &tile, &x);
+        }
+}
