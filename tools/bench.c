@@ -29,7 +29,7 @@ struct bench {
     double seconds;
     struct problem_line *lines; /* owned */
     int count;
-    struct ceiling flops[2]; /* measured once: of bf16, of the rest */
+    struct ceiling flops[3]; /* measured once: of f32, f16, bf16 */
     struct ceiling copies;
 };
 
@@ -164,7 +164,8 @@ static struct limit limit_of(struct bench *bench, const struct device *device,
     double flops = problem_flops(&c->line), bytes = problem_bytes(&c->line),
            seconds = c->times.median;
     double memory = stream->rate > 0 ? bytes / stream->rate : 0, arithmetic = 0;
-    struct ceiling *f = &bench->flops[c->line.dtype == RAPT_BF16];
+    int type = c->line.dtype == RAPT_BF16 ? 2 : c->line.dtype == RAPT_F16;
+    struct ceiling *f = &bench->flops[type];
     if (device->is_cpu && flops > 0) {
         if (f->rate <= 0) *f = ceiling_cpu_flops(c->line.dtype, device->info.compute_units);
         arithmetic = f->rate > 0 ? flops / f->rate : 0;
