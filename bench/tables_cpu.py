@@ -129,4 +129,5 @@ def tables():
             "cpu-operations": operations(load("cpu-operations.csv")), "cpu-peers": peers(load("cpu-peers.csv")),
             "lake-prefill": prefill(lake, avx2_too=False), "lake-decode": decode(lake),
             "lake-operations": operations(load("cpu-cascade-lake-operations.csv")), "lake-peers": peers(load("cpu-cascade-lake-peers.csv")),
-            "amx-peers": amx_peers(load("cpu-emerald-rapids-peers.csv"))}
+            "amx-prefill": prefill(load("cpu-amx.csv"), avx2_too=False), "amx-decode": decode(load("cpu-amx.csv")),
+            "amx-peers": peers(load("cpu-amx-peers.csv")), "emerald-peers": amx_peers(load("cpu-emerald-rapids-peers.csv"))}

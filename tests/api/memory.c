@@ -106,7 +106,7 @@ static size_t workspace_of(rapt_context *context, const char *format, int tokens
 }
 
 /* The tiles of a prefill are cut for a second-level cache: each thread takes at most one and a half of it,
- * for any length, and from 4096 tokens on to the byte as much. */
+ * for any length, and from 16384 tokens on to the byte as much. */
 static void workspace_fits_the_cache(void **state)
 {
     size_t cache;
@@ -122,11 +122,11 @@ static void workspace_fits_the_cache(void **state)
             char line[128];
             snprintf(line, sizeof line, "forward %s b1 %s q%%d kv%%d d%d%s", types[i % 3],
                      heads[i / 3 % 3], channels[i / 9 % 9], i / 81 ? " causal" : "");
-            size_t usual = workspace_of(context, line, 4096, &cache);
+            size_t usual = workspace_of(context, line, 16384, &cache);
             for (int tokens = 64; tokens <= 1 << 20; tokens *= 4) {
                 size_t bytes = workspace_of(context, line, tokens, &cache);
-                if (bytes > (size_t)threads * cache * 3 / 2 || (tokens >= 4096 && bytes != usual))
-                    fail_msg("%s: %zu bytes for %d tokens, %zu for 4096, %d threads", line, bytes,
+                if (bytes > (size_t)threads * cache * 3 / 2 || (tokens >= 16384 && bytes != usual))
+                    fail_msg("%s: %zu bytes for %d tokens, %zu for 16384, %d threads", line, bytes,
                              tokens, usual, threads);
             }
         }

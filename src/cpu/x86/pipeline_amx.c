@@ -428,6 +428,7 @@ VEC void careful(const struct kind *kind, struct pipeline *x, const struct unit 
     const struct cpu_pipeline *t = x->call;
     struct weighing none = {0};
     float largest[ROWS];
+    for (int64_t r = 0; r < ROWS; r++) largest[r] = -INFINITY;
     for (int64_t i = u->first; i < u->last; i++) {
         multiply_keys(kind, x, u->row, i, x->w->all[i - u->p_first], &none, 0);
         store_sums(x);
@@ -435,7 +436,7 @@ VEC void careful(const struct kind *kind, struct pipeline *x, const struct unit 
         float of_panel[ROWS];
         maxima(of_panel, x->w->all[i - u->p_first]);
         for (int64_t r = 0; r < ROWS; r++)
-            largest[r] = i > u->first && !(of_panel[r] > largest[r]) ? largest[r] : of_panel[r];
+            if (of_panel[r] > largest[r]) largest[r] = of_panel[r];
     }
     for (int64_t r = 0; r < ROWS; r++) {
         float *m = t->m + u->row + r, *o = t->o + (u->row + r) * t->o_stride;
@@ -446,10 +447,9 @@ VEC void careful(const struct kind *kind, struct pipeline *x, const struct unit 
         *m = largest[r];
     }
     for (int64_t r = 0; r < ROWS; r++) {
-        float m = t->m[u->row + r];
+        float m = t->m[u->row + r] == -INFINITY ? 0 : t->m[u->row + r];
         struct weighing row = weighing_of(kind, t->scale, v_zero());
-        for (int64_t lane = 0; lane < LANES; lane++) x->w->lanes[r][lane] = 0;
-        m = m == -INFINITY ? 0 : m;
+        v_store(x->w->lanes[r], RAPT_F32, v_zero());
         for (int64_t i = u->first; i < u->last; i++) {
             row.s = x->w->all[i - u->p_first][r], row.top = &m,
             row.p = u->p[0][r] + (i - u->p_first) * PANEL, row.rows = 1;
