@@ -356,6 +356,31 @@ static void rows_of_nan_hide_keys(void **state)
     each_type("forward %s b1 h2 q20 kv30 d32 nan_q causal window9,0 weights lse", spoiled);
 }
 
+/* A query with infinity whose scores are all -inf: a product with parts of it must not be NaN (S17; on CPUs). */
+static void infinite_query(const char *text, rapt_device *device)
+{
+    rapt_device_info info = {.struct_size = sizeof info};
+    if (rapt_device_describe(device, &info) || strcmp(info.backend, "cpu")) return;
+    struct trial *t = trial_open(text, device);
+    rapt_attention *const both[2] = {&t->there.args.forward, &t->host.args.forward};
+    for (int n = 0; n < 2; n++) {
+        const rapt_tensor *q = &both[n]->q, *k = &both[n]->k;
+        store_float(q->data, q->dtype, tensor_offset(q, 0, 1, q->size[2] / 2, 3), INFINITY);
+        for (int64_t j = 0; j < k->size[2]; j++)
+            store_float(k->data, k->dtype, tensor_offset(k, 0, 0, j, 3), -1);
+    }
+    trial_run(t);
+    assert_accurate(t);
+    trial_close(t);
+}
+
+static void infinite_queries_see_nothing(void **state)
+{
+    (void)state;
+    each_type("forward %s b1 h4/2 q70 kv90 d64 lse", infinite_query);
+    each_type("forward %s b1 h4/2 q70 kv90 d64 causal lse", infinite_query);
+}
+
 /* ---- Empty rows and sinks (S13, S16) ---- */
 
 static void empty(const char *text, rapt_device *device)
@@ -490,6 +515,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(the_future_is_hidden),
                                        cmocka_unit_test(weightless_values_do_not_matter),
                                        cmocka_unit_test(rows_of_nan_hide_keys),
+                                       cmocka_unit_test(infinite_queries_see_nothing),
                                        cmocka_unit_test(empty_rows_are_zero),
                                        cmocka_unit_test(rows_with_a_sink_alone),
                                        cmocka_unit_test(parts_merge_by_lse)};

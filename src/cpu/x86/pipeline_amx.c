@@ -81,14 +81,13 @@ static const struct kind f16_kind = {.parts = 2,
                                      .key = {{1, 0}, {1, 1}, {0, 1}, {0, 0}},
                                      .value = {{1, 0}, {0, 0}, {0, 1}},
                                      .term = {V_EXP2_HALF_TERMS}};
-#define SIX_PRODUCTS                                                                               \
-    {                                                                                              \
-        {2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2},                                                    \
-        {                                                                                          \
-            0, 0                                                                                   \
-        }                                                                                          \
-    }
-static const struct kind f32_kind = {3, 6, 6, 5, SIX_PRODUCTS, SIX_PRODUCTS, {V_EXP2_F32_TERMS}};
+static const struct kind f32_kind = {.parts = 3,
+                                     .key_products = 6,
+                                     .value_products = 6,
+                                     .terms = 5,
+                                     .key = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}},
+                                     .value = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}},
+                                     .term = {V_EXP2_F32_TERMS}};
 
 /* A tile of rows and the panels that some row of it sees. */
 struct unit {
