@@ -240,11 +240,16 @@ static struct cpu_rows block_rows(const struct forward_item *t, const rapt_tenso
     return rows_behind(t->call, tensor, row, scale);
 }
 
-static int row_is_unusual(const struct cpu_rows *rows, int64_t j, int64_t channels)
+/* NaN or infinity, or nothing as large as least but something other than 0. */
+static int row_is_unusual(const struct cpu_rows *rows, int64_t j, int64_t channels, float least)
 {
-    for (int64_t c = 0; c < channels; c++)
-        if (!isfinite(scalar_row_value(rows, j, c))) return 1;
-    return 0;
+    float largest = 0;
+    for (int64_t c = 0; c < channels; c++) {
+        float x = fabsf(scalar_row_value(rows, j, c));
+        if (!isfinite(x)) return 1;
+        if (x > largest) largest = x;
+    }
+    return largest > 0 && largest < least;
 }
 
 /* Packs V. Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see
@@ -259,10 +264,11 @@ static void pack_values(struct forward_item *t, const struct forward_range *rang
     const struct cpu_pipeline_kernels *pipeline = t->call->plan->pipeline;
     int (*pack)(void *, const struct cpu_rows *, int64_t, int64_t, int64_t, int64_t) =
         pipeline && pipeline->pack_v ? pipeline->pack_v : t->kernels->pack_v;
+    float least = pipeline ? pipeline->least_value : 0;
     t->unusual_count = 0;
     if (!pack(w->v_panels, &t->values, range->start, range->last, channels, keys)) return;
     for (int64_t j = range->first; j < range->last; j++)
-        if (row_is_unusual(&t->values, j, channels)) w->unusual[t->unusual_count++] = j;
+        if (row_is_unusual(&t->values, j, channels, least)) w->unusual[t->unusual_count++] = j;
     struct cpu_rows usual = t->values;
     for (int64_t i = 0; i < t->unusual_count; i++) w->v_rows[w->unusual[i]] = NULL;
     pack(w->v_panels, &usual, range->start, range->last, channels, keys);
@@ -285,7 +291,7 @@ static void pack_keys(struct forward_item *t, const struct forward_range *range)
     }
     if (!pipeline->pack_k(w->k_panels, &t->keys, range->start, range->last, channels)) return;
     for (int64_t j = range->start; j < range->last; j++)
-        w->odd_key[j] = j >= range->first && row_is_unusual(&t->keys, j, channels);
+        w->odd_key[j] = j >= range->first && row_is_unusual(&t->keys, j, channels, 0);
     t->has_odd_keys = 1;
 }
 

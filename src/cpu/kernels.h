@@ -156,6 +156,8 @@ struct cpu_pipeline_kernels {
                   int64_t channels);
     int (*pack_v)(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                   int64_t channels, int64_t panel_keys);
+    float
+        least_value; /* below it parts are lost: rows of V that have no larger element count as unusual */
 };
 
 struct cpu_kernels {
@@ -255,6 +257,7 @@ extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx51
 void attend_few_avx512(const struct cpu_few *x);
 void attend_few_avx512_bf16(const struct cpu_few *x);
 extern const struct cpu_pipeline_kernels pipeline_f32_amx, pipeline_f16_amx, pipeline_bf16_amx;
+#define PACK_LEAST_F32 0x1p-100f
 int pack_q_f32_amx(void *q, const void *row, int64_t dtype, int64_t channel_stride,
                    int64_t channels, float sign);
 int pack_q_f16_amx(void *q, const void *row, int64_t dtype, int64_t channel_stride,

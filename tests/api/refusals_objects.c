@@ -57,6 +57,8 @@ static void levels_say_what_they_need(void **state)
         const char *reason;
     } rows[] = {
         {"cpu_avx512_bf16", RAPT_F32, RAPT_F32, 0, 1, "q is f32 (needs bf16)"},
+        {"cpu_amx_f32", RAPT_BF16, RAPT_BF16, 0, 1,
+         "q, k and v are bf16, bf16 and bf16 (needs f32 or f16 in all)"},
         {"cpu_avx512_vnni", RAPT_F32, RAPT_I8, 1, 1, "q is f32 (needs f16 or bf16)"},
         {"cpu_avx512_vnni", RAPT_F16, RAPT_F16, 0, 1, "k is f16, v is f16 (needs i8)"},
         {"cpu_avx512_vnni", RAPT_F16, RAPT_I8, 1, 2,

@@ -113,9 +113,16 @@ VEC int pack_k(int parts, void *panels, const struct cpu_rows *k, int64_t first,
     return unusual != 0;
 }
 
+/* Whether the largest of the lanes is neither 0 nor as large as least. */
+VEC __mmask16 is_tiny(vec most, float least)
+{
+    __mmask16 large = _mm512_cmp_ps_mask(most, v_set(least), _CMP_GE_OQ);
+    return large ? 0 : _mm512_cmp_ps_mask(most, v_zero(), _CMP_NEQ_OQ);
+}
+
 /* Two keys are interleaved. */
-VEC int pack_v(int parts, void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
-               int64_t channels, int64_t panel_keys)
+VEC int pack_v(int parts, float least, void *panels, const struct cpu_rows *v, int64_t first,
+               int64_t last, int64_t channels, int64_t panel_keys)
 {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
                                          8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
@@ -124,10 +131,13 @@ VEC int pack_v(int parts, void *panels, const struct cpu_rows *v, int64_t first,
     for (int64_t j = first; j < last; j += 2) {
         ask_for(v, j + ROWS_AHEAD, last, channels);
         ask_for(v, j + ROWS_AHEAD + 1, last, channels);
+        vec most_x = v_zero(), most_y = v_zero();
         for (int64_t c = 0; c < channels; c += PANEL) {
             struct strip x = load_strip(v, j, last, c), y = load_strip(v, j + 1, last, c);
             __m512i a[PARTS_MAX], b[PARTS_MAX];
             unusual |= unusual_in(x) | unusual_in(y);
+            most_x = v_max(most_x, v_max(v_abs(x.low), v_abs(x.high)));
+            most_y = v_max(most_y, v_max(v_abs(y.low), v_abs(y.high)));
             split(x, parts, a);
             split(y, parts, b);
             for (int i = 0; i < parts; i++) {
@@ -137,11 +147,12 @@ VEC int pack_v(int parts, void *panels, const struct cpu_rows *v, int64_t first,
                 _mm512_store_si512(to + LANES, _mm512_permutex2var_epi16(a[i], high, b[i]));
             }
         }
+        if (least > 0) unusual |= is_tiny(most_x, least) | is_tiny(most_y, least);
     }
     return unusual != 0;
 }
 
-#define DEFINE(type, parts)                                                                        \
+#define DEFINE(type, parts, least)                                                                 \
     int pack_q_##type##_amx(void *q, const void *row, int64_t dtype, int64_t channel_stride,       \
                             int64_t channels, float sign)                                          \
     {                                                                                              \
@@ -155,7 +166,7 @@ VEC int pack_v(int parts, void *panels, const struct cpu_rows *v, int64_t first,
     int pack_v_##type##_amx(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,   \
                             int64_t channels, int64_t panel_keys)                                  \
     {                                                                                              \
-        return pack_v(parts, panels, v, first, last, channels, panel_keys);                        \
+        return pack_v(parts, least, panels, v, first, last, channels, panel_keys);                 \
     }
-DEFINE(f16, 2)
-DEFINE(f32, 3)
+DEFINE(f16, 2, 0)
+DEFINE(f32, 3, PACK_LEAST_F32)
