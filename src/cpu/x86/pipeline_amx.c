@@ -289,9 +289,9 @@ VEC char *lower_half(const struct sums *c)
     return (char *)c->at + HALF * c->step;
 }
 
-/* One step of 2 x 2 tiles, a times two halves of a panel; rows are weighed after each product, or the first
- * alone where an element has parts and products are many. The first step of a product also stores what the product before has summed and loads, or clears, its own sums, tile by
- * tile: a core waits with all that follows while it moves four tiles at once. */
+/* One step of 2 x 2 tiles, a times two halves of a panel; rows are weighed after each product, with parts after
+ * the first. The first step of a product also stores what the one before has summed and loads, or clears, its own
+ * sums, tile by tile: a core waits with all that follows while it moves four tiles at once. */
 VEC void step(const struct kind *kind, const void *a, size_t a_step, const float *b, int loads_a,
               int loads_b, struct weighing *t, int64_t rows)
 {
