@@ -203,33 +203,13 @@ VEC void weigh_rows(const struct kind *kind, struct weighing *t, int64_t count)
     KEEP_ORDER;
 }
 
-/* Scores of what holds NaN or infinity: parts of 0 would make NaN of an infinite product. */
-static void score_odd(const struct kind *kind, const struct cpu_pipeline *t, const struct unit *u,
-                      int64_t panel, float (*s)[PANEL])
-{
-    int64_t first = max64(t->first, panel * PANEL), last = min64(t->last, (panel + 1) * PANEL);
-    for (int64_t r = 0; r < ROWS; r++)
-        for (int64_t j = first; j < last; j++) {
-            const uint16_t *q =
-                (const uint16_t *)((const float *)t->q + (u->row + r) * t->q_stride);
-            if (!(t->odd_row && t->odd_row[u->row + r]) && !(t->odd_key && t->odd_key[j])) continue;
-            float sum = 0;
-            for (int64_t c = 0; c < t->qk_channels; c++) {
-                float x = 0;
-                for (int i = 0; i < kind->parts; i++)
-                    x += float_from_bf16(q[i * t->qk_channels + c]);
-                sum += x * scalar_row_value(t->k, j, c);
-            }
-            s[r][j - panel * PANEL] = sum;
-        }
-}
-
 /* -inf in the columns of a panel of scores that a row does not see. */
 static void hide(const struct kind *kind, const struct cpu_pipeline *t, const struct unit *u,
                  int64_t panel, float (*s)[PANEL])
 {
     int64_t key = t->key0 + panel * PANEL;
-    if (t->odd_row || t->odd_key) score_odd(kind, t, u, panel, s);
+    if (t->odd_row || t->odd_key)
+        scalar_score_odd(t, kind->parts, u->row, panel * PANEL, s[0], PANEL);
     if (u->whole_first <= key && u->whole_last >= key + PANEL) return;
     for (int64_t r = 0; r < ROWS; r++) {
         int64_t first = t->row_first[u->row + r] - key, last = t->row_last[u->row + r] - key;
