@@ -356,8 +356,9 @@ static void rows_of_nan_hide_keys(void **state)
     each_type("forward %s b1 h2 q20 kv30 d32 nan_q causal window9,0 weights lse", spoiled);
 }
 
-/* A query with infinity whose scores are all -inf: a product with parts of it must not be NaN (S17; on CPUs). */
-static void infinite_query(const char *text, rapt_device *device)
+/* A query with infinity whose scores are all -inf: a product with parts of it must not be NaN (S17; on CPUs);
+ * and one with NaN, whose scores all are. */
+static void odd_query(const char *text, rapt_device *device, float odd)
 {
     rapt_device_info info = {.struct_size = sizeof info};
     if (rapt_device_describe(device, &info) || strcmp(info.backend, "cpu")) return;
@@ -365,13 +366,19 @@ static void infinite_query(const char *text, rapt_device *device)
     rapt_attention *const both[2] = {&t->there.args.forward, &t->host.args.forward};
     for (int n = 0; n < 2; n++) {
         const rapt_tensor *q = &both[n]->q, *k = &both[n]->k;
-        store_float(q->data, q->dtype, tensor_offset(q, 0, 1, q->size[2] / 2, 3), INFINITY);
+        store_float(q->data, q->dtype, tensor_offset(q, 0, 1, q->size[2] / 2, 3), odd);
         for (int64_t j = 0; j < k->size[2]; j++)
             store_float(k->data, k->dtype, tensor_offset(k, 0, 0, j, 3), -1);
     }
     trial_run(t);
     assert_accurate(t);
     trial_close(t);
+}
+
+static void infinite_query(const char *text, rapt_device *device)
+{
+    odd_query(text, device, INFINITY);
+    odd_query(text, device, NAN);
 }
 
 static void infinite_queries_see_nothing(void **state)
