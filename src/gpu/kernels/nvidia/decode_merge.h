@@ -81,7 +81,7 @@ DEVICE float4 add_special(const struct attention_args *a, const struct part *p, 
     struct span row = span_of_query(a, &p->seq, query);
 #pragma unroll 1
     for (int key = larger(p->first, row.first); key < smaller(p->end, row.end); key++) {
-        if (key == p->all_first && p->all_end > key) key = p->all_end; /* those all rows see */
+        if (key >= p->all_first && key < p->all_end) key = p->all_end; /* those all rows see */
         if (key >= smaller(p->end, row.end)) break;
         o = add_part(o, special_values(a, p, key, channel), 1);
     }

@@ -70,7 +70,8 @@ DEVICE float4 add_special(const struct attention_args &a, const struct part &p, 
     int end = smaller(p.end, row.end);
 #pragma unroll 1
     for (int key = larger(p.first, row.first); key < end; key++) {
-        if (key >= p.all_first && key < p.all_end) continue;
+        if (key >= p.all_first && key < p.all_end) key = p.all_end; /* those all rows see */
+        if (key >= end) break;
         o = add_part(o, special_values(a, p, key, channel), 1);
     }
     return o;
