@@ -59,33 +59,50 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
     return RAPT_OK;
 }
 
-/* Measured on an H100 (bench/notes/decode.md): so many query rows of a key, and so many rows times keys of
- * a sequence, for a launch more takes time. */
-static int pays(const struct problem *p, const struct row *row, int64_t least_rows,
-                int64_t least_work)
+/* Measured on an H100 (bench/notes/decode.md): a launch more takes time. */
+struct least {
+    int64_t rows, windowed; /* query rows of a key; where a window bounds them */
+    int64_t work, all;      /* rows times keys of a sequence, and of all KV heads and sequences */
+};
+
+static int pays(const struct problem *p, const struct row *row, struct least least)
 {
     const int64_t most_bytes = 512 << 20;
     int64_t of_block = row->tile_kv * (row->d + value_numbers(row)) * 2,
-            most = most_bytes / of_block / at_least(batches(p) * p->kv_heads, 1),
+            sets = at_least(batches(p) * p->kv_heads, 1), most = most_bytes / of_block / sets,
             sequences = at_least(p->batch, 1),
             queries = p->ragged_q ? p->q_tokens / sequences : p->q_tokens,
             keys = p->ragged_kv ? p->kv_tokens / sequences : p->kv_tokens,
             seen_by = at_most(p->window_left, WINDOW_LIMIT) +
                       at_most(p->window_right, WINDOW_LIMIT) + row->tile_q, /* by tiles */
         rows = at_most(seen_by, queries) * p->group;
-    return !p->a.batch_invariant && key_blocks(p, row) <= most && rows >= least_rows &&
-           rows * keys >= least_work;
+    return !p->a.batch_invariant && key_blocks(p, row) <= most &&
+           rows >= (seen_by < queries ? least.windowed : least.rows) && rows * keys >= least.work &&
+           sequences * p->kv_heads * rows * keys >= least.all;
 }
 
 /* Fewer rows where whole tiles serve, each of which would make the numbers. */
 int numbers_pay_whole(const struct problem *p, const struct row *row)
 {
-    return pays(p, row, 512, 1 << 20);
+    return pays(p, row, (struct least){512, 512, 1 << 20, 0});
 }
 
 int numbers_pay(const struct problem *p, const struct row *row)
 {
-    /* several scales: else decode rows serve, whose time is that of all sequences */
-    if (row->needs & NEED_BLOCK_SCALES) return pays(p, row, 256, p->batch > 1 ? 1 << 19 : 1 << 20);
-    return row->needs & NEED_TILE_TOKENS ? pays(p, row, 768, 1 << 20) : numbers_pay_whole(p, row);
+    const int shares = (row->needs & NEED_TILE_TOKENS) != 0;
+    /* several scales: else decode rows serve, whose time is that of all KV heads and sequences */
+    if ((row->needs & NEED_BLOCK_SCALES) && row->d > 64)
+        return pays(p, row, (struct least){96, 256, 0, 3 << 20});
+    if (row->needs & NEED_BLOCK_SCALES)
+        return pays(p, row, (struct least){128, 256, 0, shares ? 1 << 22 : 3 << 21});
+    return shares ? pays(p, row, (struct least){768, 768, 1 << 20, 0}) : numbers_pay_whole(p, row);
+}
+
+/* Decode rows take longer over several scales. A whole tile has queries of one head, and few of them leave it half
+ * empty. */
+int numbers_fill_tiles(const struct problem *p, const struct row *row)
+{
+    int64_t sequences = p->ragged_q ? at_least(p->batch, 1) : 1;
+    if (row->needs & NEED_BLOCK_SCALES) return p->q_tokens * (p->group + 1) >= 240 * sequences;
+    return p->q_tokens * p->group >= 512 * sequences;
 }

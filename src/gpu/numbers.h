@@ -19,5 +19,7 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
 int numbers_pay(const struct problem *p, const struct row *row);
 /* The same of whole tiles in place of this row of the same type and channels. */
 int numbers_pay_whole(const struct problem *p, const struct row *row);
+/* Whether whole tiles over i8 have enough query rows of a KV head, else decode rows are faster. */
+int numbers_fill_tiles(const struct problem *p, const struct row *row);
 
 #endif
