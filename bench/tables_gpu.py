@@ -164,6 +164,7 @@ def chunk_i8(rows, dtype="i8"):
         ratios = ", ".join(f"{float(found[p]['us']) / us:.2f}" if p in found else "-" for p in ("rapt bf16", "cudnn"))
         shapes.setdefault(shape, {})[count] = f"{us:.1f} ({ratios})"
         queries[count] = None
+    queries = sorted(queries, key=int)
     lines = ["| batch x keys | " + " | ".join(f"{q} queries" for q in queries) + " |", "|---" * (len(queries) + 1) + "|"]
     return lines + [f"| {shape} | " + " | ".join(cells.get(q, "-") for q in queries) + " |" for shape, cells in shapes.items()]
 
