@@ -13,7 +13,6 @@
 #include "base/dtype.h"
 #include "cpu/arena.h"
 #include "cpu/scalar/scalar.h"
-#include "cpu/vec_math.h"
 #include "cpu/x86/amx_shapes.h"
 
 #include <math.h>
@@ -28,6 +27,9 @@ enum {
     PANELS = CPU_PIPELINE_KEYS / PANEL,
     P_STRIDE = CPU_PIPELINE_KEYS + PANEL, /* bf16; lines of neighbours lie in different sets */
     KEPT = 8,
+    LEAP =
+        255, /* a sum of two weights: where one is above 2^KEPT it is more, for all that 2^x is off by */
+    FLUSH_TO_ZERO = 0x8000, /* of MXCSR: 2^x would be subnormal by microcode, 70 times as slow */
 };
 
 #if defined(__clang__)
@@ -62,7 +64,7 @@ struct scratch {
 };
 
 /* What a type of q, K and V asks for: parts of an element; the products of parts that count, neighbours with a
- * tile in common; the terms of 2^x (vec_math.h). Parts of f32 are its bits by eights, and what is left out, of
+ * tile in common; the terms of 2^x on [0, 1), to 2.9e-6 or, with five, 1.5e-7. Parts of f32 are its bits by eights, and what is left out, of
  * products of parts, is below 2^-21 of theirs; f16 has eleven bits: its scores are exact products, its weights
  * have 16 bits. */
 struct product {
@@ -73,21 +75,23 @@ struct kind {
     struct product key[6], value[6];
     float term[TERMS_MAX];
 };
-static const struct kind bf16_kind = {1, 1, 1, 4, {{0, 0}}, {{0, 0}}, {V_EXP2_HALF_TERMS}};
+#define HALF_TERMS 1.3426684e-2f, 5.2242473e-2f, 2.412802e-1f, 6.9304484e-1f
+#define F32_TERMS  1.86713e-3f, 9.017031e-3f, 5.5799913e-2f, 2.4016444e-1f, 6.931513e-1f
+static const struct kind bf16_kind = {1, 1, 1, 4, {{0, 0}}, {{0, 0}}, {HALF_TERMS}};
 static const struct kind f16_kind = {.parts = 2,
                                      .key_products = 4,
                                      .value_products = 3,
                                      .terms = 4,
                                      .key = {{1, 0}, {1, 1}, {0, 1}, {0, 0}},
                                      .value = {{1, 0}, {0, 0}, {0, 1}},
-                                     .term = {V_EXP2_HALF_TERMS}};
+                                     .term = {HALF_TERMS}};
 static const struct kind f32_kind = {.parts = 3,
                                      .key_products = 6,
                                      .value_products = 6,
                                      .terms = 5,
                                      .key = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}},
                                      .value = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}},
-                                     .term = {V_EXP2_F32_TERMS}};
+                                     .term = {F32_TERMS}};
 
 /* A tile of rows and the panels that some row of it sees. */
 struct unit {
@@ -115,7 +119,8 @@ struct pipeline {
     int64_t panel, output;
     struct sums done; /* of the last product, still in the tiles */
     int parity;       /* of the panel that comes: which s it takes */
-    __m512 exceeded;  /* the most that scores of the unit exceed m by, in binary orders */
+    int missing;      /* a row of the tile that is weighed has no maximum yet */
+    vec most;         /* of the unit: the largest sum of two weights */
 };
 
 VEC const float *key_panel(const struct cpu_pipeline *t, int parts, int64_t panel, int part)
@@ -143,31 +148,29 @@ struct weighing {
     uint16_t *p;
     float *lanes;
     int64_t rows;
-    vec scale, exceeded, term[TERMS_MAX], one, least;
+    vec scale, most, term[TERMS_MAX], one;
 };
 
 /* Constants that the compiler does not know stay in registers. */
-VEC struct weighing weighing_of(const struct kind *kind, float scale, vec exceeded)
+VEC struct weighing weighing_of(const struct kind *kind, float scale, vec most)
 {
-    struct weighing t = {.scale = v_set(scale), .exceeded = exceeded};
-    t.one = v_set(1), t.least = v_set(-126);
+    struct weighing t = {.scale = v_set(scale), .most = most, .one = v_set(1)};
     for (int i = 0; i < TERMS_MAX; i++) t.term[i] = v_set(i < kind->terms ? kind->term[i] : 0);
     __asm__(""
             : "+v"(t.term[0]), "+v"(t.term[1]), "+v"(t.term[2]), "+v"(t.term[3]), "+v"(t.term[4]),
-              "+v"(t.one), "+v"(t.least));
+              "+v"(t.one));
     return t;
 }
 
-/* 2^((s - m) scale) of LANES scores; raises exceeded. */
-VEC vec weight(int terms, vec s, vec m, struct weighing *t)
+/* 2^((s - m) scale) of LANES scores: vscalefps takes the whole part of x, vreduceps the rest. 0 for -inf, and below -126. */
+VEC vec weight(int terms, vec s, vec m, const struct weighing *t)
 {
+    enum { DOWN = 1, QUIET = 8 };
     vec x = v_mul(v_sub(s, m), t->scale);
-    __asm__("" : "+v"(x));               /* the same roundings wherever this is inlined */
-    t->exceeded = v_max(x, t->exceeded); /* NaN raises nothing */
-    vec n = v_round(x), u = v_sub(x, n), p = v_fma(t->term[0], u, t->term[1]);
+    __asm__("" : "+v"(x)); /* the same roundings wherever this is inlined */
+    vec u = _mm512_reduce_ps(x, DOWN | QUIET), p = v_fma(t->term[0], u, t->term[1]);
     for (int i = 2; i < terms; i++) p = v_fma(p, u, t->term[i]);
-    p = v_fma(p, u, t->one);
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, t->least, _CMP_NLT_UQ), p, n);
+    return _mm512_scalef_ps(v_fma(p, u, t->one), x);
 }
 
 /* The bits of x that bf16 holds. */
@@ -185,8 +188,9 @@ VEC void weigh_row(const struct kind *kind, struct weighing *t)
 {
     vec m = v_set(*t->top);
     vec a = weight(kind->terms, v_load(t->s, RAPT_F32), m, t),
-        b = weight(kind->terms, v_load(t->s + LANES, RAPT_F32), m, t);
-    v_store(t->lanes, RAPT_F32, v_add(v_load(t->lanes, RAPT_F32), v_add(a, b)));
+        b = weight(kind->terms, v_load(t->s + LANES, RAPT_F32), m, t), sum = v_add(a, b);
+    t->most = v_max(sum, t->most); /* NaN raises nothing */
+    v_store(t->lanes, RAPT_F32, v_add(v_load(t->lanes, RAPT_F32), sum));
     for (int part = 0; part + 1 < kind->parts; part++) {
         vec a0 = leading(a), b0 = leading(b);
         store_weights(t->p + part * ROWS * P_STRIDE, a0, b0);
@@ -232,12 +236,13 @@ static void maxima(float *to, float (*s)[PANEL])
     }
 }
 
-/* Rows without a maximum take that of this panel. */
+/* A panel that is weighed next: rows without a maximum take that of its scores. */
 static void begin_rows(struct pipeline *x, const struct unit *u, float (*s)[PANEL])
 {
     const vec none = v_set(-INFINITY);
     float found[ROWS];
     int has_found = 0;
+    x->missing = 0;
     for (int64_t r = 0; r < ROWS; r += LANES) {
         float *at = x->call->m + u->row + r;
         vec m = v_load(at, RAPT_F32);
@@ -249,9 +254,10 @@ static void begin_rows(struct pipeline *x, const struct unit *u, float (*s)[PANE
             missing &= _mm512_cmp_ps_mask(new, new, _CMP_ORD_Q);
             m = _mm512_mask_blend_ps(missing, m, new);
             v_store(at, RAPT_F32, m);
+            missing = _mm512_cmp_ps_mask(m, none, _CMP_EQ_OQ);
+            x->missing |= missing != 0;
         }
-        v_store(x->w->top + r, RAPT_F32,
-                _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(m, none, _CMP_NEQ_UQ), m));
+        v_store(x->w->top + r, RAPT_F32, _mm512_maskz_mov_ps((__mmask16)~missing, m));
     }
 }
 
@@ -442,13 +448,13 @@ VEC void careful(const struct kind *kind, struct pipeline *x, const struct unit 
 VEC void finish_unit(const struct kind *kind, struct pipeline *x, const struct unit *u)
 {
     float *l = x->call->l + u->row;
-    if (_mm512_cmp_ps_mask(x->exceeded, v_set(KEPT), _CMP_GT_OQ)) careful(kind, x, u);
+    if (_mm512_cmp_ps_mask(x->most, v_set(LEAP), _CMP_GT_OQ)) careful(kind, x, u);
     for (int64_t r0 = 0; r0 < ROWS; r0 += LANES) {
         vec lanes[LANES];
         for (int64_t r = 0; r < LANES; r++) lanes[r] = v_load(x->w->lanes[r0 + r], RAPT_F32);
         v_store(l + r0, RAPT_F32, v_add(v_load(l + r0, RAPT_F32), v_sums(lanes)));
     }
-    x->exceeded = v_set(-INFINITY);
+    x->most = v_zero();
     memset(x->w->lanes, 0, sizeof x->w->lanes);
 }
 
@@ -463,7 +469,7 @@ VEC void stage(const struct kind *kind, struct pipeline *x, const struct unit *u
             products = (kind->parts == 1 ? 4 : 1) * ((u ? kind->key_products * x->steps : 0) +
                                                      kind->value_products * outputs * depth),
             rows = products ? (ROWS + products - 1) / products : 0;
-    struct weighing t = weighing_of(kind, x->call->scale, x->exceeded);
+    struct weighing t = weighing_of(kind, x->call->scale, x->most);
     if (weighs) {
         t.s = x->w->s[!x->parity][0], t.top = x->w->top, t.lanes = x->w->lanes[0], t.rows = ROWS;
         t.p = x->weigh.p[0][0] + (x->panel - x->weigh.p_first) * PANEL;
@@ -473,7 +479,7 @@ VEC void stage(const struct kind *kind, struct pipeline *x, const struct unit *u
         multiply_values(kind, x, &x->value, x->output + i, &t, rows);
     if (u && !outputs) store_sums(x);
     weigh_rows(kind, &t, ROWS);
-    x->exceeded = t.exceeded;
+    x->most = t.most;
     x->output += outputs;
     if (weighs && ++x->panel == x->weigh.last) {
         finish_unit(kind, x, &x->weigh);
@@ -481,9 +487,9 @@ VEC void stage(const struct kind *kind, struct pipeline *x, const struct unit *u
         x->weigh.row = -1;
     } else if (!weighs) x->value.row = -1;
     if (u) {
-        if (x->weigh.row < 0) x->weigh = *u, x->panel = panel;
+        if (x->weigh.row < 0) x->weigh = *u, x->panel = panel, x->missing = 1;
         hide(kind, x->call, u, panel, x->w->s[x->parity]);
-        begin_rows(x, u, x->w->s[x->parity]);
+        if (x->missing) begin_rows(x, u, x->w->s[x->parity]);
     }
     x->parity ^= 1;
 }
@@ -497,25 +503,25 @@ static void clear_behind(const struct cpu_pipeline *t, int parts)
                (size_t)((last - first) * PANEL) * sizeof(float));
 }
 
-/* Tile i and the keys from column key on; 0: no row sees one. */
-static int unit_of(const struct cpu_pipeline *t, int64_t i, int64_t key, struct unit *u)
+static struct unit tile_of(const struct cpu_pipeline *t, int64_t i)
+{
+    struct unit u = {.row = i * ROWS, .whole_first = INT64_MIN, .whole_last = INT64_MAX};
+    for (int64_t r = u.row; r < u.row + ROWS; r++) {
+        u.whole_first = max64(u.whole_first, t->row_first[r]);
+        u.whole_last = min64(u.whole_last, t->row_last[r]);
+    }
+    return u;
+}
+
+/* Of tile i, the keys from column key on; 0: no row sees one. */
+static int find_unit(const struct cpu_pipeline *t, int64_t i, int64_t key, struct unit *u)
 {
     int64_t end = min64(t->last, key + CPU_PIPELINE_KEYS),
             low = max64(t->tile_low[i] - t->key0, max64(t->first, key)),
             high = min64(t->tile_high[i] - t->key0, end);
-    if (high <= low) return 0;
-    *u = (struct unit){.row = i * ROWS,
-                       .first = low / PANEL,
-                       .last = (high + PANEL - 1) / PANEL,
-                       .whole_first = INT64_MIN,
-                       .whole_last = INT64_MAX,
-                       .sums = t->tile_low[i] < t->key0 + key,
-                       .p_first = key / PANEL};
-    for (int64_t r = u->row; r < u->row + ROWS; r++) {
-        u->whole_first = max64(u->whole_first, t->row_first[r]);
-        u->whole_last = min64(u->whole_last, t->row_last[r]);
-    }
-    return 1;
+    u->first = low / PANEL, u->last = (high + PANEL - 1) / PANEL, u->p_first = key / PANEL;
+    u->sums = t->tile_low[i] < t->key0 + key;
+    return high > low;
 }
 
 VEC void run(const struct kind *kind, struct cpu_pipeline *t)
@@ -530,25 +536,29 @@ VEC void run(const struct kind *kind, struct cpu_pipeline *t)
                          .o_step = (size_t)t->o_stride * sizeof(float),
                          .weigh = {.row = -1},
                          .value = {.row = -1},
-                         .exceeded = v_set(-INFINITY)};
+                         .most = v_zero()};
+    unsigned control = _mm_getcsr();
     int64_t units = 0;
     x.done = nowhere(&x);
     clear_behind(t, kind->parts);
     memset(x.w->lanes, 0, sizeof x.w->lanes);
     load_shapes(&shapes);
-    for (int64_t i = 0; i < t->tiles; i++)
+    _mm_setcsr(control | FLUSH_TO_ZERO);
+    for (int64_t i = 0; i < t->tiles; i++) {
+        struct unit u = tile_of(t, i);
         for (int64_t key = t->first / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS; key < t->last;
              key += CPU_PIPELINE_KEYS) {
-            struct unit u;
-            if (!unit_of(t, i, key, &u)) continue;
+            if (!find_unit(t, i, key, &u)) continue;
             u.p = x.w->p[units++ % 2];
             for (int64_t panel = u.first; panel < u.last; panel++) stage(kind, &x, &u, panel);
             t->p_first = key;
         }
+    }
     if (x.weigh.row >= 0) stage(kind, &x, NULL, 0);
     if (x.value.row >= 0) stage(kind, &x, NULL, 0);
     store_sums(&x);
     _tile_release();
+    _mm_setcsr(control);
     t->p = x.w->p[(units + 1) % 2][0][0];
     t->p_stride = P_STRIDE;
     t->p_part = ROWS * P_STRIDE;
