@@ -38,6 +38,11 @@ static int64_t element_bytes(const struct cpu_plan *plan)
     return plan->pipeline ? 2 * plan->pipeline->parts : plan->kernels->pair == 1 ? 4 : 2;
 }
 
+static int has_score_options(const rapt_attention *a)
+{
+    return a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
+}
+
 static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
                             const struct cpu_plan *plan, struct arena *arena)
 {
@@ -71,17 +76,14 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->odd_row = take(arena, rows, 1);
     w->odd_key = take(arena, keys, 1);
     w->seen = take(arena, plan->tile_rows * keys, 1);
-}
-
-static int has_score_options(const rapt_attention *a)
-{
-    return a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
+    w->options =
+        take(arena, plan->pipeline && has_score_options(&p->a) ? rows : 0, sizeof *w->options);
 }
 
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
 {
     const struct cpu_kernels *k = plan->kernels;
-    plan->pipeline = has_score_options(&p->a) ? NULL : forward_pipeline_of(p, k);
+    plan->pipeline = forward_pipeline_of(p, k);
     plan->tile_rows = plan->pipeline ? CPU_PIPELINE_ROWS : k->row_tile;
     int64_t width = round_up(p->v_channels, k->column_tile), share = plan->pipeline ? PIPELINED : 1,
             element = element_bytes(plan), key_bytes = (p->qk_channels + width) * element,
@@ -295,22 +297,27 @@ static void pack_keys(struct forward_item *t, const struct forward_range *range)
     t->has_odd_keys = 1;
 }
 
-/* Applies softcap, bias, ALiBi and mask to a tile; then s is a natural logit. */
-static void apply_score_options(const struct forward_item *t, const struct forward_tile *tile)
+struct cpu_score_row forward_score_row(const struct forward_item *t, int64_t r, int64_t key0)
 {
     const rapt_attention *a = t->call->a;
     int64_t offset = a->align == RAPT_TOP_LEFT ? 0 : t->sequence.kv_length - t->sequence.q_length;
-    struct cpu_score_row row = {.scale = (float)fabs(a->scale),
-                                .softcap = (float)a->softcap,
-                                .bias_dtype = a->bias.dtype,
-                                .bias_stride = a->bias.stride[3],
-                                .mask_stride = a->mask.stride[3]};
+    return (struct cpu_score_row){
+        .scale = (float)fabs(a->scale),
+        .softcap = (float)a->softcap,
+        .slope = head_value(&a->alibi_slope, t->sequence.index, t->scratch.head[r], 0),
+        .position = t->scratch.query[r] + offset - key0,
+        .bias = forward_operand(t, &a->bias, r, key0),
+        .bias_dtype = a->bias.dtype,
+        .bias_stride = a->bias.stride[3],
+        .mask = forward_operand(t, &a->mask, r, key0),
+        .mask_stride = a->mask.stride[3]};
+}
+
+/* Applies softcap, bias, ALiBi and mask to a tile; then s is a natural logit. */
+static void apply_score_options(const struct forward_item *t, const struct forward_tile *tile)
+{
     for (int64_t i = 0; i < tile->rows; i++) {
-        int64_t r = tile->r0 + i;
-        row.slope = head_value(&a->alibi_slope, t->sequence.index, t->scratch.head[r], 0);
-        row.position = t->scratch.query[r] + offset - tile->key0;
-        row.bias = forward_operand(t, &a->bias, r, tile->key0);
-        row.mask = forward_operand(t, &a->mask, r, tile->key0);
+        struct cpu_score_row row = forward_score_row(t, tile->r0 + i, tile->key0);
         t->kernels->score(t->scratch.s + i * t->call->plan->key_block, &row,
                           max64(tile->row_first[i], tile->first),
                           min64(tile->row_last[i], tile->last));
@@ -376,9 +383,21 @@ static void attend(struct forward_item *t)
         struct forward_range range = block_range(t, key0);
         pack_keys(t, &range);
         pack_values(t, &range);
-        if (t->call->plan->pipeline) forward_pipelined(t, &range);
-        else
-            for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
+        for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
+    }
+}
+
+/* The same, the last block first. */
+static void attend_pipelined(struct forward_item *t)
+{
+    int64_t keys = t->call->plan->key_block;
+    if (!t->high) return;
+    if (t->score_options) forward_place_options(t);
+    for (int64_t key0 = (t->high - 1) / keys * keys; key0 > t->low - keys; key0 -= keys) {
+        struct forward_range range = block_range(t, key0);
+        pack_keys(t, &range);
+        pack_values(t, &range);
+        forward_pipelined(t, &range);
     }
 }
 
@@ -508,7 +527,8 @@ static void run_item(struct forward_item *t, struct forward_block block)
     place_rows(t);
     find_ranges(t);
     load_queries(t);
-    attend(t);
+    if (t->call->plan->pipeline) attend_pipelined(t);
+    else attend(t);
     finish(t);
     if (t->call->a->weights.dtype) write_weights(t);
 }

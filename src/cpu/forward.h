@@ -33,6 +33,7 @@ struct forward_scratch {
     int64_t *unusual;    /* [key_block]: keys of the block whose value holds NaN or infinity */
     unsigned char *seen; /* [tile_rows][key_block]: row sees unusual[n] */
     unsigned char *odd_row, *odd_key; /* [row_block], [key_block]: as in struct cpu_pipeline */
+    struct cpu_score_row *options;    /* [row_block] */
     void *pipeline;                   /* its scratch */
     int64_t q_stride, o_stride;
 };
@@ -67,7 +68,10 @@ struct forward_tile {
     int64_t row_first[CPU_PIPELINE_ROWS], row_last[CPU_PIPELINE_ROWS];
 };
 
-/* forward_pipeline.c. NULL: none serves the problem, which has no score options. */
+/* forward.c. Column 0 is key key0. */
+struct cpu_score_row forward_score_row(const struct forward_item *t, int64_t r, int64_t key0);
+
+/* forward_pipeline.c. NULL: none serves the problem. */
 const struct cpu_pipeline_kernels *forward_pipeline_of(const struct problem *p,
                                                        const struct cpu_kernels *k);
 /* Rows of tile number i of the item: as even as they can be, or as the pipeline has them. */
@@ -75,6 +79,8 @@ int64_t forward_tile_start(const struct forward_item *t, int64_t i);
 /* Tile i against the packed block; false: no row of the tile sees a key of the block. */
 int forward_place_tile(const struct forward_item *t, const struct forward_range *range, int64_t i,
                        struct forward_tile *tile);
+/* The score options of each row of the item. */
+void forward_place_options(struct forward_item *t);
 /* All tiles against the packed block. */
 void forward_pipelined(struct forward_item *t, const struct forward_range *range);
 

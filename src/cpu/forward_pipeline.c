@@ -44,6 +44,22 @@ int forward_place_tile(const struct forward_item *t, const struct forward_range 
     return 1;
 }
 
+void forward_place_options(struct forward_item *t)
+{
+    for (int64_t r = 0; r < round_up(t->rows, CPU_PIPELINE_ROWS); r++)
+        t->scratch.options[r] = forward_score_row(t, min64(r, t->rows - 1), 0);
+}
+
+static int options_are_plain(const struct forward_item *t)
+{
+    enum { EXACT_INTEGERS = 1 << 24 };
+    const rapt_attention *a = t->call->a;
+    int64_t bias = a->bias.dtype ? a->bias.stride[3] : 0,
+            mask = a->mask.dtype ? a->mask.stride[3] : 0;
+    return bias >= 0 && bias <= 1 && mask >= 0 && mask <= 1 &&
+           t->sequence.kv_length + t->sequence.q_length < EXACT_INTEGERS;
+}
+
 /* Tiles first ... first + tiles - 1 against the packed block. */
 static struct cpu_pipeline pipeline_tiles(struct forward_item *t, const struct forward_range *range,
                                           int64_t first, int64_t tiles)
@@ -74,6 +90,9 @@ static struct cpu_pipeline pipeline_tiles(struct forward_item *t, const struct f
                              .odd_row = t->has_odd_rows ? w->odd_row + r0 : NULL,
                              .odd_key = t->has_odd_keys ? w->odd_key : NULL,
                              .k = &t->keys,
+                             .options = t->score_options ? w->options + r0 : NULL,
+                             .plain_options = options_are_plain(t),
+                             .has_slopes = t->call->a->alibi_slope.dtype != 0,
                              .scratch = w->pipeline};
     t->call->plan->pipeline->run(&x);
     return x;
@@ -88,8 +107,8 @@ void forward_pipelined(struct forward_item *t, const struct forward_range *range
     }
     /* Weights are needed afterwards. */
     for (int64_t i = 0; i < t->tiles; i++)
-        for (int64_t key = range->start / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS; key < range->last;
-             key += CPU_PIPELINE_KEYS) {
+        for (int64_t key = (range->last - 1) / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS;
+             key > range->start - CPU_PIPELINE_KEYS; key -= CPU_PIPELINE_KEYS) {
             struct forward_range part = *range;
             part.start = max64(range->start, key);
             part.last = min64(range->last, key + CPU_PIPELINE_KEYS);

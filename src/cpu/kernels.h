@@ -134,6 +134,10 @@ struct cpu_pipeline {
      * their scores are computed from q and k. */
     const unsigned char *odd_row, *odd_key;
     const struct cpu_rows *k;
+    /* Score options of each row, column 0 being key 0; NULL: none. plain: their strides are 0 or 1, and distances are
+     * exact in f32. */
+    const struct cpu_score_row *options;
+    int plain_options, has_slopes;
     void *scratch;
     /* Out: the last tile's weights of its last CPU_PIPELINE_KEYS columns, p_first ..., each the sum of parts
      * in bf16 p_part elements apart. */

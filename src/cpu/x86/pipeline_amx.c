@@ -7,13 +7,15 @@
  * exceeds it by more than KEPT binary orders of magnitude (as FlashAttention-4 does on GPUs): weights are up
  * to 2^KEPT then, which sums and products in f32 bear and the division by l takes out. Its first m is the
  * largest score of the first panel that it sees. If a score exceeds that, the unit's weights are computed
- * anew with its maxima (`careful`). Which m a row has depends on its own scores alone. */
+ * anew with its maxima (`careful`). Which m a row has depends on its own scores alone. The last keys come first:
+ * beside ALiBi they have the largest scores. */
 #include "cpu/x86/vec_avx512.h"
 
 #include "base/dtype.h"
 #include "cpu/arena.h"
 #include "cpu/scalar/scalar.h"
 #include "cpu/x86/amx_shapes.h"
+#include "cpu/x86/pipeline_scores.h"
 
 #include <math.h>
 #include <string.h>
@@ -21,7 +23,7 @@
 enum {
     ROWS = CPU_PIPELINE_ROWS,
     HALF = ROWS / 2,
-    PANEL = 32,
+    PANEL = PIPELINE_PANEL,
     PANEL_STEP = PANEL * sizeof(float), /* bytes from pair to pair of a panel */
     DEPTH = 32,                         /* channels, or keys, of a product */
     PANELS = CPU_PIPELINE_KEYS / PANEL,
@@ -97,7 +99,7 @@ static const struct kind f32_kind = {.parts = 3,
 struct unit {
     int64_t row, first, last;        /* packed row; panels */
     int64_t whole_first, whole_last; /* the keys that all its rows see */
-    int sums;                        /* o holds sums of keys before */
+    int sums;                        /* o holds sums of later keys, which come first */
     int64_t p_first;                 /* panel of column 0 of p */
     weights *p;                      /* its parts */
 };
@@ -207,22 +209,12 @@ VEC void weigh_rows(const struct kind *kind, struct weighing *t, int64_t count)
     KEEP_ORDER;
 }
 
-/* -inf in the columns of a panel of scores that a row does not see. */
-static void hide(const struct kind *kind, const struct cpu_pipeline *t, const struct unit *u,
-                 int64_t panel, float (*s)[PANEL])
+static void change_scores(const struct kind *kind, const struct cpu_pipeline *t,
+                          const struct unit *u, int64_t panel, float (*s)[PANEL])
 {
     int64_t key = t->key0 + panel * PANEL;
-    if (t->odd_row || t->odd_key)
-        scalar_score_odd(t, kind->parts, u->row, panel * PANEL, s[0], PANEL);
-    if (u->whole_first <= key && u->whole_last >= key + PANEL) return;
-    for (int64_t r = 0; r < ROWS; r++) {
-        int64_t first = t->row_first[u->row + r] - key, last = t->row_last[u->row + r] - key;
-        uint32_t seen = last <= 0 || first >= PANEL ? 0 : UINT32_MAX;
-        if (seen && first > 0) seen &= UINT32_MAX << first;
-        if (seen && last < PANEL) seen &= ~(UINT32_MAX << last);
-        _mm512_mask_storeu_ps(s[r], (__mmask16)~seen, v_set(-INFINITY));
-        _mm512_mask_storeu_ps(s[r] + LANES, (__mmask16)(~seen >> LANES), v_set(-INFINITY));
-    }
+    change_scores_amx(t, kind->parts, u->row, panel,
+                      u->whole_first <= key && u->whole_last >= key + PANEL, s);
 }
 
 /* The largest score of each row of a panel. */
@@ -417,7 +409,7 @@ VEC void careful(const struct kind *kind, struct pipeline *x, const struct unit 
     for (int64_t i = u->first; i < u->last; i++) {
         multiply_keys(kind, x, u->row, i, x->w->all[i - u->p_first], &none, 0);
         store_sums(x);
-        hide(kind, t, u, i, x->w->all[i - u->p_first]);
+        change_scores(kind, t, u, i, x->w->all[i - u->p_first]);
         float of_panel[ROWS];
         maxima(of_panel, x->w->all[i - u->p_first]);
         for (int64_t r = 0; r < ROWS; r++)
@@ -474,6 +466,7 @@ VEC void stage(const struct kind *kind, struct pipeline *x, const struct unit *u
         t.s = x->w->s[!x->parity][0], t.top = x->w->top, t.lanes = x->w->lanes[0], t.rows = ROWS;
         t.p = x->weigh.p[0][0] + (x->panel - x->weigh.p_first) * PANEL;
     }
+    if (u && x->call->options) ask_for_options_amx(x->call, u->row, panel);
     if (u) multiply_keys(kind, x, u->row, panel, x->w->s[x->parity], &t, rows);
     for (int64_t i = 0; i < outputs; i++)
         multiply_values(kind, x, &x->value, x->output + i, &t, rows);
@@ -488,7 +481,7 @@ VEC void stage(const struct kind *kind, struct pipeline *x, const struct unit *u
     } else if (!weighs) x->value.row = -1;
     if (u) {
         if (x->weigh.row < 0) x->weigh = *u, x->panel = panel, x->missing = 1;
-        hide(kind, x->call, u, panel, x->w->s[x->parity]);
+        change_scores(kind, x->call, u, panel, x->w->s[x->parity]);
         if (x->missing) begin_rows(x, u, x->w->s[x->parity]);
     }
     x->parity ^= 1;
@@ -520,7 +513,7 @@ static int find_unit(const struct cpu_pipeline *t, int64_t i, int64_t key, struc
             low = max64(t->tile_low[i] - t->key0, max64(t->first, key)),
             high = min64(t->tile_high[i] - t->key0, end);
     u->first = low / PANEL, u->last = (high + PANEL - 1) / PANEL, u->p_first = key / PANEL;
-    u->sums = t->tile_low[i] < t->key0 + key;
+    u->sums = t->tile_high[i] > t->key0 + key + CPU_PIPELINE_KEYS;
     return high > low;
 }
 
@@ -546,8 +539,8 @@ VEC void run(const struct kind *kind, struct cpu_pipeline *t)
     _mm_setcsr(control | FLUSH_TO_ZERO);
     for (int64_t i = 0; i < t->tiles; i++) {
         struct unit u = tile_of(t, i);
-        for (int64_t key = t->first / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS; key < t->last;
-             key += CPU_PIPELINE_KEYS) {
+        for (int64_t key = (t->last - 1) / CPU_PIPELINE_KEYS * CPU_PIPELINE_KEYS;
+             key > t->first - CPU_PIPELINE_KEYS; key -= CPU_PIPELINE_KEYS) {
             if (!find_unit(t, i, key, &u)) continue;
             u.p = x.w->p[units++ % 2];
             for (int64_t panel = u.first; panel < u.last; panel++) stage(kind, &x, &u, panel);
