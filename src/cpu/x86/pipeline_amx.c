@@ -513,7 +513,7 @@ static int find_unit(const struct cpu_pipeline *t, int64_t i, int64_t key, struc
             low = max64(t->tile_low[i] - t->key0, max64(t->first, key)),
             high = min64(t->tile_high[i] - t->key0, end);
     u->first = low / PANEL, u->last = (high + PANEL - 1) / PANEL, u->p_first = key / PANEL;
-    u->sums = t->tile_high[i] > t->key0 + key + CPU_PIPELINE_KEYS;
+    u->sums = t->tile_high[i] > t->key0 + end;
     return high > low;
 }
 
