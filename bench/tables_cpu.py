@@ -123,11 +123,25 @@ def amx_peers(rows):
     return lines
 
 
+OPTIONS = [f"forward {t} b1 h32/8 q2048 kv2048 d128{o}" for t in ("bf16", "f16", "f32")
+           for o in (" softcap50", " mask", " bias", " alibi causal")]
+
+
+def options(rows):
+    """Prefill with score options, one thread: the first commit in the file and the last."""
+    lines = ["| problem, ms | before | in the pipeline | gain |", "|---|---|---|---|"]
+    for problem in OPTIONS:
+        found = [r for r in rows if r["problem"] == problem and r["threads"] == "1"]
+        before, now = (statistics.median(float(r["time_ms_median"]) for r in found if r["commit"] == found[i]["commit"]) for i in (0, -1))
+        lines.append(f"| {problem.removeprefix('forward ')} | {before:.0f} | {now:.0f} | {before / now:.2f}x |")
+    return lines
+
+
 def tables():
     rows, lake = load("cpu.csv"), load("cpu-cascade-lake.csv")
     return {"cpu-prefill": prefill(rows), "cpu-few": few(rows), "cpu-decode": decode(rows),
             "cpu-operations": operations(load("cpu-operations.csv")), "cpu-peers": peers(load("cpu-peers.csv")),
             "lake-prefill": prefill(lake, avx2_too=False), "lake-decode": decode(lake),
             "lake-operations": operations(load("cpu-cascade-lake-operations.csv")), "lake-peers": peers(load("cpu-cascade-lake-peers.csv")),
-            "amx-prefill": prefill(load("cpu-amx.csv"), avx2_too=False), "amx-decode": decode(load("cpu-amx.csv")),
+            "amx-prefill": prefill(load("cpu-amx.csv"), avx2_too=False), "amx-decode": decode(load("cpu-amx.csv")), "amx-options": options(load("cpu-amx.csv")),
             "amx-peers": peers(load("cpu-amx-peers.csv")), "emerald-peers": amx_peers(load("cpu-emerald-rapids-peers.csv"))}

@@ -3,7 +3,7 @@
 # they build; they skip elsewhere.
 ifeq ($(MACHINE),x86_64)
 AMX := $(B)/tests/amx
-AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx pipeline_amx pipeline_scores_amx pack_parts_amx tiles_amxint8 amx_model cpuid real_cpuid)
+AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx decode_amx pipeline_amx pipeline_scores_amx pack_parts_amx tiles_amxint8 amx_model cpuid real_cpuid)
 AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance
 AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
 
@@ -11,7 +11,7 @@ $(AMX)/tiles_amxint8.o: ISA := $(AVX512)
 $(AMX)/tiles_%.o: src/cpu/x86/tiles_%.c
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
-$(AMX)/p%_amx.o: src/cpu/x86/p%_amx.c
+$(AMX)/%_amx.o: src/cpu/x86/%_amx.c
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
 # Fused multiply-adds in one instruction; only machines with AVX-512 come here.

@@ -33,6 +33,8 @@ void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t chann
 void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 DECODE_QK(avx512_bf16);
 DECODE_PV(avx512_bf16);
+DECODE_QK(amx);
+DECODE_PV(amx);
 #elif defined(__aarch64__)
 DECODE_QK(neon);
 DECODE_PV(neon);
@@ -46,10 +48,11 @@ DECODE_PV(sve);
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
 /* Walks over what is to be fetched, into the second cache: the first is too small for what two
- * blocks hold. A kernel asks for a line for each that it reads, in constant numbers: a count in a
- * variable takes registers and branches from its inner loop. Each line is asked for twice: a
- * processor whose queues are full drops what it is asked for (bench/notes/cpu.md). Near the start
- * of a run the second address may be anything; asking for it cannot fault. */
+ * blocks hold. A file may define FETCH_LOCALITY first: 3 is the first cache (__builtin_prefetch). A
+ * kernel asks for a line for each that it reads, in constant numbers: a count in a variable takes
+ * registers and branches from its inner loop. Each line is asked for twice: a processor whose queues
+ * are full drops what it is asked for (bench/notes/cpu.md). Near the start of a run the second
+ * address may be anything; asking for it cannot fault. */
 struct prefetch {
     const char *at, *end; /* of this run */
     const void *const *run;
@@ -58,13 +61,16 @@ struct prefetch {
 };
 
 enum { FETCH_LINE = 64 };
+#ifndef FETCH_LOCALITY
+#define FETCH_LOCALITY 2
+#endif
 
 static inline __attribute__((always_inline)) void fetch_line(const struct prefetch *p,
                                                              int64_t offset)
 {
-    enum { READ = 0, SECOND_CACHE = 2 };
-    __builtin_prefetch(p->at + offset, READ, SECOND_CACHE);
-    __builtin_prefetch(p->at - p->again + offset, READ, SECOND_CACHE);
+    enum { READ = 0 };
+    __builtin_prefetch(p->at + offset, READ, FETCH_LOCALITY);
+    __builtin_prefetch(p->at - p->again + offset, READ, FETCH_LOCALITY);
 }
 
 static inline __attribute__((always_inline)) struct prefetch

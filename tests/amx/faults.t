@@ -10,7 +10,7 @@ f32="swapped_pairs lost_last_pair stale_sum row_too_few rounded_sum" # one shape
 use() { # level
     export RAPT_CPU=$1
     case $1 in
-    amx) export RAPT_TEST_FILTER='tile/causal-129*,tile/keys-*bf16,semantics/bias-*bf16' faults=$bf16 ;; # the last: no pipeline
+    amx) export RAPT_TEST_FILTER='tile/causal-129*,tile/keys-*bf16,semantics/weights*bf16,semantics/everything*bf16' faults=$bf16 ;; # the last: no pipeline
     amx_f32) export RAPT_TEST_FILTER='tile/causal-129*,tile/keys-*f32' faults=$f32 ;;
     *) export RAPT_TEST_FILTER='quant/*' faults=$int8 ;;
     esac

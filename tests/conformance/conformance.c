@@ -7,6 +7,11 @@
 #include "devices.h"
 #include "problem.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#else
+#include <fenv.h>
+#endif
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -100,13 +105,26 @@ static bool is_gpu(rapt_device *device)
     return !rapt_device_describe(device, &info) && strcmp(info.backend, "cpu");
 }
 
+/* Rounding, and whether subnormal numbers count: the caller's, which a call leaves as they are. */
+static unsigned float_control(void)
+{
+#if defined(__x86_64__)
+    enum { FLAGS = 0x3f }; /* what has happened so far */
+    return _mm_getcsr() & ~(unsigned)FLAGS;
+#else
+    return (unsigned)fegetround();
+#endif
+}
+
 /* Runs the problem and compares what it gives. */
 static void run_problem(const struct run *run, struct problem_instance *problem, const char *kernel)
 {
     const struct problem_line *line = &problem->line;
     struct problem_device there;
     assert_int_equal(problem_upload(problem, run->device, &there), RAPT_OK);
+    unsigned control = float_control();
     rapt_status status = problem_run(&there, line->op, NULL);
+    assert_int_equal(float_control(), control);
     /* A plan does not know the addresses yet. */
     bool unaligned = status == RAPT_UNSUPPORTED && run->kernel &&
                      is_in(rapt_last_error(), "is not 16-byte aligned");

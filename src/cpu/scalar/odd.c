@@ -14,12 +14,38 @@ static float query_value(const struct cpu_pipeline *x, int parts, int64_t row, i
     return sum;
 }
 
-/* A row of NaN has no other scores: asked first, as otherwise each would take all its channels. */
-static int query_is_nan(const struct cpu_pipeline *x, int parts, int64_t row)
+/* The channels of a row of q that hold infinity: as many as fit, all being more than those. */
+struct infinities {
+    int64_t channel[16], count;
+    int nan;
+};
+
+static struct infinities infinities_of(const struct cpu_pipeline *x, int parts, int64_t row)
 {
-    for (int64_t c = 0; c < x->qk_channels; c++)
-        if (isnan(query_value(x, parts, row, c))) return 1;
-    return 0;
+    struct infinities found = {.count = 0};
+    for (int64_t c = 0; c < x->qk_channels && !found.nan; c++) {
+        float value = query_value(x, parts, row, c);
+        found.nan = isnan(value);
+        if (!isinf(value)) continue;
+        if (found.count < (int64_t)(sizeof found.channel / sizeof *found.channel))
+            found.channel[found.count] = c;
+        found.count++;
+    }
+    return found;
+}
+
+/* Beside a key of finite channels, only what is infinite in q counts. */
+static float score(const struct cpu_pipeline *x, int parts, int64_t row, int64_t j,
+                   const struct infinities *q, int odd_key)
+{
+    int all = odd_key || !q->count || q->count > (int64_t)(sizeof q->channel / sizeof *q->channel);
+    int64_t count = all ? x->qk_channels : q->count;
+    float sum = q->nan ? NAN : 0;
+    for (int64_t i = 0; !isnan(sum) && i < count; i++) {
+        int64_t c = all ? i : q->channel[i];
+        sum += query_value(x, parts, row, c) * scalar_row_value(x->k, j, c);
+    }
+    return sum;
 }
 
 void scalar_score_odd(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first, float *s,
@@ -27,13 +53,12 @@ void scalar_score_odd(const struct cpu_pipeline *x, int parts, int64_t row, int6
 {
     int64_t from = max64(x->first, first), last = min64(x->last, first + width);
     for (int64_t r = 0; r < CPU_PIPELINE_ROWS; r++, s += width) {
-        int odd = x->odd_row && x->odd_row[row + r], nan = odd && query_is_nan(x, parts, row + r);
+        int odd = x->odd_row && x->odd_row[row + r];
+        struct infinities q = {.count = 0};
+        if (odd) q = infinities_of(x, parts, row + r);
         for (int64_t j = from; j < last; j++) {
-            if (!odd && !(x->odd_key && x->odd_key[j])) continue;
-            float sum = nan ? NAN : 0;
-            for (int64_t c = 0; !isnan(sum) && c < x->qk_channels; c++)
-                sum += query_value(x, parts, row + r, c) * scalar_row_value(x->k, j, c);
-            s[j - first] = sum;
+            int odd_key = x->odd_key && x->odd_key[j];
+            if (odd || odd_key) s[j - first] = score(x, parts, row + r, j, &q, odd_key);
         }
     }
 }

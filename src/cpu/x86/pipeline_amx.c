@@ -29,9 +29,9 @@ enum {
     PANELS = CPU_PIPELINE_KEYS / PANEL,
     P_STRIDE = CPU_PIPELINE_KEYS + PANEL, /* bf16; lines of neighbours lie in different sets */
     KEPT = 8,
-    LEAP =
-        255, /* a sum of two weights: where one is above 2^KEPT it is more, for all that 2^x is off by */
-    FLUSH_TO_ZERO = 0x8000, /* of MXCSR: 2^x would be subnormal by microcode, 70 times as slow */
+    /* Of two weights: where one is above 2^KEPT their sum is more, for all that 2^x is off by. */
+    LEAP = 255,
+    FLUSH_TO_ZERO = 0x8000, /* of MXCSR: without it 2^x below -126 takes 70 times as long */
 };
 
 #if defined(__clang__)
@@ -66,7 +66,8 @@ struct scratch {
 };
 
 /* What a type of q, K and V asks for: parts of an element; the products of parts that count, neighbours with a
- * tile in common; the terms of 2^x on [0, 1), to 2.9e-6 or, with five, 1.5e-7. Parts of f32 are its bits by eights, and what is left out, of
+ * tile in common; the terms of 2^x on [0, 1), to 2.9e-6 or, with five, 1.5e-7 (minimax in relative error, by
+ * Lawson's algorithm, constant term 1). Parts of f32 are its bits by eights, and what is left out, of
  * products of parts, is below 2^-21 of theirs; f16 has eleven bits: its scores are exact products, its weights
  * have 16 bits. */
 struct product {
@@ -164,7 +165,8 @@ VEC struct weighing weighing_of(const struct kind *kind, float scale, vec most)
     return t;
 }
 
-/* 2^((s - m) scale) of LANES scores: vscalefps takes the whole part of x, vreduceps the rest. 0 for -inf, and below -126. */
+/* 2^((s - m) scale) of LANES scores: vscalefps takes the whole part of x, vreduceps the rest. 0 for -inf, and below
+ * -126. */
 VEC vec weight(int terms, vec s, vec m, const struct weighing *t)
 {
     enum { DOWN = 1, QUIET = 8 };

@@ -113,7 +113,7 @@ const struct cpu_kernels cpu_amx = {
     CPU_PACK_SLOTS,
     .pair = 2,
     .pipeline_bf16 = &pipeline_bf16_amx,
-    .decode_qk = decode_qk_avx512_bf16,
-    .decode_pv = decode_pv_avx512_bf16,
+    .decode_qk = decode_qk_amx,
+    .decode_pv = decode_pv_amx,
     .attend_few = attend_few_avx512_bf16,
 };
