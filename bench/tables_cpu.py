@@ -137,6 +137,19 @@ def options(rows):
     return lines
 
 
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+def lengths(rows):
+    """Percent of the ceiling on one and two threads, 8 query heads over 2 KV heads."""
+    kinds = [(t, m) for t in ("f32", "f16", "bf16") for m in (" causal", "")]
+    lines = ["| percent, 1 and 2 threads | " + " | ".join(t + (m or " full") for t, m in kinds) + " |", "|---|" + "---|" * len(kinds)]
+    for n in LENGTHS:
+        found = [[middle(last(rows, f"forward {t} b1 h8/2 q{n} kv{n} d128{m}", c)) for c in (1, 2)] for t, m in kinds]
+        lines.append(f"| {n} tokens | " + " | ".join(", ".join(f"{float(r['percent_of_ceiling']):.0f}" for r in pair) for pair in found) + " |")
+    return lines
+
+
 def tables():
     rows, lake = load("cpu.csv"), load("cpu-cascade-lake.csv")
     return {"cpu-prefill": prefill(rows), "cpu-few": few(rows), "cpu-decode": decode(rows),
@@ -144,4 +157,5 @@ def tables():
             "lake-prefill": prefill(lake, avx2_too=False), "lake-decode": decode(lake),
             "lake-operations": operations(load("cpu-cascade-lake-operations.csv")), "lake-peers": peers(load("cpu-cascade-lake-peers.csv")),
             "amx-prefill": prefill(load("cpu-amx.csv"), avx2_too=False), "amx-decode": decode(load("cpu-amx.csv")), "amx-options": options(load("cpu-amx.csv")),
+            "amx-lengths": lengths(load("cpu-amx-lengths.csv")), "amx-operations": operations(load("cpu-amx-operations.csv")),
             "amx-peers": peers(load("cpu-amx-peers.csv")), "emerald-peers": amx_peers(load("cpu-emerald-rapids-peers.csv"))}
