@@ -7,6 +7,9 @@
 #include "amx_model.h" /* tests: the instructions in C */
 #endif
 
+/* The intrinsics do not say that a load reads memory. */
+#define KEEP_ORDER __asm__ volatile("" : : : "memory")
+
 enum { PALETTE = 1, ROW_BYTES = 64, TILES = 8 };
 
 /* The operand of ldtilecfg (Intel SDM vol. 1, 18.3: TILECFG). */

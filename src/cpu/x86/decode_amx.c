@@ -23,9 +23,6 @@ enum {
     GROUPS = 16, /* of KEYS keys whose weights are turned at once */
 };
 
-/* The intrinsics do not say that a load reads memory. */
-#define KEEP_ORDER __asm__ volatile("" : : : "memory")
-
 /* 16 rows of LINE bytes each; rows: of the first five tiles, if not 0. */
 static void shape_all(int rows)
 {

@@ -50,9 +50,6 @@ enum {
 #define LEFT  6
 #define RIGHT 7
 
-/* The intrinsics do not say that a load reads memory. */
-#define KEEP_ORDER __asm__ volatile("" : : : "memory")
-
 enum { PARTS_MAX = 3, TERMS_MAX = 5 };
 typedef uint16_t weights[ROWS][P_STRIDE];
 
