@@ -52,6 +52,7 @@ uint64_t cpu_features(void)
     if ((saved & XCR0_AMX) != XCR0_AMX || !bit(d7, 24)) return features;
     if (bit(d7, 22)) features |= CPU_AMX_BF16;
     if (bit(d7, 25)) features |= CPU_AMX_INT8;
+    if (is_intel()) features |= CPU_FETCHES_TWICE;
     return features;
 }
 

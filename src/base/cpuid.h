@@ -21,6 +21,9 @@ enum {
     /* No instruction set: what is asked for while all buffers are busy waits for one, and is not
      * dropped (Intel). */
     CPU_KEEPS_REQUESTS = 1 << 12,
+    /* Nor this: lines come soonest when they are asked for into the second cache and, near their
+     * use, into the first one (Intel with AMX; bench/notes/cpu.md). */
+    CPU_FETCHES_TWICE = 1 << 13,
 };
 
 uint64_t cpu_features(void);

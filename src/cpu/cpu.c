@@ -120,10 +120,15 @@ static void list_level_names(char *text, size_t size)
 /* What the CPU offers of what the first levels need, and what is no instruction set. */
 static uint64_t usable_features(int count)
 {
-    uint64_t wanted = CPU_KEEPS_REQUESTS;
+    uint64_t wanted = CPU_KEEPS_REQUESTS | CPU_FETCHES_TWICE;
     for (int i = 0; i < count; i++) wanted |= levels[i].needs;
     return cpu_permitted(cpu_features() & wanted);
 }
+
+/* A CPU that drops requests while its buffers are full is asked again a little later. */
+const struct cpu_requests cpu_requests[3] = {{CPU_FETCHES_TWICE, 12 << 10, -(10 << 10)},
+                                             {CPU_KEEPS_REQUESTS, 8 << 10, 0},
+                                             {0, 8 << 10, 2 << 10}};
 
 /* ---- Device ---- */
 
@@ -260,7 +265,8 @@ static rapt_status plan_attention(rapt_plan *plan)
     own->kernels = device->levels[plan->kernel];
     if (plan->problem.a.kv_layout == RAPT_KV_BLOCKED) choose_block_kernels(own);
     own->slots = device->threads;
-    own->asks_twice = !(device->features & CPU_KEEPS_REQUESTS);
+    own->requests = cpu_requests;
+    while (own->requests->feature & ~device->features) own->requests++;
     plan->workspace_size = few_plan(&plan->problem, own);
     if (!own->serves_few) {
         size_t decode = decode_plan(&plan->problem, own),

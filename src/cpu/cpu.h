@@ -18,12 +18,19 @@ struct cpu_device {
     const struct cpu_kernels *levels[CPU_LEVELS_MAX]; /* best first; the last is cpu_scalar */
 };
 
+/* How decode asks for rows of K and V without gaps: so many bytes ahead of what it reads, and again (kernels.h). */
+struct cpu_requests {
+    uint64_t feature; /* of CPUs that it is for; 0: all */
+    int64_t ahead, again;
+};
+extern const struct cpu_requests cpu_requests[3]; /* the first that fits */
+
 /* rapt_plan.state */
 struct cpu_plan {
     const struct cpu_kernels *kernels; /* of the level, or blocked */
     struct cpu_kernels blocked; /* the level's with its forms for a blocked cache; else unused */
-    int64_t slots;  /* workers that may join, the caller included: scratch exists for so many */
-    int asks_twice; /* the CPU may drop what it is asked to fetch */
+    int64_t slots; /* workers that may join, the caller included: scratch exists for so many */
+    const struct cpu_requests *requests;
     int64_t decode_rows; /* sequences of at most so many packed rows go to decode.c; 0: none */
     /* forward.c */
     int64_t row_block, key_block;                /* packed rows of an item; keys of a block */

@@ -3,7 +3,7 @@
  * Memory is read in its own order. Where the KV heads of a token lie side by side, an item holds as
  * many heads as make long runs, takes a window of a block's keys for all of them, and meanwhile asks
  * for the next window, token by token, into the second cache; where memory has no gaps, for what
- * lies as far on as that and FURTHER. */
+ * lies as far on as that and FURTHER, or as the CPU's row of cpu_requests says. */
 #include "base/dtype.h"
 #include "cpu/decode.h"
 #include "cpu/decode_kernels.h"
@@ -15,9 +15,7 @@ enum {
     BLOCK = DECODE_BLOCK,
     /* Bytes of K or V past the next window: of what is asked for one window ahead, some is still on
      * its way when it is needed. */
-    FURTHER = 4 << 10,
-    NEAR = 8 << 10,  /* the same from the line that is read on, where a window is a whole block */
-    AGAIN = 2 << 10, /* bytes after which it is asked for a second time, where there are no gaps */
+    FURTHER = 4 << 10
 };
 
 /* In 4-byte units; whole cache lines, so that kernels may read full vectors. */
@@ -179,11 +177,6 @@ static struct decode_table table_of(const struct decode_item *t, const rapt_tens
     return to;
 }
 
-static int64_t again(const struct decode_item *t)
-{
-    return t->call->plan->asks_twice ? AGAIN : 0;
-}
-
 /* Of keys without gaps: bytes [from, from + bytes) past the first of a window, and FURTHER on, up to
  * the last key of the thread. */
 static struct cpu_ahead further_ahead(const struct decode_item *t, const struct block *b,
@@ -198,7 +191,7 @@ static struct cpu_ahead further_ahead(const struct decode_item *t, const struct 
                               .run_bytes = from + bytes,
                               .skip = from,
                               .bytes = bytes,
-                              .again = again(t)};
+                              .again = max64(t->call->plan->requests->again, 0)};
 }
 
 /* A blocked cache holds whole blocks in one piece; an item has one head of it. */
@@ -243,15 +236,16 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
                               .bytes = share};
 }
 
-/* While a whole block is read: its lines, NEAR ahead, then as many of what is read next, which is no
+/* While a whole block is read: its lines, some way ahead, then as many of what is read next, which is no
  * more than one run. */
 static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tensor *tensor,
                                    const struct block *b, const struct decode_table *table,
                                    const rapt_tensor *other, const struct block *next,
                                    const struct decode_table *other_table, const void **run)
 {
+    const struct cpu_requests *requests = t->call->plan->requests;
     int64_t bytes = (b->last - b->first) * decode_gapless(t->call->problem, tensor, 1),
-            skip = min64(NEAR, bytes),
+            skip = min64(requests->ahead, bytes),
             others = (next->last - next->first) * decode_gapless(t->call->problem, other, 1);
     run[0] = table->row[b->first];
     run[1] = others > 0 ? other_table->row[next->first] : NULL;
@@ -259,8 +253,9 @@ static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tenso
                               .run_step = 1,
                               .run_bytes = bytes,
                               .skip = skip,
-                              .bytes = bytes - skip + max64(min64(min64(NEAR, others), bytes), 0),
-                              .again = again(t)};
+                              .bytes = bytes - skip +
+                                       max64(min64(min64(requests->ahead, others), bytes), 0),
+                              .again = requests->again};
 }
 
 /* ---- One head of a block ---- */

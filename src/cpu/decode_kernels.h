@@ -48,11 +48,11 @@ DECODE_PV(sve);
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
 /* Walks over what is to be fetched, into the second cache: the first is too small for what two
- * blocks hold. A file may define FETCH_LOCALITY first: 3 is the first cache (__builtin_prefetch). A
- * kernel asks for a line for each that it reads, in constant numbers: a count in a variable takes
- * registers and branches from its inner loop. Each line is asked for twice: a processor whose queues
- * are full drops what it is asked for (bench/notes/cpu.md). Near the start of a run the second
- * address may be anything; asking for it cannot fault. */
+ * blocks hold. A kernel asks for a line for each that it reads, in constant numbers: a count in a
+ * variable takes registers and branches from its inner loop. Each line is asked for twice, by
+ * cpu_ahead.again: a processor whose queues are full drops what it is asked for
+ * (bench/notes/cpu.md). Near the start of a run the second address may be anything; asking for it
+ * cannot fault. */
 struct prefetch {
     const char *at, *end; /* of this run */
     const void *const *run;
@@ -61,16 +61,25 @@ struct prefetch {
 };
 
 enum { FETCH_LINE = 64 };
-#ifndef FETCH_LOCALITY
-#define FETCH_LOCALITY 2
-#endif
 
-static inline __attribute__((always_inline)) void fetch_line(const struct prefetch *p,
-                                                             int64_t offset)
+/* lines is a constant. Both requests for a line come before those for the next: sixteen of the first
+ * kind fill the queues. */
+static inline __attribute__((always_inline)) void fetch_lines(const struct prefetch *p, int lines)
 {
-    enum { READ = 0 };
-    __builtin_prefetch(p->at + offset, READ, FETCH_LOCALITY);
-    __builtin_prefetch(p->at - p->again + offset, READ, FETCH_LOCALITY);
+    enum { READ = 0, SECOND_CACHE = 2, FIRST_CACHE = 3 };
+    if (p->again < 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lines; i++) {
+            __builtin_prefetch(p->at + i * FETCH_LINE, READ, SECOND_CACHE);
+            __builtin_prefetch(p->at + p->again + i * FETCH_LINE, READ, FIRST_CACHE);
+        }
+        return;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lines; i++) {
+        __builtin_prefetch(p->at + i * FETCH_LINE, READ, SECOND_CACHE);
+        __builtin_prefetch(p->at - p->again + i * FETCH_LINE, READ, SECOND_CACHE);
+    }
 }
 
 static inline __attribute__((always_inline)) struct prefetch
@@ -101,7 +110,7 @@ static inline __attribute__((always_inline)) void prefetch_over_ends(struct pref
             p->end = p->at + (p->run_bytes < p->left ? p->run_bytes : p->left);
             p->left -= p->run_bytes;
         }
-        fetch_line(p, 0);
+        fetch_lines(p, 1);
         p->at += FETCH_LINE;
     }
 }
@@ -113,8 +122,7 @@ static inline __attribute__((always_inline)) void prefetch_lines(struct prefetch
         if (p->left > 0 || p->at < p->end) prefetch_over_ends(p, lines);
         return;
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < lines; i++) fetch_line(p, i * FETCH_LINE);
+    fetch_lines(p, lines);
     p->at += lines * FETCH_LINE;
 }
 

@@ -1,5 +1,5 @@
-/* prefetch.c: how often decode asks for a cache line of K and V that have no gaps: once on CPUs that
- * keep requests (CPU_KEEPS_REQUESTS), twice on others. */
+/* prefetch.c: when decode asks for a cache line of K and V that have no gaps, and when again: by the CPU
+ * (cpu_requests). */
 #include "base/cpuid.h"
 #include "cpu/cpu.h"
 
@@ -66,7 +66,7 @@ static rapt_plan *plan_at(const char *level, rapt_context **context)
 }
 
 /* Bytes after which lines are asked for once more; 0: at once. */
-static int64_t again_of(int asks_twice)
+static int64_t again_of(const struct cpu_requests *requests)
 {
     rapt_context *context = NULL;
     rapt_plan *plan = plan_at(NULL, &context);
@@ -79,7 +79,7 @@ static int64_t again_of(int asks_twice)
     spies.decode_qk = spy_qk;
     spies.decode_pv = spy_pv;
     own->kernels = &spies;
-    own->asks_twice = asks_twice;
+    own->requests = requests;
     asks = 0;
     assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
     assert_true(asks > 0);
@@ -89,16 +89,15 @@ static int64_t again_of(int asks_twice)
     return again;
 }
 
-static void asked_twice(void **state)
+static void as_the_row_says(void **state)
 {
     (void)state;
-    assert_true(again_of(1) > 0);
-}
-
-static void asked_once(void **state)
-{
-    (void)state;
-    assert_int_equal(again_of(0), 0);
+    for (int i = 0; i < 3; i++) {
+        const struct cpu_requests *row = &cpu_requests[i];
+        assert_true(row->ahead > 0 &&
+                    -row->again < row->ahead); /* ahead of what is read both times */
+        assert_int_equal(again_of(row), row->again);
+    }
 }
 
 /* Whatever levels RAPT_CPU hides. */
@@ -110,7 +109,10 @@ static void by_the_cpu(void **state)
         rapt_context *context = NULL;
         rapt_plan *plan = plan_at(levels[i], &context);
         const struct cpu_plan *own = plan->state;
-        assert_int_equal(own->asks_twice, !(cpu_features() & CPU_KEEPS_REQUESTS));
+        uint64_t features = cpu_features();
+        assert_ptr_equal(own->requests, &cpu_requests[features & CPU_FETCHES_TWICE    ? 0
+                                                      : features & CPU_KEEPS_REQUESTS ? 1
+                                                                                      : 2]);
         rapt_plan_destroy(&plan);
         rapt_close(&context);
     }
@@ -123,6 +125,9 @@ static void by_the_vendor(void **state)
 #if defined(__x86_64__)
     int keeps = !!(cpu_features() & CPU_KEEPS_REQUESTS);
     assert_int_equal(keeps, __builtin_cpu_is("intel") && cpu_features() & CPU_AVX2);
+    int has_tiles = !!(cpu_features() & (CPU_AMX_BF16 | CPU_AMX_INT8));
+    assert_true(!(cpu_features() & CPU_FETCHES_TWICE) || keeps);
+    if (keeps && has_tiles) assert_true(cpu_features() & CPU_FETCHES_TWICE);
 #else
     skip();
 #endif
@@ -130,7 +135,7 @@ static void by_the_vendor(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(asked_twice), cmocka_unit_test(asked_once),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_the_row_says),
                                        cmocka_unit_test(by_the_cpu),
                                        cmocka_unit_test(by_the_vendor)};
     return run_group("prefetch", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

@@ -4,7 +4,6 @@
  * of weights twice, with a zero behind each weight for the even channels and with one before it for the odd ones. The
  * zeros meet values too: where a sum is NaN or infinite the level below serves, and wherever keys do not lie one
  * behind another, as when those of several heads do: 16 rows of a tile then come from as many pieces of memory. */
-#define FETCH_LOCALITY 3 /* a window is as near as that (decode_item.c, NEAR) */
 #include "base/dtype.h"
 #include "cpu/arena.h"
 #include "cpu/decode_kernels.h"
