@@ -3,7 +3,7 @@
 # they build; they skip elsewhere.
 ifeq ($(MACHINE),x86_64)
 AMX := $(B)/tests/amx
-AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx decode_amx pipeline_amx pipeline_scores_amx pack_parts_amx tiles_amxint8 amx_model cpuid real_cpuid)
+AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx decode_amx few_amx pipeline_amx pipeline_scores_amx pack_parts_amx tiles_amxint8 amx_model cpuid real_cpuid)
 AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance
 AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
 

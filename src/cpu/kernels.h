@@ -262,6 +262,7 @@ extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx51
     cpu_amx_f32, cpu_amx_int8;
 void attend_few_avx512(const struct cpu_few *x);
 void attend_few_avx512_bf16(const struct cpu_few *x);
+void attend_few_amx(const struct cpu_few *x);
 extern const struct cpu_pipeline_kernels pipeline_f32_amx, pipeline_f16_amx, pipeline_bf16_amx;
 #define PACK_LEAST_F32 0x1p-100f
 int pack_q_f32_amx(void *q, const void *row, int64_t dtype, int64_t channel_stride,

@@ -115,5 +115,5 @@ const struct cpu_kernels cpu_amx = {
     .pipeline_bf16 = &pipeline_bf16_amx,
     .decode_qk = decode_qk_amx,
     .decode_pv = decode_pv_amx,
-    .attend_few = attend_few_avx512_bf16,
+    .attend_few = attend_few_amx,
 };
