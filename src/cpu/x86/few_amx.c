@@ -1,12 +1,13 @@
-/* few_amx.c: few queries against few keys on the matrix unit (AMX BF16), 16 rows at a time, which may see different keys.
- * Scores are [key][row]: keys as they lie are a left operand, the queries, turned once, the right one, so that softmax
- * takes no step across lanes. Values as they lie are a right operand, with the weights as in decode_amx.c: with zeros
- * behind them for the even channels, then before them for the odd ones. As the zeros meet values too, the level below
- * serves rows whose sums are not finite. */
+/* few_amx.c: few queries against few keys on the matrix unit (AMX BF16), 16 rows at a time, which may see
+ * different keys. Scores are [key][row]: keys as they lie are a left operand, the queries, turned once, the
+ * right one, so that softmax takes no step across lanes. Values as they lie are a right operand, with the
+ * weights as in decode_amx.c: with zeros behind them for the even channels, then before them for the odd
+ * ones. As the zeros meet values too, the level below serves rows whose sums are not finite. */
 #define V_BF16_CONVERSION
 #include "cpu/kernels.h"
 #include "cpu/x86/amx_shapes.h"
 #include "cpu/x86/transpose_avx512.h"
+
 #include "cpu/vec_math.h"
 
 #include <math.h>
@@ -167,8 +168,8 @@ VEC void store_channels(char *out, int64_t dtype, vec even, vec odd)
                 _mm512_permutex2var_ps(even, high, odd), 0);
 }
 
-/* Returns 0, and stores nothing further, if a value that a row has is not finite: sums of even channels show those of odd
- * ones too, which met zeros. */
+/* Returns 0, and stores nothing further, if a value that a row has is not finite: sums of even channels show
+ * those of odd ones too, which met zeros. */
 static int add_values(struct group *g)
 {
     const struct cpu_few *x = g->x;
