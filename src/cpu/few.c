@@ -98,6 +98,14 @@ static void lay_out(struct few_scratch *w, const struct problem *p, const struct
     w->paired = take(arena, converts ? 0 : keys * 16, sizeof(float));
 }
 
+static int64_t threads_that_pay(const struct problem *p, const struct cpu_plan *plan)
+{
+    int64_t items = p->batch * p->kv_heads, share = plan->kernels->few_share,
+            work = items * p->q_tokens * p->group * p->kv_tokens * (p->qk_channels + p->v_channels),
+            threads = min64(plan->slots, items);
+    return max64(1, share ? min64(threads, work / share) : threads);
+}
+
 size_t few_plan(const struct problem *p, struct cpu_plan *plan)
 {
     plan->serves_few = serves(p, plan->kernels);
@@ -105,7 +113,7 @@ size_t few_plan(const struct problem *p, struct cpu_plan *plan)
     struct few_scratch scratch;
     struct arena arena = {NULL, 0};
     lay_out(&scratch, p, plan->kernels, &arena);
-    plan->few_slots = max64(1, min64(plan->slots, p->batch * p->kv_heads));
+    plan->few_slots = threads_that_pay(p, plan);
     plan->few_scratch_bytes = arena.used;
     return (size_t)plan->few_slots * arena.used;
 }
