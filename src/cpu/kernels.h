@@ -83,9 +83,9 @@ struct cpu_ahead {
     int64_t run_bytes;
     int64_t skip;  /* bytes of the first run */
     int64_t bytes; /* in all */
-    int64_t
-        again; /* each line is asked for once more so many bytes later; 0: at once; below 0: as many, and then into
-                    * the first cache */
+    /* Each line is asked for once more so many bytes later; 0: at once; below 0: as many, and then into
+     * the first cache. */
+    int64_t again;
 };
 
 /* FEW_STRIP rows of cpu_few and the keys that they see: each row first ... last - 1 (none: first >=
