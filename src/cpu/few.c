@@ -14,7 +14,6 @@
 #define LOG2_E 1.44269504088896340736
 
 enum {
-    FEW_KEYS_MAX = 64,
     FEW_KEY_STEP = 2 * FEW_STRIP, /* keys of two tiles */
     FEW_ROWS_MIN = 8,             /* with fewer, decode.c takes about as long or less */
     FEW_SCORES_MAX = 64 * 32,     /* of an item; with more, packing K and V pays */

@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ROW_TILE_MAX = 16, COLUMN_TILE_MAX = 64, FEW_STRIP = 4 };
+enum { ROW_TILE_MAX = 16, COLUMN_TILE_MAX = 64, FEW_STRIP = 4, FEW_KEYS_MAX = 64 };
 
 /* Rows of K or V, read in place. Only rows [first, last) of a call are looked at. */
 struct cpu_rows {

@@ -17,7 +17,7 @@ enum {
     ROWS = LANES, /* of a group */
     STRIPS = ROWS / FEW_STRIP,
     KEYS = 16, /* of a tile */
-    KEY_TILES_MAX = 4,
+    KEY_TILES_MAX = FEW_KEYS_MAX / KEYS,
     STEP = 32, /* channels of a tile */
     LINE = 64,
     EXPONENTIALS = 4, /* at once */
