@@ -56,34 +56,6 @@ DEVICE void store_step(uint32_t at, uint32_t factors, int lane, int n, const flo
     }
 }
 
-/* Exponents of the rows of K or V; false if a row is 0, wide, has NaN or Inf, or an element of 0 or so
- * small that it may be lost. */
-DEVICE bool plain_keys(const float4 (&x)[4 * SHARE_STEPS], int (&exponent)[SHARE_STEPS])
-{
-    uint32_t size[SHARE_STEPS];
-    bool plain = true;
-#pragma unroll
-    for (int n = 0; n < SHARE_STEPS; n++)
-        size[n] = __float_as_uint(
-            larger_or_nan(larger_or_nan(larger_of4(x[4 * n]), larger_of4(x[4 * n + 1])),
-                          larger_or_nan(larger_of4(x[4 * n + 2]), larger_of4(x[4 * n + 3]))));
-#pragma unroll
-    for (int i = 1; i < ROW_LANES; i *= 2) {
-#pragma unroll
-        for (int n = 0; n < SHARE_STEPS; n++)
-            size[n] = larger_size(size[n], __shfl_xor_sync(~0u, size[n], i));
-    }
-#pragma unroll
-    for (int n = 0; n < SHARE_STEPS; n++) {
-        float least = least_of16(x + 4 * n, D);
-        exponent[n] = (int)(size[n] >> 23) - 127;
-        plain = plain && exponent[n] <= EXPONENT_LIMIT && exponent[n] >= -EXPONENT_LIMIT;
-        exponent[n] = cell_of(exponent[n]);
-        plain = plain && least * power_of_two(14 - exponent[n]) >= 0x1p-25f;
-    }
-    return __all_sync(~0u, plain);
-}
-
 /* A share: its rows begin at `at`, their factors at `factors`. Returns whether one is wide. */
 DEVICE bool split_share(uint32_t at, uint32_t factors, int lane, bool of_value)
 {
@@ -92,7 +64,7 @@ DEVICE bool split_share(uint32_t at, uint32_t factors, int lane, bool of_value)
     bool wide = false;
 #pragma unroll
     for (int n = 0; n < SHARE_STEPS; n++) load_step(at, lane, n, x + 4 * n);
-    if (plain_keys(x, exponent)) {
+    if (plain_exponents<true>(x, D, exponent)) {
         __syncwarp(); /* a row is read whole before it is written */
 #pragma unroll
         for (int n = 0; n < SHARE_STEPS; n++) {

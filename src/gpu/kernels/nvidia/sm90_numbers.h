@@ -41,6 +41,20 @@ DEVICE int64_t row_of_key(const struct attention_args &a, const struct view &v,
     return batch * v.stride[0] + at.head * v.stride[1] + row * v.stride[2];
 }
 
+/* The thread's octets of the block, zeros for keys that do not exist; rows: where those of keys begin. */
+DEVICE void read_octets(const struct view &from, const int64_t (&rows)[KEYS], int left,
+                        uint2 (&x)[OCTET_READS])
+{
+#pragma unroll
+    for (int i = 0; i < OCTET_READS; i++) {
+        int octet = threadIdx.x + i * THREADS, key = octet / OCTETS;
+        x[i] = make_uint2(0, 0);
+        if (octet < OCTETS_OF_BLOCK && key < left)
+            x[i] =
+                __ldcs((const uint2 *)((const char *)from.data + rows[key] + octet % OCTETS * 8));
+    }
+}
+
 #if SCALE_BLOCKS == 1
 /* By two warps, a half of the block each; left: keys of the block that exist. */
 DEVICE void write_scales(const struct attention_args &a, const struct block_at &at, float *to,
@@ -72,14 +86,7 @@ DEVICE void write_numbers(const struct attention_args &a, const struct block_at 
         rows[key] = key < left ? row_of_key(a, from, at, key) : 0;
     __syncthreads();
     uint2 x[OCTET_READS];
-#pragma unroll
-    for (int i = 0; i < OCTET_READS; i++) {
-        int octet = threadIdx.x + i * THREADS, key = octet / OCTETS;
-        x[i] = make_uint2(0, 0);
-        if (octet < OCTETS_OF_BLOCK && key < left)
-            x[i] =
-                __ldcs((const uint2 *)((const char *)from.data + rows[key] + octet % OCTETS * 8));
-    }
+    read_octets(from, rows, left, x);
     int warp = threadIdx.x / 32;
     if (warp < 2)
         write_scales(a, at, scales_ahead(a, batch, at.head, block), left, warp, threadIdx.x % 32);
@@ -216,14 +223,7 @@ DEVICE void write_numbers(const struct attention_args &a, const struct block_at 
     }
     __syncthreads();
     uint2 x[OCTET_READS];
-#pragma unroll
-    for (int i = 0; i < OCTET_READS; i++) {
-        int octet = threadIdx.x + i * THREADS, key = octet / OCTETS;
-        x[i] = make_uint2(0, 0);
-        if (octet < OCTETS_OF_BLOCK && key < left)
-            x[i] = __ldcs(
-                (const uint2 *)((const char *)from.data + notes.row[key] + octet % OCTETS * 8));
-    }
+    read_octets(from, notes.row, left, x);
 #pragma unroll
     for (int i = 0; i < OCTET_READS; i++) {
         int octet = threadIdx.x + i * THREADS;

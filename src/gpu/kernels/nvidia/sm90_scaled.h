@@ -110,6 +110,12 @@ DEVICE float larger_of4(const float4 &x)
     return larger_or_nan(larger_or_nan(x.x, x.y), larger_or_nan(x.z, x.w));
 }
 
+DEVICE float largest_of16(const float4 *x)
+{
+    return larger_or_nan(larger_or_nan(larger_of4(x[0]), larger_of4(x[1])),
+                         larger_or_nan(larger_of4(x[2]), larger_of4(x[3])));
+}
+
 DEVICE uint32_t finite_size4(const float4 &x)
 {
     return larger_size(larger_size(finite_size(x.x), finite_size(x.y)),
@@ -140,9 +146,7 @@ DEVICE uint32_t largest_of_row(uint32_t size)
 template <bool KEY> DEVICE struct row_range range_of(const float4 *x, int left)
 {
     struct row_range r;
-    uint32_t size = largest_of_row(
-        __float_as_uint(larger_or_nan(larger_or_nan(larger_of4(x[0]), larger_of4(x[1])),
-                                      larger_or_nan(larger_of4(x[2]), larger_of4(x[3])))));
+    uint32_t size = largest_of_row(__float_as_uint(largest_of16(x)));
     r.odd = __any_sync(~0u, size >= 0x7f800000);
     if (r.odd)
         size = largest_of_row(larger_size(larger_size(finite_size4(x[0]), finite_size4(x[1])),
@@ -160,6 +164,33 @@ template <bool KEY> DEVICE struct row_range range_of(const float4 *x, int left)
                      is_lost(x[i].z, r.scale) | is_lost(x[i].w, r.scale);
     }
     return r;
+}
+
+/* The exponents of the lane's rows, in K and V those of their factors; false if a row of the warp is 0,
+ * wide, has NaN or Inf, or an element of 0 or so small that it may be lost. All roundings and
+ * exchanges run side by side. */
+template <bool KEY, int STEPS>
+DEVICE bool plain_exponents(const float4 (&x)[4 * STEPS], int left, int (&exponent)[STEPS])
+{
+    uint32_t size[STEPS];
+    bool plain = true;
+#pragma unroll
+    for (int n = 0; n < STEPS; n++) size[n] = __float_as_uint(largest_of16(x + 4 * n));
+#pragma unroll
+    for (int i = 1; i < ROW_LANES; i *= 2) {
+#pragma unroll
+        for (int n = 0; n < STEPS; n++)
+            size[n] = larger_size(size[n], __shfl_xor_sync(~0u, size[n], i));
+    }
+#pragma unroll
+    for (int n = 0; n < STEPS; n++) {
+        float least = least_of16(x + 4 * n, left);
+        exponent[n] = (int)(size[n] >> 23) - 127;
+        plain = plain && exponent[n] <= EXPONENT_LIMIT && exponent[n] >= -EXPONENT_LIMIT;
+        if (KEY) exponent[n] = cell_of(exponent[n]);
+        plain = plain && least * power_of_two(14 - exponent[n]) >= 0x1p-25f;
+    }
+    return __all_sync(~0u, plain);
 }
 
 /* Four channels in two parts. */
@@ -418,33 +449,6 @@ DEVICE void load_queries(const struct attention_args &a, const struct tile &t, i
     }
 }
 
-/* The exponents of the lane's rows; false if a row of the warp is 0, wide, has NaN or Inf, or an
- * element of 0 or so small that it may be lost. All roundings and exchanges run side by side. */
-DEVICE bool plain_exponents(const float4 (&x)[ROW_LOADS], int left, int (&exponent)[Q_STEPS])
-{
-    uint32_t size[Q_STEPS];
-    bool plain = true;
-#pragma unroll
-    for (int n = 0; n < Q_STEPS; n++)
-        size[n] = __float_as_uint(
-            larger_or_nan(larger_or_nan(larger_of4(x[4 * n]), larger_of4(x[4 * n + 1])),
-                          larger_or_nan(larger_of4(x[4 * n + 2]), larger_of4(x[4 * n + 3]))));
-#pragma unroll
-    for (int i = 1; i < ROW_LANES; i *= 2) {
-#pragma unroll
-        for (int n = 0; n < Q_STEPS; n++)
-            size[n] = larger_size(size[n], __shfl_xor_sync(~0u, size[n], i));
-    }
-#pragma unroll
-    for (int n = 0; n < Q_STEPS; n++) {
-        float least = least_of16(x + 4 * n, left);
-        exponent[n] = (int)(size[n] >> 23) - 127;
-        plain = plain && exponent[n] <= EXPONENT_LIMIT && exponent[n] >= -EXPONENT_LIMIT &&
-                least * power_of_two(14 - exponent[n]) >= 0x1p-25f;
-    }
-    return __all_sync(~0u, plain);
-}
-
 /* The parts of the lane's channels of one row to the slot at `to`, in the layout of a TMA box. */
 DEVICE void store_query(uint32_t to, int row, int lane, const uint2 (&hi)[4], const uint2 (&lo)[4])
 {
@@ -502,7 +506,7 @@ DEVICE bool split_some(const struct attention_args &a, int lane, const float4 (&
     int left = a.channels - lane % ROW_LANES * 4;
     int exponent[Q_STEPS];
     bool wide = false;
-    if (plain_exponents(x, left, exponent)) {
+    if (plain_exponents<false>(x, left, exponent)) {
 #pragma unroll
         for (int n = 0; n < Q_STEPS; n++) {
             struct row_range r = {exponent[n], power_of_two(14 - exponent[n]), false, false};
