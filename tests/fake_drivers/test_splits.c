@@ -200,6 +200,15 @@ static void where_parts_pay(void **state)
         {"sm_90a", "sm90_bf16_d128_split", 3, 384, 8192, 0 /* 190, 198 */},
         /* Over numbers made ahead; and without them, where whole tiles have them: three quarters. */
         {"sm_90a", "sm90_bf16_i8_d128_split_ahead", 1, 256, 2048, 1 /* 15.2, 18 */},
+        {"sm_90a", "sm90_bf16_i8_d128_split_ahead", 4, 48, 1024, 0 /* 10.4, 10 */},
+        {"sm_90a", "sm90_bf16_i8_d128_split_ahead", 2, 320, 4096, 0 /* 64, 68 */},
+        /* Several scales: one in 25 must be saved. */
+        {"sm_90a", "sm90_bf16_i8_d128_block32_split_ahead", 4, 48, 1024, 1 /* 11.4, 12 */},
+        {"sm_90a", "sm90_bf16_i8_d128_block32_split_ahead", 2, 96, 1024, 1 /* 11.4, 12 */},
+        {"sm_90a", "sm90_bf16_i8_d128_block32_split_ahead", 8, 64, 1024, 1 /* 22.4, 24 */},
+        {"sm_90a", "sm90_bf16_i8_d128_block32_split_ahead", 3, 96, 4096, 1 /* 37.4, 39 */},
+        {"sm_90a", "sm90_bf16_i8_d128_block32_split_ahead", 1, 320, 4096, 0 /* 38, 39 */},
+        {"sm_90a", "sm90_f16_i8_d128_block32_split_ahead", 4, 64, 1024, 1 /* 14.2, 15 */},
         {"sm_90a", "sm90_bf16_i8_d128_split", 1, 256, 2048, 1 /* 12, 12.8 */},
         {"sm_90a", "sm90_bf16_i8_d128_split", 1, 320, 4096, 0 /* 28.8, 24.8 */},
         {"sm_90a", "sm90_bf16_i8_d128_split", 8, 64, 1024,
