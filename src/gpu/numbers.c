@@ -89,13 +89,12 @@ int numbers_pay_whole(const struct problem *p, const struct row *row)
 
 int numbers_pay(const struct problem *p, const struct row *row)
 {
-    const int shares = (row->needs & NEED_TILE_TOKENS) != 0;
     /* several scales: else decode rows serve, whose time is that of all KV heads and sequences */
     if ((row->needs & NEED_BLOCK_SCALES) && row->d > 64)
         return pays(p, row, (struct least){96, 256, 0, 3 << 20});
-    if (row->needs & NEED_BLOCK_SCALES)
-        return pays(p, row, (struct least){128, 256, 0, shares ? 1 << 22 : 3 << 21});
-    return shares ? pays(p, row, (struct least){768, 768, 1 << 20, 0}) : numbers_pay_whole(p, row);
+    if (row->needs & NEED_BLOCK_SCALES) return pays(p, row, (struct least){128, 256, 0, 1 << 22});
+    return (row->needs & NEED_TILE_TOKENS) ? pays(p, row, (struct least){768, 768, 1 << 20, 0})
+                                           : numbers_pay_whole(p, row);
 }
 
 /* Decode rows take longer over several scales. A whole tile has queries of one head, and few of them leave it half
