@@ -92,6 +92,14 @@ static double with_spoiler(const struct problem_line *line, int which, const int
     return usual;
 }
 
+/* Every key has a value that is not finite, pairs of keys in one channel: infinities of both signs, or
+ * one beside NaN. */
+static double mixed(const struct problem_line *line, const int64_t *at, double usual)
+{
+    static const double kinds[] = {INFINITY, -INFINITY, NAN, INFINITY};
+    return at[3] == at[2] / 2 * 5 % line->v_channels ? kinds[at[2] % 4] : usual;
+}
+
 /* One key in 64 is a needle: large in one channel, which each query looks for in its own. A query's
  * needles share its weight alone, so that even among 100,000 keys a block that is dropped is far
  * beyond the bound of some query. */
@@ -241,6 +249,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
     case DATA_nan_heads:
     case DATA_nan_odd_heads:
         return in_heads(which, at, line->data == DATA_nan_odd_heads, normal);
+    case DATA_mixed_v:
+        return which == VALUE_V ? mixed(line, at, normal) : normal;
     case DATA_leap:
         return leaping(line, which, at, normal);
     case DATA_wide_k:

@@ -76,9 +76,18 @@ DEVICE void see_keys(const struct key_cells &c, struct key_bits &bits)
 }
 #endif
 
+#if LEADS
+/* A row without weights, which has an output of 0 whatever V holds. */
+DEVICE bool weightless(float sum)
+{
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2) == 0;
+}
+#endif
+
 /* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. clean: without the
- * bad rows of V. */
-DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
+ * bad rows of V. Returns whether there are such, and one more time without them changes a row. */
+DEVICE bool repair_tile(struct consumer &c, const struct attention_args &a,
                         const struct tensor_maps &maps, const struct tile &whole, uint32_t &phase,
                         bool clean = true)
 {
@@ -91,7 +100,7 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
     }
 #endif
     float o[VALUES / 2];
-    bool clean0 = true, clean1 = true;
+    bool clean0 = true, clean1 = true, found = false;
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
 #pragma unroll 1
@@ -113,11 +122,11 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
 #if KV_I8 && SCALE_BLOCKS == 1
         struct key_bits bad = {}; /* integers are all good, and scales keep to themselves */
-#elif LEADS
-        struct key_bits bad = {};
-        if (clean) bad = clean_values(c.base, group_now(c), thread_now(c));
 #else
-        struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c));
+        struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c), clean);
+#endif
+#if LEADS
+        found = found || any_key(bad);
 #endif
 #if KEYED
         see_keys(c.cells, bad);
@@ -184,11 +193,17 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
     clean1 = c.row1 == c.row1;
 #endif
     const struct tile t = tile_now(c, whole);
+#if LEADS
+    bool changes = clean0 | clean1 | weightless(r.sum0) | weightless(r.sum1);
+    found = found && !clean && group_any(c, changes);
+    if (!clean) clean0 = clean1 = true;
+#endif
 #if SPLIT_KEYS
     store_part(a, t, o, r, row_now(c), lane_now(c), clean0, clean1);
 #else
     store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c), clean0, clean1);
 #endif
+    return found;
 }
 
 #endif
@@ -232,7 +247,8 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
         if (PARTS == 1 || CELL_ROWS || hides_bad_values(c, a, maps, t, phase))
 #if LEADS
 #pragma unroll 1
-            for (int turn = 0; turn < 2; turn++) repair_tile(c, a, maps, t, phase, turn);
+            for (int turn = 0; turn < 2; turn++)
+                if (!repair_tile(c, a, maps, t, phase, turn)) break;
 #else
             repair_tile(c, a, maps, t, phase);
 #endif

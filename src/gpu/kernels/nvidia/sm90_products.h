@@ -212,13 +212,13 @@ DEVICE void add_product(float (&o)[VALUES / 2], struct product &product, float f
 #endif
 }
 
-#if PARTS == 2
 /* Whether a thread of the warpgroup says so; the reduction proves that all lanes know the same. */
 DEVICE bool group_any(const struct consumer &c, bool x)
 {
     return __reduce_or_sync(~0u, named_barrier_or(BARRIER_GROUP + group_now(c), 128, x));
 }
 
+#if PARTS == 2
 /* Weights to parts, and their P V. Where some are so small that they want a product of their own,
  * that of the others comes first and is added to O; the small ones meanwhile lie in local memory,
  * since registers are few. Returns the factor of the last product, which is on its way. */

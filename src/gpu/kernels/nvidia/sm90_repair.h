@@ -8,8 +8,8 @@
  * visible scores are all -inf, which are 0 whatever they see. Other rows that see a bad key keep
  * what they have.
  *
- * What lies beside a head (sm90_lead.h) is found alike. Tiles of such rows are computed twice: first
- * without it, with all that V holds, then as above.
+ * What lies beside a head (sm90_lead.h) is found alike. Tiles of such rows are computed first without
+ * it, with all that V holds, and then as above where that can change a row.
  *
  * Rows whose first block had scores of -inf alone found no reference in it. They are told by that,
  * noted and computed again with a maximum for every block (16-bit rows; f32 looks anyway).
@@ -197,9 +197,9 @@ struct key_bits {
 };
 
 #if !BY_PANELS
-/* Puts zeros in place of the bad rows of V in stage 0 and says which these were. Thread i takes key
+/* Says which rows of V in stage 0 are bad, and if clear, puts zeros in their place. Thread i takes key
  * i. */
-DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
+DEVICE struct key_bits clean_values(uint32_t base, int group, int thread, bool clear = true)
 {
     uint32_t at = base + AT_V + thread * 128;
     bool bad = false;
@@ -210,7 +210,7 @@ DEVICE struct key_bits clean_values(uint32_t base, int group, int thread)
             shared_load4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, x[0], x[1], x[2], x[3]);
             bad |= not_finite2(x[0]) | not_finite2(x[1]) | not_finite2(x[2]) | not_finite2(x[3]);
         }
-        if (bad) {
+        if (bad && clear) {
 #pragma unroll 1
             for (int i = 0; i < 8 * PARTS * V_NUMBERS * V_PANELS; i++)
                 shared_store4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, 0, 0, 0, 0);

@@ -96,10 +96,19 @@ DEVICE void weights_of(float (*s)[4], const struct visible *seen, int t, float s
     }
 }
 
+enum {
+    ONE = DTYPE == DTYPE_bf16 ? 0x3f80 : 0x3c00,
+    EXPONENT = DTYPE == DTYPE_bf16 ? 0x7f80 : 0x7c00,
+    /* how infinities are counted: those below 0 by MINUS; NaN as one of each */
+    MINUS = 128,
+    MINUS_BITS = DTYPE == DTYPE_bf16 ? 0x4300 : 0x5800,
+    BOTH_BITS = DTYPE == DTYPE_bf16 ? 0x4301 : 0x5808
+};
+static_assert(TILE_KV < MINUS, "a count of infinities below MINUS");
+
 DEVICE int is_special(uint32_t h)
 {
-    uint32_t exponent = DTYPE == DTYPE_bf16 ? 0x7f80 : 0x7c00;
-    return (h & exponent) == exponent;
+    return (h & EXPONENT) == EXPONENT;
 }
 
 DEVICE int has_special(uint2 x)
@@ -107,37 +116,8 @@ DEVICE int has_special(uint2 x)
     return is_special(x.x) | is_special(x.x >> 16) | is_special(x.y) | is_special(x.y >> 16);
 }
 
-/* 0 * NaN is NaN: a value that is not finite must not meet the weight 0 of a row that does not see
- * its key. Each such value is added to the rows that do, unless their scores are all -inf (sum l 0,
- * NaN with a NaN score), and becomes 0 in its fragment. Slow; taken when a warp holds one. */
-DEVICE void take_special_values(struct fragments *f, const struct visible *seen, const float *l,
-                                int t, float (*o)[4])
-{
-    UNROLL for (int s = 0; s < STEPS; s++) UNROLL for (int i = 0; i < 4; i++)
-        UNROLL for (int j = 0; j < 4; j++)
-    {
-        uint32_t *two = j < 2 ? &f->v[s][i].x : &f->v[s][i].y, h = *two >> j % 2 * 16 & 0xffff,
-                 special = is_special(h);
-        if (special) *two &= j % 2 ? 0xffffu : 0xffff0000u;
-#pragma unroll 1
-        for (uint32_t left = __ballot_sync(~0u, special); left; left &= left - 1) {
-            int from = __ffs((int)left) - 1, key = 16 * s + i / 2 * 8 + i % 2 + 2 * (from % 4),
-                column = from / 4;
-            uint32_t value = __shfl_sync(~0u, h, from);
-            float x = DTYPE == DTYPE_bf16 ? bf16_to_f32(value) : f16_to_f32((uint16_t)value);
-            if (column / 2 != t) continue; /* column 2t + e of product j is this lane's element e */
-            UNROLL for (int r = 0; r < 2; r++)
-            {
-                float added = sees(seen[r], key) && l[r] != 0 ? x : 0;
-                o[j][2 * r] += column % 2 ? 0 : added;
-                o[j][2 * r + 1] += column % 2 ? added : 0;
-            }
-        }
-    }
-}
-
 /* o += p v; o[j][2r + e] is row r's channel 8t + 4e + j of the warp's 32. */
-DEVICE void add_values(const struct fragments *f, int keys, float (*s)[4], float (*o)[4])
+DEVICE void add_values(const uint2 (*values)[4], int keys, float (*s)[4], float (*o)[4])
 {
     UNROLL for (int step = 0; step < STEPS; step++)
     {
@@ -145,7 +125,7 @@ DEVICE void add_values(const struct fragments *f, int keys, float (*s)[4], float
         const float *low = s[2 * step], *high = s[2 * step + 1];
         const uint32_t p[4] = {pack(low[0], low[1]), pack(low[2], low[3]), pack(high[0], high[1]),
                                pack(high[2], high[3])};
-        const uint2 *v = f->v[step];
+        const uint2 *v = values[step];
         UNROLL for (int j = 0; j < 4; j++)
         {
             uint32_t select = j % 2 ? 0x7632 : 0x5410;
@@ -153,6 +133,49 @@ DEVICE void add_values(const struct fragments *f, int keys, float (*s)[4], float
                          __byte_perm(j < 2 ? v[0].x : v[0].y, j < 2 ? v[1].x : v[1].y, select),
                          __byte_perm(j < 2 ? v[2].x : v[2].y, j < 2 ? v[3].x : v[3].y, select));
         }
+    }
+}
+
+/* What a value counts for, 0 if it is finite; a special one becomes 0. */
+DEVICE uint32_t count_of(uint32_t *h)
+{
+    if (!is_special(*h)) return 0;
+    uint32_t x = *h;
+    *h = 0;
+    return x & ~(EXPONENT | 0x8000u) ? BOTH_BITS : x & 0x8000 ? MINUS_BITS : ONE;
+}
+
+DEVICE uint32_t counts_of(uint32_t *two)
+{
+    uint32_t low = *two & 0xffff, high = *two >> 16, counts = count_of(&low);
+    counts |= count_of(&high) << 16;
+    *two = low | high << 16;
+    return counts;
+}
+
+/* 0 * NaN is NaN: a value that is not finite must not meet the weight 0 of a row that does not see
+ * its key. Such values become 0 in their fragments, and one more product counts them for the rows
+ * that do, unless the scores of these are all -inf (sum l 0, NaN with a NaN score). Taken when a
+ * warp holds one. */
+DEVICE void take_special_values(struct fragments *f, int keys, const struct visible *seen,
+                                const float *l, int t, float (*o)[4])
+{
+    uint2 values[STEPS][4];
+    float ones[KEY_TILES][4], counts[4][4] = {};
+    UNROLL for (int i = 0; i < 4 * STEPS; i++)
+    {
+        uint2 *v = &f->v[i / 4][i % 4];
+        values[i / 4][i % 4].x = counts_of(&v->x);
+        values[i / 4][i % 4].y = counts_of(&v->y);
+    }
+    UNROLL for (int n = 0; n < KEY_TILES; n++) UNROLL for (int i = 0; i < 4; i++) ones[n][i] =
+        sees(seen[i / 2], 8 * n + 2 * t + i % 2) && l[i / 2] != 0 ? 1 : 0;
+    add_values(values, keys, ones, counts);
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        int count = (int)counts[i / 4][i % 4];
+        float plus = count % MINUS ? INFINITY : 0, minus = count / MINUS ? INFINITY : 0;
+        o[i / 4][i % 4] = plus - minus;
     }
 }
 
@@ -172,8 +195,8 @@ KERNEL_ENTRY void LAUNCH(THREADS, 1) KERNEL_NAME(const BY_VALUE struct attention
         weights_of(s, seen, t, a->scale_log2, m, l);
         int special = 0;
         UNROLL for (int i = 0; i < 4 * STEPS; i++) special |= has_special(f.v[i / 4][i % 4]);
-        if (__any_sync(~0u, special)) take_special_values(&f, seen, l, t, o);
-        add_values(&f, a->kv_tokens, s, o);
+        if (__any_sync(~0u, special)) take_special_values(&f, a->kv_tokens, seen, l, t, o);
+        add_values(f.v, a->kv_tokens, s, o);
         UNROLL for (int r = 0; r < 2; r++)
         {
             if (query + 8 * r >= a->q_tokens) continue;
