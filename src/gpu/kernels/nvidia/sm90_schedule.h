@@ -237,10 +237,11 @@ DEVICE int section_heads(const struct attention_args &a, int heads)
 }
 
 /* The least that the last section holds, which ends with the light tiles of all its heads:
- * SECTION_LAST tiles for each block. */
+ * SECTION_LAST tiles for each block, as if a head had SECTION_TILES of them at least. */
 DEVICE int last_heads(const struct schedule &s)
 {
-    return min_int(s.heads, (SECTION_LAST * (int)gridDim.x + s.tiles) / s.tiles);
+    int tiles = SECTION_TILES > 1 ? max_int(s.tiles, SECTION_TILES) : s.tiles;
+    return min_int(s.heads, (SECTION_LAST * (int)gridDim.x + s.tiles) / tiles);
 }
 
 /* index / per_section and so on: one thread does this once per tile. */

@@ -18,6 +18,7 @@
  *                  output a warp; NEED_OUT_MAP)
  *   SECTION        heads that are worked on together, so that their K and V stay in the L2 cache
  *   SECTION_LAST   tiles of the last section for each block: it ends with light ones of many heads
+ *   SECTION_TILES  of which it counts so many for a head at least: those of short heads are all light
  *   ASCENDING      1: keys are walked from the first to the last, so that the row tiles of a head,
  *                  at work side by side, ask for the same blocks at the same time, and a row's
  *                  first block shows it all keys; 0: from the last
@@ -100,6 +101,9 @@
 #endif
 #ifndef SECTION_LAST
 #define SECTION_LAST 0
+#endif
+#ifndef SECTION_TILES
+#define SECTION_TILES 1
 #endif
 #ifndef SPLIT_KEYS
 #define SPLIT_KEYS 0
