@@ -18,12 +18,17 @@ struct cpu_device {
     const struct cpu_kernels *levels[CPU_LEVELS_MAX]; /* best first; the last is cpu_scalar */
 };
 
-/* How decode asks for rows of K and V without gaps: so many bytes ahead of what it reads, and again (kernels.h). */
+/* How lines are asked for before they are read. */
 struct cpu_requests {
     uint64_t feature; /* of CPUs that it is for; 0: all */
+    /* Decode, rows of K and V without gaps: so many bytes ahead, and again (kernels.h). */
     int64_t ahead, again;
+    /* Separate operations beyond the caches: each line about so many bytes ahead; 0: the first lines of each
+     * page that comes (ops.h). */
+    int64_t rows_ahead;
 };
 extern const struct cpu_requests cpu_requests[3]; /* the first that fits */
+const struct cpu_requests *cpu_requests_of(uint64_t features);
 
 /* rapt_plan.state */
 struct cpu_plan {

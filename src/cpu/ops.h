@@ -17,11 +17,12 @@ enum {
 #define STREAM_BYTES 16e6
 
 /* Rows of one rotation each: the steps from one to the next in bytes, and in floats for their cos
- * and sin (0: all share them). stream: past the caches, where lines allow it. */
+ * and sin (0: all share them). stream: past the caches, where lines allow it. ahead: bytes from a row to
+ * the one whose lines are asked for meanwhile; 0: none. */
 struct row_run {
     void *to;
     const void *from;
-    int64_t to_step, from_step, rows, table_step;
+    int64_t to_step, from_step, rows, table_step, ahead;
     int stream;
 };
 
@@ -34,6 +35,7 @@ struct softmax_rows {
     int64_t dtype, n;
     float factor;
     int stream;
+    int64_t ahead; /* of the row that is given: as in row_run */
 };
 
 /* Rows are contiguous in their channels and aligned to their elements. stream: past the caches
@@ -88,7 +90,7 @@ static inline void *ops_row(const rapt_tensor *t, size_t element, int64_t i0, in
            (i0 * t->stride[0] + i1 * t->stride[1] + i2 * t->stride[2]) * (int64_t)element;
 }
 /* Asks for lines of 64 bytes from p on: before something else is computed, of what is read next. */
-static inline void ops_expect_lines(const void *p, int64_t lines)
+static inline __attribute__((always_inline)) void ops_expect_lines(const void *p, int64_t lines)
 {
     for (int64_t i = 0; i < lines; i++) __builtin_prefetch((const char *)p + 64 * i, 0, 2);
 }
@@ -99,6 +101,17 @@ static inline void ops_expect(const void *p, int64_t bytes, int64_t lines)
 {
     enum { PAGE = 4096 };
     for (int64_t at = 0; at < bytes; at += PAGE) ops_expect_lines((const char *)p + at, lines);
+}
+/* The other way, as the CPU's row of cpu_requests says: while a run of rows is read, the lines of the run that
+ * comes its rows_ahead later or more. Returns the bytes to that from run i of a block of runs that begin step bytes
+ * apart, and blocks block_step; 0: ops_expect serves. */
+static inline int64_t ops_ahead(const rapt_device *device, int64_t run_bytes, int64_t i,
+                                int64_t runs, int64_t step, int64_t block_step)
+{
+    int64_t bytes = cpu_requests_of(ops_device(device)->features)->rows_ahead;
+    if (!bytes || run_bytes <= 0) return 0;
+    int64_t then = i + ceil_div(bytes, run_bytes);
+    return then / runs * block_step + (then % runs - i) * step;
 }
 
 /* A rotation as an operation needs it: checked tables or frequencies. */

@@ -20,6 +20,7 @@ struct append_job {
     int64_t batch, kv_heads, page_tokens; /* page_tokens 0: not paged */
     int64_t block_tokens;                 /* of an item */
     const struct row_kernels *rows;
+    const rapt_device *device;
     int stream; /* past the caches */
 };
 
@@ -277,7 +278,12 @@ static void append_runs(const struct append_job *job, const struct append_target
         for (int64_t head = 0; head < (token_first ? 1 : job->kv_heads); head++) {
             run.to = ops_row(t->cache, (size_t)size, outer, head, inner);
             run.from = ops_row(t->from, (size_t)size, batch, head, s->first + token);
-            if (run.stream && t->rotation) {
+            run.ahead = run.stream && t->rotation
+                            ? ops_ahead(job->device, run.rows * t->from->size[3] * size, head,
+                                        token_first ? 1 : job->kv_heads, t->from->stride[1] * size,
+                                        (end - token) * t->from->stride[2] * size)
+                            : 0;
+            if (run.stream && t->rotation && !run.ahead) {
                 ops_expect((const char *)run.from + AHEAD, 1, 1);
                 ops_expect((const char *)run.to + AHEAD, 1, 1);
             }
@@ -361,6 +367,7 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
                    (double)(args->k_new.size[3] + args->v_new.size[3]) *
                    (double)dtype_size(args->k_new.dtype);
     job.rows = ops_rows(device);
+    job.device = device;
     job.stream = bytes > STREAM_BYTES;
     ops_parallel(device, job.batch * ceil_div(args->k_new.size[2], job.block_tokens), bytes,
                  append_block, &job);

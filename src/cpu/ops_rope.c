@@ -114,6 +114,7 @@ struct rope_job {
     const rapt_rope_args *args;
     const struct rotation *rotation;
     int64_t block_tokens, blocks; /* per sequence */
+    const rapt_device *device;
     int stream;
 };
 
@@ -142,7 +143,11 @@ static void rope_rows(const struct rope_job *job, int64_t b, int64_t first, int6
         int64_t head = token_first ? 0 : i, token = token_first ? first + i : first;
         run.to = ops_row(out, size, b, head, token);
         run.from = ops_row(x, size, b, head, token);
-        if (job->stream) {
+        if (job->stream)
+            run.ahead = ops_ahead(job->device, run.rows * x->size[3] * (int64_t)size, head,
+                                  token_first ? 1 : runs, x->stride[1] * (int64_t)size,
+                                  (token_first ? 1 : run.rows) * x->stride[2] * (int64_t)size);
+        if (job->stream && !run.ahead) {
             ops_expect((const char *)run.from + run.rows * run.from_step, run.rows * run.from_step,
                        1);
             ops_expect((const char *)run.to + run.rows * run.to_step, run.rows * run.to_step, 1);
@@ -192,7 +197,7 @@ rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
                 if ((status = rotation_check(&rotation, token_position(&args->position, b, t),
                                              "rapt_rope")))
                     return status;
-    struct rope_job job = {.args = args, .rotation = &rotation};
+    struct rope_job job = {.args = args, .rotation = &rotation, .device = device};
     int64_t fitting = rotation.pairs ? TABLE_FLOATS / rotation.pairs : TABLE_FLOATS;
     job.block_tokens = fitting < BLOCK_MOST ? fitting : BLOCK_MOST;
     job.blocks = ceil_div(x->size[2], job.block_tokens);

@@ -27,7 +27,8 @@ struct row_job {
     const rapt_tensor *x, *out;
     const struct row_kernels *rows;
     int64_t block_rows, offset;
-    int stream; /* past the caches, which the tensor would not fit anyway */
+    int64_t ahead; /* rows of x, whose lines are asked for; 0: ops_expect does it */
+    int stream;    /* past the caches, which the tensor would not fit anyway */
 };
 
 static struct row_job row_job(const rapt_device *device, const rapt_tensor *x,
@@ -84,7 +85,10 @@ static void softmax_block(const void *argument, int64_t index)
     for (int64_t r = first; r < last; r++) {
         const void *from = numbered_row(x, r);
         void *to = numbered_row(out, r);
-        if (job->stream && contiguous && r + 1 < last) {
+        state.ahead = contiguous && job->ahead && r + job->ahead < rows_of(x)
+                          ? (const char *)numbered_row(x, r + job->ahead) - (const char *)from
+                          : 0;
+        if (job->stream && !job->ahead && contiguous && r + 1 < last) {
             ops_expect(numbered_row(x, r + 1), x->size[3] * (int64_t)dtype_size(x->dtype),
                        LINES_OF_PAGE);
             ops_expect(numbered_row(out, r + 1), x->size[3] * (int64_t)dtype_size(out->dtype),
@@ -104,7 +108,11 @@ rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
     if (args->x.size[3] == 0) return RAPT_OK;
     job.stream = args->x.data != args->out.data &&
                  elements_of(&args->x) * (double)dtype_size(args->out.dtype) > STREAM_BYTES;
-    if (job.stream) job.block_rows *= STREAM_BLOCKS;
+    if (job.stream) {
+        job.block_rows *= STREAM_BLOCKS;
+        job.ahead = ops_ahead(device, args->x.size[3] * (int64_t)dtype_size(args->x.dtype), 0, 1,
+                              0, 1);
+    }
     ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 8,
                  softmax_block, &job);
     return RAPT_OK;

@@ -218,6 +218,9 @@ VEC float row_guessed(const void *from, int dtype, int64_t n, float m, float *sc
     const int half = dtype != RAPT_F32, step = half || AT_ONCE < 4 ? AT_ONCE : AT_ONCE / 2;
     for (; i + step * LANES <= n; i += step * LANES) {
         vec x[AT_ONCE];
+        if (before->ahead)
+            ops_expect_lines(at(from, dtype, i) + before->ahead,
+                             step * LANES * (half ? 2 : 4) / 64);
         V_EACH(k, step / 2)
         v_load_two(at(from, dtype, i + 2 * k * LANES), dtype, &x[2 * k], &x[2 * k + 1]);
         V_EACH(k, step) x[k] = v_fma(x[k], factor, shift);
@@ -376,7 +379,9 @@ VEC void rotate_rows(const struct row_run *run, int dtype, const float *cos, con
 {
     char *to = run->to;
     const char *from = run->from;
+    int64_t lines = (2 * pairs * (dtype == RAPT_F32 ? 4 : 2) + 63) / 64;
     for (int64_t r = 0; r < run->rows; r++, to += run->to_step, from += run->from_step) {
+        if (run->ahead) ops_expect_lines(from + run->ahead, lines);
         if (interleaved) rotate_pairs_row(to, from, dtype, cos, sin, pairs, stream);
         else rotate_half_row(to, from, dtype, cos, sin, pairs, stream);
         cos += run->table_step;
