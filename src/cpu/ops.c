@@ -19,6 +19,7 @@ const struct row_kernels *ops_rows(const rapt_device *device)
     uint64_t features = ops_device(device)->features;
     (void)features;
 #if defined(__x86_64__)
+    if ((features & CPU_AVX512_BF16) && (features & CPU_AMX_BF16)) return &rows_amx;
     if ((features & CPU_AVX512) && (features & CPU_AVX512_BF16)) return &rows_avx512_bf16;
     if (features & CPU_AVX512) return &rows_avx512;
     if (features & CPU_AVX2) return &rows_avx2;

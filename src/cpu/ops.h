@@ -7,9 +7,10 @@
 #include "cpu/cpu.h"
 
 enum {
-    ROPE_PAIRS_MAX = 1024,  /* of rope_frequencies */
-    LINES_FIRST = 32,       /* asked for before the angles of a block are computed */
-    SOFTMAX_SCRATCH = 4096, /* floats: rows up to so many columns are exponentiated once */
+    ROPE_PAIRS_MAX = 1024,         /* of rope_frequencies */
+    LINES_FIRST = 32,              /* asked for before the angles of a block are computed */
+    SOFTMAX_SCRATCH = 4096,        /* floats: rows up to so many columns are exponentiated once, */
+    SOFTMAX_SCRATCH_MOST = 131072, /* and up to so many, with memory of the heap */
 };
 
 /* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
@@ -29,7 +30,8 @@ struct row_run {
 /* Rows of softmax on their way: the terms of a row are scaled and stored while the next row's are
  * computed, so that writing and arithmetic overlap. */
 struct softmax_rows {
-    _Alignas(64) float scratch[2][SOFTMAX_SCRATCH]; /* terms of a row, of the rows in turn */
+    float *scratch[2]; /* terms of a row, of the rows in turn: 64-byte aligned */
+    int64_t columns;   /* of each; at least SOFTMAX_SCRATCH */
     int turn;
     void *to; /* the row that waits, its terms in scratch[turn]; NULL: none */
     int64_t dtype, n;
@@ -71,7 +73,7 @@ struct row_kernels {
 
 extern const struct row_kernels rows_scalar;
 #if defined(__x86_64__)
-extern const struct row_kernels rows_avx2, rows_avx512, rows_avx512_bf16;
+extern const struct row_kernels rows_avx2, rows_avx512, rows_avx512_bf16, rows_amx;
 #elif defined(__aarch64__)
 extern const struct row_kernels rows_neon;
 #endif

@@ -1,5 +1,6 @@
 /* ops_rows.c: softmax, causal mask and KV head replication on a CPU: operations that work row by
  * row. */
+#include "base/alloc.h"
 #include "base/dtype.h"
 #include "cpu/ops.h"
 
@@ -76,12 +77,17 @@ static void softmax_block(const void *argument, int64_t index)
 {
     const struct row_job *job = argument;
     const rapt_tensor *x = job->x, *out = job->out;
-    struct softmax_rows state;
-    state.turn = 0;
-    state.to = NULL;
-    int64_t first = index * job->block_rows, last = first + job->block_rows;
+    int64_t first = index * job->block_rows, last = first + job->block_rows, n = x->size[3];
     if (last > rows_of(x)) last = rows_of(x);
-    int contiguous = x->size[3] <= 1 || (x->stride[3] == 1 && out->stride[3] == 1);
+    int contiguous = n <= 1 || (x->stride[3] == 1 && out->stride[3] == 1);
+    _Alignas(64) float own[2][SOFTMAX_SCRATCH], *more = NULL;
+    struct softmax_rows state = {{own[0], own[1]}, .columns = SOFTMAX_SCRATCH};
+    if (contiguous && n > SOFTMAX_SCRATCH && n <= SOFTMAX_SCRATCH_MOST) {
+        int64_t columns = ceil_div(n, LINE) * LINE;
+        more = alloc_bytes((size_t)(2 * columns) * sizeof(float));
+        if (more) /* else more passes, over what there is */
+            state.scratch[0] = more, state.scratch[1] = more + columns, state.columns = columns;
+    }
     for (int64_t r = first; r < last; r++) {
         const void *from = numbered_row(x, r);
         void *to = numbered_row(out, r);
@@ -99,6 +105,7 @@ static void softmax_block(const void *argument, int64_t index)
         else softmax_strided(x, out, from, to);
     }
     job->rows->softmax_end(&state);
+    free(more);
 }
 
 rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt_stream stream)
@@ -110,8 +117,8 @@ rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
                  elements_of(&args->x) * (double)dtype_size(args->out.dtype) > STREAM_BYTES;
     if (job.stream) {
         job.block_rows *= STREAM_BLOCKS;
-        job.ahead = ops_ahead(device, args->x.size[3] * (int64_t)dtype_size(args->x.dtype), 0, 1,
-                              0, 1);
+        job.ahead =
+            ops_ahead(device, args->x.size[3] * (int64_t)dtype_size(args->x.dtype), 0, 1, 0, 1);
     }
     ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 8,
                  softmax_block, &job);

@@ -287,11 +287,11 @@ static int softmax_guessed(void *to, int64_t dtype, const void *from, int64_t n,
 static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
                         struct softmax_rows *state, int stream)
 {
-    if (to_dtype == from_dtype && n >= GUESS_LEAST && n <= SOFTMAX_SCRATCH &&
+    if (to_dtype == from_dtype && n >= GUESS_LEAST && n <= state->columns &&
         softmax_guessed(to, to_dtype, from, n, state, stream))
         return;
     float *scratch = state->scratch[!state->turn];
-    float *kept = n <= SOFTMAX_SCRATCH ? scratch : to_dtype == RAPT_F32 ? to : NULL;
+    float *kept = n <= state->columns ? scratch : to_dtype == RAPT_F32 ? to : NULL;
     float m = row_largest_of(from, from_dtype, n);
     if (m == -INFINITY) {
         row_fill_to(to, to_dtype, n, row_has_nan(from, from_dtype, n) ? NAN : 0, stream);

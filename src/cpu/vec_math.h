@@ -32,9 +32,15 @@ VEC vec v_exp2(vec x)
 #define V_EACH(i, count) _Pragma("GCC unroll 8") for (int i = 0; i < (count); i++)
 #endif
 
+/* Of (2^u - 1) / u, highest power first: on [0, 1), to 1.5e-7 and 2.9e-6, where V_REDUCES; else on [-1/2, 1/2]. */
+#ifdef V_REDUCES
+#define V_EXP2_F32_TERMS  1.86713e-3f, 9.017031e-3f, 5.5799913e-2f, 2.4016444e-1f, 6.931513e-1f
+#define V_EXP2_HALF_TERMS 1.3426684e-2f, 5.2242473e-2f, 2.412802e-1f, 6.9304484e-1f
+#else
 #define V_EXP2_F32_TERMS                                                                           \
     1.326472707e-3f, 9.671512649e-3f, 5.550733744e-2f, 2.402224209e-1f, 6.931469776e-1f
 #define V_EXP2_HALF_TERMS 9.582852994e-3f, 5.590642474e-2f, 2.402409861e-1f, 6.931241934e-1f
+#endif
 
 /* 2^x of up to 8 vectors, to 1.7e-7, or half: to 2.9e-6, for what f16 or bf16 will hold, and 0 where
  * 2^x is subnormal (v_scale2_normal); for x below 127.5. From there on 2^x or infinity, as the level
@@ -43,8 +49,13 @@ VEC vec v_exp2(vec x)
 VEC void v_exp2_several(vec *x, int count, int half)
 {
     vec n[8], p[8], given[8];
+#ifdef V_REDUCES
+    V_EACH(i, count) n[i] = given[i] = x[i];
+    V_EACH(i, count) x[i] = v_rest(x[i]);
+#else
     V_EACH(i, count) n[i] = v_round(given[i] = x[i]);
     V_EACH(i, count) x[i] = v_sub(x[i], n[i]);
+#endif
     if (half) {
         static const float c[4] = {V_EXP2_HALF_TERMS};
         V_EACH(i, count) p[i] = v_fma(v_set(c[0]), x[i], v_set(c[1]));

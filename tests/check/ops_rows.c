@@ -21,6 +21,7 @@ static const struct level {
     {&rows_avx2, CPU_AVX2},
     {&rows_avx512, CPU_AVX512},
     {&rows_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16},
+    {&rows_amx, CPU_AVX512_BF16 | CPU_AMX_BF16},
 #elif defined(__aarch64__)
     {&rows_neon, CPU_NEON},
 #endif
@@ -88,7 +89,12 @@ static void compare_softmax(const struct level *level, int64_t dtype, int64_t n,
     }
 }
 
-static struct softmax_rows state_of_rows;
+static _Alignas(64) float scratch[2][SOFTMAX_SCRATCH];
+static struct softmax_rows state_of_rows = {{scratch[0], scratch[1]}, .columns = SOFTMAX_SCRATCH};
+/* With memory for the longest rows, as much as they need in lines. */
+enum { WIDE = (LONGEST + 15) / 16 * 16 };
+static _Alignas(64) float wide_scratch[2][WIDE];
+static struct softmax_rows wide_state = {{wide_scratch[0], wide_scratch[1]}, .columns = WIDE};
 
 static void softmax_rows(void **state)
 {
@@ -97,15 +103,15 @@ static void softmax_rows(void **state)
     static const float spreads[] = {0, 1, 20, 60000};
     for (int d = 0; d < 3; d++)
         for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
-            for (int s = 0; s < 4; s++) {
+            for (int s = 0; s < 8; s++) {
+                struct softmax_rows *rows = s < 4 ? &state_of_rows : &wide_state;
                 void *from = row_of(from_memory, dtypes[d]), *to = row_of(to_memory, dtypes[d]);
                 for (int64_t i = 0; i < lengths[l]; i++)
-                    store_float(from, dtypes[d], i, spreads[s] * number());
-                if (s == 1 && lengths[l] > 1)
+                    store_float(from, dtypes[d], i, spreads[s % 4] * number());
+                if (s % 4 == 1 && lengths[l] > 1)
                     store_float(from, dtypes[d], lengths[l] / 2, -INFINITY);
-                level->rows->softmax(to, dtypes[d], from, dtypes[d], lengths[l], &state_of_rows,
-                                     s % 2);
-                level->rows->softmax_end(&state_of_rows);
+                level->rows->softmax(to, dtypes[d], from, dtypes[d], lengths[l], rows, s % 2);
+                level->rows->softmax_end(rows);
                 if (level->rows->stream_end) level->rows->stream_end();
                 compare_softmax(level, dtypes[d], lengths[l], from, to);
                 assert_edges(to_memory, dtypes[d], lengths[l], "softmax");

@@ -1,7 +1,7 @@
 /* prefetch.c: when decode asks for a cache line of K and V that have no gaps, and when again: by the CPU
  * (cpu_requests). */
 #include "base/cpuid.h"
-#include "cpu/cpu.h"
+#include "cpu/ops.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -135,10 +135,35 @@ static void by_the_vendor(void **state)
 #endif
 }
 
+/* Separate operations: the run asked for is the first that comes rows_ahead bytes of rows later, in the order of
+ * blocks and of the runs in each. */
+static void of_operations(void **state)
+{
+    enum { STEP = 100000, BLOCK_STEP = 640 };
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct cpu_device own = {.features = cpu_requests[i].feature};
+        rapt_device device = {.state = &own};
+        int64_t asked = cpu_requests[i].rows_ahead;
+        assert_ptr_equal(cpu_requests_of(own.features), &cpu_requests[i]);
+        for (int64_t runs = 1; runs <= 5; runs++)
+            for (int64_t bytes = 128; bytes <= 16384; bytes *= 2)
+                for (int64_t run = 0; run < runs; run++) {
+                    int64_t later = 1;
+                    while (later * bytes < asked) later++;
+                    int64_t block = (run + later) / runs, of_block = (run + later) % runs;
+                    int64_t expected = block * BLOCK_STEP + of_block * STEP - run * STEP;
+                    assert_int_equal(ops_ahead(&device, bytes, run, runs, STEP, BLOCK_STEP),
+                                     asked ? expected : 0);
+                }
+        assert_int_equal(ops_ahead(&device, 0, 0, 1, STEP, BLOCK_STEP), 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(as_the_row_says),
-                                       cmocka_unit_test(by_the_cpu),
-                                       cmocka_unit_test(by_the_vendor)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(as_the_row_says), cmocka_unit_test(by_the_cpu),
+        cmocka_unit_test(by_the_vendor), cmocka_unit_test(of_operations)};
     return run_group("prefetch", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

@@ -74,6 +74,14 @@ VEC vec v_scale2_normal(vec a, vec n, vec x)
     __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126), _CMP_NLT_UQ); /* or NaN */
     return _mm512_maskz_scalef_ps(normal, a, n);
 }
+#if defined(V_REDUCES)
+/* a - floor(a): one operation on Intel's cores since Sapphire Rapids, two before and on Zen 4 */
+VEC vec v_rest(vec a)
+{
+    enum { DOWN = 1, QUIET = 8 };
+    return _mm512_reduce_ps(a, DOWN | QUIET);
+}
+#endif
 VEC vec v_copysign(vec magnitude, vec sign)
 {
     return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
