@@ -190,7 +190,7 @@ enum { AT_ONCE = LANES == 16 ? 8 : 2 };
 /* The sum of e^(x - m) for a row whose largest element is at least m, and the terms in scratch; what
  * waits (of as many elements) is stored meanwhile. Where the sum is at most GUESS_SUM, no element
  * exceeds m by more than 8.4, whose rounding costs the largest term 6 units of 2^-24, of the n that
- * the sum of a row is allowed. */
+ * the sum of a row is allowed; where it is at most n, up to 131072 (SOFTMAX_SCRATCH_MOST), by 11.8, which costs 12. */
 enum { GUESS_LEAST = 256, GUESS_FROM = 64, GUESS_SUM = 4096 };
 
 /* Elements i ... i + count * LANES - 1 of the row that waits. */
@@ -274,7 +274,7 @@ static int softmax_guessed(void *to, int64_t dtype, const void *from, int64_t n,
     int turn = !state->turn;
     float sum = row_guessed_of(from, dtype, n, m, state->scratch[turn], state);
     state->to = NULL;
-    if (!(sum <= GUESS_SUM)) return 0;
+    if (!(sum <= GUESS_SUM || sum <= (float)n)) return 0;
     state->to = to;
     state->turn = turn;
     state->dtype = dtype;
