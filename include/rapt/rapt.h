@@ -397,7 +397,8 @@ typedef struct rapt_kv_append_args {
  * dtype. Outputs overlap no input but where "out may be x" says so, and then exactly. OK, or
  * INVALID or UNSUPPORTED with a sentence and nothing written; what index tensors hold is checked as
  * rapt_plan_execute does. Asynchronous on a GPU, where the first call of each loads its kernel: once
- * before a graph may capture it. */
+ * before a graph may capture it. On a CPU rapt_softmax allocates for rows of 4,097 to 131,072 columns, and
+ * is slower where there is no memory. */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream);

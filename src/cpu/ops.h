@@ -7,8 +7,10 @@
 #include "cpu/cpu.h"
 
 enum {
-    ROPE_PAIRS_MAX = 1024,         /* of rope_frequencies */
-    LINES_FIRST = 32,              /* asked for before the angles of a block are computed */
+    ROPE_PAIRS_MAX = 1024, /* of rope_frequencies */
+    LINES_FIRST = 32,      /* asked for before the angles of a block are computed */
+    SOFTMAX_GUESS_LEAST =
+        256, /* columns of a row whose largest element is guessed, its lines asked for ahead */
     SOFTMAX_SCRATCH = 4096,        /* floats: rows up to so many columns are exponentiated once, */
     SOFTMAX_SCRATCH_MOST = 131072, /* and up to so many, with memory of the heap */
 };

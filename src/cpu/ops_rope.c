@@ -143,7 +143,7 @@ static void rope_rows(const struct rope_job *job, int64_t b, int64_t first, int6
         int64_t head = token_first ? 0 : i, token = token_first ? first + i : first;
         run.to = ops_row(out, size, b, head, token);
         run.from = ops_row(x, size, b, head, token);
-        if (job->stream)
+        if (job->stream && (i == 0 || !token_first)) /* as far for all tokens */
             run.ahead = ops_ahead(job->device, run.rows * x->size[3] * (int64_t)size, head,
                                   token_first ? 1 : runs, x->stride[1] * (int64_t)size,
                                   (token_first ? 1 : run.rows) * x->stride[2] * (int64_t)size);

@@ -116,9 +116,9 @@ rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
     job.stream = args->x.data != args->out.data &&
                  elements_of(&args->x) * (double)dtype_size(args->out.dtype) > STREAM_BYTES;
     if (job.stream) {
+        int64_t n = args->x.size[3], bytes = n * (int64_t)dtype_size(args->x.dtype);
         job.block_rows *= STREAM_BLOCKS;
-        job.ahead =
-            ops_ahead(device, args->x.size[3] * (int64_t)dtype_size(args->x.dtype), 0, 1, 0, 1);
+        if (n >= SOFTMAX_GUESS_LEAST) job.ahead = ops_ahead(device, bytes, 0, 1, 0, 1);
     }
     ops_parallel(device, ceil_div(rows_of(&args->x), job.block_rows), elements_of(&args->x) * 8,
                  softmax_block, &job);

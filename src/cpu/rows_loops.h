@@ -191,7 +191,7 @@ enum { AT_ONCE = LANES == 16 ? 8 : 2 };
  * waits (of as many elements) is stored meanwhile. Where the sum is at most GUESS_SUM, no element
  * exceeds m by more than 8.4, whose rounding costs the largest term 6 units of 2^-24, of the n that
  * the sum of a row is allowed; where it is at most n, up to 131072 (SOFTMAX_SCRATCH_MOST), by 11.8, which costs 12. */
-enum { GUESS_LEAST = 256, GUESS_FROM = 64, GUESS_SUM = 4096 };
+enum { GUESS_FROM = 64, GUESS_SUM = 4096 };
 
 /* Elements i ... i + count * LANES - 1 of the row that waits. */
 VEC void store_waiting(const struct softmax_rows *before, int dtype, int64_t i, int count,
@@ -287,7 +287,7 @@ static int softmax_guessed(void *to, int64_t dtype, const void *from, int64_t n,
 static void softmax_row(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
                         struct softmax_rows *state, int stream)
 {
-    if (to_dtype == from_dtype && n >= GUESS_LEAST && n <= state->columns &&
+    if (to_dtype == from_dtype && n >= SOFTMAX_GUESS_LEAST && n <= state->columns &&
         softmax_guessed(to, to_dtype, from, n, state, stream))
         return;
     float *scratch = state->scratch[!state->turn];

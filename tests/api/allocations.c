@@ -4,6 +4,7 @@
 #include "api.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -211,6 +212,40 @@ static void every_allocation_fails_once(void **state)
     assert_int_equal(session(), RAPT_OK);
 }
 
+/* Rows of so many columns want memory of their own, and are right without it. */
+static void long_softmax_needs_no_memory(void **state)
+{
+    enum { ROWS = 3, COLUMNS = 5000 };
+    static float x[ROWS * COLUMNS], y[2][ROWS * COLUMNS];
+    rapt_context *context;
+    rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = "cpu"};
+    (void)state;
+    assert_int_equal(rapt_open(&context, &config), RAPT_OK);
+    for (int i = 0; i < ROWS * COLUMNS; i++) x[i] = (float)(i % 977) * 0.01f;
+    for (int fails = 0; fails < 2; fails++) {
+        rapt_softmax_args args = {.struct_size = sizeof args,
+                                  .x = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, ROWS, COLUMNS),
+                                  .out = rapt_tensor_bhtd(y[fails], RAPT_F32, 1, 1, ROWS, COLUMNS)};
+        long before = atomic_load(&live);
+        atomic_store(&calls, 0);
+        atomic_store(&failing, fails);
+        rapt_status status = rapt_softmax(rapt_device_at(context, 0), &args, NULL);
+        atomic_store(&failing, 0);
+        assert_int_equal(status, RAPT_OK);
+        assert_true(atomic_load(&calls) >= 1); /* so that one failed */
+        assert_int_equal(atomic_load(&live), before);
+    }
+    for (int r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (int i = r * COLUMNS; i < (r + 1) * COLUMNS; i++) {
+            sum += y[1][i];
+            assert_true(fabsf(y[1][i] - y[0][i]) <= 1e-5f * y[0][i]);
+        }
+        assert_true(sum > 1 - 1e-4 && sum < 1 + 1e-4);
+    }
+    rapt_close(&context);
+}
+
 static void execute_allocates_nothing(void **state)
 {
     rapt_context *context;
@@ -268,6 +303,7 @@ static void a_refusal_allocates_nothing(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once),
+                                       cmocka_unit_test(long_softmax_needs_no_memory),
                                        cmocka_unit_test(execute_allocates_nothing),
                                        cmocka_unit_test(forward_allocates_once_per_shape),
                                        cmocka_unit_test(a_refusal_allocates_nothing)};
