@@ -263,7 +263,8 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
     }
 }
 
-/* Leaping values: in the first sequence and KV head the last scale, of the last channels, is 2^40 times
+/* Mixed values: of each 32nd key one scale is not finite, that of one block of channels after another.
+ * Leaping values: in the first sequence and KV head the last scale, of the last channels, is 2^40 times
  * what it would be. */
 static double scale_value(const struct problem_line *line, int which, const int64_t *at,
                           uint64_t index)
@@ -274,6 +275,9 @@ static double scale_value(const struct problem_line *line, int which, const int6
     if (line->data == DATA_leap && data == VALUE_V && !at[0] && !at[1] &&
         at[2] == problem_kv_length(line, 0) - 1 && at[3] == blocks - 1)
         return usual * 0x1p40;
+    if (line->data == DATA_mixed_v && data == VALUE_V && at[2] % 32 == 7 &&
+        at[3] == at[2] / 32 % blocks)
+        return at[2] % 64 == 7 ? INFINITY : NAN;
     if (line->data == DATA_steps && data != VALUE_Q)
         return stepping(line, data == VALUE_V, at[2], at[3], usual);
     return with_spoiler(line, data, at, usual);

@@ -10,6 +10,18 @@
 
 #include "sm90_schedule.h"
 
+/* One bit for each of four bytes that is not 0. */
+DEVICE uint32_t shown4(uint32_t x)
+{
+    x = (((x & 0x7f7f7f7f) + 0x7f7f7f7f) | x) >> 7 & 0x01010101;
+    return x * 0x01020408 >> 24;
+}
+
+DEVICE uint32_t shown16(const uint4 &x)
+{
+    return shown4(x.x) | shown4(x.y) << 4 | shown4(x.z) << 8 | shown4(x.w) << 12;
+}
+
 #if CELL_ROWS
 
 /* Elements from v's first one to the cell of row `row` of the tile and the first key of a block. */
@@ -95,18 +107,6 @@ DEVICE void add_bias(const struct attention_args &a, const struct tile &t, float
     }
 }
 
-/* One bit for each of four bytes that is not 0. */
-DEVICE uint32_t shown4(uint32_t x)
-{
-    x = (((x & 0x7f7f7f7f) + 0x7f7f7f7f) | x) >> 7 & 0x01010101;
-    return x * 0x01020408 >> 24;
-}
-
-DEVICE uint32_t shown16(const uint4 &x)
-{
-    return shown4(x.x) | shown4(x.y) << 4 | shown4(x.z) << 8 | shown4(x.w) << 12;
-}
-
 /* Of 32 bytes, `left` of which exist, one bit for each that is not 0. */
 DEVICE uint32_t shown_of(const uint8_t *from, int left)
 {
@@ -149,26 +149,6 @@ DEVICE void hide_cells(const struct attention_args &a, const struct tile &t, flo
                     s[16 * j + i / 2 * 4 + r * 2 + i % 2] = -INFINITY;
         }
     }
-}
-
-/* Whether row `row` of the tile sees one of the keys of the bits from `from` to `to` - 1 of the
- * block. */
-DEVICE bool shows_key(const struct attention_args &a, const struct tile &t, const uint32_t *words,
-                      int count, int block, int from, int to, int row)
-{
-    bool shown = false;
-#pragma unroll 1
-    for (int key = max_int(from, 0); key < min_int(to, 32 * count); key++) {
-        int place = place_of_key(key);
-        uint32_t bit = 0;
-#pragma unroll
-        for (int i = 0; i < (KEYS + 31) / 32; i++)
-            bit |= words[i] >> place % 32 & (uint32_t)(place / 32 == i);
-        if (!bit) continue;
-        shown |= !a.mask.data ||
-                 ((const uint8_t *)a.mask.data)[cell_offset(a, a.mask, t, block, row) + key] != 0;
-    }
-    return shown;
 }
 
 /* A block's rows of 16 queries, for a warp. row: its first. */

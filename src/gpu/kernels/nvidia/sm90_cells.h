@@ -98,13 +98,6 @@ DEVICE uint32_t load_pair(uint32_t at)
     return x;
 }
 
-DEVICE uint32_t load_byte(uint32_t at)
-{
-    uint32_t x;
-    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
-    return x;
-}
-
 /* Scores whose byte is 0 are hidden. */
 DEVICE void hide_cells(float (&s)[KEYS / 2], uint32_t at, int row, int lane)
 {

@@ -475,7 +475,7 @@ DEVICE void finish_tile(const struct consumer &c, const struct attention_args &a
     uint32_t lines = 0;
     if (LINES) lines = c.base + AT_LINES + (4 * group_now(c) + thread_now(c) / 32) * LINES_BYTES;
     bool bad = store_tile<LINES>(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c),
-                                 true, true, lines, out_map_now(c));
+                                 lines, out_map_now(c));
 #endif
     if (REPAIRS && __any_sync(~0u, bad)) {
         if (lane_now(c) == 0) note_tile(a, t, c.base, group_now(c));

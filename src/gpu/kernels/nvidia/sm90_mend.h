@@ -2,7 +2,7 @@
 #ifndef RAPT_NVIDIA_SM90_MEND_H
 #define RAPT_NVIDIA_SM90_MEND_H
 
-#include "sm90_consumer.h"
+#include "sm90_special.h"
 #if BY_PANELS
 #include "sm90_panels.h"
 #elif SUMS > 1
@@ -22,74 +22,28 @@ DEVICE struct tile tile_now(const struct consumer &c, const struct tile &t)
 #if BY_PANELS
 #include "sm90_mend_panels.h"
 #else
-/* Whether a block that some row of the tile sees in part has bad rows of V. Else nothing can be
+/* Whether a block that some row of the tile sees in part has bad values of V. Else nothing can be
  * mended: every row sees the bad key. */
 DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_args &a,
                              const struct tensor_maps &maps, const struct tile &whole,
                              uint32_t &phase)
 {
+#if SPECIALS
     int above = masked_from(c, a, whole), below = masked_below(a, whole);
 #pragma unroll 1
     for (int block = whole.key_end - 1; block >= key_begin(&whole); block--) {
         const struct tile t = tile_now(c, whole);
         if (block < above && block >= below) continue;
         fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {false, false}, block, phase);
-        if (any_key(clean_values(c.base, group_now(c), thread_now(c)))) return true;
+        if (group_bits(c, own_octets(c, c.base + AT_V))) return true;
     }
+#endif
     return false;
 }
 
-#if CELLS == 1
-/* Whether row `row` of the tile sees one of the keys of the bits from `from` to `to` - 1, by the cells
- * in stage 0. */
-DEVICE bool shows_key(const struct consumer &c, const struct key_bits &bits, int from, int to,
-                      int row)
-{
-#if LOOSE
-    await_rows();
-    uint32_t at = own_cells(c) + (row & 15) * LOOSE_PITCH * 4 + c.shift;
-    const int swizzle = 0;
-#else
-    uint32_t at = c.base + AT_CELLS + row * 128;
-    const int swizzle = row & 7;
-#endif
-    bool shown = false;
-#pragma unroll
-    for (int i = 0; i < KEY_WORDS; i++) {
-#pragma unroll 1
-        for (uint32_t left = bits.word[i]; left; left &= left - 1) {
-            int key = 32 * i + __ffs((int)left) - 1;
-            if (key < from || key >= to) continue;
-            shown |= load_byte(at + ((key >> 4 ^ swizzle) << 4) + (key & 15)) != 0;
-        }
-    }
-    return shown;
-}
-#endif
-
-#if KEYED
-/* Leaves the bits of keys that the mask tensor shows. */
-DEVICE void see_keys(const struct key_cells &c, struct key_bits &bits)
-{
-#pragma unroll
-    for (int i = 0; i < KEY_WORDS; i++) bits.word[i] &= __ballot_sync(~0u, c.shown[i] != 0);
-}
-#endif
-
-#if LEADS
-/* A row without weights, which has an output of 0 whatever V holds. */
-DEVICE bool weightless(float sum)
-{
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    return sum + __shfl_xor_sync(~0u, sum, 2) == 0;
-}
-#endif
-
-/* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. clean: without the
- * bad rows of V. Returns whether there are such, and one more time without them changes a row. */
-DEVICE bool repair_tile(struct consumer &c, const struct attention_args &a,
-                        const struct tensor_maps &maps, const struct tile &whole, uint32_t &phase,
-                        bool clean = true)
+/* The whole tile again, see sm90_repair.h: the multiplies of step(), one at a time. */
+DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
+                        const struct tensor_maps &maps, const struct tile &whole, uint32_t &phase)
 {
     struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
 #if PARTS == 2
@@ -100,58 +54,35 @@ DEVICE bool repair_tile(struct consumer &c, const struct attention_args &a,
     }
 #endif
     float o[VALUES / 2];
-    bool clean0 = true, clean1 = true, found = false;
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
+#if SPECIALS
+    clear_found(c);
+#endif
 #pragma unroll 1
     for (int i = 0;; i++) {
         const struct tile t = tile_now(c, whole);
         if (i >= t.key_end - key_begin(&t)) break;
         int block = nth_block(&t, i);
         bool first = PARTS != 2 && i == 0;
-        int key = block * KEYS, keys = kv_tokens(a, &t) - key;
+#if CELL_ROWS && PARTS == 2 && D == 128 /* anew: else nvcc 13.0 spills */
+        c.above = masked_from(c, a, t);
+        c.below = masked_below(a, t);
+#endif
         ask_block(c, a, t, block);
         fetch_block(a, maps, t, c.base, group_now(c), thread_now(c), {first, true}, block, phase);
+#if SPECIALS
+        uint32_t own = own_octets(c, c.base + AT_V), octets = group_bits(c, own);
+        if (octets) {
+            take_special(c, c.base + AT_V, own, octets);
+            note_special(c, a, t, block, 0, octets);
+        }
+#endif
         float s[KEYS / 2];
         struct product product;
         uint32_t p[WEIGHT_WORDS], held[Q_HELD ? 4 * QK_SLICES : 1];
         hold_q(c, held); /* anew for every block: held only after the first, its registers were
                             given to p as well (nvcc 13.0) */
-        int end = t.rows * tile_tokens(a) + token_of_row(a, row_now(c)) + query_offset(a, &t) +
-                  a.window_right + 1;
-        int begin = FEATURES ? end - 1 - a.window_right - a.window_left : -8;
-#if KV_I8 && SCALE_BLOCKS == 1
-        struct key_bits bad = {}; /* integers are all good, and scales keep to themselves */
-#else
-        struct key_bits bad = clean_values(c.base, group_now(c), thread_now(c), clean);
-#endif
-#if LEADS
-        found = found || any_key(bad);
-#endif
-#if KEYED
-        see_keys(c.cells, bad);
-#endif
-#if CELLS == 1
-        int row = row_now(c);
-        bool bad0 = shows_key(c, bad, begin - key, min_int(end - key, keys), row);
-        bool bad1 = shows_key(c, bad, begin + 8 - key, min_int(end + 8 - key, keys), row + 8);
-#elif CELL_ROWS
-        int row = row_now(c);
-        bool bad0 = any_key(bad) && shows_key(a, t, bad.word, KEY_WORDS, block, begin - key,
-                                              min_int(end - key, keys), row);
-        bool bad1 = any_key(bad) && shows_key(a, t, bad.word, KEY_WORDS, block, begin + 8 - key,
-                                              min_int(end + 8 - key, keys), row + 8);
-#else
-        bool bad0 = any_key_between(bad, begin - key, min_int(end - key, keys));
-        bool bad1 = any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
-#endif
-#if PARTS == 2 /* registers are few: such a row's factor is NaN from here on */
-        if (bad0) c.row0 = __uint_as_float(0x7fffffff);
-        if (bad1) c.row1 = __uint_as_float(0x7fffffff);
-#else
-        clean0 = clean0 && !bad0;
-        clean1 = clean1 && !bad1;
-#endif
 #if SUMS > 1
         struct common f;
         multiply_qk(c, s, f, true);
@@ -188,22 +119,15 @@ DEVICE bool repair_tile(struct consumer &c, const struct attention_args &a,
         wgmma_wait<0>();
         add_product(o, product, factor);
     }
-#if PARTS == 2
-    clean0 = c.row0 == c.row0;
-    clean1 = c.row1 == c.row1;
-#endif
     const struct tile t = tile_now(c, whole);
-#if LEADS
-    bool changes = clean0 | clean1 | weightless(r.sum0) | weightless(r.sum1);
-    found = found && !clean && group_any(c, changes);
-    if (!clean) clean0 = clean1 = true;
-#endif
 #if SPLIT_KEYS
-    store_part(a, t, o, r, row_now(c), lane_now(c), clean0, clean1);
+    store_part(a, t, o, r, row_now(c), lane_now(c));
 #else
-    store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c), clean0, clean1);
+    store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c));
 #endif
-    return found;
+#if SPECIALS
+    store_special(c, a, t, r);
+#endif
 }
 
 #endif
@@ -245,13 +169,7 @@ DEVICE void repair_noted(struct consumer &c, const struct attention_args &a0,
         c.slope = tile_slope(a, t);
 #endif
         if (PARTS == 1 || CELL_ROWS || hides_bad_values(c, a, maps, t, phase))
-#if LEADS
-#pragma unroll 1
-            for (int turn = 0; turn < 2; turn++)
-                if (!repair_tile(c, a, maps, t, phase, turn)) break;
-#else
             repair_tile(c, a, maps, t, phase);
-#endif
 #if FEATURES && PARTS == 2
         place = note_at(a, note_place(a, kept_tile(c), group_now(c)))->next;
         place = __reduce_max_sync(~0u, place);

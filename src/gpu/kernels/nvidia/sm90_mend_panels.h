@@ -12,7 +12,7 @@ struct own_panels {
     const struct tile &whole;
     uint32_t &phase;
     int block;
-    bool bad; /* the thread's key, number `thread` of the block, has NaN or Inf in V */
+    bool bad; /* the thread's key, number `thread` of the block, has NaN or infinities in V */
 
     DEVICE void fetch(const struct consumer &c, bool values, int panel)
     {
@@ -38,32 +38,25 @@ struct own_panels {
         phase ^= 1;
     }
 
-    /* One bit per key, for every thread of the warpgroup. */
-    DEVICE struct key_bits find_bad(const struct consumer &c)
+    /* One of V into the slot: the thread's own bits of it. */
+    DEVICE uint32_t find_special(const struct consumer &c, int panel)
     {
-        int thread = thread_now(c);
+        fetch(c, true, panel);
+        return own_octets(c, c.base + AT_K);
+    }
+
+    /* Notes what the rows see, panel by panel. */
+    DEVICE void note(const struct consumer &c, const struct tile &t)
+    {
         bad = false;
 #pragma unroll 1
         for (int panel = 0; panel < panels_of(a.v_channels); panel++) {
-            fetch(c, true, panel);
-            if (thread >= KEYS) continue;
-#pragma unroll 1
-            for (int i = 0; i < 8 * PARTS; i++) {
-                int x[4];
-                shared_load4(c.base + AT_K + (i >> 3) * V_PART + thread * 128 + (i & 7) * 16, x[0],
-                             x[1], x[2], x[3]);
-                bad |=
-                    not_finite2(x[0]) | not_finite2(x[1]) | not_finite2(x[2]) | not_finite2(x[3]);
-            }
+            uint32_t own = find_special(c, panel), octets = group_bits(c, own);
+            bad |= own != 0;
+            if (!octets) continue;
+            take_special(c, c.base + AT_K, own, octets);
+            note_special(c, a, t, block, 64 * panel, octets);
         }
-        uint32_t word = __ballot_sync(~0u, bad);
-        if ((thread & 31) == 0) shared_store(c.base + AT_BAD_KEYS + 4 * (thread >> 5), word);
-        named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
-        struct key_bits bits;
-#pragma unroll
-        for (int i = 0; i < KEY_WORDS; i++)
-            bits.word[i] = shared_load(c.base + AT_BAD_KEYS + 4 * i);
-        return bits;
     }
 
     DEVICE uint32_t take_key(struct consumer &c, int panel)
@@ -75,13 +68,7 @@ struct own_panels {
     DEVICE uint32_t take_value(struct consumer &c, int panel, bool)
     {
         fetch(c, true, panel);
-        if (bad) {
-#pragma unroll 1
-            for (int i = 0; i < 8 * PARTS; i++)
-                shared_store4(c.base + AT_K + (i >> 3) * V_PART + thread_now(c) * 128 +
-                                  (i & 7) * 16,
-                              0, 0, 0, 0);
-        }
+        if (bad) clear_key(c.base + AT_K + thread_now(c) * 128);
         async_proxy_fence();
         named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
         return 0;
@@ -101,7 +88,9 @@ DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_ar
     for (int block = whole.key_end - 1; block >= whole.key_begin; block--) {
         if (block < above && block >= below) continue;
         struct own_panels panels = {a, maps, whole, phase, block, false};
-        if (any_key(panels.find_bad(c))) return true;
+#pragma unroll 1
+        for (int panel = 0; panel < panels_of(a.v_channels); panel++)
+            if (group_bits(c, panels.find_special(c, panel))) return true;
     }
     return false;
 }
@@ -112,7 +101,6 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 {
     struct row_state r = {-INFINITY, -INFINITY, 0, 0, 1, 1, false, ~0u};
     float o[VALUES / 2];
-    bool clean0 = true, clean1 = true;
 #if PARTS == 2
     split_q(c, a, tile_of(c, whole));
 #else
@@ -130,33 +118,19 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
 #endif
 #pragma unroll
     for (int i = 0; i < VALUES / 2; i++) o[i] = 0;
+    clear_found(c);
 #pragma unroll 1
     for (int i = 0;; i++) {
         const struct tile t = tile_of(c, whole);
         int block = t.key_end - 1 - i;
         if (block < t.key_begin) break;
         struct own_panels panels = {a, maps, whole, phase, block, false};
-        int key = block * KEYS, keys = t.kv_tokens - key,
-            end = t.rows * ROWS + row_now(c) + query_offset(a, &t) + a.window_right + 1,
-            begin = end - 1 - a.window_right - a.window_left;
-        struct key_bits bad = panels.find_bad(c);
-        bool bad0 = any_key_between(bad, begin - key, min_int(end - key, keys));
-        bool bad1 = any_key_between(bad, begin + 8 - key, min_int(end + 8 - key, keys));
-#if PARTS == 2 /* registers are few: such a row's factor is NaN from here on */
-        spoil_factors(c, bad0, bad1);
-#else
-        clean0 = clean0 && !bad0;
-        clean1 = clean1 && !bad1;
-#endif
+        panels.note(c, t);
         panel_step(c, a, t, panels, block, o, r);
     }
-#if PARTS == 2
-    shared_load2(own_factors(c), c.row0, c.row1);
-    clean0 = c.row0 == c.row0;
-    clean1 = c.row1 == c.row1;
-#endif
     const struct tile t = tile_of(c, whole);
-    store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c), clean0, clean1);
+    store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c));
+    store_special(c, a, t, r);
 }
 
 #endif

@@ -1,15 +1,13 @@
 /* sm90_repair.h: keeps NaN and Inf in V from rows that do not see them, or give them no weight.
  *
- * A hidden key has weight 0, and 0 * NaN is NaN: one bad row of V reaches every row of a tile
+ * A hidden key has weight 0, and 0 * NaN is NaN: one bad value of V reaches every row of a tile
  * through p v. That is found where a tile is stored, by a NaN in its output; the tile is then
  * noted, and when a block has no more tiles it computes the noted ones again, with the same
- * instructions in the same order but with bad rows of V replaced by zeros. Of these results only
- * rows that see no bad key are stored: they have the bits of a run without bad data; and rows whose
- * visible scores are all -inf, which are 0 whatever they see. Other rows that see a bad key keep
- * what they have.
+ * instructions in the same order but with bad values of V replaced by zeros. Rows have the bits of
+ * a run without bad data then, and what bad values make of rows that see them is written over those
+ * (sm90_special.h); not of rows whose visible scores are all -inf, which are 0 whatever they see.
  *
- * What lies beside a head (sm90_lead.h) is found alike. Tiles of such rows are computed first without
- * it, with all that V holds, and then as above where that can change a row.
+ * What lies beside a head (sm90_lead.h) is found alike, and such tiles are computed again without it.
  *
  * Rows whose first block had scores of -inf alone found no reference in it. They are told by that,
  * noted and computed again with a maximum for every block (16-bit rows; f32 looks anyway).
@@ -182,69 +180,5 @@ DEVICE void fetch_block(const struct attention_args &a, const struct tensor_maps
 #endif
 }
 #endif
-
-/* Two elements of V: whether one is NaN or Inf. */
-DEVICE bool not_finite2(uint32_t x)
-{
-    const uint32_t exponent = F16_PARTS && !V_BF16 ? 0x7c00 : 0x7f80;
-    return (x & exponent) == exponent || (x >> 16 & exponent) == exponent;
-}
-
-/* One bit per key of a block; for every thread of the warpgroup. */
-constexpr int KEY_WORDS = (KEYS + 31) / 32;
-struct key_bits {
-    uint32_t word[KEY_WORDS];
-};
-
-#if !BY_PANELS
-/* Says which rows of V in stage 0 are bad, and if clear, puts zeros in their place. Thread i takes key
- * i. */
-DEVICE struct key_bits clean_values(uint32_t base, int group, int thread, bool clear = true)
-{
-    uint32_t at = base + AT_V + thread * 128;
-    bool bad = false;
-    if (thread < KEYS) {
-#pragma unroll 1
-        for (int i = 0; i < 8 * PARTS * V_NUMBERS * V_PANELS; i++) {
-            int x[4];
-            shared_load4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, x[0], x[1], x[2], x[3]);
-            bad |= not_finite2(x[0]) | not_finite2(x[1]) | not_finite2(x[2]) | not_finite2(x[3]);
-        }
-        if (bad && clear) {
-#pragma unroll 1
-            for (int i = 0; i < 8 * PARTS * V_NUMBERS * V_PANELS; i++)
-                shared_store4(at + (i >> 3) * KEYS * 128 + (i & 7) * 16, 0, 0, 0, 0);
-        }
-    }
-    uint32_t word = __ballot_sync(~0u, bad);
-    if ((thread & 31) == 0) shared_store(base + AT_BAD_KEYS + 4 * (thread >> 5), word);
-    async_proxy_fence();
-    named_barrier_sync(BARRIER_GROUP + group, 128);
-    struct key_bits bits;
-#pragma unroll
-    for (int i = 0; i < KEY_WORDS; i++) bits.word[i] = shared_load(base + AT_BAD_KEYS + 4 * i);
-    return bits;
-}
-#endif
-
-DEVICE bool any_key(const struct key_bits &bits)
-{
-    uint32_t any = 0;
-#pragma unroll
-    for (int i = 0; i < KEY_WORDS; i++) any |= bits.word[i];
-    return any != 0;
-}
-
-/* Whether one of the keys from, ..., to - 1 of the block is among the bits. */
-DEVICE bool any_key_between(const struct key_bits &bits, int from, int to)
-{
-    uint32_t found = 0;
-#pragma unroll
-    for (int i = 0; i < KEY_WORDS; i++) {
-        int low = max_int(from - 32 * i, 0), high = min_int(to - 32 * i, 32);
-        if (low < high) found |= bits.word[i] & (~0u >> (32 - (high - low)) << low);
-    }
-    return found != 0;
-}
 
 #endif

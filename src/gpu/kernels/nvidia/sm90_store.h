@@ -292,14 +292,12 @@ DEVICE void clear_weightless(float (&o)[VALUES / 2], float sum0, float sum1)
 #endif
 
 #if !SPLIT_KEYS
-/* row: the lane's first row within the tile. scale: log2 units per unit of the references. keep0,
- * keep1: whether the lane's rows are stored; those without weights are always, having an output of
- * 0 whatever their values hold. IN_LINES: all are, by way of `lines` and with LINES 2 out_map. True
- * if something that was stored is not finite or not right, or rows behind the last one are not. */
+/* row: the lane's first row within the tile. scale: log2 units per unit of the references. IN_LINES:
+ * by way of `lines` and with LINES 2 out_map. True if something that was stored is not finite or not
+ * right, or rows behind the last one are not. */
 template <bool IN_LINES = false>
 DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, float (&o)[VALUES / 2],
-                       struct row_state r, float scale, int row, int lane, bool keep0 = true,
-                       bool keep1 = true, uint32_t lines = 0,
+                       struct row_state r, float scale, int row, int lane, uint32_t lines = 0,
                        const struct tensor_map *out_map = nullptr)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
@@ -329,8 +327,8 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
     int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2],
             down = 8 * a.out.stride[2];
     const int lead = LEADS ? value_lead(leads_of(a, t.head / a.group)) : 0;
-    bool row0 = q < tokens && (keep0 || f0.lse == -INFINITY);
-    bool row1 = q + 8 < tokens && (keep1 || f1.lse == -INFINITY);
+    bool row0 = q < tokens;
+    bool row1 = q + 8 < tokens;
     bool wrong = (row0 && unset(r.sum0, r.reference0)) || (row1 && unset(r.sum1, r.reference1));
     if (a.lse.data && (lane & 3) == 0) {
         float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] +

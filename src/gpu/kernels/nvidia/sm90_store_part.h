@@ -5,11 +5,10 @@
 
 #include "sm90_store.h"
 
-/* row, keep0, keep1, and the result: as in store_tile(). The maximum is here the row's reference.
- * Both it and the sum do not depend on V and are always stored. A row that sees no key of the part
+/* row, and the result: as in store_tile(). The maximum is here the row's reference. A row that sees no key of the part
  * leaves -inf, 0, and values of 0, when it is repaired at the latest: the values count nothing. */
 DEVICE bool store_part(const struct attention_args &a, const struct tile &t, float (&o)[VALUES / 2],
-                       struct row_state r, int row, int lane, bool keep0 = true, bool keep1 = true)
+                       struct row_state r, int row, int lane)
 {
     r.sum0 += __shfl_xor_sync(~0u, r.sum0, 2);
     r.sum1 += __shfl_xor_sync(~0u, r.sum1, 2);
@@ -24,8 +23,7 @@ DEVICE bool store_part(const struct attention_args &a, const struct tile &t, flo
         if (row0) *(float2 *)ends = make_float2(r.reference0, r.sum0);
         if (row1) *(float2 *)(ends + 16) = make_float2(r.reference1, r.sum1);
     }
-    store_f32(o, 1, 1, partial_out_at(&a, t.part, at, 0), DV, row0 && keep0, row1 && keep1,
-              2 * (lane & 3), DV);
+    store_f32(o, 1, 1, partial_out_at(&a, t.part, at, 0), DV, row0, row1, 2 * (lane & 3), DV);
     return (row0 && unset(r.sum0, r.reference0)) || (row1 && unset(r.sum1, r.reference1)) ||
            ((mendable(r.sum0) || mendable(r.sum1)) && any_nan(o));
 }

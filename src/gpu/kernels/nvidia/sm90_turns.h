@@ -353,13 +353,6 @@ DEVICE uint32_t own_factors(const struct consumer &c)
 {
     return own_tile(c) + RECORD_BYTES + 16 + (lane_now(c) >> 2) * 8;
 }
-
-DEVICE void spoil_factors(const struct consumer &c, bool bad0, bool bad1)
-{
-    uint32_t at = own_factors(c);
-    if (bad0) shared_store(at, 0x7fffffff);
-    if (bad1) shared_store(at + 4, 0x7fffffff);
-}
 #endif
 
 /* Q of a tile into the warpgroup's slot, when all of its warps are through with what lies there. */

@@ -294,6 +294,11 @@ DEVICE void shared_load2(uint32_t at, float &x, float &y)
     asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(x), "=f"(y) : "r"(at) : "memory");
 }
 
+DEVICE void shared_load2(uint32_t at, uint32_t &x, uint32_t &y)
+{
+    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(x), "=r"(y) : "r"(at) : "memory");
+}
+
 DEVICE uint32_t shared_load(uint32_t at)
 {
     uint32_t x;
