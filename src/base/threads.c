@@ -1,13 +1,29 @@
 /* threads.c: the worker pool. Jobs live on their caller's stack; idle workers sleep on one
- * semaphore. */
+ * semaphore.
+ *
+ * A worker keeps off the CPU of the thread that called last. Linux may wake it there although others
+ * are idle (a virtual one that rests counts as taken away), behind the caller, which is busy until
+ * the job is over; both then share that CPU until the load is balanced, some milliseconds later.
+ *
+ * Workers end within microseconds of their caller, and jobs follow each other as closely, where to
+ * sleep and be woken takes tens: both look for a moment first. */
 #include "base/threads.h"
 
 #include "base/alloc.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
+
+enum { /* ns before sleep */
+       CALLER_LOOKS = 50000,
+       WORKER_LOOKS = 20000,
+       LOOKS = 8, /* between two readings of the clock */
+};
 
 struct job {
     void (*run)(void *argument, int64_t slot);
@@ -24,6 +40,8 @@ struct thread_pool {
     sem_t wake;            /* counts invitations; a worker that finds no job sleeps again */
     struct job *jobs;
     int stop;
+    int caller_cpu;        /* of the last job; -1: not known */
+    _Atomic int64_t awake; /* workers that look for a job */
     int64_t threads;
     int64_t started; /* of worker[] */
     pthread_t worker[];
@@ -32,6 +50,52 @@ struct thread_pool {
 static void wait_for(sem_t *semaphore)
 {
     while (sem_wait(semaphore) && errno == EINTR) {}
+}
+
+static int64_t nanoseconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* 1: within looks ns. */
+static int look_for(sem_t *semaphore, int64_t looks)
+{
+    int64_t end = nanoseconds() + looks;
+    do {
+        for (int i = 0; i < LOOKS; i++, relax())
+            if (!sem_trywait(semaphore)) return 1;
+    } while (nanoseconds() < end);
+    return 0;
+}
+
+/* Where a worker may run: what it set itself, but for the CPU that it keeps off (-1: none). */
+struct place {
+    cpu_set_t set;
+    int off;
+};
+
+/* A set that somebody else has changed in the meantime is where the worker begins anew. */
+static void keep_off(struct place *place, int cpu, int64_t workers)
+{
+    cpu_set_t allowed;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == place->off) return;
+    if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    if (place->off >= 0 && CPU_EQUAL(&allowed, &place->set)) CPU_SET(place->off, &allowed);
+    struct place next = {allowed, cpu};
+    CPU_CLR(cpu, &next.set);
+    if (CPU_COUNT(&next.set) < workers) return;
+    if (!sched_setaffinity(0, sizeof next.set, &next.set)) *place = next;
 }
 
 /* Takes a slot of the first job that still has one. */
@@ -48,14 +112,20 @@ static struct job *join_job(struct thread_pool *pool, int64_t *slot)
 static void *work(void *argument)
 {
     struct thread_pool *pool = argument;
+    struct place place = {.off = -1};
     for (;;) {
-        wait_for(&pool->wake);
+        atomic_fetch_add_explicit(&pool->awake, 1, memory_order_relaxed);
+        int found = look_for(&pool->wake, WORKER_LOOKS);
+        atomic_fetch_sub_explicit(&pool->awake, 1, memory_order_relaxed);
+        if (!found) wait_for(&pool->wake);
         pthread_mutex_lock(&pool->mutex);
         int stop = pool->stop;
         int64_t slot = 0;
         struct job *job = stop ? NULL : join_job(pool, &slot);
+        int caller_cpu = pool->caller_cpu;
         pthread_mutex_unlock(&pool->mutex);
         if (stop) return NULL;
+        keep_off(&place, caller_cpu, pool->threads - 1);
         if (!job) continue;
         job->run(job->argument, slot);
         pthread_mutex_lock(&pool->mutex);
@@ -74,6 +144,7 @@ struct thread_pool *pool_open(int64_t threads)
         alloc_zeroed(1, sizeof *pool + (size_t)(threads - 1) * sizeof pool->worker[0]);
     if (!pool) return NULL;
     pool->threads = threads;
+    pool->caller_cpu = -1;
     if (pthread_mutex_init(&pool->mutex, NULL)) {
         free(pool);
         return NULL;
@@ -124,10 +195,13 @@ static int close_job(struct thread_pool *pool, struct job *job)
     return busy;
 }
 
-void pool_run(struct thread_pool *pool, int64_t slots, void (*run)(void *argument, int64_t slot),
-              void *argument)
+void pool_run(struct thread_pool *pool, int64_t slots, int64_t wake,
+              void (*run)(void *argument, int64_t slot), void *argument)
 {
-    int64_t invited = (slots < pool->threads ? slots : pool->threads) - 1;
+    int64_t invited = (slots < pool->threads ? slots : pool->threads) - 1,
+            awake = atomic_load_explicit(&pool->awake, memory_order_relaxed),
+            worth = wake - 1 > awake ? wake - 1 : awake;
+    if (invited > worth) invited = worth;
     struct job job = {.run = run, .argument = argument, .slots = slots, .next_slot = 1};
     if (invited <= 0 || sem_init(&job.finished, 0, 0)) {
         run(argument, 0);
@@ -137,11 +211,12 @@ void pool_run(struct thread_pool *pool, int64_t slots, void (*run)(void *argumen
     struct job **link = &pool->jobs;
     while (*link) link = &(*link)->next;
     *link = &job;
+    pool->caller_cpu = sched_getcpu();
     pthread_mutex_unlock(&pool->mutex);
     for (int64_t i = 0; i < invited; i++) sem_post(&pool->wake);
     run(argument, 0);
     if (close_job(pool, &job)) {
-        wait_for(&job.finished);
+        if (!look_for(&job.finished, CALLER_LOOKS)) wait_for(&job.finished);
         /* The worker that posted may still hold the mutex and touch the job; wait until it has
          * left. */
         pthread_mutex_lock(&pool->mutex);

@@ -14,12 +14,15 @@ void pool_close(struct thread_pool *pool);
 int64_t pool_threads(const struct thread_pool *pool);
 
 /* Calls run(argument, slot) at once on the calling thread (slot 0) and on up to slots - 1 workers
- * (slots 1, 2, ..., each at most once), and returns when all that began have returned. A worker
- * that comes too late never begins, so run must take its work from a shared atomic counter until
- * none is left, and a job is done when the caller's own run returns and the others have. Any number
- * of threads may run jobs at once; they share the workers. Allocates nothing; sleeps, never spins;
- * no lock is held while run runs. */
-void pool_run(struct thread_pool *pool, int64_t slots, void (*run)(void *argument, int64_t slot),
-              void *argument);
+ * (slots 1, 2, ..., each at most once), and returns when all that began have returned. Sleeping
+ * workers are woken for up to wake of the slots, the caller's included: it takes tens of
+ * microseconds; beyond that those begin that are still awake after an earlier job. A worker that
+ * comes too late never begins, so run must take its work from a shared atomic counter until none is
+ * left, and a job is done when the caller's own run returns and the others have. Any number of
+ * threads may run jobs at once; they share the workers. Allocates nothing; waits for microseconds
+ * before it sleeps; no lock is held while run runs. Workers keep off the CPU of the caller where at
+ * least as many CPUs as workers are left to them. */
+void pool_run(struct thread_pool *pool, int64_t slots, int64_t wake,
+              void (*run)(void *argument, int64_t slot), void *argument);
 
 #endif

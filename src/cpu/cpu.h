@@ -47,8 +47,8 @@ struct cpu_plan {
     int64_t chunk_keys, decode_heads, decode_window, decode_slots;
     size_t decode_scratch_bytes;
     /* few.c */
-    int serves_few; /* it serves every sequence of the problem */
-    int64_t few_slots;
+    int serves_few;              /* it serves every sequence of the problem */
+    int64_t few_slots, few_wake; /* threads that may join; that are worth waking */
     size_t few_scratch_bytes;
 };
 

@@ -29,6 +29,7 @@ enum {
     /* Of K or V, of all heads of an item: what is asked for ahead. Fewer keys make more calls. */
     WINDOW_BYTES = 64 << 10,
     WINDOW_MIN = 16,
+    WAKE_BYTES = 512 << 10, /* of K and V: 35 us, as long as to wake a thread */
     MERGE_AHEAD = 8, /* partial results: rows of them lie apart, and in another core's cache */
 };
 
@@ -273,8 +274,9 @@ static void work(void *argument, int64_t slot)
         }
 }
 
-/* Where the items and partial results of each sequence begin; returns the number of items. */
-static int64_t number_items(struct decode_job *job)
+/* Where the items and partial results of each sequence begin; returns the number of items. *keys_read: those
+ * of a KV head that are read. */
+static int64_t number_items(struct decode_job *job, int64_t *keys_read)
 {
     const struct problem *p = job->call->problem;
     int64_t keys = job->call->plan->chunk_keys, items = 0, partial = 0,
@@ -299,6 +301,7 @@ static int64_t number_items(struct decode_job *job)
         }
         for (int64_t i = 0; i < sets; i++) atomic_init(&job->unfinished[b * sets + i], s->chunks);
         if (s->rows) {
+            *keys_read += max64(s->high - s->low, 0);
             items += sets * s->chunks;
             partial += p->kv_heads * s->chunks * partial_floats(s->rows, job->width);
         }
@@ -315,7 +318,13 @@ void decode_run(const struct cpu_call *call)
     lay_out(&job, call->problem, call->plan, &arena);
     job.score_options = a->softcap != 0 || a->alibi_slope.dtype;
     job.exponent_scale = (float)((job.score_options ? 1 : fabs(a->scale)) * LOG2_E);
-    job.items = number_items(&job);
+    int64_t keys = 0;
+    job.items = number_items(&job, &keys);
     atomic_init(&job.next, 0);
-    if (job.items) pool_run(call->pool, min64(call->plan->decode_slots, job.items), work, &job);
+    const struct problem *p = call->problem;
+    int64_t bytes =
+        keys * p->kv_heads * (p->qk_channels + p->v_channels) * (int64_t)dtype_size(a->k.dtype);
+    if (job.items)
+        pool_run(call->pool, min64(call->plan->decode_slots, job.items),
+                 max64(1, bytes / WAKE_BYTES), work, &job);
 }

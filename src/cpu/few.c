@@ -97,12 +97,12 @@ static void lay_out(struct few_scratch *w, const struct problem *p, const struct
     w->paired = take(arena, converts ? 0 : keys * 16, sizeof(float));
 }
 
-static int64_t threads_that_pay(const struct problem *p, const struct cpu_plan *plan)
+static int64_t threads_worth_waking(const struct problem *p, const struct cpu_plan *plan)
 {
-    int64_t items = p->batch * p->kv_heads, share = plan->kernels->few_share,
-            work = items * p->q_tokens * p->group * p->kv_tokens * (p->qk_channels + p->v_channels),
-            threads = min64(plan->slots, items);
-    return max64(1, share ? min64(threads, work / share) : threads);
+    int64_t share = plan->kernels->few_share, work = p->batch * p->kv_heads * p->q_tokens *
+                                                     p->group * p->kv_tokens *
+                                                     (p->qk_channels + p->v_channels);
+    return max64(1, share ? min64(plan->few_slots, work / share) : plan->few_slots);
 }
 
 size_t few_plan(const struct problem *p, struct cpu_plan *plan)
@@ -112,7 +112,8 @@ size_t few_plan(const struct problem *p, struct cpu_plan *plan)
     struct few_scratch scratch;
     struct arena arena = {NULL, 0};
     lay_out(&scratch, p, plan->kernels, &arena);
-    plan->few_slots = threads_that_pay(p, plan);
+    plan->few_slots = max64(1, min64(plan->slots, p->batch * p->kv_heads));
+    plan->few_wake = threads_worth_waking(p, plan);
     plan->few_scratch_bytes = arena.used;
     return (size_t)plan->few_slots * arena.used;
 }
@@ -270,5 +271,5 @@ void few_run(const struct cpu_call *call)
 {
     struct few_job job = {.call = call};
     atomic_init(&job.next, 0);
-    pool_run(call->pool, call->plan->few_slots, work, &job);
+    pool_run(call->pool, call->plan->few_slots, call->plan->few_wake, work, &job);
 }

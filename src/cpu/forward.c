@@ -557,5 +557,6 @@ void forward_run(const struct cpu_call *call)
         .call = call, .table = table, .scratch = call->workspace + arena.used};
     job.units = forward_sort_units(call, table, &job.items);
     atomic_init(&job.next, 0);
-    pool_run(call->pool, min64(call->plan->slots, job.items), work, &job);
+    int64_t slots = min64(call->plan->slots, job.items);
+    pool_run(call->pool, slots, slots, work, &job);
 }

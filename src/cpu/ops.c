@@ -3,11 +3,14 @@
 #include "cpu/ops.h"
 
 #include "base/cpuid.h"
+#include "cpu/arena.h"
 
 #include <stdatomic.h>
 
-/* Below so many bytes waking a worker costs more than it brings. */
-#define PARALLEL_BYTES 262144.0
+/* Read and written by a thread: below the first it is not worth an awake worker, below the second
+ * not one that sleeps. */
+#define AWAKE_BYTES  65536.0
+#define ASLEEP_BYTES 1048576.0
 
 const struct cpu_device *ops_device(const rapt_device *device)
 {
@@ -57,6 +60,7 @@ void ops_parallel(const rapt_device *device, int64_t items, double bytes,
                         .item = item,
                         .argument = argument,
                         .items = items};
-    int64_t slots = bytes < PARALLEL_BYTES ? 1 : cpu->threads < items ? cpu->threads : items;
-    if (items > 0) pool_run(cpu->pool, slots, run_items, &loop);
+    int64_t slots = min64(min64(cpu->threads, items), (int64_t)(bytes / AWAKE_BYTES)),
+            wake = min64(slots, (int64_t)(bytes / ASLEEP_BYTES));
+    if (items > 0) pool_run(cpu->pool, slots, wake, run_items, &loop);
 }

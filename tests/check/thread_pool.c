@@ -1,8 +1,10 @@
 /* thread_pool.c: the worker pool does every piece of work once, gives each slot to one thread, and
- * returns only when all that began have ended, also for many callers at once. */
+ * returns only when all that began have ended, also for many callers at once; workers keep off their
+ * caller's CPU. */
 #include "base/threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -41,7 +43,7 @@ static int faults_of_a_job(struct thread_pool *pool, int64_t slots)
     struct job job;
     memset(&job, 0, sizeof job);
     job.slots = slots;
-    pool_run(pool, slots, work, &job);
+    pool_run(pool, slots, slots, work, &job);
     int faults = atomic_load(&job.wrong_slot) + (atomic_load(&job.inside) != 0) +
                  (atomic_load(&job.entered[0]) != 1);
     for (int i = 0; i < PIECES; i++) faults += atomic_load(&job.done[i]) != 1;
@@ -116,7 +118,7 @@ static void late_workers_are_waited_for(void **state)
     int joined = 0;
     for (int n = 0; n < 500 && joined < 200; n++) {
         struct latecomer job = {0};
-        pool_run(pool, 3, come_late, &job);
+        pool_run(pool, 3, 3, come_late, &job);
         assert_int_equal(atomic_load(&job.begun), atomic_load(&job.ended));
         joined += atomic_load(&job.begun);
     }
@@ -146,7 +148,7 @@ static void meet(void *argument, int64_t slot)
 static void *run_meeting(void *argument)
 {
     struct meeting *m = argument;
-    pool_run(m->pool, m->slots, meet, m);
+    pool_run(m->pool, m->slots, m->slots, meet, m);
     return NULL;
 }
 
@@ -155,7 +157,7 @@ static void all_threads_at_once(void **state)
     (void)state;
     struct meeting one = {pool_open(AT_ONCE), 0, AT_ONCE};
     assert_non_null(one.pool);
-    pool_run(one.pool, one.slots, meet, &one);
+    pool_run(one.pool, one.slots, one.slots, meet, &one);
     assert_int_equal(atomic_load(&one.inside), AT_ONCE);
     pool_close(one.pool);
     struct meeting two = {pool_open(AT_ONCE - 1), 0, AT_ONCE / 2};
@@ -204,11 +206,146 @@ static void signals_end_no_wait(void **state)
     assert_non_null(pool);
     static struct signalled job;
     job = (struct signalled){.caller = pthread_self()};
-    pool_run(pool, 2, interrupt_caller, &job);
+    pool_run(pool, 2, 2, interrupt_caller, &job);
     int begun = atomic_load(&job.begun), ended = atomic_load(&job.ended);
     pool_close(pool);
     sigaction(SIGUSR1, &before, NULL);
     assert_true(begun && ended);
+}
+
+/* Workers that sleep are woken for no more slots than that is worth. One that happens to be awake may
+ * join: so once in a few times. */
+struct sleepers {
+    atomic_int begun;
+    int expected;
+};
+
+static void count_workers(void *argument, int64_t slot)
+{
+    struct sleepers *job = argument;
+    const struct timespec moment = {0, 1000000}, more = {0, 5000000};
+    if (slot) {
+        atomic_fetch_add(&job->begun, 1);
+        return;
+    }
+    for (int i = 0; i < 30000 && atomic_load(&job->begun) < job->expected; i++)
+        nanosleep(&moment, NULL);
+    nanosleep(&more, NULL);
+}
+
+static void sleepers_are_woken_where_it_pays(void **state)
+{
+    (void)state;
+    const struct timespec asleep = {0, 20000000};
+    struct thread_pool *pool = pool_open(4);
+    assert_non_null(pool);
+    for (int wake = 0; wake <= 4; wake++) {
+        int begun = -1, expected = wake > 1 ? wake - 1 : 0;
+        for (int n = 0; n < 20 && begun != expected; n++) {
+            struct sleepers job = {.expected = expected};
+            nanosleep(&asleep, NULL);
+            pool_run(pool, 4, wake, count_workers, &job);
+            begun = atomic_load(&job.begun);
+            assert_true(begun >= expected);
+        }
+        assert_int_equal(begun, expected);
+    }
+    pool_close(pool);
+}
+
+/* Where a worker may run once it has begun. */
+struct places {
+    atomic_int begun, known;
+    cpu_set_t worker;
+    pthread_t thread;
+};
+
+static void look_around(void *argument, int64_t slot)
+{
+    struct places *job = argument;
+    const struct timespec moment = {0, 1000000};
+    if (slot == 0) /* asleep, so that a worker on the same CPU begins too */
+        for (int i = 0; i < 30000 && !atomic_load(&job->known); i++) nanosleep(&moment, NULL);
+    else if (!atomic_fetch_add(&job->begun, 1)) {
+        sched_getaffinity(0, sizeof job->worker, &job->worker);
+        job->thread = pthread_self();
+        atomic_store(&job->known, 1);
+    }
+}
+
+/* What the worker may use while the caller is on one CPU. */
+static struct places places_of(struct thread_pool *pool, int caller, int64_t slots)
+{
+    struct places job = {0};
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(caller, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    pool_run(pool, slots, slots, look_around, &job);
+    assert_true(atomic_load(&job.known));
+    return job;
+}
+
+static cpu_set_t without(cpu_set_t set, int cpu)
+{
+    CPU_CLR(cpu, &set);
+    return set;
+}
+
+static cpu_set_t all_cpus;
+
+static int find_cpus(void **state)
+{
+    (void)state;
+    return sched_getaffinity(0, sizeof all_cpus, &all_cpus);
+}
+
+static int take_all_cpus(void **state)
+{
+    (void)state;
+    return sched_setaffinity(0, sizeof all_cpus, &all_cpus);
+}
+
+static void workers_keep_off_the_caller(void **state)
+{
+    (void)state;
+    if (CPU_COUNT(&all_cpus) < 2) skip();
+    int a = 0, b;
+    while (!CPU_ISSET(a, &all_cpus)) a++;
+    for (b = a + 1; !CPU_ISSET(b, &all_cpus);) b++;
+
+    struct thread_pool *pool = pool_open(2);
+    assert_non_null(pool);
+    struct places places = places_of(pool, a, 2);
+    cpu_set_t expected = without(all_cpus, a);
+    assert_true(CPU_EQUAL(&places.worker, &expected));
+    places = places_of(pool, b, 2);
+    expected = without(all_cpus, b);
+    assert_true(CPU_EQUAL(&places.worker, &expected));
+
+    /* A set from outside is kept to. */
+    CPU_ZERO(&expected);
+    CPU_SET(b, &expected);
+    assert_int_equal(pthread_setaffinity_np(places.thread, sizeof expected, &expected), 0);
+    places = places_of(pool, a, 2);
+    assert_true(CPU_EQUAL(&places.worker, &expected));
+    pool_close(pool);
+
+    /* Workers whose caller's CPU is all they have (they inherit it), or too many for the others. */
+    pool = pool_open(2);
+    assert_non_null(pool);
+    places = places_of(pool, a, 2);
+    CPU_ZERO(&expected);
+    CPU_SET(a, &expected);
+    assert_true(CPU_EQUAL(&places.worker, &expected));
+    pool_close(pool);
+    assert_int_equal(take_all_cpus(NULL), 0);
+    int64_t threads = CPU_COUNT(&all_cpus) + 1;
+    pool = pool_open(threads);
+    assert_non_null(pool);
+    places = places_of(pool, a, threads);
+    assert_true(CPU_EQUAL(&places.worker, &all_cpus));
+    pool_close(pool);
 }
 
 static void closing(void **state)
@@ -231,6 +368,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(late_workers_are_waited_for),
         cmocka_unit_test(all_threads_at_once),
         cmocka_unit_test(signals_end_no_wait),
+        cmocka_unit_test(sleepers_are_woken_where_it_pays),
+        cmocka_unit_test_setup_teardown(workers_keep_off_the_caller, find_cpus, take_all_cpus),
         cmocka_unit_test(closing),
     };
     return run_group("thread pool", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
