@@ -120,13 +120,13 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         add_product(o, product, factor);
     }
     const struct tile t = tile_now(c, whole);
+#if SPECIALS
+    add_special(c, a, t, o, r);
+#endif
 #if SPLIT_KEYS
     store_part(a, t, o, r, row_now(c), lane_now(c));
 #else
     store_tile(a, t, o, r, PARTS == 1 ? 1 : c.scale, row_now(c), lane_now(c));
-#endif
-#if SPECIALS
-    store_special(c, a, t, r);
 #endif
 }
 

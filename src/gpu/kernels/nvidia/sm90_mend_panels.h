@@ -12,7 +12,7 @@ struct own_panels {
     const struct tile &whole;
     uint32_t &phase;
     int block;
-    bool bad; /* the thread's key, number `thread` of the block, has NaN or infinities in V */
+    uint32_t own; /* where the thread's key has NaN or infinities in V: eight bits for each panel */
 
     DEVICE void fetch(const struct consumer &c, bool values, int panel)
     {
@@ -48,13 +48,13 @@ struct own_panels {
     /* Notes what the rows see, panel by panel. */
     DEVICE void note(const struct consumer &c, const struct tile &t)
     {
-        bad = false;
+        own = 0;
 #pragma unroll 1
         for (int panel = 0; panel < panels_of(a.v_channels); panel++) {
-            uint32_t own = find_special(c, panel), octets = group_bits(c, own);
-            bad |= own != 0;
+            uint32_t here = find_special(c, panel), octets = group_bits(c, here);
+            own |= here << 8 * panel;
             if (!octets) continue;
-            take_special(c, c.base + AT_K, own, octets);
+            take_special(c, c.base + AT_K, here, octets);
             note_special(c, a, t, block, 64 * panel, octets);
         }
     }
@@ -68,7 +68,7 @@ struct own_panels {
     DEVICE uint32_t take_value(struct consumer &c, int panel, bool)
     {
         fetch(c, true, panel);
-        if (bad) clear_key(c.base + AT_K + thread_now(c) * 128);
+        clear_octets(c.base + AT_K, thread_now(c), own >> 8 * panel & 0xff);
         async_proxy_fence();
         named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
         return 0;
@@ -87,7 +87,7 @@ DEVICE bool hides_bad_values(const struct consumer &c, const struct attention_ar
 #pragma unroll 1
     for (int block = whole.key_end - 1; block >= whole.key_begin; block--) {
         if (block < above && block >= below) continue;
-        struct own_panels panels = {a, maps, whole, phase, block, false};
+        struct own_panels panels = {a, maps, whole, phase, block, 0};
 #pragma unroll 1
         for (int panel = 0; panel < panels_of(a.v_channels); panel++)
             if (group_bits(c, panels.find_special(c, panel))) return true;
@@ -124,13 +124,13 @@ DEVICE void repair_tile(struct consumer &c, const struct attention_args &a,
         const struct tile t = tile_of(c, whole);
         int block = t.key_end - 1 - i;
         if (block < t.key_begin) break;
-        struct own_panels panels = {a, maps, whole, phase, block, false};
+        struct own_panels panels = {a, maps, whole, phase, block, 0};
         panels.note(c, t);
         panel_step(c, a, t, panels, block, o, r);
     }
     const struct tile t = tile_of(c, whole);
+    add_special(c, a, t, o, r);
     store_tile(a, t, o, r, c.scale, row_now(c), lane_now(c));
-    store_special(c, a, t, r);
 }
 
 #endif

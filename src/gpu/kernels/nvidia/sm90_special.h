@@ -2,7 +2,7 @@
  * (sm90_repair.h). Zeros take their place; what they make of the rows that see their keys is found
  * from bits: of each channel of a block there is one for every key whose value is NaN or infinite,
  * of each row one for every key that it sees. Where a row's bits meet a channel's, its result there
- * is NaN or infinite, and is written over what has been stored.
+ * is NaN or infinite, which is added before it is stored.
  *
  * The bits lie in shared memory where nothing is during a repair: in stage 1, or with one stage in
  * the other warpgroup's Q. */
@@ -27,7 +27,7 @@ constexpr int NUMBERS = PARTS * V_NUMBERS, TELLING = PARTS == 2,
               CHANNELS_AT_ONCE = BY_PANELS ? 64 : 64 * V_PANELS, FOUND_SETS = (V_PANELS + 1) / 2;
 constexpr uint32_t FOUND_SET_BYTES = 128 * 16, FOUND_BYTES = FOUND_SETS * FOUND_SET_BYTES,
                    CHANNEL_WORDS = CHANNELS_AT_ONCE * 32;
-static_assert(FOUND_BYTES + CHANNEL_WORDS + 16 <= (STAGES > 1 ? K_BYTES : Q_BYTES) &&
+static_assert(FOUND_BYTES + CHANNEL_WORDS <= (STAGES > 1 ? K_BYTES : Q_BYTES) &&
                   (STAGES > 1 || GROUPS == 2),
               "room for the bits");
 
@@ -96,7 +96,7 @@ DEVICE uint32_t own_octets(const struct consumer &c, uint32_t tile)
 /* Bits that a thread of the warpgroup has. */
 DEVICE uint32_t group_bits(const struct consumer &c, uint32_t bits)
 {
-    uint32_t at = channel_words(c) + CHANNEL_WORDS;
+    uint32_t at = c.base + AT_GROUP_BITS;
     bits = __reduce_or_sync(~0u, bits);
     if (lane_now(c) == 0) shared_store(at + thread_now(c) / 32 * 4, bits);
     named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
@@ -139,19 +139,22 @@ DEVICE struct octet take_octet(uint32_t at)
 }
 
 #if BY_PANELS
-/* The same for all of a key's row of a panel, two values at a time: registers are few. */
-DEVICE void clear_key(uint32_t at)
+/* The same for a key's bits of a panel, two values at a time: registers are few. */
+DEVICE void clear_octets(uint32_t tile, int key, uint32_t octets)
 {
 #pragma unroll 1
-    for (int i = 0; i < 128; i += 4) {
-        uint32_t special = 0;
+    for (; octets; octets &= octets - 1) {
+        uint32_t at = tile + key * 128 + ((__ffs((int)octets) - 1 ^ (key & 7)) << 4);
+#pragma unroll 1
+        for (uint32_t end = at + 16; at < end; at += 4) {
+            uint32_t special = 0;
 #pragma unroll
-        for (int n = 0; n < NUMBERS; n++)
-            special |= special_halves(shared_load(at + i + n * V_PART));
-        if (!special) continue;
+            for (int n = 0; n < NUMBERS; n++)
+                special |= special_halves(shared_load(at + n * V_PART));
 #pragma unroll
-        for (int n = 0; n < NUMBERS; n++)
-            shared_store(at + i + n * V_PART, shared_load(at + i + n * V_PART) & ~special);
+            for (int n = 0; n < NUMBERS; n++)
+                shared_store(at + n * V_PART, shared_load(at + n * V_PART) & ~special);
+        }
     }
 }
 #endif
@@ -184,6 +187,13 @@ DEVICE void take_special(const struct consumer &c, uint32_t tile, uint32_t own, 
     }
     async_proxy_fence();
     named_barrier_sync(BARRIER_GROUP + group_now(c), 128);
+}
+
+/* The row's sum of weights is 0. */
+DEVICE bool weightless(float sum)
+{
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2) == 0;
 }
 
 /* Keys of a block that a row sees. */
@@ -261,35 +271,35 @@ DEVICE struct seen_keys keys_seen(const struct consumer &c, const struct attenti
 }
 
 /* What rows see of channels from `first` on, eight for each bit of `octets`, is added to what was
- * found for them; a lane has each fourth channel. */
+ * found for them; of eight a lane has those two that it has of the output. */
 template <int COUNT>
 DEVICE void note_rows(const struct seen_keys (&seen)[COUNT], uint32_t found, uint32_t words,
                       int first, uint32_t octets)
 {
-    uint32_t x[2 * COUNT];
-#pragma unroll
-    for (int j = 0; j < COUNT; j++) shared_load2(found + 8 * j, x[2 * j], x[2 * j + 1]);
 #pragma unroll 1
     for (; octets; octets &= octets - 1) {
-        int i = 2 * (__ffs((int)octets) - 1);
+        int i = __ffs((int)octets) - 1;
+        uint32_t x[COUNT][2]; /* loaded anew: else nvcc 13.0 orders steps otherwise */
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) shared_load2(found + 8 * j, x[j][0], x[j][1]);
 #pragma unroll
         for (int n = 0; n < 2; n++) {
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 int of[4];
-                shared_load4(words + (i + n) * 128 + 16 * e, of[0], of[1], of[2], of[3]);
+                shared_load4(words + i * 256 + n * 32 + e * 16, of[0], of[1], of[2], of[3]);
 #pragma unroll
                 for (int j = 0; j < COUNT; j++) {
                     uint32_t met = 0;
 #pragma unroll
                     for (int w = 0; w < KEY_WORDS; w++) met |= of[w] & seen[j].word[w];
-                    x[2 * j + e] |= (uint32_t)(met != 0) << (first / 4 % 32 + i + n);
+                    x[j][e] |= (uint32_t)(met != 0) << (first / 4 % 32 + 2 * i + n);
                 }
             }
         }
-    }
 #pragma unroll
-    for (int j = 0; j < COUNT; j++) shared_store2(found + 8 * j, x[2 * j], x[2 * j + 1]);
+        for (int j = 0; j < COUNT; j++) shared_store2(found + 8 * j, x[j][0], x[j][1]);
+    }
 }
 
 /* The same of the lane's two rows, and of all channels that are looked at. */
@@ -309,69 +319,32 @@ DEVICE void note_special(const struct consumer &c, const struct attention_args &
 #pragma unroll 1
         for (int done = 0; done < CHANNELS_AT_ONCE; done += 128)
             note_rows(seen, own_found(c) + (first + done) / 128 * FOUND_SET_BYTES + 8 * r,
-                      channel_words(c) + (done + (lane_now(c) & 3)) * 32, first,
+                      channel_words(c) + (done + (lane_now(c) & 3) * 2) * 32, first,
                       octets >> done / 8 & 0xffff);
     }
 }
 
-/* Where the lane's row `row` of the tile, or part, lies, as in store_tile() and store_part(); its
- * elements are f32 or of q's type. None: data 0. */
-struct result_row {
-    char *data;
-    bool is_f32;
-};
-
-DEVICE struct result_row result_row_of(const struct attention_args &a, const struct tile &t,
-                                       int row, float sum)
+/* Adds what was found to the results of the lane's rows, when V's other values have been. Not of rows
+ * without weights, which are 0 whatever they see; of a part, that is known when parts are added up. */
+DEVICE void add_special(const struct consumer &c, const struct attention_args &a,
+                        const struct tile &t, float (&o)[VALUES / 2], const struct row_state &r)
 {
-#if SPLIT_KEYS
-    int token = t.rows * a.tile_tokens + token_of_row(a, row), head = t.head + row / a.tile_tokens;
-    if (head >= t.head - t.head % a.group + a.group || token >= a.q_tokens) return {nullptr, true};
-    float *data = partial_out_at(&a, t.part, partial_row(&a, t.batch, head, token), 0);
-    return {(char *)data, true};
-#else
-    int token = t.rows * ROWS + row, batch = t.batch;
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    bool none = sum == 0 && tile_sink(a, t) == -INFINITY; /* all its scores are -inf */
-    if (token >= q_tokens(a, &t) || none || sum != sum) return {nullptr, true};
-    bool is_f32 = DTYPE == DTYPE_f32 || (FEATURES && a.out.dtype == DTYPE_f32);
-#if FEATURES
-    token += t.q_start;
-    if (a.q_start.data) batch = 0;
+    bool some0 = true, some1 = true;
+#if !SPLIT_KEYS
+    if (tile_sink(a, t) == -INFINITY) some0 = !weightless(r.sum0), some1 = !weightless(r.sum1);
 #endif
-    int64_t at = batch * a.out.stride[0] + t.head * a.out.stride[1] + token * a.out.stride[2];
-    return {(char *)a.out.data + at * (is_f32 ? 4 : 2), is_f32};
-#endif
-}
-
-/* Writes what was noted over the results of the lane's rows; by all lanes of a warp that has stored
- * them. */
-DEVICE void store_special(const struct consumer &c, const struct attention_args &a,
-                          const struct tile &t, const struct row_state &r)
-{
-    const int lead = LEADS ? value_lead(leads_of(a, t.head / a.group)) : 0;
-    const uint32_t out_exponent = DTYPE == DTYPE_f16 ? 0x7c00 : 0x7f80;
-    __syncwarp();
-#pragma unroll 1
-    for (int half = 0; half < 2; half++) {
-        struct result_row to = result_row_of(a, t, row_now(c) + 8 * half, half ? r.sum1 : r.sum0);
-#pragma unroll 1
-        for (int i = 0; i < FOUND_SETS; i++) {
-            uint32_t plus, minus;
-            shared_load2(own_found(c) + i * FOUND_SET_BYTES + 8 * half, plus, minus);
-            uint32_t left = to.data ? plus | minus : 0;
-#pragma unroll 1
-            for (; left; left &= left - 1) {
-                uint32_t bit = left & -left;
-                int channel = 128 * i + 4 * (__ffs((int)left) - 1) + (lane_now(c) & 3) - lead;
-                if (channel < 0 || channel >= a.v_channels) continue;
-                uint32_t sign = minus & bit ? 0x8000 : 0;
-                bool nan = (minus & plus & bit) != 0;
-                if (to.is_f32)
-                    ((uint32_t *)to.data)[channel] = (nan ? 0x7fff : sign | 0x7f80) << 16;
-                else ((uint16_t *)to.data)[channel] = nan ? 0x7fff : sign | out_exponent;
-            }
+#pragma unroll
+    for (int set = 0; set < FOUND_SETS; set++) {
+        int x[4];
+        shared_load4(own_found(c) + set * FOUND_SET_BYTES, x[0], x[1], x[2], x[3]);
+        if (!some0) x[0] = x[1] = 0;
+        if (!some1) x[2] = x[3] = 0;
+        if (!(x[0] | x[1] | x[2] | x[3])) continue;
+#pragma unroll
+        for (int i = set * 64; i < min_int(set * 64 + 64, VALUES / 2); i++) {
+            int bit = i % 64 / 4 * 2 + i % 2, row = i & 2;
+            if (x[row] >> bit & 1) o[i] = __fadd_rn(o[i], INFINITY);
+            if (x[row + 1] >> bit & 1) o[i] = __fadd_rn(o[i], -INFINITY);
         }
     }
 }

@@ -246,9 +246,10 @@ constexpr uint32_t AT_V_EMPTY = AT_V_FULL + 8 * STAGES;
 constexpr uint32_t AT_Q_FULL = AT_V_EMPTY + 8 * STAGES;
 constexpr uint32_t AT_Q_EMPTY = AT_Q_FULL + 8 * Q_COUNT;
 constexpr uint32_t AT_BEHIND =
-    (AT_Q_EMPTY + 8 * Q_COUNT + 15) / 16 * 16;     /* the producer's: see sm90_load.h */
-constexpr uint32_t AT_NOTES = AT_BEHIND + 16;      /* sm90_repair.h: one word for each warpgroup */
-constexpr uint32_t AT_REPAIR_FULL = AT_NOTES + 16; /* mbarriers, one for each warpgroup */
+    (AT_Q_EMPTY + 8 * Q_COUNT + 15) / 16 * 16;    /* the producer's: see sm90_load.h */
+constexpr uint32_t AT_NOTES = AT_BEHIND + 16;     /* sm90_repair.h: one word for each warpgroup */
+constexpr uint32_t AT_GROUP_BITS = AT_NOTES + 16; /* one word for each warp of a warpgroup */
+constexpr uint32_t AT_REPAIR_FULL = AT_GROUP_BITS + 16; /* mbarriers, one for each warpgroup */
 constexpr uint32_t AT_FIRST_TILE =
     AT_REPAIR_FULL + 8 * 4; /* ragged queries: int[RAGGED_LIMIT + 1] */
 constexpr uint32_t AT_ORDER = AT_FIRST_TILE + 4 * (RAGGED_LIMIT + 1); /* uint16_t[RAGGED_LIMIT] */
