@@ -32,7 +32,8 @@ CELL_RACES := bias/own-causal-bf16,bias/f32-causal-lengths-*,bias/mask-bf16,bias
 SANITIZED := semantics/causal-bf16,semantics/gqa-*,semantics/window-bf16,semantics/everything*,tile/causal-129*,ragged/*bf16,$\
              paged/*bf16,pages/*-48-bf16,pages/nan-v-bf16,op/*-bf16,op/*-f32,split/plain-*,$\
              split/i8-128-f16,split/i8-128-hidden-nan-bf16,chunk/causal-bf16,chunk/ragged-kv-bf16,chunk/blocks-window-f16,$\
-             tile/inf-v-next-f32,split/i8-block32-*,tile/pairs-72-*bf16,tile/plain-nan-v-end-*,parts/panels*,parts/short*,$(CELL_RACES)
+             tile/inf-v-next-f32,split/i8-block32-*,tile/pairs-72-*bf16,tile/plain-nan-v-end-*,parts/panels*,parts/short*,$(CELL_RACES),$\
+             mixed/causal-128-*,mixed/causal-256-*,mixed/pairs-72-bf16,mixed/ragged-f32,mixed/mask*-bf16,mixed/chunk*-bf16,mixed/i8-*-bf16
 # Blocks of i8 are so few that no warp fills a stage that another one filled before: racecheck does not follow that through the consumers between
 # them; nor, in f32 with several blocks of keys, a barrier and an mbarrier together; nor scales copied to where those of four blocks before
 # were (bench/notes/hopper.md). Last: blocks that share keys; blocks that go on to another tile (with a softcap); biases and masks.
