@@ -19,10 +19,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { /* ns before sleep */
-       CALLER_LOOKS = 50000,
-       WORKER_LOOKS = 20000,
-       LOOKS = 8, /* between two readings of the clock */
+enum {
+    CALLER_LOOKS = 50000, /* ns before it sleeps */
+    WORKER_LOOKS = 20000,
+    LOOKS = 8, /* between two readings of the clock */
 };
 
 struct job {

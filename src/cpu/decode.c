@@ -274,8 +274,8 @@ static void work(void *argument, int64_t slot)
         }
 }
 
-/* Where the items and partial results of each sequence begin; returns the number of items. *keys_read: those
- * of a KV head that are read. */
+/* Where the items and partial results of each sequence begin; returns the number of items.
+ * *keys_read: those of a KV head, of all sequences. */
 static int64_t number_items(struct decode_job *job, int64_t *keys_read)
 {
     const struct problem *p = job->call->problem;
