@@ -317,10 +317,14 @@ static double low_bias(const struct problem_line *line, uint64_t index, int64_t 
     }
 }
 
+/* nan_bias, inf_bias: one entry of a row, which its first key has. */
 static double bias_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
                          int64_t i2, int64_t i3)
 {
     if (line->bias_low) return low_bias(line, index, i0, i1, i2, i3);
+    if ((line->data == DATA_nan_bias || line->data == DATA_inf_bias) && !i0 && !i1 && !i3 &&
+        i2 == problem_q_length(line, 0) / 2)
+        return line->data == DATA_nan_bias ? NAN : INFINITY;
     if (line->bias_inf) {
         bool blind = (line->bias_axes & 4) &&
                      problem_random(line->seed, 61, element(i0, i1, i2, 0)) % 8 == 0;

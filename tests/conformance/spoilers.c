@@ -5,7 +5,7 @@
 
 struct line {
     const char *name, *text;
-    bool in_q; /* only in q: no row sees the middle key */
+    bool in_q; /* not in K or V: no row sees the middle key */
 };
 
 static const struct line lines[] = {
@@ -30,10 +30,15 @@ static const struct line lines[] = {
     /* many tiles; tiles of 192 and 128 rows */
     {"causal-500-128-f32", "forward f32 b1 h4/2 q500 kv500 d128 causal", false},
     {"causal-23-f32", "forward f32 b2 h4/2 q23 kv23 d64 causal", false},
-    {"causal-23-bf16", "forward bf16 b2 h2 q23 kv23 d64 causal", false}};
+    {"causal-23-bf16", "forward bf16 b2 h2 q23 kv23 d64 causal", false},
+    {"bias-70-bf16", "forward bf16 b2 h4/2 q70 kv70 d64 causal bias", false},
+    {"bias-300-128-f16", "forward f16 b2 h4/2 q300 kv300 d128 causal softcap20 alibi bias-own",
+     false},
+    {"bias-140-128-f32", "forward f32 b2 h4/2 q140 kv300 d128 bias", false}};
 enum { LINES = sizeof lines / sizeof *lines };
 
-/* y is x with the middle query or key of sequence 0 spoiled, in the first head. */
+/* y is x with the middle query, or its bias, or the middle key of sequence 0 spoiled, in the first
+ * head. */
 static void assert_stays(const struct trial *x, const struct trial *y, bool in_q)
 {
     const rapt_attention *a = &x->host.args.forward, *b = &y->host.args.forward;
@@ -64,14 +69,16 @@ struct run {
 
 static void test_run(void **state)
 {
-    static const char *const spoilers[] = {"nan_q", "nan_k", "nan_v", "inf_q",
-                                           "inf_k", "inf_v", "minf_k"};
+    static const char *const spoilers[] = {"nan_q", "nan_k",  "nan_v",    "inf_q",   "inf_k",
+                                           "inf_v", "minf_k", "nan_bias", "inf_bias"};
     const struct run *run = *state;
     struct trial *x = trial_of(run->text, run->device);
     for (size_t n = 0; n < sizeof spoilers / sizeof *spoilers; n++) {
         char spoiled[PROBLEM_LINE];
-        bool in_q = strchr(spoilers[n], 'q') != NULL;
+        bool in_bias = strstr(spoilers[n], "bias") != NULL,
+             in_q = in_bias || strchr(spoilers[n], 'q') != NULL;
         if (run->line->in_q && !in_q) continue;
+        if (in_bias && !strstr(run->line->text, " bias")) continue;
         snprintf(spoiled, sizeof spoiled, "%s %s", run->text, spoilers[n]);
         struct trial *y = trial_of(spoiled, run->device);
         assert_stays(x, y, in_q);
