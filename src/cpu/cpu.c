@@ -5,6 +5,7 @@
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "base/error.h"
+#include "cpu/arena.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -260,6 +261,16 @@ static void choose_block_kernels(struct cpu_plan *plan)
     plan->blocked.decode_qk = blocks->decode_qk;
     plan->blocked.decode_pv = blocks->decode_pv;
     plan->kernels = &plan->blocked;
+}
+
+int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan *plan,
+                                 int64_t slots)
+{
+    int64_t share = plan->kernels->wake_share;
+    double work = (double)p->batch * (double)(p->q_heads * p->q_tokens) * (double)p->kv_tokens *
+                  (double)(p->qk_channels + p->v_channels);
+    if (!share || work >= (double)share * (double)slots) return slots;
+    return max64(1, (int64_t)(work / (double)share));
 }
 
 static rapt_status plan_attention(rapt_plan *plan)

@@ -85,6 +85,10 @@ void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cp
               int64_t kv_head, int64_t key0, int64_t first, int64_t last, const void **row,
               const float **scale);
 
+/* cpu.c: of `slots` threads, those worth waking for a whole problem that is no decode: 1 at least. */
+int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan *plan,
+                                 int64_t slots);
+
 /* forward.c: any problem. forward_plan fills its part of plan and returns bytes of workspace. */
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan);
 void forward_run(const struct cpu_call *call); /* sequences with more than plan->decode_rows rows */

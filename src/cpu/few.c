@@ -97,14 +97,6 @@ static void lay_out(struct few_scratch *w, const struct problem *p, const struct
     w->paired = take(arena, converts ? 0 : keys * 16, sizeof(float));
 }
 
-static int64_t threads_worth_waking(const struct problem *p, const struct cpu_plan *plan)
-{
-    int64_t share = plan->kernels->few_share, work = p->batch * p->kv_heads * p->q_tokens *
-                                                     p->group * p->kv_tokens *
-                                                     (p->qk_channels + p->v_channels);
-    return max64(1, share ? min64(plan->few_slots, work / share) : plan->few_slots);
-}
-
 size_t few_plan(const struct problem *p, struct cpu_plan *plan)
 {
     plan->serves_few = serves(p, plan->kernels);
@@ -113,7 +105,7 @@ size_t few_plan(const struct problem *p, struct cpu_plan *plan)
     struct arena arena = {NULL, 0};
     lay_out(&scratch, p, plan->kernels, &arena);
     plan->few_slots = max64(1, min64(plan->slots, p->batch * p->kv_heads));
-    plan->few_wake = threads_worth_waking(p, plan);
+    plan->few_wake = cpu_threads_worth_waking(p, plan, plan->few_slots);
     plan->few_scratch_bytes = arena.used;
     return (size_t)plan->few_slots * arena.used;
 }

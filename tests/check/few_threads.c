@@ -1,4 +1,4 @@
-/* few_threads.c: how many threads few queries over few keys may wake: none for less than a level's few_share, never
+/* few_threads.c: how many threads few queries over few keys may wake: none for less than a level's wake_share, never
  * more than there are heads or threads; as many may join as there are. */
 #include "cpu/cpu.h"
 
@@ -45,7 +45,7 @@ static void by_the_share(void **state)
     own.kernels = &kernels;
     own.slots = THREADS;
     for (size_t i = 0; serves && i < sizeof cases / sizeof *cases; i++) {
-        kernels.few_share = cases[i].share;
+        kernels.wake_share = cases[i].share;
         size_t bytes = few_plan(&plan->problem, &own);
         assert_int_equal(own.few_wake, cases[i].threads);
         assert_int_equal(own.few_slots, HEADS);

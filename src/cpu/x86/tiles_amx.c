@@ -116,5 +116,5 @@ const struct cpu_kernels cpu_amx = {
     .decode_qk = decode_qk_amx,
     .decode_pv = decode_pv_amx,
     .attend_few = attend_few_amx,
-    .few_share = 4 << 20, /* 40 us */
+    .wake_share = 8 << 20, /* 50 us */
 };

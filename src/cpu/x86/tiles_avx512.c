@@ -75,5 +75,5 @@ const struct cpu_kernels cpu_amx_f32 = {
     .decode_pv = decode_pv_avx512,
     .pipeline_f32 = &pipeline_f32_amx,
     .pipeline_f16 = &pipeline_f16_amx,
-    .few_share = 2 << 20, /* 40 us */
+    .wake_share = 2 << 20, /* 40 us */
 };
