@@ -27,7 +27,7 @@ constexpr int NUMBERS = PARTS * V_NUMBERS, TELLING = PARTS == 2,
               CHANNELS_AT_ONCE = BY_PANELS ? 64 : 64 * V_PANELS, FOUND_SETS = (V_PANELS + 1) / 2;
 constexpr uint32_t FOUND_SET_BYTES = 128 * 16, FOUND_BYTES = FOUND_SETS * FOUND_SET_BYTES,
                    CHANNEL_WORDS = CHANNELS_AT_ONCE * 32;
-static_assert(FOUND_BYTES + CHANNEL_WORDS <= (STAGES > 1 ? K_BYTES : Q_BYTES) &&
+static_assert(GROUPS * FOUND_BYTES + CHANNEL_WORDS <= (STAGES > 1 ? K_BYTES : Q_BYTES) &&
                   (STAGES > 1 || GROUPS == 2),
               "room for the bits");
 
@@ -41,12 +41,12 @@ DEVICE uint32_t found_at(const struct consumer &c)
 /* The lane's own, of the first 128 channels. */
 DEVICE uint32_t own_found(const struct consumer &c)
 {
-    return found_at(c) + thread_now(c) * 16;
+    return found_at(c) + group_now(c) * FOUND_BYTES + thread_now(c) * 16;
 }
 
 DEVICE uint32_t channel_words(const struct consumer &c)
 {
-    return found_at(c) + FOUND_BYTES;
+    return found_at(c) + GROUPS * FOUND_BYTES;
 }
 
 DEVICE void clear_found(const struct consumer &c)
