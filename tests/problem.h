@@ -17,6 +17,7 @@
  *   bias-far              some entries and rows of the bias are -1e30, other rows near 1e6
  *   bias-low              some entries, halves and rows of it are -1e30 (of f16 -65504), or rise from -5682 to -5678
  *   mask mask=AXES        hides three keys of ten, and every key of some rows
+ *   mask-ends             it hides the keys of one half or of both ends besides, as padding does
  *   ragged ragged-q ragged-kv qlens=3,0,7 kvlens=5,0,9
  *                         packed sequences of seeded lengths 0 ... q, 0 ... kv, or the given ones
  *   spareN                packed queries of no sequence, N before those of the sequences and N behind
@@ -103,7 +104,7 @@ struct problem_line {
     int64_t causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
     double scale, softcap;
     bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, bias_low, mask,
-        kv_length, edge, bhtd, hidden_nan, kv_blocked, kv_shared;
+        mask_ends, kv_length, edge, bhtd, hidden_nan, kv_blocked, kv_shared;
     unsigned bias_axes, mask_axes, scale_axes;
     bool ragged_q, ragged_kv;
     int64_t

@@ -203,6 +203,7 @@ static const struct word words[] = {
     {"bias-far", take_flag, AT(bias_far), 0},
     {"bias-low", take_flag, AT(bias_low), 0},
     {"mask", take_flag, AT(mask), 0},
+    {"mask-ends", take_flag, AT(mask_ends), 0},
     {"mask=", take_mask, AT(mask_axes), 4},
     {"ragged-q", take_flag, AT(ragged_q), 0},
     {"ragged-kv", take_flag, AT(ragged_kv), 0},

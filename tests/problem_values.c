@@ -283,11 +283,20 @@ static double scale_value(const struct problem_line *line, int which, const int6
     return with_spoiler(line, data, at, usual);
 }
 
+/* Where a mask is as that of padding: the second half, the first one, or all but a tenth in the middle. */
+static bool in_padding(const struct problem_line *line, int64_t kind, int64_t key)
+{
+    int64_t half = line->kv_tokens / 2, less = line->kv_tokens / 20;
+    bool before = key < half - less, behind = key >= half + less;
+    return kind == 0 ? behind : kind == 1 ? before : before || behind;
+}
+
 /* A mask hides three keys of ten; every eighth query sees nothing. Visible bytes are any value but
  * 0. */
 static double mask_value(const struct problem_line *line, uint64_t index, int64_t i0, int64_t i1,
-                         int64_t i2)
+                         int64_t i2, int64_t i3)
 {
+    if (line->mask_ends && in_padding(line, (i0 + i1) % 3, i3)) return 0;
     uint64_t bits = problem_random(line->seed, VALUE_MASK, index);
     bool blind =
         (line->mask_axes & 4) && problem_random(line->seed, 60, element(i0, i1, i2, 0)) % 8 == 0;
@@ -353,7 +362,7 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
     case VALUE_BIAS:
         return bias_value(line, index, i0, i1, i2, i3);
     case VALUE_MASK:
-        return mask_value(line, index, i0, i1, i2);
+        return mask_value(line, index, i0, i1, i2, i3);
     case VALUE_SLOPE: /* the usual geometric slopes (Press, Smith, Lewis 2022); odd seeds shift them
                          per sequence */
         return exp2(-8.0 * (double)(i1 + 1) / (double)line->q_heads - 0.25 * (double)i0);
