@@ -40,8 +40,9 @@ struct thread_pool {
     sem_t wake;            /* counts invitations; a worker that finds no job sleeps again */
     struct job *jobs;
     int stop;
-    int caller_cpu;        /* of the last job; -1: not known */
-    _Atomic int64_t awake; /* workers that look for a job */
+    int caller_cpu;          /* of the last job; -1: not known */
+    _Atomic int64_t awake;   /* workers that look for a job */
+    _Atomic int64_t callers; /* inside pool_run */
     int64_t threads;
     int64_t started; /* of worker[] */
     pthread_t worker[];
@@ -195,13 +196,10 @@ static int close_job(struct thread_pool *pool, struct job *job)
     return busy;
 }
 
-void pool_run(struct thread_pool *pool, int64_t slots, int64_t wake,
-              void (*run)(void *argument, int64_t slot), void *argument)
+/* Runs a job with the workers that are invited. */
+static void run_shared(struct thread_pool *pool, int64_t slots, int64_t invited,
+                       void (*run)(void *argument, int64_t slot), void *argument)
 {
-    int64_t invited = (slots < pool->threads ? slots : pool->threads) - 1,
-            awake = atomic_load_explicit(&pool->awake, memory_order_relaxed),
-            worth = wake - 1 > awake ? wake - 1 : awake;
-    if (invited > worth) invited = worth;
     struct job job = {.run = run, .argument = argument, .slots = slots, .next_slot = 1};
     if (invited <= 0 || sem_init(&job.finished, 0, 0)) {
         run(argument, 0);
@@ -223,4 +221,18 @@ void pool_run(struct thread_pool *pool, int64_t slots, int64_t wake,
         pthread_mutex_unlock(&pool->mutex);
     }
     sem_destroy(&job.finished);
+}
+
+/* A worker that takes a CPU from another caller serves neither. */
+void pool_run(struct thread_pool *pool, int64_t slots, int64_t worth,
+              void (*run)(void *argument, int64_t slot), void *argument)
+{
+    int64_t callers = 1 + atomic_fetch_add_explicit(&pool->callers, 1, memory_order_relaxed),
+            threads = worth < POOL_LONG ? pool->threads / callers : pool->threads,
+            awake = 1 + atomic_load_explicit(&pool->awake, memory_order_relaxed);
+    if (worth < awake) worth = awake;
+    if (threads > slots) threads = slots;
+    if (threads > worth) threads = worth;
+    run_shared(pool, slots, threads - 1, run, argument);
+    atomic_fetch_sub_explicit(&pool->callers, 1, memory_order_relaxed);
 }

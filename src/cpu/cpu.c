@@ -263,13 +263,12 @@ static void choose_block_kernels(struct cpu_plan *plan)
     plan->kernels = &plan->blocked;
 }
 
-int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan *plan,
-                                 int64_t slots)
+int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan *plan)
 {
     int64_t share = plan->kernels->wake_share;
     double work = (double)p->batch * (double)(p->q_heads * p->q_tokens) * (double)p->kv_tokens *
                   (double)(p->qk_channels + p->v_channels);
-    if (!share || work >= (double)share * (double)slots) return slots;
+    if (!share || work >= (double)share * INT32_MAX) return INT32_MAX;
     return max64(1, (int64_t)(work / (double)share));
 }
 

@@ -47,8 +47,8 @@ struct cpu_plan {
     int64_t chunk_keys, decode_heads, decode_window, decode_slots;
     size_t decode_scratch_bytes;
     /* few.c */
-    int serves_few;              /* it serves every sequence of the problem */
-    int64_t few_slots, few_wake; /* threads that may join; that are worth waking */
+    int serves_few;               /* it serves every sequence of the problem */
+    int64_t few_slots, few_worth; /* threads that may join; that it is worth */
     size_t few_scratch_bytes;
 };
 
@@ -85,9 +85,8 @@ void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cp
               int64_t kv_head, int64_t key0, int64_t first, int64_t last, const void **row,
               const float **scale);
 
-/* cpu.c: of `slots` threads, those worth waking for a whole problem that is no decode: 1 at least. */
-int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan *plan,
-                                 int64_t slots);
+/* cpu.c: threads that a whole problem, no decode, is worth (base/threads.h): 1 at least. */
+int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan *plan);
 
 /* forward.c: any problem. forward_plan fills its part of plan and returns bytes of workspace. */
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan);

@@ -105,7 +105,7 @@ size_t few_plan(const struct problem *p, struct cpu_plan *plan)
     struct arena arena = {NULL, 0};
     lay_out(&scratch, p, plan->kernels, &arena);
     plan->few_slots = max64(1, min64(plan->slots, p->batch * p->kv_heads));
-    plan->few_wake = cpu_threads_worth_waking(p, plan, plan->few_slots);
+    plan->few_worth = cpu_threads_worth_waking(p, plan);
     plan->few_scratch_bytes = arena.used;
     return (size_t)plan->few_slots * arena.used;
 }
@@ -263,5 +263,5 @@ void few_run(const struct cpu_call *call)
 {
     struct few_job job = {.call = call};
     atomic_init(&job.next, 0);
-    pool_run(call->pool, call->plan->few_slots, call->plan->few_wake, work, &job);
+    pool_run(call->pool, call->plan->few_slots, call->plan->few_worth, work, &job);
 }

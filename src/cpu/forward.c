@@ -558,6 +558,5 @@ void forward_run(const struct cpu_call *call)
     job.units = forward_sort_units(call, table, &job.items);
     atomic_init(&job.next, 0);
     int64_t slots = min64(call->plan->slots, job.items);
-    pool_run(call->pool, slots, cpu_threads_worth_waking(call->problem, call->plan, slots), work,
-             &job);
+    pool_run(call->pool, slots, cpu_threads_worth_waking(call->problem, call->plan), work, &job);
 }

@@ -60,7 +60,6 @@ void ops_parallel(const rapt_device *device, int64_t items, double bytes,
                         .item = item,
                         .argument = argument,
                         .items = items};
-    int64_t slots = min64(min64(cpu->threads, items), (int64_t)(bytes / AWAKE_BYTES)),
-            wake = min64(slots, (int64_t)(bytes / ASLEEP_BYTES));
-    if (items > 0) pool_run(cpu->pool, slots, wake, run_items, &loop);
+    int64_t slots = min64(min64(cpu->threads, items), (int64_t)(bytes / AWAKE_BYTES));
+    if (items > 0) pool_run(cpu->pool, slots, (int64_t)(bytes / ASLEEP_BYTES), run_items, &loop);
 }

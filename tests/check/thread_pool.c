@@ -160,7 +160,7 @@ static void all_threads_at_once(void **state)
     pool_run(one.pool, one.slots, one.slots, meet, &one);
     assert_int_equal(atomic_load(&one.inside), AT_ONCE);
     pool_close(one.pool);
-    struct meeting two = {pool_open(AT_ONCE - 1), 0, AT_ONCE / 2};
+    struct meeting two = {pool_open(AT_ONCE), 0, AT_ONCE / 2};
     pthread_t other;
     assert_non_null(two.pool);
     assert_int_equal(pthread_create(&other, NULL, run_meeting, &two), 0);
@@ -251,6 +251,50 @@ static void sleepers_are_woken_where_it_pays(void **state)
         assert_int_equal(begun, expected);
     }
     pool_close(pool);
+}
+
+/* A caller leaves others their share of the threads, also one whose job is its own alone; a long job takes all. */
+struct stay {
+    struct thread_pool *pool;
+    atomic_int inside, over;
+};
+
+static void stay_inside(void *argument, int64_t slot)
+{
+    struct stay *job = argument;
+    const struct timespec moment = {0, 1000000};
+    (void)slot;
+    atomic_store(&job->inside, 1);
+    for (int i = 0; i < 30000 && !atomic_load(&job->over); i++) nanosleep(&moment, NULL);
+}
+
+static void *call_and_stay(void *argument)
+{
+    struct stay *job = argument;
+    pool_run(job->pool, 1, 1, stay_inside, job);
+    return NULL;
+}
+
+static void callers_share_the_threads(void **state)
+{
+    (void)state;
+    const struct timespec moment = {0, 1000000};
+    struct stay other = {.pool = pool_open(4)};
+    pthread_t thread;
+    assert_non_null(other.pool);
+    assert_int_equal(pthread_create(&thread, NULL, call_and_stay, &other), 0);
+    for (int i = 0; i < 30000 && !atomic_load(&other.inside); i++) nanosleep(&moment, NULL);
+    struct sleepers beside = {.expected = 1}, outlasts = {.expected = 3}, alone = {.expected = 3};
+    pool_run(other.pool, 4, POOL_LONG - 1, count_workers, &beside);
+    pool_run(other.pool, 4, POOL_LONG, count_workers, &outlasts);
+    atomic_store(&other.over, 1);
+    pthread_join(thread, NULL);
+    pool_run(other.pool, 4, 4, count_workers, &alone);
+    pool_close(other.pool);
+    assert_int_equal(atomic_load(&other.inside), 1);
+    assert_int_equal(atomic_load(&beside.begun), 1);
+    assert_int_equal(atomic_load(&outlasts.begun), 3);
+    assert_int_equal(atomic_load(&alone.begun), 3);
 }
 
 /* Where a worker may run once it has begun. */
@@ -371,6 +415,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(all_threads_at_once),
         cmocka_unit_test(signals_end_no_wait),
         cmocka_unit_test(sleepers_are_woken_where_it_pays),
+        cmocka_unit_test(callers_share_the_threads),
         cmocka_unit_test_setup_teardown(workers_keep_off_the_caller, find_cpus, take_all_cpus),
         cmocka_unit_test(closing),
     };
