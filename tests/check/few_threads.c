@@ -1,5 +1,5 @@
-/* few_threads.c: how many threads few queries over few keys may wake: none for less than a level's wake_share, never
- * more than there are heads or threads; as many may join as there are. */
+/* few_threads.c: how many threads few queries over few keys are worth waking, however many there are: one for less than
+ * two of a level's wake_share, any number where it has none; and how many may join: as there are heads or threads. */
 #include "cpu/cpu.h"
 
 #include <setjmp.h>
@@ -26,8 +26,8 @@ static void by_the_share(void **state)
 {
     static const struct {
         int64_t share, threads;
-    } cases[] = {{0, HEADS},        {1, HEADS}, {WORK / 3, 3}, {WORK / 2, 2},
-                 {WORK / 2 + 1, 1}, {WORK, 1},  {WORK + 1, 1}};
+    } cases[] = {{0, INT32_MAX}, {1, WORK},         {WORK / 20, 20}, {WORK / 3, 3},
+                 {WORK / 2, 2},  {WORK / 2 + 1, 1}, {WORK, 1},       {WORK + 1, 1}};
     rapt_config config = {.struct_size = sizeof config, .backends = "cpu", .threads = THREADS};
     rapt_attention a = {.struct_size = sizeof a};
     rapt_context *context = NULL;
@@ -47,7 +47,7 @@ static void by_the_share(void **state)
     for (size_t i = 0; serves && i < sizeof cases / sizeof *cases; i++) {
         kernels.wake_share = cases[i].share;
         size_t bytes = few_plan(&plan->problem, &own);
-        assert_int_equal(own.few_wake, cases[i].threads);
+        assert_int_equal(own.few_worth, cases[i].threads);
         assert_int_equal(own.few_slots, HEADS);
         assert_int_equal(bytes, own.few_scratch_bytes * HEADS);
     }
