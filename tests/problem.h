@@ -17,7 +17,7 @@
  *   bias-far              some entries and rows of the bias are -1e30, other rows near 1e6
  *   bias-low              some entries, halves and rows of it are -1e30 (of f16 -65504), or rise from -5682 to -5678
  *   mask mask=AXES        hides three keys of ten, and every key of some rows
- *   mask-ends             it hides the keys of one half or of both ends besides, as padding does
+ *   mask-ends             a mask that hides the keys of one half or of both ends besides, as padding does
  *   ragged ragged-q ragged-kv qlens=3,0,7 kvlens=5,0,9
  *                         packed sequences of seeded lengths 0 ... q, 0 ... kv, or the given ones
  *   spareN                packed queries of no sequence, N before those of the sequences and N behind

@@ -298,6 +298,7 @@ static const char *check(struct problem_line *line)
     int64_t page = line->page_tokens;
     if (line->kv_tokens < 0) line->kv_tokens = line->q_tokens;
     if (!line->kv_dtype) line->kv_dtype = line->dtype;
+    line->mask |= line->mask_ends;
     if (!line->out_dtype) line->out_dtype = line->dtype == RAPT_I8 ? RAPT_F32 : line->dtype;
     bool vary = line->ragged_q || line->ragged_kv || line->kv_length;
     if (vary && line->batch > PROBLEM_SEQUENCES)

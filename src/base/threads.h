@@ -13,6 +13,8 @@ struct thread_pool *pool_open(int64_t threads);
 void pool_close(struct thread_pool *pool);
 int64_t pool_threads(const struct thread_pool *pool);
 
+enum { POOL_LONG = 64 }; /* threads that a long job is worth: see pool_run */
+
 /* Calls run(argument, slot) at once on the calling thread (slot 0) and on up to slots - 1 workers
  * (slots 1, 2, ..., each at most once), and returns when all that began have returned. worth: the
  * threads that the work is worth waking, the caller included, however many there are: it takes tens
@@ -23,7 +25,6 @@ int64_t pool_threads(const struct thread_pool *pool);
  * included, but for jobs worth POOL_LONG threads or more, which mostly outlast the other callers.
  * Allocates nothing; waits for microseconds before it sleeps; no lock is held while run runs. Workers
  * keep off the CPU of the caller where at least as many CPUs as workers are left to them. */
-enum { POOL_LONG = 64 };
 void pool_run(struct thread_pool *pool, int64_t slots, int64_t worth,
               void (*run)(void *argument, int64_t slot), void *argument);
 

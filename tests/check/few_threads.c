@@ -51,6 +51,10 @@ static void by_the_share(void **state)
         assert_int_equal(own.few_slots, HEADS);
         assert_int_equal(bytes, own.few_scratch_bytes * HEADS);
     }
+    struct problem immense = plan->problem;
+    immense.batch = (int64_t)1 << 62; /* times WORK it is beyond 64 bits */
+    kernels.wake_share = 1;
+    assert_int_equal(cpu_threads_worth_waking(&immense, &own), INT32_MAX);
     rapt_plan_destroy(&plan);
     rapt_close(&context);
     if (!serves) skip();
