@@ -40,8 +40,9 @@ static void *field(struct problem_line *line, const struct word *word)
 
 static bool take_flag(struct problem_line *line, const struct word *word, const char *rest)
 {
+    if (*rest) return false; /* a longer word */
     *(bool *)field(line, word) = true;
-    return !*rest;
+    return true;
 }
 
 /* One of several values of an int64_t field. */
