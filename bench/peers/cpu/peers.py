@@ -1,7 +1,7 @@
 """peers.py: times rapt and its CPU peers on the same tensors, in turn, and checks every result against f64.
 
-One round runs each engine once (or often enough to fill 20 ms) and pauses between engines, so that no engine's waiting threads run
-into the next one's time; the figure is the median of the rounds. An engine whose call takes over SLOW seconds has three rounds. Writes a
+One round runs each engine once (or often enough to fill 20 ms) and waits between engines until this process rests, so that no engine's
+waiting threads run into the next one's time; the figure is the median of the rounds. An engine whose call takes over SLOW seconds has three rounds. Writes a
 CSV and a plot; --append keeps the rows of other problems, so that a comparison can be made in pieces, on one kind of hardware, and --plot
 only draws."""
 import argparse
@@ -20,7 +20,7 @@ import engines
 import problems
 
 
-SLOW, PAUSE = 1.0, 0.003  # seconds
+SLOW, PAUSE, PATIENCE = 1.0, 0.003, 1.0  # seconds
 
 
 def hardware():
@@ -35,6 +35,16 @@ def commit():
         return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def rest():
+    """Waits until no thread of this process runs: PyTorch's look for work for 5 to 20 ms after a call, by the CPU."""
+    end = time.perf_counter() + PATIENCE
+    while time.perf_counter() < end:
+        spent, start = time.process_time(), time.perf_counter()
+        time.sleep(PAUSE)
+        if time.process_time() - spent < 0.1 * (time.perf_counter() - start):
+            return
 
 
 def measure(problem, threads, names, rounds):
@@ -62,7 +72,7 @@ def measure(problem, threads, names, rounds):
         for name, (run, _, _) in prepared.items():
             if name in slow and number >= 3:
                 continue
-            time.sleep(PAUSE)
+            rest()
             start = time.perf_counter()
             for _ in range(calls[name]):
                 run()
