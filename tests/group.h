@@ -6,6 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Ends the test, which passes: this machine lacks what it needs. cmocka's own way is a "not ok", which
+ * fails the whole program. */
+#define skip_test(reason)                                                                          \
+    do {                                                                                           \
+        print_message("# %s: skipped\n", reason);                                                  \
+        return;                                                                                    \
+    } while (0)
+
 static inline int run_group(const char *group, const struct CMUnitTest *tests, size_t count,
                             CMFixtureFunction setup, CMFixtureFunction teardown, int argc,
                             char **argv)

@@ -47,7 +47,8 @@ struct cpu_rows rows_behind(const struct cpu_call *call, const rapt_tensor *t,
                             .channel_stride = t->stride[3],
                             .scale = scale,
                             .scale_channels = scales->dtype ? t->size[3] / scales->size[3] : 1,
-                            .scale_stride = scales->stride[3]};
+                            .scale_stride = scales->stride[3],
+                            .page = call->problem->page_tokens};
     if (call->a->kv_layout == RAPT_KV_STRIDED) return rows;
     rows.channel_stride = value && pairs ? 2 : 1;
     rows.span = value ? RAPT_KV_BLOCK : pairs ? 2 : 1;

@@ -258,6 +258,8 @@ static void choose_block_kernels(struct cpu_plan *plan)
     plan->blocked = *plan->kernels;
     plan->blocked.pack_k = blocks->pack_k;
     plan->blocked.pack_v = blocks->pack_v;
+    plan->blocked.decode_stage = NULL;
+    plan->blocked.decode_keys = 0;
     plan->blocked.decode_qk = blocks->decode_qk;
     plan->blocked.decode_pv = blocks->decode_pv;
     plan->kernels = &plan->blocked;

@@ -123,15 +123,15 @@ static int takes_blocks(const struct problem *p, const struct cpu_plan *plan)
            decode_gapless(p, &p->a.k, 1) && decode_gapless(p, &p->a.v, 1);
 }
 
-/* Kernels that fix the weights of a window together get as many keys each time: the bits of a head
- * must not depend on how many others an item has. */
+/* The bits of a head must not depend on how many others an item has. */
 static int64_t window_of_item(const struct problem *p, const struct cpu_plan *plan)
 {
     int64_t row = plan->decode_heads * max64(p->qk_channels, p->v_channels) *
                   (int64_t)dtype_size(p->a.k.dtype),
             keys = DECODE_WINDOW;
     if (takes_blocks(p, plan)) return DECODE_BLOCK;
-    if (plan->decode_heads == 1 || plan->kernels->decode_q) return keys;
+    if (plan->kernels->decode_keys) return plan->kernels->decode_keys;
+    if (plan->decode_heads == 1) return keys;
     while (keys > WINDOW_MIN && keys * row > WINDOW_BYTES) keys /= 2;
     return keys;
 }

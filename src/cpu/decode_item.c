@@ -183,7 +183,8 @@ static struct cpu_ahead further_ahead(const struct decode_item *t, const struct 
                                       const struct decode_table *table, int64_t key_bytes,
                                       int64_t from, int64_t bytes)
 {
-    int64_t end = (t->ahead - b->key0 - b->first) * key_bytes;
+    int64_t end = (t->ahead - b->key0 - b->first) * key_bytes,
+            again = t->call->plan->requests->again;
     from += FURTHER;
     if (from >= end) return (struct cpu_ahead){0};
     bytes = min64(bytes, end - from);
@@ -191,7 +192,7 @@ static struct cpu_ahead further_ahead(const struct decode_item *t, const struct 
                               .run_bytes = from + bytes,
                               .skip = from,
                               .bytes = bytes,
-                              .again = max64(t->call->plan->requests->again, 0)};
+                              .again = again < 0 ? -FURTHER : again};
 }
 
 /* A blocked cache holds whole blocks in one piece; an item has one head of it. */
@@ -387,16 +388,27 @@ static void add_values(const struct decode_item *t, const struct block *b, const
     }
 }
 
+static void prepare(const struct decode_item *t, const struct block *b, enum decode_stage stage)
+{
+    const struct problem *p = t->call->problem;
+    if (!t->kernels->decode_stage) return;
+    t->kernels->decode_stage(stage, stage == DECODE_SCORES || b->uniform ? t->rows : p->group,
+                             stage == DECODE_SCORES ? p->qk_channels : p->v_channels);
+}
+
 static void attend_block(const struct decode_item *t, const struct block *b,
                          const struct block *next)
 {
+    prepare(t, b, DECODE_SCORES);
     add_scores(t, b);
     for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
         struct head h = head_at(t, n);
         if (t->job->score_options) apply_score_options(t, b, &h);
         softmax_rows(t, b, &h);
     }
+    prepare(t, b, DECODE_VALUES);
     add_values(t, b, next);
+    prepare(t, b, DECODE_DONE);
 }
 
 void decode_run_item(struct decode_item *t, int64_t low, int64_t high)

@@ -28,11 +28,14 @@ DECODE_QK(avx512);
 DECODE_PV(avx512);
 DECODE_QK(avx512_vnni);
 DECODE_PV(avx512_vnni);
+enum { DECODE_KEYS_VNNI = 64 };
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 /* In place: the integers of each row in the order of its channels, their step half a row further. */
 void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 DECODE_QK(avx512_bf16);
 DECODE_PV(avx512_bf16);
+enum { DECODE_KEYS_AMX = 32 };
+void decode_stage_amx(enum decode_stage stage, int64_t rows, int64_t channels);
 DECODE_QK(amx);
 DECODE_PV(amx);
 #elif defined(__aarch64__)

@@ -34,6 +34,7 @@ struct cpu_rows {
     int64_t scale_channels;    /* I8: channels that share a scale */
     int64_t scale_stride;      /* I8: from one scale of a key to the next, in floats */
     int64_t span, span_stride; /* blocked caches: channels of a span, elements to the next */
+    int64_t page; /* keys of a page, which may lie anywhere; 0: all keys are a constant step apart */
 };
 
 /* Where channel c of a row lies, in elements. */
@@ -166,6 +167,8 @@ struct cpu_pipeline_kernels {
         least_value; /* below it parts are lost: rows of V that have no larger element count as unusual */
 };
 
+enum decode_stage { DECODE_SCORES, DECODE_VALUES, DECODE_DONE };
+
 struct cpu_kernels {
     const char *name;    /* "cpu_avx512" */
     const char *arch;    /* "avx512" */
@@ -221,6 +224,11 @@ struct cpu_kernels {
      */
     /* Rows of q, in place, from what pack_q left into what decode_qk takes; NULL: the same. */
     void (*decode_q)(void *q, int64_t q_stride, int64_t rows, int64_t channels);
+    /* Before the calls of decode_qk of a block, before those of decode_pv and after them, with their
+     * rows and channels; NULL: nothing to prepare. */
+    void (*decode_stage)(enum decode_stage stage, int64_t rows, int64_t channels);
+    int64_t decode_keys; /* what the level sums at once: calls between those of other heads get as
+                          * many, however many heads there are; 0: bits do not depend on it */
     void (*decode_qk)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead);

@@ -57,7 +57,7 @@ static void by_the_share(void **state)
     assert_int_equal(cpu_threads_worth_waking(&immense, &own), INT32_MAX);
     rapt_plan_destroy(&plan);
     rapt_close(&context);
-    if (!serves) skip();
+    if (!serves) skip_test("no kernel here for few queries over few keys");
 }
 
 int main(int argc, char **argv)

@@ -353,7 +353,7 @@ static int take_all_cpus(void **state)
 static void workers_keep_off_the_caller(void **state)
 {
     (void)state;
-    if (CPU_COUNT(&all_cpus) < 2) skip();
+    if (CPU_COUNT(&all_cpus) < 2) skip_test("fewer than two CPUs here");
     int a = 0, b;
     while (!CPU_ISSET(a, &all_cpus)) a++;
     for (b = a + 1; !CPU_ISSET(b, &all_cpus);) b++;

@@ -26,6 +26,7 @@ static const char *const schedules[] = {
     "forward %s b2 h8/2 q1 kv1000 d64 lse kvlen=1000,333",
     "forward %s h4/2 q60 kv90 d64 causal lse qlens=3,60,0,17,1 kvlens=3,60,5,90,33",
     "forward %s b3 h8/2 q2 kv150 d128 causal lse paged16 kvlen=150,3,77",
+    "forward %s b1 h16/8 q1 kv4500 d128 out-f32 lse window4482,0",
     "forward %s b1 h3 q40 kv70 d59 bias mask sink alibi lse weights"};
 enum { SCHEDULES = sizeof schedules / sizeof *schedules };
 

@@ -113,6 +113,8 @@ const struct cpu_kernels cpu_amx = {
     CPU_PACK_SLOTS,
     .pair = 2,
     .pipeline_bf16 = &pipeline_bf16_amx,
+    .decode_stage = decode_stage_amx,
+    .decode_keys = DECODE_KEYS_AMX,
     .decode_qk = decode_qk_amx,
     .decode_pv = decode_pv_amx,
     .attend_few = attend_few_amx,

@@ -316,6 +316,7 @@ const struct cpu_kernels cpu_amx_int8 = {
     .pair = 1,
     .tile_q = tile_q,
     .decode_q = decode_q_avx512_vnni,
+    .decode_keys = DECODE_KEYS_VNNI,
     .decode_qk = decode_qk_avx512_vnni,
     .decode_pv = decode_pv_avx512_vnni,
 };

@@ -62,6 +62,7 @@ const struct cpu_kernels cpu_avx512_vnni = {
     .arch = "avx512_vnni",
     FORWARD,
     .decode_q = decode_q_avx512_vnni,
+    .decode_keys = DECODE_KEYS_VNNI,
     .decode_qk = decode_qk_avx512_vnni,
     .decode_pv = decode_pv_avx512_vnni,
 };

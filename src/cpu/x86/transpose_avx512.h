@@ -1,4 +1,4 @@
-/* transpose_avx512.h: 16 x 16 transposition of 32-bit lanes in registers. */
+/* transpose_avx512.h: transposition of 32-bit lanes in registers, 16 x 16 and 4 x 16. */
 #ifndef RAPT_CPU_X86_TRANSPOSE_AVX512_H
 #define RAPT_CPU_X86_TRANSPOSE_AVX512_H
 
@@ -27,6 +27,32 @@ VEC void transpose(vec x[LANES])
         x[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
         x[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
     }
+}
+
+/* 16 rows of 4, one behind another, become 4 rows of 16. */
+VEC void rows_of_4(vec x[4])
+{
+    const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29),
+                  high = _mm512_add_epi32(low, _mm512_set1_epi32(2));
+    vec a = _mm512_permutex2var_ps(x[0], low, x[1]), b = _mm512_permutex2var_ps(x[0], high, x[1]),
+        c = _mm512_permutex2var_ps(x[2], low, x[3]), d = _mm512_permutex2var_ps(x[2], high, x[3]);
+    x[0] = _mm512_shuffle_f32x4(a, c, 0x44);
+    x[1] = _mm512_shuffle_f32x4(a, c, 0xee);
+    x[2] = _mm512_shuffle_f32x4(b, d, 0x44);
+    x[3] = _mm512_shuffle_f32x4(b, d, 0xee);
+}
+
+/* And back. */
+VEC void columns_of_4(vec x[4])
+{
+    const __m512i low = _mm512_setr_epi32(0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27),
+                  high = _mm512_add_epi32(low, _mm512_set1_epi32(4));
+    vec a = _mm512_shuffle_f32x4(x[0], x[1], 0x44), b = _mm512_shuffle_f32x4(x[0], x[1], 0xee),
+        c = _mm512_shuffle_f32x4(x[2], x[3], 0x44), d = _mm512_shuffle_f32x4(x[2], x[3], 0xee);
+    x[0] = _mm512_permutex2var_ps(a, low, c);
+    x[1] = _mm512_permutex2var_ps(a, high, c);
+    x[2] = _mm512_permutex2var_ps(b, low, d);
+    x[3] = _mm512_permutex2var_ps(b, high, d);
 }
 
 #endif
