@@ -30,6 +30,7 @@ static const struct level levels[] = {
     {&cpu_avx512, CPU_AVX512},
     {&cpu_avx512_vnni, CPU_AVX512_VNNI},
     {&cpu_avx512_bf16, CPU_AVX512_BF16},
+    {&cpu_amx, CPU_AVX512_BF16 | CPU_AMX_BF16},
 #elif defined(__aarch64__)
     {&cpu_neon, CPU_NEON},
     {&cpu_neon_bf16, CPU_NEON_BF16},
@@ -98,7 +99,7 @@ static struct cpu_rows make_rows(const struct setting *t)
             }
         }
     }
-    return (struct cpu_rows){rows, t->dtype, t->stride, scale_rows, t->scale_channels, 1, 0, 0};
+    return (struct cpu_rows){rows, t->dtype, t->stride, scale_rows, t->scale_channels, 1, 0, 0, 0};
 }
 
 /* A number as the level keeps it: f32, or bf16 at half the place. */
@@ -133,8 +134,8 @@ static double rounding(int64_t n, double magnitude)
 static struct cpu_ahead ahead_of(const struct setting *t)
 {
     int64_t bytes = t->channels * (int64_t)dtype_size(t->dtype);
-    return (struct cpu_ahead){next_rows, 1, bytes, bytes / 2,
-                              (t->last - t->first) * bytes - bytes / 2, 64};
+    return (struct cpu_ahead){
+        next_rows, 1, bytes, bytes / 2, (t->last - t->first) * bytes - bytes / 2, 64};
 }
 
 /* Of 16-bit integers relative to the largest magnitude: half a unit, and the roundings of factor
@@ -162,6 +163,11 @@ static void use_fixed_point(const struct setting *t)
     }
 }
 
+static void prepare(const struct setting *t, enum decode_stage stage)
+{
+    if (t->kernels->decode_stage) t->kernels->decode_stage(stage, t->rows, t->channels);
+}
+
 static void check_scores(const struct setting *t)
 {
     struct cpu_rows k = make_rows(t);
@@ -172,8 +178,10 @@ static void check_scores(const struct setting *t)
     if (t->kernels->decode_q) use_fixed_point(t);
     for (size_t i = 0; i < sizeof s / sizeof *s; i++) s[i] = MARK;
     struct cpu_ahead ahead = ahead_of(t);
+    prepare(t, DECODE_SCORES);
     t->kernels->decode_qk(s, KEYS, q, Q_STRIDE, &k, t->rows, t->channels, t->first, t->last,
                           t->next ? &ahead : NULL);
+    prepare(t, DECODE_DONE);
     for (int64_t r = 0; r < ROWS; r++)
         for (int64_t j = 0; j < KEYS; j++) {
             double expected = 0, magnitude = 0;
@@ -216,8 +224,10 @@ static void check_values(const struct setting *t)
             o_values[r][c] = o[r * CHANNELS + c] = number() * (t->small ? 0x1p-120f : 1);
     }
     struct cpu_ahead ahead = ahead_of(t);
+    prepare(t, DECODE_VALUES);
     t->kernels->decode_pv(o, CHANNELS, p, KEYS, &v, t->rows, t->channels, t->first, t->last,
                           t->next ? &ahead : NULL);
+    prepare(t, DECODE_DONE);
     for (int64_t r = 0; r < ROWS; r++)
         for (int64_t c = 0; c < CHANNELS; c++) {
             int written = r < t->rows && c < t->channels;
@@ -260,12 +270,13 @@ static void every_tile(void **state)
 static void every_range(void **state)
 {
     const struct level *level = *state;
-    int64_t dtype = level->kernels->decode_q ? RAPT_I8 : RAPT_BF16;
+    int64_t dtype = level->kernels->decode_q ? RAPT_I8 : RAPT_BF16,
+            channels = level->kernels->decode_stage ? 64 : 72; /* tiles take whole ones */
     for (int64_t first = 0; first < KEYS; first += 3)
         for (int64_t last = first + 1; last <= KEYS; last += 2)
             for (int null_row = 0; null_row < 2; null_row++)
-                check_both((struct setting){level->kernels, dtype, 4, 72, 1, first, last, 72,
-                                            null_row, 1, 0});
+                check_both((struct setting){level->kernels, dtype, 4, channels, 1, first, last,
+                                            channels, null_row, 1, 0});
 }
 
 static void strided_rows(void **state)
