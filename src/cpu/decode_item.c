@@ -178,7 +178,8 @@ static struct decode_table table_of(const struct decode_item *t, const rapt_tens
 }
 
 /* Of keys without gaps: bytes [from, from + bytes) past the first of a window, and FURTHER on, up to
- * the last key of the thread. */
+ * the last key of the thread; on a CPU that asks for lines twice, those of the window itself then come
+ * into the first cache. */
 static struct cpu_ahead further_ahead(const struct decode_item *t, const struct block *b,
                                       const struct decode_table *table, int64_t key_bytes,
                                       int64_t from, int64_t bytes)
@@ -388,6 +389,7 @@ static void add_values(const struct decode_item *t, const struct block *b, const
     }
 }
 
+/* Tells the level what is next, where it wants to know. */
 static void prepare(const struct decode_item *t, const struct block *b, enum decode_stage stage)
 {
     const struct problem *p = t->call->problem;
