@@ -17,7 +17,7 @@ enum {
     KEYS = 16, /* of a tile */
     STEP = 32, /* channels of a tile */
     LINE = 64, /* bytes of a row of a tile */
-    ROWS = 16, /* of q */
+    ROWS = 16, /* of q: DECODE_ROWS_MAX */
     FEW = 4,   /* of them: a quarter of a tile */
     VALUE_ROWS = 8,
     GROUPS = 16, /* of KEYS keys whose weights are turned at once */
@@ -93,15 +93,23 @@ static int64_t step_of(const struct cpu_rows *keys, int64_t rows, int64_t channe
 
 /* ---- Scores ---- */
 
-/* q of up to ROWS rows: pairs of channels, each of all rows. */
-static void turn_queries(vec (*turned)[ROWS], const float *q, int64_t q_stride, int64_t rows,
-                         int64_t channels)
+/* q of up to width rows, which is FEW or ROWS: for each STEP channels KEYS rows of so many pairs. */
+VEC void turn_queries(vec *turned, const float *q, int64_t q_stride, int64_t rows, int64_t channels,
+                      int width)
 {
-    for (int64_t c = 0; c < channels / STEP; c++) {
-        for (int64_t r = 0; r < ROWS; r++)
-            turned[c][r] = r < rows ? v_load(q + r * q_stride + c * LANES, RAPT_F32) : v_zero();
-        transpose(turned[c]);
+    for (int64_t c = 0; c < channels / STEP; c++, turned += width) {
+        for (int64_t r = 0; r < width; r++)
+            turned[r] = r < rows ? v_load(q + r * q_stride + c * LANES, RAPT_F32) : v_zero();
+        if (width == FEW) columns_of_4(turned);
+        else transpose(turned);
     }
+}
+
+VEC void store_scores(float *s, int64_t s_stride, int64_t rows, vec *found, int width)
+{
+    if (width == FEW) rows_of_4(found);
+    else transpose(found);
+    for (int64_t r = 0; r < rows; r++) v_store(s + r * s_stride, RAPT_F32, found[r]);
 }
 
 /* Scores of KEYS keys, with tiles of their own, so that neighbours overlap. */
@@ -111,60 +119,27 @@ static void turn_queries(vec (*turned)[ROWS], const float *q, int64_t q_stride, 
         for (int64_t c = 0; c < channels / STEP; c++) {                                            \
             prefetch_lines(&fetch, KEYS);                                                          \
             _tile_loadd(left, (const char *)(key) + c * LINE, step);                               \
-            _tile_loadd(right, turned[c], sizeof turned[c] / KEYS);                                \
+            _tile_loadd(right, turned + c * width, width * sizeof(float));                         \
             _tile_dpbf16ps(sum, left, right);                                                      \
         }                                                                                          \
-        _tile_stored(sum, to, sizeof(to) / KEYS);                                                  \
+        _tile_stored(sum, to, width * sizeof(float));                                              \
     } while (0)
 
-static void store_scores(float *s, int64_t s_stride, int64_t rows, const vec *found)
-{
-    for (int64_t r = 0; r < rows; r++) v_store(s + r * s_stride, RAPT_F32, found[r]);
-}
-
 /* Keys in pairs of tiles; returns the first that is left. */
-static int64_t score_rows(float *s, int64_t s_stride, const float *q, int64_t q_stride,
-                          const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t step,
-                          int64_t first, int64_t last, const struct cpu_ahead *ahead)
+VEC int64_t score_rows(float *s, int64_t s_stride, const float *q, int64_t q_stride,
+                       const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t step,
+                       int64_t first, int64_t last, const struct cpu_ahead *ahead, int width)
 {
-    vec turned[DECODE_CHANNELS_MAX / STEP][ROWS], found[2][KEYS];
+    vec turned[DECODE_CHANNELS_MAX / STEP * ROWS], found[2][ROWS];
     struct prefetch fetch = prefetch_of(ahead);
-    turn_queries(turned, q, q_stride, rows, channels);
+    turn_queries(turned, q, q_stride, rows, channels, width);
     KEEP_ORDER;
     for (; first + 2 * KEYS <= last; first += 2 * KEYS) {
         SCORES(0, 2, 4, found[0], k->row[first]);
         SCORES(1, 3, 5, found[1], k->row[first + KEYS]);
         KEEP_ORDER;
-        transpose(found[0]);
-        transpose(found[1]);
-        store_scores(s + first, s_stride, rows, found[0]);
-        store_scores(s + first + KEYS, s_stride, rows, found[1]);
-    }
-    prefetch_rest(&fetch);
-    return first;
-}
-
-/* The same for up to FEW rows. */
-static int64_t score_few(float *s, int64_t s_stride, const float *q, int64_t q_stride,
-                         const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t step,
-                         int64_t first, int64_t last, const struct cpu_ahead *ahead)
-{
-    vec turned[DECODE_CHANNELS_MAX / STEP][FEW], found[2][FEW];
-    struct prefetch fetch = prefetch_of(ahead);
-    for (int64_t c = 0; c < channels / STEP; c++) {
-        for (int64_t r = 0; r < FEW; r++)
-            turned[c][r] = r < rows ? v_load(q + r * q_stride + c * LANES, RAPT_F32) : v_zero();
-        columns_of_4(turned[c]);
-    }
-    KEEP_ORDER;
-    for (; first + 2 * KEYS <= last; first += 2 * KEYS) {
-        SCORES(0, 2, 4, found[0], k->row[first]);
-        SCORES(1, 3, 5, found[1], k->row[first + KEYS]);
-        KEEP_ORDER;
-        rows_of_4(found[0]);
-        rows_of_4(found[1]);
-        store_scores(s + first, s_stride, rows, found[0]);
-        store_scores(s + first + KEYS, s_stride, rows, found[1]);
+        store_scores(s + first, s_stride, rows, found[0], width);
+        store_scores(s + first + KEYS, s_stride, rows, found[1], width);
     }
     prefetch_rest(&fetch);
     return first;
@@ -174,12 +149,11 @@ DECODE_QK(amx)
 {
     int64_t step = step_of(k, rows, channels, first, last), next = first;
     if (step && rows <= FEW)
-        next = score_few(s, s_stride, q, q_stride, k, rows, channels, step, first, last, ahead);
-    else
-        for (int64_t r = 0; step && r < rows; r += ROWS)
-            next =
-                score_rows(s + r * s_stride, s_stride, (const float *)q + r * q_stride, q_stride, k,
-                           min64(rows - r, ROWS), channels, step, first, last, r ? NULL : ahead);
+        next =
+            score_rows(s, s_stride, q, q_stride, k, rows, channels, step, first, last, ahead, FEW);
+    else if (step)
+        next =
+            score_rows(s, s_stride, q, q_stride, k, rows, channels, step, first, last, ahead, ROWS);
     if (next < last)
         decode_qk_avx512_bf16(s, s_stride, q, q_stride, k, rows, channels, next, last,
                               step ? NULL : ahead);
