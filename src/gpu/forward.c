@@ -268,9 +268,9 @@ static rapt_status add_main(struct gpu_plan *gp, const struct row *row, const st
             "rapt_plan_create: %s would need more blocks than a launch may have (split the batch)",
             row->name);
     const struct attention_args *a = &gp->args;
-    if (blocks)
-        add_step(gp, row, code->main, &grid,
-                 row_shared(row, a->mask.dtype != 0, (int)dtype_size(a->bias.dtype)));
+    int shared = row_shared(row, a->mask.dtype != 0, (int)dtype_size(a->bias.dtype)),
+        alone = splits_shared(a, row);
+    if (blocks) add_step(gp, row, code->main, &grid, shared > alone ? shared : alone);
     return RAPT_OK;
 }
 

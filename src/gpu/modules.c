@@ -180,6 +180,7 @@ static rapt_status find_functions(struct gpu_device *device, const struct row *r
 {
     char name[128];
     int most = row_shared(row, 1, sizeof(float)); /* with a mask and a bias of f32 */
+    if (most < splits_most_shared(row)) most = splits_most_shared(row);
     if (most > device->max_shared) most = device->max_shared;
     rapt_status status =
         device->driver->function(device, code->module, row->name, most, &code->main);

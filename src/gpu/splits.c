@@ -172,12 +172,23 @@ static int64_t unsplit_blocks(const struct attention_args *args, const struct ro
     return blocks[0] * blocks[1] * blocks[2];
 }
 
-/* Two for each compute unit, or one that takes more than half of its shared memory or, on NVIDIA, of
+/* Two blocks fit on a compute unit: neither takes more than half of its shared memory or, on NVIDIA, of
  * its registers. */
+static int two_fit(const struct row *row)
+{
+    return row->shared <= 113 << 10 && (row->vendor != VENDOR_cuda || row->threads <= 128);
+}
+
+/* Integers become numbers on the way: instructions take the time, not memory, and a unit with two blocks does
+ * more of them, but each block takes longer. */
+static int two_are_slower(const struct row *row)
+{
+    return two_fit(row) && row->vendor == VENDOR_cuda && row->dtype && (row->can & CAN_I8);
+}
+
 static int64_t blocks_at_once(const struct attention_args *args, const struct row *row)
 {
-    int alone = row->shared > 113 << 10 || (row->vendor == VENDOR_cuda && row->threads > 128);
-    return (alone ? 1 : 2) * (int64_t)args->units;
+    return (two_fit(row) ? 2 : 1) * at_least(args->units, 1);
 }
 
 /* None has fewer than SHORTEST: a second launch must pay. */
@@ -191,21 +202,28 @@ static int64_t keys_of(const struct attention_args *args, const struct row *row,
 }
 
 /* What a launch takes, in the time of a key: turns of blocks, each of which begins and ends, and a
- * second launch, which reads a sum of each part. */
-static int64_t cost_of(int64_t blocks, int64_t at_once, int64_t parts, int64_t keys)
+ * second launch, which reads a sum of each part. two_are_slower: measured on an H200. */
+static int64_t cost_of(const struct attention_args *args, const struct row *row, int64_t blocks,
+                       int64_t parts)
 {
-    enum { TURN = 256, PART = 6 };
-    return ceil_div(blocks * parts, at_once) * (keys + TURN) + parts * PART;
+    enum { TURN = 256, PART = 6, SECOND = 320 };
+    int64_t keys = keys_of(args, row, parts), second = 0;
+    if (two_are_slower(row)) {
+        if (blocks * parts > args->units) keys += keys * 5 / 8;
+        if (parts > 1) second = SECOND;
+    }
+    return ceil_div(blocks * parts, blocks_at_once(args, row)) * (keys + TURN) + parts * PART +
+           second;
 }
 
 /* The cheapest, of at most TURNS turns where it is not one part. */
 static int64_t choose_cuts(const struct attention_args *args, const struct row *row)
 {
     enum { TURNS = 4 };
-    int64_t blocks = unsplit_blocks(args, row), at_once = at_least(blocks_at_once(args, row), 1),
+    int64_t blocks = unsplit_blocks(args, row), at_once = blocks_at_once(args, row),
             most = ceil_div(args->kv_tokens, SHORTEST), best = 1, least = INT64_MAX;
     for (int64_t parts = 1; parts <= most && blocks; parts++) {
-        int64_t cost = cost_of(blocks, at_once, parts, keys_of(args, row, parts));
+        int64_t cost = cost_of(args, row, blocks, parts);
         if (parts > 1 && blocks * parts > TURNS * at_once) break;
         if (cost < least) least = cost, best = parts;
     }
@@ -255,23 +273,52 @@ struct grid splits_combine_grid(const struct attention_args *args, const struct 
                          (uint32_t)at_most(batch, 65535)};
 }
 
-/* One block, or two, have a multiprocessor of sm_90 to themselves, in place of three. */
-enum { FOR_ONE = 120 << 10, FOR_TWO = 76 << 10 };
+/* One block, two, or four have a multiprocessor of sm_90 or sm_100 to themselves. */
+enum { FOR_ONE = 120 << 10, FOR_TWO = 76 << 10, FOR_FOUR = 48 << 10 };
+
+static int has_228_kib(const struct row *row)
+{
+    return begins(row->arch, "sm_90") || begins(row->arch, "sm_100");
+}
+
+static int has_unit_alone(const struct attention_args *args, const struct row *row)
+{
+    return !two_fit(row) || unsplit_blocks(args, row) * args->splits <= args->units;
+}
+
+int splits_shared(const struct attention_args *args, const struct row *row)
+{
+    return splits_most_shared(row) && has_unit_alone(args, row) ? FOR_ONE : 0;
+}
+
+int splits_most_shared(const struct row *row)
+{
+    return (row->needs & NEED_COMBINE) && two_are_slower(row) && has_228_kib(row) ? FOR_ONE : 0;
+}
 
 /* Blocks come to multiprocessors that the first launch leaves free, or to its own ones as these become free, and
  * one that has three of them while others have none reads parts for longer (bench/notes/decode.md). A first launch
- * of less than a third leaves room for those of the problem behind it. */
+ * of less than a third leaves room for those of the problem behind it. Beside two blocks of a first launch that
+ * share a multiprocessor, few blocks of many channels gain. */
 int splits_combine_shared(const struct attention_args *args, const struct row *row)
 {
-    int64_t units = args->units;
-    if (!(row->needs & NEED_SHARED_KV)) return 0;
-    int64_t first = at_most(unsplit_blocks(args, row) * args->splits, units);
-    if (3 * first <= units) return 0;
-    int64_t each = ceil_div(splits_combine_grid(args, row).x, at_least(units - first, first));
-    return each == 1 ? FOR_ONE : each == 2 ? FOR_TWO : 0;
+    int64_t units = args->units, most = splits_most_combine_shared(row),
+            first = at_most(unsplit_blocks(args, row) * args->splits, units);
+    struct grid grid = splits_combine_grid(args, row);
+    int64_t blocks = (int64_t)grid.x * grid.y * grid.z;
+    if (!most || 3 * first <= units) return 0;
+    if (row->needs & NEED_SHARED_KV) {
+        int64_t each = ceil_div(blocks, at_least(units - first, first));
+        return each == 1 ? FOR_ONE : each == 2 ? FOR_TWO : 0;
+    }
+    int alone = has_unit_alone(args, row);
+    if (2 * blocks <= units && (alone || row->dv > 64)) return FOR_TWO;
+    return alone && blocks <= 2 * units ? FOR_FOUR : 0;
 }
 
 int splits_most_combine_shared(const struct row *row)
 {
-    return row->needs & NEED_SHARED_KV ? FOR_ONE : 0;
+    if (row->needs & NEED_SHARED_KV) return FOR_ONE;
+    int decodes = row->dtype && (row->needs & NEED_PARTIALS) && !(row->needs & NEED_TILE_TOKENS);
+    return decodes && (row->needs & NEED_EARLY) && has_228_kib(row) ? FOR_TWO : 0;
 }

@@ -12,6 +12,12 @@ void splits_choose(struct attention_args *args, const struct row *row);
  * with a sentence when they do not fit. */
 rapt_status splits_bytes(const struct attention_args *args, int64_t rows, size_t *out, size_t *lse);
 
+/* Shared memory that a block asks for at least, after splits_choose, so that no other shares its
+ * multiprocessor; 0: its own. */
+int splits_shared(const struct attention_args *args, const struct row *row);
+/* The most. */
+int splits_most_shared(const struct row *row);
+
 /* Blocks of NAME_combine, after splits_choose. */
 struct grid splits_combine_grid(const struct attention_args *args, const struct row *row);
 /* Shared memory that such a block asks for besides its own, only so that fewer share a multiprocessor. */

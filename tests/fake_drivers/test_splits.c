@@ -3,22 +3,11 @@
 #include "session.h"
 
 #include "gpu/splits.h"
+#include "rows.h"
 
 #include <stdio.h>
 
 #include "group.h"
-
-static struct attention_args args_of(int batch, int kv_heads, int kv_tokens)
-{
-    return (struct attention_args){.batch = batch,
-                                   .q_heads = 4 * kv_heads,
-                                   .kv_heads = kv_heads,
-                                   .group = 4,
-                                   .q_tokens = 1,
-                                   .kv_tokens = kv_tokens,
-                                   .v_channels = 128,
-                                   .units = 132};
-}
 
 /* Tiles of 16 query rows and 64 keys, two blocks a unit. */
 static struct row row_of_tiles(void)
@@ -169,15 +158,6 @@ static void parts_as_measured(void **state)
             fail_msg("%dx%d, %d queries: %d parts, not %d", cases[i].batch, cases[i].keys,
                      cases[i].queries, a.splits, cases[i].parts);
     }
-}
-
-static const struct row *row_named(const char *arch, const char *name)
-{
-    for (int i = 0; i < kernel_row_count; i++)
-        if (!strcmp(kernel_rows[i].name, name) && !strcmp(kernel_rows[i].arch, arch))
-            return &kernel_rows[i];
-    fail_msg("no row %s of %s", name, arch);
-    return NULL;
 }
 
 /* Which chunks of 32 query heads of 8 KV heads are worth a second launch: those whose tiles leave
