@@ -12,6 +12,8 @@
 enum { CUDA_SUCCESS = 0, CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NO_DEVICE = 100 };
 enum {
     ATTRIBUTE_MULTIPROCESSORS = 16,
+    ATTRIBUTE_MEMORY_CLOCK = 36, /* kHz */
+    ATTRIBUTE_MEMORY_WIDTH = 37, /* bits */
     ATTRIBUTE_MAJOR = 75,
     ATTRIBUTE_MINOR = 76,
     ATTRIBUTE_SHARED_OPTIN = 97,
@@ -149,7 +151,7 @@ static void cuda_close(void *api)
 
 static rapt_status cuda_describe(struct gpu_device *device, rapt_device_info *info)
 {
-    int major = 0, minor = 0;
+    int major = 0, minor = 0, clock = 0, width = 0;
     size_t bytes = 0;
     rapt_status status = CALL(device, device_get, cuDeviceGet, &device->id, device->ordinal);
     if (!status)
@@ -160,12 +162,15 @@ static rapt_status cuda_describe(struct gpu_device *device, rapt_device_info *in
         int *value, attribute;
     } wanted[] = {{&major, ATTRIBUTE_MAJOR},
                   {&minor, ATTRIBUTE_MINOR},
+                  {&clock, ATTRIBUTE_MEMORY_CLOCK},
+                  {&width, ATTRIBUTE_MEMORY_WIDTH},
                   {&device->units, ATTRIBUTE_MULTIPROCESSORS},
                   {&device->max_shared, ATTRIBUTE_SHARED_OPTIN}};
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !status; i++)
         status = CALL(device, device_attribute, cuDeviceGetAttribute, wanted[i].value,
                       wanted[i].attribute, device->id);
     snprintf(device->arch, sizeof device->arch, "sm_%d%d", major, minor);
+    device->memory_gbs = (int)((int64_t)clock * width * 2 / 8 / 1000000);
     info->memory_bytes = (int64_t)bytes;
     return status;
 }

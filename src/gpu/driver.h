@@ -20,6 +20,7 @@ struct gpu_device {
     _Atomic(void *) context;
     int max_shared; /* bytes of shared memory that a block may have */
     int units;
+    int memory_gbs; /* GB/s of its memory, by clock and width; 0: not known */
     char arch[32];  /* "sm_90", "gfx942" */
     char label[24]; /* "cuda:0", for sentences */
     struct gpu_modules *modules;

@@ -313,7 +313,7 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     rapt_status status = modules_get(device, row, &code);
     if (status) return status;
     if (row->needs & NEED_PARTIALS) {
-        splits_choose(&gp->args, row);
+        splits_choose(&gp->args, row, device->memory_gbs);
         status = splits_bytes(a, query_rows(p), &gp->bytes[PART_PARTIAL_OUT],
                               &gp->bytes[PART_PARTIAL_LSE]);
         if (status) return status;

@@ -99,25 +99,36 @@ static int64_t seen_blocks(const struct attention_args *args, const struct row *
     return at_least(ceil_div(keys, row->tile_kv), 1);
 }
 
+/* Blocks of different keys that memory brings: an H100's 64 by its 3352 GB/s, an H200's 112 by 4917, as the fastest
+ * parts of both tell. */
+static int64_t blocks_from_memory(const struct family *f, int memory_gbs)
+{
+    enum { MEASURED = 3352, EACH = 32 };
+    if (memory_gbs <= 0 || !f->memory) return f->memory;
+    if (memory_gbs < MEASURED) return ceil_div((int64_t)f->memory * memory_gbs, MEASURED);
+    return f->memory + (memory_gbs - MEASURED) / EACH;
+}
+
 /* About how long it takes, in part_rows-ths of a block of keys. sets: of keys, a KV head's of a
  * sequence, of which its tiles ask for the same blocks at a time. */
 static int64_t time_of(const struct family *f, int64_t tiles, int64_t sets, int64_t blocks,
-                       int64_t parts, int64_t rows, int64_t units, int64_t at_once)
+                       int64_t parts, int64_t rows, int64_t units, int64_t at_once, int64_t memory)
 {
     const int64_t block = f->part_rows, many = 1 << 20; /* enough not to share keys */
     int64_t all = at_most(tiles, many) * parts, turns = ceil_div(all, at_least(at_once, 1)),
             each = all > units ? block : block / 8 * f->alone;
-    if (f->memory && parts > 1) {
+    if (memory && parts > 1) {
         int64_t heads = at_most(sets, many),
                 asked = at_most(all, at_once) * heads / at_least(at_most(tiles, many), 1);
-        each = at_least(each, block * asked / at_least(f->memory, 8 * heads));
+        each = at_least(each, block * asked / at_least(memory, 8 * heads));
     }
     int64_t time = turns * (ceil_div(blocks, parts) * each + f->ends * block);
     return parts > 1 ? time + f->launch * block + parts * at_most(rows, many * block) : time;
 }
 
 /* How many parts, at least two, take the least time, which is returned. */
-static int64_t choose_parts(struct attention_args *args, const struct row *row, int64_t units)
+static int64_t choose_parts(struct attention_args *args, const struct row *row, int64_t units,
+                            int memory_gbs)
 {
     enum { MOST = 256 };
     const struct family *f = family_of(row);
@@ -125,9 +136,9 @@ static int64_t choose_parts(struct attention_args *args, const struct row *row, 
     int64_t tiles = splits_tiles(args, row), blocks = seen_blocks(args, row),
             rows = (int64_t)args->batch * args->q_heads * args->q_tokens,
             sets = (int64_t)args->batch * args->kv_heads, at_once = tiles_at_once(f, row, units),
-            least = INT64_MAX;
+            memory = blocks_from_memory(f, memory_gbs), least = INT64_MAX;
     for (int32_t parts = 2; parts == 2 || (parts <= blocks && parts <= MOST); parts++) {
-        int64_t time = time_of(f, tiles, sets, blocks, parts, rows, units, at_once);
+        int64_t time = time_of(f, tiles, sets, blocks, parts, rows, units, at_once, memory);
         if (time < least) least = time, args->splits = parts;
     }
     return least;
@@ -152,8 +163,8 @@ int splits_pay(const struct problem *p, const struct row *row)
     int64_t at_once = tiles_at_once(f, row, f->units);
     /* Two tiles on a unit do not keep in step for long: many turns leave little idle. */
     if (at_once > f->units && whole >= 2 * at_once) return 0;
-    int64_t parts = choose_parts(&a, row, f->units),
-            time = time_of(f, whole, 0, seen_blocks(&a, row), 1, 0, f->units, at_once);
+    int64_t parts = choose_parts(&a, row, f->units, 0),
+            time = time_of(f, whole, 0, seen_blocks(&a, row), 1, 0, f->units, at_once, 0);
     int saves = f->saves;
     /* Tiles that find numbers made ahead take about three quarters of the time. */
     if ((row->can & CAN_I8) && !(row->needs & NEED_NUMBERS) && numbers_pay_whole(p, row)) saves = 4;
@@ -231,12 +242,12 @@ static int64_t choose_cuts(const struct attention_args *args, const struct row *
 }
 
 /* With batch_invariant the cuts depend on nothing but the position of a key. */
-void splits_choose(struct attention_args *args, const struct row *row)
+void splits_choose(struct attention_args *args, const struct row *row, int memory_gbs)
 {
     enum { INVARIANT = 1024 };
     int64_t keys = INVARIANT;
     if (row->needs & NEED_TILE_TOKENS) {
-        choose_parts(args, row, args->units);
+        choose_parts(args, row, args->units, memory_gbs);
         return;
     }
     if (!args->batch_invariant) keys = keys_of(args, row, choose_cuts(args, row));

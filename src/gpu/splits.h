@@ -5,8 +5,9 @@
 #include "backend.h"
 #include "gpu/registry.h"
 
-/* Fills splits, split_keys and tile_tokens for a row with NEED_PARTIALS. */
-void splits_choose(struct attention_args *args, const struct row *row);
+/* Fills splits, split_keys and tile_tokens for a row with NEED_PARTIALS. memory_gbs: of the device, 0: not
+ * known. */
+void splits_choose(struct attention_args *args, const struct row *row, int memory_gbs);
 
 /* Bytes of partial_out and partial_lse for so many query rows; 0 without several parts. NO_MEMORY
  * with a sentence when they do not fit. */

@@ -20,6 +20,8 @@
 enum {
     SHARED_OPTIN = 97,
     MULTIPROCESSORS = 16,
+    MEMORY_CLOCK = 36,
+    MEMORY_WIDTH = 37,
     MAJOR = 75,
     MINOR = 76,
     SERIALISATION = 6,
@@ -93,6 +95,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
     int arch = fake_arch(device)[0] ? atoi(fake_arch(device) + 3) : 90;
     *value = attribute == SHARED_OPTIN      ? fake_state()->max_shared
              : attribute == MULTIPROCESSORS ? 132
+             : attribute == MEMORY_CLOCK    ? 2619000
+             : attribute == MEMORY_WIDTH    ? 5120
              : attribute == MAJOR           ? arch / 10
              : attribute == MINOR           ? arch % 10
                                             : -1;

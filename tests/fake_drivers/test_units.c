@@ -19,7 +19,7 @@ static void parts_of_integers(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const struct row *row = row_named("sm_90a", names[n]);
             struct attention_args a = args_of(cases[i].batch, 8, cases[i].keys);
-            splits_choose(&a, row);
+            splits_choose(&a, row, 0);
             if (a.splits != cases[i].parts)
                 fail_msg("%s, %dx%d: %d parts, not %d", row->name, a.batch, a.kv_tokens, a.splits,
                          cases[i].parts);
@@ -42,7 +42,7 @@ static void nothing_to_keep_apart(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const struct row *row = row_named(rows[i].arch, rows[i].name);
         struct attention_args a = args_of(1, 8, 1024);
-        splits_choose(&a, row);
+        splits_choose(&a, row, 0);
         assert_int_equal(splits_shared(&a, row), 0);
         assert_int_equal(splits_most_shared(row), 0);
     }
@@ -71,7 +71,7 @@ static void second_launches_spread(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct row *row = row_named(cases[i].arch, cases[i].name);
         struct attention_args a = args_of(cases[i].batch, 8, cases[i].keys);
-        splits_choose(&a, row);
+        splits_choose(&a, row, 0);
         int shared = splits_combine_shared(&a, row);
         if (shared != cases[i].shared || shared > splits_most_combine_shared(row))
             fail_msg("%s %s, %dx%d: %d of %d bytes, not %d", row->arch, row->name, a.batch,
