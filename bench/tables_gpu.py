@@ -1,6 +1,6 @@
 """tables_gpu.py: the tables of docs/PERFORMANCE.md about NVIDIA GPUs, for tables.py, and their plots.
 
-usage: python3 bench/tables_gpu.py     draws docs/images/h100-*.png (matplotlib)
+usage: python3 bench/tables_gpu.py     draws docs/images/h100-*.png and h200-*.png (matplotlib)
 
 Of rows with the same protocol, group, case, type and candidate the last one in the file counts; a ratio is of two rows of one run."""
 import os
@@ -377,6 +377,10 @@ def operations(rows):
 
 
 def tables():
+    return {**tables_h100(), **tables_h200()}
+
+
+def tables_h100():
     main, old, memory, paged = (load(f"h100-{name}.csv") for name in ("pytorch", "sm80", "operations", "flashinfer"))
     return {"grid-graph": rates(main, "graph", "grid", "bf16", "cudnn"), "grid-sustained": rates(main, "sustained", "grid", "bf16", "cudnn"),
             "grid-sustained-flash3": rates(main, "sustained", "grid", "bf16", "flash3", absolute=False),
@@ -390,6 +394,19 @@ def tables():
             "vision": vision(main), "errors": errors(main), "f32-errors": f32_errors(main), "f32-more": f32_more(main),
             "f32-large": rates(main, "graph", "f32-large", "f32", "efficient"),
             "mla": mla(paged), "operations": operations(memory), **{f"flashinfer-{group}": flashinfer(paged, group) for group in FLASHINFER}}
+
+
+def tables_h200():
+    rows = load("h200-pytorch.csv")
+    of = lambda protocol, group, peer, dtype="bf16", absolute=False: rates(rows, protocol, group, dtype, peer, absolute=absolute)
+    return {f"h200-{name}": lines for name, lines in {
+        "peers": peers("h200-pytorch.csv"), "grid": of("graph", "grid", "cudnn", absolute=True), "grid-flash3": of("graph", "grid", "flash3"),
+        "grid-sustained": of("sustained", "grid", "cudnn", absolute=True), "grid-sustained-flash3": of("sustained", "grid", "flash3"),
+        "models": of("graph", "models", "cudnn"), "models-flash3": of("graph", "models", "flash3"), "heads": of("graph", "heads", "cudnn", absolute=True),
+        "options": options(rows), "ragged": ragged(rows), "errors": errors(rows), "few": few(rows), "decode": decode(rows), "decode-i8": decode_i8(rows),
+        "decode-block32": decode_block32(rows), "chunk": chunk(rows), "pages": pages(rows), "masks": masks(rows, MASKS),
+        "f32": of("graph", "f32", "efficient", "f32", True), "f32-large": of("graph", "f32-large", "efficient", "f32", True),
+        "operations": operations(load("h200-operations.csv"))}.items()}
 
 
 def plot(rows, protocol, group, dtype, name):
@@ -457,6 +474,7 @@ def main():
     plot(rows, "sustained", "models", "bf16", "h100-models-sustained.png")
     plot(rows, "graph", "f32", "f32", "h100-f32.png")
     plot_few(rows, "h100-few.png")
+    plot(load("h200-pytorch.csv"), "graph", "grid", "bf16", "h200-grid-graph.png")
 
 
 if __name__ == "__main__":

@@ -45,10 +45,11 @@ grep -ohE '`(src|tests|tools|mk|docs|bench|examples|include)/[^` ,:]*`' README.m
 wc -l examples/*.c | awk '$2 != "total" && $1 > 100' > "$folder/log"
 [ ! -s "$folder/log" ]; say $? "no example is over 100 lines"
 
-# The means that README names first are those that bench/tables.py wrote into PERFORMANCE.md.
+# The means that README names first are those that bench/tables.py wrote into PERFORMANCE.md, of the H100.
+sed -n '/^## NVIDIA H100/,/^## NVIDIA H200/p' docs/PERFORMANCE.md > "$folder/h100"
 mean() { # row of the table of peers, name of its column, a printf format
-    column=$(grep '^| problems | protocol |' docs/PERFORMANCE.md | tr '|' '\n' | grep -nx " $2 " | cut -d : -f 1)
-    value=$(grep "^| $1 | interleaved |" docs/PERFORMANCE.md | cut -d '|' -f "${column:-1}" | sed 's/^ *\([0-9.]*\) .*/\1/')
+    column=$(grep '^| problems | protocol |' "$folder/h100" | tr '|' '\n' | grep -nx " $2 " | cut -d : -f 1)
+    value=$(grep "^| $1 | interleaved |" "$folder/h100" | cut -d '|' -f "${column:-1}" | sed 's/^ *\([0-9.]*\) .*/\1/')
     # shellcheck disable=SC2059
     printf "$3" "${value:-0}"
 }
