@@ -95,11 +95,12 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
     int arch = fake_arch(device)[0] ? atoi(fake_arch(device) + 3) : 90;
     *value = attribute == SHARED_OPTIN      ? fake_state()->max_shared
              : attribute == MULTIPROCESSORS ? 132
-             : attribute == MEMORY_CLOCK    ? 2619000
-             : attribute == MEMORY_WIDTH    ? 5120
-             : attribute == MAJOR           ? arch / 10
-             : attribute == MINOR           ? arch % 10
-                                            : -1;
+             : attribute == MEMORY_CLOCK
+                 ? (fake_state()->memory_khz ? fake_state()->memory_khz : 2619000)
+             : attribute == MEMORY_WIDTH ? 5120
+             : attribute == MAJOR        ? arch / 10
+             : attribute == MINOR        ? arch % 10
+                                         : -1;
     return *value < 0 ? INVALID : 0;
 }
 

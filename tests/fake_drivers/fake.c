@@ -28,8 +28,8 @@ __attribute__((visibility("default"))) struct fake *fake_state(void)
 __attribute__((visibility("default"))) void fake_reset(void)
 {
     pthread_mutex_lock(&lock);
-    state.version = state.devices = state.max_shared = state.fail_at = state.fail_code =
-        state.capturing = state.slow_start = state.calls = state.launch_count = 0;
+    state.version = state.devices = state.max_shared = state.memory_khz = state.fail_at =
+        state.fail_code = state.capturing = state.slow_start = state.calls = state.launch_count = 0;
     state.pinned = state.waited_for = NULL;
     memset(state.arch, 0, sizeof state.arch);
     memset(state.arch_of, 0, sizeof state.arch_of);

@@ -52,6 +52,7 @@ struct fake {
     char arch[32];                  /* "sm_90", "gfx942" */
     char arch_of[FAKE_DEVICES][32]; /* of this device; "": arch */
     int max_shared;
+    int memory_khz; /* of 5,120 bits; 0: an H100's */
     int fail_at,
         fail_code;  /* the call of this number from now on, from 1, fails with this code; 0: none */
     int capturing;  /* what a stream capture forbids fails: memory, modules, waiting */
