@@ -1,8 +1,5 @@
 /* test_splits.c: how many blocks share the keys of a query row, what their results take, and the
  * launch that makes one result of them. */
-#include "session.h"
-
-#include "gpu/splits.h"
 #include "rows.h"
 
 #include <stdio.h>
