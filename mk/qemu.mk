@@ -1,6 +1,6 @@
 # qemu.mk: x86-64 CPUs that lack what this one has, by qemu-user: an instruction that leaks out of its level ends there in SIGILL.
 #   make check-qemu-short     what make check takes of it
-#   make check-qemu           the whole test suite on each of them (about half an hour on two cores)
+#   make check-qemu           the whole test suite on each of them (hours on two cores: AVX2 is emulated slowly)
 # Not under SAN: qemu does not lay out memory as the sanitizers' shadow needs it.
 QEMU_X86 := $(if $(SAN),,$(if $(filter x86_64,$(MACHINE)),$(shell command -v qemu-x86_64)))
 ifneq ($(QEMU_X86),)
