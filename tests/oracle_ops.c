@@ -30,7 +30,7 @@ static double frequency(const rapt_rope_args *args, double rotary, double pair)
     double theta = or_default(args->theta, 10000);
     if (args->scaling == RAPT_ROPE_NTK && rotary > 2)
         theta *= pow(args->factor, rotary / (rotary - 2));
-    double plain = exp(-2 * pair / rotary * log(theta));
+    double plain = pow(theta, -2 * pair / rotary);
     if (args->scaling == RAPT_ROPE_LINEAR) return plain / args->factor;
     if (args->scaling == RAPT_ROPE_YARN) {
         double blend = yarn_blend(args, rotary, theta, pair);

@@ -38,8 +38,8 @@
  *   hidden-nan            keys and values that no query sees are NaN
  *   seedN                 odd: sinks, slopes and positions differ between sequences
  *   batch_invariant kernel=NAME
- *   thetaX rotaryN interleaved positions far inplace table linearX ntkX yarnX llama3=X contextN
- *                         rope, and rope inside kv_append; far: positions beyond 2^31
+ *   thetaX rotaryN interleaved positions far farthest inplace table linearX ntkX yarnX llama3=X contextN
+ *                         rope, and rope inside kv_append; far: positions beyond 2^31, farthest: 2^52
  *   rope                  kv_append rotates k
  *
  * All memory that a kernel must not use is NaN (all bits set): guards around each tensor, padding
@@ -115,7 +115,7 @@ struct problem_line {
     int64_t spare; /* packed queries of no sequence on each side */
     uint64_t seed;
     char kernel[48];
-    bool rope, interleaved, positions, far, inplace, table;
+    bool rope, interleaved, positions, far, farthest, inplace, table;
     int64_t rotary, scaling;
     double theta, factor, original_context;
 };

@@ -236,6 +236,7 @@ static const struct word words[] = {
     {"interleaved", take_flag, AT(interleaved), 0},
     {"positions", take_flag, AT(positions), 0},
     {"far", take_flag, AT(far), 0},
+    {"farthest", take_flag, AT(farthest), 0},
     {"inplace", take_flag, AT(inplace), 0},
     {"table", take_flag, AT(table), 0},
     {"linear", take_scaling, 0, RAPT_ROPE_LINEAR},

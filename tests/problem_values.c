@@ -374,8 +374,11 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
     case VALUE_Q_SCALE:
         return scale_value(line, which, at, index);
     case VALUE_POSITION: /* mostly near, some far */
-        return (line->far ? 3e9 : 0) + (double)(problem_random(line->seed, VALUE_POSITION, index) %
-                                                (i2 % 5 ? 4096 : 131072));
+        return (line->farthest ? 0x1p52
+                : line->far    ? 3e9
+                               : 0) +
+               (double)(problem_random(line->seed, VALUE_POSITION, index) %
+                        (i2 % 5 ? 4096 : 131072));
     case VALUE_WEIGHT: /* of the pv operation: about a quarter are 0 */
         return problem_random(line->seed, 63, index) % 4
                    ? problem_uniform(line->seed, VALUE_WEIGHT, index)

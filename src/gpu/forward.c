@@ -162,14 +162,6 @@ static int64_t query_rows(const struct problem *p)
     return (p->ragged_q ? 1 : p->batch) * p->q_heads * p->q_tokens;
 }
 
-struct extent extent_of(const struct attention_args *a, int64_t row_total)
-{
-    struct extent e = {a->batch,    a->q_heads,   a->kv_heads,    a->group,
-                       a->q_tokens, a->kv_tokens, a->columns,     row_total,
-                       a->splits,   a->units,     a->tile_tokens, a->q_start.dtype != 0};
-    return e;
-}
-
 /* Scores are the caller's weights if these are f32, else f32 in the workspace; without weights,
  * softmax works in place. */
 static rapt_status fill_scores(struct gpu_plan *gp, const struct problem *p)

@@ -50,7 +50,6 @@ rapt_status gpu_execute(const rapt_plan *plan, const struct problem_data *data, 
 struct view view_of(const rapt_tensor *t);
 int32_t shift_of(int64_t x);
 int32_t block_of(const rapt_tensor *scale, int64_t channels);
-struct extent extent_of(const struct attention_args *a, int64_t row_total);
 
 /* ops.c: the pieces of struct backend. */
 rapt_status gpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);

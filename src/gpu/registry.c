@@ -24,6 +24,16 @@ static int64_t tiled_batches(const struct extent *e)
     return e->ragged ? at_most(1, e->batch) : e->batch;
 }
 
+/* Blocks of softmax begin with some hundred instructions, which rows of 16 bits, whose bytes come in
+ * half the time, do not hide. So there are four rounds of blocks at most, each with many rows; not
+ * for f32, nor for short rows of whole pieces, which are read slower so (bench/notes/operations.md). */
+static int64_t four_rounds(const struct extent *e, const struct row *row)
+{
+    int64_t at_once = 640 / row->threads; /* blocks of a multiprocessor: 5, 2 or 1 */
+    if (e->score_bytes != 2 || (e->columns <= 256 && e->columns % 8 == 0)) return INT64_MAX;
+    return 4 * at_once * e->units;
+}
+
 #define GRID(name, x, y, z)                                                                        \
     __attribute__((unused)) static void grid_##name(const struct extent *e, const struct row *row, \
                                                     int64_t blocks[3])                             \
@@ -289,6 +299,23 @@ int row_shared(const struct row *row, int mask, int bias_bytes)
 int row_wave(const struct row *row)
 {
     return row->vendor == VENDOR_hip && !strncmp(row->arch, "gfx9", 4) ? 64 : 32;
+}
+
+struct extent extent_of(const struct attention_args *a, int64_t rows)
+{
+    return (struct extent){.batch = a->batch,
+                           .q_heads = a->q_heads,
+                           .kv_heads = a->kv_heads,
+                           .group = a->group,
+                           .q_tokens = a->q_tokens,
+                           .kv_tokens = a->kv_tokens,
+                           .columns = a->columns,
+                           .rows = rows,
+                           .splits = a->splits,
+                           .units = a->units,
+                           .tile_tokens = a->tile_tokens,
+                           .ragged = a->q_start.dtype != 0,
+                           .score_bytes = (int64_t)dtype_size(a->scores.dtype)};
 }
 
 int row_grid(const struct row *row, const struct extent *e, struct grid *grid)

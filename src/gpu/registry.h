@@ -100,8 +100,11 @@ enum {
 /* What grids.def counts. */
 struct extent {
     int64_t batch, q_heads, kv_heads, group, q_tokens, kv_tokens, columns, rows, splits, units,
-        tile_tokens, ragged;
+        tile_tokens, ragged, score_bytes;
 };
+
+struct attention_args;
+struct extent extent_of(const struct attention_args *a, int64_t rows);
 
 /* One launch's blocks. */
 struct grid {

@@ -172,6 +172,14 @@ static int64_t softmax_blocks(const struct row *row, int64_t rows, int64_t colum
     return parts_of(rows, row->tile_q / power > 1 ? row->tile_q / power : 1);
 }
 
+/* Rows of 16 bits, but for short ones of whole 16-byte pieces: four times the blocks that 640 threads
+ * of each multiprocessor are. */
+static int64_t most_softmax_blocks(const struct row *row, const struct attention_args *a)
+{
+    bool wide = a->scores.dtype == RAPT_F32, pieces = a->columns % 8 == 0 && a->columns <= 256;
+    return wide || pieces ? INT64_MAX : 4 * (640 / row->threads) * (int64_t)a->units;
+}
+
 /* A block for each part of the keys, KV head and tile of its query rows, of which the grid's name has
  * the size; packed queries may begin one more tile for each sequence. */
 static void expect_split(const struct trial *t, const struct row *row)
@@ -224,6 +232,9 @@ static void expect_shape(const struct trial *t)
         expect_grid(t, parts_of(a->columns, row->tile_kv), tiles, (int64_t)a->q_heads * a->batch);
     else if (!strcmp(row->grid, "row_elements"))
         expect_grid(t, softmax_blocks(row, count, a->columns), 1, 1);
+    else if (!strcmp(row->grid, "row_rounds"))
+        expect_grid(t, least(most_softmax_blocks(row, a), softmax_blocks(row, count, a->columns)),
+                    1, 1);
     else if (!strcmp(row->grid, "row_quarters")) expect_grid(t, 4 * count, 1, 1);
     else if (!strcmp(row->grid, "units")) expect_grid(t, least(a->units, count), 1, 1);
     else fail_msg("the grid %s of %s is not known here", row->grid, row->name);

@@ -1,5 +1,5 @@
 /* test_registry.c: the table of code objects: which devices a row runs on, what it refuses, its
- * grids, the kernel of long rows. */
+ * grids. */
 #include "session.h"
 
 #include "gpu/gpu.h"
@@ -547,29 +547,6 @@ static void grids(void **state)
 #undef EXPECT
 }
 
-/* Softmax of more columns than its row's tile has a kernel of its own, where there is one. */
-static void long_rows(void **state)
-{
-    (void)state;
-    struct row softmax = {.op = OP_softmax, .tile_kv = 4096}, mask = {.op = OP_causal_mask},
-               more = {.op = OP_softmax, .tile_kv = 32768},
-               twice = {.op = OP_softmax, .tile_kv = 65536}, most = {.op = OP_softmax};
-    struct gpu_device all = {.longer = {&more, &twice, &most}}, none = {0},
-                      some = {.longer = {&more}}, gap = {.longer = {&more, NULL, &most}};
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 4096, RAPT_F32), &softmax);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 4097, RAPT_BF16), &more);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 32768, RAPT_F32), &more);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 32769, RAPT_F32), &twice);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 65537, RAPT_F32), &most);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 65536, RAPT_F16), &more);
-    assert_ptr_equal(kernels_for_rows(&all, &softmax, 131072, RAPT_F16), &twice);
-    assert_ptr_equal(kernels_for_rows(&gap, &softmax, 32769, RAPT_F32), &most);
-    assert_ptr_equal(kernels_for_rows(&some, &softmax, 32769, RAPT_F32), &more);
-    assert_ptr_equal(kernels_for_rows(&none, &softmax, 32769, RAPT_F32), &softmax);
-    assert_ptr_equal(kernels_for_rows(&all, &mask, 32769, RAPT_F32), &mask);
-    assert_null(kernels_for_rows(&all, NULL, 32769, RAPT_F32));
-}
-
 /* The composed path is there when all of its four pieces are. */
 static void pieces_of_the_composed_path(void **state)
 {
@@ -594,7 +571,6 @@ int main(void)
                                        cmocka_unit_test(limits_of_memory),
                                        cmocka_unit_test(packed_batches_keep_their_kernel),
                                        cmocka_unit_test(grids),
-                                       cmocka_unit_test(long_rows),
                                        cmocka_unit_test(pieces_of_the_composed_path)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

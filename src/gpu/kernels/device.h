@@ -180,6 +180,10 @@ static __device__ __forceinline__ double floor_f64(double x)
 {
     return __builtin_floor(x);
 }
+static __device__ __forceinline__ int low_word(double x)
+{
+    return (int)__builtin_bit_cast(uint64_t, x);
+}
 static __device__ __forceinline__ float f16_to_f32(uint16_t h)
 {
     return (float)__builtin_bit_cast(_Float16, h);
@@ -324,6 +328,10 @@ static __device__ __forceinline__ float nearest_f32(float x)
 static __device__ __forceinline__ double floor_f64(double x)
 {
     return floor(x);
+}
+static __device__ __forceinline__ int low_word(double x)
+{
+    return __double2loint(x);
 }
 static __device__ __forceinline__ float f16_to_f32(uint16_t h)
 {

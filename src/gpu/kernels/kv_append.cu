@@ -5,21 +5,17 @@
 #include "rope.h"
 
 enum {
-    AT_ONCE = 4,   /* pieces whose loads are in flight together */
+    AT_ONCE = 4,   /* copied pieces whose loads are in flight together */
     ANGLES = 2048, /* pairs of as many tokens as fit: at least 2 */
     LANES = 16     /* of a row that is quantised */
 };
 
-/* Where rows come from and go to, K and V; to: NULL of a token of no sequence, which goes nowhere. */
-struct append_row {
-    const char *from[2];
-    char *to[2];
-    float *scales[2]; /* of an i8 cache */
-};
-
+/* Of K and V; a row of a token of no sequence goes nowhere. */
 struct append_table {
     float cosine[ANGLES], sine[ANGLES];
-    struct append_row row[TILE_Q];
+    struct rope_row row[2][TILE_Q];
+    float *scales[2][TILE_Q]; /* of an i8 cache */
+    int64_t position[TILE_Q]; /* of the places */
 } __attribute__((aligned(16)));
 
 /* What belongs to K (which 0) or V (1). */
@@ -72,21 +68,24 @@ DEVICE void fill_table(const struct kv_append_args *a, int first, int count, int
         a = AGAIN(kv_append_args, a);
         int at = (uint32_t)(first + i) / (uint32_t)a->kv_heads, head = first + i - at * a->kv_heads;
         struct append_place p = append_place_of(a, place + at);
-        struct append_row *r = &table->row[i];
-        r->from[0] = element_at(&a->k_new, p.b, head, p.token, 0);
-        r->from[1] = element_at(&a->v_new, p.b, head, p.token, 0);
-        r->to[0] = r->to[1] = (char *)0;
-        if (p.outer < 0) continue;
-        r->to[0] = element_at(&a->k, p.outer, head, p.inner, 0);
-        r->to[1] = element_at(&a->v, p.outer, head, p.inner, 0);
-        r->scales[0] = (float *)element_at(&a->k_scale, p.outer, head, p.inner, 0);
-        r->scales[1] = (float *)element_at(&a->v_scale, p.outer, head, p.inner, 0);
+        struct rope_row k = {element_at(&a->k_new, p.b, head, p.token, 0), (char *)0, at * pairs},
+                        v = {element_at(&a->v_new, p.b, head, p.token, 0), (char *)0, 0};
+        if (p.outer >= 0) {
+            k.to = element_at(&a->k, p.outer, head, p.inner, 0);
+            v.to = element_at(&a->v, p.outer, head, p.inner, 0);
+            table->scales[0][i] = (float *)element_at(&a->k_scale, p.outer, head, p.inner, 0);
+            table->scales[1][i] = (float *)element_at(&a->v_scale, p.outer, head, p.inner, 0);
+        }
+        table->row[0][i] = k;
+        table->row[1][i] = v;
+        if (i == 0 || head == 0) table->position[at] = p.position;
     }
+    if (!pairs) return;
+    block_barrier();
 #pragma unroll 1
     for (int i = THREAD; i < places * pairs; i += THREADS) {
         a = AGAIN(kv_append_args, a);
-        int64_t position = append_place_of(a, place + i / pairs).position;
-        struct angle t = pair_angle(&a->rope, i % pairs, position);
+        struct angle t = pair_angle(&a->rope, i % pairs, table->position[i / pairs]);
         table->cosine[i] = t.cosine;
         table->sine[i] = t.sine;
     }
@@ -113,13 +112,13 @@ DEVICE float new_value(const struct kv_append_args *a, const struct append_half 
 /* Symmetric i8: scale = largest magnitude / 127 per block of channels, but at least 2^-126, so that
  * neither the scale nor its inverse leaves the normal numbers; 0 for zeros alone; a block with NaN or
  * infinity gets the scale NaN, so that it stays visible. Values are those of the CPU's kv_append. */
-DEVICE void quantise_row(const struct kv_append_args *a, const struct append_half *h,
-                         const struct append_row *r, int angle, const struct append_table *table)
+DEVICE void quantise_row(const struct kv_append_args *a, const struct append_half *h, int number,
+                         const struct append_table *table)
 {
-    int lane = THREAD % LANES;
-    const char *row = r->from[h->which];
-    char *cache = r->to[h->which];
-    float *scale = r->scales[h->which];
+    int lane = THREAD % LANES, angle = table->row[h->which][number].angle;
+    const char *row = table->row[h->which][number].from;
+    char *cache = table->row[h->which][number].to;
+    float *scale = table->scales[h->which][number];
     if (!cache) return;
     for (int start = 0; start < h->channels; start += h->block, scale += h->scale->stride[3]) {
         float largest = 0, bad = 0;
@@ -146,109 +145,63 @@ DEVICE void quantise_row(const struct kv_append_args *a, const struct append_hal
 
 /* ---- Floats ---------------------------------------------------------------------------------- */
 
-/* The angles of an item's pairs, from the table: 16 bytes at a time where they come in runs. */
-DEVICE void table_angles(const float *from, int run, float *to)
-{
-    if (run == 1) to[0] = from[0];
-#pragma unroll
-    for (int i = 0; i < run / 4; i++) {
-        float4 four = ((const float4 *)from)[i];
-        to[4 * i] = four.x, to[4 * i + 1] = four.y, to[4 * i + 2] = four.z, to[4 * i + 3] = four.w;
-    }
-}
-
-/* Where an item's rows are: first, first + step, ... below count; zero: the first row's place in
- * units of heads, counted from the table's first place. */
-struct append_span {
-    int item, first, step, count, zero;
-};
-
 /* Copied channels in runs, as they lie. */
-DEVICE void copy_item(const struct append_half *h, const struct rope_cut *cut,
-                      const struct append_span *s, const struct append_table *table)
+DEVICE void copy_rows(const struct rope_row *rows, const struct rope_span *s,
+                      const struct rope_cut *cut)
 {
     int at = item_channel(cut, s->item) * dtype_bytes(cut->in);
 #pragma unroll 1
-    for (int row = s->first; row < s->count; row += AT_ONCE * s->step) {
+    for (int row = s->first; row < s->end; row += AT_ONCE * s->step) {
         uint4 pieces[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
-            pieces[i] = LOAD(
-                uint4, table->row[smaller(row + i * s->step, s->count - 1)].from[h->which] + at);
+            pieces[i] = LOAD(uint4, rows[smaller(row + i * s->step, s->end - 1)].from + at);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
-            if (row + i * s->step < s->count) {
-                char *to = table->row[row + i * s->step].to[h->which];
-                if (to) STORE(uint4, to + at, pieces[i]);
-            }
-    }
-}
-
-/* Pairs that turn, or single elements. */
-DEVICE void turn_rows(const struct kv_append_args *a, const struct append_half *h,
-                      const struct rope_cut *cut, const struct append_span *s,
-                      const struct append_table *table)
-{
-#pragma unroll 1
-    for (int row = s->first; row < s->count; row += s->step) {
-        struct rope_piece piece;
-        struct rope_values values;
-        if (!table->row[row].to[h->which]) continue;
-        load_item(&piece, table->row[row].from[h->which], h->from, cut, s->item);
-        unpack_item(&piece, cut, &values);
-        if (s->item < cut->pair_items) {
-            float cosine[RUN_MAX], sine[RUN_MAX];
-            int angle =
-                (uint32_t)(s->zero + row) / (uint32_t)a->kv_heads * cut->pairs + s->item * cut->run;
-            table_angles(table->cosine + angle, cut->run, cosine);
-            table_angles(table->sine + angle, cut->run, sine);
-            turn_item(&values, cut, cosine, sine);
-        }
-        store_item(&values, table->row[row].to[h->which], h->to, cut, s->item);
+            if (row + i * s->step < s->end && rows[row + i * s->step].to)
+                STORE(uint4, rows[row + i * s->step].to + at, pieces[i]);
     }
 }
 
 /* Neighbouring threads take the items of a row, then the next row. */
-DEVICE void append_items(const struct kv_append_args *a, const struct append_half *h,
-                         const struct rope_cut *cut, int count, int zero,
+DEVICE void append_items(const struct append_half *h, const struct rope_cut *cut, int count,
                          const struct append_table *table)
 {
-    int across = larger(1, smaller(cut->items, THREADS)), rows = THREADS / across;
-    struct append_span s = {THREAD % across, THREAD / across, rows, count, zero};
-    if (s.first >= rows) return;
+    const struct rope_row *rows = table->row[h->which];
+    int across = larger(1, smaller(cut->items, THREADS)), groups = THREADS / across;
+    struct rope_span s = {THREAD % across, THREAD / across, groups, count};
+    if (s.first >= groups) return;
 #pragma unroll 1
     for (; s.item < cut->items; s.item += across) {
-        if (cut->run > 1 && s.item >= cut->pair_items) copy_item(h, cut, &s, table);
-        else turn_rows(a, h, cut, &s, table);
+        if (cut->run > 1 && s.item >= cut->pair_items) copy_rows(rows, &s, cut);
+        else turn_rows(rows, &s, cut, h->from, h->to, table->cosine, table->sine);
     }
 }
 
 /* K or V of the table's rows. */
 DEVICE void append_half(const struct kv_append_args *a, const struct append_half *h, int count,
-                        int zero, const struct append_table *table)
+                        const struct append_table *table)
 {
     if (h->to->dtype == DTYPE_i8) {
-        for (int i = THREAD / LANES; i < count; i += THREADS / LANES)
-            quantise_row(a, h, &table->row[i],
-                         (uint32_t)(zero + i) / (uint32_t)a->kv_heads * (h->rotary / 2), table);
+        for (int i = THREAD / LANES; i < count; i += THREADS / LANES) quantise_row(a, h, i, table);
         return;
     }
     struct rope_cut cut = rope_cut_of(h->from, h->to, h->channels, h->rotary, a->rope.interleaved);
     if (cut.run == 8 && cut.in == DTYPE_bf16) {
         cut.run = 8; /* constants, so that each copy is unrolled for its run */
         cut.in = cut.out = DTYPE_bf16;
-        append_items(a, h, &cut, count, zero, table);
+        append_items(h, &cut, count, table);
     } else if (cut.run == 8) {
         cut.run = 8;
         cut.in = cut.out = DTYPE_f16;
-        append_items(a, h, &cut, count, zero, table);
+        append_items(h, &cut, count, table);
     } else if (cut.run == 4) {
         cut.run = 4;
         cut.in = cut.out = DTYPE_f32;
-        append_items(a, h, &cut, count, zero, table);
+        append_items(h, &cut, count, table);
     } else {
         cut.run = 1;
-        append_items(a, h, &cut, count, zero, table);
+        append_items(h, &cut, count, table);
     }
 }
 
@@ -260,10 +213,10 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct kv_a
             start = (int64_t)BLOCK_X * TILE_Q, place = quotient(start, a->kv_heads);
     int left = (int)(rows - start < TILE_Q ? rows - start : TILE_Q),
         first = (int)(start - place * a->kv_heads); /* of what is left, within the place */
-    int pairs = a->rope.rotary / 2, most = pairs ? smaller(TILE_Q, ANGLES / pairs) : TILE_Q;
 #pragma unroll 1
     while (left > 0) {
         a = AGAIN(kv_append_args, a);
+        int pairs = a->rope.rotary / 2, most = pairs ? smaller(TILE_Q, ANGLES / pairs) : TILE_Q;
         int places = smaller(most, (first + left + a->kv_heads - 1) / a->kv_heads),
             count = smaller(first + left, places * a->kv_heads) - first;
         block_barrier();
@@ -277,7 +230,7 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct kv_a
                 which ? &a->v_scale : &a->k_scale,   which,
                 which ? a->v_channels : a->channels, which ? a->v_block : a->k_block,
                 which ? 0 : a->rope.rotary};
-            append_half(a, &h, count, first, &table);
+            append_half(a, &h, count, &table);
         }
         place += places;
         left -= count;

@@ -7,20 +7,33 @@
 
 enum { RUN_MAX = 8 };
 
-/* sin and cos of an angle of any size, in radians. x is reduced to [-pi/4, pi/4] in f64 with pi/2
- * in two parts; Taylor series on that range err by less than 2e-9, far below f32. */
+/* x less `turns` quarters of a circle, pi/2 in two parts. */
+DEVICE double less_quarters(double x, double turns)
+{
+    const double half_pi = 1.5707963267948966, half_pi_rest = 6.123233995736766e-17;
+    return fused_f64(-turns, half_pi_rest, fused_f64(-turns, half_pi, x));
+}
+
+/* sin and cos of an angle of any size, in radians. x is reduced to [-pi/4, pi/4] in f64; Taylor
+ * series on that range err by less than 2e-9, far below f32. */
 DEVICE void sincos_f64(double x, float *sine, float *cosine)
 {
-    const double two_over_pi = 0.63661977236758138, half_pi = 1.5707963267948966,
-                 half_pi_rest = 6.123233995736766e-17;
-    double turns = nearest_f64(x * two_over_pi);
-    double r = fused_f64(-turns, half_pi_rest, fused_f64(-turns, half_pi, x));
-    if (r > 0.8 || r < -0.8) { /* above 2^52 turns is off by some: take the rest away */
-        double more = nearest_f64(r * two_over_pi);
-        r = fused_f64(-more, half_pi_rest, fused_f64(-more, half_pi, r));
-        turns = turns - 4 * floor_f64(turns * 0.25) + more;
+    const double two_over_pi = 0.63661977236758138;
+    const double units =
+        0x1.8p52; /* added to a number, leaves the nearest integer in the low bits */
+    double turns = x * two_over_pi, shifted = turns + units;
+    double r = less_quarters(x, shifted - units);
+    int quarter = low_word(shifted) & 3;
+    if (RARE(!(turns < 0x1p50 && turns > -0x1p50))) {
+        turns = nearest_f64(turns);
+        r = less_quarters(x, turns);
+        if (r > 0.8 || r < -0.8) { /* above 2^52 turns is off by some: take the rest away */
+            double more = nearest_f64(r * two_over_pi);
+            r = less_quarters(r, more);
+            turns = turns - 4 * floor_f64(turns * 0.25) + more;
+        }
+        quarter = (int)(turns - 4 * floor_f64(turns * 0.25)) & 3;
     }
-    int quarter = (int)(turns - 4 * floor_f64(turns * 0.25)) & 3;
     float f = (float)r, ff = f * f;
     float s =
         f + f * ff * (-1 / 6.0f + ff * (1 / 120.0f + ff * (-1 / 5040.0f + ff * (1 / 362880.0f))));
@@ -44,14 +57,14 @@ struct rope_cut {
 DEVICE struct rope_cut rope_cut_of(const struct view *from, const struct view *to, int channels,
                                    int rotary, int interleaved)
 {
-    int run = from->dtype == DTYPE_f32 ? 4 : 8;
+    int shift = from->dtype == DTYPE_f32 ? 2 : 3, run = 1 << shift;
     if (from->dtype != to->dtype || !runs_aligned(from, run) || !runs_aligned(to, run) ||
-        channels % run || rotary % (2 * run))
-        run = 1;
-    struct rope_cut cut = {
-        run,        rotary / 2 / run, rotary / 2 / run + (channels - rotary) / run,
-        rotary / 2, interleaved,      from->dtype,
-        to->dtype};
+        channels & (run - 1) || rotary & (2 * run - 1))
+        shift = 0, run = 1;
+    int pair_items = rotary >> shift >> 1;
+    struct rope_cut cut = {run,        pair_items,  pair_items + ((channels - rotary) >> shift),
+                           rotary / 2, interleaved, from->dtype,
+                           to->dtype};
     return cut;
 }
 
@@ -175,6 +188,63 @@ DEVICE void turn_item(struct rope_values *r, const struct rope_cut *cut, const f
         } else if (i < 2) {
             turn(&r->x[2 * i], &r->x[2 * i + 1], cosine[i], sine[i]);
             turn(&r->y[2 * i], &r->y[2 * i + 1], cosine[2 + i], sine[2 + i]);
+        }
+    }
+}
+
+/* ---- Rows of a block ----------------------------------------------------------------------- */
+
+/* Where a row comes from and goes to (NULL: nowhere), and which angles of the block's are its first
+ * pair's. */
+struct rope_row {
+    const char *from;
+    char *to;
+    int angle;
+};
+
+/* An item of the rows first, first + step, ... below end. */
+struct rope_span {
+    int item, first, step, end;
+};
+
+/* An item's angles from a table: 16 bytes at a time where they come in runs. */
+DEVICE void load_angles(const float *from, int run, float *to)
+{
+    if (run == 1) to[0] = from[0];
+#pragma unroll
+    for (int i = 0; i < run / 4; i++) {
+        float4 four = ((const float4 *)from)[i];
+        to[4 * i] = four.x, to[4 * i + 1] = four.y, to[4 * i + 2] = four.z, to[4 * i + 3] = four.w;
+    }
+}
+
+/* The loads of two rows are on their way together. */
+DEVICE void turn_rows(const struct rope_row *rows, const struct rope_span *s,
+                      const struct rope_cut *cut, const struct view *in, const struct view *out,
+                      const float *cosines, const float *sines)
+{
+    enum { TOGETHER = 2 };
+#pragma unroll 1
+    for (int row = s->first; row < s->end; row += TOGETHER * s->step) {
+        struct rope_piece pieces[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const struct rope_row *r = &rows[smaller(row + i * s->step, s->end - 1)];
+            load_item(&pieces[i], r->from, in, cut, s->item);
+        }
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const struct rope_row *r = &rows[row + i * s->step];
+            struct rope_values values;
+            if (row + i * s->step >= s->end || !r->to) continue;
+            unpack_item(&pieces[i], cut, &values);
+            if (s->item < cut->pair_items) {
+                float cosine[RUN_MAX], sine[RUN_MAX];
+                load_angles(cosines + r->angle + s->item * cut->run, cut->run, cosine);
+                load_angles(sines + r->angle + s->item * cut->run, cut->run, sine);
+                turn_item(&values, cut, cosine, sine);
+            }
+            store_item(&values, r->to, out, cut, s->item);
         }
     }
 }

@@ -46,9 +46,10 @@ DEVICE int64_t score_row_count(const struct attention_args *a)
 /* The least power of two that is not below x. */
 DEVICE int power_from(int x)
 {
-    int p = 1;
-    while (p < x) p *= 2;
-    return p;
+    uint32_t below = x < 1 ? 0 : (uint32_t)x - 1;
+#pragma unroll
+    for (int bits = 1; bits < 32; bits *= 2) below |= below >> bits; /* ones from its first one on */
+    return (int)(below + 1);
 }
 
 DEVICE uint32_t hidden_bits(int64_t dtype) /* -inf, twice where it is narrow */

@@ -5,7 +5,9 @@
  * registers, in pieces of 16 bytes; what lies before the first 16-byte boundary of a row and behind
  * the last is taken one element per lane. Of short rows it has fewer elements of several at once,
  * in pieces of 16 bytes, of 4 or of one element, so that rows are whole pieces. All loads go out
- * before the first is looked at. Of a row beyond the whole block's registers, as many parts as fit
+ * before the first is looked at, and those of a row that several waves share before the row ahead of
+ * it is computed. A block takes rows as far apart as the launch has blocks, so that those of one
+ * moment are neighbours. Of a row beyond the whole block's registers, as many parts as fit
  * are kept in shared memory as they lie (LONG), and the others read twice. Where blocks form
  * clusters, the CLUSTER blocks of one share a row. */
 #include "softmax_pieces.h"
@@ -114,13 +116,6 @@ DEVICE float finish_row(const struct place *p, float m, float l, int writer)
     return own.l == 0 ? 0 : change / own.l; /* 0 for a row without keys */
 }
 
-DEVICE float max_of_kept(const float *x, int kept, float m)
-{
-#pragma unroll
-    for (int i = 0; i < kept; i++) m = maximum(m, x[i]);
-    return m;
-}
-
 /* x becomes factor * exp(x - m); returns the sum of the exponentials. */
 DEVICE float exp_of_kept(float *x, int kept, float m, float factor)
 {
@@ -136,27 +131,53 @@ DEVICE float exp_of_kept(float *x, int kept, float m, float factor)
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
-/* A row of each team, the block's first being number `first`; only `left` are there. */
-DEVICE void kept_rows(const struct attention_args *a, const struct form *f, int64_t first, int left,
-                      int simple, const struct team *t)
+/* Where the team's row `number` is, the last one if there are fewer. */
+DEVICE struct place kept_place(const struct attention_args *a, const struct form *f, int64_t number,
+                               int64_t end, int simple, const struct team *t)
 {
-    float x[KEPT];
-    uint32_t raw[KEPT];
-    struct place place = place_of(a, first + smaller(t->number, left - 1), simple);
+    struct place place = place_of(a, number < end ? number : end - 1, simple);
     if (!f->whole) cut_edges(&place, f, lane_of(t));
-    load_pieces(raw, &place, f, 0, t);
-    float edge = load_edge(&place, f);
-    unpack_pieces(x, raw, f);
-    float m = max_of_kept(x, KEPT, edge);
-    reduce(&m, 1, 0, t);
-    float l = exp_of_kept(x, KEPT, m, 1) + exp_of_kept(&edge, 1, m, 1);
-    reduce(&l, 1, 1, t);
-    if (t->number >= left) return;
-    float factor = finish_row(&place, m, l, lane_of(t) == 0);
+    return place;
+}
+
+/* Rows [first, end) of the launch: one for each team, then those `step` further on. ahead: whether these
+ * are loaded before the ones at hand are computed; a constant. */
+DEVICE void kept_rows(const struct attention_args *a, const struct form *f, int64_t first,
+                      int64_t step, int64_t end, int simple, int ahead, const struct team *t)
+{
+    int loaded = 0;
+    float x[KEPT], next_edge = -INFINITY;
+    uint32_t raw[KEPT];
+#pragma unroll 1
+    for (; first < end; first += step) {
+        int64_t number = first + t->number;
+        struct place place;
+        a = AGAIN(attention_args, a);
+        if (READ_AGAIN) end = score_row_count(a);
+        if (!loaded) {
+            place = kept_place(a, f, number, end, simple, t);
+            load_pieces(raw, &place, f, 0, t);
+            next_edge = load_edge(&place, f);
+        }
+        float edge = next_edge, m = max_of_pieces(raw, f, edge);
+        unpack_pieces(x, raw, f);
+        loaded = ahead && first + step < end;
+        if (loaded) {
+            place = kept_place(a, f, number + step, end, simple, t);
+            load_pieces(raw, &place, f, 0, t);
+            next_edge = load_edge(&place, f);
+        }
+        reduce(&m, 1, 0, t);
+        float l = exp_of_kept(x, KEPT, m, 1) + exp_of_kept(&edge, 1, m, 1);
+        reduce(&l, 1, 1, t);
+        if (number >= end) continue;
+        if (ahead) place = kept_place(a, f, number, end, simple, t); /* anew, to keep no register */
+        float factor = finish_row(&place, m, l, lane_of(t) == 0);
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) x[i] *= factor;
-    store_pieces(x, &place, f, 0, t);
-    store_edge(edge * factor, &place, f);
+        for (int i = 0; i < KEPT; i++) x[i] *= factor;
+        store_pieces(x, &place, f, 0, t);
+        store_edge(edge * factor, &place, f);
+    }
 }
 
 /* The pieces of AT_ONCE rows of each team. */
@@ -188,23 +209,24 @@ DEVICE void store_short(float *x, const float *l, const struct attention_args *a
     }
 }
 
-/* Rows [first, end) of up to SHORT columns that follow each other and are whole pieces. The next
- * are on their way while some are computed, where there are registers for both. */
+/* Such rows of up to SHORT columns that follow each other and are whole pieces, AT_ONCE for each team.
+ * The next are on their way while some are computed, where there are registers for both. */
 DEVICE void short_rows(const struct attention_args *a, const struct form *f, int64_t first,
-                       int64_t end, const struct team *t)
+                       int64_t step, int64_t end, const struct team *t)
 {
     float x[KEPT], m[AT_ONCE], l[AT_ONCE];
     uint32_t raw[KEPT];
-    int words = f->kept / f->run * piece_words(f), step = AT_ONCE * t->count;
-    int ahead = words <= 4;
+    int words = f->kept / f->run * piece_words(f), ahead = words <= 4;
     if (ahead) load_short(raw, a, f, first, end, t);
 #pragma unroll 1
     for (; first < end; first += step) {
+        a = AGAIN(attention_args, a);
+        if (READ_AGAIN) end = score_row_count(a);
         if (!ahead) load_short(raw, a, f, first, end, t);
 #pragma unroll
         for (int r = 0; r < AT_ONCE; r++) {
+            m[r] = max_of_pieces(raw + r * words, f, -INFINITY);
             unpack_pieces(x + r * f->kept, raw + r * words, f);
-            m[r] = max_of_kept(x + r * f->kept, f->kept, -INFINITY);
         }
         if (ahead && first + step < end) load_short(raw, a, f, first + step, end, t);
         reduce(m, AT_ONCE, 0, t);
@@ -329,11 +351,11 @@ DEVICE void long_row(const struct attention_args *a, const struct form *f, int64
         if (!FETCHES && is_held(f, start)) hold(raw, f, start, 0);
         unpack_pieces(x, raw, f);
         if (start + part >= f->columns) break;
-        struct partial own = {max_of_kept(x, KEPT, -INFINITY), 0};
+        struct partial own = {max_of_pieces(raw, f, -INFINITY), 0};
         own.l = exp_of_kept(x, KEPT, own.m, 1);
         sum = merged(sum, own);
     }
-    float m = max_of_kept(x, KEPT, sum.m);
+    float m = max_of_pieces(raw, f, sum.m);
     reduce(&m, 1, 0, t);
     reduce_cluster(&m, 0, t);
     place = part_of_row(a, f, number, simple, fresh(THREAD)); /* anew, to keep no register */
@@ -399,15 +421,26 @@ DEVICE struct team team_of(const struct form *f, float *shared)
     return t;
 }
 
-/* The block's rows are [first, end). */
-DEVICE void rows_of_elements(const struct attention_args *a, int64_t first, int64_t end,
+/* Blocks, or clusters of them, that share all rows. HIP: the grid rule row_elements. */
+DEVICE int64_t block_count(const struct attention_args *a, int64_t all)
+{
+#ifdef __HIP__
+    int64_t each = larger(1, TILE_Q / power_from(a->columns));
+    return (all + each - 1) / each;
+#else
+    (void)a, (void)all;
+    return gridDim.x / CLUSTER;
+#endif
+}
+
+DEVICE void rows_of_elements(const struct attention_args *a, int64_t blocks, int64_t all,
                              float *shared)
 {
     int lanes = a->columns > WAVE * KEPT ? THREADS : WAVE;
     struct team t = {lanes, THREAD / lanes, THREADS / lanes, THREAD % lanes, 0, shared};
 #pragma unroll 1
-    for (first += t.number; first < end; first += t.count)
-        row_of_elements(AGAIN(attention_args, a), first, &t);
+    for (int64_t row = (int64_t)BLOCK_X * t.count + t.number; row < all; row += blocks * t.count)
+        row_of_elements(AGAIN(attention_args, a), row, &t);
 }
 
 /* The cluster's row; all its blocks stay until nobody reads their shared memory. */
@@ -427,30 +460,36 @@ DEVICE void row_of_cluster(const struct attention_args *a, int64_t dtype, int ru
 }
 
 DEVICE void rows_of_pieces(const struct attention_args *a, int64_t dtype, int run, int whole,
-                           int64_t first, int64_t end, float *shared)
+                           int64_t blocks, int64_t all, float *shared)
 {
     a = AGAIN(attention_args, a);
-    int simple = is_simple(a), left = (int)(end - first);
+    int simple = is_simple(a);
     if (CLUSTER > 1) {
-        row_of_cluster(a, dtype, run, whole, first, shared);
+        row_of_cluster(a, dtype, run, whole, BLOCK_X / CLUSTER, shared);
         return;
     }
     struct form f = {dtype, run, KEPT, LONG ? fresh(a->columns) : a->columns, whole};
     struct team t = team_of(&f, shared);
-#pragma unroll 1
-    for (; left > 0; first += t.count, left -= t.count) {
-        a = AGAIN(attention_args, a);
-        if (a->columns > THREADS * KEPT) long_row(a, &f, first, simple, &t);
-        else kept_rows(a, &f, first, left, simple, &t);
+    if (a->columns <= THREADS * KEPT) {
+        int64_t first = (int64_t)BLOCK_X * t.count, step = blocks * t.count;
+        /* Two rows of 16 bits fit the registers; those of one wave wait little between two of them. */
+        if (KEPT <= 32 && dtype != DTYPE_f32 && t.lanes > WAVE)
+            kept_rows(a, &f, first, step, all, simple, 1, &t);
+        else kept_rows(a, &f, first, step, all, simple, 0, &t);
+        return;
     }
+#pragma unroll 1
+    for (int64_t row = BLOCK_X; row < all; row += blocks)
+        long_row(AGAIN(attention_args, a), &f, row, simple, &t);
 }
 
-DEVICE void rows_at_once(const struct attention_args *a, int64_t dtype, int run, int64_t first,
-                         int64_t end, float *shared)
+DEVICE void rows_at_once(const struct attention_args *a, int64_t dtype, int run, int64_t blocks,
+                         int64_t all, float *shared)
 {
     struct form f = {dtype, run, KEPT / AT_ONCE, a->columns, 1};
     struct team t = team_of(&f, shared);
-    short_rows(a, &f, first, end, &t);
+    int64_t rows = AT_ONCE * t.count;
+    short_rows(a, &f, BLOCK_X * rows, blocks * rows, all, &t);
 }
 
 /* Whether every row of in and out is whole pieces of `run` elements. */
@@ -480,15 +519,15 @@ DEVICE int way_of(const struct attention_args *a, int run)
     return are_whole(a, run) ? run : run == 8 && are_whole(a, 2) ? 2 : 1;
 }
 
-/* The block's rows, of one type. */
+/* The block's rows of all, of one type. */
 DEVICE void rows_of_type(const struct attention_args *a, int64_t dtype, int run, int way,
-                         int64_t first, int64_t end, float *shared)
+                         int64_t blocks, int64_t all, float *shared)
 {
     if (LONG || way == BY_EDGES)
-        rows_of_pieces(a, dtype, run, are_whole(a, run), first, end, shared);
-    else if (way == run) rows_at_once(a, dtype, run, first, end, shared);
-    else if (run == 8 && way == 2) rows_at_once(a, dtype, 2, first, end, shared);
-    else rows_at_once(a, dtype, 1, first, end, shared);
+        rows_of_pieces(a, dtype, run, are_whole(a, run), blocks, all, shared);
+    else if (way == run) rows_at_once(a, dtype, run, blocks, all, shared);
+    else if (run == 8 && way == 2) rows_at_once(a, dtype, 2, blocks, all, shared);
+    else rows_at_once(a, dtype, 1, blocks, all, shared);
 }
 
 KERNEL_ENTRY void IN_CLUSTERS LAUNCH(THREADS, BLOCKS)
@@ -496,14 +535,13 @@ KERNEL_ENTRY void IN_CLUSTERS LAUNCH(THREADS, BLOCKS)
 {
     __shared__ float shared[2 * WAVES + 2]; /* see reduce and reduce_cluster */
     const struct attention_args *a = ARGUMENT(attention_args, args);
-    int64_t all = score_row_count(a), count = larger(1, TILE_Q / power_from(a->columns)),
-            first = BLOCK_X / CLUSTER * count, end = first + count < all ? first + count : all;
+    int64_t all = score_row_count(a), blocks = block_count(a, all);
     int way = way_of(a, 16 / dtype_bytes(a->scores.dtype));
     if (way == BY_ELEMENT) {
-        if (first_part()) rows_of_elements(a, first, end, shared);
+        if (first_part()) rows_of_elements(a, blocks, all, shared);
     } else if (a->scores.dtype == DTYPE_f32) {
-        rows_of_type(a, DTYPE_f32, 4, way, first, end, shared);
+        rows_of_type(a, DTYPE_f32, 4, way, blocks, all, shared);
     } else if (a->scores.dtype == DTYPE_f16) {
-        rows_of_type(a, DTYPE_f16, 8, way, first, end, shared);
-    } else rows_of_type(a, DTYPE_bf16, 8, way, first, end, shared);
+        rows_of_type(a, DTYPE_f16, 8, way, blocks, all, shared);
+    } else rows_of_type(a, DTYPE_bf16, 8, way, blocks, all, shared);
 }

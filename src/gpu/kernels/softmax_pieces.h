@@ -126,6 +126,38 @@ DEVICE void unpack_pieces(float *x, const uint32_t *raw, const struct form *f)
         }
 }
 
+#ifndef __HIP__
+/* The larger one of two 16-bit floats each; the other one when one is NaN. */
+DEVICE uint32_t max_of_two(uint32_t a, uint32_t b, int64_t dtype)
+{
+    uint32_t c;
+    if (dtype == DTYPE_f16) asm("max.f16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+    else asm("max.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+    return c;
+}
+#endif
+
+/* The larger of m and the largest element of the pieces. */
+DEVICE float max_of_pieces(const uint32_t *raw, const struct form *f, float m)
+{
+#ifndef __HIP__
+    if (f->dtype != DTYPE_f32 && f->run > 1) {
+        uint32_t most = raw[0];
+#pragma unroll
+        for (int i = 1; i < f->kept / 2; i++) most = max_of_two(most, raw[i], f->dtype);
+        struct form last = {f->dtype, 2, 2, 0, 0};
+        float x[2];
+        unpack_pieces(x, &most, &last);
+        return maximum(m, maximum(x[0], x[1]));
+    }
+#endif
+    float x[64];
+    unpack_pieces(x, raw, f);
+#pragma unroll
+    for (int i = 0; i < f->kept; i++) m = maximum(m, x[i]);
+    return m;
+}
+
 DEVICE void store_piece(char *to, const float *x, const struct form *f)
 {
     if (piece_words(f) == 4) store_run(to, f->dtype, f->run, f->run, x);
