@@ -24,10 +24,17 @@ static int bit(uint32_t word, int index)
     return (int)(word >> index & 1);
 }
 
-static int is_intel(void)
+static int is_of(const char *vendor)
 {
     uint32_t a, name[3];
-    return __get_cpuid(0, &a, &name[0], &name[2], &name[1]) && !memcmp(name, "GenuineIntel", 12);
+    return __get_cpuid(0, &a, &name[0], &name[2], &name[1]) && !memcmp(name, vendor, 12);
+}
+
+/* From EAX of leaf 1; the extended family adds to a family of 15. */
+static int family_of(uint32_t version)
+{
+    int family = (int)(version >> 8 & 15), extended = (int)(version >> 20 & 255);
+    return family < 15 ? family : family + extended;
 }
 
 /* Feature bits: Intel SDM vol. 2, CPUID, leaves 1 and 7. */
@@ -36,13 +43,15 @@ uint64_t cpu_features(void)
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !bit(c, 27)) return 0; /* OSXSAVE */
     int fma = bit(c, 12) && bit(c, 28) && bit(c, 29);             /* FMA, AVX, F16C */
+    int intel = is_of("GenuineIntel"), zen5 = is_of("AuthenticAMD") && family_of(a) >= 26;
     uint64_t saved = saved_state(), features = 0;
     uint32_t b7, c7, d7, a71 = 0;
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return 0;
     if (a >= 1) __get_cpuid_count(7, 1, &a71, &b, &c, &d);
     if ((saved & XCR0_AVX) != XCR0_AVX || !fma || !bit(b7, 5)) return 0;
     features |= CPU_AVX2;
-    if (is_intel()) features |= CPU_KEEPS_REQUESTS;
+    if (intel) features |= CPU_KEEPS_REQUESTS;
+    if (zen5) features |= CPU_FETCHES_EARLY;
     if (bit(a71, 4)) features |= CPU_AVX_VNNI;
     int avx512 = bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31); /* F DQ BW VL */
     if ((saved & XCR0_AVX512) != XCR0_AVX512 || !avx512) return features;
@@ -52,7 +61,7 @@ uint64_t cpu_features(void)
     if ((saved & XCR0_AMX) != XCR0_AMX || !bit(d7, 24)) return features;
     if (bit(d7, 22)) features |= CPU_AMX_BF16;
     if (bit(d7, 25)) features |= CPU_AMX_INT8;
-    if (is_intel()) features |= CPU_FETCHES_TWICE;
+    if (intel) features |= CPU_FETCHES_TWICE;
     return features;
 }
 

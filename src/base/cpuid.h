@@ -24,6 +24,8 @@ enum {
     /* Nor this: lines come soonest when they are asked for into the second cache and, near their
      * use, into the first one (Intel with AMX; bench/notes/cpu.md). */
     CPU_FETCHES_TWICE = 1 << 13,
+    /* The same, but farther from their use (AMD since Zen 5). */
+    CPU_FETCHES_EARLY = 1 << 14,
 };
 
 uint64_t cpu_features(void);

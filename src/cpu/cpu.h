@@ -7,7 +7,7 @@
 #include "base/threads.h"
 #include "cpu/kernels.h"
 
-enum { CPU_LEVELS_MAX = 9, WORKSPACE_ALIGNMENT = 64 };
+enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 4, WORKSPACE_ALIGNMENT = 64 };
 
 /* rapt_device.state */
 struct cpu_device {
@@ -27,7 +27,7 @@ struct cpu_requests {
      * page that comes (ops.h). */
     int64_t rows_ahead;
 };
-extern const struct cpu_requests cpu_requests[3]; /* the first that fits */
+extern const struct cpu_requests cpu_requests[CPU_REQUESTS]; /* the first that fits */
 const struct cpu_requests *cpu_requests_of(uint64_t features);
 
 /* rapt_plan.state */

@@ -8,6 +8,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <cmocka.h>
 
@@ -93,7 +96,7 @@ static int64_t again_of(const struct cpu_requests *requests)
 static void as_the_row_says(void **state)
 {
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < CPU_REQUESTS; i++) {
         const struct cpu_requests *row = &cpu_requests[i];
         assert_true(row->ahead > 0 &&
                     -row->again < row->ahead); /* ahead of what is read both times */
@@ -113,8 +116,9 @@ static void by_the_cpu(void **state)
         const struct cpu_plan *own = plan->state;
         uint64_t features = cpu_features();
         assert_ptr_equal(own->requests, &cpu_requests[features & CPU_FETCHES_TWICE    ? 0
-                                                      : features & CPU_KEEPS_REQUESTS ? 1
-                                                                                      : 2]);
+                                                      : features & CPU_FETCHES_EARLY  ? 1
+                                                      : features & CPU_KEEPS_REQUESTS ? 2
+                                                                                      : 3]);
         rapt_plan_destroy(&plan);
         rapt_close(&context);
     }
@@ -130,6 +134,10 @@ static void by_the_vendor(void **state)
     int has_tiles = !!(cpu_features() & (CPU_AMX_BF16 | CPU_AMX_INT8));
     assert_true(!(cpu_features() & CPU_FETCHES_TWICE) || keeps);
     if (keeps && has_tiles) assert_true(cpu_features() & CPU_FETCHES_TWICE);
+    uint32_t a = 0, b, c, d;
+    (void)__get_cpuid(1, &a, &b, &c, &d);
+    int zen5 = __builtin_cpu_is("amd") && (a >> 8 & 15) == 15 && (a >> 20 & 255) >= 11;
+    assert_int_equal(!!(cpu_features() & CPU_FETCHES_EARLY), zen5 && cpu_features() & CPU_AVX2);
 #else
     skip_test("not an x86 CPU");
 #endif
@@ -141,7 +149,7 @@ static void of_operations(void **state)
 {
     enum { STEP = 100000, BLOCK_STEP = 640 };
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < CPU_REQUESTS; i++) {
         struct cpu_device own = {.features = cpu_requests[i].feature};
         rapt_device device = {.state = &own};
         int64_t asked = cpu_requests[i].rows_ahead;

@@ -28,8 +28,8 @@ static void long_rows(void **state)
     assert_null(kernels_for_rows(&all, NULL, 32769, RAPT_F32));
 }
 
-/* Rows of 16 bits have four rounds of 5, 2 or 1 blocks for each of 132 multiprocessors at most; of f32, and short ones of
- * whole pieces of 16 bytes, as many as their elements ask for. */
+/* Rows of 16 bits have four rounds of 5, 2 or 1 blocks for each of 132 multiprocessors at most; of f32, and short
+ * ones of whole pieces of 16 bytes, as many as their elements ask for. */
 static void blocks_of_rows(void **state)
 {
     static const struct {
