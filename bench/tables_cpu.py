@@ -151,11 +151,13 @@ def lengths(rows):
 
 
 def tables():
-    rows, lake = load("cpu.csv"), load("cpu-cascade-lake.csv")
+    rows, lake, zen5 = load("cpu.csv"), load("cpu-cascade-lake.csv"), load("cpu-zen5.csv")
     return {"cpu-prefill": prefill(rows), "cpu-few": few(rows), "cpu-decode": decode(rows),
             "cpu-operations": operations(load("cpu-operations.csv")), "cpu-peers": peers(load("cpu-peers.csv")),
             "lake-prefill": prefill(lake, avx2_too=False), "lake-decode": decode(lake),
             "lake-operations": operations(load("cpu-cascade-lake-operations.csv")), "lake-peers": peers(load("cpu-cascade-lake-peers.csv")),
+            "zen5-prefill": prefill(zen5, avx2_too=False), "zen5-decode": decode(zen5),
+            "zen5-operations": operations(load("cpu-zen5-operations.csv")), "zen5-peers": peers(load("cpu-zen5-peers.csv")),
             "amx-prefill": prefill(load("cpu-amx.csv"), avx2_too=False), "amx-decode": decode(load("cpu-amx.csv")), "amx-options": options(load("cpu-amx.csv")),
             "amx-lengths": lengths(load("cpu-amx-lengths.csv")), "amx-operations": operations(load("cpu-amx-operations.csv")),
             "amx-peers": peers(load("cpu-amx-peers.csv")), "emerald-peers": amx_peers(load("cpu-emerald-rapids-peers.csv"))}

@@ -61,18 +61,28 @@ class Bench:
         target = torch.empty_like(source)
         self.copy = lambda: target.copy_(source)
         self.copy_bytes = 2 * source.numel()
+        self.copies = self.repeated(self.copy)
 
     def run(self, function, args):
         args.struct_size = ctypes.sizeof(args)
         call = getattr(self.rapt.lib, function)
         return lambda: self.rapt.must(call(self.rapt.device, ctypes.byref(args), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)))
 
-    def time(self, run):
+    def repeated(self, run):
+        """So many launches: a graph of them with --graph."""
+        if not self.options.graph:
+            return lambda: [run() for _ in range(self.options.launches)]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(self.options.launches):
+                run()
+        return graph.replay
+
+    def time(self, run, launches):
         a, b = torch.cuda.Event(True), torch.cuda.Event(True)
         run()
         a.record()
-        for _ in range(self.options.launches):
-            run()
+        launches()
         b.record()
         b.synchronize()
         return a.elapsed_time(b) / self.options.launches
@@ -86,10 +96,10 @@ class Bench:
             if not error <= tolerance:
                 print(f"WRONG {name}: {error:.1e} of the norm from PyTorch's", flush=True)
                 self.wrong += 1
-        times, copies = [], []
+        times, copies, launches = [], [], self.repeated(run)
         for _ in range(self.options.rounds):
-            times.append(self.time(run))
-            copies.append(self.time(self.copy))
+            times.append(self.time(run, launches))
+            copies.append(self.time(self.copy, self.copies))
         ms, copy = (sorted(t)[len(t) // 2] for t in (times, copies))
         rate, ceiling = bytes_moved / ms / 1e6, self.copy_bytes / copy / 1e6
         self.rows.append(dict(self.head, problem=name, time_ms=f"{ms:.4f}", gbytes_per_s=f"{rate:.0f}", copy_gbytes_per_s=f"{ceiling:.0f}",
@@ -177,6 +187,7 @@ def main():
     parser.add_argument("--mib", type=int, default=256, help="MiB of an array")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--launches", type=int, default=6)
+    parser.add_argument("--graph", action="store_true", help="launches in a CUDA graph, for arrays so small that the host would be timed")
     parser.add_argument("--commit", default="", help="for the CSV, where git cannot tell")
     parser.add_argument("--csv", default="", help="the file that the rows are appended to")
     options = parser.parse_args()
