@@ -127,7 +127,7 @@ static void too_many_blocks(void **state)
     expect(rapt_plan_create(&plan, device, &a), RAPT_UNSUPPORTED,
            "rapt_plan_create: softmax would need more blocks than a launch may have (split the "
            "batch)");
-    rapt_tensor rows = rapt_tensor_bhtd(far(1), RAPT_F16, 1 << 28, 1 << 28, 1, 1), out = rows;
+    rapt_tensor rows = rapt_tensor_bhtd(far(1), RAPT_F32, 1 << 28, 1 << 28, 1, 1), out = rows;
     out.data = far(4);
     rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = rows, .out = out};
     expect(rapt_softmax(device, &softmax, NULL), RAPT_UNSUPPORTED,
