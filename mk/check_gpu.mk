@@ -36,13 +36,13 @@ SANITIZED := semantics/causal-bf16,semantics/gqa-*,semantics/window-bf16,semanti
              mixed/causal-128-*,mixed/causal-256-*,mixed/pairs-72-bf16,mixed/ragged-f32,mixed/mask*-bf16,mixed/chunk*-bf16,mixed/i8-*-bf16
 # Blocks of i8 are so few that no warp fills a stage that another one filled before: racecheck does not follow that through the consumers between
 # them; nor, in f32 with several blocks of keys, a barrier and an mbarrier together; nor scales copied to where those of four blocks before
-# were (bench/notes/hopper.md). Last: blocks that share keys; blocks that go on to another tile (with a softcap); biases and masks;
-# tiles done again whose rows see values that are not finite.
+# were (bench/notes/hopper.md). Then: blocks that share keys; blocks that go on to another tile (with a softcap); biases and masks;
+# tiles done again whose rows see values that are not finite; blocks of softmax that do one row after another.
 RACES := semantics/causal-bf16,semantics/gqa-bf16,semantics/everything-bf16,tile/causal-129*,split/plain-bf16,split/i8-128-prefill-f16,$\
          chunk/causal-bf16,chunk/blocks-window-f16,tile/softcap-turns,split/i8-block32-chunk-leap*,split/i8-block32-chunk-inf*,$\
          split/i8-block32-chunk-nan*,split/i8-block32-chunk-window*,split/i8-block32-64-chunk*,split/i8-block32-hidden-nan-pages-bf16,$\
          tile/pairs-72-nan-odd-heads-bf16,tile/plain-nan-v-end-160-bf16,$(CELL_RACES),mixed/causal-128-bf16,mixed/causal-256-bf16,$\
-         mixed/mask-bf16,mixed/mask-odd-bf16,mixed/pairs-72-bf16,mixed/chunk-64-bf16,mixed/i8-window-bf16
+         mixed/mask-bf16,mixed/mask-odd-bf16,mixed/pairs-72-bf16,mixed/chunk-64-bf16,mixed/i8-window-bf16,op/softmax-rounds*
 SANITIZER := compute-sanitizer --report-api-errors no --error-exitcode 1
 check-gpu-sanitize: $(B)/tests/conformance/conformance
 	@command -v compute-sanitizer > /dev/null || { echo "check-gpu-sanitize: compute-sanitizer is not installed (part of CUDA)"; exit 1; }

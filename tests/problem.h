@@ -33,7 +33,7 @@
  *   edge                  tensors end at an unmapped page (host), so that a read past the end faults
  *   normal needles growing falling peaked cancelling constant tiny huge vast denormal sincos100
  *   integer minus1e30 large_v nan_q nan_k nan_v nan_v_end inf_q inf_k inf_v minf_k minf_all minf_first
- *   minf_first_nan_v minf_last minf_nan_v leap nan_heads nan_odd_heads vanishing wide_k wide_v steps
+ *   minf_first_nan_v minf_last minf_nan_v leap nan_heads nan_odd_heads vanishing unusual wide_k wide_v steps
  *   mixed_v nan_bias inf_bias   data (normal); problem_values.c says what they are for
  *   hidden-nan            keys and values that no query sees are NaN
  *   seedN                 odd: sinks, slopes and positions differ between sequences
@@ -70,7 +70,7 @@ enum problem_op {
     X(constant, 0) X(large_v, 0) X(tiny, 0) X(huge, 1) X(vast, 1) X(denormal, 0) X(sincos100, 0) \
     X(integer, 1) X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0) X(nan_v, 0) X(nan_v_end, 0) X(inf_q, 0) X(inf_k, 0) \
     X(inf_v, 0) X(minf_k, 0) X(minf_all, 0) X(minf_first, 0) X(minf_first_nan_v, 0) X(minf_last, 0) \
-    X(minf_nan_v, 0) X(leap, 0) X(nan_heads, 0) X(nan_odd_heads, 0) X(vanishing, 0) X(wide_k, 0) \
+    X(minf_nan_v, 0) X(leap, 0) X(nan_heads, 0) X(nan_odd_heads, 0) X(vanishing, 0) X(unusual, 0) X(wide_k, 0) \
     X(wide_v, 0) X(steps, 0) X(mixed_v, 0) X(nan_bias, 0) X(inf_bias, 0)
 /* clang-format on */
 

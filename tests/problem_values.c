@@ -160,6 +160,32 @@ static double vanishing(uint64_t bits, int64_t token, double normal)
     return bits % 4 ? ldexp(normal, (int)(-118 - token % 13 * 3)) : 0;
 }
 
+/* Scores of softmax, by rows: -inf alone, -inf but for the last, one NaN, one infinity, half of them -inf, -inf and one
+ * NaN, and two usual ones. */
+static double unusual(const struct problem_line *line, const int64_t *at, double normal)
+{
+    int64_t columns = line->kv_tokens;
+    bool one = at[3] == columns * 3 / 4;
+    switch (at[2] % 8) {
+    case 0:
+        return -INFINITY;
+    case 1:
+        return at[3] == columns - 1 ? normal : -INFINITY;
+    case 2:
+        return one ? NAN : normal;
+    case 3:
+        return one ? INFINITY : normal;
+    case 4:
+        return problem_random(line->seed, VALUE_X + 50, element(at[0], at[1], at[2], at[3])) % 2
+                   ? normal
+                   : -INFINITY;
+    case 5:
+        return one ? NAN : -INFINITY;
+    default:
+        return normal;
+    }
+}
+
 /* Every second KV head has keys, or values, that f32 rows in two parts of 16 bits cannot hold, and no
  * query is so: a channel of 2^42 beside queries of 2^-36, or 2^60. */
 static double beyond_parts(const struct problem_line *line, int which, const int64_t *at,
@@ -388,6 +414,8 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
         if (line->data == DATA_vanishing)
             return vanishing(problem_random(line->seed, VALUE_X + 50, index), i2,
                              problem_normal(line->seed, VALUE_X, index));
+        if (line->data == DATA_unusual)
+            return unusual(line, at, 3 * problem_normal(line->seed, VALUE_X, index));
         return 3 * problem_normal(line->seed, VALUE_X, index);
     default:
         return qkv_value(line, which, at);

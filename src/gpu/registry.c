@@ -24,6 +24,13 @@ static int64_t tiled_batches(const struct extent *e)
     return e->ragged ? at_most(1, e->batch) : e->batch;
 }
 
+/* As many rows to a block as would have tile_q elements if each had a power of two of them, at least one: a
+ * block does several at once, and so none of its passes is a part of one. */
+static int64_t element_blocks(const struct extent *e, const struct row *row)
+{
+    return ceil_div(e->rows, at_least(1, row->tile_q / power_from(e->columns)));
+}
+
 /* Blocks of softmax begin with some hundred instructions, which rows of 16 bits, whose bytes come in
  * half the time, do not hide. So there are four rounds of blocks at most, each with many rows; not
  * for f32, nor for short rows of whole pieces, which are read slower so (bench/notes/operations.md). */
