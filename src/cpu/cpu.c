@@ -128,16 +128,17 @@ static uint64_t usable_features(int count)
 
 /* A CPU that drops requests while its buffers are full is asked again a little later. */
 const struct cpu_requests cpu_requests[CPU_REQUESTS] = {
-    {CPU_FETCHES_TWICE, 12 << 10, -(10 << 10), 4 << 10},
-    {CPU_FETCHES_EARLY, 12 << 10, -(4 << 10), 4 << 10},
-    {CPU_KEEPS_REQUESTS, 8 << 10, 0, 0},
-    {0, 8 << 10, 2 << 10, 0},
+    {CPU_FETCHES_TWICE, 0, 12 << 10, -(10 << 10), 4 << 10},
+    {CPU_FETCHES_EARLY, 2, 8 << 10, CPU_ONCE, 4 << 10},
+    {CPU_FETCHES_EARLY, 0, 12 << 10, -(4 << 10), 4 << 10},
+    {CPU_KEEPS_REQUESTS, 0, 8 << 10, 0, 0},
+    {0, 0, 8 << 10, 2 << 10, 0},
 };
 
-const struct cpu_requests *cpu_requests_of(uint64_t features)
+const struct cpu_requests *cpu_requests_of(uint64_t features, int64_t pair)
 {
     const struct cpu_requests *requests = cpu_requests;
-    while (requests->feature & ~features) requests++;
+    while (requests->feature & ~features || (requests->pair && requests->pair != pair)) requests++;
     return requests;
 }
 
@@ -287,7 +288,7 @@ static rapt_status plan_attention(rapt_plan *plan)
     own->kernels = device->levels[plan->kernel];
     if (plan->problem.a.kv_layout == RAPT_KV_BLOCKED) choose_block_kernels(own);
     own->slots = device->threads;
-    own->requests = cpu_requests_of(device->features);
+    own->requests = cpu_requests_of(device->features, own->kernels->pair);
     plan->workspace_size = few_plan(&plan->problem, own);
     if (!own->serves_few) {
         size_t decode = decode_plan(&plan->problem, own),

@@ -7,7 +7,7 @@
 #include "base/threads.h"
 #include "cpu/kernels.h"
 
-enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 4, WORKSPACE_ALIGNMENT = 64 };
+enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 5, WORKSPACE_ALIGNMENT = 64 };
 
 /* rapt_device.state */
 struct cpu_device {
@@ -21,6 +21,7 @@ struct cpu_device {
 /* How lines are asked for before they are read. */
 struct cpu_requests {
     uint64_t feature; /* of CPUs that it is for; 0: all */
+    int64_t pair;     /* of levels that it is for (kernels.h); 0: all */
     /* Decode, rows of K and V without gaps: so many bytes ahead, and again (kernels.h). */
     int64_t ahead, again;
     /* Separate operations beyond the caches: each line about so many bytes ahead; 0: the first lines of each
@@ -28,7 +29,7 @@ struct cpu_requests {
     int64_t rows_ahead;
 };
 extern const struct cpu_requests cpu_requests[CPU_REQUESTS]; /* the first that fits */
-const struct cpu_requests *cpu_requests_of(uint64_t features);
+const struct cpu_requests *cpu_requests_of(uint64_t features, int64_t pair); /* 0: of no level */
 
 /* rapt_plan.state */
 struct cpu_plan {
@@ -44,7 +45,7 @@ struct cpu_plan {
     int64_t block_count;  /* upper bound on row blocks over all sequences, per KV head */
     size_t scratch_bytes; /* per slot */
     /* decode.c: its own sizes, set by decode_plan */
-    int64_t chunk_keys, decode_heads, decode_window, decode_slots;
+    int64_t chunk_keys, decode_heads, decode_block, decode_window, decode_slots;
     size_t decode_scratch_bytes;
     /* few.c */
     int serves_few;               /* it serves every sequence of the problem */

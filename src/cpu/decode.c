@@ -129,7 +129,7 @@ static int64_t window_of_item(const struct problem *p, const struct cpu_plan *pl
     int64_t row = plan->decode_heads * max64(p->qk_channels, p->v_channels) *
                   (int64_t)dtype_size(p->a.k.dtype),
             keys = DECODE_WINDOW;
-    if (takes_blocks(p, plan)) return DECODE_BLOCK;
+    if (takes_blocks(p, plan)) return plan->decode_block;
     if (plan->kernels->decode_keys) return plan->kernels->decode_keys;
     if (plan->decode_heads == 1) return keys;
     while (keys > WINDOW_MIN && keys * row > WINDOW_BYTES) keys /= 2;
@@ -146,6 +146,9 @@ size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
     int64_t row_chunks, chunks;
     count_chunks(p, plan, &row_chunks, &chunks);
     plan->decode_heads = heads_of_item(p, plan, chunks);
+    plan->decode_block = DECODE_BLOCK;
+    if (takes_blocks(p, plan) && p->kv_tokens > DECODE_BLOCK)
+        plan->decode_block = min64(round_up(p->kv_tokens, DECODE_BLOCK), DECODE_BLOCK_MAX);
     plan->decode_window = window_of_item(p, plan);
     plan->decode_slots = max64(1, min64(plan->slots, chunks * (p->kv_heads / plan->decode_heads)));
     struct decode_scratch scratch;

@@ -13,8 +13,10 @@ enum {
     /* Past this, reading K and V again for each tile of rows costs more than packing them. */
     DECODE_ROWS_MAX = 16,
     /* Keys of one softmax; blocks begin at multiples of it. Between the scores of a block and its
-     * values memory waits, so blocks are long. */
+     * values memory waits, so keys that have no gaps are taken in longer ones, up to the second number,
+     * which DECODE_BLOCK divides. */
     DECODE_BLOCK = 256,
+    DECODE_BLOCK_MAX = 1024,
     DECODE_WINDOW = 64, /* most keys of a call of a kernel that does not take a block; divides it */
 };
 
@@ -22,6 +24,12 @@ enum {
 static inline int64_t decode_q_words(int64_t channels)
 {
     return round_up(channels, 32) + 16;
+}
+
+/* From a row of scores to the next, in floats: at steps of 4 KiB, rows would share one set of the first cache. */
+static inline int64_t decode_score_stride(const struct cpu_plan *plan)
+{
+    return plan->decode_block + 16;
 }
 
 /* One sequence as the items see it. */
@@ -33,7 +41,7 @@ struct decode_sequence {
     int64_t partial0;       /* in floats, within the partial results */
 };
 
-/* Addresses of one block's keys, [DECODE_BLOCK]; NULL where a key is not looked at. */
+/* Addresses of one block's keys, [decode_block]; NULL where a key is not looked at. */
 struct decode_table {
     const void **row;
     const float **scale; /* I8 */
@@ -52,7 +60,7 @@ static inline int64_t decode_gapless(const struct problem *p, const rapt_tensor 
 /* Scratch of one thread. */
 struct decode_scratch {
     void *q;                        /* [heads][rows][q_stride] */
-    float *s;                       /* [heads][rows][DECODE_BLOCK] */
+    float *s;                       /* [heads][rows][decode_score_stride] */
     struct decode_table k[2], v[2]; /* of the first head: this block and the next one */
     struct decode_table of_head;    /* of another head, as far as a kernel's call looks */
     int64_t *first, *last;          /* [DECODE_ROWS_MAX]: the keys a row sees */

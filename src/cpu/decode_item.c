@@ -12,7 +12,6 @@
 #include <string.h>
 
 enum {
-    BLOCK = DECODE_BLOCK,
     /* Bytes of K or V past the next window: of what is asked for one window ahead, some is still on
      * its way when it is needed. */
     FURTHER = 4 << 10
@@ -25,10 +24,10 @@ static int64_t q_stride(const struct problem *p, const struct cpu_kernels *k)
     return round_up((p->qk_channels + k->pair - 1) / k->pair, 16);
 }
 
-static struct decode_table take_table(struct arena *arena)
+static struct decode_table take_table(struct arena *arena, const struct cpu_plan *plan)
 {
-    struct decode_table table = {.row = take(arena, BLOCK, sizeof(void *))};
-    table.scale = take(arena, BLOCK, sizeof(void *));
+    struct decode_table table = {.row = take(arena, plan->decode_block, sizeof(void *))};
+    table.scale = take(arena, plan->decode_block, sizeof(void *));
     return table;
 }
 
@@ -37,19 +36,20 @@ void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
 {
     int64_t rows = p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group;
     w->q = take(arena, plan->decode_heads * rows * q_stride(p, plan->kernels), 4);
-    w->s = take(arena, plan->decode_heads * rows * BLOCK, sizeof(float));
+    w->s = take(arena, plan->decode_heads * rows * decode_score_stride(plan), sizeof(float));
     for (int i = 0; i < 2; i++) {
-        w->k[i] = take_table(arena);
-        w->v[i] = take_table(arena);
+        w->k[i] = take_table(arena, plan);
+        w->v[i] = take_table(arena, plan);
     }
-    w->of_head = take_table(arena);
+    w->of_head = take_table(arena, plan);
     w->first = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
     w->last = take(arena, DECODE_ROWS_MAX, sizeof(int64_t));
 }
 
-/* One pass: keys key0 + first ... key0 + last - 1 of all heads; first >= last: none. */
+/* One pass: keys key0 + first ... key0 + last - 1 of all heads; first >= last: none. The next one begins at
+ * key0 + keys. */
 struct block {
-    int64_t key0, first, last;
+    int64_t key0, keys, first, last;
     int uniform; /* every row sees all of them */
     const struct decode_table *k, *v;
 };
@@ -67,7 +67,7 @@ static struct head head_at(const struct decode_item *t, int64_t number)
     float *partial = t->partial + number * t->partial_step;
     return (struct head){.number = number,
                          .q = (const char *)t->scratch.q + number * q_bytes,
-                         .s = t->scratch.s + number * t->rows * BLOCK,
+                         .s = t->scratch.s + number * t->rows * decode_score_stride(t->call->plan),
                          .o = partial,
                          .m = partial_m(partial, t->rows, width),
                          .l = partial_l(partial, t->rows, width)};
@@ -115,7 +115,7 @@ static void fill_table(const struct decode_item *t, const rapt_tensor *tensor,
                        const struct block *b, const struct decode_table *table)
 {
     for (int64_t j = 0; j < b->first; j++) table->row[j] = NULL;
-    for (int64_t j = b->last; j < BLOCK; j++) table->row[j] = NULL;
+    for (int64_t j = b->last; j < round_up(b->last, DECODE_BLOCK); j++) table->row[j] = NULL;
     key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, table->row,
              tensor->dtype == RAPT_I8 ? table->scale : NULL);
 }
@@ -140,18 +140,24 @@ static void ask_for_scales(const struct decode_item *t, const rapt_tensor *scale
                 __builtin_prefetch(table->scale[j] + h * scales->stride[1] + c, READ, SECOND_CACHE);
 }
 
+/* Keys from key0 on, low ... high - 1 of them, as long as every row sees all of them or the block is the
+ * shortest. */
 static struct block block_at(const struct decode_item *t, int64_t key0, int64_t low, int64_t high,
                              int turn)
 {
     struct block b = {.key0 = key0,
+                      .keys = t->call->plan->decode_block,
                       .first = max64(low - key0, 0),
-                      .last = min64(high - key0, BLOCK),
-                      .uniform = 1,
                       .k = &t->scratch.k[turn],
                       .v = &t->scratch.v[turn]};
-    for (int64_t r = 0; r < t->rows; r++)
-        if (t->scratch.first[r] > key0 + b.first || t->scratch.last[r] < key0 + b.last)
-            b.uniform = 0;
+    for (;; b.keys = DECODE_BLOCK) {
+        b.last = min64(high - key0, b.keys);
+        b.uniform = 1;
+        for (int64_t r = 0; r < t->rows; r++)
+            if (t->scratch.first[r] > key0 + b.first || t->scratch.last[r] < key0 + b.last)
+                b.uniform = 0;
+        if (b.uniform || b.keys == DECODE_BLOCK) break;
+    }
     if (b.first >= b.last) return b;
     fill_table(t, &t->call->a->k, &b, b.k);
     fill_table(t, &t->call->a->v, &b, b.v);
@@ -273,13 +279,14 @@ static void apply_score_options(const struct decode_item *t, const struct block 
         row.slope = head_value(&a->alibi_slope, t->sequence.index,
                                decode_query_head(t, t->kv_head + h->number, r), 0);
         row.position = r / t->call->problem->group + offset - b->key0;
-        t->kernels->score(h->s + r * BLOCK, &row, b->first, b->last);
+        t->kernels->score(h->s + r * decode_score_stride(t->call->plan), &row, b->first, b->last);
     }
 }
 
 static void softmax_rows(const struct decode_item *t, const struct block *b, const struct head *h)
 {
-    int64_t tile = t->kernels->row_tile, row_first[ROW_TILE_MAX], row_last[ROW_TILE_MAX];
+    int64_t tile = t->kernels->row_tile, row_first[ROW_TILE_MAX], row_last[ROW_TILE_MAX],
+            stride = decode_score_stride(t->call->plan);
     for (int64_t r0 = 0; r0 < t->rows; r0 += tile) {
         int64_t rows = min64(tile, t->rows - r0);
         for (int64_t i = 0; i < rows; i++) {
@@ -287,8 +294,8 @@ static void softmax_rows(const struct decode_item *t, const struct block *b, con
             row_last[i] = max64(min64(t->scratch.last[r0 + i] - b->key0, b->last), row_first[i]);
         }
         struct cpu_softmax_tile softmax = {
-            .s = h->s + r0 * BLOCK,
-            .stride = BLOCK,
+            .s = h->s + r0 * stride,
+            .stride = stride,
             .rows = rows,
             .first = b->first / t->kernels->column_tile * t->kernels->column_tile,
             .last = b->last,
@@ -310,7 +317,8 @@ static void softmax_rows(const struct decode_item *t, const struct block *b, con
 static void add_values_by_query(const struct decode_item *t, const struct block *b,
                                 const struct head *h, const struct cpu_rows *v, const void **row)
 {
-    int64_t group = t->call->problem->group, width = t->job->width;
+    int64_t group = t->call->problem->group, width = t->job->width,
+            stride = decode_score_stride(t->call->plan);
     for (int64_t r = 0; r < t->rows; r += group) {
         int64_t first = max64(t->scratch.first[r] - b->key0, b->first),
                 last = min64(t->scratch.last[r] - b->key0, b->last);
@@ -319,7 +327,7 @@ static void add_values_by_query(const struct decode_item *t, const struct block 
         const void *before = row[even], *after = row[odd];
         if (even < first) row[even] = NULL;
         if (odd == last) row[odd] = NULL;
-        t->kernels->decode_pv(h->o + r * width, width, h->s + r * BLOCK, BLOCK, v, group,
+        t->kernels->decode_pv(h->o + r * width, width, h->s + r * stride, stride, v, group,
                               t->call->problem->v_channels, even, last, NULL);
         row[odd] = after;
         row[even] = before;
@@ -337,7 +345,7 @@ static struct cpu_ahead ahead_from(const struct decode_item *t, const struct blo
                                    const struct decode_table *other_table, int64_t head,
                                    const void **run)
 {
-    if (t->call->plan->decode_window == BLOCK)
+    if (t->call->plan->decode_window == t->call->plan->decode_block)
         return near_ahead(t, tensor, b, table, other, next, other_table, run);
     struct block part = end < b->last ? window_of(t, b, end) : window_of(t, next, next->first);
     return end < b->last ? ahead_of(t, tensor, &part, table, head)
@@ -362,8 +370,9 @@ static void add_scores(const struct decode_item *t, const struct block *b)
             struct decode_table own = table_of(t, &a->k, &a->k_scale, b, b->k, n, first, end);
             struct cpu_rows k = rows_behind(t->call, &a->k, own.row, own.scale);
             struct cpu_ahead ahead = ahead_from(t, b, end, &a->k, b->k, b, &a->v, b->v, n, run);
-            t->kernels->decode_qk(h.s, BLOCK, h.q, q_stride(p, t->kernels), &k, t->rows,
-                                  p->qk_channels, first, end, ahead.bytes ? &ahead : NULL);
+            t->kernels->decode_qk(h.s, decode_score_stride(t->call->plan), h.q,
+                                  q_stride(p, t->kernels), &k, t->rows, p->qk_channels, first, end,
+                                  ahead.bytes ? &ahead : NULL);
         }
     }
 }
@@ -371,7 +380,8 @@ static void add_scores(const struct decode_item *t, const struct block *b)
 static void add_values(const struct decode_item *t, const struct block *b, const struct block *next)
 {
     const rapt_attention *a = t->call->a;
-    int64_t channels = t->call->problem->v_channels, width = t->job->width;
+    int64_t channels = t->call->problem->v_channels, width = t->job->width,
+            stride = decode_score_stride(t->call->plan);
     const void *run[2]; /* see near_ahead */
     for (int64_t first = b->first & ~(int64_t)1, end; first < b->last; first = end) {
         end = b->uniform ? window_end(t, b, first) : b->last;
@@ -382,7 +392,7 @@ static void add_values(const struct decode_item *t, const struct block *b, const
             struct cpu_ahead ahead =
                 ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n, run);
             if (b->uniform)
-                t->kernels->decode_pv(h.o, width, h.s, BLOCK, &v, t->rows, channels, first, end,
+                t->kernels->decode_pv(h.o, width, h.s, stride, &v, t->rows, channels, first, end,
                                       ahead.bytes ? &ahead : NULL);
             else add_values_by_query(t, b, &h, &v, own.row);
         }
@@ -419,11 +429,12 @@ void decode_run_item(struct decode_item *t, int64_t low, int64_t high)
     if (high <= low) return;
     if (t->loaded != t->table || t->loaded_head != t->kv_head) load_queries(t);
     int turn = 0;
-    struct block b = block_at(t, low / BLOCK * BLOCK, low, high, turn);
+    struct block b = block_at(t, low / DECODE_BLOCK * DECODE_BLOCK, low, high, turn);
     for (;;) {
-        int more = b.key0 + BLOCK < high;
+        int64_t end = min64(b.key0 + b.keys, high);
+        int more = end < high;
         turn = !turn;
-        struct block next = block_at(t, b.key0 + BLOCK, low, more ? high : t->ahead, turn);
+        struct block next = block_at(t, end, low, more ? high : t->ahead, turn);
         attend_block(t, &b, &next);
         if (!more) return;
         b = next;

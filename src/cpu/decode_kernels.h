@@ -70,6 +70,12 @@ enum { FETCH_LINE = 64 };
 static inline __attribute__((always_inline)) void fetch_lines(const struct prefetch *p, int lines)
 {
     enum { READ = 0, SECOND_CACHE = 2, FIRST_CACHE = 3 };
+    if (p->again == CPU_ONCE) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lines; i++)
+            __builtin_prefetch(p->at + i * FETCH_LINE, READ, FIRST_CACHE);
+        return;
+    }
     if (p->again < 0) {
 #pragma GCC unroll 16
         for (int i = 0; i < lines; i++) {

@@ -85,9 +85,11 @@ struct cpu_ahead {
     int64_t skip;  /* bytes of the first run */
     int64_t bytes; /* in all */
     /* Each line is asked for once more so many bytes later; 0: at once; below 0: as many, and then into
-     * the first cache. */
+     * the first cache. CPU_ONCE: it is asked for once, into the first cache. */
     int64_t again;
 };
+
+#define CPU_ONCE INT64_MIN
 
 /* FEW_STRIP rows of cpu_few and the keys that they see: each row first ... last - 1 (none: first >=
  * last), some row low ... high - 1, every row all_low ... all_high - 1 (none: both are low). */
@@ -240,7 +242,8 @@ struct cpu_kernels {
      * reach a row, and a row without weights is 0. NULL: other slots serve. */
     void (*attend_few)(const struct cpu_few *x);
 
-    int64_t wake_share; /* multiply-adds, not of decode, that are worth waking a thread for; 0: any */
+    int64_t
+        wake_share; /* multiply-adds, not of decode, that are worth waking a thread for; 0: any */
 };
 
 /* Slots that a level fills with functions of its file that have their names. */

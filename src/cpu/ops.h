@@ -112,7 +112,7 @@ static inline void ops_expect(const void *p, int64_t bytes, int64_t lines)
 static inline int64_t ops_ahead(const rapt_device *device, int64_t run_bytes, int64_t i,
                                 int64_t runs, int64_t step, int64_t block_step)
 {
-    int64_t bytes = cpu_requests_of(ops_device(device)->features)->rows_ahead;
+    int64_t bytes = cpu_requests_of(ops_device(device)->features, 0)->rows_ahead;
     if (!bytes || run_bytes <= 0) return 0;
     int64_t then = i + ceil_div(bytes, run_bytes);
     return then / runs * block_step + (then % runs - i) * step;
