@@ -24,6 +24,9 @@ struct cpu_requests {
     int64_t pair;     /* of levels that it is for (kernels.h); 0: all */
     /* Decode, rows of K and V without gaps: so many bytes ahead, and again (kernels.h). */
     int64_t ahead, again;
+    /* Decode of heads that lie together: keys of a head's values at a time, in the order of memory; 0: longer
+     * windows, head by head. */
+    int64_t head_keys;
     /* Separate operations beyond the caches: each line about so many bytes ahead; 0: the first lines of each
      * page that comes (ops.h). */
     int64_t rows_ahead;
@@ -46,6 +49,7 @@ struct cpu_plan {
     size_t scratch_bytes; /* per slot */
     /* decode.c: its own sizes, set by decode_plan */
     int64_t chunk_keys, decode_heads, decode_block, decode_window, decode_slots;
+    int decode_in_order; /* the heads of an item, where the level can (decode_qk_heads) */
     size_t decode_scratch_bytes;
     /* few.c */
     int serves_few;               /* it serves every sequence of the problem */

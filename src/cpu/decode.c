@@ -136,6 +136,13 @@ static int64_t window_of_item(const struct problem *p, const struct cpu_plan *pl
     return keys;
 }
 
+static int in_order(const struct problem *p, const struct cpu_plan *plan)
+{
+    return plan->decode_heads > 1 && plan->requests->head_keys && plan->kernels->decode_qk_heads &&
+           decode_gapless(p, &p->a.k, plan->decode_heads) &&
+           decode_gapless(p, &p->a.v, plan->decode_heads);
+}
+
 size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
 {
     plan->decode_rows = 0;
@@ -150,6 +157,7 @@ size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
     if (takes_blocks(p, plan) && p->kv_tokens > DECODE_BLOCK)
         plan->decode_block = min64(round_up(p->kv_tokens, DECODE_BLOCK), DECODE_BLOCK_MAX);
     plan->decode_window = window_of_item(p, plan);
+    plan->decode_in_order = in_order(p, plan);
     plan->decode_slots = max64(1, min64(plan->slots, chunks * (p->kv_heads / plan->decode_heads)));
     struct decode_scratch scratch;
     struct arena each = {NULL, 0}, all = {NULL, 0};

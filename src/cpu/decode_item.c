@@ -252,9 +252,10 @@ static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tenso
                                    const struct decode_table *other_table, const void **run)
 {
     const struct cpu_requests *requests = t->call->plan->requests;
-    int64_t bytes = (b->last - b->first) * decode_gapless(t->call->problem, tensor, 1),
+    int64_t heads = t->call->plan->decode_heads,
+            bytes = (b->last - b->first) * decode_gapless(t->call->problem, tensor, heads),
             skip = min64(requests->ahead, bytes),
-            others = (next->last - next->first) * decode_gapless(t->call->problem, other, 1);
+            others = (next->last - next->first) * decode_gapless(t->call->problem, other, heads);
     run[0] = table->row[b->first];
     run[1] = others > 0 ? other_table->row[next->first] : NULL;
     return (struct cpu_ahead){.run = run,
@@ -358,8 +359,53 @@ static int64_t window_end(const struct decode_item *t, const struct block *b, in
     return min64(first / keys * keys + keys, b->last);
 }
 
+static int in_order(const struct decode_item *t)
+{
+    return t->call->plan->decode_in_order && t->rows <= DECODE_HEADS_ROWS;
+}
+
+static struct cpu_heads heads_of(const struct decode_item *t, const rapt_tensor *tensor)
+{
+    return (struct cpu_heads){.count = t->call->plan->decode_heads,
+                              .bytes = tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
+                              .o_step = t->partial_step,
+                              .keys = t->call->plan->requests->head_keys};
+}
+
+static void add_scores_in_order(const struct decode_item *t, const struct block *b)
+{
+    const rapt_attention *a = t->call->a;
+    const void *run[2];
+    struct head h = head_at(t, 0);
+    struct cpu_heads heads = heads_of(t, &a->k);
+    struct cpu_rows k = rows_behind(t->call, &a->k, b->k->row, b->k->scale);
+    struct cpu_ahead ahead = near_ahead(t, &a->k, b, b->k, &a->v, b, b->v, run);
+    t->kernels->decode_qk_heads(h.s, decode_score_stride(t->call->plan), h.q,
+                                q_stride(t->call->problem, t->kernels), &k, &heads, t->rows,
+                                t->call->problem->qk_channels, b->first, b->last,
+                                ahead.bytes ? &ahead : NULL);
+}
+
+static void add_values_in_order(const struct decode_item *t, const struct block *b,
+                                const struct block *next)
+{
+    const rapt_attention *a = t->call->a;
+    const void *run[2];
+    struct head h = head_at(t, 0);
+    struct cpu_heads heads = heads_of(t, &a->v);
+    struct cpu_rows v = rows_behind(t->call, &a->v, b->v->row, b->v->scale);
+    struct cpu_ahead ahead = near_ahead(t, &a->v, b, b->v, &a->k, next, next->k, run);
+    t->kernels->decode_pv_heads(h.o, t->job->width, h.s, decode_score_stride(t->call->plan), &v,
+                                &heads, t->rows, t->call->problem->v_channels,
+                                b->first & ~(int64_t)1, b->last, ahead.bytes ? &ahead : NULL);
+}
+
 static void add_scores(const struct decode_item *t, const struct block *b)
 {
+    if (in_order(t)) {
+        add_scores_in_order(t, b);
+        return;
+    }
     const struct problem *p = t->call->problem;
     const rapt_attention *a = t->call->a;
     const void *run[2];
@@ -379,6 +425,10 @@ static void add_scores(const struct decode_item *t, const struct block *b)
 
 static void add_values(const struct decode_item *t, const struct block *b, const struct block *next)
 {
+    if (b->uniform && in_order(t)) {
+        add_values_in_order(t, b, next);
+        return;
+    }
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels, width = t->job->width,
             stride = decode_score_stride(t->call->plan);

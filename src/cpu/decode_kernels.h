@@ -19,6 +19,17 @@ enum {
                          const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,  \
                          int64_t last, const struct cpu_ahead *ahead)
 
+#define DECODE_QK_HEADS(isa)                                                                       \
+    void decode_qk_heads_##isa(float *s, int64_t s_stride, const void *q, int64_t q_stride,        \
+                               const struct cpu_rows *k, const struct cpu_heads *heads,            \
+                               int64_t rows, int64_t channels, int64_t first, int64_t last,        \
+                               const struct cpu_ahead *ahead)
+#define DECODE_PV_HEADS(isa)                                                                       \
+    void decode_pv_heads_##isa(float *o, int64_t o_stride, const float *p, int64_t p_stride,       \
+                               const struct cpu_rows *v, const struct cpu_heads *heads,            \
+                               int64_t rows, int64_t channels, int64_t first, int64_t last,        \
+                               const struct cpu_ahead *ahead)
+
 DECODE_QK(scalar);
 DECODE_PV(scalar);
 #if defined(__x86_64__)
@@ -34,6 +45,8 @@ void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t chann
 void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 DECODE_QK(avx512_bf16);
 DECODE_PV(avx512_bf16);
+DECODE_QK_HEADS(avx512_bf16);
+DECODE_PV_HEADS(avx512_bf16);
 enum { DECODE_KEYS_AMX = 32 };
 void decode_stage_amx(enum decode_stage stage, int64_t rows, int64_t channels);
 DECODE_QK(amx);

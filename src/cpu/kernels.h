@@ -23,7 +23,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ROW_TILE_MAX = 16, COLUMN_TILE_MAX = 64, FEW_STRIP = 4, FEW_KEYS_MAX = 64 };
+enum {
+    ROW_TILE_MAX = 16,
+    COLUMN_TILE_MAX = 64,
+    FEW_STRIP = 4,
+    FEW_KEYS_MAX = 64,
+    DECODE_HEADS_ROWS = 4 /* with 8, o of a few keys is read and written for too few values */
+};
 
 /* Rows of K or V, read in place. Only rows [first, last) of a call are looked at. */
 struct cpu_rows {
@@ -90,6 +96,13 @@ struct cpu_ahead {
 };
 
 #define CPU_ONCE INT64_MIN
+
+/* Neighbouring heads, whose keys lie side by side: rows of each bytes further than those of the head before, its
+ * q, scores and weights behind those of that, its o o_step floats further. */
+struct cpu_heads {
+    int64_t count, bytes, o_step;
+    int64_t keys; /* of a head at a time, of values; an even number */
+};
 
 /* FEW_STRIP rows of cpu_few and the keys that they see: each row first ... last - 1 (none: first >=
  * last), some row low ... high - 1, every row all_low ... all_high - 1 (none: both are low). */
@@ -237,6 +250,16 @@ struct cpu_kernels {
     void (*decode_pv)(float *o, int64_t o_stride, const float *p, int64_t p_stride,
                       const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
                       int64_t last, const struct cpu_ahead *ahead);
+    /* The same of several heads, up to DECODE_HEADS_ROWS rows of each, in the order of memory: a few keys of each
+     * head in turn. NULL: head by head. */
+    void (*decode_qk_heads)(float *s, int64_t s_stride, const void *q, int64_t q_stride,
+                            const struct cpu_rows *k, const struct cpu_heads *heads, int64_t rows,
+                            int64_t channels, int64_t first, int64_t last,
+                            const struct cpu_ahead *ahead);
+    void (*decode_pv_heads)(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                            const struct cpu_rows *v, const struct cpu_heads *heads, int64_t rows,
+                            int64_t channels, int64_t first, int64_t last,
+                            const struct cpu_ahead *ahead);
 
     /* out = softmax(scale q k^T) v of few rows (few_*.c of each folder). A hidden value does not
      * reach a row, and a row without weights is 0. NULL: other slots serve. */

@@ -9,6 +9,10 @@
 #include <string.h>
 
 enum { GATHER_KEYS = 4, STEP = 32, ROWS = 8 };
+/* Each number of rows has its own code. */
+_Static_assert((int)ROWS == 8 && (int)DECODE_HEADS_ROWS == 4, "the longest lists");
+#define EACH_HEADS_ROWS(X) X(1) X(2) X(3) X(4)
+#define EACH_ROWS(X)       EACH_HEADS_ROWS(X) X(5) X(6) X(7) X(8)
 
 VEC __m512bh load_pairs(const void *p)
 {
@@ -32,6 +36,7 @@ struct qk_call {
     const uint16_t *q;
     int64_t s_stride, q_stride, channels; /* q_stride in elements */
     const void *const *row;
+    int64_t offset; /* bytes, of all rows */
 };
 
 /* Channels c ... c + STEP - 1 of a tile. */
@@ -63,7 +68,9 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
     for (int i = 0; i < LANES; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
     for (int j = 0; j < key_count; j++)
-        k[j] = (const uint16_t *)(j < wanted && t->row[j] ? t->row[j] : decode_zeros);
+        k[j] = (const uint16_t *)(const void *)(j < wanted && t->row[j]
+                                                    ? (const char *)t->row[j] + t->offset
+                                                    : decode_zeros);
     for (; c + 4 * STEP <= t->channels; c += 4 * STEP)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
@@ -113,38 +120,39 @@ VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu
     prefetch_rest(&fetch);
 }
 
+/* A tile of each head in turn. */
+VEC void qk_heads(struct qk_call t, int row_count, int64_t keys, const struct cpu_heads *heads,
+                  const struct cpu_ahead *ahead)
+{
+    const int key_count = QK_KEYS(row_count);
+    struct prefetch fetch = prefetch_of(ahead);
+    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
+        struct qk_call own = t;
+        for (int64_t h = 0; h < heads->count; h++) {
+            if (keys - j >= key_count) qk_tile(&own, row_count, key_count, key_count, &fetch);
+            else qk_tile(&own, row_count, key_count, keys - j, &fetch);
+            own.s += row_count * t.s_stride;
+            own.q += row_count * t.q_stride;
+            own.offset += heads->bytes;
+        }
+    }
+    prefetch_rest(&fetch);
+}
+
+#define CASE(n)                                                                                    \
+    case n:                                                                                        \
+        qk_rows(t, n, keys, ahead);                                                                \
+        break;
 static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const struct cpu_ahead *ahead)
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
-        case 1:
-            qk_rows(t, 1, keys, ahead);
-            break;
-        case 2:
-            qk_rows(t, 2, keys, ahead);
-            break;
-        case 3:
-            qk_rows(t, 3, keys, ahead);
-            break;
-        case 4:
-            qk_rows(t, 4, keys, ahead);
-            break;
-        case 5:
-            qk_rows(t, 5, keys, ahead);
-            break;
-        case 6:
-            qk_rows(t, 6, keys, ahead);
-            break;
-        case 7:
-            qk_rows(t, 7, keys, ahead);
-            break;
-        default:
-            qk_rows(t, 8, keys, ahead);
-            break;
+            EACH_ROWS(CASE)
         }
         ahead = NULL;
     }
 }
+#undef CASE
 
 DECODE_QK(avx512_bf16)
 {
@@ -168,6 +176,24 @@ DECODE_QK(avx512_bf16)
     }
 }
 
+DECODE_QK_HEADS(avx512_bf16)
+{
+    struct qk_call t = {.s = s + first,
+                        .q = q,
+                        .s_stride = s_stride,
+                        .q_stride = 2 * q_stride,
+                        .channels = channels,
+                        .row = k->row + first};
+#define CASE(n)                                                                                    \
+    case n:                                                                                        \
+        qk_heads(t, n, last - first, heads, ahead);                                                \
+        break;
+    switch (rows) {
+        EACH_HEADS_ROWS(CASE)
+    }
+#undef CASE
+}
+
 /* ---- weighted values ---- */
 
 struct pv_call {
@@ -175,6 +201,7 @@ struct pv_call {
     const uint16_t *p;
     int64_t o_stride, p_stride; /* p_stride in elements */
     const void *const *row;
+    int64_t offset; /* bytes, of all rows */
     int64_t keys, channels;
     const struct cpu_ahead *ahead;
     struct prefetch fetch;
@@ -198,7 +225,9 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
         }
     struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
-        const uint16_t *row = t->row[j], *second = j + 1 < t->keys ? t->row[j + 1] : NULL;
+        const char *one = t->row[j], *other = j + 1 < t->keys ? t->row[j + 1] : NULL;
+        const uint16_t *row = (const void *)(one ? one + t->offset : NULL),
+                       *second = (const void *)(other ? other + t->offset : NULL);
         prefetch_lines(&fetch, 2 * doubles);
         if (!row && !second) continue;
         if (!row) row = (const uint16_t *)decode_zeros;
@@ -238,55 +267,64 @@ VEC void pv_tile(struct pv_call *t, int row_count, int doubles, int64_t channel,
 
 #define PV_DOUBLES(rows) ((rows) <= 2 ? 4 : (rows) <= 4 ? 2 : 1)
 
+/* All channels of t->keys keys. */
+VEC void pv_window(struct pv_call *t, int row_count)
+{
+    const int doubles = PV_DOUBLES(row_count);
+    int64_t c = 0;
+    for (; c + STEP * doubles <= t->channels; c += STEP * doubles)
+        pv_tile(t, row_count, doubles, c, 0);
+    for (; c + STEP <= t->channels; c += STEP) pv_tile(t, row_count, 1, c, 0);
+    if (c < t->channels) pv_tile(t, row_count, 1, c, t->channels - c);
+}
+
 /* A few keys at a time: what lies between the channels of a tile is read soon after them, near the
  * order of memory. */
 VEC void pv_rows(struct pv_call t, int row_count)
 {
-    const int doubles = PV_DOUBLES(row_count);
     t.fetch = prefetch_of(t.ahead);
     for (int64_t keys = t.keys; keys > 0; keys -= PV_KEYS, t.row += PV_KEYS, t.p += PV_KEYS) {
-        int64_t c = 0;
         t.keys = keys < PV_KEYS ? keys : PV_KEYS;
-        for (; c + STEP * doubles <= t.channels; c += STEP * doubles)
-            pv_tile(&t, row_count, doubles, c, 0);
-        for (; c + STEP <= t.channels; c += STEP) pv_tile(&t, row_count, 1, c, 0);
-        if (c < t.channels) pv_tile(&t, row_count, 1, c, t.channels - c);
+        pv_window(&t, row_count);
     }
     prefetch_rest(&t.fetch);
 }
 
+/* Fewer keys of each head in turn. */
+VEC void pv_heads(struct pv_call t, int row_count, const struct cpu_heads *heads)
+{
+    struct pv_call own = t;
+    own.fetch = prefetch_of(t.ahead);
+    for (int64_t j = 0; j < t.keys; j += heads->keys) {
+        own.o = t.o;
+        own.p = t.p + j;
+        own.row = t.row + j;
+        own.offset = 0;
+        own.keys = t.keys - j < heads->keys ? t.keys - j : heads->keys;
+        for (int64_t h = 0; h < heads->count; h++) {
+            pv_window(&own, row_count);
+            own.o += heads->o_step;
+            own.p += row_count * t.p_stride;
+            own.offset += heads->bytes;
+        }
+    }
+    prefetch_rest(&own.fetch);
+}
+
+#define CASE(n)                                                                                    \
+    case n:                                                                                        \
+        pv_rows(t, n);                                                                             \
+        break;
 static void pv_all_rows(struct pv_call t, int64_t rows)
 {
     for (int64_t r = 0; r < rows; r += ROWS, t.o += ROWS * t.o_stride, t.p += ROWS * t.p_stride) {
         switch (rows - r < ROWS ? rows - r : ROWS) {
-        case 1:
-            pv_rows(t, 1);
-            break;
-        case 2:
-            pv_rows(t, 2);
-            break;
-        case 3:
-            pv_rows(t, 3);
-            break;
-        case 4:
-            pv_rows(t, 4);
-            break;
-        case 5:
-            pv_rows(t, 5);
-            break;
-        case 6:
-            pv_rows(t, 6);
-            break;
-        case 7:
-            pv_rows(t, 7);
-            break;
-        default:
-            pv_rows(t, 8);
-            break;
+            EACH_ROWS(CASE)
         }
         t.ahead = NULL;
     }
 }
+#undef CASE
 
 DECODE_PV(avx512_bf16)
 {
@@ -314,4 +352,24 @@ DECODE_PV(avx512_bf16)
         }
         pv_all_rows(t, rows);
     }
+}
+
+DECODE_PV_HEADS(avx512_bf16)
+{
+    struct pv_call t = {.o = o,
+                        .p = (const uint16_t *)p + first,
+                        .o_stride = o_stride,
+                        .p_stride = 2 * p_stride,
+                        .row = v->row + first,
+                        .keys = last - first,
+                        .channels = channels,
+                        .ahead = ahead};
+#define CASE(n)                                                                                    \
+    case n:                                                                                        \
+        pv_heads(t, n, heads);                                                                     \
+        break;
+    switch (rows) {
+        EACH_HEADS_ROWS(CASE)
+    }
+#undef CASE
 }

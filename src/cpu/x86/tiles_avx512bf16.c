@@ -137,5 +137,7 @@ const struct cpu_kernels cpu_avx512_bf16 = {
     .pack_v = pack_v_pairs,
     .decode_qk = decode_qk_avx512_bf16,
     .decode_pv = decode_pv_avx512_bf16,
+    .decode_qk_heads = decode_qk_heads_avx512_bf16,
+    .decode_pv_heads = decode_pv_heads_avx512_bf16,
     .attend_few = attend_few_avx512_bf16,
 };
