@@ -265,8 +265,7 @@ struct cpu_kernels {
      * reach a row, and a row without weights is 0. NULL: other slots serve. */
     void (*attend_few)(const struct cpu_few *x);
 
-    int64_t
-        wake_share; /* multiply-adds, not of decode, that are worth waking a thread for; 0: any */
+    int64_t wake_share; /* multiply-adds, not of decode, that are worth waking a thread for; 0: any */
 };
 
 /* Slots that a level fills with functions of its file that have their names. */
