@@ -154,14 +154,20 @@ static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const stru
 }
 #undef CASE
 
+static struct qk_call qk_call_of(float *s, int64_t s_stride, const void *q, int64_t q_stride,
+                                 const struct cpu_rows *k, int64_t channels, int64_t first)
+{
+    return (struct qk_call){.s = s + first,
+                            .q = q,
+                            .s_stride = s_stride,
+                            .q_stride = 2 * q_stride,
+                            .channels = channels,
+                            .row = k->row + first};
+}
+
 DECODE_QK(avx512_bf16)
 {
-    struct qk_call t = {.s = s + first,
-                        .q = q,
-                        .s_stride = s_stride,
-                        .q_stride = 2 * q_stride,
-                        .channels = channels,
-                        .row = k->row + first};
+    struct qk_call t = qk_call_of(s, s_stride, q, q_stride, k, channels, first);
     if (k->channel_stride == 1 && !k->span) {
         qk_all_rows(t, rows, last - first, ahead);
         return;
@@ -178,12 +184,7 @@ DECODE_QK(avx512_bf16)
 
 DECODE_QK_HEADS(avx512_bf16)
 {
-    struct qk_call t = {.s = s + first,
-                        .q = q,
-                        .s_stride = s_stride,
-                        .q_stride = 2 * q_stride,
-                        .channels = channels,
-                        .row = k->row + first};
+    struct qk_call t = qk_call_of(s, s_stride, q, q_stride, k, channels, first);
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
         qk_heads(t, n, last - first, heads, ahead);                                                \
@@ -326,16 +327,23 @@ static void pv_all_rows(struct pv_call t, int64_t rows)
 }
 #undef CASE
 
+static struct pv_call pv_call_of(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                                 const struct cpu_rows *v, int64_t channels, int64_t first,
+                                 int64_t last, const struct cpu_ahead *ahead)
+{
+    return (struct pv_call){.o = o,
+                            .p = (const uint16_t *)p + first,
+                            .o_stride = o_stride,
+                            .p_stride = 2 * p_stride,
+                            .row = v->row + first,
+                            .keys = last - first,
+                            .channels = channels,
+                            .ahead = ahead};
+}
+
 DECODE_PV(avx512_bf16)
 {
-    struct pv_call t = {.o = o,
-                        .p = (const uint16_t *)p + first,
-                        .o_stride = o_stride,
-                        .p_stride = 2 * p_stride,
-                        .row = v->row + first,
-                        .keys = last - first,
-                        .channels = channels,
-                        .ahead = ahead};
+    struct pv_call t = pv_call_of(o, o_stride, p, p_stride, v, channels, first, last, ahead);
     if (v->channel_stride == 1 && !v->span) {
         pv_all_rows(t, rows);
         return;
@@ -356,14 +364,7 @@ DECODE_PV(avx512_bf16)
 
 DECODE_PV_HEADS(avx512_bf16)
 {
-    struct pv_call t = {.o = o,
-                        .p = (const uint16_t *)p + first,
-                        .o_stride = o_stride,
-                        .p_stride = 2 * p_stride,
-                        .row = v->row + first,
-                        .keys = last - first,
-                        .channels = channels,
-                        .ahead = ahead};
+    struct pv_call t = pv_call_of(o, o_stride, p, p_stride, v, channels, first, last, ahead);
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
         pv_heads(t, n, heads);                                                                     \
