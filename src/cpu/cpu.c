@@ -129,8 +129,8 @@ static uint64_t usable_features(int count)
 /* A CPU that drops requests while its buffers are full is asked again a little later. */
 const struct cpu_requests cpu_requests[CPU_REQUESTS] = {
     {CPU_FETCHES_TWICE, 0, 12 << 10, -(10 << 10), 0, 4 << 10},
-    {CPU_FETCHES_EARLY, 2, 8 << 10, CPU_ONCE, 4, 4 << 10},
-    {CPU_FETCHES_EARLY, 0, 12 << 10, -(4 << 10), 0, 4 << 10},
+    {CPU_FETCHES_EARLY, 2, 8 << 10, CPU_ONCE, 8 << 10, 4 << 10},
+    {CPU_FETCHES_EARLY, 0, 12 << 10, -(4 << 10), 8 << 10, 4 << 10},
     {CPU_KEEPS_REQUESTS, 0, 8 << 10, 0, 0, 0},
     {0, 0, 8 << 10, 2 << 10, 0, 0},
 };

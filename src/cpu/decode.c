@@ -99,6 +99,22 @@ static int heads_lie_together(const rapt_tensor *t)
     return t->stride[1] > 0 && t->stride[1] < t->stride[2];
 }
 
+/* Whether so many heads of an item go by in the order of memory, where they have few rows. */
+static int in_order(const struct problem *p, const struct cpu_plan *plan, int64_t heads)
+{
+    return heads > 1 && plan->requests->span && plan->kernels->decode_qk_heads &&
+           p->a.k.dtype != RAPT_I8 && decode_gapless(p, &p->a.k, heads) &&
+           decode_gapless(p, &p->a.v, heads);
+}
+
+static int heads_fit(const struct problem *p, const struct cpu_plan *plan, int64_t heads)
+{
+    int64_t channels = heads * max64(p->qk_channels, p->v_channels);
+    if (!p->ragged_q && p->q_tokens * p->group <= DECODE_HEADS_ROWS && in_order(p, plan, heads))
+        return 1;
+    return DECODE_WINDOW * channels * (int64_t)dtype_size(p->a.k.dtype) <= HEADS_BYTES;
+}
+
 /* KV heads of an item: those of a token that lie together, as many as fit and leave each
  * thread some items. */
 static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *plan, int64_t chunks)
@@ -106,21 +122,20 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
     if (p->a.kv_layout == RAPT_KV_BLOCKED || !heads_lie_together(&p->a.k) ||
         !heads_lie_together(&p->a.v))
         return 1;
-    int64_t bytes =
-        DECODE_WINDOW * max64(p->qk_channels, p->v_channels) * (int64_t)dtype_size(p->a.k.dtype);
     for (int64_t heads = p->kv_heads; heads > 1; heads--)
-        if (p->kv_heads % heads == 0 && heads * bytes <= HEADS_BYTES &&
+        if (p->kv_heads % heads == 0 && heads_fit(p, plan, heads) &&
             p->kv_heads / heads * chunks >= plan->slots * 2 * RUNS_PER_THREAD)
             return heads;
     return 1;
 }
 
-/* Keys that go by without gaps in whole blocks: fewer calls. f32 arithmetic on i8 scales the weights
+/* Keys that go by without gaps, or in pages, in whole blocks: fewer calls. f32 arithmetic on i8 scales the weights
  * of a window at a time. */
 static int takes_blocks(const struct problem *p, const struct cpu_plan *plan)
 {
     return plan->decode_heads == 1 && (p->a.k.dtype != RAPT_I8 || plan->kernels->decode_q) &&
-           decode_gapless(p, &p->a.k, 1) && decode_gapless(p, &p->a.v, 1);
+           (!p->page_tokens || plan->requests->span) && decode_gapless(p, &p->a.k, 1) &&
+           decode_gapless(p, &p->a.v, 1);
 }
 
 /* The bits of a head must not depend on how many others an item has. */
@@ -134,13 +149,6 @@ static int64_t window_of_item(const struct problem *p, const struct cpu_plan *pl
     if (plan->decode_heads == 1) return keys;
     while (keys > WINDOW_MIN && keys * row > WINDOW_BYTES) keys /= 2;
     return keys;
-}
-
-static int in_order(const struct problem *p, const struct cpu_plan *plan)
-{
-    return plan->decode_heads > 1 && plan->requests->head_keys && plan->kernels->decode_qk_heads &&
-           decode_gapless(p, &p->a.k, plan->decode_heads) &&
-           decode_gapless(p, &p->a.v, plan->decode_heads);
 }
 
 size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
@@ -157,7 +165,7 @@ size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
     if (takes_blocks(p, plan) && p->kv_tokens > DECODE_BLOCK)
         plan->decode_block = min64(round_up(p->kv_tokens, DECODE_BLOCK), DECODE_BLOCK_MAX);
     plan->decode_window = window_of_item(p, plan);
-    plan->decode_in_order = in_order(p, plan);
+    plan->decode_in_order = in_order(p, plan, plan->decode_heads);
     plan->decode_slots = max64(1, min64(plan->slots, chunks * (p->kv_heads / plan->decode_heads)));
     struct decode_scratch scratch;
     struct arena each = {NULL, 0}, all = {NULL, 0};

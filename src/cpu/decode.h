@@ -17,7 +17,8 @@ enum {
      * which DECODE_BLOCK divides. */
     DECODE_BLOCK = 256,
     DECODE_BLOCK_MAX = 1024,
-    DECODE_WINDOW = 64, /* most keys of a call of a kernel that does not take a block; divides it */
+    DECODE_PAGE_MIN = 8, /* tokens: shorter pages count as gaps */
+    DECODE_WINDOW = 64,  /* most keys of a call of a kernel that does not take a block; divides it */
 };
 
 /* A row of q where a level has decode_q, in 4-byte units: room for what it leaves there. */
@@ -47,12 +48,13 @@ struct decode_table {
     const float **scale; /* I8 */
 };
 
-/* Bytes from a key of an item's heads to the next if nothing lies between them, else 0. */
+/* Bytes from a key of an item's heads to the next if nothing lies between them, but for the ends of pages, else
+ * 0. */
 static inline int64_t decode_gapless(const struct problem *p, const rapt_tensor *t, int64_t heads)
 {
     int64_t size = (int64_t)dtype_size(t->dtype),
             key = ((heads - 1) * t->stride[1] + t->size[3]) * size;
-    if (p->page_tokens) return 0;
+    if (p->page_tokens && p->page_tokens < DECODE_PAGE_MIN) return 0;
     if (p->a.kv_layout == RAPT_KV_BLOCKED) return t->size[3] * size;
     return t->stride[3] == 1 && t->stride[2] * size == key ? key : 0;
 }

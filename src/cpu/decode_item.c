@@ -14,7 +14,9 @@
 enum {
     /* Bytes of K or V past the next window: of what is asked for one window ahead, some is still on
      * its way when it is needed. */
-    FURTHER = 4 << 10
+    FURTHER = 4 << 10,
+    RUNS_MAX =
+        2 * (DECODE_BLOCK_MAX / DECODE_PAGE_MIN + 1) /* of a block, and of what is read next */
 };
 
 /* In 4-byte units; whole cache lines, so that kernels may read full vectors. */
@@ -244,27 +246,68 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
                               .bytes = share};
 }
 
-/* While a whole block is read: its lines, some way ahead, then as many of what is read next, which is no
- * more than one run. */
+/* Heads together: keys of each head in turn, from tokens of so many bytes. */
+static int64_t keys_in_turn(const struct cpu_requests *requests, int64_t token)
+{
+    return min64(max64(requests->span / token / 2 * 2, 2), DECODE_HEADS_KEYS);
+}
+
+/* Where the block's first key lies in its page. */
+static int64_t in_page(const struct decode_item *t, const struct block *b)
+{
+    int64_t page = t->call->problem->page_tokens;
+    return page ? (b->key0 + b->first) % page : 0;
+}
+
+/* The runs of a block that begin before key end, from the page of its first key on; returns how many. */
+static int64_t runs_of(const struct decode_item *t, const struct block *b,
+                       const struct decode_table *table, int64_t key, int64_t end, const void **run)
+{
+    int64_t page = t->call->problem->page_tokens, start = in_page(t, b), count = 1;
+    run[0] = (const char *)table->row[b->first] - start * key;
+    if (page)
+        for (int64_t j = b->first - start + page; j < end; j += page) run[count++] = table->row[j];
+    return count;
+}
+
+/* How far ahead lines are asked for: of several heads, ahead of the last of the keys that are taken in turn. */
+static int64_t distance_of(const struct decode_item *t, int64_t key)
+{
+    const struct cpu_requests *requests = t->call->plan->requests;
+    if (t->call->plan->decode_heads > 1)
+        return (keys_in_turn(requests, key) - 1) * key + requests->span / 2;
+    return t->call->problem->page_tokens ? requests->span : requests->ahead;
+}
+
+/* While a whole block is read: its lines, some way ahead, then as many of what is read next. A run is a page,
+ * or the whole block; runs of what is next follow where this block ends with one and that begins with one. */
 static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tensor *tensor,
                                    const struct block *b, const struct decode_table *table,
                                    const rapt_tensor *other, const struct block *next,
                                    const struct decode_table *other_table, const void **run)
 {
-    const struct cpu_requests *requests = t->call->plan->requests;
-    int64_t heads = t->call->plan->decode_heads,
-            bytes = (b->last - b->first) * decode_gapless(t->call->problem, tensor, heads),
-            skip = min64(requests->ahead, bytes),
-            others = (next->last - next->first) * decode_gapless(t->call->problem, other, heads);
-    run[0] = table->row[b->first];
-    run[1] = others > 0 ? other_table->row[next->first] : NULL;
-    return (struct cpu_ahead){.run = run,
-                              .run_step = 1,
-                              .run_bytes = bytes,
-                              .skip = skip,
-                              .bytes = bytes - skip +
-                                       max64(min64(min64(requests->ahead, others), bytes), 0),
-                              .again = requests->again};
+    const struct problem *p = t->call->problem;
+    int64_t heads = t->call->plan->decode_heads, key = decode_gapless(p, tensor, heads),
+            other_key = decode_gapless(p, other, heads), bytes = (b->last - b->first) * key,
+            run_bytes = p->page_tokens ? p->page_tokens * key : bytes,
+            distance = distance_of(t, key), skip = min64(distance, bytes),
+            start = in_page(t, b) * key,
+            more = min64(distance, (next->last - next->first) * other_key),
+            count = runs_of(t, b, table, key, b->last, run);
+    if (p->page_tokens && (key != other_key || (start + bytes) % run_bytes || in_page(t, next)))
+        more = 0;
+    if (!p->page_tokens) more = min64(more, bytes);
+    if (more > 0)
+        runs_of(t, next, other_table, other_key, next->first + (more + other_key - 1) / other_key,
+                run + count);
+    skip += start;
+    return (struct cpu_ahead){
+        .run = run + skip / run_bytes,
+        .run_step = 1,
+        .run_bytes = run_bytes,
+        .skip = skip % run_bytes,
+        .bytes = start + bytes - skip + max64(more, 0),
+        .again = heads > 1 || p->page_tokens ? CPU_ONCE : t->call->plan->requests->again};
 }
 
 /* ---- One head of a block ---- */
@@ -366,16 +409,18 @@ static int in_order(const struct decode_item *t)
 
 static struct cpu_heads heads_of(const struct decode_item *t, const rapt_tensor *tensor)
 {
-    return (struct cpu_heads){.count = t->call->plan->decode_heads,
+    int64_t heads = t->call->plan->decode_heads,
+            token = decode_gapless(t->call->problem, tensor, heads);
+    return (struct cpu_heads){.count = heads,
                               .bytes = tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
                               .o_step = t->partial_step,
-                              .keys = t->call->plan->requests->head_keys};
+                              .keys = keys_in_turn(t->call->plan->requests, token)};
 }
 
 static void add_scores_in_order(const struct decode_item *t, const struct block *b)
 {
     const rapt_attention *a = t->call->a;
-    const void *run[2];
+    const void *run[RUNS_MAX];
     struct head h = head_at(t, 0);
     struct cpu_heads heads = heads_of(t, &a->k);
     struct cpu_rows k = rows_behind(t->call, &a->k, b->k->row, b->k->scale);
@@ -390,7 +435,7 @@ static void add_values_in_order(const struct decode_item *t, const struct block 
                                 const struct block *next)
 {
     const rapt_attention *a = t->call->a;
-    const void *run[2];
+    const void *run[RUNS_MAX];
     struct head h = head_at(t, 0);
     struct cpu_heads heads = heads_of(t, &a->v);
     struct cpu_rows v = rows_behind(t->call, &a->v, b->v->row, b->v->scale);
@@ -408,7 +453,7 @@ static void add_scores(const struct decode_item *t, const struct block *b)
     }
     const struct problem *p = t->call->problem;
     const rapt_attention *a = t->call->a;
-    const void *run[2];
+    const void *run[RUNS_MAX];
     for (int64_t first = b->first, end; first < b->last; first = end) {
         end = window_end(t, b, first);
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
@@ -432,7 +477,7 @@ static void add_values(const struct decode_item *t, const struct block *b, const
     const rapt_attention *a = t->call->a;
     int64_t channels = t->call->problem->v_channels, width = t->job->width,
             stride = decode_score_stride(t->call->plan);
-    const void *run[2]; /* see near_ahead */
+    const void *run[RUNS_MAX];
     for (int64_t first = b->first & ~(int64_t)1, end; first < b->last; first = end) {
         end = b->uniform ? window_end(t, b, first) : b->last;
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {

@@ -76,6 +76,7 @@ struct qk_call {
     const float *q;
     int64_t s_stride, q_stride, channels;
     const void *const *row; /* of the tile's first key, as are the scales */
+    int64_t offset;         /* bytes, of all rows */
     struct row_scales scales;
 };
 
@@ -115,7 +116,8 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
 #pragma GCC unroll 32
     for (int i = 0; i < row_count * key_count; i++) sum[i] = v_zero();
 #pragma GCC unroll 8
-    for (int j = 0; j < key_count; j++) k[j] = j < wanted && t->row[j] ? t->row[j] : decode_zeros;
+    for (int j = 0; j < key_count; j++)
+        k[j] = j < wanted && t->row[j] ? (const char *)t->row[j] + t->offset : decode_zeros;
     for (; unrolled && c + LONG * LANES <= t->channels; c += LONG * LANES) {
         prefetch_lines(fetch, (int)(key_count * LONG * LANES * size) / FETCH_LINE);
 #pragma GCC unroll 16
@@ -241,15 +243,21 @@ static void scale_scores(float *s, int64_t s_stride, const struct cpu_rows *k, i
     }
 }
 
+static struct qk_call qk_call_of(float *s, int64_t s_stride, const void *q, int64_t q_stride,
+                                 const struct cpu_rows *k, int64_t channels, int64_t first)
+{
+    return (struct qk_call){.s = s + first,
+                            .q = q,
+                            .s_stride = s_stride,
+                            .q_stride = q_stride,
+                            .channels = channels,
+                            .row = k->row + first,
+                            .scales = block_scales(k, first, channels)};
+}
+
 DECODE_QK_OF(DECODE_ISA)
 {
-    struct qk_call t = {.s = s + first,
-                        .q = q,
-                        .s_stride = s_stride,
-                        .q_stride = q_stride,
-                        .channels = channels,
-                        .row = k->row + first,
-                        .scales = block_scales(k, first, channels)};
+    struct qk_call t = qk_call_of(s, s_stride, q, q_stride, k, channels, first);
     if (!gathered(k, channels)) {
         qk_all_rows(t, k->dtype, rows, last - first, ahead);
         if (has_row_scales(k, channels)) scale_scores(s, s_stride, k, rows, first, last);
@@ -273,6 +281,7 @@ struct pv_call {
     const float *p;
     int64_t o_stride, p_stride;
     const void *const *row;
+    int64_t offset; /* bytes, of all rows */
     int64_t keys, channels;
     const struct cpu_ahead *ahead;
     struct prefetch fetch;
@@ -285,7 +294,7 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
                  int64_t channel, int64_t part)
 {
     vec sum[8][8];
-    int64_t size = element_size(dtype), at = channel * size;
+    int64_t size = element_size(dtype), at = t->offset + channel * size;
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++)
 #pragma GCC unroll 8
@@ -325,19 +334,25 @@ VEC void pv_tile(struct pv_call *t, int dtype, int row_count, int vectors, int b
 
 #define PV_VECTORS(rows) (ACCUMULATORS / (rows) >= 8 ? 8 : ACCUMULATORS / (rows) >= 4 ? 4 : 2)
 
+/* All channels of t->keys keys. */
+VEC void pv_window(struct pv_call *t, int dtype, int row_count, int blocks)
+{
+    const int vectors = PV_VECTORS(row_count);
+    int64_t c = 0;
+    for (; c + LANES * vectors <= t->channels; c += LANES * vectors)
+        pv_tile(t, dtype, row_count, vectors, blocks, c, 0);
+    for (; c + LANES <= t->channels; c += LANES) pv_tile(t, dtype, row_count, 1, blocks, c, 0);
+    if (c < t->channels) pv_tile(t, dtype, row_count, 1, blocks, c, t->channels - c);
+}
+
 /* A few keys at a time: what lies between the channels of a tile is read soon after them, near the
  * order of memory. */
 VEC void pv_rows(struct pv_call t, int dtype, int row_count, int blocks)
 {
-    const int vectors = PV_VECTORS(row_count);
     t.fetch = prefetch_of(t.ahead);
     for (int64_t keys = t.keys; keys > 0; keys -= PV_KEYS, t.row += PV_KEYS, t.p += PV_KEYS) {
-        int64_t c = 0;
         t.keys = keys < PV_KEYS ? keys : PV_KEYS;
-        for (; c + LANES * vectors <= t.channels; c += LANES * vectors)
-            pv_tile(&t, dtype, row_count, vectors, blocks, c, 0);
-        for (; c + LANES <= t.channels; c += LANES) pv_tile(&t, dtype, row_count, 1, blocks, c, 0);
-        if (c < t.channels) pv_tile(&t, dtype, row_count, 1, blocks, c, t.channels - c);
+        pv_window(&t, dtype, row_count, blocks);
         if (blocks) t.scales.row += PV_KEYS;
     }
     prefetch_rest(&t.fetch);
@@ -418,17 +433,24 @@ static void pv_scaled(struct pv_call t, const struct cpu_rows *v, const float *p
     }
 }
 
+static struct pv_call pv_call_of(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                                 const struct cpu_rows *v, int64_t channels, int64_t first,
+                                 int64_t last, const struct cpu_ahead *ahead)
+{
+    return (struct pv_call){.o = o,
+                            .p = p + first,
+                            .o_stride = o_stride,
+                            .p_stride = p_stride,
+                            .row = v->row + first,
+                            .keys = last - first,
+                            .channels = channels,
+                            .ahead = ahead,
+                            .scales = block_scales(v, first, channels)};
+}
+
 DECODE_PV_OF(DECODE_ISA)
 {
-    struct pv_call t = {.o = o,
-                        .p = p + first,
-                        .o_stride = o_stride,
-                        .p_stride = p_stride,
-                        .row = v->row + first,
-                        .keys = last - first,
-                        .channels = channels,
-                        .ahead = ahead,
-                        .scales = block_scales(v, first, channels)};
+    struct pv_call t = pv_call_of(o, o_stride, p, p_stride, v, channels, first, last, ahead);
     if (has_row_scales(v, channels) && v->channel_stride == 1) {
         pv_scaled(t, v, p, rows, first, last);
         return;

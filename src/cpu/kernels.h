@@ -28,7 +28,8 @@ enum {
     COLUMN_TILE_MAX = 64,
     FEW_STRIP = 4,
     FEW_KEYS_MAX = 64,
-    DECODE_HEADS_ROWS = 4 /* with 8, o of a few keys is read and written for too few values */
+    DECODE_HEADS_ROWS = 4, /* with 8, o of a few keys is read and written for too few values */
+    DECODE_HEADS_KEYS = 8
 };
 
 /* Rows of K or V, read in place. Only rows [first, last) of a call are looked at. */
@@ -101,7 +102,7 @@ struct cpu_ahead {
  * q, scores and weights behind those of that, its o o_step floats further. */
 struct cpu_heads {
     int64_t count, bytes, o_step;
-    int64_t keys; /* of a head at a time, of values; an even number */
+    int64_t keys; /* of a head at a time: an even number, at most DECODE_HEADS_KEYS */
 };
 
 /* FEW_STRIP rows of cpu_few and the keys that they see: each row first ... last - 1 (none: first >=

@@ -121,10 +121,9 @@ VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu
 }
 
 /* A tile of each head in turn. */
-VEC void qk_heads(struct qk_call t, int row_count, int64_t keys, const struct cpu_heads *heads,
-                  const struct cpu_ahead *ahead)
+VEC void qk_heads_by(struct qk_call t, int row_count, int key_count, int64_t keys,
+                     const struct cpu_heads *heads, const struct cpu_ahead *ahead)
 {
-    const int key_count = QK_KEYS(row_count);
     struct prefetch fetch = prefetch_of(ahead);
     for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
         struct qk_call own = t;
@@ -137,6 +136,13 @@ VEC void qk_heads(struct qk_call t, int row_count, int64_t keys, const struct cp
         }
     }
     prefetch_rest(&fetch);
+}
+
+VEC void qk_heads(struct qk_call t, int row_count, int64_t keys, const struct cpu_heads *heads,
+                  const struct cpu_ahead *ahead)
+{
+    if (heads->keys >= 4) qk_heads_by(t, row_count, 4, keys, heads, ahead);
+    else qk_heads_by(t, row_count, 2, keys, heads, ahead);
 }
 
 #define CASE(n)                                                                                    \

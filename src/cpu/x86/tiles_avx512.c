@@ -54,6 +54,8 @@ const struct cpu_kernels cpu_avx512 = {
     FORWARD,
     .decode_qk = decode_qk_avx512,
     .decode_pv = decode_pv_avx512,
+    .decode_qk_heads = decode_qk_heads_avx512,
+    .decode_pv_heads = decode_pv_heads_avx512,
 };
 
 /* VNNI serves the decode of i8 keys and values. */
@@ -74,6 +76,8 @@ const struct cpu_kernels cpu_amx_f32 = {
     FORWARD,
     .decode_qk = decode_qk_avx512,
     .decode_pv = decode_pv_avx512,
+    .decode_qk_heads = decode_qk_heads_avx512,
+    .decode_pv_heads = decode_pv_heads_avx512,
     .pipeline_f32 = &pipeline_f32_amx,
     .pipeline_f16 = &pipeline_f16_amx,
     .wake_share = 2 << 20, /* 40 us */

@@ -1,0 +1,83 @@
+/* decode_heads_loops.h: decode_qk_heads and decode_pv_heads over the tiles of decode_loops.h, which is included
+ * first: a few keys of each head in turn, as they lie in memory. Rows are F32, F16 or BF16, channels side by
+ * side. */
+
+VEC void qk_heads_by(struct qk_call t, int dtype, int row_count, int key_count, int64_t keys,
+                     const struct cpu_heads *heads, const struct cpu_ahead *ahead)
+{
+    struct prefetch fetch = prefetch_of(ahead);
+    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
+        struct qk_call own = t;
+        for (int64_t h = 0; h < heads->count; h++) {
+            if (keys - j >= key_count)
+                qk_tile(&own, dtype, row_count, key_count, 0, key_count, &fetch);
+            else qk_tile(&own, dtype, row_count, key_count, 0, keys - j, &fetch);
+            own.s += row_count * t.s_stride;
+            own.q += row_count * t.q_stride;
+            own.offset += heads->bytes;
+        }
+    }
+    prefetch_rest(&fetch);
+}
+
+VEC void qk_heads(struct qk_call t, int dtype, int row_count, int64_t keys,
+                  const struct cpu_heads *heads, const struct cpu_ahead *ahead)
+{
+    if (heads->keys >= 4) qk_heads_by(t, dtype, row_count, 4, keys, heads, ahead);
+    else qk_heads_by(t, dtype, row_count, 2, keys, heads, ahead);
+}
+
+VEC void pv_heads(struct pv_call t, int dtype, int row_count, const struct cpu_heads *heads)
+{
+    struct pv_call own = t;
+    own.fetch = prefetch_of(t.ahead);
+    for (int64_t j = 0; j < t.keys; j += heads->keys) {
+        own.o = t.o;
+        own.p = t.p + j;
+        own.row = t.row + j;
+        own.offset = 0;
+        own.keys = t.keys - j < heads->keys ? t.keys - j : heads->keys;
+        for (int64_t h = 0; h < heads->count; h++) {
+            pv_window(&own, dtype, row_count, 0);
+            own.o += heads->o_step;
+            own.p += row_count * t.p_stride;
+            own.offset += heads->bytes;
+        }
+    }
+    prefetch_rest(&own.fetch);
+}
+
+/* Each number of rows has its own code, for each type. */
+_Static_assert((int)DECODE_HEADS_ROWS == 4, "the longest list");
+#define OF_TYPE(heads_of, count, ...)                                                              \
+    case count:                                                                                    \
+        if (dtype == RAPT_F32) heads_of(t, RAPT_F32, count, __VA_ARGS__);                          \
+        else if (dtype == RAPT_F16) heads_of(t, RAPT_F16, count, __VA_ARGS__);                     \
+        else heads_of(t, RAPT_BF16, count, __VA_ARGS__);                                           \
+        break;
+#define EACH_HEADS_ROWS(heads_of, ...)                                                             \
+    OF_TYPE(heads_of, 1, __VA_ARGS__)                                                              \
+    OF_TYPE(heads_of, 2, __VA_ARGS__)                                                              \
+    OF_TYPE(heads_of, 3, __VA_ARGS__)                                                              \
+    OF_TYPE(heads_of, 4, __VA_ARGS__)
+
+#define DECODE_QK_HEADS_OF(isa) DECODE_QK_HEADS(isa)
+#define DECODE_PV_HEADS_OF(isa) DECODE_PV_HEADS(isa)
+
+DECODE_QK_HEADS_OF(DECODE_ISA)
+{
+    int64_t dtype = k->dtype;
+    struct qk_call t = qk_call_of(s, s_stride, q, q_stride, k, channels, first);
+    switch (rows) {
+        EACH_HEADS_ROWS(qk_heads, last - first, heads, ahead)
+    }
+}
+
+DECODE_PV_HEADS_OF(DECODE_ISA)
+{
+    int64_t dtype = v->dtype;
+    struct pv_call t = pv_call_of(o, o_stride, p, p_stride, v, channels, first, last, ahead);
+    switch (rows) {
+        EACH_HEADS_ROWS(pv_heads, heads)
+    }
+}

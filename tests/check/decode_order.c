@@ -1,0 +1,333 @@
+/* decode_order.c: decode that reads K and V in the order of memory, with the rows of cpu_requests that say so,
+ * whatever the CPU: heads of a token together, and keys in pages. A sequence has the same bits with its heads
+ * together or one by one, in pages or in one piece; and each line of K and V is asked for once, but for the first
+ * ones of an item, and nothing else is. */
+#include "base/cpuid.h"
+#include "base/dtype.h"
+#include "cpu/decode.h"
+#include "cpu/decode_kernels.h"
+#include "backend.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "group.h"
+
+enum {
+    HEADS = 4,
+    GROUP = 2,
+    CHANNELS = 64,
+    CAPACITY = 4176,
+    LENGTH = 4133,
+    WINDOW = 3900,
+    LINE = 64
+};
+enum {
+    ELEMENTS = HEADS * CAPACITY * CHANNELS,
+    LINES = ELEMENTS * 4 / LINE,
+    OUT = HEADS * GROUP * CHANNELS
+};
+
+/* A case: how K and V lie, and what a query sees of them. */
+struct setting {
+    int dtype, token_major;
+    int64_t page, window; /* keys; 0: none */
+};
+
+#if defined(__x86_64__)
+static const struct {
+    const char *arch;
+    uint64_t needs;
+    int dtype;
+} levels[] = {{"avx512", CPU_AVX512, RAPT_F32},
+              {"avx512", CPU_AVX512, RAPT_F16},
+              {"avx512_bf16", CPU_AVX512 | CPU_AVX512_BF16, RAPT_BF16}};
+
+static _Alignas(64) char memory[2][ELEMENTS * 4];
+static char asked[2][LINES], used[2][LINES];
+static float q[OUT], out[OUT];
+static int32_t table[CAPACITY / DECODE_PAGE_MIN], length = LENGTH;
+static const struct cpu_kernels *real;
+static int64_t outside, calls_in_order;
+
+/* ---- What is asked for ---- */
+
+static void ask(const char *at)
+{
+    for (int i = 0; i < 2; i++) {
+        int64_t line = (at - memory[i]) / LINE;
+        if (at < memory[i] || line >= LINES) continue;
+        asked[i][line]++;
+        outside += !used[i][line];
+        return;
+    }
+    outside++;
+}
+
+/* Lines in the order of the runs. */
+static void note(const struct cpu_ahead *ahead)
+{
+    if (!ahead) return;
+    assert_true(ahead->skip < ahead->run_bytes || ahead->bytes == 0);
+    int64_t left = ahead->bytes, skip = ahead->skip;
+    for (const void *const *run = ahead->run; left > 0; run += ahead->run_step, skip = 0)
+        for (int64_t at = skip; at < ahead->run_bytes && left > 0; at += LINE, left -= LINE)
+            ask((const char *)*run + at);
+}
+
+static void spy_qk(float *s, int64_t s_stride, const void *x, int64_t q_stride,
+                   const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
+                   int64_t last, const struct cpu_ahead *ahead)
+{
+    note(ahead);
+    real->decode_qk(s, s_stride, x, q_stride, k, rows, channels, first, last, ahead);
+}
+
+static void spy_pv(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                   const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
+                   int64_t last, const struct cpu_ahead *ahead)
+{
+    note(ahead);
+    real->decode_pv(o, o_stride, p, p_stride, v, rows, channels, first, last, ahead);
+}
+
+static void spy_qk_heads(float *s, int64_t s_stride, const void *x, int64_t q_stride,
+                         const struct cpu_rows *k, const struct cpu_heads *heads, int64_t rows,
+                         int64_t channels, int64_t first, int64_t last,
+                         const struct cpu_ahead *ahead)
+{
+    note(ahead);
+    calls_in_order++;
+    assert_true(heads->keys >= 2 && heads->keys % 2 == 0 && heads->keys <= DECODE_HEADS_KEYS);
+    real->decode_qk_heads(s, s_stride, x, q_stride, k, heads, rows, channels, first, last, ahead);
+}
+
+static void spy_pv_heads(float *o, int64_t o_stride, const float *p, int64_t p_stride,
+                         const struct cpu_rows *v, const struct cpu_heads *heads, int64_t rows,
+                         int64_t channels, int64_t first, int64_t last,
+                         const struct cpu_ahead *ahead)
+{
+    note(ahead);
+    real->decode_pv_heads(o, o_stride, p, p_stride, v, heads, rows, channels, first, last, ahead);
+}
+
+/* ---- The problem ---- */
+
+static float number(void)
+{
+    static uint32_t seed = 1;
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) * 0x1p-23f - 1;
+}
+
+static int64_t low_of(const struct setting *t)
+{
+    return t->window ? LENGTH - 1 - t->window : 0;
+}
+
+/* Element [token][head][channel] of K or V in the order of memory. */
+static int64_t place(const struct setting *t, int64_t token, int64_t head)
+{
+    int64_t page = t->page ? t->page : CAPACITY, number = t->page ? table[token / page] : 0;
+    int64_t in_page = token % page;
+    return (number * page * HEADS +
+            (t->token_major ? in_page * HEADS + head : head * page + in_page)) *
+           CHANNELS;
+}
+
+/* The same values wherever they lie; NaN in what no query sees. */
+static void fill(const struct setting *t)
+{
+    int64_t size = (int64_t)dtype_size(t->dtype), pages = t->page ? CAPACITY / t->page : 1;
+    for (int64_t i = 0; i < pages; i++)
+        table[i] = (int32_t)(i * 5 % pages); /* none has a factor 5 */
+    memset(memory, 0xff, sizeof memory);
+    memset(used, 0, sizeof used);
+    memset(asked, 0, sizeof asked);
+    outside = calls_in_order = 0;
+    for (int i = 0; i < 2; i++)
+        for (int64_t token = low_of(t); token < LENGTH; token++)
+            for (int64_t head = 0; head < HEADS; head++) {
+                uint32_t x = (uint32_t)((token * HEADS + head) * 2 + i) * 2654435761u;
+                int64_t at = place(t, token, head);
+                memset(&used[i][at * size / LINE], 1, (size_t)(CHANNELS * size / LINE));
+                for (int64_t c = 0; c < CHANNELS; c++) {
+                    x = x * 1664525u + 1013904223u;
+                    store_float(memory[i], t->dtype, at + c, (float)(x >> 8) * 0x1p-23f - 1);
+                }
+            }
+}
+
+static rapt_tensor cache(const struct setting *t, int i)
+{
+    int64_t page = t->page ? t->page : CAPACITY;
+    return (t->token_major ? rapt_tensor_bthd : rapt_tensor_bhtd)(
+        memory[i], (rapt_dtype)t->dtype, CAPACITY / page, HEADS, page, CHANNELS);
+}
+
+static rapt_attention attention(const struct setting *t)
+{
+    rapt_attention a = {.struct_size = sizeof a};
+    a.q = rapt_tensor_bhtd(q, (rapt_dtype)t->dtype, 1, HEADS * GROUP, 1, CHANNELS);
+    a.out = rapt_tensor_bhtd(out, (rapt_dtype)t->dtype, 1, HEADS * GROUP, 1, CHANNELS);
+    a.k = cache(t, 0);
+    a.v = cache(t, 1);
+    a.kv_length = rapt_tensor_bhtd(&length, RAPT_I32, 1, 1, 1, 1);
+    if (t->page) a.page_table = rapt_tensor_bhtd(table, RAPT_I32, 1, 1, CAPACITY / t->page, 1);
+    if (t->window) {
+        a.causal = 1;
+        a.window_left = RAPT_WINDOW(t->window);
+    }
+    return a;
+}
+
+/* ---- One execute ---- */
+
+/* Plans again as a CPU would that the row is for; out has the result. */
+static void execute(const char *arch, const struct cpu_requests *row, const struct setting *t,
+                    int together)
+{
+    rapt_config config = {.struct_size = sizeof config, .backends = "cpu", .threads = 1};
+    rapt_context *context = NULL;
+    rapt_plan *plan = NULL;
+    rapt_attention a = attention(t);
+    fill(t);
+    setenv("RAPT_CPU", arch, 1);
+    assert_int_equal(rapt_open(&context, &config), RAPT_OK);
+    assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_OK);
+    unsetenv("RAPT_CPU");
+    struct cpu_plan *own = plan->state;
+    assert_string_equal(own->kernels->arch, arch);
+    struct cpu_kernels spies = *own->kernels;
+    real = own->kernels;
+    spies.decode_qk = spy_qk;
+    spies.decode_pv = spy_pv;
+    spies.decode_qk_heads = together ? spy_qk_heads : NULL;
+    spies.decode_pv_heads = together ? spy_pv_heads : NULL;
+    own->kernels = &spies;
+    own->requests = row;
+    size_t bytes = decode_plan(&plan->problem, own);
+    void *workspace = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    assert_non_null(workspace);
+    memset(out, 0xff, sizeof out);
+    assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
+    assert_int_equal(calls_in_order > 0, together && t->token_major);
+    free(workspace);
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
+}
+
+/* Lines that were not asked for; fails on those that no query needs, or that were asked for twice. */
+static int64_t missed(const struct setting *t)
+{
+    int64_t count = 0;
+    for (int i = 0; i < 2; i++)
+        for (int64_t line = 0; line < LINES; line++) {
+            if (asked[i][line] > 1)
+                fail_msg("%s page %lld: line %lld of %c was asked for %d times",
+                         dtype_name(t->dtype), (long long)t->page, (long long)line, "kv"[i],
+                         asked[i][line]);
+            count += used[i][line] && !asked[i][line];
+        }
+    if (outside)
+        fail_msg("%s page %lld: %lld lines that no query sees", dtype_name(t->dtype),
+                 (long long)t->page, (long long)outside);
+    return count;
+}
+
+/* ---- The cases ---- */
+
+static void each_level(void (*check)(const char *arch, const struct cpu_requests *row, int dtype))
+{
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
+        for (int64_t r = 0; r < (int64_t)(sizeof q / sizeof *q); r++)
+            store_float(q, levels[i].dtype, r, number());
+        check(levels[i].arch,
+              cpu_requests_of(CPU_FETCHES_EARLY, levels[i].dtype == RAPT_BF16 ? 2 : 1),
+              levels[i].dtype);
+    }
+}
+
+/* What a query of one setting gets must be what one of another gets. */
+static void same(const char *arch, const struct cpu_requests *row, struct setting one,
+                 struct setting other, int together)
+{
+    static float expected[OUT];
+    execute(arch, row, &other, together);
+    memcpy(expected, out, sizeof out);
+    execute(arch, row, &one, 1);
+    size_t bytes = OUT * dtype_size(one.dtype);
+    if (memcmp(out, expected, bytes))
+        fail_msg("%s token_major %d page %lld window %lld: other bits", dtype_name(one.dtype),
+                 one.token_major, (long long)one.page, (long long)one.window);
+}
+
+static void check_bits(const char *arch, const struct cpu_requests *row, int dtype)
+{
+    static const int64_t pages[] = {8, 16, 24, 48, CAPACITY};
+    for (int64_t window = 0; window <= WINDOW; window += WINDOW) {
+        struct setting plain = {dtype, 1, 0, window};
+        same(arch, row, plain, plain, 0);
+        for (int token_major = 0; token_major < 2; token_major++)
+            for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+                plain.token_major = token_major;
+                same(arch, row, (struct setting){dtype, token_major, pages[i], window}, plain, 1);
+            }
+    }
+}
+
+/* An item misses what it would have asked for before it began: less than 12 KiB of K. Where blocks do not end
+ * with pages, each half of them does. */
+static void check_lines(const char *arch, const struct cpu_requests *row, int dtype)
+{
+    static const int64_t pages[] = {0, 8, 16, 24, 48, CAPACITY};
+    enum { DISTANCE = 12 << 10, CHUNKS = CAPACITY / 512 + 1, BLOCKS = CAPACITY / DECODE_BLOCK + 1 };
+    for (int64_t window = 0; window <= WINDOW; window += WINDOW)
+        for (int token_major = 0; token_major < 2; token_major++)
+            for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+                struct setting t = {dtype, token_major, pages[i], window};
+                int64_t items = (token_major ? 1 : HEADS) * CHUNKS + 1,
+                        halves = (token_major ? 1 : HEADS) * 2 * BLOCKS;
+                if (!token_major && !t.page) continue; /* prefetch.c */
+                execute(arch, row, &t, 1);
+                int64_t count = missed(&t), most = t.page && DECODE_BLOCK % t.page ? halves : items;
+                if (count > most * DISTANCE / LINE)
+                    fail_msg(
+                        "%s token_major %d page %lld window %lld: %lld lines were not asked for",
+                        dtype_name(dtype), token_major, (long long)t.page, (long long)window,
+                        (long long)count);
+            }
+}
+
+static void same_bits(void **state)
+{
+    (void)state;
+    each_level(check_bits);
+}
+
+static void each_line_once(void **state)
+{
+    (void)state;
+    each_level(check_lines);
+}
+#else
+static void same_bits(void **state)
+{
+    (void)state;
+    skip_test("no level of this CPU has a row of requests for it");
+}
+#define each_line_once same_bits
+#endif
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_bits),
+                                       cmocka_unit_test(each_line_once)};
+    return run_group("decode_order", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
+}
