@@ -292,7 +292,7 @@ static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tenso
             run_bytes = p->page_tokens ? p->page_tokens * key : bytes,
             distance = distance_of(t, key), skip = min64(distance, bytes),
             start = in_page(t, b) * key,
-            more = min64(distance, (next->last - next->first) * other_key),
+            more = min64(distance_of(t, other_key), (next->last - next->first) * other_key),
             count = runs_of(t, b, table, key, b->last, run);
     if (p->page_tokens && (key != other_key || (start + bytes) % run_bytes || in_page(t, next)))
         more = 0;

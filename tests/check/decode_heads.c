@@ -1,6 +1,6 @@
 /* decode_heads.c: decode_qk_heads and decode_pv_heads of each level give each head the bits that decode_qk and
- * decode_pv give it alone, for every number of rows, and touch nothing else. All memory outside the rows that a call may
- * read is NaN, and outside what it may write a mark. */
+ * decode_pv give it alone, for every number of rows, and touch nothing else. All memory outside the rows that a call
+ * may read is NaN, and outside what it may write a mark. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/decode.h"

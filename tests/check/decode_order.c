@@ -19,7 +19,7 @@
 #include "group.h"
 
 enum {
-    HEADS = 4,
+    HEADS = 5,
     GROUP = 2,
     CHANNELS = 64,
     CAPACITY = 4176,
@@ -37,6 +37,7 @@ enum {
 struct setting {
     int dtype, token_major;
     int64_t page, window; /* keys; 0: none */
+    int64_t v_channels;
 };
 
 #if defined(__x86_64__)
@@ -54,6 +55,9 @@ static float q[OUT], out[OUT];
 static int32_t table[CAPACITY / DECODE_PAGE_MIN], length = LENGTH;
 static const struct cpu_kernels *real;
 static int64_t outside, calls_in_order;
+static int once;         /* the requests that the case is about */
+static const char *arch; /* of the level */
+static const struct cpu_requests *row;
 
 /* ---- What is asked for ---- */
 
@@ -74,6 +78,7 @@ static void note(const struct cpu_ahead *ahead)
 {
     if (!ahead) return;
     assert_true(ahead->skip < ahead->run_bytes || ahead->bytes == 0);
+    assert_true(ahead->again == CPU_ONCE || !once);
     int64_t left = ahead->bytes, skip = ahead->skip;
     for (const void *const *run = ahead->run; left > 0; run += ahead->run_step, skip = 0)
         for (int64_t at = skip; at < ahead->run_bytes && left > 0; at += LINE, left -= LINE)
@@ -130,14 +135,19 @@ static int64_t low_of(const struct setting *t)
     return t->window ? LENGTH - 1 - t->window : 0;
 }
 
+static int64_t channels_of(const struct setting *t, int i)
+{
+    return i ? t->v_channels : CHANNELS;
+}
+
 /* Element [token][head][channel] of K or V in the order of memory. */
-static int64_t place(const struct setting *t, int64_t token, int64_t head)
+static int64_t place(const struct setting *t, int i, int64_t token, int64_t head)
 {
     int64_t page = t->page ? t->page : CAPACITY, number = t->page ? table[token / page] : 0;
     int64_t in_page = token % page;
     return (number * page * HEADS +
             (t->token_major ? in_page * HEADS + head : head * page + in_page)) *
-           CHANNELS;
+           channels_of(t, i);
 }
 
 /* The same values wherever they lie; NaN in what no query sees. */
@@ -154,9 +164,9 @@ static void fill(const struct setting *t)
         for (int64_t token = low_of(t); token < LENGTH; token++)
             for (int64_t head = 0; head < HEADS; head++) {
                 uint32_t x = (uint32_t)((token * HEADS + head) * 2 + i) * 2654435761u;
-                int64_t at = place(t, token, head);
-                memset(&used[i][at * size / LINE], 1, (size_t)(CHANNELS * size / LINE));
-                for (int64_t c = 0; c < CHANNELS; c++) {
+                int64_t at = place(t, i, token, head);
+                memset(&used[i][at * size / LINE], 1, (size_t)(channels_of(t, i) * size / LINE));
+                for (int64_t c = 0; c < channels_of(t, i); c++) {
                     x = x * 1664525u + 1013904223u;
                     store_float(memory[i], t->dtype, at + c, (float)(x >> 8) * 0x1p-23f - 1);
                 }
@@ -167,14 +177,14 @@ static rapt_tensor cache(const struct setting *t, int i)
 {
     int64_t page = t->page ? t->page : CAPACITY;
     return (t->token_major ? rapt_tensor_bthd : rapt_tensor_bhtd)(
-        memory[i], (rapt_dtype)t->dtype, CAPACITY / page, HEADS, page, CHANNELS);
+        memory[i], (rapt_dtype)t->dtype, CAPACITY / page, HEADS, page, channels_of(t, i));
 }
 
 static rapt_attention attention(const struct setting *t)
 {
     rapt_attention a = {.struct_size = sizeof a};
     a.q = rapt_tensor_bhtd(q, (rapt_dtype)t->dtype, 1, HEADS * GROUP, 1, CHANNELS);
-    a.out = rapt_tensor_bhtd(out, (rapt_dtype)t->dtype, 1, HEADS * GROUP, 1, CHANNELS);
+    a.out = rapt_tensor_bhtd(out, (rapt_dtype)t->dtype, 1, HEADS * GROUP, 1, t->v_channels);
     a.k = cache(t, 0);
     a.v = cache(t, 1);
     a.kv_length = rapt_tensor_bhtd(&length, RAPT_I32, 1, 1, 1, 1);
@@ -189,8 +199,7 @@ static rapt_attention attention(const struct setting *t)
 /* ---- One execute ---- */
 
 /* Plans again as a CPU would that the row is for; out has the result. */
-static void execute(const char *arch, const struct cpu_requests *row, const struct setting *t,
-                    int together)
+static void execute(const struct setting *t, int together)
 {
     rapt_config config = {.struct_size = sizeof config, .backends = "cpu", .threads = 1};
     rapt_context *context = NULL;
@@ -209,6 +218,7 @@ static void execute(const char *arch, const struct cpu_requests *row, const stru
     spies.decode_pv = spy_pv;
     spies.decode_qk_heads = together ? spy_qk_heads : NULL;
     spies.decode_pv_heads = together ? spy_pv_heads : NULL;
+    once = t->page > 0 || (together && t->token_major);
     own->kernels = &spies;
     own->requests = row;
     size_t bytes = decode_plan(&plan->problem, own);
@@ -242,67 +252,62 @@ static int64_t missed(const struct setting *t)
 
 /* ---- The cases ---- */
 
-static void each_level(void (*check)(const char *arch, const struct cpu_requests *row, int dtype))
+static const int64_t pages[] = {0, 8, 16, 24, 48, CAPACITY};
+
+/* Every layout, window and number of channels. */
+static void each_setting(int dtype, void (*check)(const struct setting *t))
+{
+    for (int64_t window = 0; window <= WINDOW; window += WINDOW)
+        for (int token_major = 0; token_major < 2; token_major++)
+            for (int64_t v_channels = CHANNELS / 2; v_channels <= CHANNELS; v_channels *= 2)
+                for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+                    check(&(struct setting){dtype, token_major, pages[i], window, v_channels});
+}
+
+/* Against heads one by one, and pages against one piece. */
+static void check_bits(const struct setting *t)
+{
+    static char expected[sizeof out];
+    struct setting plain = *t;
+    plain.page = 0;
+    execute(&plain, t->page > 0);
+    memcpy(expected, out, sizeof out);
+    execute(t, 1);
+    if (memcmp(out, expected, sizeof out))
+        fail_msg("%s token_major %d page %lld window %lld v_channels %lld: other bits",
+                 dtype_name(t->dtype), t->token_major, (long long)t->page, (long long)t->window,
+                 (long long)t->v_channels);
+}
+
+/* An item misses what it would have asked for before it began: less than 12 KiB of K. Where a block does not end
+ * with a page, or pages of K and V differ in size, each half of a block does. */
+static void check_lines(const struct setting *t)
+{
+    enum { DISTANCE = 12 << 10, CHUNKS = CAPACITY / 512 + 1, BLOCKS = CAPACITY / DECODE_BLOCK + 1 };
+    int64_t heads = t->token_major ? 1 : HEADS,
+            starts = heads * (t->page && (DECODE_BLOCK % t->page || t->v_channels != CHANNELS)
+                                  ? 2 * BLOCKS
+                                  : CHUNKS + 1);
+    if (!t->token_major && !t->page) return; /* prefetch.c */
+    execute(t, 1);
+    int64_t count = missed(t);
+    if (count > starts * DISTANCE / LINE)
+        fail_msg("%s token_major %d page %lld window %lld v_channels %lld: %lld lines were not "
+                 "asked for",
+                 dtype_name(t->dtype), t->token_major, (long long)t->page, (long long)t->window,
+                 (long long)t->v_channels, (long long)count);
+}
+
+static void each_level(void (*check)(const struct setting *t))
 {
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
+        arch = levels[i].arch;
+        row = cpu_requests_of(CPU_FETCHES_EARLY, levels[i].dtype == RAPT_BF16 ? 2 : 1);
         for (int64_t r = 0; r < (int64_t)(sizeof q / sizeof *q); r++)
             store_float(q, levels[i].dtype, r, number());
-        check(levels[i].arch,
-              cpu_requests_of(CPU_FETCHES_EARLY, levels[i].dtype == RAPT_BF16 ? 2 : 1),
-              levels[i].dtype);
+        each_setting(levels[i].dtype, check);
     }
-}
-
-/* What a query of one setting gets must be what one of another gets. */
-static void same(const char *arch, const struct cpu_requests *row, struct setting one,
-                 struct setting other, int together)
-{
-    static float expected[OUT];
-    execute(arch, row, &other, together);
-    memcpy(expected, out, sizeof out);
-    execute(arch, row, &one, 1);
-    size_t bytes = OUT * dtype_size(one.dtype);
-    if (memcmp(out, expected, bytes))
-        fail_msg("%s token_major %d page %lld window %lld: other bits", dtype_name(one.dtype),
-                 one.token_major, (long long)one.page, (long long)one.window);
-}
-
-static void check_bits(const char *arch, const struct cpu_requests *row, int dtype)
-{
-    static const int64_t pages[] = {8, 16, 24, 48, CAPACITY};
-    for (int64_t window = 0; window <= WINDOW; window += WINDOW) {
-        struct setting plain = {dtype, 1, 0, window};
-        same(arch, row, plain, plain, 0);
-        for (int token_major = 0; token_major < 2; token_major++)
-            for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
-                plain.token_major = token_major;
-                same(arch, row, (struct setting){dtype, token_major, pages[i], window}, plain, 1);
-            }
-    }
-}
-
-/* An item misses what it would have asked for before it began: less than 12 KiB of K. Where blocks do not end
- * with pages, each half of them does. */
-static void check_lines(const char *arch, const struct cpu_requests *row, int dtype)
-{
-    static const int64_t pages[] = {0, 8, 16, 24, 48, CAPACITY};
-    enum { DISTANCE = 12 << 10, CHUNKS = CAPACITY / 512 + 1, BLOCKS = CAPACITY / DECODE_BLOCK + 1 };
-    for (int64_t window = 0; window <= WINDOW; window += WINDOW)
-        for (int token_major = 0; token_major < 2; token_major++)
-            for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
-                struct setting t = {dtype, token_major, pages[i], window};
-                int64_t items = (token_major ? 1 : HEADS) * CHUNKS + 1,
-                        halves = (token_major ? 1 : HEADS) * 2 * BLOCKS;
-                if (!token_major && !t.page) continue; /* prefetch.c */
-                execute(arch, row, &t, 1);
-                int64_t count = missed(&t), most = t.page && DECODE_BLOCK % t.page ? halves : items;
-                if (count > most * DISTANCE / LINE)
-                    fail_msg(
-                        "%s token_major %d page %lld window %lld: %lld lines were not asked for",
-                        dtype_name(dtype), token_major, (long long)t.page, (long long)window,
-                        (long long)count);
-            }
 }
 
 static void same_bits(void **state)
