@@ -127,9 +127,9 @@ VEC void qk_heads_by(struct qk_call t, int row_count, int key_count, int64_t key
     struct prefetch fetch = prefetch_of(ahead);
     for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
         struct qk_call own = t;
+        int64_t wanted = keys - j < key_count ? keys - j : key_count;
         for (int64_t h = 0; h < heads->count; h++) {
-            if (keys - j >= key_count) qk_tile(&own, row_count, key_count, key_count, &fetch);
-            else qk_tile(&own, row_count, key_count, keys - j, &fetch);
+            qk_tile(&own, row_count, key_count, wanted, &fetch);
             own.s += row_count * t.s_stride;
             own.q += row_count * t.q_stride;
             own.offset += heads->bytes;
