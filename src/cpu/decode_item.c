@@ -263,8 +263,10 @@ static int64_t in_page(const struct decode_item *t, const struct block *b)
 static int64_t runs_of(const struct decode_item *t, const struct block *b,
                        const struct decode_table *table, int64_t key, int64_t end, const void **run)
 {
-    int64_t page = t->call->problem->page_tokens, start = in_page(t, b), count = 1;
-    run[0] = (const char *)table->row[b->first] - start * key;
+    int64_t page = t->call->problem->page_tokens, start = in_page(t, b), count = 1, back = start;
+    /* Within a block of a blocked cache keys do not follow each other: its beginning is near enough. */
+    if (t->call->a->kv_layout == RAPT_KV_BLOCKED) back -= start % RAPT_KV_BLOCK;
+    run[0] = (const char *)table->row[b->first] - back * key;
     if (page)
         for (int64_t j = b->first - start + page; j < end; j += page) run[count++] = table->row[j];
     return count;

@@ -122,7 +122,7 @@ static void every_tile(void)
     static const int64_t channels[] = {1, 31, 32, 50, 64, 96, 128, 160, 200};
     for (int64_t n = 1; n <= ROWS; n++)
         for (size_t c = 0; c < sizeof channels / sizeof *channels; c++)
-            for (int64_t keys = 2; keys <= 6; keys += 2)
+            for (int64_t keys = 2; keys <= DECODE_HEADS_KEYS; keys += 2)
                 check((struct setting){2, n, channels[c], 0, 37, keys, (int)(c % 2)});
 }
 

@@ -16,6 +16,9 @@
 
 #include <cmocka.h>
 
+#if defined(__x86_64__)
+#include "decode_spies.h"
+#endif
 #include "group.h"
 
 enum {
@@ -53,8 +56,7 @@ static _Alignas(64) char memory[2][ELEMENTS * 4];
 static char asked[2][LINES], used[2][LINES];
 static float q[OUT], out[OUT];
 static int32_t table[CAPACITY / DECODE_PAGE_MIN], length = LENGTH;
-static const struct cpu_kernels *real;
-static int64_t outside, calls_in_order;
+static int64_t outside;
 static int once;         /* the requests that the case is about */
 static const char *arch; /* of the level */
 static const struct cpu_requests *row;
@@ -83,42 +85,6 @@ static void note(const struct cpu_ahead *ahead)
     for (const void *const *run = ahead->run; left > 0; run += ahead->run_step, skip = 0)
         for (int64_t at = skip; at < ahead->run_bytes && left > 0; at += LINE, left -= LINE)
             ask((const char *)*run + at);
-}
-
-static void spy_qk(float *s, int64_t s_stride, const void *x, int64_t q_stride,
-                   const struct cpu_rows *k, int64_t rows, int64_t channels, int64_t first,
-                   int64_t last, const struct cpu_ahead *ahead)
-{
-    note(ahead);
-    real->decode_qk(s, s_stride, x, q_stride, k, rows, channels, first, last, ahead);
-}
-
-static void spy_pv(float *o, int64_t o_stride, const float *p, int64_t p_stride,
-                   const struct cpu_rows *v, int64_t rows, int64_t channels, int64_t first,
-                   int64_t last, const struct cpu_ahead *ahead)
-{
-    note(ahead);
-    real->decode_pv(o, o_stride, p, p_stride, v, rows, channels, first, last, ahead);
-}
-
-static void spy_qk_heads(float *s, int64_t s_stride, const void *x, int64_t q_stride,
-                         const struct cpu_rows *k, const struct cpu_heads *heads, int64_t rows,
-                         int64_t channels, int64_t first, int64_t last,
-                         const struct cpu_ahead *ahead)
-{
-    note(ahead);
-    calls_in_order++;
-    assert_true(heads->keys >= 2 && heads->keys % 2 == 0 && heads->keys <= DECODE_HEADS_KEYS);
-    real->decode_qk_heads(s, s_stride, x, q_stride, k, heads, rows, channels, first, last, ahead);
-}
-
-static void spy_pv_heads(float *o, int64_t o_stride, const float *p, int64_t p_stride,
-                         const struct cpu_rows *v, const struct cpu_heads *heads, int64_t rows,
-                         int64_t channels, int64_t first, int64_t last,
-                         const struct cpu_ahead *ahead)
-{
-    note(ahead);
-    real->decode_pv_heads(o, o_stride, p, p_stride, v, heads, rows, channels, first, last, ahead);
 }
 
 /* ---- The problem ---- */
@@ -159,7 +125,7 @@ static void fill(const struct setting *t)
     memset(memory, 0xff, sizeof memory);
     memset(used, 0, sizeof used);
     memset(asked, 0, sizeof asked);
-    outside = calls_in_order = 0;
+    outside = calls_of_heads = 0;
     for (int i = 0; i < 2; i++)
         for (int64_t token = low_of(t); token < LENGTH; token++)
             for (int64_t head = 0; head < HEADS; head++) {
@@ -212,12 +178,8 @@ static void execute(const struct setting *t, int together)
     unsetenv("RAPT_CPU");
     struct cpu_plan *own = plan->state;
     assert_string_equal(own->kernels->arch, arch);
-    struct cpu_kernels spies = *own->kernels;
-    real = own->kernels;
-    spies.decode_qk = spy_qk;
-    spies.decode_pv = spy_pv;
-    spies.decode_qk_heads = together ? spy_qk_heads : NULL;
-    spies.decode_pv_heads = together ? spy_pv_heads : NULL;
+    struct cpu_kernels spies = spies_of(own->kernels);
+    if (!together) spies.decode_qk_heads = NULL;
     once = t->page > 0 || (together && t->token_major);
     own->kernels = &spies;
     own->requests = row;
@@ -226,7 +188,9 @@ static void execute(const struct setting *t, int together)
     assert_non_null(workspace);
     memset(out, 0xff, sizeof out);
     assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
-    assert_int_equal(calls_in_order > 0, together && t->token_major);
+    assert_int_equal(calls_of_heads > 0, together && t->token_major);
+    assert_true(!calls_of_heads || (keys_of_heads >= 2 && keys_of_heads % 2 == 0 &&
+                                    keys_of_heads <= DECODE_HEADS_KEYS));
     free(workspace);
     rapt_plan_destroy(&plan);
     rapt_close(&context);

@@ -14,12 +14,12 @@
 
 #include <cmocka.h>
 
+#include "decode_spies.h"
 #include "group.h"
 
 enum { KEYS = 1024, CHANNELS = 64 };
 
 static float q[CHANNELS], k[KEYS * CHANNELS], v[KEYS * CHANNELS], out[CHANNELS];
-static const struct cpu_kernels *real;
 static int64_t asks, skip, again;
 
 /* Notes what comes with a call on its way to the level's own function. */
@@ -29,22 +29,6 @@ static void note(const struct cpu_ahead *ahead)
     asks++;
     skip = ahead->skip;
     again = ahead->again;
-}
-
-static void spy_qk(float *s, int64_t s_stride, const void *rows_of_q, int64_t q_stride,
-                   const struct cpu_rows *keys, int64_t rows, int64_t channels, int64_t first,
-                   int64_t last, const struct cpu_ahead *ahead)
-{
-    note(ahead);
-    real->decode_qk(s, s_stride, rows_of_q, q_stride, keys, rows, channels, first, last, ahead);
-}
-
-static void spy_pv(float *o, int64_t o_stride, const float *p, int64_t p_stride,
-                   const struct cpu_rows *values, int64_t rows, int64_t channels, int64_t first,
-                   int64_t last, const struct cpu_ahead *ahead)
-{
-    note(ahead);
-    real->decode_pv(o, o_stride, p, p_stride, values, rows, channels, first, last, ahead);
 }
 
 static rapt_attention one_query(void)
@@ -77,11 +61,8 @@ static int64_t again_of(const struct cpu_requests *requests)
     rapt_attention a = one_query();
     struct cpu_plan *own = plan->state;
     void *workspace = aligned_alloc(64, (rapt_plan_workspace_size(plan) + 63) / 64 * 64);
-    struct cpu_kernels spies = *own->kernels;
+    struct cpu_kernels spies = spies_of(own->kernels);
     assert_non_null(workspace);
-    real = own->kernels;
-    spies.decode_qk = spy_qk;
-    spies.decode_pv = spy_pv;
     own->kernels = &spies;
     own->requests = requests;
     asks = 0;
