@@ -1,6 +1,7 @@
-/* decode_heads_loops.h: decode_qk_heads and decode_pv_heads over the tiles of decode_loops.h, which is included
- * first: a few keys of each head in turn, as they lie in memory. Rows are F32, F16 or BF16, channels side by
- * side. */
+/* decode_heads_loops.h: decode_qk_heads and decode_pv_heads over an instruction set's own tiles: a few keys of each
+ * head in turn, as they lie in memory. Included at the end of a file that has struct qk_call and pv_call and
+ * their qk_call_of and pv_call_of, and defines DECODE_ISA, HEADS_TILE (scores of a tile), HEADS_WINDOW (values of a few
+ * keys) and HEADS_TYPES (the call of heads_of for each type that rows may have; their channels lie side by side). */
 
 VEC void qk_heads_by(struct qk_call t, int dtype, int row_count, int key_count, int64_t keys,
                      const struct cpu_heads *heads, const struct cpu_ahead *ahead)
@@ -10,7 +11,7 @@ VEC void qk_heads_by(struct qk_call t, int dtype, int row_count, int key_count, 
         struct qk_call own = t;
         int64_t wanted = keys - j < key_count ? keys - j : key_count;
         for (int64_t h = 0; h < heads->count; h++) {
-            qk_tile(&own, dtype, row_count, key_count, 0, wanted, &fetch);
+            HEADS_TILE(&own, dtype, row_count, key_count, wanted, &fetch);
             own.s += row_count * t.s_stride;
             own.q += row_count * t.q_stride;
             own.offset += heads->bytes;
@@ -37,7 +38,7 @@ VEC void pv_heads(struct pv_call t, int dtype, int row_count, const struct cpu_h
         own.offset = 0;
         own.keys = t.keys - j < heads->keys ? t.keys - j : heads->keys;
         for (int64_t h = 0; h < heads->count; h++) {
-            pv_window(&own, dtype, row_count, 0);
+            HEADS_WINDOW(&own, dtype, row_count);
             own.o += heads->o_step;
             own.p += row_count * t.p_stride;
             own.offset += heads->bytes;
@@ -46,37 +47,33 @@ VEC void pv_heads(struct pv_call t, int dtype, int row_count, const struct cpu_h
     prefetch_rest(&own.fetch);
 }
 
-/* Each number of rows has its own code, for each type. */
+/* Each number of rows has its own code. */
 _Static_assert((int)DECODE_HEADS_ROWS == 4, "the longest list");
-#define OF_TYPE(heads_of, count, ...)                                                              \
+#define OF_ROWS(heads_of, type, count, ...)                                                        \
     case count:                                                                                    \
-        if (dtype == RAPT_F32) heads_of(t, RAPT_F32, count, __VA_ARGS__);                          \
-        else if (dtype == RAPT_F16) heads_of(t, RAPT_F16, count, __VA_ARGS__);                     \
-        else heads_of(t, RAPT_BF16, count, __VA_ARGS__);                                           \
+        HEADS_TYPES(heads_of, type, count, __VA_ARGS__);                                           \
         break;
-#define EACH_HEADS_ROWS(heads_of, ...)                                                             \
-    OF_TYPE(heads_of, 1, __VA_ARGS__)                                                              \
-    OF_TYPE(heads_of, 2, __VA_ARGS__)                                                              \
-    OF_TYPE(heads_of, 3, __VA_ARGS__)                                                              \
-    OF_TYPE(heads_of, 4, __VA_ARGS__)
+#define EACH_HEADS_ROWS(heads_of, type, ...)                                                       \
+    OF_ROWS(heads_of, type, 1, __VA_ARGS__)                                                        \
+    OF_ROWS(heads_of, type, 2, __VA_ARGS__)                                                        \
+    OF_ROWS(heads_of, type, 3, __VA_ARGS__)                                                        \
+    OF_ROWS(heads_of, type, 4, __VA_ARGS__)
 
 #define DECODE_QK_HEADS_OF(isa) DECODE_QK_HEADS(isa)
 #define DECODE_PV_HEADS_OF(isa) DECODE_PV_HEADS(isa)
 
 DECODE_QK_HEADS_OF(DECODE_ISA)
 {
-    int64_t dtype = k->dtype;
     struct qk_call t = qk_call_of(s, s_stride, q, q_stride, k, channels, first);
     switch (rows) {
-        EACH_HEADS_ROWS(qk_heads, last - first, heads, ahead)
+        EACH_HEADS_ROWS(qk_heads, k->dtype, last - first, heads, ahead)
     }
 }
 
 DECODE_PV_HEADS_OF(DECODE_ISA)
 {
-    int64_t dtype = v->dtype;
     struct pv_call t = pv_call_of(o, o_stride, p, p_stride, v, channels, first, last, ahead);
     switch (rows) {
-        EACH_HEADS_ROWS(pv_heads, heads)
+        EACH_HEADS_ROWS(pv_heads, v->dtype, heads)
     }
 }

@@ -10,9 +10,8 @@
 
 enum { GATHER_KEYS = 4, STEP = 32, ROWS = 8 };
 /* Each number of rows has its own code. */
-_Static_assert((int)ROWS == 8 && (int)DECODE_HEADS_ROWS == 4, "the longest lists");
-#define EACH_HEADS_ROWS(X) X(1) X(2) X(3) X(4)
-#define EACH_ROWS(X)       EACH_HEADS_ROWS(X) X(5) X(6) X(7) X(8)
+_Static_assert((int)ROWS == 8, "the longest list");
+#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
 VEC __m512bh load_pairs(const void *p)
 {
@@ -120,31 +119,6 @@ VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu
     prefetch_rest(&fetch);
 }
 
-/* A tile of each head in turn. */
-VEC void qk_heads_by(struct qk_call t, int row_count, int key_count, int64_t keys,
-                     const struct cpu_heads *heads, const struct cpu_ahead *ahead)
-{
-    struct prefetch fetch = prefetch_of(ahead);
-    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
-        struct qk_call own = t;
-        int64_t wanted = keys - j < key_count ? keys - j : key_count;
-        for (int64_t h = 0; h < heads->count; h++) {
-            qk_tile(&own, row_count, key_count, wanted, &fetch);
-            own.s += row_count * t.s_stride;
-            own.q += row_count * t.q_stride;
-            own.offset += heads->bytes;
-        }
-    }
-    prefetch_rest(&fetch);
-}
-
-VEC void qk_heads(struct qk_call t, int row_count, int64_t keys, const struct cpu_heads *heads,
-                  const struct cpu_ahead *ahead)
-{
-    if (heads->keys >= 4) qk_heads_by(t, row_count, 4, keys, heads, ahead);
-    else qk_heads_by(t, row_count, 2, keys, heads, ahead);
-}
-
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
         qk_rows(t, n, keys, ahead);                                                                \
@@ -186,19 +160,6 @@ DECODE_QK(avx512_bf16)
         for (int64_t i = 0; i < keys; i++) gather_row(x[i], k, j + i, channels);
         qk_all_rows(t, rows, keys, NULL);
     }
-}
-
-DECODE_QK_HEADS(avx512_bf16)
-{
-    struct qk_call t = qk_call_of(s, s_stride, q, q_stride, k, channels, first);
-#define CASE(n)                                                                                    \
-    case n:                                                                                        \
-        qk_heads(t, n, last - first, heads, ahead);                                                \
-        break;
-    switch (rows) {
-        EACH_HEADS_ROWS(CASE)
-    }
-#undef CASE
 }
 
 /* ---- weighted values ---- */
@@ -297,27 +258,6 @@ VEC void pv_rows(struct pv_call t, int row_count)
     prefetch_rest(&t.fetch);
 }
 
-/* Fewer keys of each head in turn. */
-VEC void pv_heads(struct pv_call t, int row_count, const struct cpu_heads *heads)
-{
-    struct pv_call own = t;
-    own.fetch = prefetch_of(t.ahead);
-    for (int64_t j = 0; j < t.keys; j += heads->keys) {
-        own.o = t.o;
-        own.p = t.p + j;
-        own.row = t.row + j;
-        own.offset = 0;
-        own.keys = t.keys - j < heads->keys ? t.keys - j : heads->keys;
-        for (int64_t h = 0; h < heads->count; h++) {
-            pv_window(&own, row_count);
-            own.o += heads->o_step;
-            own.p += row_count * t.p_stride;
-            own.offset += heads->bytes;
-        }
-    }
-    prefetch_rest(&own.fetch);
-}
-
 #define CASE(n)                                                                                    \
     case n:                                                                                        \
         pv_rows(t, n);                                                                             \
@@ -368,15 +308,11 @@ DECODE_PV(avx512_bf16)
     }
 }
 
-DECODE_PV_HEADS(avx512_bf16)
-{
-    struct pv_call t = pv_call_of(o, o_stride, p, p_stride, v, channels, first, last, ahead);
-#define CASE(n)                                                                                    \
-    case n:                                                                                        \
-        pv_heads(t, n, heads);                                                                     \
-        break;
-    switch (rows) {
-        EACH_HEADS_ROWS(CASE)
-    }
-#undef CASE
-}
+/* ---- several heads ---- */
+
+#define DECODE_ISA avx512_bf16
+#define HEADS_TILE(t, dtype, rows, keys, wanted, fetch)                                            \
+    ((void)(dtype), qk_tile(t, rows, keys, wanted, fetch))
+#define HEADS_WINDOW(t, dtype, rows)            ((void)(dtype), pv_window(t, rows))
+#define HEADS_TYPES(heads_of, type, count, ...) heads_of(t, RAPT_BF16, count, __VA_ARGS__)
+#include "cpu/decode_heads_loops.h"
