@@ -43,7 +43,7 @@ uint64_t cpu_features(void)
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !bit(c, 27)) return 0; /* OSXSAVE */
     int fma = bit(c, 12) && bit(c, 28) && bit(c, 29);             /* FMA, AVX, F16C */
-    int intel = is_of("GenuineIntel"), zen5 = is_of("AuthenticAMD") && family_of(a) >= 26;
+    int intel = is_of("GenuineIntel"), amd = is_of("AuthenticAMD") ? family_of(a) : 0;
     uint64_t saved = saved_state(), features = 0;
     uint32_t b7, c7, d7, a71 = 0;
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return 0;
@@ -51,11 +51,12 @@ uint64_t cpu_features(void)
     if ((saved & XCR0_AVX) != XCR0_AVX || !fma || !bit(b7, 5)) return 0;
     features |= CPU_AVX2;
     if (intel) features |= CPU_KEEPS_REQUESTS;
-    if (zen5) features |= CPU_FETCHES_EARLY;
+    if (amd >= 26) features |= CPU_FETCHES_EARLY;
     if (bit(a71, 4)) features |= CPU_AVX_VNNI;
     int avx512 = bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31); /* F DQ BW VL */
     if ((saved & XCR0_AVX512) != XCR0_AVX512 || !avx512) return features;
     features |= CPU_AVX512;
+    if (amd == 25) features |= CPU_DROPS_REQUESTS; /* with AVX-512: Zen 4 */
     if (bit(a71, 5)) features |= CPU_AVX512_BF16;
     if (bit(c7, 11)) features |= CPU_AVX512_VNNI;
     if ((saved & XCR0_AMX) != XCR0_AMX || !bit(d7, 24)) return features;

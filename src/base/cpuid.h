@@ -26,6 +26,9 @@ enum {
     CPU_FETCHES_TWICE = 1 << 13,
     /* The same, but farther from their use (AMD since Zen 5). */
     CPU_FETCHES_EARLY = 1 << 14,
+    /* Nor this: what is asked for while all buffers are busy is dropped, and what is asked for into the
+     * first cache keeps them busy (AMD Zen 4). */
+    CPU_DROPS_REQUESTS = 1 << 15,
 };
 
 uint64_t cpu_features(void);

@@ -121,18 +121,20 @@ static void list_level_names(char *text, size_t size)
 /* What the CPU offers of what the first levels need, and what is no instruction set. */
 static uint64_t usable_features(int count)
 {
-    uint64_t wanted = CPU_KEEPS_REQUESTS | CPU_FETCHES_TWICE | CPU_FETCHES_EARLY;
+    uint64_t wanted =
+        CPU_KEEPS_REQUESTS | CPU_FETCHES_TWICE | CPU_FETCHES_EARLY | CPU_DROPS_REQUESTS;
     for (int i = 0; i < count; i++) wanted |= levels[i].needs;
     return cpu_permitted(cpu_features() & wanted);
 }
 
 /* A CPU that drops requests while its buffers are full is asked again a little later. */
 const struct cpu_requests cpu_requests[CPU_REQUESTS] = {
-    {CPU_FETCHES_TWICE, 0, 12 << 10, -(10 << 10), 0, 4 << 10},
-    {CPU_FETCHES_EARLY, 2, 8 << 10, CPU_ONCE, 8 << 10, 4 << 10},
-    {CPU_FETCHES_EARLY, 0, 12 << 10, -(4 << 10), 8 << 10, 4 << 10},
-    {CPU_KEEPS_REQUESTS, 0, 8 << 10, 0, 0, 0},
-    {0, 0, 8 << 10, 2 << 10, 0, 0},
+    {CPU_FETCHES_TWICE, 0, 12 << 10, -(10 << 10), 0, 0, 4 << 10},
+    {CPU_FETCHES_EARLY, 2, 8 << 10, CPU_ONCE, 8 << 10, CPU_ONCE, 4 << 10},
+    {CPU_FETCHES_EARLY, 0, 12 << 10, -(4 << 10), 8 << 10, CPU_ONCE, 4 << 10},
+    {CPU_DROPS_REQUESTS, 0, 8 << 10, 2 << 10, 16 << 10, 2 << 10, 0},
+    {CPU_KEEPS_REQUESTS, 0, 8 << 10, 0, 0, 0, 0},
+    {0, 0, 8 << 10, 2 << 10, 0, 0, 0},
 };
 
 const struct cpu_requests *cpu_requests_of(uint64_t features, int64_t pair)

@@ -7,7 +7,7 @@
 #include "base/threads.h"
 #include "cpu/kernels.h"
 
-enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 5, WORKSPACE_ALIGNMENT = 64 };
+enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 6, WORKSPACE_ALIGNMENT = 64 };
 
 /* rapt_device.state */
 struct cpu_device {
@@ -24,10 +24,10 @@ struct cpu_requests {
     int64_t pair;     /* of levels that it is for (kernels.h); 0: all */
     /* Decode, rows of K and V without gaps: so many bytes ahead, and again (kernels.h). */
     int64_t ahead, again;
-    /* Decode of heads that lie together, and of pages: each line is asked for once, into the first cache. Keys are
-     * taken head by head from tokens of so many bytes, and lines are asked for half as far beyond; pages of one
-     * head, as far ahead. 0: longer windows, head by head. */
-    int64_t span;
+    /* Decode of heads that lie together, and of pages. Keys are taken head by head from tokens of so many bytes,
+     * and lines are asked for half as far beyond, and again; pages of one head, as far ahead. 0: longer windows,
+     * head by head. */
+    int64_t span, span_again;
     /* Separate operations beyond the caches: each line about so many bytes ahead; 0: the first lines of each
      * page that comes (ops.h). */
     int64_t rows_ahead;

@@ -26,8 +26,9 @@ enum {
     RUNS_PER_THREAD = 4, /* of the items that are left */
     /* DECODE_WINDOW keys of K and as much of V, and the next of both: half of a cache of 1 MiB. */
     HEADS_BYTES = 128 << 10,
-    /* In the order of memory, o of all heads goes through the first cache for every few keys. */
-    IN_ORDER_O_BYTES = 32 << 10,
+    /* In the order of memory, o of all heads goes through the first cache for every few keys, of F32 for half as
+     * many: numbers of o times bytes of one of V. */
+    IN_ORDER_O = 16 << 10,
     /* Of K or V, of all heads of an item: what is asked for ahead. Fewer keys make more calls. */
     WINDOW_BYTES = 64 << 10,
     WINDOW_MIN = 16,
@@ -114,7 +115,7 @@ static int heads_fit(const struct problem *p, const struct cpu_plan *plan, int64
     int64_t channels = heads * max64(p->qk_channels, p->v_channels),
             rows = p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group;
     if (rows <= DECODE_HEADS_ROWS && in_order(p, plan, heads) &&
-        heads * rows * p->v_channels * (int64_t)sizeof(float) <= IN_ORDER_O_BYTES)
+        heads * rows * p->v_channels * (int64_t)dtype_size(p->a.v.dtype) <= IN_ORDER_O)
         return 1;
     return DECODE_WINDOW * channels * (int64_t)dtype_size(p->a.k.dtype) <= HEADS_BYTES;
 }

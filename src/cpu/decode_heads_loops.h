@@ -1,7 +1,8 @@
 /* decode_heads_loops.h: decode_qk_heads and decode_pv_heads over an instruction set's own tiles: a few keys of each
  * head in turn, as they lie in memory. Included at the end of a file that has struct qk_call and pv_call and
  * their qk_call_of and pv_call_of, and defines DECODE_ISA, HEADS_TILE (scores of a tile), HEADS_WINDOW (values of a few
- * keys) and HEADS_TYPES (the call of heads_of for each type that rows may have; their channels lie side by side). */
+ * keys), HEADS_TYPES(X, rows) (X(rows, name, dtype) for each type that rows of K and V may have, in the order of the
+ * types; their channels lie side by side) and HEADS_FIRST_TYPE. */
 
 VEC void qk_heads_by(struct qk_call t, int dtype, int row_count, int key_count, int64_t keys,
                      const struct cpu_heads *heads, const struct cpu_ahead *ahead)
@@ -47,17 +48,30 @@ VEC void pv_heads(struct pv_call t, int dtype, int row_count, const struct cpu_h
     prefetch_rest(&own.fetch);
 }
 
-/* Each number of rows has its own code. */
+/* Each number of rows and each type has a function of its own (decode_loops.h). */
 _Static_assert((int)DECODE_HEADS_ROWS == 4, "the longest list");
-#define OF_ROWS(heads_of, type, count, ...)                                                        \
-    case count:                                                                                    \
-        HEADS_TYPES(heads_of, type, count, __VA_ARGS__);                                           \
-        break;
-#define EACH_HEADS_ROWS(heads_of, type, ...)                                                       \
-    OF_ROWS(heads_of, type, 1, __VA_ARGS__)                                                        \
-    OF_ROWS(heads_of, type, 2, __VA_ARGS__)                                                        \
-    OF_ROWS(heads_of, type, 3, __VA_ARGS__)                                                        \
-    OF_ROWS(heads_of, type, 4, __VA_ARGS__)
+#define EACH_HEADS_ROWS(X) HEADS_TYPES(X, 1) HEADS_TYPES(X, 2) HEADS_TYPES(X, 3) HEADS_TYPES(X, 4)
+
+#define HEADS_FUNCTIONS(rows, name, dtype)                                                         \
+    static void qk_heads_##name##_##rows(const struct qk_call *t, int64_t keys,                    \
+                                         const struct cpu_heads *heads,                            \
+                                         const struct cpu_ahead *ahead)                            \
+    {                                                                                              \
+        qk_heads(*t, dtype, rows, keys, heads, ahead);                                             \
+    }                                                                                              \
+    static void pv_heads_##name##_##rows(const struct pv_call *t, const struct cpu_heads *heads)   \
+    {                                                                                              \
+        pv_heads(*t, dtype, rows, heads);                                                          \
+    }
+EACH_HEADS_ROWS(HEADS_FUNCTIONS)
+
+#define QK_HEADS_ENTRY(rows, name, dtype) qk_heads_##name##_##rows,
+#define PV_HEADS_ENTRY(rows, name, dtype) pv_heads_##name##_##rows,
+static void (*const qk_heads_of[])(const struct qk_call *, int64_t, const struct cpu_heads *,
+                                   const struct cpu_ahead *) = {EACH_HEADS_ROWS(QK_HEADS_ENTRY)};
+static void (*const pv_heads_of[])(const struct pv_call *,
+                                   const struct cpu_heads *) = {EACH_HEADS_ROWS(PV_HEADS_ENTRY)};
+enum { HEADS_TYPE_COUNT = (int)(sizeof qk_heads_of / sizeof *qk_heads_of) / DECODE_HEADS_ROWS };
 
 #define DECODE_QK_HEADS_OF(isa) DECODE_QK_HEADS(isa)
 #define DECODE_PV_HEADS_OF(isa) DECODE_PV_HEADS(isa)
@@ -65,15 +79,12 @@ _Static_assert((int)DECODE_HEADS_ROWS == 4, "the longest list");
 DECODE_QK_HEADS_OF(DECODE_ISA)
 {
     struct qk_call t = qk_call_of(s, s_stride, q, q_stride, k, channels, first);
-    switch (rows) {
-        EACH_HEADS_ROWS(qk_heads, k->dtype, last - first, heads, ahead)
-    }
+    qk_heads_of[(rows - 1) * HEADS_TYPE_COUNT + k->dtype - HEADS_FIRST_TYPE](&t, last - first,
+                                                                             heads, ahead);
 }
 
 DECODE_PV_HEADS_OF(DECODE_ISA)
 {
     struct pv_call t = pv_call_of(o, o_stride, p, p_stride, v, channels, first, last, ahead);
-    switch (rows) {
-        EACH_HEADS_ROWS(pv_heads, v->dtype, heads)
-    }
+    pv_heads_of[(rows - 1) * HEADS_TYPE_COUNT + v->dtype - HEADS_FIRST_TYPE](&t, heads);
 }

@@ -281,6 +281,15 @@ static int64_t distance_of(const struct decode_item *t, int64_t key)
     return t->call->problem->page_tokens ? requests->span : requests->ahead;
 }
 
+/* Before a page lies another one, so there lines are asked for twice at once. */
+static int64_t again_of(const struct decode_item *t)
+{
+    const struct cpu_requests *requests = t->call->plan->requests;
+    if (!t->call->problem->page_tokens)
+        return t->call->plan->decode_heads > 1 ? requests->span_again : requests->again;
+    return min64(requests->span_again, 0);
+}
+
 /* While a whole block is read: its lines, some way ahead, then as many of what is read next. A run is a page,
  * or the whole block; runs of what is next follow where this block ends with one and that begins with one. */
 static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tensor *tensor,
@@ -303,13 +312,12 @@ static struct cpu_ahead near_ahead(const struct decode_item *t, const rapt_tenso
         runs_of(t, next, other_table, other_key, next->first + (more + other_key - 1) / other_key,
                 run + count);
     skip += start;
-    return (struct cpu_ahead){
-        .run = run + skip / run_bytes,
-        .run_step = 1,
-        .run_bytes = run_bytes,
-        .skip = skip % run_bytes,
-        .bytes = start + bytes - skip + max64(more, 0),
-        .again = heads > 1 || p->page_tokens ? CPU_ONCE : t->call->plan->requests->again};
+    return (struct cpu_ahead){.run = run + skip / run_bytes,
+                              .run_step = 1,
+                              .run_bytes = run_bytes,
+                              .skip = skip % run_bytes,
+                              .bytes = start + bytes - skip + max64(more, 0),
+                              .again = again_of(t)};
 }
 
 /* ---- One head of a block ---- */

@@ -80,24 +80,45 @@ struct qk_call {
     struct row_scales scales;
 };
 
-/* Channels c ... c + LANES - 1 of a tile. */
+/* Channels c ... c + LANES - 1 of keys first ... first + count - 1 of a tile. */
 VEC void qk_step(const struct qk_call *t, const char *const *k, vec *sum, int dtype, int row_count,
-                 int key_count, int blocks, int64_t c)
+                 int key_count, int first, int count, int blocks, int64_t c)
 {
     int64_t size = element_size(dtype);
     vec key[8];
 #pragma GCC unroll 8
-    for (int j = 0; j < key_count; j++) {
-        key[j] = v_load(k[j] + c * size, dtype);
-        if (blocks && k[j] != decode_zeros) key[j] = scaled(key[j], &t->scales, j, c);
+    for (int j = 0; j < count; j++) {
+        key[j] = v_load(k[first + j] + c * size, dtype);
+        if (blocks && k[first + j] != decode_zeros)
+            key[j] = scaled(key[j], &t->scales, first + j, c);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++) {
         vec x = v_load(t->q + r * t->q_stride + c, RAPT_F32);
 #pragma GCC unroll 8
-        for (int j = 0; j < key_count; j++)
-            sum[r * key_count + j] = v_fma(key[j], x, sum[r * key_count + j]);
+        for (int j = 0; j < count; j++)
+            sum[r * key_count + first + j] = v_fma(key[j], x, sum[r * key_count + first + j]);
     }
+}
+
+/* Of three and four rows, the longest keys go by two at a time, and four values: nearer the order of memory. Fewer
+ * rows gain nothing by it, more are bound by arithmetic. */
+#define FEW_AT_ONCE(dtype, rows) ((dtype) == RAPT_F32 && ((rows) == 3 || (rows) == 4))
+
+/* So many steps from channel c on. */
+VEC void qk_steps(const struct qk_call *t, const char *const *k, vec *sum, int dtype, int row_count,
+                  int key_count, int blocks, int64_t c, int steps, struct prefetch *fetch)
+{
+    const int count = FEW_AT_ONCE(dtype, row_count) ? 2 : key_count;
+    const int bytes = (int)(count * LANES * element_size(dtype)), all = steps * bytes;
+    const int burst = count < key_count && all > FETCH_BURST ? FETCH_BURST : all;
+#pragma GCC unroll 8
+    for (int first = 0; first < key_count; first += count)
+#pragma GCC unroll 16
+        for (int i = 0; i < steps; i++) {
+            if (i * bytes % burst == 0) prefetch_lines(fetch, burst / FETCH_LINE);
+            qk_step(t, k, sum, dtype, row_count, key_count, first, count, blocks, c + i * LANES);
+        }
 }
 
 /* wanted: keys of the tile that exist; all but t and, in the last tile, wanted are constants.
@@ -118,22 +139,15 @@ VEC void qk_tile(const struct qk_call *t, int dtype, int row_count, int key_coun
 #pragma GCC unroll 8
     for (int j = 0; j < key_count; j++)
         k[j] = j < wanted && t->row[j] ? (const char *)t->row[j] + t->offset : decode_zeros;
-    for (; unrolled && c + LONG * LANES <= t->channels; c += LONG * LANES) {
-        prefetch_lines(fetch, (int)(key_count * LONG * LANES * size) / FETCH_LINE);
-#pragma GCC unroll 16
-        for (int i = 0; i < LONG; i++)
-            qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
-    }
+    for (; unrolled && c + LONG * LANES <= t->channels; c += LONG * LANES)
+        qk_steps(t, k, sum, dtype, row_count, key_count, blocks, c, LONG, fetch);
     if (unrolled && c + SHORT * LANES <= t->channels) {
-        prefetch_lines(fetch, (int)(key_count * SHORT * LANES * size) / FETCH_LINE);
-#pragma GCC unroll 16
-        for (int i = 0; i < SHORT; i++)
-            qk_step(t, k, sum, dtype, row_count, key_count, blocks, c + i * LANES);
+        qk_steps(t, k, sum, dtype, row_count, key_count, blocks, c, SHORT, fetch);
         c += SHORT * LANES;
     }
     for (; c + LANES <= t->channels; c += LANES) {
         prefetch_step(fetch, c / LANES, (int)(key_count * LANES * size));
-        qk_step(t, k, sum, dtype, row_count, key_count, blocks, c);
+        qk_step(t, k, sum, dtype, row_count, key_count, 0, key_count, blocks, c);
     }
     if (c < t->channels)
 #pragma GCC unroll 8
@@ -180,45 +194,50 @@ VEC void qk_rows(struct qk_call t, int dtype, int row_count, int blocks, int64_t
     prefetch_rest(&fetch);
 }
 
-#define QK_ROWS(count)                                                                             \
-    case count:                                                                                    \
-        switch (dtype) {                                                                           \
-        case RAPT_F32:                                                                             \
-            qk_rows(t, RAPT_F32, count, 0, keys, ahead);                                           \
-            break;                                                                                 \
-        case RAPT_F16:                                                                             \
-            qk_rows(t, RAPT_F16, count, 0, keys, ahead);                                           \
-            break;                                                                                 \
-        case RAPT_BF16:                                                                            \
-            qk_rows(t, RAPT_BF16, count, 0, keys, ahead);                                          \
-            break;                                                                                 \
-        default:                                                                                   \
-            if (t.scales.row) qk_rows(t, RAPT_I8, count, 1, keys, ahead);                          \
-            else qk_rows(t, RAPT_I8, count, 0, keys, ahead);                                       \
-            break;                                                                                 \
-        }                                                                                          \
-        break;
+/* Each number of rows and each type has a function of its own: in one function of them all, the compiler keeps
+ * what they share on the stack. */
+#define OF_TYPES(X, count)                                                                         \
+    X(count, f32, RAPT_F32, 0)                                                                     \
+    X(count, f16, RAPT_F16, 0)                                                                     \
+    X(count, bf16, RAPT_BF16, 0) X(count, i8, RAPT_I8, 0) X(count, i8_blocks, RAPT_I8, 1)
+#if DECODE_ROWS > 4
+#define OF_ROWS(X)                                                                                 \
+    OF_TYPES(X, 1)                                                                                 \
+    OF_TYPES(X, 2)                                                                                 \
+    OF_TYPES(X, 3)                                                                                 \
+    OF_TYPES(X, 4) OF_TYPES(X, 5) OF_TYPES(X, 6) OF_TYPES(X, 7) OF_TYPES(X, 8)
+#else
+#define OF_ROWS(X) OF_TYPES(X, 1) OF_TYPES(X, 2) OF_TYPES(X, 3) OF_TYPES(X, 4)
+#endif
+enum { TYPES = 5 };
+_Static_assert(RAPT_F16 == RAPT_F32 + 1 && RAPT_BF16 == RAPT_F32 + 2 && RAPT_I8 == RAPT_F32 + 3,
+               "types in their order");
+
+/* The place of so many rows' function in a table of them all. */
+static int64_t of_rows(int64_t rows, int64_t dtype, int blocks)
+{
+    return ((rows < DECODE_ROWS ? rows : DECODE_ROWS) - 1) * TYPES + dtype - RAPT_F32 + blocks;
+}
+
+#define QK_FUNCTION(count, name, dtype, blocks)                                                    \
+    static void qk_##name##_##count(const struct qk_call *t, int64_t keys,                         \
+                                    const struct cpu_ahead *ahead)                                 \
+    {                                                                                              \
+        qk_rows(*t, dtype, count, blocks, keys, ahead);                                            \
+    }
+OF_ROWS(QK_FUNCTION)
 
 /* Any number of rows, in tiles; the keys of the call stay in the first cache meanwhile. */
 static void qk_all_rows(struct qk_call t, int64_t dtype, int64_t rows, int64_t keys,
                         const struct cpu_ahead *ahead)
 {
-    for (int64_t r = 0; r < rows;
-         r += DECODE_ROWS, t.q += DECODE_ROWS * t.q_stride, t.s += DECODE_ROWS * t.s_stride) {
-        switch (rows - r < DECODE_ROWS ? rows - r : DECODE_ROWS) {
-            QK_ROWS(1)
-            QK_ROWS(2)
-            QK_ROWS(3)
-            QK_ROWS(4)
-#if DECODE_ROWS > 4
-            QK_ROWS(5)
-            QK_ROWS(6)
-            QK_ROWS(7)
-            QK_ROWS(8)
-#endif
-        default:
-            break;
-        }
+#define QK_ENTRY(count, name, dtype, blocks) qk_##name##_##count,
+    static void (*const qk[])(const struct qk_call *, int64_t,
+                              const struct cpu_ahead *) = {OF_ROWS(QK_ENTRY)};
+    for (; rows > 0; rows -= DECODE_ROWS) {
+        qk[of_rows(rows, dtype, !!t.scales.row)](&t, keys, ahead);
+        t.q += DECODE_ROWS * t.q_stride;
+        t.s += DECODE_ROWS * t.s_stride;
         ahead = 0;
     }
 }
@@ -349,52 +368,31 @@ VEC void pv_window(struct pv_call *t, int dtype, int row_count, int blocks)
  * order of memory. */
 VEC void pv_rows(struct pv_call t, int dtype, int row_count, int blocks)
 {
+    const int64_t window = FEW_AT_ONCE(dtype, row_count) ? PV_KEYS_FEW : PV_KEYS;
     t.fetch = prefetch_of(t.ahead);
-    for (int64_t keys = t.keys; keys > 0; keys -= PV_KEYS, t.row += PV_KEYS, t.p += PV_KEYS) {
-        t.keys = keys < PV_KEYS ? keys : PV_KEYS;
+    for (int64_t keys = t.keys; keys > 0; keys -= window, t.row += window, t.p += window) {
+        t.keys = keys < window ? keys : window;
         pv_window(&t, dtype, row_count, blocks);
-        if (blocks) t.scales.row += PV_KEYS;
+        if (blocks) t.scales.row += window;
     }
     prefetch_rest(&t.fetch);
 }
 
-#define PV_ROWS(count)                                                                             \
-    case count:                                                                                    \
-        switch (dtype) {                                                                           \
-        case RAPT_F32:                                                                             \
-            pv_rows(t, RAPT_F32, count, 0);                                                        \
-            break;                                                                                 \
-        case RAPT_F16:                                                                             \
-            pv_rows(t, RAPT_F16, count, 0);                                                        \
-            break;                                                                                 \
-        case RAPT_BF16:                                                                            \
-            pv_rows(t, RAPT_BF16, count, 0);                                                       \
-            break;                                                                                 \
-        default:                                                                                   \
-            if (t.scales.row) pv_rows(t, RAPT_I8, count, 1);                                       \
-            else pv_rows(t, RAPT_I8, count, 0);                                                    \
-            break;                                                                                 \
-        }                                                                                          \
-        break;
+#define PV_FUNCTION(count, name, dtype, blocks)                                                    \
+    static void pv_##name##_##count(const struct pv_call *t)                                       \
+    {                                                                                              \
+        pv_rows(*t, dtype, count, blocks);                                                         \
+    }
+OF_ROWS(PV_FUNCTION)
 
 static void pv_all_rows(struct pv_call t, int64_t dtype, int64_t rows)
 {
-    for (int64_t r = 0; r < rows;
-         r += DECODE_ROWS, t.o += DECODE_ROWS * t.o_stride, t.p += DECODE_ROWS * t.p_stride) {
-        switch (rows - r < DECODE_ROWS ? rows - r : DECODE_ROWS) {
-            PV_ROWS(1)
-            PV_ROWS(2)
-            PV_ROWS(3)
-            PV_ROWS(4)
-#if DECODE_ROWS > 4
-            PV_ROWS(5)
-            PV_ROWS(6)
-            PV_ROWS(7)
-            PV_ROWS(8)
-#endif
-        default:
-            break;
-        }
+#define PV_ENTRY(count, name, dtype, blocks) pv_##name##_##count,
+    static void (*const pv[])(const struct pv_call *) = {OF_ROWS(PV_ENTRY)};
+    for (; rows > 0; rows -= DECODE_ROWS) {
+        pv[of_rows(rows, dtype, !!t.scales.row)](&t);
+        t.o += DECODE_ROWS * t.o_stride;
+        t.p += DECODE_ROWS * t.p_stride;
         t.ahead = 0;
     }
 }

@@ -1,7 +1,7 @@
 /* decode_order.c: decode that reads K and V in the order of memory, with the rows of cpu_requests that say so,
  * whatever the CPU: heads of a token together, and keys in pages. A sequence has the same bits with its heads
- * together or one by one, in pages or in one piece; and each line of K and V is asked for once, but for the first
- * ones of an item, and nothing else is. */
+ * together or one by one, in pages or in one piece; and each line of K and V is in what is asked for once, but for
+ * the first ones of an item, and nothing else is. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/decode.h"
@@ -57,7 +57,8 @@ static char asked[2][LINES], used[2][LINES];
 static float q[OUT], out[OUT];
 static int32_t table[CAPACITY / DECODE_PAGE_MIN], length = LENGTH;
 static int64_t outside;
-static int once;         /* the requests that the case is about */
+static int in_order;     /* the requests that the case is about */
+static int64_t again;    /* and how they are to be repeated */
 static const char *arch; /* of the level */
 static const struct cpu_requests *row;
 
@@ -80,7 +81,7 @@ static void note(const struct cpu_ahead *ahead)
 {
     if (!ahead) return;
     assert_true(ahead->skip < ahead->run_bytes || ahead->bytes == 0);
-    assert_true(ahead->again == CPU_ONCE || !once);
+    if (in_order) assert_int_equal(ahead->again, again);
     int64_t left = ahead->bytes, skip = ahead->skip;
     for (const void *const *run = ahead->run; left > 0; run += ahead->run_step, skip = 0)
         for (int64_t at = skip; at < ahead->run_bytes && left > 0; at += LINE, left -= LINE)
@@ -180,7 +181,8 @@ static void execute(const struct setting *t, int together)
     assert_string_equal(own->kernels->arch, arch);
     struct cpu_kernels spies = spies_of(own->kernels);
     if (!together) spies.decode_qk_heads = NULL;
-    once = t->page > 0 || (together && t->token_major);
+    in_order = t->page > 0 || (together && t->token_major);
+    again = t->page && row->span_again > 0 ? 0 : row->span_again;
     own->kernels = &spies;
     own->requests = row;
     size_t bytes = decode_plan(&plan->problem, own);
@@ -243,11 +245,11 @@ static void check_bits(const struct setting *t)
                  (long long)t->v_channels);
 }
 
-/* An item misses what it would have asked for before it began: less than 12 KiB of K. Where a block does not end
- * with a page, or pages of K and V differ in size, each half of a block does. */
+/* An item misses what it would have asked for before it began: of K, less than a span and its half. Where a block
+ * does not end with a page, or pages of K and V differ in size, each half of a block does. */
 static void check_lines(const struct setting *t)
 {
-    enum { DISTANCE = 12 << 10, CHUNKS = CAPACITY / 512 + 1, BLOCKS = CAPACITY / DECODE_BLOCK + 1 };
+    enum { CHUNKS = CAPACITY / 512 + 1, BLOCKS = CAPACITY / DECODE_BLOCK + 1 };
     int64_t heads = t->token_major ? 1 : HEADS,
             starts = heads * (t->page && (DECODE_BLOCK % t->page || t->v_channels != CHANNELS)
                                   ? 2 * BLOCKS
@@ -255,7 +257,7 @@ static void check_lines(const struct setting *t)
     if (!t->token_major && !t->page) return; /* prefetch.c */
     execute(t, 1);
     int64_t count = missed(t);
-    if (count > starts * DISTANCE / LINE)
+    if (count > starts * (row->span + row->span / 2) / LINE)
         fail_msg("%s token_major %d page %lld window %lld v_channels %lld: %lld lines were not "
                  "asked for",
                  dtype_name(t->dtype), t->token_major, (long long)t->page, (long long)t->window,
@@ -264,13 +266,16 @@ static void check_lines(const struct setting *t)
 
 static void each_level(void (*check)(const struct setting *t))
 {
+    static const uint64_t features[] = {CPU_FETCHES_EARLY, CPU_DROPS_REQUESTS};
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
         arch = levels[i].arch;
-        row = cpu_requests_of(CPU_FETCHES_EARLY, levels[i].dtype == RAPT_BF16 ? 2 : 1);
         for (int64_t r = 0; r < (int64_t)(sizeof q / sizeof *q); r++)
             store_float(q, levels[i].dtype, r, number());
-        each_setting(levels[i].dtype, check);
+        for (size_t f = 0; f < sizeof features / sizeof *features; f++) {
+            row = cpu_requests_of(features[f], levels[i].dtype == RAPT_BF16 ? 2 : 1);
+            each_setting(levels[i].dtype, check);
+        }
     }
 }
 

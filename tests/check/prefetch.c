@@ -99,8 +99,9 @@ static void by_the_cpu(void **state)
         uint64_t features = cpu_features();
         assert_ptr_equal(own->requests, &cpu_requests[features & CPU_FETCHES_TWICE    ? 0
                                                       : features & CPU_FETCHES_EARLY  ? 2
-                                                      : features & CPU_KEEPS_REQUESTS ? 3
-                                                                                      : 4]);
+                                                      : features & CPU_DROPS_REQUESTS ? 3
+                                                      : features & CPU_KEEPS_REQUESTS ? 4
+                                                                                      : 5]);
         rapt_plan_destroy(&plan);
         rapt_close(&context);
     }
@@ -114,7 +115,7 @@ static void by_the_pair(void **state)
     for (int64_t pair = 0; pair <= 2; pair++)
         assert_ptr_equal(cpu_requests_of(CPU_FETCHES_EARLY, pair),
                          &cpu_requests[pair == 2 ? 1 : 2]);
-    assert_ptr_equal(cpu_requests_of(0, 2), &cpu_requests[4]);
+    assert_ptr_equal(cpu_requests_of(0, 2), &cpu_requests[5]);
 }
 
 static void by_the_vendor(void **state)
@@ -128,8 +129,11 @@ static void by_the_vendor(void **state)
     if (keeps && has_tiles) assert_true(cpu_features() & CPU_FETCHES_TWICE);
     uint32_t a = 0, b, c, d;
     (void)__get_cpuid(1, &a, &b, &c, &d);
-    int zen5 = __builtin_cpu_is("amd") && (a >> 8 & 15) == 15 && (a >> 20 & 255) >= 11;
-    assert_int_equal(!!(cpu_features() & CPU_FETCHES_EARLY), zen5 && cpu_features() & CPU_AVX2);
+    int family = __builtin_cpu_is("amd") && (a >> 8 & 15) == 15 ? 15 + (int)(a >> 20 & 255) : 0;
+    assert_int_equal(!!(cpu_features() & CPU_FETCHES_EARLY),
+                     family >= 26 && cpu_features() & CPU_AVX2);
+    assert_int_equal(!!(cpu_features() & CPU_DROPS_REQUESTS),
+                     family == 25 && cpu_features() & CPU_AVX512);
 #else
     skip_test("not an x86 CPU");
 #endif

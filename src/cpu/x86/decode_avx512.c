@@ -7,8 +7,6 @@
 #define HEADS_TILE(t, dtype, rows, keys, wanted, fetch)                                            \
     qk_tile(t, dtype, rows, keys, 0, wanted, fetch)
 #define HEADS_WINDOW(t, dtype, rows) pv_window(t, dtype, rows, 0)
-#define HEADS_TYPES(heads_of, type, count, ...)                                                    \
-    if ((type) == RAPT_F32) heads_of(t, RAPT_F32, count, __VA_ARGS__);                             \
-    else if ((type) == RAPT_F16) heads_of(t, RAPT_F16, count, __VA_ARGS__);                        \
-    else heads_of(t, RAPT_BF16, count, __VA_ARGS__)
+#define HEADS_TYPES(X, rows)         X(rows, f32, RAPT_F32) X(rows, f16, RAPT_F16) X(rows, bf16, RAPT_BF16)
+#define HEADS_FIRST_TYPE             RAPT_F32
 #include "cpu/decode_heads_loops.h"

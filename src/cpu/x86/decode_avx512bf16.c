@@ -9,13 +9,14 @@
 #include <string.h>
 
 enum { GATHER_KEYS = 4, STEP = 32, ROWS = 8 };
-/* Each number of rows has its own code. */
+/* Each number of rows has a function of its own (decode_loops.h). */
 _Static_assert((int)ROWS == 8, "the longest list");
 #define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
 VEC __m512bh load_pairs(const void *p)
 {
-    return (__m512bh)_mm512_loadu_si512(p);
+    return (__m512bh)_mm512_loadu_epi16(
+        p); /* of other elements, gcc 12 passes some through memory */
 }
 VEC __m512bh load_pairs_part(const void *p, int64_t n)
 {
@@ -38,20 +39,38 @@ struct qk_call {
     int64_t offset; /* bytes, of all rows */
 };
 
-/* Channels c ... c + STEP - 1 of a tile. */
+/* Channels c ... c + STEP - 1 of keys first ... first + count - 1 of a tile. */
 VEC void qk_step(const struct qk_call *t, const uint16_t *const *k, vec *sum, int row_count,
-                 int key_count, int64_t c)
+                 int key_count, int first, int count, int64_t c)
 {
     __m512bh key[8];
 #pragma GCC unroll 8
-    for (int j = 0; j < key_count; j++) key[j] = load_pairs(k[j] + c);
+    for (int j = 0; j < count; j++) key[j] = load_pairs(k[first + j] + c);
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++) {
+        __asm__ volatile(
+            "" ::
+                : "memory"); /* or rows of q, loaded at once, take the registers of sums */
         __m512bh x = load_pairs(t->q + r * t->q_stride + c);
 #pragma GCC unroll 8
-        for (int j = 0; j < key_count; j++)
-            sum[r * key_count + j] = _mm512_dpbf16_ps(sum[r * key_count + j], key[j], x);
+        for (int j = 0; j < count; j++)
+            sum[r * key_count + first + j] =
+                _mm512_dpbf16_ps(sum[r * key_count + first + j], key[j], x);
     }
+}
+
+/* So many steps from channel c on; of four rows, two keys at a time, near the order of memory. */
+VEC void qk_steps(const struct qk_call *t, const uint16_t *const *k, vec *sum, int row_count,
+                  int key_count, int64_t c, int steps, struct prefetch *fetch)
+{
+    const int count = row_count == 4 ? 2 : key_count;
+#pragma GCC unroll 2
+    for (int first = 0; first < key_count; first += count)
+#pragma GCC unroll 4
+        for (int i = 0; i < steps; i++) {
+            prefetch_lines(fetch, count);
+            qk_step(t, k, sum, row_count, key_count, first, count, c + i * STEP);
+        }
 }
 
 /* Steps are unrolled so that, with 64 or 128 channels, each load instruction walks through memory
@@ -71,20 +90,14 @@ VEC void qk_tile(const struct qk_call *t, int row_count, int key_count, int64_t 
                                                     ? (const char *)t->row[j] + t->offset
                                                     : decode_zeros);
     for (; c + 4 * STEP <= t->channels; c += 4 * STEP)
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            prefetch_lines(fetch, key_count);
-            qk_step(t, k, sum, row_count, key_count, c + i * STEP);
-        }
+        qk_steps(t, k, sum, row_count, key_count, c, 4, fetch);
     if (c + 2 * STEP <= t->channels) {
-        prefetch_lines(fetch, 2 * key_count);
-        qk_step(t, k, sum, row_count, key_count, c);
-        qk_step(t, k, sum, row_count, key_count, c + STEP);
+        qk_steps(t, k, sum, row_count, key_count, c, 2, fetch);
         c += 2 * STEP;
     }
     if (c + STEP <= t->channels) {
         prefetch_lines(fetch, key_count);
-        qk_step(t, k, sum, row_count, key_count, c);
+        qk_step(t, k, sum, row_count, key_count, 0, key_count, c);
         c += STEP;
     }
     if (c < t->channels)
@@ -119,20 +132,23 @@ VEC void qk_rows(struct qk_call t, int row_count, int64_t keys, const struct cpu
     prefetch_rest(&fetch);
 }
 
-#define CASE(n)                                                                                    \
-    case n:                                                                                        \
-        qk_rows(t, n, keys, ahead);                                                                \
-        break;
+#define QK_FUNCTION(count)                                                                         \
+    static void qk_##count(const struct qk_call *t, int64_t keys, const struct cpu_ahead *ahead)   \
+    {                                                                                              \
+        qk_rows(*t, count, keys, ahead);                                                           \
+    }
+EACH_ROWS(QK_FUNCTION)
+
 static void qk_all_rows(struct qk_call t, int64_t rows, int64_t keys, const struct cpu_ahead *ahead)
 {
-    for (int64_t r = 0; r < rows; r += ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
-        switch (rows - r < ROWS ? rows - r : ROWS) {
-            EACH_ROWS(CASE)
-        }
+#define QK_ENTRY(count) qk_##count,
+    static void (*const qk[ROWS])(const struct qk_call *, int64_t,
+                                  const struct cpu_ahead *) = {EACH_ROWS(QK_ENTRY)};
+    for (; rows > 0; rows -= ROWS, t.q += ROWS * t.q_stride, t.s += ROWS * t.s_stride) {
+        qk[(rows < ROWS ? rows : ROWS) - 1](&t, keys, ahead);
         ahead = NULL;
     }
 }
-#undef CASE
 
 static struct qk_call qk_call_of(float *s, int64_t s_stride, const void *q, int64_t q_stride,
                                  const struct cpu_rows *k, int64_t channels, int64_t first)
@@ -258,20 +274,22 @@ VEC void pv_rows(struct pv_call t, int row_count)
     prefetch_rest(&t.fetch);
 }
 
-#define CASE(n)                                                                                    \
-    case n:                                                                                        \
-        pv_rows(t, n);                                                                             \
-        break;
+#define PV_FUNCTION(count)                                                                         \
+    static void pv_##count(const struct pv_call *t)                                                \
+    {                                                                                              \
+        pv_rows(*t, count);                                                                        \
+    }
+EACH_ROWS(PV_FUNCTION)
+
 static void pv_all_rows(struct pv_call t, int64_t rows)
 {
-    for (int64_t r = 0; r < rows; r += ROWS, t.o += ROWS * t.o_stride, t.p += ROWS * t.p_stride) {
-        switch (rows - r < ROWS ? rows - r : ROWS) {
-            EACH_ROWS(CASE)
-        }
+#define PV_ENTRY(count) pv_##count,
+    static void (*const pv[ROWS])(const struct pv_call *) = {EACH_ROWS(PV_ENTRY)};
+    for (; rows > 0; rows -= ROWS, t.o += ROWS * t.o_stride, t.p += ROWS * t.p_stride) {
+        pv[(rows < ROWS ? rows : ROWS) - 1](&t);
         t.ahead = NULL;
     }
 }
-#undef CASE
 
 static struct pv_call pv_call_of(float *o, int64_t o_stride, const float *p, int64_t p_stride,
                                  const struct cpu_rows *v, int64_t channels, int64_t first,
@@ -313,6 +331,7 @@ DECODE_PV(avx512_bf16)
 #define DECODE_ISA avx512_bf16
 #define HEADS_TILE(t, dtype, rows, keys, wanted, fetch)                                            \
     ((void)(dtype), qk_tile(t, rows, keys, wanted, fetch))
-#define HEADS_WINDOW(t, dtype, rows)            ((void)(dtype), pv_window(t, rows))
-#define HEADS_TYPES(heads_of, type, count, ...) heads_of(t, RAPT_BF16, count, __VA_ARGS__)
+#define HEADS_WINDOW(t, dtype, rows) ((void)(dtype), pv_window(t, rows))
+#define HEADS_TYPES(X, rows)         X(rows, bf16, RAPT_BF16)
+#define HEADS_FIRST_TYPE             RAPT_BF16
 #include "cpu/decode_heads_loops.h"
