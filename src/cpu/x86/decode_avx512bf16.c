@@ -13,10 +13,10 @@ enum { GATHER_KEYS = 4, STEP = 32, ROWS = 8 };
 _Static_assert((int)ROWS == 8, "the longest list");
 #define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
+/* By elements of 16 bits: of others, gcc 12 passes some through memory. */
 VEC __m512bh load_pairs(const void *p)
 {
-    return (__m512bh)_mm512_loadu_epi16(
-        p); /* of other elements, gcc 12 passes some through memory */
+    return (__m512bh)_mm512_loadu_epi16(p);
 }
 VEC __m512bh load_pairs_part(const void *p, int64_t n)
 {
@@ -48,9 +48,8 @@ VEC void qk_step(const struct qk_call *t, const uint16_t *const *k, vec *sum, in
     for (int j = 0; j < count; j++) key[j] = load_pairs(k[first + j] + c);
 #pragma GCC unroll 8
     for (int r = 0; r < row_count; r++) {
-        __asm__ volatile(
-            "" ::
-                : "memory"); /* or rows of q, loaded at once, take the registers of sums */
+        /* Rows of q, loaded all at once, would take the registers of sums. */
+        __asm__ volatile("" ::: "memory");
         __m512bh x = load_pairs(t->q + r * t->q_stride + c);
 #pragma GCC unroll 8
         for (int j = 0; j < count; j++)
