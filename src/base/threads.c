@@ -3,7 +3,8 @@
  *
  * A worker keeps off the CPU of the thread that called last. Linux may wake it there although others
  * are idle (a virtual one that rests counts as taken away), behind the caller, which is busy until
- * the job is over; both then share that CPU until the load is balanced, some milliseconds later.
+ * the job is over; both then share that CPU until the load is balanced, some milliseconds later. While that
+ * thread sleeps, the CPU is free for workers whose own one is busy with something else.
  *
  * Workers end within microseconds of their caller, and jobs follow each other as closely, where to
  * sleep and be woken takes tens: both look for a moment first. */
@@ -20,7 +21,8 @@
 #include <time.h>
 
 enum {
-    CALLER_LOOKS = 50000, /* ns before it sleeps */
+    CALLER_LOOKS = 50000,   /* ns before it sleeps */
+    CALLER_SLEEPS = 300000, /* ns before it gives its CPU away */
     WORKER_LOOKS = 20000,
     LOOKS = 8, /* between two readings of the clock */
 };
@@ -35,9 +37,19 @@ struct job {
     struct job *next;
 };
 
+struct worker {
+    struct thread_pool *pool;
+    pthread_t thread;
+    /* Where it may run: what it set itself, but for the CPU that it keeps off (-1: none). Both change under
+     * the pool's places. */
+    cpu_set_t set;
+    _Atomic int off;
+};
+
 struct thread_pool {
     pthread_mutex_t mutex; /* held for a few list operations only, never while a job runs */
-    sem_t wake;            /* counts invitations; a worker that finds no job sleeps again */
+    pthread_mutex_t places;
+    sem_t wake; /* counts invitations; a worker that finds no job sleeps again */
     struct job *jobs;
     int stop;
     int caller_cpu;          /* of the last job; -1: not known */
@@ -45,7 +57,7 @@ struct thread_pool {
     _Atomic int64_t callers; /* inside pool_run */
     int64_t threads;
     int64_t started; /* of worker[] */
-    pthread_t worker[];
+    struct worker worker[];
 };
 
 static void wait_for(sem_t *semaphore)
@@ -69,6 +81,18 @@ static void relax(void)
 #endif
 }
 
+/* 1: within so many ns. */
+static int sleep_for(sem_t *semaphore, int64_t ns)
+{
+    struct timespec t;
+    int failed;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += ns;
+    if (t.tv_nsec >= 1000000000) t.tv_nsec -= 1000000000, t.tv_sec++;
+    while ((failed = sem_timedwait(semaphore, &t)) && errno == EINTR) {}
+    return !failed;
+}
+
 /* 1: within looks ns. */
 static int look_for(sem_t *semaphore, int64_t looks)
 {
@@ -80,23 +104,42 @@ static int look_for(sem_t *semaphore, int64_t looks)
     return 0;
 }
 
-/* Where a worker may run: what it set itself, but for the CPU that it keeps off (-1: none). */
-struct place {
-    cpu_set_t set;
-    int off;
-};
-
 /* A set that somebody else has changed in the meantime is where the worker begins anew. */
-static void keep_off(struct place *place, int cpu, int64_t workers)
+static void move_off(struct worker *own, int cpu)
 {
     cpu_set_t allowed;
-    if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == place->off) return;
     if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
-    if (place->off >= 0 && CPU_EQUAL(&allowed, &place->set)) CPU_SET(place->off, &allowed);
-    struct place next = {allowed, cpu};
-    CPU_CLR(cpu, &next.set);
-    if (CPU_COUNT(&next.set) < workers) return;
-    if (!sched_setaffinity(0, sizeof next.set, &next.set)) *place = next;
+    if (own->off >= 0 && CPU_EQUAL(&allowed, &own->set)) CPU_SET(own->off, &allowed);
+    cpu_set_t set = allowed;
+    CPU_CLR(cpu, &set);
+    if (CPU_COUNT(&set) < own->pool->threads - 1) return;
+    if (sched_setaffinity(0, sizeof set, &set)) return;
+    own->set = set;
+    own->off = cpu;
+}
+
+static void keep_off(struct worker *own, int cpu)
+{
+    if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == own->off) return;
+    pthread_mutex_lock(&own->pool->places);
+    move_off(own, cpu);
+    pthread_mutex_unlock(&own->pool->places);
+}
+
+/* Opens a CPU to the workers that keep off it, or closes it again. */
+static void open_cpu(struct thread_pool *pool, int cpu, int open)
+{
+    pthread_mutex_lock(&pool->places);
+    for (int64_t i = 0; i < pool->started; i++) {
+        struct worker *w = &pool->worker[i];
+        cpu_set_t now, opened = w->set;
+        if (cpu < 0 || w->off != cpu) continue;
+        CPU_SET(cpu, &opened);
+        if (pthread_getaffinity_np(w->thread, sizeof now, &now)) continue;
+        if (!CPU_EQUAL(&now, open ? &w->set : &opened)) continue; /* somebody else's */
+        (void)pthread_setaffinity_np(w->thread, sizeof now, open ? &opened : &w->set);
+    }
+    pthread_mutex_unlock(&pool->places);
 }
 
 /* Takes a slot of the first job that still has one. */
@@ -112,8 +155,8 @@ static struct job *join_job(struct thread_pool *pool, int64_t *slot)
 
 static void *work(void *argument)
 {
-    struct thread_pool *pool = argument;
-    struct place place = {.off = -1};
+    struct worker *own = argument;
+    struct thread_pool *pool = own->pool;
     for (;;) {
         atomic_fetch_add_explicit(&pool->awake, 1, memory_order_relaxed);
         int found = look_for(&pool->wake, WORKER_LOOKS);
@@ -126,7 +169,7 @@ static void *work(void *argument)
         int caller_cpu = pool->caller_cpu;
         pthread_mutex_unlock(&pool->mutex);
         if (stop) return NULL;
-        keep_off(&place, caller_cpu, pool->threads - 1);
+        keep_off(own, caller_cpu);
         if (!job) continue;
         job->run(job->argument, slot);
         pthread_mutex_lock(&pool->mutex);
@@ -150,13 +193,22 @@ struct thread_pool *pool_open(int64_t threads)
         free(pool);
         return NULL;
     }
+    if (pthread_mutex_init(&pool->places, NULL)) {
+        pthread_mutex_destroy(&pool->mutex);
+        free(pool);
+        return NULL;
+    }
     if (sem_init(&pool->wake, 0, 0)) {
+        pthread_mutex_destroy(&pool->places);
         pthread_mutex_destroy(&pool->mutex);
         free(pool);
         return NULL;
     }
     while (pool->started < threads - 1) {
-        if (pthread_create(&pool->worker[pool->started], NULL, work, pool)) {
+        struct worker *w = &pool->worker[pool->started];
+        w->pool = pool;
+        w->off = -1;
+        if (pthread_create(&w->thread, NULL, work, w)) {
             pool_close(pool);
             return NULL;
         }
@@ -172,8 +224,9 @@ void pool_close(struct thread_pool *pool)
     pool->stop = 1;
     pthread_mutex_unlock(&pool->mutex);
     for (int64_t i = 0; i < pool->started; i++) sem_post(&pool->wake);
-    for (int64_t i = 0; i < pool->started; i++) pthread_join(pool->worker[i], NULL);
+    for (int64_t i = 0; i < pool->started; i++) pthread_join(pool->worker[i].thread, NULL);
     sem_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->places);
     pthread_mutex_destroy(&pool->mutex);
     free(pool);
 }
@@ -209,12 +262,16 @@ static void run_shared(struct thread_pool *pool, int64_t slots, int64_t invited,
     struct job **link = &pool->jobs;
     while (*link) link = &(*link)->next;
     *link = &job;
-    pool->caller_cpu = sched_getcpu();
+    int cpu = pool->caller_cpu = sched_getcpu();
     pthread_mutex_unlock(&pool->mutex);
     for (int64_t i = 0; i < invited; i++) sem_post(&pool->wake);
     run(argument, 0);
     if (close_job(pool, &job)) {
-        if (!look_for(&job.finished, CALLER_LOOKS)) wait_for(&job.finished);
+        if (!look_for(&job.finished, CALLER_LOOKS) && !sleep_for(&job.finished, CALLER_SLEEPS)) {
+            open_cpu(pool, cpu, 1);
+            wait_for(&job.finished);
+            open_cpu(pool, cpu, 0);
+        }
         /* The worker that posted may still hold the mutex and touch the job; wait until it has
          * left. */
         pthread_mutex_lock(&pool->mutex);

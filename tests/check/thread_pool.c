@@ -394,6 +394,56 @@ static void workers_keep_off_the_caller(void **state)
     pool_close(pool);
 }
 
+/* A worker that outlasts its caller, and where it may run then. */
+struct straggler {
+    atomic_int begun;
+    cpu_set_t own, wanted, found; /* own: what it sets itself; empty: nothing */
+};
+
+static void outlast(void *argument, int64_t slot)
+{
+    struct straggler *job = argument;
+    const struct timespec moment = {0, 1000000};
+    if (slot == 0) {
+        for (int i = 0; i < 30000 && !atomic_load(&job->begun); i++) nanosleep(&moment, NULL);
+        return;
+    }
+    if (CPU_COUNT(&job->own)) sched_setaffinity(0, sizeof job->own, &job->own);
+    atomic_store(&job->begun, 1);
+    for (int i = 0; i < 30; i++) nanosleep(&moment, NULL); /* by now its caller sleeps */
+    for (int i = 0; i < 30000; i++, nanosleep(&moment, NULL)) {
+        sched_getaffinity(0, sizeof job->found, &job->found);
+        if (CPU_EQUAL(&job->found, &job->wanted)) return;
+    }
+}
+
+static void sleeping_callers_let_workers_in(void **state)
+{
+    (void)state;
+    if (CPU_COUNT(&all_cpus) < 2) skip_test("fewer than two CPUs here");
+    int a = 0;
+    while (!CPU_ISSET(a, &all_cpus)) a++;
+    struct thread_pool *pool = pool_open(2);
+    assert_non_null(pool);
+    cpu_set_t expected = without(all_cpus, a);
+    for (int i = 0; i < 3; i++) {
+        struct places places = places_of(pool, a, 2);
+        assert_true(CPU_EQUAL(&places.worker, &expected));
+        struct straggler job = {.wanted = all_cpus};
+        pool_run(pool, 2, 2, outlast, &job);
+        assert_true(CPU_EQUAL(&job.found, &all_cpus));
+    }
+    /* A set from outside stays, while its caller sleeps and after. */
+    struct straggler job = {0};
+    CPU_SET(a, &job.own);
+    job.wanted = job.own;
+    pool_run(pool, 2, 2, outlast, &job);
+    assert_true(CPU_EQUAL(&job.found, &job.own));
+    struct places places = places_of(pool, a, 2);
+    assert_true(CPU_EQUAL(&places.worker, &job.own));
+    pool_close(pool);
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -417,6 +467,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(sleepers_are_woken_where_it_pays),
         cmocka_unit_test(callers_share_the_threads),
         cmocka_unit_test_setup_teardown(workers_keep_off_the_caller, find_cpus, take_all_cpus),
+        cmocka_unit_test_setup_teardown(sleeping_callers_let_workers_in, find_cpus, take_all_cpus),
         cmocka_unit_test(closing),
     };
     return run_group("thread pool", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
