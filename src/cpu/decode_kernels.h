@@ -8,8 +8,6 @@
 enum {
     DECODE_CHANNELS_MAX = 1024, /* of a row; the buffers below are sized by it */
     PV_KEYS = 16,               /* that go by for all channels, of rows of V */
-    PV_KEYS_FEW = 4,            /* the same, where they are long */
-    FETCH_BURST = 512,          /* bytes; of many lines asked for at once, more are dropped */
 };
 
 #define DECODE_QK(isa)                                                                             \

@@ -104,12 +104,17 @@ VEC void qk_step(const struct qk_call *t, const char *const *k, vec *sum, int dt
 /* Of three and four rows, the longest keys go by two at a time, and four values: nearer the order of memory. Fewer
  * rows gain nothing by it, more are bound by arithmetic. */
 #define FEW_AT_ONCE(dtype, rows) ((dtype) == RAPT_F32 && ((rows) == 3 || (rows) == 4))
+enum {
+    QK_KEYS_FEW = 2,
+    PV_KEYS_FEW = 4,
+    FETCH_BURST = 512 /* bytes; of more lines asked for at once, more are dropped */
+};
 
 /* So many steps from channel c on. */
 VEC void qk_steps(const struct qk_call *t, const char *const *k, vec *sum, int dtype, int row_count,
                   int key_count, int blocks, int64_t c, int steps, struct prefetch *fetch)
 {
-    const int count = FEW_AT_ONCE(dtype, row_count) ? 2 : key_count;
+    const int count = FEW_AT_ONCE(dtype, row_count) ? QK_KEYS_FEW : key_count;
     const int bytes = (int)(count * LANES * element_size(dtype)), all = steps * bytes;
     const int burst = count < key_count && all > FETCH_BURST ? FETCH_BURST : all;
 #pragma GCC unroll 8
