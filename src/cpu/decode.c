@@ -102,19 +102,26 @@ static int heads_lie_together(const rapt_tensor *t)
     return t->stride[1] > 0 && t->stride[1] < t->stride[2];
 }
 
+/* Whether a level takes decode_keys keys of each head in turn, and what is asked for meanwhile comes into the second
+ * cache: the first is too small for so many. */
+static int waits_in_second_cache(const struct cpu_plan *plan)
+{
+    return plan->kernels->decode_keys && plan->requests->span_again != CPU_ONCE;
+}
+
 /* Whether so many heads of an item go by in the order of memory, where they have few rows. */
 static int in_order(const struct problem *p, const struct cpu_plan *plan, int64_t heads)
 {
     return heads > 1 && plan->requests->span && plan->kernels->decode_qk_heads &&
-           p->a.k.dtype != RAPT_I8 && decode_gapless(p, &p->a.k, heads) &&
-           decode_gapless(p, &p->a.v, heads);
+           (p->a.k.dtype != RAPT_I8 || waits_in_second_cache(plan)) &&
+           decode_gapless(p, &p->a.k, heads) && decode_gapless(p, &p->a.v, heads);
 }
 
 static int heads_fit(const struct problem *p, const struct cpu_plan *plan, int64_t heads)
 {
     int64_t channels = heads * max64(p->qk_channels, p->v_channels),
             rows = p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group;
-    if (rows <= DECODE_HEADS_ROWS && in_order(p, plan, heads) &&
+    if (p->a.k.dtype != RAPT_I8 && rows <= DECODE_HEADS_ROWS && in_order(p, plan, heads) &&
         heads * rows * p->v_channels * (int64_t)dtype_size(p->a.v.dtype) <= IN_ORDER_O)
         return 1;
     return DECODE_WINDOW * channels * (int64_t)dtype_size(p->a.k.dtype) <= HEADS_BYTES;
@@ -141,6 +148,14 @@ static int takes_blocks(const struct problem *p, const struct cpu_plan *plan)
     return plan->decode_heads == 1 && (p->a.k.dtype != RAPT_I8 || plan->kernels->decode_q) &&
            (!p->page_tokens || plan->requests->span) && decode_gapless(p, &p->a.k, 1) &&
            decode_gapless(p, &p->a.v, 1);
+}
+
+/* Whether all keys of a sequence lie so that kernels for i8 find them from the first. */
+static int steps_are_equal(const struct problem *p, const struct cpu_plan *plan)
+{
+    return p->a.k.dtype == RAPT_I8 && p->a.v.dtype == RAPT_I8 && plan->kernels->decode_q &&
+           !p->page_tokens && p->a.kv_layout == RAPT_KV_STRIDED && p->a.k.stride[2] &&
+           p->a.v.stride[2];
 }
 
 /* The bits of a head must not depend on how many others an item has. */
@@ -171,6 +186,7 @@ size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
         plan->decode_block = min64(round_up(p->kv_tokens, DECODE_BLOCK), DECODE_BLOCK_MAX);
     plan->decode_window = window_of_item(p, plan);
     plan->decode_in_order = in_order(p, plan, plan->decode_heads);
+    plan->decode_steps = steps_are_equal(p, plan);
     plan->decode_slots = max64(1, min64(plan->slots, chunks * (p->kv_heads / plan->decode_heads)));
     struct decode_scratch scratch;
     struct arena each = {NULL, 0}, all = {NULL, 0};

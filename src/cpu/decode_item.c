@@ -53,6 +53,7 @@ void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
 struct block {
     int64_t key0, keys, first, last;
     int uniform; /* every row sees all of them */
+    int stepped; /* the tables have the keys alone at which a window may begin */
     const struct decode_table *k, *v;
 };
 
@@ -113,9 +114,31 @@ static void clear_partial(const struct decode_item *t)
 
 /* ---- Where keys lie ---- */
 
+static int64_t window_end(const struct decode_item *t, const struct block *b, int64_t first)
+{
+    int64_t keys = t->call->plan->decode_window;
+    return min64(first / keys * keys + keys, b->last);
+}
+
+/* Of windows that have gaps each row is asked for by itself (ahead_of). */
+static void fill_stepped(const struct decode_item *t, const rapt_tensor *tensor,
+                         const struct block *b, const struct decode_table *table)
+{
+    if (!decode_gapless(t->call->problem, tensor, t->call->plan->decode_heads))
+        key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, table->row,
+                 NULL);
+    for (int64_t j = b->first; j < b->last; j = window_end(t, b, j))
+        key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, j, j + 1, table->row,
+                 table->scale);
+}
+
 static void fill_table(const struct decode_item *t, const rapt_tensor *tensor,
                        const struct block *b, const struct decode_table *table)
 {
+    if (b->stepped) {
+        fill_stepped(t, tensor, b, table);
+        return;
+    }
     for (int64_t j = 0; j < b->first; j++) table->row[j] = NULL;
     for (int64_t j = b->last; j < round_up(b->last, DECODE_BLOCK); j++) table->row[j] = NULL;
     key_rows(t->call, tensor, &t->sequence, t->kv_head, b->key0, b->first, b->last, table->row,
@@ -136,10 +159,14 @@ static void ask_for_scales(const struct decode_item *t, const rapt_tensor *scale
 {
     enum { READ = 0, SECOND_CACHE = 2 };
     int64_t keys = rows_of_line(scales->stride[2]), heads = rows_of_line(scales->stride[1]);
-    for (int64_t j = b->first; j < b->last; j += keys)
-        for (int64_t h = 0; h < t->call->plan->decode_heads; h += heads)
-            for (int64_t c = 0; c < scales->size[3]; c += FETCH_LINE / (int64_t)sizeof(float))
-                __builtin_prefetch(table->scale[j] + h * scales->stride[1] + c, READ, SECOND_CACHE);
+    for (int64_t h = 0; h < t->call->plan->decode_heads; h += heads)
+        for (int64_t c = 0; c < scales->size[3]; c += FETCH_LINE / (int64_t)sizeof(float))
+            for (int64_t j = b->first; j < b->last; j += keys) {
+                const float *key = b->stepped
+                                       ? table->scale[b->first] + (j - b->first) * scales->stride[2]
+                                       : table->scale[j];
+                __builtin_prefetch(key + h * scales->stride[1] + c, READ, SECOND_CACHE);
+            }
 }
 
 /* Keys from key0 on, low ... high - 1 of them, as long as every row sees all of them or the block is the
@@ -161,6 +188,7 @@ static struct block block_at(const struct decode_item *t, int64_t key0, int64_t 
         if (b.uniform || b.keys == DECODE_BLOCK) break;
     }
     if (b.first >= b.last) return b;
+    b.stepped = t->call->plan->decode_steps && b.uniform && b.first % 2 == 0;
     fill_table(t, &t->call->a->k, &b, b.k);
     fill_table(t, &t->call->a->v, &b, b.v);
     if (t->call->a->k.dtype == RAPT_I8) ask_for_scales(t, &t->call->a->k_scale, &b, b.k);
@@ -179,6 +207,7 @@ static struct decode_table table_of(const struct decode_item *t, const rapt_tens
             scale_step = head * scales->stride[1];
     if (!head) return *table;
     if (first < b->first) to.row[first++] = NULL;
+    if (b->stepped) last = first + 1;
     for (int64_t j = first; j < last; j++) to.row[j] = (const char *)table->row[j] + step;
     if (tensor->dtype == RAPT_I8)
         for (int64_t j = first; j < last; j++) to.scale[j] = table->scale[j] + scale_step;
@@ -216,6 +245,18 @@ static struct cpu_ahead blocks_ahead(const struct block *b, const struct decode_
                               .bytes = bytes};
 }
 
+/* What table_of has. */
+static struct cpu_rows rows_of(const struct decode_item *t, const rapt_tensor *tensor,
+                               const rapt_tensor *scales, const struct block *b,
+                               const struct decode_table *table)
+{
+    struct cpu_rows rows = rows_behind(t->call, tensor, table->row, table->scale);
+    if (!b->stepped) return rows;
+    rows.step = tensor->stride[2] * (int64_t)dtype_size(tensor->dtype);
+    rows.scale_step = scales->stride[2] * (int64_t)sizeof(float);
+    return rows;
+}
+
 /* Keys first ... last - 1 of a block, no more of them than a window has. */
 static struct block window_of(const struct decode_item *t, const struct block *b, int64_t first)
 {
@@ -247,8 +288,10 @@ static struct cpu_ahead ahead_of(const struct decode_item *t, const rapt_tensor 
 }
 
 /* Heads together: keys of each head in turn, from tokens of so many bytes. */
-static int64_t keys_in_turn(const struct cpu_requests *requests, int64_t token)
+static int64_t keys_in_turn(const struct decode_item *t, int64_t token)
 {
+    const struct cpu_requests *requests = t->call->plan->requests;
+    if (t->kernels->decode_keys) return t->kernels->decode_keys;
     return min64(max64(requests->span / token / 2 * 2, 2), DECODE_HEADS_KEYS);
 }
 
@@ -277,7 +320,7 @@ static int64_t distance_of(const struct decode_item *t, int64_t key)
 {
     const struct cpu_requests *requests = t->call->plan->requests;
     if (t->call->plan->decode_heads > 1)
-        return (keys_in_turn(requests, key) - 1) * key + requests->span / 2;
+        return (keys_in_turn(t, key) - 1) * key / FETCH_LINE * FETCH_LINE + requests->span / 2;
     return t->call->problem->page_tokens ? requests->span : requests->ahead;
 }
 
@@ -406,25 +449,21 @@ static struct cpu_ahead ahead_from(const struct decode_item *t, const struct blo
                          : ahead_of(t, other, &part, other_table, head);
 }
 
-static int64_t window_end(const struct decode_item *t, const struct block *b, int64_t first)
-{
-    int64_t keys = t->call->plan->decode_window;
-    return min64(first / keys * keys + keys, b->last);
-}
-
 static int in_order(const struct decode_item *t)
 {
     return t->call->plan->decode_in_order && t->rows <= DECODE_HEADS_ROWS;
 }
 
-static struct cpu_heads heads_of(const struct decode_item *t, const rapt_tensor *tensor)
+static struct cpu_heads heads_of(const struct decode_item *t, const rapt_tensor *tensor,
+                                 const rapt_tensor *scales)
 {
     int64_t heads = t->call->plan->decode_heads,
             token = decode_gapless(t->call->problem, tensor, heads);
     return (struct cpu_heads){.count = heads,
                               .bytes = tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
                               .o_step = t->partial_step,
-                              .keys = keys_in_turn(t->call->plan->requests, token)};
+                              .scale_bytes = scales->stride[1] * (int64_t)sizeof(float),
+                              .keys = keys_in_turn(t, token)};
 }
 
 static void add_scores_in_order(const struct decode_item *t, const struct block *b)
@@ -432,8 +471,8 @@ static void add_scores_in_order(const struct decode_item *t, const struct block 
     const rapt_attention *a = t->call->a;
     const void *run[RUNS_MAX];
     struct head h = head_at(t, 0);
-    struct cpu_heads heads = heads_of(t, &a->k);
-    struct cpu_rows k = rows_behind(t->call, &a->k, b->k->row, b->k->scale);
+    struct cpu_heads heads = heads_of(t, &a->k, &a->k_scale);
+    struct cpu_rows k = rows_of(t, &a->k, &a->k_scale, b, b->k);
     struct cpu_ahead ahead = near_ahead(t, &a->k, b, b->k, &a->v, b, b->v, run);
     t->kernels->decode_qk_heads(h.s, decode_score_stride(t->call->plan), h.q,
                                 q_stride(t->call->problem, t->kernels), &k, &heads, t->rows,
@@ -447,8 +486,8 @@ static void add_values_in_order(const struct decode_item *t, const struct block 
     const rapt_attention *a = t->call->a;
     const void *run[RUNS_MAX];
     struct head h = head_at(t, 0);
-    struct cpu_heads heads = heads_of(t, &a->v);
-    struct cpu_rows v = rows_behind(t->call, &a->v, b->v->row, b->v->scale);
+    struct cpu_heads heads = heads_of(t, &a->v, &a->v_scale);
+    struct cpu_rows v = rows_of(t, &a->v, &a->v_scale, b, b->v);
     struct cpu_ahead ahead = near_ahead(t, &a->v, b, b->v, &a->k, next, next->k, run);
     t->kernels->decode_pv_heads(h.o, t->job->width, h.s, decode_score_stride(t->call->plan), &v,
                                 &heads, t->rows, t->call->problem->v_channels,
@@ -469,7 +508,7 @@ static void add_scores(const struct decode_item *t, const struct block *b)
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
             struct head h = head_at(t, n);
             struct decode_table own = table_of(t, &a->k, &a->k_scale, b, b->k, n, first, end);
-            struct cpu_rows k = rows_behind(t->call, &a->k, own.row, own.scale);
+            struct cpu_rows k = rows_of(t, &a->k, &a->k_scale, b, &own);
             struct cpu_ahead ahead = ahead_from(t, b, end, &a->k, b->k, b, &a->v, b->v, n, run);
             t->kernels->decode_qk(h.s, decode_score_stride(t->call->plan), h.q,
                                   q_stride(p, t->kernels), &k, t->rows, p->qk_channels, first, end,
@@ -493,7 +532,7 @@ static void add_values(const struct decode_item *t, const struct block *b, const
         for (int64_t n = 0; n < t->call->plan->decode_heads; n++) {
             struct head h = head_at(t, n);
             struct decode_table own = table_of(t, &a->v, &a->v_scale, b, b->v, n, first, end);
-            struct cpu_rows v = rows_behind(t->call, &a->v, own.row, own.scale);
+            struct cpu_rows v = rows_of(t, &a->v, &a->v_scale, b, &own);
             struct cpu_ahead ahead =
                 ahead_from(t, b, end, &a->v, b->v, next, &a->k, next->k, n, run);
             if (b->uniform)

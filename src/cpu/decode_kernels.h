@@ -41,6 +41,8 @@ DECODE_QK_HEADS(avx512);
 DECODE_PV_HEADS(avx512);
 DECODE_QK(avx512_vnni);
 DECODE_PV(avx512_vnni);
+DECODE_QK_HEADS(avx512_vnni);
+DECODE_PV_HEADS(avx512_vnni);
 enum { DECODE_KEYS_VNNI = 64 };
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 /* In place: the integers of each row in the order of its channels, their step half a row further. */

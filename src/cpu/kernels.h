@@ -42,6 +42,9 @@ struct cpu_rows {
     int64_t scale_stride;      /* I8: from one scale of a key to the next, in floats */
     int64_t span, span_stride; /* blocked caches: channels of a span, elements to the next */
     int64_t page; /* keys of a page, which may lie anywhere; 0: all keys are a constant step apart */
+    /* Bytes from each key to the next, and from its scales to the next ones: of all keys of a call the first alone
+     * has its pointers, and none is a row of zeros; step 0: each has its own. For kernels behind decode_q. */
+    int64_t step, scale_step;
 };
 
 /* Where channel c of a row lies, in elements. */
@@ -99,10 +102,11 @@ struct cpu_ahead {
 #define CPU_ONCE INT64_MIN
 
 /* Neighbouring heads, whose keys lie side by side: rows of each bytes further than those of the head before, its
- * q, scores and weights behind those of that, its o o_step floats further. */
+ * scales scale_bytes, its q, scores and weights behind those of that, its o o_step floats further. */
 struct cpu_heads {
     int64_t count, bytes, o_step;
-    int64_t keys; /* of a head at a time: an even number, at most DECODE_HEADS_KEYS */
+    int64_t keys; /* of a head at a time: decode_keys, or an even number, at most DECODE_HEADS_KEYS */
+    int64_t scale_bytes;
 };
 
 /* FEW_STRIP rows of cpu_few and the keys that they see: each row first ... last - 1 (none: first >=

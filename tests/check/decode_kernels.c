@@ -105,7 +105,12 @@ static struct cpu_rows make_rows(const struct setting *t)
             }
         }
     }
-    return (struct cpu_rows){rows, t->dtype, t->stride, scale_rows, t->scale_channels, 1, 0, 0, 0};
+    return (struct cpu_rows){.row = rows,
+                             .dtype = t->dtype,
+                             .channel_stride = t->stride,
+                             .scale = scale_rows,
+                             .scale_channels = t->scale_channels,
+                             .scale_stride = 1};
 }
 
 /* A number as the level keeps it: f32, or bf16 at half the place. */

@@ -1,7 +1,8 @@
 /* decode_order.c: decode that reads K and V in the order of memory, with the rows of cpu_requests that say so,
  * whatever the CPU: heads of a token together, and keys in pages. A sequence has the same bits with its heads
  * together or one by one, in pages or in one piece; and each line of K and V is in what is asked for once, but for
- * the first ones of an item, and nothing else is. */
+ * the first ones of an item, and nothing else is. Heads of i8 stay apart where lines come into the first cache
+ * alone. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/decode.h"
@@ -27,7 +28,7 @@ enum {
     CHANNELS = 64,
     CAPACITY = 4176,
     LENGTH = 4133,
-    WINDOW = 3900,
+    WINDOW = 3901, /* an odd first key */
     LINE = 64
 };
 enum {
@@ -41,6 +42,7 @@ struct setting {
     int dtype, token_major;
     int64_t page, window; /* keys; 0: none */
     int64_t v_channels;
+    int64_t unused; /* heads in memory that are not of the problem */
 };
 
 #if defined(__x86_64__)
@@ -50,9 +52,11 @@ static const struct {
     int dtype;
 } levels[] = {{"avx512", CPU_AVX512, RAPT_F32},
               {"avx512", CPU_AVX512, RAPT_F16},
+              {"avx512_vnni", CPU_AVX512 | CPU_AVX512_VNNI, RAPT_I8},
               {"avx512_bf16", CPU_AVX512 | CPU_AVX512_BF16, RAPT_BF16}};
 
 static _Alignas(64) char memory[2][ELEMENTS * 4];
+static float scales[2][HEADS * CAPACITY]; /* I8: of each row */
 static char asked[2][LINES], used[2][LINES];
 static float q[OUT], out[OUT];
 static int32_t table[CAPACITY / DECODE_PAGE_MIN], length = LENGTH;
@@ -107,6 +111,11 @@ static int64_t channels_of(const struct setting *t, int i)
     return i ? t->v_channels : CHANNELS;
 }
 
+static int64_t heads_of(const struct setting *t)
+{
+    return HEADS - t->unused;
+}
+
 /* Element [token][head][channel] of K or V in the order of memory. */
 static int64_t place(const struct setting *t, int i, int64_t token, int64_t head)
 {
@@ -117,43 +126,72 @@ static int64_t place(const struct setting *t, int i, int64_t token, int64_t head
            channels_of(t, i);
 }
 
-/* The same values wherever they lie; NaN in what no query sees. */
+/* The values of one row; x: what they depend on. */
+static void fill_row(const struct setting *t, int i, int64_t at, uint32_t x)
+{
+    if (t->dtype == RAPT_I8)
+        scales[i][at / channels_of(t, i)] = 0.001f + (float)(x >> 8) * 0x1p-32f;
+    for (int64_t c = 0; c < channels_of(t, i); c++) {
+        x = x * 1664525u + 1013904223u;
+        if (t->dtype == RAPT_I8) memory[i][at + c] = (char)(x >> 24);
+        else store_float(memory[i], t->dtype, at + c, (float)(x >> 8) * 0x1p-23f - 1);
+    }
+}
+
+/* The same values wherever they lie; NaN, of i8 in its scales, in what no query sees. */
 static void fill(const struct setting *t)
 {
     int64_t size = (int64_t)dtype_size(t->dtype), pages = t->page ? CAPACITY / t->page : 1;
     for (int64_t i = 0; i < pages; i++)
         table[i] = (int32_t)(i * 5 % pages); /* none has a factor 5 */
     memset(memory, 0xff, sizeof memory);
+    memset(scales, 0xff, sizeof scales);
     memset(used, 0, sizeof used);
     memset(asked, 0, sizeof asked);
     outside = calls_of_heads = 0;
     for (int i = 0; i < 2; i++)
         for (int64_t token = low_of(t); token < LENGTH; token++)
-            for (int64_t head = 0; head < HEADS; head++) {
+            for (int64_t head = 0; head < heads_of(t); head++) {
                 uint32_t x = (uint32_t)((token * HEADS + head) * 2 + i) * 2654435761u;
                 int64_t at = place(t, i, token, head);
-                memset(&used[i][at * size / LINE], 1, (size_t)(channels_of(t, i) * size / LINE));
-                for (int64_t c = 0; c < channels_of(t, i); c++) {
-                    x = x * 1664525u + 1013904223u;
-                    store_float(memory[i], t->dtype, at + c, (float)(x >> 8) * 0x1p-23f - 1);
-                }
+                memset(&used[i][at * size / LINE], 1,
+                       (size_t)((channels_of(t, i) * size + LINE - 1) / LINE));
+                fill_row(t, i, at, x);
             }
 }
 
-static rapt_tensor cache(const struct setting *t, int i)
+static rapt_tensor rows_of(const struct setting *t, void *data, int dtype, int64_t channels)
 {
     int64_t page = t->page ? t->page : CAPACITY;
-    return (t->token_major ? rapt_tensor_bthd : rapt_tensor_bhtd)(
-        memory[i], (rapt_dtype)t->dtype, CAPACITY / page, HEADS, page, channels_of(t, i));
+    rapt_tensor rows = (t->token_major ? rapt_tensor_bthd : rapt_tensor_bhtd)(
+        data, (rapt_dtype)dtype, CAPACITY / page, HEADS, page, channels);
+    rows.size[1] = heads_of(t);
+    return rows;
+}
+
+static int q_dtype(int dtype)
+{
+    return dtype == RAPT_I8 ? RAPT_F16 : dtype;
+}
+
+/* Whether the heads of a token go by together. */
+static int heads_together(const struct setting *t)
+{
+    return t->token_major && !t->unused && (t->dtype != RAPT_I8 || row->span_again != CPU_ONCE);
 }
 
 static rapt_attention attention(const struct setting *t)
 {
     rapt_attention a = {.struct_size = sizeof a};
-    a.q = rapt_tensor_bhtd(q, (rapt_dtype)t->dtype, 1, HEADS * GROUP, 1, CHANNELS);
-    a.out = rapt_tensor_bhtd(out, (rapt_dtype)t->dtype, 1, HEADS * GROUP, 1, t->v_channels);
-    a.k = cache(t, 0);
-    a.v = cache(t, 1);
+    rapt_dtype q_type = (rapt_dtype)q_dtype(t->dtype);
+    a.q = rapt_tensor_bhtd(q, q_type, 1, heads_of(t) * GROUP, 1, CHANNELS);
+    a.out = rapt_tensor_bhtd(out, q_type, 1, heads_of(t) * GROUP, 1, t->v_channels);
+    a.k = rows_of(t, memory[0], t->dtype, CHANNELS);
+    a.v = rows_of(t, memory[1], t->dtype, t->v_channels);
+    if (t->dtype == RAPT_I8) {
+        a.k_scale = rows_of(t, scales[0], RAPT_F32, 1);
+        a.v_scale = rows_of(t, scales[1], RAPT_F32, 1);
+    }
     a.kv_length = rapt_tensor_bhtd(&length, RAPT_I32, 1, 1, 1, 1);
     if (t->page) a.page_table = rapt_tensor_bhtd(table, RAPT_I32, 1, 1, CAPACITY / t->page, 1);
     if (t->window) {
@@ -181,7 +219,8 @@ static void execute(const struct setting *t, int together)
     assert_string_equal(own->kernels->arch, arch);
     struct cpu_kernels spies = spies_of(own->kernels);
     if (!together) spies.decode_qk_heads = NULL;
-    in_order = t->page > 0 || (together && t->token_major);
+    together = together && heads_together(t);
+    in_order = together || (t->page > 0 && (!t->token_major || t->dtype != RAPT_I8));
     again = t->page && row->span_again > 0 ? 0 : row->span_again;
     own->kernels = &spies;
     own->requests = row;
@@ -190,9 +229,11 @@ static void execute(const struct setting *t, int together)
     assert_non_null(workspace);
     memset(out, 0xff, sizeof out);
     assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
-    assert_int_equal(calls_of_heads > 0, together && t->token_major);
-    assert_true(!calls_of_heads || (keys_of_heads >= 2 && keys_of_heads % 2 == 0 &&
-                                    keys_of_heads <= DECODE_HEADS_KEYS));
+    assert_int_equal(calls_of_heads > 0, together);
+    if (calls_of_heads && t->dtype == RAPT_I8) assert_int_equal(keys_of_heads, DECODE_KEYS_VNNI);
+    else
+        assert_true(!calls_of_heads || (keys_of_heads >= 2 && keys_of_heads % 2 == 0 &&
+                                        keys_of_heads <= DECODE_HEADS_KEYS));
     free(workspace);
     rapt_plan_destroy(&plan);
     rapt_close(&context);
@@ -227,7 +268,7 @@ static void each_setting(int dtype, void (*check)(const struct setting *t))
         for (int token_major = 0; token_major < 2; token_major++)
             for (int64_t v_channels = CHANNELS / 2; v_channels <= CHANNELS; v_channels *= 2)
                 for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-                    check(&(struct setting){dtype, token_major, pages[i], window, v_channels});
+                    check(&(struct setting){dtype, token_major, pages[i], window, v_channels, 0});
 }
 
 /* Against heads one by one, and pages against one piece. */
@@ -245,7 +286,15 @@ static void check_bits(const struct setting *t)
                  (long long)t->v_channels);
 }
 
-/* An item misses what it would have asked for before it began: of K, less than a span and its half. Where a block
+/* The most of K that an item reads before what it has asked for comes. */
+static int64_t first_bytes(const struct setting *t)
+{
+    if (t->dtype == RAPT_I8 && t->token_major)
+        return DECODE_KEYS_VNNI * HEADS * CHANNELS + row->span / 2;
+    return row->span + row->span / 2;
+}
+
+/* An item misses what it would have asked for before it began. Where a block
  * does not end with a page, or pages of K and V differ in size, each half of a block does. */
 static void check_lines(const struct setting *t)
 {
@@ -254,14 +303,28 @@ static void check_lines(const struct setting *t)
             starts = heads * (t->page && (DECODE_BLOCK % t->page || t->v_channels != CHANNELS)
                                   ? 2 * BLOCKS
                                   : CHUNKS + 1);
-    if (!t->token_major && !t->page) return; /* prefetch.c */
+    if (t->token_major ? !heads_together(t) : !t->page) return; /* prefetch.c */
     execute(t, 1);
     int64_t count = missed(t);
-    if (count > starts * (row->span + row->span / 2) / LINE)
+    if (count > starts * first_bytes(t) / LINE)
         fail_msg("%s token_major %d page %lld window %lld v_channels %lld: %lld lines were not "
                  "asked for",
                  dtype_name(t->dtype), t->token_major, (long long)t->page, (long long)t->window,
                  (long long)t->v_channels, (long long)count);
+}
+
+/* Heads of a token between those of others: windows of it, of which a thread's first is not asked for. */
+static void check_gaps(const struct setting *t)
+{
+    struct setting gaps = *t;
+    gaps.unused = 2;
+    if (!t->token_major || t->page || t->v_channels != CHANNELS) return;
+    execute(&gaps, 1);
+    int64_t count = missed(&gaps),
+            window = DECODE_WINDOW * heads_of(t) * CHANNELS * (int64_t)dtype_size(t->dtype) / LINE;
+    if (count > (CAPACITY / 512 + 2) * window)
+        fail_msg("%s window %lld: %lld lines were not asked for", dtype_name(t->dtype),
+                 (long long)t->window, (long long)count);
 }
 
 static void each_level(void (*check)(const struct setting *t))
@@ -271,7 +334,7 @@ static void each_level(void (*check)(const struct setting *t))
         if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
         arch = levels[i].arch;
         for (int64_t r = 0; r < (int64_t)(sizeof q / sizeof *q); r++)
-            store_float(q, levels[i].dtype, r, number());
+            store_float(q, q_dtype(levels[i].dtype), r, number());
         for (size_t f = 0; f < sizeof features / sizeof *features; f++) {
             row = cpu_requests_of(features[f], levels[i].dtype == RAPT_BF16 ? 2 : 1);
             each_setting(levels[i].dtype, check);
@@ -293,6 +356,7 @@ static void each_line_once(void **state)
     if (!cpu_permitted(cpu_features() & CPU_AVX512))
         skip_test("no level of this CPU takes several heads at once");
     each_level(check_lines);
+    each_level(check_gaps);
 }
 #else
 static void same_bits(void **state)

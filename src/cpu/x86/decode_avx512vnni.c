@@ -101,7 +101,7 @@ struct qk_call {
     int64_t s_stride, q_stride, channels; /* q_stride in bytes */
     const void *const *key;               /* TILE of them may be read past the last */
     const float *scale;                   /* one of each key: rows with one scale */
-    const float *const *of_blocks;        /* rows with several */
+    const void *const *of_blocks;         /* rows with several */
     int64_t scale_channels, scale_stride, block_count;
     struct q_rows *rows;
 };
@@ -257,7 +257,7 @@ VEC void qk_tile(const struct qk_call *t, struct tile *tile, int row_count, int 
 {
     _Alignas(64) float scale[DECODE_CHANNELS_MAX / STEP][TILE];
     struct sums sums;
-    if (blocks) load_scales(scale[0], LANES, t->of_blocks, k, t->block_count, t->scale_stride);
+    if (blocks) load_scales(scale[0], LANES, t->of_blocks, t->block_count, t->scale_stride);
     vec none = without_products(t, blocks, (const float(*)[TILE])scale);
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++) sums.total[r] = none;
@@ -352,30 +352,45 @@ static void qk_all_rows(struct qk_call t, int blocks, int64_t rows, int64_t keys
     }
 }
 
-DECODE_QK(avx512_vnni)
+/* KEYS_MAX keys of each head in turn. */
+static void qk_heads(float *s, int64_t s_stride, const void *q, int64_t q_stride,
+                     const struct cpu_rows *k, const struct cpu_heads *heads, int64_t rows,
+                     int64_t channels, int64_t first, int64_t last, const struct cpu_ahead *ahead)
 {
-    float scale[KEYS_MAX + TILE];
-    const void *key[KEYS_MAX + 2 * TILE];
+    struct head_scales scales;
+    const void *key[KEYS_MAX + 2 * TILE], *of_blocks[KEYS_MAX];
     int blocks = has_blocks(k, channels);
     struct prefetch fetch = prefetch_of(ahead);
+    for (int64_t i = KEYS_MAX; i < KEYS_MAX + 2 * TILE; i++) key[i] = decode_zeros;
     for (int64_t j = first; j < last; j += KEYS_MAX) {
-        int64_t keys = last - j < KEYS_MAX ? last - j : KEYS_MAX;
-        uint64_t there = rows_there(k, j, keys);
-        copy_rows(key, KEYS_MAX + 2 * TILE, k->row + j, there);
-        if (!blocks) gather_scales(scale, k, j, keys, 0, there);
-        _mm512_storeu_ps(scale + keys, v_zero()); /* a last tile reads on */
-        struct qk_call t = {.s = s + j,
-                            .q = q,
-                            .s_stride = s_stride,
-                            .q_stride = 4 * q_stride,
-                            .channels = channels,
-                            .key = key,
-                            .scale = scale,
-                            .of_blocks = k->scale + j,
-                            .scale_channels = k->scale_channels,
-                            .scale_stride = k->scale_stride,
-                            .block_count = block_count(k, channels)};
-        qk_all_rows(t, blocks, rows, keys, &fetch);
+        struct keys at = keys_at(k, first, j, last);
+        for (int64_t h = 0; h < heads->count; h++) {
+            put_rows(key, &at, h * heads->bytes);
+            if (blocks) put_scales(of_blocks, &at, h * heads->scale_bytes);
+            struct qk_call t = {.s = s + h * rows * s_stride + j,
+                                .q = (const int8_t *)q + h * rows * 4 * q_stride,
+                                .s_stride = s_stride,
+                                .q_stride = 4 * q_stride,
+                                .channels = channels,
+                                .key = key,
+                                .scale = blocks ? NULL : scales_of(&scales, &at, heads, h),
+                                .of_blocks = of_blocks,
+                                .scale_channels = k->scale_channels,
+                                .scale_stride = k->scale_stride,
+                                .block_count = block_count(k, channels)};
+            qk_all_rows(t, blocks, rows, at.count, &fetch);
+        }
     }
     prefetch_rest(&fetch);
+}
+
+DECODE_QK(avx512_vnni)
+{
+    const struct cpu_heads one = {.count = 1};
+    qk_heads(s, s_stride, q, q_stride, k, &one, rows, channels, first, last, ahead);
+}
+
+DECODE_QK_HEADS(avx512_vnni)
+{
+    qk_heads(s, s_stride, q, q_stride, k, heads, rows, channels, first, last, ahead);
 }

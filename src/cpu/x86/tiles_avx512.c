@@ -67,6 +67,8 @@ const struct cpu_kernels cpu_avx512_vnni = {
     .decode_keys = DECODE_KEYS_VNNI,
     .decode_qk = decode_qk_avx512_vnni,
     .decode_pv = decode_pv_avx512_vnni,
+    .decode_qk_heads = decode_qk_heads_avx512_vnni,
+    .decode_pv_heads = decode_pv_heads_avx512_vnni,
 };
 
 /* The matrix unit serves what its pipelines can. */

@@ -13,6 +13,7 @@ enum { HALVES = 2 };
 struct weights {
     float step[HALVES][ROWS];
     int32_t excess[HALVES][ROWS]; /* what bytes without sign add, negated */
+    const void *row[KEYS_MAX];    /* of the keys */
     int small; /* rows whose step is 2^LIFT times what it should be: see set_half */
     _Alignas(64) int16_t p[ROWS][HALVES * KEYS_MAX];
 };
@@ -201,7 +202,7 @@ VEC __m512i load_line(const void *row, int64_t c, int64_t part, int halves)
     const __m512i in_turn =
         _mm512_set_epi16(31, 15, 30, 14, 23, 7, 22, 6, 29, 13, 28, 12, 21, 5, 20, 4, 27, 11, 26, 10,
                          19, 3, 18, 2, 25, 9, 24, 8, 17, 1, 16, 0);
-    const char *at = (const char *)(row ? row : decode_zeros) + c;
+    const char *at = (const char *)row + c;
     __m512i x = part ? _mm512_maskz_loadu_epi8((1ull << part) - 1, at) : _mm512_loadu_si512(at);
     if (halves > 1) x = _mm512_permutexvar_epi16(in_turn, x);
     return _mm512_xor_si512(x, _mm512_set1_epi8(-128));
@@ -279,7 +280,7 @@ VEC void pv_line(struct pv_call *t, int row_count, int halves, int64_t c, int64_
     struct prefetch fetch = t->fetch; /* in registers */
     for (int64_t j = 0; j < t->keys; j += 2) {
         __m512i x = load_line(t->row[j], c, part, halves),
-                y = load_line(j + 1 < t->keys ? t->row[j + 1] : NULL, c, part, halves);
+                y = load_line(t->row[j + 1], c, part, halves); /* zeros past the last */
         __m512i first = _mm512_unpacklo_epi16(x, y), second = _mm512_unpackhi_epi16(x, y);
         __m512i value[4] = {_mm512_and_si512(first, low), _mm512_srli_epi16(first, 8),
                             _mm512_and_si512(second, low), _mm512_srli_epi16(second, 8)};
@@ -322,14 +323,18 @@ static void pv_group(struct pv_call *t, int64_t rows, int halves, int64_t c, int
 
 /* ---- All columns ---- */
 
-/* A part of the work: keys [j, next), channels [c, end), which share their scales, and rows from r
- * on. */
+/* A part of the work: keys [j, next) of a head, channels [c, end), which share their scales, and rows from
+ * r on. */
 struct part {
-    int64_t j, next, c, end, r, rows;
+    int64_t j, next, head, c, end, r, rows;
 };
 
 struct parts {
-    int64_t last, channels, width, rows;
+    const struct cpu_rows *v;
+    const struct cpu_heads *heads;
+    int64_t first, last, channels, width, rows;
+    const float *p;
+    int64_t p_stride;
 };
 
 static void group_of_rows(struct part *at, const struct parts *all, int64_t r)
@@ -339,9 +344,10 @@ static void group_of_rows(struct part *at, const struct parts *all, int64_t r)
 }
 
 /* Keys from j on up to the end of their KEYS_MAX, all that are fixed together. */
-static struct part part_at(const struct parts *all, int64_t j, int64_t c)
+static struct part part_at(const struct parts *all, int64_t j, int64_t head, int64_t c)
 {
-    struct part at = {.j = j, .next = j - j % KEYS_MAX + KEYS_MAX, .c = c, .end = c + all->width};
+    struct part at = {
+        .j = j, .next = j - j % KEYS_MAX + KEYS_MAX, .head = head, .c = c, .end = c + all->width};
     if (at.next > all->last) at.next = all->last;
     if (at.end > all->channels) at.end = all->channels;
     group_of_rows(&at, all, 0);
@@ -355,31 +361,36 @@ static struct part part_after(struct part at, const struct parts *all)
         group_of_rows(&at, all, at.r + ROWS);
         return at;
     }
-    return at.end < all->channels ? part_at(all, at.j, at.end) : part_at(all, at.next, 0);
+    if (at.end < all->channels) return part_at(all, at.j, at.head, at.end);
+    return at.head + 1 < all->heads->count ? part_at(all, at.j, at.head + 1, 0)
+                                           : part_at(all, at.next, 0, 0);
 }
 
-/* The scales of up to KEYS_MAX rows, of all their blocks. */
+/* The scales of up to KEYS_MAX keys of a head. */
 struct scales {
+    struct keys keys;
+    int64_t head;       /* whose they are, or -1 */
+    const float *first; /* KEYS_MAX of each block of channels, or of all channels */
+    struct head_scales of_heads;
     float of_block[DECODE_CHANNELS_MAX / STEP][KEYS_MAX];
-    int64_t first; /* the key whose scales it has, or -1 */
-    uint64_t there;
 };
 
-static void find_scales(struct scales *to, const struct cpu_rows *v, int64_t channels, int64_t j,
-                        int64_t keys)
+static void find_scales(struct scales *to, const struct parts *all, const struct part *at)
 {
-    if (to->first == j) return;
-    to->first = j;
-    to->there = rows_there(v, j, keys);
-    if (!has_blocks(v, channels)) {
-        gather_scales(to->of_block[0], v, j, keys, 0, to->there);
+    const void *from[KEYS_MAX];
+    if (to->head == at->head && to->keys.j == at->j) return;
+    if (to->head < 0 || to->keys.j != at->j)
+        to->keys = keys_at(all->v, all->first, at->j, at->next);
+    to->head = at->head;
+    if (!has_blocks(all->v, all->channels)) {
+        to->first = scales_of(&to->of_heads, &to->keys, all->heads, at->head);
         return;
     }
-    const void *row[KEYS_MAX];
-    copy_rows(row, KEYS_MAX, v->row + j, to->there);
-    for (int64_t i = 0; i < keys; i += LANES)
-        load_scales(to->of_block[0] + i, KEYS_MAX, v->scale + j + i, row + i,
-                    block_count(v, channels), v->scale_stride);
+    to->first = to->of_block[0];
+    put_scales(from, &to->keys, at->head * all->heads->scale_bytes);
+    for (int64_t i = 0; i < to->keys.count; i += LANES)
+        load_scales(to->of_block[0] + i, KEYS_MAX, from + i, block_count(all->v, all->channels),
+                    all->v->scale_stride);
 }
 
 /* Whether the halves of a part's lines have scales of their own. */
@@ -391,35 +402,50 @@ static int halves_of(const struct part *at, const struct cpu_rows *v)
 }
 
 static void set_part(struct weights *to, const struct part *at, struct scales *scales,
-                     const struct cpu_rows *v, const struct parts *all, const float *p,
-                     int64_t p_stride)
+                     const struct parts *all)
 {
-    find_scales(scales, v, all->channels, at->j, at->next - at->j);
-    set_weights(to, halves_of(at, v), p + at->r * p_stride + at->j, p_stride, at->rows,
-                scales->of_block[at->c / v->scale_channels], scales->there);
+    find_scales(scales, all, at);
+    put_rows(to->row, &scales->keys, at->head * all->heads->bytes);
+    set_weights(to, halves_of(at, all->v),
+                all->p + (at->head * all->rows + at->r) * all->p_stride + at->j, all->p_stride,
+                at->rows, scales->first + at->c / all->v->scale_channels * KEYS_MAX,
+                scales->keys.there);
 }
 
-/* The weights of a part are set before the products of the one before it, which hide the wait. */
-DECODE_PV(avx512_vnni)
+/* KEYS_MAX keys of each head in turn. The weights of a part are set before the products of the one before it,
+ * which hide the wait. */
+static void pv_heads(float *o, int64_t o_stride, const struct parts *all,
+                     const struct cpu_ahead *ahead)
 {
     struct weights weights[2];
     struct scales scales;
     struct pv_call t = {.o_stride = o_stride, .fetch = prefetch_of(ahead)};
-    struct parts all = {last, channels, channels, rows};
-    if (has_blocks(v, channels)) all.width = v->scale_channels % LINE ? LINE : v->scale_channels;
-    struct part at = part_at(&all, first, 0);
-    scales.first = -1;
-    scales.there = 0;
-    if (at.j < last) set_part(&weights[0], &at, &scales, v, &all, p, p_stride);
-    for (int turn = 0; at.j < last; turn = !turn) {
-        struct part next = part_after(at, &all);
-        if (next.j < last) set_part(&weights[!turn], &next, &scales, v, &all, p, p_stride);
-        t.o = o + at.r * o_stride;
-        t.row = v->row + at.j;
+    struct part at = part_at(all, all->first, 0, 0);
+    scales.head = -1;
+    if (at.j < all->last) set_part(&weights[0], &at, &scales, all);
+    for (int turn = 0; at.j < all->last; turn = !turn) {
+        struct part next = part_after(at, all);
+        if (next.j < all->last) set_part(&weights[!turn], &next, &scales, all);
+        t.o = o + at.head * all->heads->o_step + at.r * o_stride;
+        t.row = weights[turn].row;
         t.keys = at.next - at.j;
         t.weights = &weights[turn];
-        pv_group(&t, at.rows, halves_of(&at, v), at.c, at.end);
+        pv_group(&t, at.rows, halves_of(&at, all->v), at.c, at.end);
         at = next;
     }
     prefetch_rest(&t.fetch);
+}
+
+DECODE_PV_HEADS(avx512_vnni)
+{
+    struct parts all = {v, heads, first, last, channels, channels, rows, p, p_stride};
+    if (has_blocks(v, channels)) all.width = v->scale_channels % LINE ? LINE : v->scale_channels;
+    pv_heads(o, o_stride, &all, ahead);
+}
+
+DECODE_PV(avx512_vnni)
+{
+    const struct cpu_heads one = {.count = 1};
+    decode_pv_heads_avx512_vnni(o, o_stride, p, p_stride, v, &one, rows, channels, first, last,
+                                ahead);
 }
