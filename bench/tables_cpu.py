@@ -9,6 +9,8 @@ from tables import load
 PREFILL = ("f32 b1 h32/8 q512 kv512 d128 causal", "f32 b1 h32/8 q2048 kv2048 d128 causal", "f32 b1 h32/8 q2048 kv2048 d128",
            "f16 b1 h32/8 q512 kv512 d128 causal", "f16 b1 h32/8 q2048 kv2048 d128 causal", "f16 b1 h32/8 q2048 kv2048 d128",
            "bf16 b1 h32/8 q512 kv512 d128 causal", "bf16 b1 h32/8 q2048 kv2048 d128 causal", "bf16 b1 h32/8 q2048 kv2048 d128",
+           "bf16 b1 h32/8 q512 kv512 d128 causal kv-i8", "bf16 b1 h32/8 q2048 kv2048 d128 causal kv-i8",
+           "bf16 b1 h32/8 q2048 kv2048 d128 kv-i8", "bf16 b1 h32/8 q512 kv8192 d128 causal kv-i8 block32",
            "f32 b4 h12 q512 kv512 d64", "bf16 b4 h12 q512 kv512 d64", "f32 b1 h16 q2048 kv2048 d256 causal",
            "f32 b1 h16 q2048 kv2048 d96 causal", "f32 b1 h32 q16 kv16 d128", "bf16 b1 h32 q16 kv16 d128")
 DECODE = "b1 h32/8 q1 kv32768 d128"

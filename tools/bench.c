@@ -29,7 +29,7 @@ struct bench {
     double seconds;
     struct problem_line *lines; /* owned */
     int count;
-    struct ceiling flops[3]; /* measured once: of f32, f16, bf16 */
+    struct ceiling flops[RAPT_I8 + 1]; /* measured once: by type */
     struct ceiling copies;
 };
 
@@ -157,6 +157,13 @@ struct limit {
     const char *unit, *what;
 };
 
+/* Half queries meet i8 keys and values as integers. */
+static int64_t type_of_products(const struct problem_line *line)
+{
+    int is_half = line->dtype == RAPT_F16 || line->dtype == RAPT_BF16;
+    return is_half && line->kv_dtype == RAPT_I8 ? RAPT_I8 : line->dtype;
+}
+
 static struct limit limit_of(struct bench *bench, const struct device *device,
                              const struct bench_case *c, const struct ceiling *stream)
 {
@@ -164,10 +171,10 @@ static struct limit limit_of(struct bench *bench, const struct device *device,
     double flops = problem_flops(&c->line), bytes = problem_bytes(&c->line),
            seconds = c->times.median;
     double memory = stream->rate > 0 ? bytes / stream->rate : 0, arithmetic = 0;
-    int type = c->line.dtype == RAPT_BF16 ? 2 : c->line.dtype == RAPT_F16;
+    int64_t type = type_of_products(&c->line);
     struct ceiling *f = &bench->flops[type];
     if (device->is_cpu && flops > 0) {
-        if (f->rate <= 0) *f = ceiling_cpu_flops(c->line.dtype, device->info.compute_units);
+        if (f->rate <= 0) *f = ceiling_cpu_flops(type, device->info.compute_units);
         arithmetic = f->rate > 0 ? flops / f->rate : 0;
     }
     if (arithmetic > memory)

@@ -50,7 +50,8 @@ enum { BATCH = 2000 };
 #define AVX2        __attribute__((target("avx2,fma")))
 #define AVX512      __attribute__((target("avx512f")))
 #define AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
-#define AMX         __attribute__((target("amx-tile,amx-bf16")))
+#define AVX512_VNNI __attribute__((target("avx512f,avx512vnni")))
+#define AMX         __attribute__((target("amx-tile,amx-bf16,amx-int8")))
 
 #define VECTOR       __m256
 #define START        _mm256_set1_ps(1)
@@ -73,6 +74,23 @@ FLOP_LOOP(fma_avx512, AVX512, CHAINS_24, 24, 16 * 2)
 #define OPERANDS     __m512bh a = (__m512bh)_mm512_set1_epi32(0x3a803a80); /* pairs of 2^-10 */
 #define OPERATION(x) _mm512_dpbf16_ps(x, a, a)
 FLOP_LOOP(dot_avx512_bf16, AVX512_BF16, CHAINS_24, 24, 32 * 2)
+#undef VECTOR
+#undef START
+#undef OPERANDS
+#undef OPERATION
+
+/* By the intrinsic gcc 12 copies the sum before and after. */
+AVX512_VNNI static inline __m512i add_pairs(__m512i sum, __m512i a)
+{
+    __asm__("vpdpwssd %1, %1, %0" : "+v"(sum) : "v"(a));
+    return sum;
+}
+
+#define VECTOR       __m512i
+#define START        _mm512_setzero_si512()
+#define OPERANDS     VECTOR a = _mm512_set1_epi32(1);
+#define OPERATION(x) add_pairs(x, a)
+FLOP_LOOP(dot_avx512_vnni, AVX512_VNNI, CHAINS_24, 24, 32 * 2)
 
 /* The layout that LDTILECFG reads: Intel SDM, volume 1, chapter 18. */
 struct tile_configuration {
@@ -81,48 +99,52 @@ struct tile_configuration {
     uint8_t rows[16];
 };
 
-/* Four accumulators, two tiles of each operand: 16 x 16 x 32 multiply-adds an instruction, of which it takes so
+/* Four accumulators, two tiles of each operand: 16 x 16 x depth multiply-adds an instruction, of which it takes so
  * many for one of the problem. */
-AMX static double tiles_amx(atomic_int *stop, double products)
-{
-    struct tile_configuration configuration = {.palette = 1};
-    double done = 0;
-    for (int t = 0; t < 8; t++) {
-        configuration.bytes_per_row[t] = 64;
-        configuration.rows[t] = 16;
+#define AMX_TILES(name, instruction, depth)                                                        \
+    AMX static double name(atomic_int *stop, double products)                                      \
+    {                                                                                              \
+        struct tile_configuration configuration = {.palette = 1};                                  \
+        double done = 0;                                                                           \
+        for (int t = 0; t < 8; t++) {                                                              \
+            configuration.bytes_per_row[t] = 64;                                                   \
+            configuration.rows[t] = 16;                                                            \
+        }                                                                                          \
+        _tile_loadconfig(&configuration);                                                          \
+        _tile_zero(0);                                                                             \
+        _tile_zero(1);                                                                             \
+        _tile_zero(2);                                                                             \
+        _tile_zero(3);                                                                             \
+        _tile_zero(4);                                                                             \
+        _tile_zero(5);                                                                             \
+        _tile_zero(6);                                                                             \
+        _tile_zero(7);                                                                             \
+        for (; !atomic_load_explicit(stop, memory_order_relaxed);                                  \
+             done += (double)BATCH * 4 * 16 * 16 * (depth)*2)                                      \
+            for (int i = 0; i < BATCH; i++) {                                                      \
+                instruction(0, 4, 6);                                                              \
+                instruction(1, 4, 7);                                                              \
+                instruction(2, 5, 6);                                                              \
+                instruction(3, 5, 7);                                                              \
+            }                                                                                      \
+        _tile_release();                                                                           \
+        return done / products;                                                                    \
     }
-    _tile_loadconfig(&configuration);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_zero(4);
-    _tile_zero(5);
-    _tile_zero(6);
-    _tile_zero(7);
-    for (; !atomic_load_explicit(stop, memory_order_relaxed);
-         done += (double)BATCH * 4 * 16 * 16 * 32 * 2)
-        for (int i = 0; i < BATCH; i++) {
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    _tile_release();
-    return done / products;
-}
+AMX_TILES(tiles_amx, _tile_dpbf16ps, 32)
+AMX_TILES(tiles_of_bytes_amx, _tile_dpbssd, 64)
 
-#define AMX_LOOP(name, products)                                                                   \
+#define AMX_LOOP(name, tiles, products)                                                            \
     static double name(atomic_int *stop, char *memory, size_t bytes, size_t apart)                 \
     {                                                                                              \
         (void)memory;                                                                              \
         (void)bytes;                                                                               \
         (void)apart;                                                                               \
-        return tiles_amx(stop, products);                                                          \
+        return tiles(stop, products);                                                              \
     }
-AMX_LOOP(tiles_amx_bf16, 1)
-AMX_LOOP(tiles_amx_f16, 3.5) /* by two parts: four for scores, three for values */
-AMX_LOOP(tiles_amx_f32, 6)   /* by three parts */
+AMX_LOOP(tiles_amx_bf16, tiles_amx, 1)
+AMX_LOOP(tiles_amx_f16, tiles_amx, 3.5)       /* by two parts: four for scores, three for values */
+AMX_LOOP(tiles_amx_f32, tiles_amx, 6)         /* by three parts */
+AMX_LOOP(tiles_amx_i8, tiles_of_bytes_amx, 2) /* q and weights by two bytes */
 
 AVX512 static double read_avx512(atomic_int *stop, char *memory, size_t bytes, size_t apart)
 {
@@ -310,7 +332,7 @@ static double write_plain(atomic_int *stop, char *memory, size_t bytes, size_t a
     return done;
 }
 
-/* Best first; dtype 0: any. */
+/* Best first; dtype 0: any; I8: of 16-bit integers with bytes. */
 static const struct flop_loop {
     uint64_t features;
     int64_t dtype;
@@ -321,7 +343,9 @@ static const struct flop_loop {
     {CPU_AMX_BF16, RAPT_BF16, tiles_amx_bf16, "AMX bf16 tile products"},
     {CPU_AMX_BF16, RAPT_F16, tiles_amx_f16, "AMX bf16 tile products, 3.5 for one of f16"},
     {CPU_AMX_BF16, RAPT_F32, tiles_amx_f32, "AMX bf16 tile products, 6 for one of f32"},
+    {CPU_AMX_INT8, RAPT_I8, tiles_amx_i8, "AMX int8 tile products, 2 for one of 16 bits"},
     {CPU_AVX512 | CPU_AVX512_BF16, RAPT_BF16, dot_avx512_bf16, "AVX-512 bf16 dot products"},
+    {CPU_AVX512 | CPU_AVX512_VNNI, RAPT_I8, dot_avx512_vnni, "AVX-512 products of 16-bit integers"},
     {CPU_AVX512, 0, fma_avx512, "AVX-512 f32 multiply-adds"},
     {CPU_AVX2, 0, fma_avx2, "AVX2 f32 multiply-adds"},
 #elif defined(__aarch64__)

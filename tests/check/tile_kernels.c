@@ -24,6 +24,7 @@ static const struct level {
 #if defined(__x86_64__)
     {&cpu_avx2, CPU_AVX2},
     {&cpu_avx512, CPU_AVX512},
+    {&cpu_avx512_vnni, CPU_AVX512 | CPU_AVX512_VNNI},
     {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16},
     {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
     {&cpu_amx_f32, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
@@ -45,7 +46,15 @@ struct setting {
     int accumulate, null_rows;
     int key_power, row_power; /* every third key, or row of q, is multiplied by 2 to this power, and
                                  what meets a large one by 2 to -20: no sum overflows */
+    int scale_power;          /* I8: scales are multiplied by 2 to this power */
 };
+
+static struct setting plain(const struct cpu_kernels *kernels, int64_t dtype, int64_t rows,
+                            int64_t channels, int64_t first, int64_t last)
+{
+    return (struct setting){kernels,  dtype, rows, channels, 1, first, last,
+                            channels, 1,     0,    0,        0, 0,     0};
+}
 
 static uint32_t seed = 1;
 
@@ -85,7 +94,7 @@ static double put_value(const struct setting *t, unsigned char *row, int64_t j, 
         return load_float(row, t->dtype, c * t->stride);
     }
     int64_t block = c / t->scale_channels;
-    scales[j][block] = 0.25f + 0.125f * (float)((j + block) % 3);
+    scales[j][block] = ldexpf(0.25f + 0.125f * (float)((j + block) % 3), t->scale_power);
     ((int8_t *)row)[c * t->stride] = (int8_t)(127 * number());
     return (double)scales[j][block] * ((int8_t *)row)[c * t->stride];
 }
@@ -263,19 +272,12 @@ static void products(void **state)
         for (int64_t rows = 1; rows <= k->row_tile && takes(k, dtypes[d]); rows++)
             for (size_t c = 0; c < sizeof channels / sizeof *channels; c++) {
                 const int64_t *range = ranges[(rows + (int64_t)c) % 7];
-                struct setting t = {k,
-                                    dtypes[d],
-                                    rows,
-                                    channels[c],
-                                    fixed_point(k) ? 1 : 1 + (rows + (int64_t)c) % 5 / 4,
-                                    range[0],
-                                    range[1],
-                                    channels[c] % 32 || rows % 2 ? channels[c] : 32,
-                                    rows % 2 ? 1 : -1,
-                                    (int)c % 2,
-                                    rows % 3 == 0,
-                                    0,
-                                    0};
+                struct setting t = plain(k, dtypes[d], rows, channels[c], range[0], range[1]);
+                if (!fixed_point(k)) t.stride = 1 + (rows + (int64_t)c) % 5 / 4;
+                if (channels[c] % 32 == 0 && rows % 2 == 0) t.scale_channels = 32;
+                t.sign = rows % 2 ? 1 : -1;
+                t.accumulate = c % 2;
+                t.null_rows = rows % 3 == 0;
                 check_qk(&t);
                 check_pv(&t);
             }
@@ -286,24 +288,26 @@ static void magnitudes(void **state)
 {
     const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
     static const int powers[] = {-118, -101, -99, 100, 127, 128};
+    /* These leave the factor of fixed-point weights, or what it is made of, hardly a float, or none. */
+    static const int of_scales[] = {-113, -112, -98, -97, 90, 117};
     for (size_t i = 0; i < sizeof powers / sizeof *powers && takes(k, RAPT_F32); i++)
         for (int64_t rows = 1; rows <= k->row_tile; rows += 5)
             for (int of_keys = 0; of_keys < 2; of_keys++) {
-                struct setting t = {.kernels = k,
-                                    .dtype = RAPT_F32,
-                                    .rows = rows,
-                                    .channels = 80,
-                                    .stride = 1,
-                                    .first = 5,
-                                    .last = 127,
-                                    .scale_channels = 80,
-                                    .sign = 1,
-                                    .accumulate = (int)rows % 2,
-                                    .key_power = of_keys ? powers[i] : 0,
-                                    .row_power = of_keys ? 0 : powers[i]};
+                struct setting t = plain(k, RAPT_F32, rows, 80, 5, 127);
+                t.accumulate = (int)rows % 2;
+                if (of_keys) t.key_power = powers[i];
+                else t.row_power = powers[i];
                 check_qk(&t);
                 if (of_keys) check_pv(&t);
             }
+    for (size_t i = 0; i < sizeof of_scales / sizeof *of_scales && takes(k, RAPT_I8); i++)
+        for (int64_t rows = 1; rows <= k->row_tile; rows++) {
+            struct setting t = plain(k, RAPT_I8, rows, 64, 0, 100);
+            t.scale_channels = rows % 2 ? 64 : 32;
+            t.scale_power = of_scales[i];
+            check_qk(&t);
+            check_pv(&t);
+        }
 }
 
 /* Products of one sign that overflow give that infinity, however a level adds them up. */
@@ -331,9 +335,8 @@ static void nan_weights(void **state)
 {
     const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
     static const uint32_t bits[] = {0x7fc00000, 0x7fffffff, 0xffffffff, 0x7fc08000};
-    struct setting t = {
-        .kernels = k, .dtype = RAPT_F32, .rows = 5, .channels = 37, .stride = 1, .last = 40};
-    for (int n = 0; n < 4 && takes(k, RAPT_F32); n++) {
+    struct setting t = plain(k, fixed_point(k) ? RAPT_I8 : RAPT_F32, 5, 37, 0, 40);
+    for (int n = 0; n < 4 && takes(k, t.dtype); n++) {
         struct cpu_rows v = make_rows(&t);
         for (int64_t i = 0; i < ROW_TILE_MAX * KEYS; i++) s[i] = fabsf(number());
         memcpy(s + 2 * KEYS + 9, &bits[n], sizeof *bits);
@@ -355,13 +358,7 @@ static void unusual_values(void **state)
     static const float unusual[] = {NAN, INFINITY, -INFINITY};
     for (size_t d = 0; d < 3; d++)
         for (int64_t channel = 0; channel < 37 && takes(k, dtypes[d]); channel++) {
-            struct setting t = {.kernels = k,
-                                .dtype = dtypes[d],
-                                .rows = 1,
-                                .channels = 37,
-                                .stride = 1,
-                                .first = 0,
-                                .last = 35};
+            struct setting t = plain(k, dtypes[d], 1, 37, 0, 35);
             struct cpu_rows v = make_rows(&t);
             store_float((void *)pointers[0], t.dtype, channel,
                         dtypes[d] == RAPT_F16 ? 65504 : 3e38f);

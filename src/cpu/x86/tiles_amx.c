@@ -8,8 +8,10 @@
  * switch. */
 #include "cpu/decode_kernels.h"
 
-#define AMX_BELOW cpu_avx512_bf16
-#include "cpu/x86/amx_level.h"
+#include "cpu/x86/amx_shapes.h"
+
+#define LEVEL_BELOW cpu_avx512_bf16
+#include "cpu/x86/level_above.h"
 
 enum { ROW_TILE = 16, COLUMN_TILE = 32, LANES = 16, DEPTH = 16 /* pairs of one step */ };
 enum { LANE_BYTES = 4 };
@@ -97,13 +99,13 @@ static void pv(float *o, int64_t o_stride, const float *p, int64_t p_stride, con
 static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
                    int64_t channels)
 {
-    AMX_BELOW.pack_k(panels, k, first, last, channels);
+    LEVEL_BELOW.pack_k(panels, k, first, last, channels);
 }
 
 static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                   int64_t channels, int64_t panel_keys)
 {
-    return AMX_BELOW.pack_v(panels, v, first, last, channels, panel_keys);
+    return LEVEL_BELOW.pack_v(panels, v, first, last, channels, panel_keys);
 }
 
 const struct cpu_kernels cpu_amx = {

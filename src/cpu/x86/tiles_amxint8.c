@@ -4,23 +4,22 @@
  * bytes are signed, low ones not, and each half has a sum of its own, which 32 bits hold. One
  * conversion to f32 per sum and scale follows.
  *
- * q [row]: high bytes, low bytes from half the row on, the step in the last 4 bytes. K panels
- * [panel]: [channel / 4][column_tile][4], scales [block][column_tile], then how many channels share
- * one. V panels [panel]: [key / 4][column_tile][4], scales [key], then whether they differ from
- * those of the panel before. What is missing of four is 0. */
+ * q [row]: high bytes, low bytes from half the row on, the step in the last 4 bytes. A lane of a panel has four bytes;
+ * what is missing of four is 0. */
 #include "cpu/decode_kernels.h"
 
-#define AMX_BELOW cpu_avx512
-#include "cpu/x86/amx_level.h"
+#include "cpu/x86/amx_shapes.h"
+
+#define LEVEL_BELOW cpu_avx512
+#include "cpu/x86/level_above.h"
 
 #include "cpu/x86/fixed_point_avx512.h"
 #include "cpu/x86/transpose_avx512.h"
 
-#include <string.h>
+enum { ROW_TILE = 16, COLUMN_TILE = 32, FOUR = 4, TOGETHER = FOUR, LINE = 64 };
+#include "cpu/x86/i8_panels.h"
 
-enum { ROW_TILE = 16, COLUMN_TILE = 32, FOUR = 4, LINE = 64 };
 enum { DEPTH = 16 /* fours of one step */, GROUP = 64 /* keys whose weights share a step */ };
-enum { FOUR_BYTES = COLUMN_TILE * FOUR, LEAST_BLOCK = 32 /* channels */ };
 
 /* Tile registers: the sums of high and low bytes, an A tile of each and a B tile, and these for a
  * last step of less than DEPTH fours. Macros, as the intrinsics paste the number. */
@@ -56,15 +55,15 @@ static void multiply(struct sums *sum, const char *a, size_t a_step, size_t low,
 {
     _tile_zero(SUM_HIGH);
     _tile_zero(SUM_LOW);
-    for (; fours >= DEPTH; fours -= DEPTH, a += DEPTH * FOUR, b += DEPTH * FOUR_BYTES) {
-        _tile_loadd(RIGHT, b, FOUR_BYTES);
+    for (; fours >= DEPTH; fours -= DEPTH, a += DEPTH * FOUR, b += DEPTH * PANEL_ROW) {
+        _tile_loadd(RIGHT, b, PANEL_ROW);
         _tile_loadd(HIGH, a, a_step);
         _tile_dpbssd(SUM_HIGH, HIGH, RIGHT);
         _tile_loadd(LOW, a + low, a_step);
         _tile_dpbusd(SUM_LOW, LOW, RIGHT);
     }
     if (fours) {
-        _tile_loadd(LAST_RIGHT, b, FOUR_BYTES);
+        _tile_loadd(LAST_RIGHT, b, PANEL_ROW);
         _tile_loadd(LAST_HIGH, a, a_step);
         _tile_dpbssd(SUM_HIGH, LAST_HIGH, LAST_RIGHT);
         _tile_loadd(LAST_LOW, a + low, a_step);
@@ -89,21 +88,6 @@ VEC void split(char *high, char *low, __m256i x)
 
 /* ---- Scores ---- */
 
-/* A panel of K; sizes in bytes. */
-struct k_panel {
-    int64_t fours, scales, block, bytes; /* where scales and the size of a block begin */
-};
-
-static struct k_panel k_panel(int64_t channels)
-{
-    struct k_panel p = {.fours = (channels + FOUR - 1) / FOUR};
-    int64_t blocks = channels / LEAST_BLOCK > 1 ? channels / LEAST_BLOCK : 1;
-    p.scales = p.fours * FOUR_BYTES;
-    p.block = p.scales + blocks * COLUMN_TILE * (int64_t)sizeof(float);
-    p.bytes = p.block + LINE;
-    return p;
-}
-
 static void tile_q(void *q, int64_t q_stride, int64_t rows, int64_t channels)
 {
     int64_t half = 2 * q_stride;
@@ -122,11 +106,8 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
                    int64_t channels)
 {
     struct k_panel panel = k_panel(channels);
-    int64_t block = k->scale_channels < channels ? k->scale_channels : channels;
     for (int64_t j = first; j < last; j += LANES) {
-        char *base = (char *)panels + j / COLUMN_TILE * panel.bytes,
-             *to = base + j % COLUMN_TILE * FOUR;
-        memcpy(base + panel.block, &block, sizeof block);
+        char *to = (char *)panels + j / COLUMN_TILE * panel.bytes + j % COLUMN_TILE * FOUR;
         for (int64_t c = 0; c < channels; c += LINE) {
             int64_t n = channels - c < LINE ? channels - c : LINE;
             __mmask64 there = n < LINE ? (1ull << n) - 1 : ~0ull;
@@ -136,15 +117,10 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
                                                            there, (const char *)k->row[j + i] + c))
                                                      : v_zero();
             transpose(x);
-            for (int64_t i = 0; i < LANES && c / FOUR + i < panel.fours; i++)
-                v_store(to + (c / FOUR + i) * FOUR_BYTES, RAPT_F32, x[i]);
+            for (int64_t i = 0; i < LANES && c / FOUR + i < panel.rows; i++)
+                v_store(to + (c / FOUR + i) * PANEL_ROW, RAPT_F32, x[i]);
         }
-        float *scale = (float *)(void *)(to + panel.scales);
-        for (int64_t c = 0; c < channels; c += block, scale += COLUMN_TILE)
-            for (int64_t i = 0; i < LANES; i++)
-                scale[i] = j + i < last && k->row[j + i]
-                               ? k->scale[j + i][c / k->scale_channels * k->scale_stride]
-                               : 0;
+        put_k_scales(panels, &panel, k, j, last, channels);
     }
 }
 
@@ -154,8 +130,7 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
     struct k_panel panel = k_panel(channels);
     const char *base = (const char *)panels + first / COLUMN_TILE * panel.bytes;
     struct sums sum;
-    int64_t block;
-    memcpy(&block, base + panel.block, sizeof block);
+    int64_t block = block_of(base, &panel);
     int64_t block_fours = (block + FOUR - 1) / FOUR;
     shape_tiles(rows, block_fours);
     for (int64_t j = first; j < last; j += LANES) {
@@ -163,8 +138,8 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
             (const char *)panels + j / COLUMN_TILE * panel.bytes + j % COLUMN_TILE * FOUR;
         for (int64_t c = 0; c < channels; c += block) {
             multiply(&sum, (const char *)q + c, (size_t)q_stride * sizeof(float),
-                     2 * (size_t)q_stride, b + c / FOUR * FOUR_BYTES, block_fours);
-            vec scale = v_load(b + panel.scales + c / block * FOUR_BYTES, RAPT_F32),
+                     2 * (size_t)q_stride, b + c / FOUR * PANEL_ROW, block_fours);
+            vec scale = v_load(b + panel.scales + c / block * PANEL_ROW, RAPT_F32),
                 none = v_sub(scale, scale); /* NaN where it is infinite: see S23 */
             for (int64_t r = 0; r < rows; r++) {
                 vec x = v_mul(sum_of(&sum, r), v_set(((const float *)q)[(r + 1) * q_stride - 1]));
@@ -178,19 +153,6 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
 }
 
 /* ---- Weighted values ---- */
-
-/* A panel of V: bytes up to its scales, up to whether they are new, and in all. */
-struct v_panel {
-    int64_t scales, is_new, bytes;
-};
-
-static struct v_panel v_panel(int64_t panel_keys)
-{
-    struct v_panel p = {.scales = panel_keys * COLUMN_TILE};
-    p.is_new = p.scales + panel_keys * (int64_t)sizeof(float);
-    p.bytes = p.is_new + LINE;
-    return p;
-}
 
 /* COLUMN_TILE channels of a key, 0 past the last and in rows that are not there. */
 VEC __m256i load_value(const struct cpu_rows *v, int64_t j, int64_t first, int64_t last, int64_t c,
@@ -221,23 +183,13 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
 {
     struct v_panel panel = v_panel(panel_keys);
     char *to = panels;
-    int unusual = 0;
-    for (int64_t c = 0, before = -1; c < channels; c += COLUMN_TILE, to += panel.bytes) {
-        int64_t block = c / v->scale_channels;
-        to[panel.is_new] = (char)(block != before);
-        before = block;
+    for (int64_t c = 0; c < channels; c += COLUMN_TILE, to += panel.bytes)
         for (int64_t j = first / FOUR * FOUR; j < last; j += FOUR) {
             __m256i x[FOUR];
             for (int i = 0; i < FOUR; i++) x[i] = load_value(v, j + i, first, last, c, channels);
-            store_fours(to + j / FOUR * FOUR_BYTES, x);
+            store_fours(to + j / FOUR * PANEL_ROW, x);
         }
-        float *scale = (float *)(void *)(to + panel.scales);
-        for (int64_t j = first; j < last; j++) {
-            scale[j] = v->row[j] ? v->scale[j][block * v->scale_stride] : 0;
-            unusual |= !isfinite(scale[j]);
-        }
-    }
-    return unusual;
+    return put_v_scales(panels, &panel, v, first, last, channels);
 }
 
 /* The weights of a group of keys, times the scales of their values. */
@@ -300,7 +252,7 @@ static void pv(float *o, int64_t o_stride, const float *p, int64_t p_stride, con
             if (base[panel.is_new])
                 set_weights(&w, p + j, p_stride, rows,
                             (const float *)(const void *)(base + panel.scales) + j, there);
-            add_group(o + c, o_stride, &w, base + j / FOUR * FOUR_BYTES, rows,
+            add_group(o + c, o_stride, &w, base + j / FOUR * PANEL_ROW, rows,
                       channels - c < COLUMN_TILE ? channels - c : COLUMN_TILE,
                       accumulate || j > first);
         }

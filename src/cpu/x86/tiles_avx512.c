@@ -58,19 +58,6 @@ const struct cpu_kernels cpu_avx512 = {
     .decode_pv_heads = decode_pv_heads_avx512,
 };
 
-/* VNNI serves the decode of i8 keys and values. */
-const struct cpu_kernels cpu_avx512_vnni = {
-    .name = "cpu_avx512_vnni",
-    .arch = "avx512_vnni",
-    FORWARD,
-    .decode_q = decode_q_avx512_vnni,
-    .decode_keys = DECODE_KEYS_VNNI,
-    .decode_qk = decode_qk_avx512_vnni,
-    .decode_pv = decode_pv_avx512_vnni,
-    .decode_qk_heads = decode_qk_heads_avx512_vnni,
-    .decode_pv_heads = decode_pv_heads_avx512_vnni,
-};
-
 /* The matrix unit serves what its pipelines can. */
 const struct cpu_kernels cpu_amx_f32 = {
     .name = "cpu_amx_f32",

@@ -1,5 +1,5 @@
-/* vnni_avx512.h: what the decode kernels for i8 K and V share: products of pairs of 16-bit
- * integers, and the addresses and scales of rows. */
+/* vnni_avx512.h: what the kernels for i8 K and V share: products of pairs of 16-bit integers and, of decode, the
+ * addresses and scales of rows. */
 #ifndef RAPT_CPU_X86_VNNI_AVX512_H
 #define RAPT_CPU_X86_VNNI_AVX512_H
 

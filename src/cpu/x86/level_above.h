@@ -1,47 +1,47 @@
-/* amx_level.h: the slots of the AMX levels that the level below fills as well. The including file defines
- * AMX_BELOW, that level's table. */
-#include "cpu/x86/amx_shapes.h"
+/* level_above.h: the slots of a level for products of its own that the level below fills as well. The including file
+ * defines LEVEL_BELOW, that level's table. */
+#include "cpu/kernels.h"
 
 static void load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride,
                      int64_t channels)
 {
-    AMX_BELOW.load_row(x, row, dtype, channel_stride, channels);
+    LEVEL_BELOW.load_row(x, row, dtype, channel_stride, channels);
 }
 
 static void store_row(void *row, int64_t dtype, int64_t channel_stride, const float *x,
                       float factor, int64_t channels)
 {
-    AMX_BELOW.store_row(row, dtype, channel_stride, x, factor, channels);
+    LEVEL_BELOW.store_row(row, dtype, channel_stride, x, factor, channels);
 }
 
 static void pack_q(void *q, const void *row, int64_t dtype, int64_t channel_stride,
                    int64_t channels, float sign)
 {
-    AMX_BELOW.pack_q(q, row, dtype, channel_stride, channels, sign);
+    LEVEL_BELOW.pack_q(q, row, dtype, channel_stride, channels, sign);
 }
 
 static void score(float *s, const struct cpu_score_row *r, int64_t first, int64_t last)
 {
-    AMX_BELOW.score(s, r, first, last);
+    LEVEL_BELOW.score(s, r, first, last);
 }
 
-/* Its tiles have fewer rows. */
+/* Its tiles may have fewer rows. */
 static void softmax(const struct cpu_softmax_tile *t)
 {
-    for (int64_t row = 0; row < t->rows; row += AMX_BELOW.row_tile) {
+    for (int64_t row = 0; row < t->rows; row += LEVEL_BELOW.row_tile) {
         struct cpu_softmax_tile part = *t;
         part.s += row * t->stride;
-        part.rows = t->rows - row < AMX_BELOW.row_tile ? t->rows - row : AMX_BELOW.row_tile;
+        part.rows = t->rows - row < LEVEL_BELOW.row_tile ? t->rows - row : LEVEL_BELOW.row_tile;
         part.row_first += row;
         part.row_last += row;
         part.m += row;
         part.l += row;
         part.o += row * t->o_stride;
-        AMX_BELOW.softmax(&part);
+        LEVEL_BELOW.softmax(&part);
     }
 }
 
 static void weights(float *s, int64_t first, int64_t last, float scale, float m, float factor)
 {
-    AMX_BELOW.weights(s, first, last, scale, m, factor);
+    LEVEL_BELOW.weights(s, first, last, scale, m, factor);
 }
