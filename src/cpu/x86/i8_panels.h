@@ -1,6 +1,6 @@
 /* i8_panels.h: panels of i8 keys and values, for levels that multiply integers. A lane of 32 bits holds TOGETHER
- * channels of a key of K, or keys of a channel of V, and a row of a panel COLUMN_TILE of them; the including file defines
- * both, and says what a lane looks like.
+ * channels of a key of K, or keys of a channel of V, and a row of a panel COLUMN_TILE of them; the including file
+ * defines both, and says what a lane looks like.
  *
  * K panels [panel]: rows [channel / TOGETHER], scales [block][COLUMN_TILE], then how many channels share one. V panels
  * [panel]: rows [key / TOGETHER], scales [key], then whether they differ from those of the panel before. */
