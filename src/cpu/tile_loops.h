@@ -16,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CACHE_LINE = 64, KEYS_AHEAD = 16 };
+enum { CACHE_LINE = 64, KEYS_AHEAD = 32 };
 #ifdef TILE_AHEAD
 enum { PANEL_AHEAD = TILE_AHEAD };
 #else
@@ -44,14 +44,23 @@ VEC vec load_channels(const struct cpu_rows *rows, int64_t j, int64_t c, int64_t
 }
 
 /* Asks for the cache lines of channels first ... last - 1 of key j, which come from memory: only
- * many requests at once hide how long that takes. A line is asked for by its first element. */
+ * many requests at once hide how long that takes. A line is asked for by its first element, into the second cache:
+ * the first has room for fewer. Callers ask twice, as a processor may drop requests. */
 VEC void prefetch_channels(const struct cpu_rows *rows, int64_t j, int64_t first, int64_t last,
                            int dtype)
 {
+    enum { READ = 0, SECOND_CACHE = 2 };
     int64_t line = CACHE_LINE / (dtype == RAPT_F32 ? 4 : dtype == RAPT_I8 ? 1 : 2);
     if (first % line) return;
     for (int64_t c = first; rows->row[j] && c < last; c += line)
-        __builtin_prefetch(element_at(rows->row[j], dtype, c));
+        __builtin_prefetch(element_at(rows->row[j], dtype, c), READ, SECOND_CACHE);
+}
+
+/* The same of keys low ... high - 1 that come before last. */
+VEC void prefetch_keys(const struct cpu_rows *rows, int64_t low, int64_t high, int64_t last,
+                       int64_t c, int64_t end, int dtype)
+{
+    for (int64_t j = low; j < high && j < last; j++) prefetch_channels(rows, j, c, end, dtype);
 }
 
 /* Whether load_channels can serve: neighbours in memory, and one scale for a vector of I8. */
@@ -131,7 +140,8 @@ VEC int pack_v_as(float *panels, const struct cpu_rows *v, int64_t first, int64_
     vec probe[2] = {v_zero(), v_zero()};
     for (int64_t j = first; j < last; j++) {
         float *to = panels + j * COLUMN_TILE;
-        if (j + KEYS_AHEAD < last) prefetch_channels(v, j + KEYS_AHEAD, 0, channels, dtype);
+        prefetch_keys(v, j + KEYS_AHEAD, j + KEYS_AHEAD + 1, last, 0, channels, dtype);
+        prefetch_keys(v, j + KEYS_AHEAD / 2, j + KEYS_AHEAD / 2 + 1, last, 0, channels, dtype);
         for (int64_t c = 0; c < channels; c += COLUMN_TILE, to += panel_keys * COLUMN_TILE)
             for (int64_t i = 0; i < COLUMN_TILE; i += LANES) {
                 vec x = c + i < channels ? load_channels(v, j, c + i, channels, dtype) : v_zero();
@@ -459,8 +469,7 @@ VEC void pack_k_as(float *panels, const struct cpu_rows *k, int64_t first, int64
             int64_t j = j0 + half, c = 0;
             if (dtype != RAPT_I8 && j + LANES <= last && rows_are_there(k, j, j + LANES))
                 for (; c + LANES <= channels; c += LANES) {
-                    for (int64_t i = j + LANES; i < j + 2 * LANES && i < last; i++)
-                        prefetch_channels(k, i, c, c + LANES, dtype);
+                    prefetch_keys(k, j + LANES, j + 3 * LANES, last, c, c + LANES, dtype);
                     pack_square(to + c * COLUMN_TILE, k, j, last, c, channels, dtype, 1);
                 }
             for (; c < channels; c += LANES)

@@ -85,8 +85,8 @@ static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, 
             int64_t j = j0 + half, c = 0;
             if (j + LANES <= last && rows_are_there(k, j, j + LANES))
                 for (; 2 * (c + LANES) <= channels; c += LANES) {
-                    for (int64_t i = j + LANES; i < j + 2 * LANES && i < last; i++)
-                        prefetch_channels(k, i, 2 * c, 2 * (c + LANES), RAPT_BF16);
+                    prefetch_keys(k, j + LANES, j + 3 * LANES, last, 2 * c, 2 * (c + LANES),
+                                  RAPT_BF16);
                     pack_square(to + c * COLUMN_TILE, k, j, last, c, pairs, RAPT_F32, 1);
                 }
             for (; c < pairs; c += LANES) {
@@ -112,8 +112,8 @@ static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, i
     if (!rows_are_plain(v, channels))
         return scalar_pack_v_panels(panels, v, first, last, channels, panel_keys, COLUMN_TILE, 2);
     for (int64_t j = first; j < last; j += 2) {
-        for (int64_t i = j + KEYS_AHEAD; i < j + KEYS_AHEAD + 2 && i < last; i++)
-            prefetch_channels(v, i, 0, channels, RAPT_BF16);
+        prefetch_keys(v, j + KEYS_AHEAD, j + KEYS_AHEAD + 2, last, 0, channels, RAPT_BF16);
+        prefetch_keys(v, j + KEYS_AHEAD / 2, j + KEYS_AHEAD / 2 + 2, last, 0, channels, RAPT_BF16);
         uint16_t *to = (uint16_t *)panels + j * COLUMN_TILE;
         for (int64_t c = 0; c < channels; c += COLUMN_TILE, to += panel_keys * COLUMN_TILE) {
             __m512i a = load_bits(v, j, last, c, channels),
