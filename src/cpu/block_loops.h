@@ -51,13 +51,17 @@ VEC vec load_values(const char *block, int dtype, int64_t t, int64_t c)
 /* ---- Panels ---- */
 
 /* Keys j0 ... j0 + COLUMN_TILE - 1 as they stand in their block, hidden ones too. */
-VEC void pack_k_panel(float *to, const char *block, int64_t t, int64_t channels, int dtype)
+VEC void pack_k_panel(float *to, const char *block, int64_t t, int64_t channels,
+                      const struct blocks_ahead *ahead, int dtype)
 {
-    for (int64_t c = 0; c < channels; c += 2, to += 2 * COLUMN_TILE)
+    const int64_t row = RAPT_KV_BLOCK * (dtype == RAPT_F32 ? 4 : 2);
+    for (int64_t c = 0; c < channels; c += 2, to += 2 * COLUMN_TILE) {
+        if (!t) ask_ahead(ahead, c * row, 2 * row);
         for (int64_t i = 0; i < COLUMN_TILE; i += LANES) {
             v_store(to + i, RAPT_F32, load_keys(block, dtype, c, t + i));
             v_store(to + COLUMN_TILE + i, RAPT_F32, load_keys(block, dtype, c + 1, t + i));
         }
+    }
 }
 
 static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
@@ -67,7 +71,8 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
         const char *block = block_of(k, j, min64(j + COLUMN_TILE, last));
         float *to = (float *)panels + j * channels;
         if (!block) continue;
-#define CALL(dtype) pack_k_panel(to, block, j % RAPT_KV_BLOCK, channels, dtype)
+        struct blocks_ahead ahead = blocks_after(k, j, last);
+#define CALL(dtype) pack_k_panel(to, block, j % RAPT_KV_BLOCK, channels, &ahead, dtype)
         FLOAT_CASES(k->dtype, CALL)
 #undef CALL
     }
@@ -77,12 +82,18 @@ static void pack_k(void *panels, const struct cpu_rows *k, int64_t first, int64_
 VEC int pack_v_as(float *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                   int64_t channels, int64_t panel_keys, int dtype)
 {
+    const int64_t size = dtype == RAPT_F32 ? 4 : 2;
     vec probe = v_zero();
     for (int64_t j0 = first; j0 < last; j0 += RAPT_KV_BLOCK - j0 % RAPT_KV_BLOCK) {
         int64_t end = min64(j0 + RAPT_KV_BLOCK - j0 % RAPT_KV_BLOCK, last);
         const char *block = block_of(v, j0, end);
+        struct blocks_ahead ahead = blocks_after(v, j0, last);
         for (int64_t c = 0; c < channels; c += COLUMN_TILE)
             for (int64_t j = j0; j < end; j++) {
+                if (c % RAPT_KV_BLOCK == 0)
+                    ask_ahead(&ahead,
+                              (c * RAPT_KV_BLOCK + j % RAPT_KV_BLOCK * RAPT_KV_BLOCK) * size,
+                              RAPT_KV_BLOCK * size);
                 float *to = panels + c * panel_keys + j * COLUMN_TILE;
                 for (int64_t i = 0; i < COLUMN_TILE; i += LANES) {
                     vec x =

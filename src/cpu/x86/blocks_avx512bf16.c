@@ -17,10 +17,14 @@ enum {
 static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, int64_t last,
                          int64_t channels)
 {
-    size_t bytes = (size_t)(COLUMN_TILE * channels) * sizeof(uint16_t);
     for (int64_t j = first; j < last; j += COLUMN_TILE) {
         const char *block = block_of(k, j, min64(j + COLUMN_TILE, last));
-        if (block) memcpy((uint16_t *)panels + j * channels, block, bytes);
+        struct blocks_ahead ahead = blocks_after(k, j, last);
+        char *to = (char *)panels + j * channels * (int64_t)sizeof(uint16_t);
+        for (int64_t at = 0; block && at < channels / 2 * PAIR_BYTES; at += PAIR_BYTES) {
+            ask_ahead(&ahead, at, PAIR_BYTES);
+            memcpy(to + at, block + at, PAIR_BYTES);
+        }
     }
 }
 
@@ -42,11 +46,13 @@ static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, i
     for (int64_t j0 = first; j0 < last; j0 += RAPT_KV_BLOCK - j0 % RAPT_KV_BLOCK) {
         int64_t end = min64(j0 + RAPT_KV_BLOCK - j0 % RAPT_KV_BLOCK, last);
         const char *block = block_of(v, j0, end);
+        struct blocks_ahead ahead = blocks_after(v, j0, last);
         for (int64_t c = 0; c < channels; c += RAPT_KV_BLOCK)
             for (int64_t j = j0; j < end; j += 2) {
                 uint16_t *to = (uint16_t *)panels + c * panel_keys + j * COLUMN_TILE;
-                const char *from =
-                    block + c * RAPT_KV_BLOCK * 2 + j % RAPT_KV_BLOCK / 2 * PAIR_BYTES;
+                int64_t at = c * RAPT_KV_BLOCK * 2 + j % RAPT_KV_BLOCK / 2 * PAIR_BYTES;
+                const char *from = block + at;
+                ask_ahead(&ahead, at, PAIR_BYTES);
                 __m512i a = _mm512_setzero_si512(), b = a;
                 if (block) a = load_pair(v, from, j, end), b = load_pair(v, from + 64, j, end);
                 unusual |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(a, exponent), exponent);
