@@ -49,6 +49,7 @@ static int has_short_blocks(const rapt_tensor *t, const rapt_tensor *scale)
 
 static const char *no_i8(const struct problem *p, char reason[REASON_SIZE])
 {
+    enum { CHANNELS = 1024 /* sums of products stay below 2^31: cpu/x86/fixed_point_avx512.h */ };
     const rapt_attention *a = &p->a;
     if (a->q.dtype != RAPT_F16 && a->q.dtype != RAPT_BF16)
         snprintf(reason, REASON_SIZE, "q is %s (needs f16 or bf16)", dtype_name(a->q.dtype));
@@ -60,6 +61,9 @@ static const char *no_i8(const struct problem *p, char reason[REASON_SIZE])
     else if (has_short_blocks(&a->k, &a->k_scale) || has_short_blocks(&a->v, &a->v_scale))
         snprintf(reason, REASON_SIZE,
                  "a scale has fewer than 32 channels, or not a multiple of 32");
+    else if (p->qk_channels > CHANNELS)
+        snprintf(reason, REASON_SIZE, "q has %" PRId64 " channels (at most %d)", p->qk_channels,
+                 CHANNELS);
     else return NULL;
     return reason;
 }

@@ -55,16 +55,18 @@ static void levels_say_what_they_need(void **state)
         rapt_dtype q, k;
         int64_t blocks, stride;
         const char *reason;
+        int64_t channels; /* 0: as they are */
     } rows[] = {
-        {"cpu_avx512_bf16", RAPT_F32, RAPT_F32, 0, 1, "q is f32 (needs bf16)"},
+        {"cpu_avx512_bf16", RAPT_F32, RAPT_F32, 0, 1, "q is f32 (needs bf16)", 0},
         {"cpu_amx_f32", RAPT_BF16, RAPT_BF16, 0, 1,
-         "q, k and v are bf16, bf16 and bf16 (needs f32 or f16 in all)"},
-        {"cpu_avx512_vnni", RAPT_F32, RAPT_I8, 1, 1, "q is f32 (needs f16 or bf16)"},
-        {"cpu_avx512_vnni", RAPT_F16, RAPT_F16, 0, 1, "k is f16, v is f16 (needs i8)"},
+         "q, k and v are bf16, bf16 and bf16 (needs f32 or f16 in all)", 0},
+        {"cpu_avx512_vnni", RAPT_F32, RAPT_I8, 1, 1, "q is f32 (needs f16 or bf16)", 0},
+        {"cpu_avx512_vnni", RAPT_F16, RAPT_F16, 0, 1, "k is f16, v is f16 (needs i8)", 0},
         {"cpu_avx512_vnni", RAPT_F16, RAPT_I8, 1, 2,
-         "the channels of a key do not lie side by side"},
+         "the channels of a key do not lie side by side", 0},
         {"cpu_avx512_vnni", RAPT_F16, RAPT_I8, 2, 1,
-         "a scale has fewer than 32 channels, or not a multiple of 32"},
+         "a scale has fewer than 32 channels, or not a multiple of 32", 0},
+        {"cpu_avx512_vnni", RAPT_F16, RAPT_I8, 1, 1, "q has 1025 channels (at most 1024)", 1025},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -78,6 +80,7 @@ static void levels_say_what_they_need(void **state)
             call.a.k_scale = call.a.v_scale =
                 rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, rows[i].blocks);
         call.a.k.stride[3] *= rows[i].stride;
+        if (rows[i].channels) call.a.q.size[3] = call.a.k.size[3] = rows[i].channels;
         snprintf(sentence, sizeof sentence, "no kernel of cpu:0 serves this (%s: %s)",
                  rows[i].kernel, rows[i].reason);
         snprintf(absent, sizeof absent,
