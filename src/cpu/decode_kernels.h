@@ -45,6 +45,10 @@ DECODE_QK_HEADS(avx512_vnni);
 DECODE_PV_HEADS(avx512_vnni);
 enum { DECODE_KEYS_VNNI = 64 };
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
+#define DECODE_SLOTS_VNNI                                                                          \
+    .decode_q = decode_q_avx512_vnni, .decode_keys = DECODE_KEYS_VNNI,                             \
+    .decode_qk = decode_qk_avx512_vnni, .decode_pv = decode_pv_avx512_vnni,                        \
+    .decode_qk_heads = decode_qk_heads_avx512_vnni, .decode_pv_heads = decode_pv_heads_avx512_vnni
 /* In place: the integers of each row in the order of its channels, their step half a row further. */
 void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 DECODE_QK(avx512_bf16);

@@ -43,4 +43,14 @@ VEC __m256i to_fixed(vec x, const struct fixed *f)
     return _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(y));
 }
 
+/* The lower halves of 32-bit integers: of a, then of b. */
+VEC __m512i narrow(__m512i a, __m512i b)
+{
+    return _mm512_permutex2var_epi16(a,
+                                     _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42,
+                                                      40, 38, 36, 34, 32, 30, 28, 26, 24, 22, 20,
+                                                      18, 16, 14, 12, 10, 8, 6, 4, 2, 0),
+                                     b);
+}
+
 #endif

@@ -267,10 +267,5 @@ const struct cpu_kernels cpu_amx_int8 = {
     CPU_PACK_SLOTS,
     .pair = 1,
     .tile_q = tile_q,
-    .decode_q = decode_q_avx512_vnni,
-    .decode_keys = DECODE_KEYS_VNNI,
-    .decode_qk = decode_qk_avx512_vnni,
-    .decode_pv = decode_pv_avx512_vnni,
-    .decode_qk_heads = decode_qk_heads_avx512_vnni,
-    .decode_pv_heads = decode_pv_heads_avx512_vnni,
+    DECODE_SLOTS_VNNI,
 };

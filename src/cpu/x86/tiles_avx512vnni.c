@@ -257,9 +257,6 @@ static void set_weights(struct group_weights *w, const float *p, int64_t p_strid
                         const float *scale, uint64_t there)
 {
     enum { VECTORS = GROUP / LANES };
-    const __m512i even =
-        _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
-                         24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     __m512i most[ROW_TILE];
     vec x[ROW_TILE][VECTORS], of_keys[VECTORS];
     _Alignas(64) float factor[LANES], power[LANES];
@@ -289,8 +286,7 @@ static void set_weights(struct group_weights *w, const float *p, int64_t p_strid
         }
 #pragma GCC unroll 2
         for (int i = 0; i < VECTORS; i += 2)
-            _mm512_store_si512(w->p[r] + i * LANES,
-                               _mm512_permutex2var_epi16(n[i], even, n[i + 1]));
+            _mm512_store_si512(w->p[r] + i * LANES, narrow(n[i], n[i + 1]));
     }
 }
 
@@ -333,10 +329,5 @@ const struct cpu_kernels cpu_avx512_vnni = {
     CPU_PACK_SLOTS,
     .pair = 1,
     .tile_q = fix_q_avx512_vnni,
-    .decode_q = decode_q_avx512_vnni,
-    .decode_keys = DECODE_KEYS_VNNI,
-    .decode_qk = decode_qk_avx512_vnni,
-    .decode_pv = decode_pv_avx512_vnni,
-    .decode_qk_heads = decode_qk_heads_avx512_vnni,
-    .decode_pv_heads = decode_pv_heads_avx512_vnni,
+    DECODE_SLOTS_VNNI,
 };

@@ -68,9 +68,6 @@ VEC int set_half(struct weights *to, int half, __m512i integer[ROWS][2], const f
                  const float *scale, uint64_t there)
 {
     enum { VECTORS = KEYS_MAX / LANES };
-    const __m512i even =
-        _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
-                         24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     vec x[ROWS][VECTORS];
     __m512i most[ROWS], sum[ROWS];
     float factor[ROWS];
@@ -93,7 +90,7 @@ VEC int set_half(struct weights *to, int half, __m512i integer[ROWS][2], const f
         for (int i = 0; i < VECTORS; i += 2) {
             __m512i a = _mm512_cvtps_epi32(v_mul(x[r][i], v_set(factor[r]))),
                     b = _mm512_cvtps_epi32(v_mul(x[r][i + 1], v_set(factor[r])));
-            a = _mm512_permutex2var_epi16(a, even, b);
+            a = narrow(a, b);
             sum[r] = dot_pairs(sum[r], a, _mm512_set1_epi16(-128));
             integer[r][i / 2] = a;
         }
