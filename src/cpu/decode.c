@@ -154,8 +154,8 @@ static int takes_blocks(const struct problem *p, const struct cpu_plan *plan)
 static int steps_are_equal(const struct problem *p, const struct cpu_plan *plan)
 {
     return p->a.k.dtype == RAPT_I8 && p->a.v.dtype == RAPT_I8 && plan->kernels->decode_q &&
-           !p->page_tokens && p->a.kv_layout == RAPT_KV_STRIDED && p->a.k.stride[2] &&
-           p->a.v.stride[2];
+           !p->page_tokens && p->a.kv_layout == RAPT_KV_STRIDED && p->a.k.stride[2] > 0 &&
+           p->a.v.stride[2] > 0;
 }
 
 /* The bits of a head must not depend on how many others an item has. */
