@@ -111,15 +111,15 @@ DEVICE float new_value(const struct kv_append_args *a, const struct append_half 
 
 /* Symmetric i8: scale = largest magnitude / 127 per block of channels, but at least 2^-126, so that
  * neither the scale nor its inverse leaves the normal numbers; 0 for zeros alone; a block with NaN or
- * infinity gets the scale NaN, so that it stays visible. Values are those of the CPU's kv_append. */
+ * infinity gets the scale NaN, so that it stays visible. Values are those of the CPU's kv_append. All
+ * lanes of a wave go along, since they ask each other, those of a row that is not written too. */
 DEVICE void quantise_row(const struct kv_append_args *a, const struct append_half *h, int number,
-                         const struct append_table *table)
+                         int written, const struct append_table *table)
 {
     int lane = THREAD % LANES, angle = table->row[h->which][number].angle;
     const char *row = table->row[h->which][number].from;
-    char *cache = table->row[h->which][number].to;
+    char *cache = written ? table->row[h->which][number].to : (char *)0;
     float *scale = table->scales[h->which][number];
-    if (!cache) return;
     for (int start = 0; start < h->channels; start += h->block, scale += h->scale->stride[3]) {
         float largest = 0, bad = 0;
         for (int c = start + lane; c < start + h->block; c += LANES) {
@@ -131,8 +131,9 @@ DEVICE void quantise_row(const struct kv_append_args *a, const struct append_hal
         bad = max_of_16(bad);
         if (largest > 0) largest = maximum(largest, 127 * 0x1p-126f);
         float inverse = bad == 0 && largest > 0 ? 127 / largest : 0;
-        if (lane == 0) STORE(float, scale, bad != 0 ? float_of(0x7fc00000u) : largest / 127);
-        for (int c = start + lane; c < start + h->block; c += LANES) {
+        if (cache && lane == 0)
+            STORE(float, scale, bad != 0 ? float_of(0x7fc00000u) : largest / 127);
+        for (int c = start + lane; cache && c < start + h->block; c += LANES) {
             float q = nearest_f32(new_value(a, h, row, c, angle, table) * inverse);
             if (bad != 0) q = 1;
             STORE(int8_t, cache + c * h->to->stride[3],
@@ -183,7 +184,10 @@ DEVICE void append_half(const struct kv_append_args *a, const struct append_half
                         const struct append_table *table)
 {
     if (h->to->dtype == DTYPE_i8) {
-        for (int i = THREAD / LANES; i < count; i += THREADS / LANES) quantise_row(a, h, i, table);
+        for (int first = 0; first < count; first += THREADS / LANES) {
+            int number = first + THREAD / LANES;
+            quantise_row(a, h, smaller(number, count - 1), number < count, table);
+        }
         return;
     }
     struct rope_cut cut = rope_cut_of(h->from, h->to, h->channels, h->rotary, a->rope.interleaved);

@@ -21,11 +21,11 @@ DEVICE void store_scores(const struct attention_args *a, const struct sequence *
         if (key + n < a->columns) store_element(to, n * a->scores.stride[3], a->scores.dtype, s[n]);
 }
 
-DEVICE void score_tile(const struct attention_args *a, int b, int head)
+DEVICE void score_tile(const struct attention_args *a, int b, int head, int tile)
 {
     a = AGAIN(attention_args, a);
     struct sequence seq = sequence_of(a, b);
-    int first_query = BLOCK_Y * TILE_Q, first_key = BLOCK_X * TILE_KV;
+    int first_query = tile * TILE_Q, first_key = BLOCK_X * TILE_KV;
     if (first_query >= seq.q_length) return;
     int kv_head = head / a->group, limit = smaller(seq.kv_length, a->columns);
     struct rows q = rows_of(a, &a->q, seq.q_batch, head, seq.q_start, a->channels);
@@ -60,5 +60,6 @@ KERNEL_ENTRY void LAUNCH(THREADS, BLOCKS) KERNEL_NAME(const BY_VALUE struct atte
     const struct attention_args *a = ARGUMENT(attention_args, args);
     int64_t pairs = (int64_t)a->batch * a->q_heads;
     for (int64_t pair = BLOCK_Z; pair < pairs; pair += GRID_LIMIT)
-        score_tile(a, (int)(pair / a->q_heads), (int)(pair % a->q_heads));
+        for (int tile = BLOCK_Y; tile * TILE_Q < a->q_tokens; tile += GRID_LIMIT)
+            score_tile(a, (int)(pair / a->q_heads), (int)(pair % a->q_heads), tile);
 }

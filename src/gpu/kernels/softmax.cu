@@ -439,7 +439,8 @@ DEVICE void rows_of_elements(const struct attention_args *a, int64_t blocks, int
     int lanes = a->columns > WAVE * KEPT ? THREADS : WAVE;
     struct team t = {lanes, THREAD / lanes, THREADS / lanes, THREAD % lanes, 0, shared};
 #pragma unroll 1
-    for (int64_t row = (int64_t)BLOCK_X * t.count + t.number; row < all; row += blocks * t.count)
+    for (int64_t row = (int64_t)(BLOCK_X / CLUSTER) * t.count + t.number; row < all;
+         row += blocks * t.count)
         row_of_elements(AGAIN(attention_args, a), row, &t);
 }
 

@@ -46,8 +46,8 @@ DEVICE void ask_rows(const struct attention_args &a, const struct tile &t, int b
 #pragma unroll
     for (int r = 0; r < 16; r++) {
         int shift = shift_of(row), left = r < rows ? bytes + shift : 0;
-        const char *from =
-            left > 0 ? row - shift : (const char *)(CELLS > 1 ? a.bias : a.mask).data;
+        const char *data = (const char *)(CELLS > 1 ? a.bias : a.mask).data,
+                   *from = left > 0 ? row - shift : data - shift_of(data);
 #pragma unroll
         for (int i = 0; i < LOOSE_WORDS; i += 32) {
             int word = i + lane, size = max_int(0, min_int(4, left - 4 * word));
