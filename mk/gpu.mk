@@ -116,7 +116,7 @@ prebuilt: $(GPU_EMBEDDED) $(GPU)/resources.txt
 
 # ---- Stand-in drivers and the tests that run the host code on them -------------------------------------------------
 FAKES := $(B)/tests/fake_drivers
-FAKE_HIPS := $(patsubst %,$(FAKES)/libamdhip64_%.so,5 7 none)
+FAKE_HIPS := $(patsubst %,$(FAKES)/libamdhip64_%.so,5 7 none named)
 FAKE_LIBRARIES := $(FAKES)/libcuda.so $(FAKES)/libamdhip64.so $(FAKES)/libcuda_broken.so $(FAKES)/libamdhip64_broken.so $(FAKE_HIPS)
 FAKE_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/fake_drivers/test_*.c))
 FAKE_LINK = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fPIC -shared -Wl,-z,nodelete
@@ -127,13 +127,14 @@ $(FAKES)/libcuda.so: tests/fake_drivers/cuda.c tests/fake_drivers/fake.c tests/f
 $(FAKES)/libamdhip64.so: tests/fake_drivers/hip.c tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gpu/hip_api.def src/gpu/kernel_args.h
 	@mkdir -p $(@D)
 	$(FAKE_LINK) -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
-# HIP runtimes with one name of hipGetDeviceProperties, and with none.
-$(FAKES)/libamdhip64_5.so: WITHOUT := -DWITHOUT_PROPERTIES_6
-$(FAKES)/libamdhip64_7.so: WITHOUT := -DWITHOUT_PROPERTIES
-$(FAKES)/libamdhip64_none.so: WITHOUT := -DWITHOUT_PROPERTIES -DWITHOUT_PROPERTIES_6
+# HIP runtimes with one name of hipGetDeviceProperties, and with none; one that a loader finds by a name of HIP's once it is loaded.
+$(FAKES)/libamdhip64_5.so: VARIANT := -DWITHOUT_PROPERTIES_6
+$(FAKES)/libamdhip64_7.so: VARIANT := -DWITHOUT_PROPERTIES
+$(FAKES)/libamdhip64_none.so: VARIANT := -DWITHOUT_PROPERTIES -DWITHOUT_PROPERTIES_6
+$(FAKES)/libamdhip64_named.so: VARIANT := -Wl,-soname,libamdhip64.so.6
 $(FAKE_HIPS): tests/fake_drivers/hip.c tests/fake_drivers/fake.c tests/fake_drivers/fake.h
 	@mkdir -p $(@D)
-	$(FAKE_LINK) $(WITHOUT) -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
+	$(FAKE_LINK) $(VARIANT) -MF $@.d -o $@ tests/fake_drivers/hip.c tests/fake_drivers/fake.c -lpthread
 # Libraries of the right name without any of a driver's functions.
 $(FAKES)/%_broken.so: tests/fake_drivers/fake.c tests/fake_drivers/fake.h src/gpu/kernel_args.h
 	@mkdir -p $(@D)

@@ -132,7 +132,7 @@ RAPT_API rapt_status rapt_plan_create(rapt_plan **out, rapt_device *device, cons
     *out = NULL;
     if (!device) return fail_on_no_device("rapt_plan_create");
     rapt_status status = params_check(a, "rapt_plan_create", &p);
-    return status ? status : plan_build(device, &p, p.kernel, "rapt_plan_create", out);
+    return status ? status : plan_build(device, &p, "rapt_plan_create", out);
 }
 
 RAPT_API size_t rapt_plan_workspace_size(const rapt_plan *plan)
@@ -176,7 +176,7 @@ RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char 
     rapt_status status =
         device ? params_check(a, "rapt_explain", &p) : fail_on_no_device("rapt_explain");
     if (status) return (size_t)snprintf(text, size, "%s", last_error());
-    return plan_explain(device, &p, p.kernel, text, size);
+    return plan_explain(device, &p, text, size);
 }
 
 /* A sentence of one of its two steps is rapt_forward's own; those of a driver name the driver's
@@ -198,7 +198,7 @@ RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, 
     if (!device) return fail_on_no_device("rapt_forward");
     rapt_status status = params_check(a, "rapt_forward", &p);
     if (!status) status = params_match(&p, a, "rapt_forward", &data);
-    if (!status) status = plan_cache_take(device, &p, p.kernel, stream, &cached);
+    if (!status) status = plan_cache_take(device, &p, stream, &cached);
     if (status) return speak_as_forward(status);
     status = device->backend->execute(cached.plan, &data, cached.workspace, stream);
     plan_cache_return(device, &cached);

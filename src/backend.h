@@ -29,7 +29,7 @@ struct rapt_plan {
     rapt_device *device;
     int kernel; /* index into the backend's kernels for this device, best first */
     struct problem problem;
-    int named; /* 1: the caller asked for this kernel and no other */
+    int named;             /* 1: the caller asked for this kernel and no other */
     size_t workspace_size; /* bytes; set by backend->plan */
     void *state;           /* the backend's own; NULL: none */
 };
@@ -37,7 +37,8 @@ struct rapt_plan {
 /* One backend: a constant table. Functions that fail leave a sentence through fail(). Slots marked
  * (optional) may be NULL. */
 struct backend {
-    const char *name; /* "cuda", "hip", "cpu" */
+    const char *name;          /* "cuda", "hip", "cpu" */
+    rapt_stream thread_stream; /* the handle that is another stream in each thread; NULL: none */
 
     /* Opens the driver and adds one device for each it finds with context_add_device(). No driver
      * or no device is not a failure: it writes the reason and returns OK. *state is passed to

@@ -25,33 +25,42 @@ __attribute__((format(printf, 2, 3))) static void append(struct text *t, const c
     if (written > 0) t->length += (size_t)written;
 }
 
+/* The problem as this device's kernels see it: the name of a backend asks for none of them. */
+static struct problem seen_by(const rapt_device *device, const struct problem *p)
+{
+    struct problem seen = *p;
+    if (p->kernel && !strcmp(p->kernel, device->backend->name)) seen.kernel = NULL;
+    return seen;
+}
+
 /* The index of the first kernel that serves, or -1; each refusal is appended as "name: reason" and
- * separator. The name of a backend stands for all its kernels. */
-static int choose(rapt_device *device, const struct problem *p, const char *kernel,
-                  const char *separator, struct text *refusals)
+ * separator. */
+static int choose(rapt_device *device, const struct problem *p, const char *separator,
+                  struct text *refusals)
 {
     const struct backend *backend = device->backend;
     char scratch[REASON_SIZE];
     int count = backend->kernel_count(device);
     for (int i = 0; i < count; i++) {
         const char *name = backend->kernel_name(device, i);
-        if (kernel && strcmp(kernel, name) && strcmp(kernel, backend->name)) continue;
+        if (p->kernel && strcmp(p->kernel, name)) continue;
         const char *reason = backend->kernel_refuses(device, i, p, scratch);
         if (!reason) return i;
         append(refusals, "%s%s: %s", refusals->length ? separator : "", name, reason);
     }
-    if (kernel && !refusals->length)
-        append(refusals, "%s: this device has no kernel of that name", kernel);
+    if (p->kernel && !refusals->length)
+        append(refusals, "%s: this device has no kernel of that name", p->kernel);
     return -1;
 }
 
-rapt_status plan_build(rapt_device *device, const struct problem *p, const char *kernel,
-                       const char *function, rapt_plan **out)
+rapt_status plan_build(rapt_device *device, const struct problem *asked, const char *function,
+                       rapt_plan **out)
 {
     char reasons[REASON_SIZE] = "";
     struct text refusals = {reasons, sizeof reasons, 0};
+    const struct problem p = seen_by(device, asked);
     *out = NULL;
-    int chosen = choose(device, p, kernel, "; ", &refusals);
+    int chosen = choose(device, &p, "; ", &refusals);
     if (chosen < 0)
         return fail(RAPT_UNSUPPORTED, "%s: no kernel of %s:%lld serves this (%s)", function,
                     device->info.backend, (long long)device->info.index, reasons);
@@ -60,9 +69,9 @@ rapt_status plan_build(rapt_device *device, const struct problem *p, const char 
         return fail(RAPT_NO_MEMORY, "%s: no memory for a plan (%zu bytes)", function, sizeof *plan);
     plan->device = device;
     plan->kernel = chosen;
-    plan->problem = *p;
+    plan->problem = p;
     plan->problem.kernel = NULL;
-    plan->named = kernel && strcmp(kernel, device->backend->name);
+    plan->named = p.kernel != NULL;
     rapt_status status = device->backend->plan(plan);
     if (status) {
         free(plan);
@@ -79,11 +88,11 @@ void plan_destroy(rapt_plan *plan)
     free(plan);
 }
 
-size_t plan_explain(rapt_device *device, const struct problem *p, const char *kernel, char *text,
-                    size_t size)
+size_t plan_explain(rapt_device *device, const struct problem *asked, char *text, size_t size)
 {
     struct text t = {text, size, 0};
-    int chosen = choose(device, p, kernel, "\n", &t);
+    const struct problem p = seen_by(device, asked);
+    int chosen = choose(device, &p, "\n", &t);
     const char *separator = t.length ? "\n" : "";
     if (chosen >= 0)
         append(&t, "%s%s: runs\n", separator, device->backend->kernel_name(device, chosen));

@@ -5,15 +5,14 @@
 
 #include "backend.h"
 
-/* Builds a plan for a checked problem with the first kernel that serves it, or with the one called
- * kernel (NULL: any). */
-rapt_status plan_build(rapt_device *device, const struct problem *p, const char *kernel,
-                       const char *function, rapt_plan **out);
+/* Builds a plan for a checked problem with the first kernel that serves it, of those that it asks
+ * for by name. */
+rapt_status plan_build(rapt_device *device, const struct problem *asked, const char *function,
+                       rapt_plan **out);
 void plan_destroy(rapt_plan *plan);
 /* One line for each kernel up to the one that runs. As snprintf: returns the length of the whole
  * text. */
-size_t plan_explain(rapt_device *device, const struct problem *p, const char *kernel, char *text,
-                    size_t size);
+size_t plan_explain(rapt_device *device, const struct problem *asked, char *text, size_t size);
 
 /* A plan and a workspace for one call of rapt_forward, from the device's cache or new. Give both
  * back with plan_cache_return. The cache holds PLAN_CACHE_SIZE plans and frees the least recently
@@ -26,8 +25,8 @@ struct cached_plan {
 };
 struct plan_cache *plan_cache_create(void);
 void plan_cache_destroy(rapt_device *device);
-rapt_status plan_cache_take(rapt_device *device, const struct problem *p, const char *kernel,
-                            rapt_stream stream, struct cached_plan *out);
+rapt_status plan_cache_take(rapt_device *device, const struct problem *p, rapt_stream stream,
+                            struct cached_plan *out);
 void plan_cache_return(rapt_device *device, const struct cached_plan *taken);
 
 #endif

@@ -4,6 +4,7 @@
 #include "plan.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ struct plan_workspace {
     struct plan_workspace *next;
     void *memory;
     rapt_stream stream;
+    uint64_t thread; /* whose stream it is, where the handle means another one in each; else 0 */
     bool taken;
 };
 
@@ -69,40 +71,51 @@ void plan_cache_destroy(rapt_device *device)
     device->cache = NULL;
 }
 
+/* A number of this thread that no other thread has had. */
+static uint64_t thread_number(void)
+{
+    static atomic_uint_least64_t threads;
+    static _Thread_local uint64_t own;
+    if (!own) own = atomic_fetch_add(&threads, 1) + 1;
+    return own;
+}
+
 static bool same_name(const char *a, const char *b)
 {
     return a && b ? !strcmp(a, b) : a == b;
 }
 
-static struct plan_entry *find(struct plan_cache *cache, const struct problem *p,
-                               const char *kernel)
+static struct plan_entry *find(struct plan_cache *cache, const struct problem *p)
 {
     for (struct plan_entry *e = cache->entries; e; e = e->next)
-        if (same_name(e->kernel, kernel) &&
+        if (same_name(e->kernel, p->kernel) &&
             /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): no padding */
             !memcmp(&e->plan->problem.asked, &p->asked, sizeof p->asked))
             return e;
     return NULL;
 }
 
-/* Frees the least recently used entry that nobody uses. */
-static void evict(rapt_device *device, struct plan_cache *cache)
+/* Frees the least recently used entry that nobody uses, but for one (NULL: any). False: there is
+ * none. */
+static bool evict(rapt_device *device, struct plan_cache *cache, const struct plan_entry *kept)
 {
     struct plan_entry **oldest = NULL;
     for (struct plan_entry **at = &cache->entries; *at; at = &(*at)->next)
-        if (!(*at)->users && (!oldest || (*at)->used_at < (*oldest)->used_at)) oldest = at;
-    if (!oldest) return;
+        if (!(*at)->users && *at != kept && (!oldest || (*at)->used_at < (*oldest)->used_at))
+            oldest = at;
+    if (!oldest) return false;
     struct plan_entry *entry = *oldest;
     *oldest = entry->next;
     cache->count--;
     entry_free(device, entry);
+    return true;
 }
 
-static rapt_status add(rapt_device *device, const struct problem *p, const char *kernel,
-                       struct plan_entry **out)
+static rapt_status add(rapt_device *device, const struct problem *p, struct plan_entry **out)
 {
     struct plan_cache *cache = device->cache;
-    if (cache->count >= PLAN_CACHE_SIZE) evict(device, cache);
+    const char *kernel = p->kernel;
+    if (cache->count >= PLAN_CACHE_SIZE) evict(device, cache, NULL);
     struct plan_entry *entry = alloc_zeroed(1, sizeof *entry);
     char *name = kernel ? alloc_zeroed(1, strlen(kernel) + 1) : NULL;
     if (!entry || (kernel && !name)) {
@@ -112,7 +125,7 @@ static rapt_status add(rapt_device *device, const struct problem *p, const char 
     }
     if (name) memcpy(name, kernel, strlen(kernel) + 1);
     entry->kernel = name;
-    rapt_status status = plan_build(device, p, kernel, "rapt_forward", &entry->plan);
+    rapt_status status = plan_build(device, p, "rapt_forward", &entry->plan);
     if (status) {
         entry_free(device, entry);
         return status;
@@ -127,36 +140,41 @@ static rapt_status add(rapt_device *device, const struct problem *p, const char 
 static rapt_status take_workspace(rapt_device *device, struct plan_entry *entry, rapt_stream stream,
                                   struct plan_workspace **out)
 {
+    const struct backend *backend = device->backend;
+    uint64_t thread = stream && stream == backend->thread_stream ? thread_number() : 0;
     *out = NULL;
     if (!entry->plan->workspace_size) return RAPT_OK;
     for (struct plan_workspace *w = entry->workspaces; w; w = w->next)
-        if (!w->taken && w->stream == stream) {
+        if (!w->taken && w->stream == stream && w->thread == thread) {
             *out = w;
             return RAPT_OK;
         }
     struct plan_workspace *w = alloc_zeroed(1, sizeof *w);
     if (!w) return fail(RAPT_NO_MEMORY, "rapt_forward: no memory to keep a workspace");
-    rapt_status status = device->backend->alloc(device, entry->plan->workspace_size, &w->memory);
+    rapt_status status;
+    do status = backend->alloc(device, entry->plan->workspace_size, &w->memory);
+    while (status == RAPT_NO_MEMORY && evict(device, device->cache, entry));
     if (status) {
         free(w);
         return status;
     }
     w->stream = stream;
+    w->thread = thread;
     w->next = entry->workspaces;
     entry->workspaces = w;
     *out = w;
     return RAPT_OK;
 }
 
-rapt_status plan_cache_take(rapt_device *device, const struct problem *p, const char *kernel,
-                            rapt_stream stream, struct cached_plan *out)
+rapt_status plan_cache_take(rapt_device *device, const struct problem *p, rapt_stream stream,
+                            struct cached_plan *out)
 {
     struct plan_cache *cache = device->cache;
     rapt_status status = RAPT_OK;
     memset(out, 0, sizeof *out);
     pthread_mutex_lock(&cache->lock);
-    struct plan_entry *entry = find(cache, p, kernel);
-    if (!entry) status = add(device, p, kernel, &entry);
+    struct plan_entry *entry = find(cache, p);
+    if (!entry) status = add(device, p, &entry);
     if (!status) status = take_workspace(device, entry, stream, &out->slot);
     if (!status) {
         entry->users++;

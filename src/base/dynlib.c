@@ -47,6 +47,14 @@ void *dynlib_open(const char *const *paths, char *reason, size_t size)
     return NULL;
 }
 
+void *dynlib_loaded(const char *const *paths)
+{
+    void *library = NULL;
+    for (; *paths && !library; paths++)
+        library = dlopen(*paths, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE | RTLD_NOLOAD);
+    return library;
+}
+
 int dynlib_resolve(void *library, const struct dynlib_symbol *symbols, size_t count, void *table,
                    char *reason, size_t size)
 {

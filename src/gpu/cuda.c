@@ -28,9 +28,9 @@ enum {
     MAP_PROMOTION_128B = 2,
     LAUNCH_PROGRAMMATIC = 6, /* programmatic stream serialization */
 };
-/* Cubins and PTX of this library come from CUDA 13, which an older major version of the driver may
- * refuse; 12.0 knows all symbols. */
-enum { OLDEST_DRIVER = 12000 };
+/* 12.0 knows all symbols. Cubins and PTX of this library come from CUDA 13, which a driver of an
+ * older major version may refuse. */
+enum { OLDEST_DRIVER = 12000, TOOLKIT = 13000 };
 
 /* CUlaunchConfig, CUlaunchAttribute. */
 struct launch_attribute {
@@ -213,7 +213,14 @@ static void cuda_leave(struct gpu_device *device, const struct driver_scope *sco
 
 static rapt_status cuda_module_load(struct gpu_device *device, const void *image, void **module)
 {
-    return CALL(device, module_load, cuModuleLoadData, module, image);
+    rapt_status status = CALL(device, module_load, cuModuleLoadData, module, image);
+    int version = TOOLKIT;
+    if (status != RAPT_DRIVER || api_of(device)->version(&version) || version >= TOOLKIT)
+        return status;
+    return fail(status,
+                "%s; the driver supports CUDA %d.%d, and code objects of CUDA %d need driver 580 "
+                "or newer",
+                last_error(), version / 1000, version % 1000 / 10, TOOLKIT / 1000);
 }
 
 static void cuda_module_unload(struct gpu_device *device, void *module)

@@ -253,6 +253,7 @@ VENDOR_SLOTS(hip)
 #define BACKEND(vendor)                                                                            \
     const struct backend vendor##_backend = {                                                      \
         .name = #vendor,                                                                           \
+        .thread_stream = (rapt_stream)2, /* CU_STREAM_PER_THREAD, hipStreamPerThread */            \
         .open = vendor##_open,                                                                     \
         .close = gpu_close,                                                                        \
         .device_close = gpu_device_close,                                                          \

@@ -75,14 +75,17 @@ static int start(struct hip *hip, int *devices, char reason[REASON_SIZE])
 
 enum { MAJORS = 3, PATH_SIZE = 512 };
 
-/* The named library alone, or each soname below ROCM_PATH, then by the loader's own search, then in
- * /opt/rocm. */
+/* The named library alone, or the one that the process uses already, whose streams and memory a
+ * second runtime would not know, or each soname below ROCM_PATH, then by the loader's own search,
+ * then in /opt/rocm. */
 static void *open_library(char *reason, size_t size)
 {
-    static const char *const names[MAJORS + 1] = {"libamdhip64.so.7", "libamdhip64.so.6",
-                                                  "libamdhip64.so.5", "libamdhip64.so"};
+    static const char *const names[MAJORS + 2] = {"libamdhip64.so.7", "libamdhip64.so.6",
+                                                  "libamdhip64.so.5", "libamdhip64.so", NULL};
     const char *chosen = getenv("RAPT_HIP_LIBRARY"), *rocm = getenv("ROCM_PATH");
     if (chosen && *chosen) return dynlib_open((const char *const[]){chosen, NULL}, reason, size);
+    void *loaded = dynlib_loaded(names);
+    if (loaded) return loaded;
     char below[2 * (MAJORS + 1)][PATH_SIZE];
     const char *paths[3 * (MAJORS + 1) + 1];
     int count = 0, made = 0;

@@ -16,6 +16,15 @@ static rapt_status check_size(const char *function, const char *name, const rapt
     return RAPT_OK;
 }
 
+/* Rows of other lengths have kernels of their own. A graph that captures them later must find them
+ * loaded; one that does not load says so when it is to run. */
+static void load_longer(struct gpu_device *device)
+{
+    const struct code *code;
+    for (int i = 0; i < LONGER; i++)
+        if (device->longer[i]) modules_get(device, device->longer[i], &code);
+}
+
 /* Launches the row of an op over e with the arguments; function names the caller in sentences.
  */
 static rapt_status run(rapt_device *rapt, const char *function, enum op op, const struct extent *e,
@@ -42,6 +51,7 @@ static rapt_status run(rapt_device *rapt, const char *function, enum op op, cons
     rapt_status status = device->driver->enter(device, &scope);
     if (status) return status;
     status = modules_get(device, row, &code);
+    if (!status && op == OP_softmax) load_longer(device);
     if (!status) {
         void *parameters[] = {args, NULL};
         /* Who writes a file of their own need not know that the kernel has to wait. */

@@ -285,6 +285,12 @@ const char *row_refuses(const struct row *row, const struct problem *p, char *re
     return feature_refuses(row, p);
 }
 
+/* Jetson Orin, its successors: no cubin of another arch runs there, only PTX does. */
+static int is_tegra(long arch)
+{
+    return arch == 87 || arch == 88 || arch == 101;
+}
+
 int row_suits(const struct row *row, const char *arch)
 {
     if (row->vendor == VENDOR_hip) return !strcmp(row->arch, arch);
@@ -294,6 +300,7 @@ int row_suits(const struct row *row, const char *arch)
     long own = strtol(digits + 1, &suffix, 10), device = strtol(device_digits + 1, NULL, 10);
     if (!strncmp(row->arch, "compute_", 8)) return own <= device ? 1 + (int)own : 0;
     if (*suffix) return own == device ? 100000 : 0;
+    if (is_tegra(device) && own != device) return 0;
     return own / 10 == device / 10 && own <= device ? 10000 + (int)own : 0;
 }
 

@@ -29,7 +29,8 @@ __attribute__((visibility("default"))) void fake_reset(void)
 {
     pthread_mutex_lock(&lock);
     state.version = state.devices = state.max_shared = state.memory_khz = state.fail_at =
-        state.fail_code = state.capturing = state.slow_start = state.calls = state.launch_count = 0;
+        state.fail_code = state.capturing = state.most_allocations = state.slow_start =
+            state.calls = state.launch_count = 0;
     state.pinned = state.waited_for = NULL;
     memset(state.arch, 0, sizeof state.arch);
     memset(state.arch_of, 0, sizeof state.arch_of);
@@ -117,6 +118,7 @@ static int runs(const char *object, const char *device)
     if (sscanf(device, "sm_%d", &minor) != 1) return !strcmp(object, device);
     if (sscanf(object, "compute_%d", &own) == 1) return own <= minor;
     if (sscanf(object, "sm_%d", &own) != 1) return 0;
+    if (minor == 87 || minor == 101) return own == minor; /* Tegra takes no other's cubins */
     if (object[strlen(object) - 1] == 'a') return own == minor;
     return own / 10 == minor / 10 && own <= minor;
 }
@@ -274,6 +276,8 @@ static void unmap(void *memory, size_t bytes)
 
 int fake_alloc(size_t bytes, void **memory)
 {
+    if (state.most_allocations && state.allocations >= state.most_allocations)
+        return FAKE_OUT_OF_MEMORY;
     struct allocation *a = calloc(1, sizeof *a);
     size_t mapped;
     void *mapping = map(bytes, &mapped);

@@ -54,8 +54,9 @@ struct fake {
     int max_shared;
     int memory_khz; /* of 5,120 bits; 0: an H100's */
     int fail_at,
-        fail_code;  /* the call of this number from now on, from 1, fails with this code; 0: none */
-    int capturing;  /* what a stream capture forbids fails: memory, modules, waiting */
+        fail_code; /* the call of this number from now on, from 1, fails with this code; 0: none */
+    int most_allocations; /* alive at once: one more finds no memory; 0: any */
+    int capturing;        /* what a stream capture forbids fails: memory, modules, waiting */
     int slow_start; /* the primary context and modules take 20 ms, so that threads meet in them */
     const void *pinned; /* host memory that the driver knows; NULL: none */
 

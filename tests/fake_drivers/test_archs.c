@@ -20,10 +20,11 @@ static const struct kind cuda_kinds[] = {
     {"sm_75", 65536, {NULL}},
     {"sm_80", 166912, {"sm_80", "compute_80"}},
     {"sm_86", 101376, {"sm_86", "sm_80", "compute_80"}},
-    {"sm_87", 166912, {"sm_86", "sm_80", "compute_80"}},
+    {"sm_87", 166912, {"compute_80"}},
     {"sm_89", 101376, {"sm_89", "sm_86", "sm_80", "compute_80"}},
     {"sm_90", 232448, {"sm_90a", "compute_80"}},
     {"sm_100", 232448, {"sm_100", "compute_80"}},
+    {"sm_101", 232448, {"compute_80"}},
     {"sm_103", 232448, {"sm_100", "compute_80"}},
     {"sm_110", 232448, {"compute_80"}},
     {"sm_120", 101376, {"sm_120", "compute_80"}},
@@ -177,6 +178,27 @@ static int try_all(const struct stand_in *v, rapt_context *context, struct fake 
     return ran;
 }
 
+/* The name of the backend chooses what no name does. */
+static void by_the_backends_name(const struct stand_in *v, rapt_device *device)
+{
+    static const int64_t tokens[][2] = {
+        {1, 4096}, {1, 32768}, {64, 8192}, {512, 512}, {8192, 8192}};
+    static const rapt_dtype dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
+    for (int n = 0; n < 5 * 3 * OPTIONS; n++) {
+        rapt_attention a = large_problem(dtypes[n % 3], tokens[n / 3 % 5][1], 128, 128, n / 15);
+        if (n / 15 != 4 && n / 15 != 5 && n / 15 != 6)
+            a.q.size[2] = a.out.size[2] = tokens[n / 3 % 5][0];
+        rapt_plan *best, *named;
+        assert_int_equal(rapt_plan_create(&best, device, &a), RAPT_OK);
+        a.kernel = v->name;
+        assert_int_equal(rapt_plan_create(&named, device, &a), RAPT_OK);
+        assert_string_equal(rapt_plan_kernel(named), rapt_plan_kernel(best));
+        assert_int_equal(rapt_plan_workspace_size(named), rapt_plan_workspace_size(best));
+        rapt_plan_destroy(&best);
+        rapt_plan_destroy(&named);
+    }
+}
+
 /* Softmax of rows that are longer than its row's: by a row that holds them and that the device has the
  * shared memory for. */
 static void softmax_of_long_rows(const struct stand_in *v, rapt_context *context, struct fake *fake,
@@ -218,6 +240,7 @@ static void on_kind(const struct stand_in *v, const struct kind *kind)
         launches += ran;
     }
     if (kind->objects[0]) softmax_of_long_rows(v, context, fake, kind);
+    if (kind->objects[0]) by_the_backends_name(v, rapt_device_at(context, 0));
     int composed = try_all(v, context, fake, kind, "composed"),
         best = try_all(v, context, fake, kind, NULL);
     assert_true(kind->objects[0] ? kernels > 0 && composed > 0 && best == PROBLEMS

@@ -1,9 +1,15 @@
 /* test_driver.c: what rapt asks of a driver besides launches: copies and what they wait for, whose
- * context is current, the primary context that two threads ask for at once. */
+ * context is current, the primary context that two threads ask for at once, the runtime that is loaded
+ * already, what a driver too old for an object is said to be. */
 #include "session.h"
 
+#include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const rapt_stream stream = (void *)0x77;
 
@@ -206,6 +212,72 @@ static void unused_devices(void **state)
     session_end(v);
 }
 
+/* A driver of an older major version than that of the objects' compiler says so itself only in part. */
+static void older_driver(void **state)
+{
+    static const struct {
+        int version, told;
+    } drivers[] = {{12040, 1}, {12090, 1}, {13000, 0}, {14000, 0}};
+    const struct stand_in *v = &vendors[0];
+    static char memory[4 << 18];
+    (void)state;
+    for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++) {
+        struct fake *fake = session_begin(v);
+        char expected[96];
+        fake->version = drivers[i].version;
+        session_override(v, "FLASH_ATTENTION", "not a code object");
+        rapt_context *context = session_open(v);
+        rapt_attention a = session_problem(memory);
+        a.kernel = "flash";
+        rapt_plan *plan;
+        assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_DRIVER);
+        snprintf(expected, sizeof expected,
+                 "; the driver supports CUDA %d.%d, and code objects of CUDA 13 need driver 580 or "
+                 "newer",
+                 drivers[i].version / 1000, drivers[i].version % 1000 / 10);
+        assert_int_equal(strstr(rapt_last_error(), expected) != NULL, drivers[i].told);
+        rapt_close(&context);
+        session_end(v);
+    }
+}
+
+/* In a process of its own, since a runtime once loaded stays: the runtime that the process uses already
+ * serves, not the newer one below ROCM_PATH. */
+static int opens_the_loaded_one(const struct stand_in *v, const char *rocm)
+{
+    static const char named[] = RAPT_BUILD_FOLDER "/tests/fake_drivers/libamdhip64_named.so";
+    rapt_context *context;
+    rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = v->name};
+    fake_state_function *state;
+    setenv("ROCM_PATH", rocm, 1);
+    setenv("FAKE_ARCH", v->arch, 1);
+    unsetenv(v->library_variable);
+    void *library = dlopen(named, RTLD_NOW | RTLD_LOCAL),
+         *address = library ? dlsym(library, "fake_state") : NULL;
+    if (!address) return 1;
+    memcpy(&state, &address, sizeof state);
+    if (rapt_open(&context, &config)) return 2;
+    return state()->calls > 0 ? 0 : 3;
+}
+
+static void loaded_runtime(void **state)
+{
+    const struct stand_in *v = *state;
+    char rocm[256], folder[300], link[340], target[PATH_MAX];
+    int code;
+    snprintf(rocm, sizeof rocm, RAPT_BUILD_FOLDER "/tests/fake_drivers/newer.%d", (int)getpid());
+    snprintf(folder, sizeof folder, "%s/lib", rocm);
+    snprintf(link, sizeof link, "%s/libamdhip64.so.7", folder);
+    assert_non_null(realpath(v->library, target));
+    assert_int_equal(mkdir(rocm, 0700) | mkdir(folder, 0700) | symlink(target, link), 0);
+    pid_t child = fork();
+    if (!child) _exit(opens_the_loaded_one(v, rocm));
+    assert_true(child > 0 && waitpid(child, &code, 0) == child);
+    assert_int_equal(remove(link) | rmdir(folder) | rmdir(rocm), 0);
+    assert_true(WIFEXITED(code));
+    assert_int_equal(WEXITSTATUS(code), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +287,8 @@ int main(void)
         BOTH(first_use_at_once),
         BOTH(pieces_of_nothing),
         BOTH(unused_devices),
+        {"cuda: older_driver", older_driver, NULL, NULL, NULL},
+        {"hip: loaded_runtime", loaded_runtime, NULL, NULL, (void *)&vendors[1]},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -303,6 +303,26 @@ static void captures(void **state)
     session_end(v);
 }
 
+/* Rows of another length than those before the capture, whose kernel is another one. */
+static void captures_longer_rows(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    session_override(v, "SOFTMAX", NULL);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    for (int64_t columns = 100; columns <= 1000000; columns *= 10) {
+        rapt_tensor x = rapt_tensor_bhtd(memory, RAPT_F32, 1, 1, 1, columns);
+        rapt_softmax_args softmax = {.struct_size = sizeof softmax, .x = x, .out = x};
+        if (rapt_softmax(device, &softmax, NULL)) fail_msg("%s", rapt_last_error());
+        fake->capturing = 1;
+    }
+    assert_string_not_equal(fake->launch[0].name, fake->launch[fake->launch_count - 1].name);
+    fake->capturing = 0;
+    rapt_close(&context);
+    session_end(v);
+}
+
 /* Work of two streams may run at once, so rapt_forward gives each a workspace of its own and keeps
  * both. */
 static void a_workspace_for_each_stream(void **state)
@@ -534,6 +554,7 @@ int main(void)
         BOTH(unaligned_addresses),
         BOTH(execute_is_lean),
         BOTH(captures),
+        BOTH(captures_longer_rows),
         BOTH(a_workspace_for_each_stream),
         BOTH(execute_is_quick),
         BOTH(pieces),

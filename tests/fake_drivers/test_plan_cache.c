@@ -4,6 +4,7 @@
 
 #include "plan.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 /* What the cache holds: PLAN_CACHE_SIZE of plan_cache.c. */
@@ -120,7 +121,7 @@ static void take(rapt_device *device, int number, struct cached_plan *out)
     struct problem p;
     rapt_attention a = numbered(number);
     assert_int_equal(params_check(&a, "test", &p), RAPT_OK);
-    if (plan_cache_take(device, &p, p.kernel, NULL, out)) fail_msg("%s", rapt_last_error());
+    if (plan_cache_take(device, &p, NULL, out)) fail_msg("%s", rapt_last_error());
 }
 
 /* More plans than the cache holds, all in use: none makes room, and two calls of one plan on one
@@ -151,10 +152,74 @@ static void all_in_use(void **state)
     session_end(v);
 }
 
+/* A device that is full: idle workspaces make room, those used longest ago first, but none in use. */
+static void full_device(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_device *device = rapt_device_at(context, 0);
+    struct cached_plan used;
+    for (int i = 0; i < 4; i++) is_new(v, fake, device, i);
+    take(device, 0, &used);
+    fake->most_allocations = 4;
+    is_new(v, fake, device, 4); /* in the place of 1 */
+    assert_int_equal(fake->allocations, 4);
+    assert_int_equal(is_new(v, fake, device, 2), 0);
+    assert_int_equal(is_new(v, fake, device, 3), 0);
+    assert_int_equal(is_new(v, fake, device, 4), 0);
+    fake->most_allocations = 1;
+    rapt_attention a = numbered(1);
+    assert_int_equal(rapt_forward(device, &a, NULL), RAPT_NO_MEMORY);
+    assert_int_equal(fake->allocations, 1); /* 0's, which is in use */
+    plan_cache_return(device, &used);
+    assert_int_equal(rapt_forward(device, &a, NULL), RAPT_OK);
+    assert_int_equal(fake->allocations, 1);
+    rapt_close(&context);
+    session_end(v);
+}
+
+struct call {
+    rapt_device *device;
+    rapt_stream stream;
+};
+
+static void *forward_twice(void *of)
+{
+    const struct call *call = of;
+    rapt_attention a = numbered(0);
+    for (int i = 0; i < 2; i++)
+        if (rapt_forward(call->device, &a, call->stream)) return of;
+    return NULL;
+}
+
+/* A handle that is another stream in each thread has a workspace in each; any other has one. */
+static void streams_of_threads(void **state)
+{
+    const struct stand_in *v = *state;
+    struct fake *fake = session_begin(v);
+    rapt_context *context = session_open(v);
+    char other;
+    struct call calls[] = {{rapt_device_at(context, 0), (rapt_stream)2},
+                           {rapt_device_at(context, 0), &other}};
+    for (int i = 0; i < 2; i++)
+        for (int threads = 1; threads <= 3; threads++) {
+            pthread_t thread;
+            void *failed;
+            assert_int_equal(pthread_create(&thread, NULL, forward_twice, &calls[i]), 0);
+            assert_int_equal(pthread_join(thread, &failed), 0);
+            assert_null(failed);
+            assert_int_equal(fake->allocations, i ? 4 : threads);
+        }
+    rapt_close(&context);
+    session_end(v);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(least_recently_used), BOTH(other_memory),
-                                       BOTH(failures_keep_the_others), BOTH(kernels_apart),
-                                       BOTH(all_in_use)};
+    const struct CMUnitTest tests[] = {
+        BOTH(least_recently_used), BOTH(other_memory), BOTH(failures_keep_the_others),
+        BOTH(kernels_apart),       BOTH(all_in_use),   BOTH(full_device),
+        BOTH(streams_of_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
