@@ -313,8 +313,9 @@ RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is f
  * bytes, 0-terminated; returns the length of the whole text. */
 RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char *text, size_t size);
 /* Plan and execute with a plan and a workspace that the device keeps from earlier calls of the same
- * shape; the first call of a shape allocates. It keeps 64 shapes and frees the workspace of the one
- * that was used longest ago: a graph that is to be replayed needs a plan. Fails as the two do. */
+ * shape; the first call of a shape on a stream allocates. It keeps 64 shapes, fewer where the device
+ * has no more memory, and frees the workspace of the one that was used longest ago: a graph that is
+ * to be replayed needs a plan. Fails as the two do. */
 RAPT_API rapt_status rapt_forward(rapt_device *device, const rapt_attention *a, rapt_stream stream);
 
 /* ---- The pieces, on every device ---- */
