@@ -49,7 +49,7 @@ struct cpu_plan {
     int64_t block_count;  /* upper bound on row blocks over all sequences, per KV head */
     size_t scratch_bytes; /* per slot */
     /* decode.c: its own sizes, set by decode_plan */
-    int64_t chunk_keys, decode_heads, decode_block, decode_window, decode_slots;
+    int64_t decode_heads, decode_block, decode_window, decode_slots;
     int decode_in_order; /* the heads of an item, where the level can (decode_qk_heads) */
     int decode_steps; /* keys lie equal steps apart and the level can do with the first (cpu_rows.step) */
     size_t decode_scratch_bytes;

@@ -2,13 +2,14 @@
  * is one chunk of keys, at absolute positions, of one sequence and some KV heads, with all query
  * rows of these heads together, so that K and V are read once, in place. Each item leaves a partial
  * result (o, m, l) per head; the item that finishes last for its sequence and heads merges them in
- * the order of the chunks (Dao et al., "Flash-Decoding", 2023). Chunks depend on the problem's
- * sizes alone, and no head's arithmetic on its neighbours: the same sequence has the same bits
- * alone, in any batch and with any number of threads.
+ * the order of the chunks (Dao et al., "Flash-Decoding", 2023). Chunks depend on the keys that a
+ * sequence's queries see alone, and no head's arithmetic on its neighbours: the same sequence has the
+ * same bits alone, in any batch and with any number of threads.
  *
  * Packed row r is query r / group of head kv_head * group + r % group, as in forward.c. */
 #include "cpu/decode.h"
 #include "base/dtype.h"
+#include "base/integer.h"
 #include "cpu/decode_kernels.h"
 
 #include <math.h>
@@ -21,7 +22,7 @@ enum {
     SHORT_KEYS = 32,
     SHORT_ROWS = 8,
     CHUNK_MIN = 512, /* keys of an item: 2 blocks, against one partial result written and merged */
-    CHUNK_COUNT_MAX = 32, /* longer sequences get longer chunks: partial results stay small */
+    CHUNK_COUNT_MAX = 32, /* more keys make longer chunks: partial results stay small */
     RUN_MAX = 8, /* neighbouring chunks that a thread takes: it asks ahead past a chunk's end */
     RUNS_PER_THREAD = 4, /* of the items that are left */
     /* DECODE_WINDOW keys of K and as much of V, and the next of both: half of a cache of 1 MiB. */
@@ -49,22 +50,24 @@ static int64_t partial_floats(int64_t rows, int64_t width)
     return rows * width + round_up(2 * rows, 16);
 }
 
-/* Most chunks of one sequence: of its capacity, or of what a window shows of it. */
-static int64_t sequence_chunks(const struct problem *p, int64_t chunk)
+/* Keys of a chunk of so many. */
+static int64_t chunk_of(int64_t keys)
 {
-    int64_t chunks = p->kv_tokens / chunk + 1;
-    if (p->window_left < p->kv_tokens && p->window_right < p->kv_tokens)
-        chunks = min64(chunks, (p->window_left + p->window_right + DECODE_ROWS_MAX) / chunk + 2);
-    return chunks;
+    int64_t chunk = CHUNK_MIN;
+    while (keys / chunk > CHUNK_COUNT_MAX) chunk *= 2;
+    return chunk;
 }
 
-/* Upper bound on rows * chunks over all sequences, per KV head, and on chunks. */
-static void count_chunks(const struct problem *p, const struct cpu_plan *plan, int64_t *row_chunks,
-                         int64_t *chunks)
+/* Upper bound on rows * chunks over all sequences, per KV head, and on chunks: of a sequence's capacity, or
+ * of what a window shows of it, which may begin in the middle of a chunk. */
+static void count_chunks(const struct problem *p, int64_t *row_chunks, int64_t *chunks)
 {
-    int64_t each = sequence_chunks(p, plan->chunk_keys);
+    int64_t keys = p->kv_tokens, parts = p->window_left < keys ? 2 : 1;
+    if (p->window_left < keys && p->window_right < keys)
+        keys = min64(keys, p->window_left + p->window_right + DECODE_ROWS_MAX);
+    int64_t each = min64(keys / CHUNK_MIN, CHUNK_COUNT_MAX) + parts;
     *chunks = p->batch * each;
-    if (p->ragged_kv) *chunks = min64(*chunks, p->kv_tokens / plan->chunk_keys + p->batch);
+    if (p->ragged_kv) *chunks = min64(*chunks, p->kv_tokens / CHUNK_MIN + parts * p->batch);
     *row_chunks = *chunks * (p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group);
     if (p->ragged_q) *row_chunks = min64(*row_chunks, p->q_tokens * p->group * each);
 }
@@ -73,7 +76,7 @@ static void lay_out(struct decode_job *job, const struct problem *p, const struc
                     struct arena *arena)
 {
     int64_t row_chunks, chunks;
-    count_chunks(p, plan, &row_chunks, &chunks);
+    count_chunks(p, &row_chunks, &chunks);
     job->width = o_width(p, plan->kernels);
     job->sequences = take(arena, p->batch, sizeof *job->sequences);
     job->unfinished =
@@ -93,13 +96,15 @@ static int serves(const struct problem *p, const struct cpu_kernels *k)
     if (p->qk_channels > DECODE_CHANNELS_MAX || p->v_channels > DECODE_CHANNELS_MAX) return 0;
     if (p->ragged_q) return p->group <= DECODE_ROWS_MAX;
     int64_t rows = p->q_tokens * p->group;
-    int is_short = rows >= SHORT_ROWS && p->kv_tokens <= SHORT_KEYS && !p->ragged_kv;
+    int is_short = rows >= SHORT_ROWS && p->kv_tokens <= SHORT_KEYS && !p->ragged_kv &&
+                   !a->batch_invariant; /* a table is as wide as the batch's longest sequence */
     return rows <= DECODE_ROWS_MAX && !is_short;
 }
 
+/* Heads that overlap do not: alone, theirs are rows without gaps, which have other blocks. */
 static int heads_lie_together(const rapt_tensor *t)
 {
-    return t->stride[1] > 0 && t->stride[1] < t->stride[2];
+    return t->stride[1] >= t->size[3] && t->stride[1] < t->stride[2];
 }
 
 /* Whether a level takes decode_keys keys of each head in turn, and what is asked for meanwhile comes into the second
@@ -176,14 +181,12 @@ size_t decode_plan(const struct problem *p, struct cpu_plan *plan)
     plan->decode_rows = 0;
     if (!serves(p, plan->kernels)) return 0;
     plan->decode_rows = DECODE_ROWS_MAX;
-    plan->chunk_keys = CHUNK_MIN;
-    while (p->kv_tokens / plan->chunk_keys > CHUNK_COUNT_MAX) plan->chunk_keys *= 2;
     int64_t row_chunks, chunks;
-    count_chunks(p, plan, &row_chunks, &chunks);
+    count_chunks(p, &row_chunks, &chunks);
     plan->decode_heads = heads_of_item(p, plan, chunks);
     plan->decode_block = DECODE_BLOCK;
     if (takes_blocks(p, plan) && p->kv_tokens > DECODE_BLOCK)
-        plan->decode_block = min64(round_up(p->kv_tokens, DECODE_BLOCK), DECODE_BLOCK_MAX);
+        plan->decode_block = round_up(min64(p->kv_tokens, DECODE_BLOCK_MAX), DECODE_BLOCK);
     plan->decode_window = window_of_item(p, plan);
     plan->decode_in_order = in_order(p, plan, plan->decode_heads);
     plan->decode_steps = steps_are_equal(p, plan);
@@ -225,21 +228,25 @@ static void merge_row(const struct decode_item *t, int64_t kv_head, int64_t r)
     }
     if (top == -INFINITY) top = 0;
     double total = exp(sink - top);
+    int weightless = 1;
     for (int64_t c = 0; c < s->chunks; c++) {
         float *part = partial_of(t->job, s, kv_head, c), *o = part + r * width;
         if (c + MERGE_AHEAD < s->chunks)
             for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(o + ahead + i);
         double m = partial_m(part, s->rows, width)[r], l = partial_l(part, s->rows, width)[r];
         float weight = m == -INFINITY ? 0 : (float)exp(m * unit - top);
+        weightless &= l == 0;
         total += m == -INFINITY ? l : weight * l; /* without a key l is 0, or NaN from NaN scores */
         if (c == 0)
             for (int64_t i = 0; i < channels; i++) sum[i] *= weight;
         else
             for (int64_t i = 0; i < channels; i++) sum[i] += weight * o[i];
     }
-    float factor = total == 0 ? 0 : (float)(1 / total);
-    if (total == 0) /* a row without weights is 0 whatever its values are */
+    float factor = (float)(1 / total);
+    if (weightless && !isfinite(sink)) { /* such a row is 0 whatever its values are */
         memset(sum, 0, (size_t)channels * sizeof *sum);
+        factor = 0;
+    }
     void *out = query_row(t->call, &a->out, &t->sequence, head, query);
     t->kernels->store_row(out, a->out.dtype, a->out.stride[3], sum, factor, channels);
     float *lse = query_row(t->call, &a->lse, &t->sequence, head, query);
@@ -253,7 +260,7 @@ static void run_item(struct decode_item *t, const struct decode_sequence *s, int
                      int64_t kv_head, int64_t chunk, int more)
 {
     const struct decode_job *job = t->job;
-    int64_t keys = t->call->plan->chunk_keys, start = (s->chunk0 + chunk) * keys,
+    int64_t keys = s->chunk_keys, start = (s->chunk0 + chunk) * keys,
             heads = t->call->plan->decode_heads, sets = t->call->problem->kv_heads / heads;
     t->sequence = sequence_at(t->call, b);
     t->table = s;
@@ -319,8 +326,7 @@ static void work(void *argument, int64_t slot)
 static int64_t number_items(struct decode_job *job, int64_t *keys_read)
 {
     const struct problem *p = job->call->problem;
-    int64_t keys = job->call->plan->chunk_keys, items = 0, partial = 0,
-            sets = p->kv_heads / job->call->plan->decode_heads;
+    int64_t items = 0, partial = 0, sets = p->kv_heads / job->call->plan->decode_heads;
     for (int64_t b = 0; b < p->batch; b++) {
         struct cpu_sequence sequence = sequence_at(job->call, b);
         struct decode_sequence *s = &job->sequences[b];
@@ -336,8 +342,9 @@ static int64_t number_items(struct decode_job *job, int64_t *keys_read)
             s->high = max64(s->high, last);
         }
         if (s->high > 0) {
-            s->chunk0 = s->low / keys;
-            s->chunks = (s->high + keys - 1) / keys - s->chunk0;
+            s->chunk_keys = chunk_of(s->high - s->low);
+            s->chunk0 = s->low / s->chunk_keys;
+            s->chunks = ceil_div(s->high, s->chunk_keys) - s->chunk0;
         }
         for (int64_t i = 0; i < sets; i++) atomic_init(&job->unfinished[b * sets + i], s->chunks);
         if (s->rows) {

@@ -37,6 +37,7 @@ static inline int64_t decode_score_stride(const struct cpu_plan *plan)
 struct decode_sequence {
     int64_t item0;          /* number of its first item */
     int64_t low, high;      /* keys that some query sees; low is not reduced to a chunk's start */
+    int64_t chunk_keys;     /* of each chunk */
     int64_t chunk0, chunks; /* at least one chunk, even without a key, so that out is written */
     int64_t rows;           /* of a KV head; 0: forward.c serves it */
     int64_t partial0;       /* in floats, within the partial results */

@@ -59,7 +59,7 @@ static int serves(const struct problem *p, const struct cpu_kernels *k)
     const rapt_attention *a = &p->a;
     const rapt_tensor *t[3] = {&a->q, &a->k, &a->v};
     int64_t rows = p->q_tokens * p->group, line = 16 * k->pair;
-    if (!k->attend_few || has_options(a) || p->ragged_q || p->ragged_kv ||
+    if (!k->attend_few || has_options(a) || p->ragged_q || p->ragged_kv || a->batch_invariant ||
         a->kv_layout != RAPT_KV_STRIDED || a->out.stride[3] != 1)
         return 0;
     if (rows < FEW_ROWS_MIN || p->kv_tokens > FEW_KEYS_MAX || rows * p->kv_tokens > FEW_SCORES_MAX)

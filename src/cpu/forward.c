@@ -89,8 +89,9 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
             element = element_bytes(plan), key_bytes = (p->qk_channels + width) * element,
             row_bytes = plan->pipeline ? p->qk_channels * element + width * 4
                                        : (p->qk_channels + width) * 4;
-    int64_t step =
-                plan->pipeline && p->kv_tokens > CPU_PIPELINE_KEYS ? CPU_PIPELINE_KEYS : KEYS_MIN,
+    int64_t step = plan->pipeline && (p->kv_tokens > CPU_PIPELINE_KEYS || p->a.batch_invariant)
+                       ? CPU_PIPELINE_KEYS
+                       : KEYS_MIN,
             keys = PANEL_BYTES * share / key_bytes / step * step;
     plan->key_block = min64(min64(max64(keys, step), KEYS_MAX),
                             max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
@@ -411,7 +412,7 @@ static double sink_of(const struct forward_item *t, int64_t r)
 static int is_empty(const struct forward_item *t, int64_t r)
 {
     const struct forward_scratch *w = &t->scratch;
-    return w->l[r] == 0 && (w->last[r] <= w->first[r] || !(sink_of(t, r) > -INFINITY));
+    return w->l[r] == 0 && (w->last[r] <= w->first[r] || sink_of(t, r) == -INFINITY);
 }
 
 /* From m (in units of s) and l of row r: the factor of its o, and its log-sum-exp. The sink comes
@@ -423,7 +424,7 @@ static double finish_row(struct forward_item *t, int64_t r)
                                 ? -INFINITY
                                 : w->m[r] * (t->score_options ? 1 : fabs(t->call->a->scale));
     double sink = sink_of(t, r);
-    if (sink > -INFINITY) {
+    if (sink != -INFINITY) {
         double top = m > sink ? m : sink, share = exp(m - top), total = l * share + exp(sink - top);
         if (l != l) total = l;
         w->factor[r] = l == 0 ? 0 : (float)(share / total);

@@ -8,8 +8,8 @@ const struct cpu_pipeline_kernels *forward_pipeline_of(const struct problem *p,
     enum { CHANNELS = 32 };
     const rapt_attention *a = &p->a;
     if (a->weights.dtype || p->qk_channels % CHANNELS || p->v_channels % CHANNELS ||
-        p->q_tokens * p->group <= k->row_tile || a->k.dtype != a->q.dtype ||
-        a->v.dtype != a->q.dtype)
+        (p->q_tokens * p->group <= k->row_tile && !(p->ragged_q && a->batch_invariant)) ||
+        a->k.dtype != a->q.dtype || a->v.dtype != a->q.dtype)
         return NULL;
     return a->q.dtype == RAPT_F32    ? k->pipeline_f32
            : a->q.dtype == RAPT_F16  ? k->pipeline_f16

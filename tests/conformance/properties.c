@@ -210,6 +210,26 @@ static void batch_invariant_packed(void **state)
     }
 }
 
+/* Beside a longer sequence, which has more keys in all, or a wider table of pages. */
+static void batch_invariant_beside_long(void **state)
+{
+    static const char *const packed[] = {
+        "forward f32 h4/2 q1 kv20000 d64 causal batch_invariant %s",
+        "forward bf16 h4/2 q1 kv20000 d64 batch_invariant %s"};
+    static const char *const paged[] = {"forward f32 h8/2 d64 causal batch_invariant paged16 %s",
+                                        "forward bf16 h8/2 d64 causal batch_invariant paged16 %s"};
+    (void)state;
+    EACH_DEVICE(device) for (size_t i = 0; i < 2; i++)
+    {
+        company(packed[i], "kvlens=1500,20000", "kvlens=1500", 0, 0, device);
+        company(packed[i], "kvlens=20000,5000", "kvlens=9,5000", 1, 1, device);
+        company(paged[i], "q1 kv20000 kvlen=1500,20000", "q1 kv1504 kvlen=1500", 0, 0, device);
+        company(paged[i], "q10 kv100 kvlen=30,100", "q10 kv32 kvlen=30", 0, 0, device);
+        company(paged[i], "q4 kv100 kvlen=12,100", "q4 kv16 kvlen=12", 0, 0, device);
+        company(paged[i], "q40 kv1000 kvlen=90,1000", "q40 kv96 kvlen=90", 0, 0, device);
+    }
+}
+
 /* ---- Nothing leaks (S18; S19 in spoilers.c) ---- */
 
 /* What hidden memory holds does not matter: the line with NaN there has the bits of the line with
@@ -518,6 +538,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(batch_invariant_same_bits),
                                        cmocka_unit_test(batch_invariant_cuts),
                                        cmocka_unit_test(batch_invariant_packed),
+                                       cmocka_unit_test(batch_invariant_beside_long),
                                        cmocka_unit_test(hidden_memory_does_not_matter),
                                        cmocka_unit_test(unused_memory_does_not_matter),
                                        cmocka_unit_test(the_future_is_hidden),
