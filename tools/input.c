@@ -269,7 +269,7 @@ static void print_line(const char *label, const char *text)
     enum { WIDTH = 78 };
     printf("%-9s ", label);
     int column = 0;
-    for (; *text && column < WIDTH; text++) {
+    for (; *text && (column < WIDTH || (*text & 0xc0) == 0x80); text++) {
         unsigned char c = (unsigned char)*text;
         if (c < ' ' && column && text[1] && (unsigned char)text[1] > ' ') putchar(' ');
         if (c >= ' ' && c != 127) putchar(c);
@@ -287,6 +287,10 @@ void input_print_notes(const struct input *input)
     }
     const char *layer = safetensors_note(&input->file, "layer"),
                *layers = safetensors_note(&input->file, "layers");
-    if (layer)
-        printf("%-9s %.16s%s%.16s\n", "layer", layer, layers ? " of " : "", layers ? layers : "");
+    char *text;
+    if (layer &&
+        asprintf(&text, "%s%s%s", layer, layers ? " of " : "", layers ? layers : "") >= 0) {
+        print_line("layer", text);
+        free(text);
+    }
 }

@@ -274,7 +274,11 @@ static int report(const struct run *run, const struct input *input, const struct
     if (stored)
         print_field("error", "at most %.3g, relative %.3g, against the file's out", stored->max_abs,
                     stored->max_rel);
-    if (verified && !*verified->where) print_field("verified", "nothing: the results are empty");
+    if (verified && !verified->elements) print_field("verified", "nothing: the results are empty");
+    else if (verified && !*verified->where)
+        print_field("verified",
+                    "right: %lld elements compared with the f64 definition, no difference",
+                    (long long)verified->elements);
     else if (verified)
         print_field(
             "verified",

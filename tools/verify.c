@@ -83,7 +83,7 @@ int compare_with_oracle(const rapt_attention *a, struct difference *result)
     struct accuracy accuracy;
     if (!accuracy_check_attention(a, 0, ORACLE_BUDGET, &accuracy))
         return complain(EXIT_NOT_HERE, "out of memory");
-    *result = (struct difference){.fraction = accuracy.worst};
+    *result = (struct difference){.fraction = accuracy.worst, .elements = accuracy.elements};
     result->max_abs = accuracy.max_abs;
     result->max_rel = accuracy.max_abs == 0 ? 0 : accuracy.max_abs / accuracy.max_want;
     snprintf(result->where, sizeof result->where, "%s", accuracy.where);

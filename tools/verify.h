@@ -10,7 +10,9 @@ struct difference {
     double max_rel;  /* max_abs / largest |want| */
     double fraction; /* of the bound, the worst of out, lse and weights; above 1: wrong. NaN: no
                         bound was asked for */
-    char where[96];  /* "out[0,3,17,5]": the element that is nearest to its bound */
+    char where
+        [96]; /* "out[0,3,17,5]": the element that is nearest to its bound; "": all are exact */
+    int64_t elements; /* compared with the definition */
 };
 
 /* out against the file's tensor `out`, of the same shape. 0, or an exit code after a sentence. */

@@ -319,10 +319,10 @@ stored = Tensor("I32", [1, 3, 2, 4], [2] * 24)
 refused(tap, answered(stored), "a stored answer of integers", "I32 (F64, F32, F16 or BF16)")
 
 # Notes of a file are one line each, whatever they hold.
-notes = {"model": "a\x1b[31mred\x7f\n\nline", "title": "x" * 100}
+notes = {"model": "a\x1b[31mred\x7f\n\nline", "title": "x" * 100, "layer": "\x1b" + "\u00e9" * 80}
 result = rapt("run", write_file(path("noted"), even, notes), "--device", "cpu")
 tap.ok(
-    f"model     a [31mred line\ntitle     {'x' * 78} ...\n" in result.out,
+    f"model     a [31mred line\ntitle     {'x' * 78} ...\nlayer     {'é' * 78} ...\n" in result.out,
     "notes without control characters",
     repr(result.out),
 )
@@ -487,6 +487,15 @@ for name, sizes in (("no sequences", {"batch": 0}), ("no queries", {"queries": 0
     tap.ok(result.code == 0 and "the results are empty" in result.out, name, result.out, result.error)
     tap.equal(read_file(path("o.safetensors"))["weights"].shape[3], 7, f"{name}: the keys of the weights")
 
+
+for name, tensors in (("no keys", qkv(keys=0)), ("a mask that hides all", {**qkv(), "mask": Tensor("U8", [1, 1, 5, 7], [0] * 35)})):
+    result = rapt("run", write_file(path("empty"), tensors), "--verify")
+    tap.ok(
+        result.code == 0 and "right: 360 elements compared with the f64 definition, no difference" in result.out,
+        f"{name}: zeros are a result",
+        result.out,
+        result.error,
+    )
 
 write_file(path("long"), qkv(batch=1, queries=2000, keys=2000))
 tap.equal(
