@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_SIZE = 900 };
+enum { DEFAULT_SIZE = 900, NAME = 512, TITLE = NAME + 192 };
 
 struct map {
     struct attention_options attention;
@@ -43,6 +43,16 @@ static int is_mean(const char *text, struct argp_state *state)
     return !strcmp(text, "mean");
 }
 
+static void check_title(const char *text, struct argp_state *state)
+{
+    for (size_t bytes, at = 0; text[at]; at += bytes)
+        if (!(bytes = picture_character(text + at)))
+            argp_error(
+                state,
+                "--title: byte %zu begins no character that can be drawn (the title must be UTF-8)",
+                at + 1);
+}
+
 static error_t parse(int key, char *text, struct argp_state *state)
 {
     struct map *map = state->input;
@@ -70,6 +80,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         map->mean = is_mean(text, state);
         return 0;
     case KEY_TITLE:
+        check_title(text, state);
         map->title = text;
         return 0;
     case KEY_JSON:
@@ -137,30 +148,44 @@ static int check_choice(const struct map *map, const struct input *input)
     return EXIT_OK;
 }
 
+/* What fits of text; bytes that are no character become question marks. */
+static void copy_text(char *to, size_t size, const char *text)
+{
+    size_t used = 0;
+    while (*text) {
+        size_t bytes = picture_character(text), step = bytes ? bytes : 1;
+        if (used + step >= size) break;
+        memcpy(to + used, bytes ? text : "?", step);
+        used += step;
+        text += step;
+    }
+    to[used] = 0;
+}
+
 /* The model's name up to its remarks in parentheses; the file's own name where no model is given.
  */
-static void name_source(const struct map *map, const struct input *input, char name[128])
+static void name_source(const struct map *map, const struct input *input, char name[NAME])
 {
     const char *model = safetensors_note(&input->file, "model"), *slash = strrchr(map->path, '/');
-    snprintf(name, 128, "%s", model ? model : slash ? slash + 1 : map->path);
+    copy_text(name, NAME, model ? model : slash ? slash + 1 : map->path);
     char *remark = model ? strstr(name, " (") : NULL;
     if (remark) *remark = 0;
 }
 
-static void write_title(const struct map *map, const struct input *input, char title[320])
+static void write_title(const struct map *map, const struct input *input, char title[TITLE])
 {
-    char name[128], layer[64] = "", sequence[48] = "";
+    char name[NAME], layer[64] = "", sequence[64] = "", of[17] = "", all[17] = "";
     const char *number = safetensors_note(&input->file, "layer"),
                *count = safetensors_note(&input->file, "layers");
     name_source(map, input, name);
-    if (number)
-        snprintf(layer, sizeof layer, ", layer %.16s%s%.16s", number, count ? " of " : "",
-                 count ? count : "");
+    copy_text(of, sizeof of, number ? number : "");
+    copy_text(all, sizeof all, count ? count : "");
+    if (number) snprintf(layer, sizeof layer, ", layer %s%s%s", of, count ? " of " : "", all);
     if (input->batch > 1)
-        snprintf(sequence, sizeof sequence, ", sequence %" PRId64 " of %" PRId64, map->batch,
-                 input->batch);
-    snprintf(title, 320, "%s%s%s, head %" PRId64 " of %" PRId64, name, layer, sequence, map->head,
-             input->a.q.size[1]);
+        snprintf(sequence, sizeof sequence, ", sequence %" PRId64 " (0 to %" PRId64 ")", map->batch,
+                 input->batch - 1);
+    snprintf(title, TITLE, "%s%s%s, head %" PRId64 " (0 to %" PRId64 ")", name, layer, sequence,
+             map->head, input->a.q.size[1] - 1);
 }
 
 static void write_note(const struct map *map, const struct input *input,
@@ -189,7 +214,7 @@ static int draw(const struct map *map, const struct input *input, struct device 
     struct picture picture = {.queries = input_q_length(input, map->batch),
                               .keys = input_kv_length(input, map->batch),
                               .logarithmic = map->logarithmic};
-    char title[320], note[256], kernel[64], error[PICTURE_ERROR], text[256];
+    char title[TITLE], note[256], kernel[64], error[PICTURE_ERROR], text[256];
     picture.size = picture_measure(picture.queries, picture.keys, (int)map->size);
     float *cells = calloc((size_t)picture.size.rows * (size_t)picture.size.columns, sizeof *cells);
     if (!cells) return complain(EXIT_NOT_HERE, "out of memory");

@@ -104,6 +104,26 @@ static void set_font(cairo_t *c, double size, int bold)
     cairo_set_font_size(c, size);
 }
 
+size_t picture_character(const char *text)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *c = (const unsigned char *)text;
+    size_t bytes = *c < 0x80   ? 1
+                   : *c < 0xc0 ? 0
+                   : *c < 0xe0 ? 2
+                   : *c < 0xf0 ? 3
+                   : *c < 0xf8 ? 4
+                               : 0;
+    uint32_t code = bytes == 1 ? *c : *c & (0x7fu >> bytes);
+    for (size_t i = 1; i < bytes; i++) {
+        if ((c[i] & 0xc0) != 0x80) return 0;
+        code = code << 6 | (c[i] & 0x3f);
+    }
+    int is_free = (code >= 0xfdd0 && code < 0xfdf0) || (code & 0xfffe) == 0xfffe;
+    int is_code = code >= least[bytes] && code < 0x110000 && (code & ~0x7ffu) != 0xd800;
+    return is_code && !is_free ? bytes : 0;
+}
+
 /* Text whose point (horizontal, vertical), 0 ... 1 of its box, lies at x, y. */
 static void text_at(cairo_t *c, const char *text, double x, double y, double horizontal,
                     double vertical)
@@ -117,18 +137,27 @@ static void text_at(cairo_t *c, const char *text, double x, double y, double hor
     cairo_show_text(c, text);
 }
 
-/* Text made smaller until it is no wider than width. */
+/* Text no wider than width: made smaller, down to 60 %, then cut. */
 static void text_within(cairo_t *c, const char *text, double x, double y, double size, int bold,
                         double width)
 {
+    enum { LONGEST = 1000 };
+    static const char dots[] = "\342\200\246";
+    char line[LONGEST + sizeof dots];
     cairo_text_extents_t box;
-    for (;; size *= 0.96) {
+    double least = 0.6 * size;
+    for (size_t length = strnlen(text, LONGEST);;) {
+        while (length && ((unsigned char)text[length] & 0xc0) == 0x80) length--;
+        memcpy(line, text, length);
+        strcpy(line + length, text[length] ? dots : "");
         set_font(c, size, bold);
-        cairo_text_extents(c, text, &box);
-        if (box.x_advance <= width || size < 4) break;
+        cairo_text_extents(c, line, &box);
+        if (box.x_advance <= width || !length) break;
+        if (size * 0.96 >= least) size *= 0.96;
+        else length = (size_t)fmin((double)length - 1, (double)length * width / box.x_advance);
     }
     cairo_move_to(c, x, y);
-    cairo_show_text(c, text);
+    cairo_show_text(c, line);
 }
 
 static void draw_cells(unsigned char *pixels, int stride, const struct picture *p,
@@ -260,7 +289,9 @@ static void draw_bar(cairo_t *c, const struct layout *at, const struct range *ra
     cairo_restore(c);
 }
 
-static void draw(cairo_surface_t *surface, const struct picture *p, const struct layout *at)
+/* Text that cairo refuses ends all that it draws after. */
+static cairo_status_t draw(cairo_surface_t *surface, const struct picture *p,
+                           const struct layout *at)
 {
     uint32_t scale[COLOUR_STEPS];
     colour_scale(scale);
@@ -276,11 +307,13 @@ static void draw(cairo_surface_t *surface, const struct picture *p, const struct
     draw_axis(c, at, p->queries, 0);
     draw_axis(c, at, p->keys, 1);
     draw_bar(c, at, &range, scale);
+    cairo_status_t status = cairo_status(c);
     cairo_destroy(c);
     cairo_surface_flush(surface);
     draw_cells(cairo_image_surface_get_data(surface), cairo_image_surface_get_stride(surface), p,
                at, &range, scale);
     cairo_surface_mark_dirty(surface);
+    return status;
 }
 
 static cairo_status_t write_bytes(void *to, const unsigned char *data, unsigned int bytes)
@@ -297,11 +330,11 @@ int picture_write(const struct picture *picture, const char *path, char *error)
     cairo_status_t status = cairo_surface_status(surface);
     struct output out;
     int failed = -1;
+    if (!status) status = draw(surface, picture, &at);
     if (status) {
         snprintf(error, PICTURE_ERROR, "the picture of %d x %d pixels: %s", at.total_width,
                  at.total_height, cairo_status_to_string(status));
     } else {
-        draw(surface, picture, &at);
         failed = output_begin(&out, path, error);
     }
     if (!failed) {

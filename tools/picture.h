@@ -23,6 +23,9 @@ struct picture {
 
 /* longest: pixels that the longer side of the plot may take. */
 struct picture_size picture_measure(int64_t queries, int64_t keys, int longest);
+/* Bytes of the character that text begins with; 0: it begins with none that can be drawn (in UTF-8,
+ * neither a surrogate nor a code that Unicode keeps free). */
+size_t picture_character(const char *text);
 /* "12,000" */
 void picture_number(int64_t value, char text[32]);
 /* 0, or -1 with a sentence in error (PICTURE_ERROR bytes). path changes only when the picture is

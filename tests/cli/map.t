@@ -152,6 +152,26 @@ titles = [
     for model in ("Name", "Name (of a remark)", "Other")
 ]
 tap.ok(titles[0] == titles[1] != titles[2], "the title is the model's name without remarks")
+# A title that is too long is cut, not shrunk to a line of dots; bytes that are no text ruin no picture.
+def ink(picture):
+    """Rows and columns of the title's dark pixels."""
+    dark = [(x, y) for y in range(5, 25) for x in range(picture.width) if light(picture.at(x, y)) < 300]
+    return len({y for _, y in dark}), max(x for x, _ in dark)
+
+
+for title in ("A long title " * 40, "\u00e9" * 999 + "x", "short"):
+    result, picture = draw(small, "--title", title)
+    rows, last = ink(picture)
+    tap.ok(rows >= 4 and last < picture.width - 11, f"a title of {len(title)} characters", rows, last, picture.width)
+titles = [draw(write_file(path(name), tensors), "--causal") for name in ("no\udcfftext", "no?text", "text")]
+tap.equal([result.code for result, _ in titles], [0, 0, 0], "a file's name that is no UTF-8", titles[0][0].error)
+tap.ok(titles[0][1].rows == titles[1][1].rows != titles[2][1].rows, "its byte is drawn as a question mark")
+for model in ("\u00e9" * 400, "a" + "\u00e9" * 400, "\ufffe"):
+    noted = write_file(path("titled"), tensors, {"model": model, "layer": "\u00e9" * 20})
+    tap.ok(len(set(draw(noted, "--causal")[1].rows[40:])) > 9, f"a model's name of {len(model)} characters")
+for title, byte in (("ok\udcff", 3), ("\udcc3", 1), ("\ufffe", 1), ("\udced\udca0\udc80", 1), ("\udcc0\udc80", 1)):
+    result = rapt("map", small, "-o", path("x.png"), "--title", title)
+    refused(tap, result, f"a title that is no UTF-8: {ascii(title)}", f"--title: byte {byte} begins no character")
 result = draw(small, "--window", "3,0")[0]
 tap.ok("window 3,0; one cell per weight" in result.out, "what is drawn, in words", result.out)
 nothing = write_file(path("nothing"), {**tensors, "kv_length": Tensor("I64", [2], [0, 9])})
