@@ -87,7 +87,7 @@ static int explain_device(struct explain *explain, const struct device *device, 
 {
     char label[256];
     rapt_plan *plan;
-    a->kernel = explain->where.kernel;
+    if (explain->where.kernel) a->kernel = explain->where.kernel;
     char *text = explanation(device->handle, a);
     if (!text) return complain(EXIT_NOT_HERE, "out of memory");
     int code = EXIT_OK;

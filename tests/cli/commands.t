@@ -236,6 +236,15 @@ tap.ok(
     result.out,
     result.error,
 )
+named = f"{LINE} kernel=cpu_scalar"
+tap.ok(
+    rapt("explain", "--device", "cpu", named).out.endswith("cpu_scalar: runs\n")
+    and json.loads(rapt("explain", "--device", "cpu", "--json", named).out)["kernel"] == "cpu_scalar",
+    "explain: the kernel that the line names",
+    rapt("explain", "--device", "cpu", named).out,
+)
+result = rapt("explain", "--device", "cpu", "--kernel", "no_such_kernel", named)
+tap.ok(result.code == 3 and "no_such_kernel: this" in result.out, "explain: --kernel goes before the line's", result.out)
 for arguments, word in [
     ([], "no problem"),
     ([LINE, LINE], "more than one"),
