@@ -5,6 +5,7 @@
 #include "base/dtype.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ const struct input_field input_fields[] = {
     FIELD(k_scale, SEQUENCE_AXES), FIELD(v_scale, SEQUENCE_AXES),
 };
 #undef FIELD
+enum { REQUIRED = 3 }; /* the first of them */
 const int input_field_count = sizeof input_fields / sizeof *input_fields;
 
 _Static_assert(sizeof input_fields / sizeof *input_fields <= INPUT_FIELDS,
@@ -218,7 +220,7 @@ int input_open(const char *path, const struct attention_options *options, struct
     attention_apply(options, &out->a);
     int code = EXIT_OK;
     for (int i = 0; i < input_field_count && !code; i++) code = read_field(out, &input_fields[i]);
-    for (int i = 0; i < 3 && !code; i++)
+    for (int i = 0; i < REQUIRED && !code; i++)
         if (!((rapt_tensor *)((char *)&out->a + input_fields[i].offset))->dtype)
             code = complain(EXIT_BAD_INPUT, "%s: has no tensor %s (q, k and v are needed)", path,
                             input_fields[i].name);
@@ -278,6 +280,64 @@ static void print_line(const char *label, const char *text)
     puts(*text ? " ..." : "");
 }
 
+static void add(char text[INPUT_PROBLEM], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static void add(char text[INPUT_PROBLEM], const char *format, ...)
+{
+    size_t used = strlen(text);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text + used, INPUT_PROBLEM - used, format, arguments);
+    va_end(arguments);
+}
+
+void input_problem(const struct input *input, char text[INPUT_PROBLEM])
+{
+    const rapt_attention *a = &input->a;
+    *text = 0;
+    add(text, "%s", dtype_name(a->q.dtype));
+    if (a->k.dtype != a->q.dtype) add(text, " over %s", dtype_name(a->k.dtype));
+    add(text,
+        ", batch %" PRId64 ", heads %" PRId64 "/%" PRId64 ", queries %" PRId64 ", keys %" PRId64
+        ", channels %" PRId64,
+        input->batch, a->q.size[1], a->k.size[1], a->q.size[2], input->kv_longest, a->q.size[3]);
+    if (a->v.size[3] != a->q.size[3]) add(text, "/%" PRId64, a->v.size[3]);
+    if (a->causal) add(text, ", causal");
+    if (a->window_left || a->window_right)
+        add(text, ", window %" PRId64 ",%" PRId64, a->window_left - 1, a->window_right - 1);
+    if (a->align == RAPT_TOP_LEFT) add(text, ", top-left");
+    if (a->softcap != 0) add(text, ", softcap %g", a->softcap);
+    if (a->scale != 0) add(text, ", scale %g", a->scale);
+    const char *before = "; with ";
+    for (int i = REQUIRED; i < input_field_count; i++) {
+        if (!((const rapt_tensor *)((const char *)a + input_fields[i].offset))->dtype) continue;
+        add(text, "%s%s", before, input_fields[i].name);
+        before = ", ";
+    }
+}
+
+json_t *input_ignored(const struct input *input)
+{
+    json_t *names = json_array();
+    for (size_t t = 0; t < input->file.count; t++) {
+        const char *name = input->file.tensors[t].name;
+        int known = !strcmp(name, "out");
+        for (int i = 0; i < input_field_count; i++) known |= !strcmp(name, input_fields[i].name);
+        if (!known) json_array_append_new(names, json_string(name));
+    }
+    return names;
+}
+
+static void print_ignored(const struct input *input)
+{
+    json_t *names = input_ignored(input);
+    char text[INPUT_PROBLEM] = "";
+    for (size_t i = 0; i < json_array_size(names); i++)
+        add(text, "%s%s", i ? ", " : "", json_string_value(json_array_get(names, i)));
+    if (*text) print_line("ignored", text);
+    json_decref(names);
+}
+
 void input_print_notes(const struct input *input)
 {
     static const char *const keys[] = {"model", "title", "text"};
@@ -293,4 +353,5 @@ void input_print_notes(const struct input *input)
         print_line("layer", text);
         free(text);
     }
+    print_ignored(input);
 }

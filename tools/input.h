@@ -5,7 +5,9 @@
 #include "options.h"
 #include "safetensors.h"
 
-enum { INPUT_FIELDS = 16 };
+#include <jansson.h>
+
+enum { INPUT_FIELDS = 16, INPUT_PROBLEM = 1024 };
 
 struct input {
     struct safetensors file;
@@ -43,7 +45,13 @@ int64_t tensor_elements(const rapt_tensor *t);
 int64_t input_q_length(const struct input *input, int64_t b);
 int64_t input_kv_length(const struct input *input, int64_t b);
 
-/* Prints model, layer and text if the file's metadata name them. */
+/* What is computed, in words: types, sizes, options that differ from their defaults, optional
+ * tensors of the file. */
+void input_problem(const struct input *input, char text[INPUT_PROBLEM]);
+/* Names of the file's tensors that are not read, a JSON array. */
+json_t *input_ignored(const struct input *input);
+/* Prints model, layer and text if the file's metadata name them, and the tensors that are not read.
+ */
 void input_print_notes(const struct input *input);
 
 #endif

@@ -233,12 +233,12 @@ static int draw(const struct map *map, const struct input *input, struct device 
     free(cells);
     if (code) return code;
     if (map->json)
-        return print_json(
-            json_pack("{s:s, s:o, s:s, s:f, s:I, s:I, s:I, s:I, s:o}", "device", device->label,
-                      "device_name", json_text(device->info.name), "kernel", kernel, "time_ms",
-                      seconds * 1e3, "head", (json_int_t)map->head, "batch", (json_int_t)map->batch,
-                      "rows", (json_int_t)picture.size.rows, "columns",
-                      (json_int_t)picture.size.columns, "picture", json_text(map->out_path)));
+        return print_json(json_pack(
+            "{s:o, s:s, s:o, s:s, s:f, s:I, s:I, s:I, s:I, s:o}", "ignored", input_ignored(input),
+            "device", device->label, "device_name", json_text(device->info.name), "kernel", kernel,
+            "time_ms", seconds * 1e3, "head", (json_int_t)map->head, "batch",
+            (json_int_t)map->batch, "rows", (json_int_t)picture.size.rows, "columns",
+            (json_int_t)picture.size.columns, "picture", json_text(map->out_path)));
     input_print_notes(input);
     print_field("device", "%s", device_text(device, text));
     print_field("kernel", "%s", kernel);

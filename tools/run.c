@@ -89,11 +89,12 @@ static const struct argp run_argp = {
     parse,
     "FILE.safetensors",
     "Attention over the tensors q, k, v [batch, token, head, channel] of a file.\v"
-    "Optional tensors: bias, mask [batch or 1, head or 1, query, key], sink, alibi_slope [head], "
+    "k and v have q's type, or I8, or under F32 q also F16 or BF16. Optional tensors: bias, mask "
+    "[batch or 1, head or 1, query, key], sink, alibi_slope [head], "
     "kv_length [batch], q_start, kv_start [batch + 1] (ragged: q, k, v are [1, all tokens, head, "
     "channel]), page_table [batch, pages] (k, v are [page, tokens of a page, head, channel]), "
     "q_scale, k_scale, v_scale (8-bit data). If the file holds `out', the error against it is "
-    "printed.\n\n"
+    "printed; tensors of other names are ignored, and named.\n\n"
     "Exit codes: 0 success, 1 wrong result, 2 bad usage or input, 3 not supported here.",
     children,
     NULL,
@@ -248,6 +249,8 @@ static int report(const struct run *run, const struct input *input, const struct
                   const struct difference *verified)
 {
     const struct difference *shown = stored ? stored : verified;
+    char problem[INPUT_PROBLEM], text[256];
+    input_problem(input, problem);
     if (run->json) {
         json_t *error = shown
                             ? json_pack("{s:o, s:o, s:o}", "max_abs", json_number(shown->max_abs),
@@ -255,19 +258,14 @@ static int report(const struct run *run, const struct input *input, const struct
                                         verified ? json_number(verified->fraction) : json_null())
                             : json_null();
         return print_json(
-            json_pack("{s:s, s:o, s:s, s:f, s:o, s:o}", "device", device->label, "device_name",
+            json_pack("{s:s, s:o, s:s, s:o, s:s, s:f, s:o, s:o}", "problem", problem, "ignored",
+                      input_ignored(input), "device", device->label, "device_name",
                       json_text(device->info.name), "kernel", results->kernel, "time_ms",
                       results->seconds * 1e3, "error", error, "ok",
                       verified ? json_boolean(verified->fraction <= 1) : json_null()));
     }
-    char text[256];
-    const rapt_attention *a = &results->a;
     input_print_notes(input);
-    print_field("problem",
-                "%s, batch %lld, heads %lld/%lld, queries %lld, keys %lld, channels %lld%s",
-                dtype_name(a->q.dtype), (long long)input->batch, (long long)a->q.size[1],
-                (long long)a->k.size[1], (long long)a->q.size[2], (long long)input->kv_longest,
-                (long long)a->q.size[3], a->causal ? ", causal" : "");
+    print_field("problem", "%s", problem);
     print_field("device", "%s", device_text(device, text));
     print_field("kernel", "%s", results->kernel);
     print_field("time", "%s", time_text(results->seconds, text));

@@ -75,6 +75,7 @@ dense("plain", qkv())
 dense("F16", qkv("F16"), dtype="F16")
 dense("BF16", qkv("BF16"), dtype="BF16")
 dense("values of another width", qkv(values=12))
+dense("F16 keys and values under F32 queries", {**qkv("F16"), "q": qkv()["q"]})
 dense("--causal", qkv(), ["--causal"], causal=True)
 dense(
     "--causal --align top-left",
@@ -287,6 +288,28 @@ tap.ok(
     "another problem than the file's answer has a large error",
     result.out,
 )
+
+# What was computed, and what was not read, in words and in JSON.
+optional = {
+    "bias": random_tensor("F32", [2, 4, 5, 7], 4),
+    "sink": random_tensor("F32", [4], 5),
+    "kv_length": Tensor("I64", [2], [3, 7]),
+}
+extra = {"maks": random_tensor("F32", [2], 1), "out": random_tensor("F32", [2, 5, 4, 12], 1), "\u00e9": Tensor("U8", [0], [])}
+file = write_file(path("i.safetensors"), {**qkv(values=12), **optional, **extra})
+options = ["--window", "3,-1", "--align", "top-left", "--softcap", "1.5", "--scale", "0.25"]
+problem = (
+    "f32, batch 2, heads 4/2, queries 5, keys 7, channels 8/12, window 3,-1, top-left, softcap 1.5, scale 0.25"
+    "; with bias, sink, kv_length"
+)
+result = rapt("run", file, *options)
+shown = dict(line.split(None, 1) for line in result.out.splitlines())
+tap.equal((shown["problem"], set(shown["ignored"].split(", "))), (problem, {"maks", "é"}), "the problem, and what is ignored")
+document = json.loads(rapt("run", file, *options, "--json").out)
+tap.equal((document["problem"], set(document["ignored"])), (problem, {"maks", "é"}), "the same in JSON")
+result = rapt("run", SAMPLE, "--causal")
+tap.ok("channels 64, causal\n" in result.out and "ignored" not in result.out, "nothing ignored, no option", result.out)
+tap.equal(json.loads(rapt("map", file, "-o", path("x.png"), "--json").out)["ignored"], document["ignored"], "map names them too")
 
 # Times are milliseconds.
 start = monotonic()
