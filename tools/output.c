@@ -1,5 +1,5 @@
 /* output.c: writes to a temporary file beside the target and renames it, so that no failure loses
- * what was there, and no signal leaves the temporary. */
+ * what was there, and no signal that can be caught leaves the temporary. */
 #include "output.h"
 
 #include <errno.h>
@@ -35,7 +35,7 @@ static void remove_unfinished(int number)
 
 static void guard(const char *temporary)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ, SIGXCPU};
     struct sigaction now,
         action = {.sa_handler = remove_unfinished, .sa_flags = (int)SA_RESETHAND | SA_NODEFER};
     size_t bytes = strlen(temporary) + 1;
@@ -64,6 +64,8 @@ int output_begin(struct output *out, const char *path, char *error)
     struct stat status;
     if (!stat(path, &status) && !S_ISREG(status.st_mode))
         return refuse(error, "%s: exists and is no regular file", path);
+    if (!access(path, F_OK) && access(path, W_OK))
+        return refuse(error, "%s: exists and may not be written: %s", path, strerror(errno));
     out->target = realpath(path, NULL);
     if (!out->target) out->target = strdup(path);
     if (!out->target || asprintf(&out->temporary, "%s.XXXXXX", out->target) < 0) {
@@ -132,6 +134,9 @@ int output_check(const char *path, uint64_t input_device, uint64_t input_inode, 
 {
     struct stat status;
     if (!*path) return refuse(error, "\"\": the name is empty");
+    if (!strcmp(path, "-"))
+        return refuse(error, "-: results do not go to the standard output (give a file's name; ./- "
+                             "is a file of this name)");
     if (!stat(path, &status) && status.st_dev == input_device && status.st_ino == input_inode)
         return refuse(error, "%s: is the input itself (the output must be another file)", path);
     struct output probe;
