@@ -72,6 +72,14 @@ static bool take_count(struct problem_line *line, const struct word *word, const
     return !*end;
 }
 
+/* The field is 0 where keys are not paged; a page of 0 tokens becomes -1, which check() refuses. */
+static bool take_page(struct problem_line *line, const struct word *word, const char *rest)
+{
+    if (!take_count(line, word, rest)) return false;
+    if (!line->page_tokens) line->page_tokens = -1;
+    return true;
+}
+
 static bool take_real(struct problem_line *line, const struct word *word, const char *rest)
 {
     char *end;
@@ -213,7 +221,7 @@ static const struct word words[] = {
     {"spare", take_count, AT(spare), 1},
     {"kvlen", take_flag, AT(kv_length), 0},
     {"kvlen=", take_lengths, AT(kv_lengths), 'k'},
-    {"paged", take_count, AT(page_tokens), 1},
+    {"paged", take_page, AT(page_tokens), 1},
     {"block", take_count, AT(scale_block), 1},
     {"scales=", take_axes, AT(scale_axes), 3},
     {"bhtd", take_flag, AT(bhtd), 0},
@@ -314,6 +322,7 @@ static const char *check(struct problem_line *line)
         return "block must divide the channels";
     if (line->kv_heads ? line->q_heads % line->kv_heads : line->q_heads > 0)
         return "the query heads must be a multiple of the KV heads";
+    if (page < 0) return "a page has at least 1 token (paged0 has none)";
     if (page && line->ragged_kv) return "paged keys cannot be ragged";
     if (line->spare && !line->ragged_q) return "spare queries are those of packed sequences";
     if (line->kv_shared && (line->op != OP_forward || line->kv_dtype == RAPT_I8 ||

@@ -114,6 +114,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case ARGP_KEY_END:
         if (!bench->count) argp_error(state, "no problem is given");
+        if (bench->csv && bench->json)
+            argp_error(state, "--csv and --json are both given (one of them)");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -110,9 +110,9 @@ static void print_devices(const rapt_context *context)
     for (int i = 0; i < rapt_device_count(context); i++) {
         rapt_device_info d = {.struct_size = sizeof d};
         if (rapt_device_describe(rapt_device_at(context, i), &d)) continue;
-        printf("  %s:%-3" PRId64 " %s, %s, %" PRId64 " %s, %.1f GiB\n", d.backend, d.index, d.name,
-               d.arch, d.compute_units, !strcmp(d.backend, "cpu") ? "threads" : "multiprocessors",
-               (double)d.memory_bytes / (1 << 30));
+        printf("  %s:%-3" PRId64 " %s, %s, %" PRId64 " %s%s, %.1f GiB\n", d.backend, d.index,
+               d.name, d.arch, d.compute_units, unit_text(d.backend),
+               d.compute_units == 1 ? "" : "s", (double)d.memory_bytes / (1 << 30));
     }
     const char *name, *note;
     for (int i = 0; (note = rapt_backend_note(context, i, &name)); i++)
@@ -128,10 +128,10 @@ static const char *bytes_text(const char *backend, int64_t bytes, char text[24])
     return text;
 }
 
-static void print_kernel(const rapt_kernel_info *k, int64_t bytes)
+static void print_kernel(const rapt_kernel_info *k, int64_t bytes, int width)
 {
     char text[24];
-    printf("  %-28s %-5s %-13s %9s  %s", k->name, k->backend, k->op,
+    printf("  %-*s %-5s %-13s %9s  %s", width, k->name, k->backend, k->op,
            bytes_text(k->backend, bytes, text), k->arch);
 }
 
@@ -153,7 +153,8 @@ static int is_elsewhere(const rapt_kernel_info *k, const rapt_kernel_info *other
 }
 
 /* The kernel that no device here runs, once for all that it is built for. */
-static void print_elsewhere(const rapt_context *context, int64_t index, const rapt_kernel_info *k)
+static void print_elsewhere(const rapt_context *context, int64_t index, const rapt_kernel_info *k,
+                            int width)
 {
     rapt_kernel_info other;
     int64_t bytes = 0, count = rapt_kernel_count(context);
@@ -161,7 +162,7 @@ static void print_elsewhere(const rapt_context *context, int64_t index, const ra
         if (describe(context, i, &other) && is_elsewhere(k, &other)) return;
     for (int64_t i = index; i < count; i++)
         if (describe(context, i, &other) && is_elsewhere(k, &other)) bytes += other.bytes;
-    print_kernel(k, bytes);
+    print_kernel(k, bytes, width);
     for (int64_t i = index + 1; i < count; i++)
         if (describe(context, i, &other) && is_elsewhere(k, &other)) printf(" %s", other.arch);
     print_override(k);
@@ -174,16 +175,19 @@ static void print_kernels(const rapt_context *context)
     int64_t bytes, objects = count_objects(context, &bytes);
     printf("\n%" PRId64 " code objects for GPUs in this library, %" PRId64 " bytes\n", objects,
            bytes);
-    printf("\nKernels that run here, best first\n  %-28s %-5s %-13s %9s  %s\n", "name", "for",
+    int width = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (describe(context, i, &k) && (int)strlen(k.name) > width) width = (int)strlen(k.name);
+    printf("\nKernels that run here, best first\n  %-*s %-5s %-13s %9s  %s\n", width, "name", "for",
            "operation", "bytes", "built for");
     for (int64_t i = 0; i < count; i++)
         if (describe(context, i, &k) && k.present) {
-            print_kernel(&k, k.bytes);
+            print_kernel(&k, k.bytes, width);
             print_override(&k);
         }
     printf("\nKernels for other hardware\n");
     for (int64_t i = 0; i < count; i++)
-        if (describe(context, i, &k) && !k.present) print_elsewhere(context, i, &k);
+        if (describe(context, i, &k) && !k.present) print_elsewhere(context, i, &k, width);
 }
 
 int command_info(int argc, char **argv)

@@ -54,12 +54,18 @@ const char *time_text(double seconds, char text[32])
     return text;
 }
 
+const char *unit_text(const char *backend)
+{
+    return !strcmp(backend, "cpu")   ? "thread"
+           : !strcmp(backend, "hip") ? "compute unit"
+                                     : "multiprocessor";
+}
+
 const char *device_text(const struct device *device, char text[256])
 {
     const rapt_device_info *info = &device->info;
-    const char *unit = device->is_cpu ? "thread" : "multiprocessor";
     snprintf(text, 256, "%s: %s, %s, %" PRId64 " %s%s", device->label, info->name, info->arch,
-             info->compute_units, unit, info->compute_units == 1 ? "" : "s");
+             info->compute_units, unit_text(info->backend), info->compute_units == 1 ? "" : "s");
     return text;
 }
 

@@ -18,6 +18,8 @@ void print_field(const char *label, const char *format, ...) __attribute__((form
 const char *time_text(double seconds, char text[32]);
 /* A backend's note without the backend's name in front. */
 const char *note_text(const char *backend, const char *note);
+/* What a backend's compute unit is called. */
+const char *unit_text(const char *backend);
 /* "cpu: AMD EPYC, avx512_bf16, 2 threads". */
 const char *device_text(const struct device *device, char text[256]);
 

@@ -167,6 +167,9 @@ for library, variable, arch, old, suffix in (
             result.out.split("Kernels")[0],
             result.error,
         )
+    unit = "compute units" if "hip" in library else "multiprocessors"
+    result = rapt("info", environment={variable: working, "FAKE_ARCH": arch})
+    tap.ok(re.search(rf":0 .*, {arch}, \d+ {unit}, ", result.out), f"info: {library}: {unit}", result.out[:300])
     for row, stem in names:
         environment = {
             variable: os.path.join(fakes, library),
@@ -192,6 +195,9 @@ tap.equal(
     [k["name"] for k in kernels if k["present"]],
     "info: the kernels that run here come first, best first",
 )
+table = [line for part in printed_rows for line in part.splitlines()[1:] if line.strip()]
+starts = {re.match(r"  \S+ +\S+ +", line).end() for line in table}
+tap.equal(len(starts), 1, "info: columns stand below each other, whatever the names", starts)
 tap.ok(
     sorted((row[0], row[1], arch) for row in listed[1] for arch in row[4 + (row[3] == "not") :])
     == sorted((k["name"], k["backend"], k["arch"]) for k in kernels if not k["present"]),
@@ -394,6 +400,8 @@ for arguments, word in [
     ([LINE, "--seconds", "0"], "0"),
     ([LINE, "--seconds", "3601"], "3601"),
     ([LINE, "--kernel", ""], "empty"),
+    ([LINE, "--csv", "--json"], "--csv and --json"),
+    ([LINE + " paged0"], "at least 1 token"),
     ([LINE, "--seconds", "x"], "x"),
     (["forward f32 h3/2 q4"], ""),
 ]:
