@@ -1,5 +1,5 @@
-/* batch.c: continuous batching. Each step packs chunks of prompts and single tokens of sequences that
- * generate into one call, over a paged cache of 8-bit integers; one plan serves all steps. */
+/* batch.c: chunks of prompts and single tokens in one call a step, over pages of i8; one plan serves
+ * all steps. cc batch.c $(pkg-config --cflags --libs rapt) -lm */
 #include <math.h>
 #include <rapt/rapt.h>
 #include <stdio.h>

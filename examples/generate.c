@@ -1,5 +1,6 @@
 /* generate.c: an engine's loop, prefill and then decode steps, over a paged cache with RoPE and with
- * plans of its own. Its outputs are those of one causal call over all tokens. */
+ * plans of its own. Its outputs are those of one causal call over all tokens.
+ * cc generate.c $(pkg-config --cflags --libs rapt) -lm */
 #include <math.h>
 #include <rapt/rapt.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /* merge.c: attention over two parts of the keys, merged exactly by their log-sum-exps, as a shared
- * prefix, context parallelism or a cache in two places needs it. */
+ * prefix, context parallelism or a cache in two places needs it.
+ * cc merge.c $(pkg-config --cflags --libs rapt) -lm */
 #include <math.h>
 #include <rapt/rapt.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /* paged_decode.c: one decode step over a paged cache: append the new token with RoPE on the way,
- * then attend. */
+ * then attend.
+ * cc paged_decode.c $(pkg-config --cflags --libs rapt) */
 #include <math.h>
 #include <rapt/rapt.h>
 #include <stdio.h>
