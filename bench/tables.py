@@ -1,8 +1,6 @@
-"""tables.py: the tables of docs/PERFORMANCE.md that are made of the rows in bench/results, by tables_cpu.py and tables_gpu.py.
-
-usage: python3 bench/tables.py             writes each table between its <!-- bench: NAME --> and <!-- end -->
-       python3 bench/tables.py --check     exit code 1 where one differs from the rows, or where the page has a table without its end
-                                           or an edit's mark (@@NAME@@) left over"""
+"""tables.py: writes the tables of docs/PERFORMANCE.md, each between its <!-- bench: NAME --> and <!-- end -->, from the rows in
+bench/results (tables_cpu.py, tables_gpu.py)."""
+import argparse
 import csv
 import math
 import os
@@ -26,6 +24,10 @@ def mean(values):
 def main():
     import tables_cpu
     import tables_gpu
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a table differs from the rows, or where the page "
+                        "has a table without its end or an edit's mark (@@NAME@@) left over")
+    options = parser.parse_args()
     made = {**tables_cpu.tables(), **tables_gpu.tables()}
     text = open(PAGE).read()
     unknown = set(re.findall(r"<!-- bench: ([a-z0-9-]+) -->", text)) - set(made)
@@ -42,8 +44,10 @@ def main():
         return f"<!-- bench: {match.group(1)} -->\n" + "\n".join(made[match.group(1)]) + "\n<!-- end -->"
 
     new = re.sub(r"<!-- bench: ([a-z0-9-]+) -->\n.*?<!-- end -->", fill, text, flags=re.S)
-    if "--check" not in sys.argv[1:]:
-        open(PAGE, "w").write(new)
+    if not options.check:
+        with open(PAGE + ".new", "w") as file:
+            file.write(new)
+        os.replace(PAGE + ".new", PAGE)
     elif new != text:
         sys.exit("docs/PERFORMANCE.md: a table differs from bench/results (python3 bench/tables.py writes it)")
 

@@ -15,9 +15,22 @@ expect() { # what, words of the complaint or "" for none; the page is $folder/pa
     sed 's/^/# /' "$folder/out"
 }
 
-echo 1..4
+echo 1..7
 cp docs/PERFORMANCE.md "$folder/page"; expect "tables and rows agree" ""
 sed '/<!-- bench: cpu-peers/,/<!-- end/s/0/1/' docs/PERFORMANCE.md > "$folder/page"
 expect "a changed figure" "a table differs"
 sed '0,/<!-- end -->/s///' docs/PERFORMANCE.md > "$folder/page"; expect "a table without its end" "a table without its end"
 sed 's/^### Few tokens/@@CHUNK@@&/' docs/PERFORMANCE.md > "$folder/page"; expect "a mark of an edit" "left over: @@CHUNK@@"
+
+# Only a call without a word writes the page.
+sed '/<!-- bench: cpu-peers/,/<!-- end/s/0/1/' docs/PERFORMANCE.md > "$folder/changed"
+for word in --chekc --help ""; do
+    count=$((count + 1))
+    cp "$folder/changed" "$folder/page"
+    # shellcheck disable=SC2086
+    RAPT_TABLES_PAGE=$folder/page "${PYTHON:-python3}" -B bench/tables.py $word > "$folder/out" 2>&1
+    if [ -n "$word" ]; then want=$folder/changed; else want=docs/PERFORMANCE.md; fi
+    if cmp -s "$folder/page" "$want" && [ ! -e "$folder/page.new" ]; then echo "ok $count - tables.py $word"; continue; fi
+    echo "not ok $count - tables.py $word"
+    sed 's/^/# /' "$folder/out"
+done
