@@ -104,8 +104,8 @@ def plot(rows, path):
         axes.set_xlabel("speed relative to rapt (longer is faster)")
         axes.axvline(1, color="black", linewidth=0.6)
     panels[0][0].set_ylim(len(shown) - 0.4, -0.6)
-    panels[0][-1].legend(loc="lower right", bbox_to_anchor=(0.94, 0.05), fontsize=8)
-    figure.tight_layout()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(names), fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
