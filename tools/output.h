@@ -13,8 +13,9 @@ struct output {
     int failed;               /* errno of the first failed write; 0: none */
 };
 
-/* Creates the temporary. A symbolic link is followed; a target that exists and is no regular file, or
- * may not be written, is refused. 0, or -1 with a sentence in error (OUTPUT_ERROR bytes) and nothing left behind. */
+/* Creates the temporary. A symbolic link is followed; a target that exists and is no regular file,
+ * or may not be written, is refused. 0, or -1 with a sentence in error (OUTPUT_ERROR bytes) and
+ * nothing left behind. */
 int output_begin(struct output *out, const char *path, char *error);
 /* Keeps the first failure for output_end. */
 void output_write(struct output *out, const void *data, size_t bytes);

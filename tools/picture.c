@@ -148,8 +148,7 @@ static void text_within(cairo_t *c, const char *text, double x, double y, double
     double least = 0.6 * size;
     for (size_t length = strnlen(text, LONGEST);;) {
         while (length && ((unsigned char)text[length] & 0xc0) == 0x80) length--;
-        memcpy(line, text, length);
-        strcpy(line + length, text[length] ? dots : "");
+        snprintf(line, sizeof line, "%.*s%s", (int)length, text, text[length] ? dots : "");
         set_font(c, size, bold);
         cairo_text_extents(c, line, &box);
         if (box.x_advance <= width || !length) break;

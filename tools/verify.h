@@ -10,8 +10,7 @@ struct difference {
     double max_rel;  /* max_abs / largest |want| */
     double fraction; /* of the bound, the worst of out, lse and weights; above 1: wrong. NaN: no
                         bound was asked for */
-    char where
-        [96]; /* "out[0,3,17,5]": the element that is nearest to its bound; "": all are exact */
+    char where[96];  /* "out[0,3,17,5]": the element nearest to its bound; "": all are exact */
     int64_t elements; /* compared with the definition */
 };
 
