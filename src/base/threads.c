@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 
 #include <errno.h>
+#include <fenv.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -34,6 +35,7 @@ struct job {
     int64_t running;          /* workers inside run */
     int closed;               /* the caller waits: the last worker out posts finished */
     sem_t finished;
+    fenv_t environment; /* the caller's */
     struct job *next;
 };
 
@@ -153,6 +155,16 @@ static struct job *join_job(struct thread_pool *pool, int64_t *slot)
     return job;
 }
 
+/* With the caller's rounding and subnormals, so that results do not depend on who computes them. */
+static void run_as_caller(const struct job *job, int64_t slot)
+{
+    fenv_t own;
+    fegetenv(&own);
+    fesetenv(&job->environment);
+    job->run(job->argument, slot);
+    fesetenv(&own);
+}
+
 static void *work(void *argument)
 {
     struct worker *own = argument;
@@ -171,7 +183,7 @@ static void *work(void *argument)
         if (stop) return NULL;
         keep_off(own, caller_cpu);
         if (!job) continue;
-        job->run(job->argument, slot);
+        run_as_caller(job, slot);
         pthread_mutex_lock(&pool->mutex);
         int last = --job->running == 0 && job->closed;
         if (last)
@@ -258,6 +270,7 @@ static void run_shared(struct thread_pool *pool, int64_t slots, int64_t invited,
         run(argument, 0);
         return;
     }
+    fegetenv(&job.environment);
     pthread_mutex_lock(&pool->mutex);
     struct job **link = &pool->jobs;
     while (*link) link = &(*link)->next;

@@ -1,8 +1,9 @@
 /* thread_pool.c: the worker pool does every piece of work once, gives each slot to one thread, and
  * returns only when all that began have ended, also for many callers at once; workers keep off their
- * caller's CPU. */
+ * caller's CPU and round as it does. */
 #include "base/threads.h"
 
+#include <fenv.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -444,6 +445,35 @@ static void sleeping_callers_let_workers_in(void **state)
     pool_close(pool);
 }
 
+struct rounding {
+    atomic_int entered, mode[SLOTS];
+};
+
+/* All slots meet before they end, so that each has a thread of its own. */
+static void note_rounding(void *argument, int64_t slot)
+{
+    struct rounding *r = argument;
+    atomic_store(&r->mode[slot], fegetround());
+    atomic_fetch_add(&r->entered, 1);
+    while (atomic_load(&r->entered) < 3) sched_yield();
+}
+
+static void workers_round_as_the_caller(void **state)
+{
+    static const int modes[] = {FE_UPWARD, FE_TONEAREST, FE_TOWARDZERO};
+    struct thread_pool *pool = pool_open(3);
+    (void)state;
+    assert_non_null(pool);
+    for (int n = 0; n < 3; n++) {
+        struct rounding r = {0};
+        fesetround(modes[n]);
+        pool_run(pool, 3, 3, note_rounding, &r);
+        fesetround(FE_TONEAREST);
+        for (int slot = 0; slot < 3; slot++) assert_int_equal(r.mode[slot], modes[n]);
+    }
+    pool_close(pool);
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -468,6 +498,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(callers_share_the_threads),
         cmocka_unit_test_setup_teardown(workers_keep_off_the_caller, find_cpus, take_all_cpus),
         cmocka_unit_test_setup_teardown(sleeping_callers_let_workers_in, find_cpus, take_all_cpus),
+        cmocka_unit_test(workers_round_as_the_caller),
         cmocka_unit_test(closing),
     };
     return run_group("thread pool", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);

@@ -108,7 +108,9 @@ struct qk_call {
 
 /* ROWS rows of q, side by side. */
 struct q_rows {
-    float step[ROWS];
+    /* infinity: 1, or that of a row that has one, in whose place its step is 1 where rows have several scales: times
+     * a block without it it is NaN. */
+    float step[ROWS], infinity[ROWS];
     int32_t excess[DECODE_CHANNELS_MAX / STEP]
                   [ROWS]; /* rows with one scale: [0] for all channels */
     /* Four high bytes of each row, and four low ones: of channels 64 l + 16 p + 4 i ... in
@@ -185,10 +187,11 @@ VEC vec exchange(vec x)
         _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), x);
 }
 
-VEC void store_scores(const struct qk_call *t, int r, vec total, int64_t wanted)
+VEC void store_scores(const struct qk_call *t, int r, int blocks, vec total, int64_t wanted)
 {
     float *s = t->s + r * t->s_stride;
-    total = exchange(v_mul(total, v_set(t->rows->step[r])));
+    if (blocks) total = v_mul(total, v_set(t->rows->infinity[r]));
+    total = exchange(total);
     if (wanted >= TILE) _mm512_storeu_ps(s, total);
     else _mm512_mask_storeu_ps(s, (__mmask16)((1u << wanted) - 1), total);
 }
@@ -209,13 +212,14 @@ VEC void begin_sums(const struct qk_call *t, struct sums *sums, int row_count, i
     }
 }
 
-VEC void end_sums(struct sums *sums, int row_count, vec scale)
+/* The step comes first: a sum of integers times a scale may be more than a float holds. */
+VEC void end_sums(const struct qk_call *t, struct sums *sums, int row_count, vec scale)
 {
     scale = exchange(scale);
 #pragma GCC unroll 4
     for (int r = 0; r < row_count; r++) {
         vec x = _mm512_cvtepi32_ps(sum_of_parts(sums->high[r], sums->low[r]));
-        sums->total[r] = v_fma(x, scale, sums->total[r]);
+        sums->total[r] = v_fma(v_mul(x, v_set(t->rows->step[r])), scale, sums->total[r]);
     }
 }
 
@@ -236,7 +240,7 @@ VEC void qk_line(const struct qk_call *t, struct tile *tile, struct sums *sums, 
         else prefetch_lines(fetch, 2);
         load_part(&after, next, p, next_c, t->channels - next_c);
         if (blocks && p % 2 == 1 && c + 16 * p - 16 < t->channels)
-            end_sums(sums, row_count, v_load(scale[(c + 16 * p) / t->scale_channels], RAPT_F32));
+            end_sums(t, sums, row_count, v_load(scale[(c + 16 * p) / t->scale_channels], RAPT_F32));
     }
     *tile = after;
 }
@@ -268,9 +272,9 @@ VEC void qk_tile(const struct qk_call *t, struct tile *tile, int row_count, int 
         qk_line(t, tile, &sums, row_count, blocks, c, more ? k : k + TILE, more ? c + LINE : 0,
                 (const float(*)[TILE])scale, fetch);
     }
-    if (!blocks) end_sums(&sums, row_count, _mm512_loadu_ps(t->scale));
+    if (!blocks) end_sums(t, &sums, row_count, _mm512_loadu_ps(t->scale));
 #pragma GCC unroll 4
-    for (int r = 0; r < row_count; r++) store_scores(t, r, sums.total[r], wanted);
+    for (int r = 0; r < row_count; r++) store_scores(t, r, blocks, sums.total[r], wanted);
 }
 
 /* row_count rows, then zeros. */
@@ -283,6 +287,8 @@ static void set_rows(struct q_rows *to, const struct qk_call *t, int row_count, 
         const float *tail = (const float *)(const void *)row[r] + q_tail(t->channels);
         int32_t sum = 0;
         to->step[r] = r < row_count ? *tail : 0;
+        to->infinity[r] = 1;
+        if (blocks && isinf(to->step[r])) to->infinity[r] = to->step[r], to->step[r] = 1;
         for (int64_t i = 0; i < count; i++) {
             memcpy(&to->excess[i][r], tail + 1 + i, sizeof to->excess[i][r]);
             sum += to->excess[i][r];

@@ -49,6 +49,26 @@ static int64_t block_of(const char *base, const struct k_panel *panel)
     return block;
 }
 
+/* The steps of rows of q, but 1 for a row with an infinity, which comes in when all of its blocks are summed up: times
+ * a block without it it is NaN. Returns whether there is such a row. */
+static int finite_steps(float *to, const float *step, int64_t stride, int64_t rows)
+{
+    int infinite = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        to[r] = isinf(step[r * stride]) ? 1 : step[r * stride];
+        infinite |= isinf(step[r * stride]) != 0;
+    }
+    return infinite;
+}
+
+static void put_infinities(float *s, int64_t s_stride, const float *step, int64_t stride,
+                           int64_t rows, int64_t keys)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; isinf(step[r * stride]) && j < keys; j++)
+            s[r * s_stride + j] *= step[r * stride];
+}
+
 /* Bytes up to its scales, up to whether they are new, and in all. */
 struct v_panel {
     int64_t scales, is_new, bytes;

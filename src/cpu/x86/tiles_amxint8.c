@@ -129,6 +129,9 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
 {
     struct k_panel panel = k_panel(channels);
     const char *base = (const char *)panels + first / COLUMN_TILE * panel.bytes;
+    const float *own_step = (const float *)q + q_stride - 1;
+    float step[ROW_TILE];
+    int infinite = finite_steps(step, own_step, q_stride, rows);
     struct sums sum;
     int64_t block = block_of(base, &panel);
     int64_t block_fours = (block + FOUR - 1) / FOUR;
@@ -142,7 +145,7 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
             vec scale = v_load(b + panel.scales + c / block * PANEL_ROW, RAPT_F32),
                 none = v_sub(scale, scale); /* NaN where it is infinite: see S23 */
             for (int64_t r = 0; r < rows; r++) {
-                vec x = v_mul(sum_of(&sum, r), v_set(((const float *)q)[(r + 1) * q_stride - 1]));
+                vec x = v_mul(sum_of(&sum, r), v_set(step[r]));
                 float *to = s + r * s_stride + j;
                 v_store(to, RAPT_F32,
                         v_fma(x, scale, c ? v_add(none, v_load(to, RAPT_F32)) : none));
@@ -150,6 +153,7 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
         }
     }
     _tile_release();
+    if (infinite) put_infinities(s + first, s_stride, own_step, q_stride, rows, last - first);
 }
 
 /* ---- Weighted values ---- */

@@ -154,6 +154,9 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
                int64_t rows, int64_t channels, int64_t first, int64_t last)
 {
     struct k_panel panel = k_panel(channels);
+    const float *own_step = (const float *)q + q_stride / 2;
+    float step[ROW_TILE];
+    int infinite = finite_steps(step, own_step, q_stride, rows);
     for (int64_t j = first; j < last; j += COLUMN_TILE) {
         const char *base = (const char *)panels + j / COLUMN_TILE * panel.bytes;
         int64_t block = block_of(base, &panel);
@@ -161,8 +164,8 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
                             .b = (const int32_t *)(const void *)base,
                             .a_stride = q_stride,
                             .depth = (block + 1) / 2,
-                            .step = (const float *)q + q_stride / 2,
-                            .step_stride = q_stride,
+                            .step = step,
+                            .step_stride = 1,
                             .scale = (const float *)(const void *)(base + panel.scales),
                             .to = s + j,
                             .to_stride = s_stride};
@@ -173,13 +176,20 @@ static void qk(float *s, int64_t s_stride, const void *q, int64_t q_stride, cons
             t.scale += COLUMN_TILE;
         }
     }
+    if (infinite) put_infinities(s + first, s_stride, own_step, q_stride, rows, last - first);
 }
 
 /* ---- Weighted values ---- */
 
 static const void *value_row(const struct cpu_rows *v, int64_t j, int64_t last)
 {
-    return j < last && v->row[j] ? v->row[j] : decode_zeros;
+    return j < last ? v->row[j] : NULL;
+}
+
+/* Zeros of a row that is not there. */
+VEC __m512i load_value(const void *row, int64_t c, int64_t channels)
+{
+    return row ? load_wide(row, c, channels) : _mm512_setzero_si512();
 }
 
 /* first is even. Two keys are interleaved. */
@@ -195,9 +205,11 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
         const void *one = value_row(v, j, last), *other = value_row(v, j + 1, last);
         char *to = (char *)panels + j / 2 * PANEL_ROW;
         for (int64_t c = 0; c < channels; c += COLUMN_TILE, to += panel.bytes) {
-            for (int64_t i = j + KEYS_AHEAD; c % LINE == 0 && i < j + KEYS_AHEAD + 2; i++)
-                __builtin_prefetch((const char *)value_row(v, i, last) + c);
-            __m512i a = load_wide(one, c, channels), b = load_wide(other, c, channels);
+            for (int64_t i = j + KEYS_AHEAD; c % LINE == 0 && i < j + KEYS_AHEAD + 2; i++) {
+                const char *later = value_row(v, i, last);
+                if (later) __builtin_prefetch(later + c);
+            }
+            __m512i a = load_value(one, c, channels), b = load_value(other, c, channels);
             _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
             _mm512_store_si512(to + LINE, _mm512_permutex2var_epi16(a, high, b));
         }
