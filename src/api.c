@@ -82,7 +82,8 @@ RAPT_API rapt_status rapt_kernel_at(const rapt_context *context, int64_t index,
                                     rapt_kernel_info *info)
 {
     int64_t row = index;
-    for (int i = 0; context && row >= 0 && i < BACKEND_COUNT; i++) {
+    if (!context) return fail(RAPT_INVALID, "rapt_kernel_at: context is NULL");
+    for (int i = 0; row >= 0 && i < BACKEND_COUNT; i++) {
         int count = backends[i]->row_count();
         if (row < count) {
             rapt_kernel_info full = {.struct_size = sizeof full, .backend = backends[i]->name};

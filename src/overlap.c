@@ -1,4 +1,4 @@
-/* overlap.c: whether two strided views share memory. */
+/* overlap.c: whether two strided views share memory, or two elements of one. */
 #include "overlap.h"
 #include "base/dtype.h"
 
@@ -8,6 +8,16 @@ struct lattice {
     int64_t base, width, size[4], stride[4];
     int axes;
 };
+
+bool view_fits(const rapt_tensor *t)
+{
+    int64_t elements = 1;
+    for (int axis = 0; axis < 4; axis++)
+        if (t->size[axis] > 1 &&
+            (__builtin_mul_overflow(elements, t->size[axis], &elements) || elements > VIEW_MOST))
+            return false;
+    return true;
+}
 
 bool view_extent(const rapt_tensor *t, int64_t *low, int64_t *high)
 {
@@ -95,4 +105,20 @@ bool views_overlap(const rapt_tensor *a, const rapt_tensor *b)
     if (!a->data || !b->data || !view_has_elements(a) || !view_has_elements(b)) return false;
     struct lattice la = lattice_of(a), lb = lattice_of(b);
     return shifted_overlap(&la, 0, &lb, 0, lb.base - la.base);
+}
+
+/* The part of an outer axis' first index against those of its later ones that reach into it: none where the inner
+ * axes are shorter than a step of the outer. */
+bool view_repeats(const rapt_tensor *t)
+{
+    if (!view_has_elements(t)) return false;
+    for (int axis = 0; axis < 4; axis++)
+        if (t->size[axis] > 1 && t->stride[axis] == 0) return true;
+    struct lattice l = lattice_of(t);
+    for (int axis = 0; axis < l.axes; axis++) {
+        int64_t inner = span(&l, axis + 1), shift = l.stride[axis];
+        for (int64_t i = 1; i < l.size[axis] && shift < inner; i++, shift += l.stride[axis])
+            if (shifted_overlap(&l, axis + 1, &l, axis + 1, shift)) return true;
+    }
+    return false;
 }

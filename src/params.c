@@ -146,6 +146,9 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
                         rule->name, axis_of(rule, axis));
     }
     int64_t low, high;
+    if (!view_fits(t))
+        return fail(RAPT_INVALID, "%s: %s has more than 2^48 elements, empty axes counted as 1",
+                    function, rule->name);
     if (!view_extent(t, &low, &high))
         return fail(RAPT_INVALID,
                     "%s: the extent of %s does not fit in 63 bits (check its strides)", function,
@@ -169,6 +172,9 @@ static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *
                         (long long)expected);
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
+    if ((rule->role & OUTPUT) && view_repeats(t))
+        return fail(RAPT_INVALID, "%s: elements of %s share memory (check its strides)", function,
+                    rule->name);
     return RAPT_OK;
 }
 
@@ -261,6 +267,14 @@ static rapt_status check_options(const rapt_attention *a, const char *function)
     return RAPT_OK;
 }
 
+rapt_status params_check_pages(int64_t pages, int64_t tokens, const char *function)
+{
+    int64_t all;
+    if (!__builtin_mul_overflow(pages, tokens, &all) && all <= VIEW_MOST) return RAPT_OK;
+    return fail(RAPT_INVALID, "%s: %lld pages of %lld tokens (at most 2^48 tokens in all)",
+                function, (long long)pages, (long long)tokens);
+}
+
 static rapt_status find_dimensions(struct problem *p, const char *function)
 {
     const rapt_attention *a = &p->a;
@@ -282,9 +296,11 @@ static rapt_status find_dimensions(struct problem *p, const char *function)
     p->qk_channels = a->q.size[3];
     p->v_channels = a->v.size[3];
     p->kv_tokens = a->k.size[2];
-    if (p->page_tokens &&
-        __builtin_mul_overflow(a->page_table.size[2], p->page_tokens, &p->kv_tokens))
-        return fail(RAPT_INVALID, "%s: pages times tokens of a page overflow", function);
+    if (p->page_tokens) {
+        rapt_status status = params_check_pages(a->page_table.size[2], p->page_tokens, function);
+        if (status) return status;
+        p->kv_tokens = a->page_table.size[2] * p->page_tokens;
+    }
     if (p->qk_channels < 1 || p->v_channels < 1)
         return fail(RAPT_INVALID, "%s: q has %lld and v has %lld channels (at least 1)", function,
                     (long long)p->qk_channels, (long long)p->v_channels);

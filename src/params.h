@@ -57,6 +57,9 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
 rapt_status params_adopt(void *to, size_t size, const void *from, size_t minimum,
                          const char *function);
 
+/* Whether a sequence's pages have so few tokens that they can be counted. */
+rapt_status params_check_pages(int64_t pages, int64_t tokens, const char *function);
+
 /* Whether k and v, whose form is checked, can be what kv_layout says. */
 rapt_status params_check_layout(const rapt_tensor *k, const rapt_tensor *v, int64_t kv_layout,
                                 int ragged, const char *function);

@@ -42,6 +42,10 @@ static void check_sizes(struct check *c, rapt_tensor *t, const char *name,
                              expected[axis] < 0 ? 0LL : (long long)expected[axis]);
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
+    if (!c->status && !view_fits(t))
+        c->status =
+            fail(RAPT_INVALID, "%s: %s has more than 2^48 elements, empty axes counted as 1",
+                 c->function, name);
     if (!c->status && !view_extent(t, &low, &high))
         c->status =
             fail(RAPT_INVALID, "%s: the extent of %s does not fit in 63 bits (check its strides)",
@@ -66,6 +70,9 @@ static void check_memory(struct check *c, const rapt_tensor *t, const char *name
         if (t->size[axis] > 1 && t->stride[axis] == 0)
             c->status = fail(RAPT_INVALID, "%s: %s has stride 0 (an output cannot repeat)",
                              c->function, name);
+    if (output && !c->status && view_repeats(t))
+        c->status = fail(RAPT_INVALID, "%s: elements of %s share memory (check its strides)",
+                         c->function, name);
 }
 
 static void check_float(struct check *c, rapt_tensor *t, const char *name,
@@ -201,6 +208,12 @@ static rapt_status rope_scaling(const rapt_rope_args *a, const char *function)
 static void check_rope_options(struct check *c, rapt_rope_args *a, int64_t channels)
 {
     if (c->status) return;
+    if (!a->rotary_channels && channels % 2) {
+        c->status = fail(RAPT_INVALID,
+                         "%s: rotary_channels is 0, all %lld of the head (an even number turns)",
+                         c->function, (long long)channels);
+        return;
+    }
     if (!a->rotary_channels) a->rotary_channels = channels;
     c->status = rope_rotation(a, channels, c->function);
     if (!c->status) c->status = rope_scaling(a, c->function);
@@ -406,7 +419,7 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     bool ragged = a.q_start.dtype != 0, paged = a.page_table.dtype != 0;
     int64_t starts = a.q_start.size[0], batch = a.k_new.size[0];
     if (ragged) batch = starts > 0 ? starts - 1 : -1;
-    check_true(&c, batch >= 0, "q_start is empty (batch + 1 entries)");
+    check_true(&c, !ragged || batch >= 0, "q_start is empty (batch + 1 entries)");
     check_float(&c, &a.k_new, "k_new", (const int64_t[4]){ragged ? 1 : ANY, ANY, ANY, ANY}, 0,
                 false);
     check_float(&c, &a.v_new, "v_new",
@@ -428,6 +441,8 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     check_index(&c, &a.q_start, "q_start", (const int64_t[4]){starts, 1, 1, 1}, 0);
     check_index(&c, &a.page_table, "page_table", (const int64_t[4]){batch, 1, ANY, 1}, 0);
     check_true(&c, !paged || a.k.size[2] > 0, "a page of k has no tokens (at least 1)");
+    if (!c.status && paged)
+        c.status = params_check_pages(a.page_table.size[2], a.k.size[2], c.function);
     check_cache_scale(&c, &a.k_scale, &a.k, "k_scale");
     check_cache_scale(&c, &a.v_scale, &a.v, "v_scale");
     if (a.rope) {

@@ -82,11 +82,8 @@ static rapt_status check_sequence(const struct append_job *job, int64_t b)
 {
     const rapt_kv_append_args *args = job->args;
     struct append_sequence s = append_sequence(job, b);
-    int64_t total = args->k_new.size[2], capacity = args->k.size[2];
-    if (job->page_tokens &&
-        __builtin_mul_overflow(args->page_table.size[2], job->page_tokens, &capacity))
-        return fail(RAPT_INVALID,
-                    "rapt_kv_append: pages times tokens of a page overflow (63 bits)");
+    int64_t total = args->k_new.size[2],
+            capacity = args->k.size[2] * (job->page_tokens ? args->page_table.size[2] : 1);
     if (s.first < 0 || s.count < 0 || s.first > total || s.count > total - s.first)
         return fail(
             RAPT_INVALID,

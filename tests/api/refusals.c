@@ -236,8 +236,8 @@ static void page_without_tokens(struct call *c)
 static void pages_overflow(struct call *c)
 {
     c->a.page_table = rapt_tensor_bhtd(c->pages, RAPT_I32, B, 1, 1, 1);
-    c->a.page_table.size[2] = INT64_MAX;
-    c->a.page_table.stride[2] = 0;
+    c->a.page_table.size[2] = c->a.k.size[2] = c->a.v.size[2] = (int64_t)1 << 40;
+    c->a.page_table.stride[2] = c->a.k.stride[2] = c->a.v.stride[2] = 0;
 }
 static void q_scale_without_i8(struct call *c)
 {
@@ -474,7 +474,8 @@ static const struct refusal {
     ROW(size_far, INVALID, AT_PLAN,
         "struct_size is 1099511627776 (set it to sizeof of the struct)"),
     ROW(page_without_tokens, INVALID, AT_PLAN, "a page of k has no tokens (at least 1)"),
-    ROW(pages_overflow, INVALID, AT_PLAN, "pages times tokens of a page overflow"),
+    ROW(pages_overflow, INVALID, AT_PLAN,
+        "1099511627776 pages of 1099511627776 tokens (at most 2^48 tokens in all)"),
     ROW(q_scale_without_i8, INVALID, AT_PLAN,
         "q is f32 and q_scale is given (q_scale belongs to i8 queries)"),
     ROW(blocked_bytes, INVALID, AT_PLAN, "k is i8 (blocked it must be f32, f16 or bf16)"),

@@ -112,7 +112,8 @@ static void one_of_two_is_wrong(void **state)
            "v_scale has 0 blocks for 6 channels (blocks must divide channels)");
     call_reset(&call);
     call.a.kv_layout = RAPT_KV_BLOCKED;
-    call.a.q.size[3] = call.a.out.size[3] = 32;
+    call.a.q.size[3] = 32;
+    call.a.out = rapt_tensor_bhtd(call.a.out.data, RAPT_F32, B, HQ, SQ, 32);
     call.a.k = call.a.v = rapt_tensor_bhtd(call.k, RAPT_F32, B, HKV, 32, 32);
     call.a.v.stride[3] = 2;
     expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
@@ -123,11 +124,28 @@ static void one_of_two_is_wrong(void **state)
         call.a.kv_layout = RAPT_KV_BLOCKED;
         call.a.k = call.a.v = rapt_tensor_bhtd(call.a.k.data, RAPT_F32, call.a.k.size[0],
                                                call.a.k.size[1], tokens ? 40 : 64, tokens ? 32 : 8);
-        call.a.q.size[3] = call.a.out.size[3] = tokens ? 32 : 8;
+        call.a.q.size[3] = tokens ? 32 : 8;
+        call.a.out = rapt_tensor_bhtd(call.a.out.data, RAPT_F32, B, HQ, SQ, call.a.q.size[3]);
         expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
                tokens ? "k has 40 tokens and 32 channels (blocked: multiples of 32)"
                       : "k has 64 tokens and 8 channels (blocked: multiples of 32)");
     }
+}
+
+/* Sizes of which no memory has as many elements, and an output that would be written twice. */
+static void impossible_tensors(void **state)
+{
+    rapt_plan *plan;
+    (void)state;
+    call_reset(&call);
+    call.a.q.size[0] = (int64_t)1 << 60;
+    call.a.q.size[2] = 0;
+    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
+           "rapt_plan_create: q has more than 2^48 elements, empty axes counted as 1");
+    call_reset(&call);
+    call.a.out.stride[1] = call.a.out.stride[2];
+    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
+           "rapt_plan_create: elements of out share memory (check its strides)");
 }
 
 /* An input of bytes whose first byte is out's last, or whose last is out's first; a byte farther it is
@@ -163,6 +181,7 @@ static void information_is_refused(void **state)
            "rapt_device_describe: struct_size is 8 (set it to sizeof of the struct, at least *)");
     expect(rapt_kernel_at(context, -1, &kernel), RAPT_INVALID,
            "rapt_kernel_at: there is no kernel -1 (0 ... *)");
+    expect(rapt_kernel_at(NULL, 0, &kernel), RAPT_INVALID, "rapt_kernel_at: context is NULL");
     char sentence[96];
     int64_t count = rapt_kernel_count(context);
     snprintf(sentence, sizeof sentence, "rapt_kernel_at: there is no kernel %lld (0 ... %lld)",
@@ -174,8 +193,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(null_objects_are_refused), cmocka_unit_test(information_is_refused),
-        cmocka_unit_test(one_of_two_is_wrong), cmocka_unit_test(one_byte_in_common),
-        cmocka_unit_test(levels_say_what_they_need)};
+        cmocka_unit_test(one_of_two_is_wrong),      cmocka_unit_test(impossible_tensors),
+        cmocka_unit_test(one_byte_in_common),       cmocka_unit_test(levels_say_what_they_need)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("refusals of objects", tests, sizeof tests / sizeof *tests, NULL, NULL,

@@ -185,7 +185,12 @@ BEND(append_page_empty, p->kv_append.k.size[2] = p->kv_append.v.size[2] = 0;
      p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1))
 BEND(append_pages_overflow,
      p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1);
-     p->kv_append.page_table.size[2] = INT64_MAX; p->kv_append.page_table.stride[2] = 0)
+     p->kv_append.page_table.size[2] = INT32_MAX; p->kv_append.page_table.stride[2] = 0;
+     p->kv_append.k.size[2] = p->kv_append.v.size[2] = (int64_t)1 << 24;
+     p->kv_append.k.stride[2] = p->kv_append.v.stride[2] = 100)
+BEND(append_negative_batch, p->kv_append.k_new.size[0] = -1)
+BEND(rope_elements, p->rope.x.size[0] = (int64_t)1 << 60; p->rope.x.size[3] = 0)
+BEND(rope_shares, p->rope.out.stride[1] = p->rope.out.stride[2])
 BEND(append_mixed, p->kv_append.v_new.dtype = RAPT_F16)
 BEND(append_mixed_cache, p->kv_append.v.dtype = RAPT_F16)
 BEND(append_dtype, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_U8)
@@ -269,7 +274,9 @@ static const struct refusal {
     ROW(rope, rope_position_f32, "position has dtype f32 (must be i32 or i64)"),
     ROW(rope, rope_position_short, "position has size 2 on its token axis (must be 3)"),
     ROW(rope, rope_null, "x has no data (its pointer is NULL)"),
-    ROW(rope, rope_odd_head, "rotary_channels is 7 (even, from 0 to the head's 7 channels)"),
+    ROW(rope, rope_odd_head, "rotary_channels is 0, all 7 of the head (an even number turns)"),
+    ROW(rope, rope_elements, "x has more than 2^48 elements, empty axes counted as 1"),
+    ROW(rope, rope_shares, "elements of out share memory (check its strides)"),
     ROW(rope, rope_extent, "the extent of x does not fit in 63 bits (check its strides)"),
     ROW(rope, rope_long, "rotary_channels is 2050 (at most 2048, the longest frequency table)"),
     ROW(rope, rope_frequencies,
@@ -333,7 +340,10 @@ static const struct refusal {
     ROW(kv_append, append_starts_empty, "q_start is empty (batch + 1 entries)"),
     ROW(kv_append, append_starts_falling, "q_start[1] is 2 and q_start[2] is 1 (rising, 0 ... 3)"),
     ROW(kv_append, append_page_empty, "a page of k has no tokens (at least 1)"),
-    ROW(kv_append, append_pages_overflow, "pages times tokens of a page overflow (63 bits)"),
+    ROW(kv_append, append_pages_overflow,
+        "2147483647 pages of 16777216 tokens (at most 2^48 tokens in all)"),
+    ROW(kv_append, append_negative_batch,
+        "k_new has size -1 on its batch axis (must be at least 0)"),
     ROW(kv_append, append_mixed, "k_new is f32 and v_new is f16 (they must agree)"),
     ROW(kv_append, append_mixed_cache, "k is f32 and v is f16 (they must agree)"),
     ROW(kv_append, append_dtype, "the cache is u8 (f32, f16, bf16 or i8)"),

@@ -1,4 +1,4 @@
-/* overlap.c: extents and overlaps of strided views against all their elements, one by one. */
+/* overlap.c: extents and overlaps of strided views, and of elements of one, against all their elements, one by one. */
 #include "overlap.h"
 #include "base/dtype.h"
 
@@ -123,6 +123,56 @@ static void repeated_axes_are_told_apart(void **state)
     assert_true(views_overlap(&left, &right));
 }
 
+/* Elements that share memory mark fewer bytes than they have. */
+static void repeats_are_never_missed(void **state)
+{
+    static unsigned char bytes[MEMORY];
+    long repeating = 0, single = 0, found_single = 0;
+    (void)state;
+    for (int n = 0; n < 20000; n++) {
+        rapt_tensor t = any_view();
+        int64_t low, high, marked = 0, elements = t.size[0] * t.size[1] * t.size[2] * t.size[3];
+        mark(&t, bytes, &low, &high);
+        for (int i = 0; i < MEMORY; i++) marked += bytes[i];
+        int repeats = marked < elements * (int64_t)dtype_size(t.dtype), found = view_repeats(&t);
+        if (repeats && !found) fail_msg("view %d: elements that share memory are told apart", n);
+        repeating += repeats;
+        single += !repeats;
+        found_single += !repeats && !found;
+    }
+    assert_true(repeating > 1000 && single > 1000 && found_single > single * 9 / 10);
+}
+
+/* Axes in any order, in any direction, with gaps, one in the gaps of another. */
+static void layouts_do_not_repeat(void **state)
+{
+    const rapt_tensor views[] = {{memory, RAPT_F32, {2, 3, 5, 8}, {120, 40, 8, 1}},
+                                 {memory, RAPT_F32, {2, 3, 5, 8}, {120, 8, 24, 1}},
+                                 {memory, RAPT_F32, {8, 5, 3, 2}, {1, 8, 40, 120}},
+                                 {memory, RAPT_F16, {2, 3, 5, 8}, {-500, 100, -20, 2}},
+                                 {memory, RAPT_F16, {1, 1, 2, 4}, {0, 0, 5, 2}},
+                                 {memory, RAPT_F16, {1, 3, 1, 4}, {0, 1, 0, 3}},
+                                 {memory, RAPT_I8, {0, 3, 1, 4}, {0, 0, 0, 0}}};
+    (void)state;
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++) assert_false(view_repeats(&views[i]));
+    rapt_tensor repeated = views[0];
+    repeated.stride[1] = 39;
+    assert_true(view_repeats(&repeated));
+    repeated.stride[1] = 0;
+    assert_true(view_repeats(&repeated));
+}
+
+static void elements_that_fit(void **state)
+{
+    rapt_tensor t = {memory, RAPT_I8, {1 << 16, 1 << 16, 1 << 16, 0}, {0, 0, 0, 0}};
+    (void)state;
+    assert_true(view_fits(&t));
+    t.size[3] = 2;
+    assert_false(view_fits(&t));
+    t.size[0] = INT64_MAX, t.size[3] = 0;
+    assert_false(view_fits(&t));
+}
+
 static void extents_that_overflow(void **state)
 {
     static const int64_t large[] = {INT64_MAX, INT64_MAX / 2, INT64_MIN, (int64_t)1 << 61};
@@ -140,8 +190,12 @@ static void extents_that_overflow(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(overlaps_are_never_missed), cmocka_unit_test(packed_arrays_are_told_apart),
-        cmocka_unit_test(repeated_axes_are_told_apart), cmocka_unit_test(extents_that_overflow)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(overlaps_are_never_missed),
+                                       cmocka_unit_test(packed_arrays_are_told_apart),
+                                       cmocka_unit_test(repeated_axes_are_told_apart),
+                                       cmocka_unit_test(repeats_are_never_missed),
+                                       cmocka_unit_test(layouts_do_not_repeat),
+                                       cmocka_unit_test(elements_that_fit),
+                                       cmocka_unit_test(extents_that_overflow)};
     return run_group("overlap", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
