@@ -128,6 +128,8 @@ export RAPT_BUILD := $(abspath $(B))
 check: all $(CHECKS) $(EXAMPLES)
 	$(PROVE) $(CHECKS)
 check-build: all $(CHECKS) $(EXAMPLES)
+check-random: $(B)/tests/conformance/random
+	RAPT_TEST_RANDOM=$(RANDOM) $<
 
 # ---- Benchmarks, lint, packaging ----------------------------------------------------------------------------------
 bench: tool
@@ -190,6 +192,7 @@ help:
 	@echo "         make examples               the programs of examples/, into build/examples (by hand, some need -lm)"
 	@echo "install  make install, uninstall     PREFIX= DESTDIR="
 	@echo "test     make check                  every test that needs no GPU; make SAN=address,undefined check, SAN=thread"
+	@echo "         make check-random           10,000 random problems on the CPU"
 	@echo "         make check-gpu              problems and end-to-end tests on the GPUs present; check-gpu-random, -sanitize"
 	@echo "         make check-amd              AMD code objects on emulated GPUs (part of check); check-amd-whole: more of them"
 	@echo "         make check-qemu, check-arm  whole suites on emulated CPUs (check takes a part)"

@@ -37,6 +37,34 @@ static void least_and_greatest_scale(void **state)
     }
 }
 
+/* ---- A sink that is no number ---- */
+
+/* Rows that see a key are NaN, few of them or many; one that sees none is 0 all the same. */
+static void sinks_of_no_number(void **state)
+{
+    enum { QUERIES = 40, CHANNELS = 32 };
+    static float x[QUERIES * CHANNELS], out[QUERIES * CHANNELS], lse[QUERIES];
+    (void)state;
+    for (int i = 0; i < QUERIES * CHANNELS; i++) x[i] = (float)(i % 13) / 7 - 1;
+    for (int kind = 0; kind < 2; kind++)
+        for (int queries = 4; queries <= QUERIES; queries += QUERIES - 4) {
+            float sink = kind ? INFINITY : NAN;
+            rapt_attention a = {.struct_size = sizeof a, .causal = 1};
+            a.q = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, queries, CHANNELS);
+            a.k = a.v = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, queries - 2, CHANNELS);
+            a.out = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, queries, CHANNELS);
+            a.lse = rapt_tensor_bhtd(lse, RAPT_F32, 1, 1, queries, 1);
+            a.sink = rapt_tensor_bhtd(&sink, RAPT_F32, 1, 1, 1, 1);
+            if (rapt_forward(device, &a, NULL)) fail_msg("%s", rapt_last_error());
+            for (int i = 0; i < queries; i++)
+                for (int c = 0; c < CHANNELS; c++)
+                    if (i < 2 ? out[i * CHANNELS + c] != 0 : !isnan(out[i * CHANNELS + c]))
+                        fail_msg("sink %g, query %d of %d: %g", (double)sink, i, queries,
+                                 (double)out[i * CHANNELS + c]);
+            assert_true(isnan(lse[queries - 1]));
+        }
+}
+
 /* ---- A softcap that f32 holds, and its ratio to the scale with a square ---- */
 
 static void least_and_greatest_softcap(void **state)
@@ -264,13 +292,18 @@ static void a_newer_field_at_execute(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_column_for_all_keys),   cmocka_unit_test(repeated_columns_are_counted),
-        cmocka_unit_test(one_column_of_weights),     cmocka_unit_test(nothing_needs_no_memory),
-        cmocka_unit_test(nothing_may_repeat),        cmocka_unit_test(a_blocked_cache_without_room),
-        cmocka_unit_test(pages_without_heads),       cmocka_unit_test(blocks_of_scales),
-        cmocka_unit_test(a_newer_field_at_execute),  cmocka_unit_test(least_and_greatest_scale),
-        cmocka_unit_test(least_and_greatest_softcap)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_column_for_all_keys),
+                                       cmocka_unit_test(repeated_columns_are_counted),
+                                       cmocka_unit_test(one_column_of_weights),
+                                       cmocka_unit_test(nothing_needs_no_memory),
+                                       cmocka_unit_test(nothing_may_repeat),
+                                       cmocka_unit_test(a_blocked_cache_without_room),
+                                       cmocka_unit_test(pages_without_heads),
+                                       cmocka_unit_test(blocks_of_scales),
+                                       cmocka_unit_test(a_newer_field_at_execute),
+                                       cmocka_unit_test(least_and_greatest_scale),
+                                       cmocka_unit_test(least_and_greatest_softcap),
+                                       cmocka_unit_test(sinks_of_no_number)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("edges", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
