@@ -292,7 +292,7 @@ static int64_t keys_in_turn(const struct decode_item *t, int64_t token)
 {
     const struct cpu_requests *requests = t->call->plan->requests;
     if (t->kernels->decode_keys) return t->kernels->decode_keys;
-    return min64(max64(requests->span / token / 2 * 2, 2), DECODE_HEADS_KEYS);
+    return min64(max64(requests->span / max64(token, 1) / 2 * 2, 2), DECODE_HEADS_KEYS);
 }
 
 /* Where the block's first key lies in its page. */
