@@ -43,6 +43,10 @@ arrow "$(git ls-files 'src/cpu/*' 'src/gpu/*')" 'plan'
 arrow "$(git ls-files 'src/cpu/*')" 'gpu/'
 arrow "$(git ls-files 'src/gpu/*')" 'cpu/'
 arrow "$(git ls-files 'src/cpu/scalar/*' 'src/cpu/x86/*' 'src/cpu/arm/*')" 'backend|params'
+# Of kernels also what their headers include; headers of another architecture need not be here.
+left=$(git ls-files 'src/cpu/scalar/*.c' 'src/cpu/x86/*.c' 'src/cpu/arm/*.c' | xargs "${CC:-cc}" -MM -MG -Iinclude -Isrc |
+    awk '/^[^ ]*:/ { of = $1 } /src\/(backend|params|plan|cpu\/cpu)\.h/ { print of }' | sort -u)
+[ -z "$left" ] || complain "$left a header of it includes what is above kernels"
 
 # Shell scripts, where a checker is at hand.
 if command -v shellcheck >/dev/null; then shellcheck setup.sh .ci/run mk/*.sh || bad=1; fi

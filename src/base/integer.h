@@ -10,14 +10,20 @@ static inline int64_t ceil_div(int64_t x, int64_t y)
     return x / y + (x % y != 0);
 }
 
-static inline int64_t at_least(int64_t x, int64_t y)
+/* x rounded up to a multiple of step; neither is negative. */
+static inline int64_t round_up(int64_t x, int64_t step)
 {
-    return x > y ? x : y;
+    return (x + step - 1) / step * step;
 }
 
-static inline int64_t at_most(int64_t x, int64_t y)
+static inline int64_t min64(int64_t x, int64_t y)
 {
     return x < y ? x : y;
+}
+
+static inline int64_t max64(int64_t x, int64_t y)
+{
+    return x > y ? x : y;
 }
 
 /* The least power of two that is not below x. */

@@ -1,23 +1,12 @@
-/* arena.h: pieces of a caller's workspace, and the small integer helpers that sizes need. */
+/* arena.h: pieces of a caller's workspace. */
 #ifndef RAPT_CPU_ARENA_H
 #define RAPT_CPU_ARENA_H
 
-#include "cpu/cpu.h"
+#include "base/integer.h"
 
-static inline int64_t round_up(int64_t x, int64_t step)
-{
-    return (x + step - 1) / step * step;
-}
+#include <stddef.h>
 
-static inline int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
-
-static inline int64_t max64(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
+enum { WORKSPACE_ALIGNMENT = 64 };
 
 /* Hands out pieces of the workspace; with base NULL it only counts. */
 struct arena {

@@ -3,7 +3,7 @@
 #define RAPT_CPU_BLOCKS_H
 
 #include "base/dtype.h"
-#include "cpu/arena.h"
+#include "base/integer.h"
 #include "cpu/decode_kernels.h"
 
 enum { BLOCK_PANEL = RAPT_KV_BLOCK * RAPT_KV_BLOCK }; /* elements of 32 channels of a block of V */

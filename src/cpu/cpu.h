@@ -7,7 +7,7 @@
 #include "base/threads.h"
 #include "cpu/kernels.h"
 
-enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 6, WORKSPACE_ALIGNMENT = 64 };
+enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 6 };
 
 /* rapt_device.state */
 struct cpu_device {

@@ -1,7 +1,7 @@
-/* rows_loops.h: the row kernels of ops.h over a vector vocabulary; included once per instruction
+/* rows_loops.h: the kernels of row_kernels.h over a vector vocabulary; included once per instruction
  * set after vec_*.h. The including file defines ROWS_NAME (the table) and ROWS_TEXT (its name). */
 #include "cpu/dtype_cases.h"
-#include "cpu/ops.h"
+#include "cpu/row_kernels.h"
 #include "cpu/vec_math.h"
 
 #include <math.h>

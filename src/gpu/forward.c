@@ -188,7 +188,7 @@ static rapt_status fill_scores(struct gpu_plan *gp, const struct problem *p)
  * may begin a tile anywhere. */
 static size_t claimed_bytes(const struct problem *p, const struct row *row)
 {
-    int64_t tile = at_least(row->tile_q, 1), heads = p->q_heads * (p->ragged_q ? 1 : p->batch);
+    int64_t tile = max64(row->tile_q, 1), heads = p->q_heads * (p->ragged_q ? 1 : p->batch);
     int64_t tiles = p->ragged_q ? p->q_tokens / tile + p->batch + 1 : ceil_div(p->q_tokens, tile);
     return (size_t)(1 + heads * tiles * ceil_div(tile, 64)) * 16;
 }
@@ -314,13 +314,13 @@ static rapt_status build_row(struct gpu_plan *gp, struct gpu_device *device,
     if (status) return status;
     if (row->needs & NEED_MAPS) maps_describe(row, p, a, gp->maps);
     const struct code *strict = NULL;
-    int64_t longest = at_least(p->q_tokens, p->kv_tokens), heads = p->q_heads + 2 * p->kv_heads;
+    int64_t longest = max64(p->q_tokens, p->kv_tokens), heads = p->q_heads + 2 * p->kv_heads;
     if (row->needs & NEED_STRICT) {
         status = find_strict(gp, device, p, &strict);
         if (!status) add_prepare(gp, row, code, halves_split_blocks(a, row, p), 1, 1);
     } else if (row->needs & NEED_NUMBERS) {
-        add_prepare(gp, row, code, at_least(ceil_div(p->kv_tokens, row->tile_kv), 1),
-                    2 * p->kv_heads, p->batch);
+        add_prepare(gp, row, code, max64(ceil_div(p->kv_tokens, row->tile_kv), 1), 2 * p->kv_heads,
+                    p->batch);
     } else if (row->needs & NEED_PREPARE) {
         add_prepare(gp, row, code, ceil_div(longest, row->tile_kv), heads, p->batch);
     }

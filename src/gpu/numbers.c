@@ -15,7 +15,7 @@ static int64_t batches(const struct problem *p)
 static int64_t key_blocks(const struct problem *p, const struct row *row)
 {
     return p->ragged_kv ? p->kv_tokens / row->tile_kv + p->batch
-                        : at_least(ceil_div(p->kv_tokens, row->tile_kv), 1);
+                        : max64(ceil_div(p->kv_tokens, row->tile_kv), 1);
 }
 
 /* Scales of a key. */
@@ -41,7 +41,7 @@ rapt_status numbers_views(struct attention_args *args, const struct row *row,
                           const struct problem *p, struct number_bytes *bytes)
 {
     int64_t blocks = key_blocks(p, row), keys = row->tile_kv, numbers = value_numbers(row), all,
-            channels = at_least(numbers, row->d);
+            channels = max64(numbers, row->d);
     if (__builtin_mul_overflow(batches(p) * p->kv_heads, blocks, &all) ||
         all > INT64_MAX / ((channels + 4) * 8 * keys))
         return fail(
@@ -69,13 +69,13 @@ static int pays(const struct problem *p, const struct row *row, struct least lea
 {
     const int64_t most_bytes = 512 << 20;
     int64_t of_block = row->tile_kv * (row->d + value_numbers(row)) * 2,
-            sets = at_least(batches(p) * p->kv_heads, 1), most = most_bytes / of_block / sets,
-            sequences = at_least(p->batch, 1),
+            sets = max64(batches(p) * p->kv_heads, 1), most = most_bytes / of_block / sets,
+            sequences = max64(p->batch, 1),
             queries = p->ragged_q ? p->q_tokens / sequences : p->q_tokens,
             keys = p->ragged_kv ? p->kv_tokens / sequences : p->kv_tokens,
-            seen_by = at_most(p->window_left, WINDOW_LIMIT) +
-                      at_most(p->window_right, WINDOW_LIMIT) + row->tile_q, /* by tiles */
-        rows = at_most(seen_by, queries) * p->group;
+            seen_by = min64(p->window_left, WINDOW_LIMIT) + min64(p->window_right, WINDOW_LIMIT) +
+                      row->tile_q, /* by tiles */
+        rows = min64(seen_by, queries) * p->group;
     return !p->a.batch_invariant && key_blocks(p, row) <= most &&
            rows >= (seen_by < queries ? least.windowed : least.rows) && rows * keys >= least.work &&
            sequences * p->kv_heads * rows * keys >= least.all;
@@ -101,7 +101,7 @@ int numbers_pay(const struct problem *p, const struct row *row)
  * empty. */
 int numbers_fill_tiles(const struct problem *p, const struct row *row)
 {
-    int64_t sequences = p->ragged_q ? at_least(p->batch, 1) : 1;
+    int64_t sequences = p->ragged_q ? max64(p->batch, 1) : 1;
     if (row->needs & NEED_BLOCK_SCALES) return p->q_tokens * (p->group + 1) >= 240 * sequences;
     return p->q_tokens * p->group >= 512 * sequences;
 }

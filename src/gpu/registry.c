@@ -21,14 +21,14 @@ static int64_t row_tiles(const struct extent *e, int64_t rows)
 /* Sequences that have tiles of their own. */
 static int64_t tiled_batches(const struct extent *e)
 {
-    return e->ragged ? at_most(1, e->batch) : e->batch;
+    return e->ragged ? min64(1, e->batch) : e->batch;
 }
 
 /* As many rows to a block as would have tile_q elements if each had a power of two of them, at least one: a
  * block does several at once, and so none of its passes is a part of one. */
 static int64_t element_blocks(const struct extent *e, const struct row *row)
 {
-    return ceil_div(e->rows, at_least(1, row->tile_q / power_from(e->columns)));
+    return ceil_div(e->rows, max64(1, row->tile_q / power_from(e->columns)));
 }
 
 /* Blocks of softmax begin with some hundred instructions, which rows of 16 bits, whose bytes come in
@@ -209,7 +209,7 @@ static int64_t queries_that_pay(const struct row *row, const struct problem *p)
         return INT64_MAX >> 32; /* else f32 arithmetic serves */
     if (!row->dtype && dtype_size(p->a.q.dtype) == 2 && dtype_size(p->a.k.dtype) == 2)
         queries = p->a.bias.dtype || p->a.mask.dtype ? 4 : 1;
-    return 2 * p->v_channels <= row->dv ? at_least(1, queries / 2) : queries;
+    return 2 * p->v_channels <= row->dv ? max64(1, queries / 2) : queries;
 }
 
 /* More query rows of a KV head, queries times heads, than tile_q; where blocks share the keys, also
@@ -217,10 +217,10 @@ static int64_t queries_that_pay(const struct row *row, const struct problem *p)
  * arithmetic beside matrix units. The kernels count rows times heads in 31 bits. */
 static int many_queries(const struct row *row, const struct problem *p)
 {
-    int64_t heads = at_least(1, p->group), rows = p->q_tokens * heads;
+    int64_t heads = max64(1, p->group), rows = p->q_tokens * heads;
     if (!(row->needs & NEED_PARTIALS)) return rows > row->tile_q;
     int64_t most = queries_that_pay(row, p),
-            sequences = p->ragged_q && (row->dtype || most > 4) ? at_least(1, p->batch) : 1;
+            sequences = p->ragged_q && (row->dtype || most > 4) ? max64(1, p->batch) : 1;
     return rows > row->tile_q * sequences || rows > INT32_MAX / heads ||
            (rows > 16 * sequences && p->q_tokens > most * sequences);
 }
@@ -339,7 +339,7 @@ int row_grid(const struct row *row, const struct extent *e, struct grid *grid)
     *grid = (struct grid){0};
     if (blocks[0] < 1 || blocks[1] < 1 || blocks[2] < 1) return 0;
     if (blocks[0] > (row->vendor == VENDOR_hip ? UINT32_MAX / row->threads : INT32_MAX)) return -1;
-    *grid = (struct grid){(uint32_t)blocks[0], (uint32_t)at_most(65535, blocks[1]),
-                          (uint32_t)at_most(65535, blocks[2])};
+    *grid = (struct grid){(uint32_t)blocks[0], (uint32_t)min64(65535, blocks[1]),
+                          (uint32_t)min64(65535, blocks[2])};
     return 1;
 }

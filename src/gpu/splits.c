@@ -58,7 +58,7 @@ static int begins(const char *text, const char *with)
 
 static int64_t tiles_at_once(const struct family *f, const struct row *row, int64_t units)
 {
-    return units * at_least(f->threads / at_least(row->threads, 1), 1);
+    return units * max64(f->threads / max64(row->threads, 1), 1);
 }
 
 static const struct family *family_of(const struct row *row)
@@ -93,10 +93,10 @@ static void choose_tile(struct attention_args *args, const struct row *row)
 static int64_t seen_blocks(const struct attention_args *args, const struct row *row)
 {
     int64_t keys = args->kv_tokens;
-    if (args->kv_start.dtype) keys = ceil_div(keys, at_least(args->batch, 1));
-    if (args->top_left) keys = at_most(keys, (int64_t)args->q_tokens + args->window_right);
-    keys = at_most(keys, (int64_t)args->window_left + args->window_right + row->tile_q);
-    return at_least(ceil_div(keys, row->tile_kv), 1);
+    if (args->kv_start.dtype) keys = ceil_div(keys, max64(args->batch, 1));
+    if (args->top_left) keys = min64(keys, (int64_t)args->q_tokens + args->window_right);
+    keys = min64(keys, (int64_t)args->window_left + args->window_right + row->tile_q);
+    return max64(ceil_div(keys, row->tile_kv), 1);
 }
 
 /* Blocks of different keys that memory brings: an H100's 64 by its 3352 GB/s, an H200's 112 by 4917, as the fastest
@@ -115,15 +115,15 @@ static int64_t time_of(const struct family *f, int64_t tiles, int64_t sets, int6
                        int64_t parts, int64_t rows, int64_t units, int64_t at_once, int64_t memory)
 {
     const int64_t block = f->part_rows, many = 1 << 20; /* enough not to share keys */
-    int64_t all = at_most(tiles, many) * parts, turns = ceil_div(all, at_least(at_once, 1)),
+    int64_t all = min64(tiles, many) * parts, turns = ceil_div(all, max64(at_once, 1)),
             each = all > units ? block : block / 8 * f->alone;
     if (memory && parts > 1) {
-        int64_t heads = at_most(sets, many),
-                asked = at_most(all, at_once) * heads / at_least(at_most(tiles, many), 1);
-        each = at_least(each, block * asked / at_least(memory, 8 * heads));
+        int64_t heads = min64(sets, many),
+                asked = min64(all, at_once) * heads / max64(min64(tiles, many), 1);
+        each = max64(each, block * asked / max64(memory, 8 * heads));
     }
     int64_t time = turns * (ceil_div(blocks, parts) * each + f->ends * block);
-    return parts > 1 ? time + f->launch * block + parts * at_most(rows, many * block) : time;
+    return parts > 1 ? time + f->launch * block + parts * min64(rows, many * block) : time;
 }
 
 /* How many parts, at least two, take the least time, which is returned. */
@@ -156,8 +156,8 @@ int splits_pay(const struct problem *p, const struct row *row)
                                .q_tokens = (int32_t)p->q_tokens,
                                .kv_tokens = (int32_t)p->kv_tokens,
                                .kv_start.dtype = p->a.kv_start.dtype,
-                               .window_left = (int32_t)at_most(p->window_left, open),
-                               .window_right = (int32_t)at_most(p->window_right, open),
+                               .window_left = (int32_t)min64(p->window_left, open),
+                               .window_right = (int32_t)min64(p->window_right, open),
                                .top_left = p->a.align == RAPT_TOP_LEFT};
     int64_t whole = ceil_div(p->q_tokens, row->tile_q) * p->q_heads * p->batch;
     int64_t at_once = tiles_at_once(f, row, f->units);
@@ -199,7 +199,7 @@ static int two_are_slower(const struct row *row)
 
 static int64_t blocks_at_once(const struct attention_args *args, const struct row *row)
 {
-    return (two_fit(row) ? 2 : 1) * at_least(args->units, 1);
+    return (two_fit(row) ? 2 : 1) * max64(args->units, 1);
 }
 
 /* None has fewer than SHORTEST: a second launch must pay. */
@@ -207,8 +207,7 @@ enum { SHORTEST = 128 };
 
 static int64_t keys_of(const struct attention_args *args, const struct row *row, int64_t parts)
 {
-    int64_t tile = at_least(row->tile_kv, 1),
-            keys = at_least(ceil_div(args->kv_tokens, parts), SHORTEST);
+    int64_t tile = max64(row->tile_kv, 1), keys = max64(ceil_div(args->kv_tokens, parts), SHORTEST);
     return ceil_div(keys, tile) * tile;
 }
 
@@ -251,7 +250,7 @@ void splits_choose(struct attention_args *args, const struct row *row, int memor
         return;
     }
     if (!args->batch_invariant) keys = keys_of(args, row, choose_cuts(args, row));
-    args->splits = (int32_t)at_least(ceil_div(args->kv_tokens, keys), 1);
+    args->splits = (int32_t)max64(ceil_div(args->kv_tokens, keys), 1);
     args->split_keys = (int32_t)keys;
 }
 
@@ -261,7 +260,7 @@ rapt_status splits_bytes(const struct attention_args *args, int64_t rows, size_t
     *out = *lse = 0;
     if (args->splits == 1) return RAPT_OK;
     if (__builtin_mul_overflow(rows, args->splits, &each) ||
-        __builtin_mul_overflow(each, at_least(channels, 4), &total) || total > INT64_MAX / 8)
+        __builtin_mul_overflow(each, max64(channels, 4), &total) || total > INT64_MAX / 8)
         return fail(RAPT_NO_MEMORY,
                     "rapt_plan_create: the sums of %lld query rows over %d parts of their keys do "
                     "not fit in 63 bits",
@@ -278,10 +277,10 @@ struct grid splits_combine_grid(const struct attention_args *args, const struct 
             rows = row->needs & NEED_TILE_TOKENS ? row->threads / row_wave(row) : 1;
     if (row->needs & NEED_SHARED_KV) {
         int64_t blocks = ceil_div(heads, COMBINED_HEADS(args)) * args->q_tokens * batch;
-        return (struct grid){(uint32_t)at_most(blocks, INT32_MAX), 1, 1};
+        return (struct grid){(uint32_t)min64(blocks, INT32_MAX), 1, 1};
     }
-    return (struct grid){(uint32_t)ceil_div(args->q_tokens, rows), (uint32_t)at_most(heads, 65535),
-                         (uint32_t)at_most(batch, 65535)};
+    return (struct grid){(uint32_t)ceil_div(args->q_tokens, rows), (uint32_t)min64(heads, 65535),
+                         (uint32_t)min64(batch, 65535)};
 }
 
 /* One block, two, or four have a multiprocessor of sm_90 or sm_100 to themselves. */
@@ -314,12 +313,12 @@ int splits_most_shared(const struct row *row)
 int splits_combine_shared(const struct attention_args *args, const struct row *row)
 {
     int64_t units = args->units, most = splits_most_combine_shared(row),
-            first = at_most(unsplit_blocks(args, row) * args->splits, units);
+            first = min64(unsplit_blocks(args, row) * args->splits, units);
     struct grid grid = splits_combine_grid(args, row);
     int64_t blocks = (int64_t)grid.x * grid.y * grid.z;
     if (!most || 3 * first <= units) return 0;
     if (row->needs & NEED_SHARED_KV) {
-        int64_t each = ceil_div(blocks, at_least(units - first, first));
+        int64_t each = ceil_div(blocks, max64(units - first, first));
         return each == 1 ? FOR_ONE : each == 2 ? FOR_TWO : 0;
     }
     int alone = has_unit_alone(args, row);

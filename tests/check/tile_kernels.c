@@ -3,6 +3,7 @@
  * may not read is NaN; memory that it may not write holds a mark. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
+#include "base/integer.h"
 #include "cpu/kernels.h"
 
 #include <math.h>
@@ -74,11 +75,6 @@ static double values[KEYS][CHANNELS], left[ROW_TILE_MAX][KEYS + CHANNELS],
 static const void *pointers[KEYS];
 static float scales[KEYS][CHANNELS];
 static const float *scale_rows[KEYS];
-
-static int64_t round_up(int64_t x, int64_t step)
-{
-    return (x + step - 1) / step * step;
-}
 
 /* power: of its own kind; meets: that of the other. */
 static float scaled(float x, int64_t index, int power, int meets)

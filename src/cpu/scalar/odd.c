@@ -1,7 +1,7 @@
 /* odd.c: scores of queries and keys that hold NaN or infinity, for a pipeline whose elements are sums of
  * parts. */
 #include "base/dtype.h"
-#include "cpu/arena.h"
+#include "base/integer.h"
 #include "cpu/scalar/scalar.h"
 
 #include <math.h>

@@ -6,7 +6,7 @@
  * constant step apart. Shapes are loaded once for the scores of a block, of all its heads, and once for its values:
  * that takes as long as 25 lines from memory. */
 #include "base/dtype.h"
-#include "cpu/arena.h"
+#include "base/integer.h"
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/amx_shapes.h"
 #include "cpu/x86/transpose_avx512.h"

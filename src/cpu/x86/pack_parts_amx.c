@@ -1,7 +1,7 @@
 /* pack_parts_amx.c: q, K and V of f16 or f32 as sums of two or three parts in bf16 (struct
  * cpu_pipeline_kernels): the first eight bits of a number, the next eight, the rest. f16 has eleven, f32
  * twenty-four: nothing is lost but what is below 2^-126. */
-#include "cpu/arena.h"
+#include "base/integer.h"
 #include "cpu/scalar/scalar.h"
 #include "cpu/x86/transpose_avx512.h"
 

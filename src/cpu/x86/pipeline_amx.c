@@ -12,7 +12,7 @@
 #include "cpu/x86/vec_avx512.h"
 
 #include "base/dtype.h"
-#include "cpu/arena.h"
+#include "base/integer.h"
 #include "cpu/scalar/scalar.h"
 #include "cpu/x86/amx_shapes.h"
 #include "cpu/x86/pipeline_scores.h"

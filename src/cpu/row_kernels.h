@@ -1,0 +1,81 @@
+/* row_kernels.h: what an instruction set offers the separate operations that work row by row. */
+#ifndef RAPT_CPU_ROW_KERNELS_H
+#define RAPT_CPU_ROW_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    SOFTMAX_GUESS_LEAST =
+        256, /* columns of a row whose largest element is guessed, its lines asked for ahead */
+    SOFTMAX_SCRATCH = 4096,        /* floats: rows up to so many columns are exponentiated once, */
+    SOFTMAX_SCRATCH_MOST = 131072, /* and up to so many, with memory of the heap */
+};
+
+/* Rows of one rotation each: the steps from one to the next in bytes, and in floats for their cos
+ * and sin (0: all share them). stream: past the caches, where lines allow it. ahead: bytes from a row to
+ * the one whose lines are asked for meanwhile; 0: none. */
+struct row_run {
+    void *to;
+    const void *from;
+    int64_t to_step, from_step, rows, table_step, ahead;
+    int stream;
+};
+
+/* Rows of softmax on their way: the terms of a row are scaled and stored while the next row's are
+ * computed, so that writing and arithmetic overlap. */
+struct softmax_rows {
+    float *scratch[2]; /* terms of a row, of the rows in turn: 64-byte aligned */
+    int64_t columns;   /* of each; at least SOFTMAX_SCRATCH */
+    int turn;
+    void *to; /* the row that waits, its terms in scratch[turn]; NULL: none */
+    int64_t dtype, n;
+    float factor;
+    int stream;
+    int64_t ahead; /* of the row that is given: as in row_run */
+};
+
+/* Rows are contiguous in their channels and aligned to their elements. stream: past the caches
+ * where the destination's lines allow it, for what would not stay in them. */
+struct row_kernels {
+    const char *name;
+    /* to = softmax(from) over n elements; -inf everywhere gives zeros, NaN anywhere gives NaN
+     * everywhere. from may be to. The rows of a state are whole after softmax_end. */
+    void (*softmax)(void *to, int64_t to_dtype, const void *from, int64_t from_dtype, int64_t n,
+                    struct softmax_rows *state, int stream);
+    void (*softmax_end)(struct softmax_rows *state);
+    /* Rotates the pairs of each row; from may be to. interleaved: pairs (2c, 2c + 1), else
+     * (c, c + pairs). */
+    void (*rotate)(const struct row_run *run, int64_t dtype, const float *cos, const float *sin,
+                   int64_t pairs, int interleaved);
+    /* Rows [count][pairs]: cos and sin of (position + row) * inverse[i], in f64, times magnitude,
+     * rounded to f32. Angles stay below ANGLE_MAX, also that of 1. */
+    void (*angles)(float *cos, float *sin, int64_t position, int64_t count, const double *inverse,
+                   double magnitude, int64_t pairs);
+    /* Copies bytes past the caches (NULL: memcpy serves). */
+    void (*copy_stream)(void *to, const void *from, size_t bytes);
+    /* The same to count places, step bytes apart; NULL with copy_stream. */
+    void (*repeat_stream)(void *to, int64_t step, int64_t count, const void *from, size_t bytes);
+    /* Repeats a line of 64 bytes, which consists of equal elements; NULL: there is none. */
+    void (*fill)(void *to, const void *line, size_t bytes, int stream);
+    /* After the last of them on a thread (ops_parallel): other threads see the bytes from here on. */
+    void (*stream_end)(void);
+};
+
+/* Up to here the two-part reduction of angles() is exact in f64 (the multiple of pi/2 has at most
+ * 20 bits). */
+#define ANGLE_MAX 1.6e6
+
+extern const struct row_kernels rows_scalar;
+#if defined(__x86_64__)
+extern const struct row_kernels rows_avx2, rows_avx512, rows_avx512_bf16, rows_amx;
+#elif defined(__aarch64__)
+extern const struct row_kernels rows_neon;
+#endif
+
+/* Asks for lines of 64 bytes from p on: before something else is computed, of what is read next. */
+static inline __attribute__((always_inline)) void ops_expect_lines(const void *p, int64_t lines)
+{
+    for (int64_t i = 0; i < lines; i++) __builtin_prefetch((const char *)p + 64 * i, 0, 2);
+}
+#endif
