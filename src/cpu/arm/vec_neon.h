@@ -14,68 +14,27 @@
 typedef float32x4_t vec;
 enum { LANES = 4, ACCUMULATORS = 16 };
 
-/* clang-format off: one verb, one line */
-VEC vec v_zero(void)
-{
-    return vdupq_n_f32(0);
-}
-VEC vec v_set(float x)
-{
-    return vdupq_n_f32(x);
-}
-VEC vec v_add(vec a, vec b)
-{
-    return vaddq_f32(a, b);
-}
-VEC vec v_sub(vec a, vec b)
-{
-    return vsubq_f32(a, b);
-}
-VEC vec v_mul(vec a, vec b)
-{
-    return vmulq_f32(a, b);
-}
-VEC vec v_div(vec a, vec b)
-{
-    return vdivq_f32(a, b);
-}
-VEC vec v_fma(vec a, vec b, vec c)
-{
-    return vfmaq_f32(c, a, b);
-} /* a b + c */
-VEC vec v_fnma(vec a, vec b, vec c)
-{
-    return vfmsq_f32(c, a, b);
-} /* c - a b */
-VEC vec v_max(vec a, vec b)
-{
-    return vbslq_f32(vcgtq_f32(a, b), a, b);
-} /* b when one is NaN */
-VEC vec v_min(vec a, vec b)
-{
-    return vbslq_f32(vcltq_f32(a, b), a, b);
-} /* b when one is NaN */
-VEC vec v_abs(vec a)
-{
-    return vabsq_f32(a);
-}
-VEC vec v_round(vec a)
-{
-    return vrndnq_f32(a);
-}
-VEC vec v_copysign(vec magnitude, vec sign)
-{
-    return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude);
-}
+/* One verb, one line. */
+/* clang-format off */
+VEC vec v_zero(void) { return vdupq_n_f32(0); }
+VEC vec v_set(float x) { return vdupq_n_f32(x); }
+VEC vec v_add(vec a, vec b) { return vaddq_f32(a, b); }
+VEC vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
+VEC vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
+VEC vec v_div(vec a, vec b) { return vdivq_f32(a, b); }
+VEC vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); } /* a b + c */
+VEC vec v_fnma(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); } /* c - a b */
+VEC vec v_max(vec a, vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); } /* b when one is NaN */
+VEC vec v_min(vec a, vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); } /* b when one is NaN */
+VEC vec v_abs(vec a) { return vabsq_f32(a); }
+VEC vec v_round(vec a) { return vrndnq_f32(a); }
+VEC vec v_copysign(vec magnitude, vec sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude); }
 VEC vec v_iota(void)
 {
     static const float lanes[4] = {0, 1, 2, 3};
     return vld1q_f32(lanes);
 }
-VEC vec v_power2(int32x4_t n)
-{
-    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
-}
+VEC vec v_power2(int32x4_t n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
 /* a 2^n for integral n; 0 for n = -inf whatever a is. In two factors, since 2^n itself may leave
  * the exponent's range. */
 VEC vec v_scale2(vec a, vec n)
@@ -100,23 +59,11 @@ VEC vec v_keep(vec a, int first, int last, vec b)
                                 vcltq_f32(v_iota(), v_set((float)last)));
     return vbslq_f32(keep, a, b);
 }
-VEC float v_sum(vec a)
-{
-    return vaddvq_f32(a);
-}
-VEC float v_largest(vec a)
-{
-    return vmaxnmvq_f32(a);
-}
-VEC int v_any_nan(vec a)
-{
-    return vminvq_u32(vceqq_f32(a, a)) == 0;
-}
+VEC float v_sum(vec a) { return vaddvq_f32(a); }
+VEC float v_largest(vec a) { return vmaxnmvq_f32(a); }
+VEC int v_any_nan(vec a) { return vminvq_u32(vceqq_f32(a, a)) == 0; }
 /* (a1, a0, a3, a2) */
-VEC vec v_swap_pairs(vec a)
-{
-    return vrev64q_f32(a);
-}
+VEC vec v_swap_pairs(vec a) { return vrev64q_f32(a); }
 /* a b - c in even lanes, a b + c in odd lanes */
 VEC vec v_fmaddsub(vec a, vec b, vec c)
 {
@@ -129,7 +76,6 @@ VEC vec v_load_twice(const float *p)
     float32x4_t x = vcombine_f32(vld1_f32(p), vld1_f32(p));
     return vzip1q_f32(x, x);
 }
-
 /* clang-format on */
 
 /* Nearest even; NaN stays NaN. */

@@ -16,65 +16,27 @@ enum { LANES = 8, ACCUMULATORS = 16 };
 #define V_ALL     svptrue_b32()
 #define V_PART(n) svwhilelt_b32_s64(0, n)
 
-/* clang-format off: one verb, one line */
-VEC vec v_zero(void)
-{
-    return svdup_f32(0);
-}
-VEC vec v_set(float x)
-{
-    return svdup_f32(x);
-}
-VEC vec v_add(vec a, vec b)
-{
-    return svadd_f32_x(V_ALL, a, b);
-}
-VEC vec v_sub(vec a, vec b)
-{
-    return svsub_f32_x(V_ALL, a, b);
-}
-VEC vec v_mul(vec a, vec b)
-{
-    return svmul_f32_x(V_ALL, a, b);
-}
-VEC vec v_div(vec a, vec b)
-{
-    return svdiv_f32_x(V_ALL, a, b);
-}
-VEC vec v_fma(vec a, vec b, vec c)
-{
-    return svmla_f32_x(V_ALL, c, a, b);
-} /* a b + c */
-VEC vec v_fnma(vec a, vec b, vec c)
-{
-    return svmls_f32_x(V_ALL, c, a, b);
-} /* c - a b */
-VEC vec v_max(vec a, vec b)
-{
-    return svsel_f32(svcmpgt_f32(V_ALL, a, b), a, b);
-} /* b when one is NaN */
-VEC vec v_min(vec a, vec b)
-{
-    return svsel_f32(svcmplt_f32(V_ALL, a, b), a, b);
-} /* b when one is NaN */
-VEC vec v_abs(vec a)
-{
-    return svabs_f32_x(V_ALL, a);
-}
-VEC vec v_round(vec a)
-{
-    return svrintn_f32_x(V_ALL, a);
-}
+/* One verb, one line. */
+/* clang-format off */
+VEC vec v_zero(void) { return svdup_f32(0); }
+VEC vec v_set(float x) { return svdup_f32(x); }
+VEC vec v_add(vec a, vec b) { return svadd_f32_x(V_ALL, a, b); }
+VEC vec v_sub(vec a, vec b) { return svsub_f32_x(V_ALL, a, b); }
+VEC vec v_mul(vec a, vec b) { return svmul_f32_x(V_ALL, a, b); }
+VEC vec v_div(vec a, vec b) { return svdiv_f32_x(V_ALL, a, b); }
+VEC vec v_fma(vec a, vec b, vec c) { return svmla_f32_x(V_ALL, c, a, b); } /* a b + c */
+VEC vec v_fnma(vec a, vec b, vec c) { return svmls_f32_x(V_ALL, c, a, b); } /* c - a b */
+VEC vec v_max(vec a, vec b) { return svsel_f32(svcmpgt_f32(V_ALL, a, b), a, b); } /* b when one is NaN */
+VEC vec v_min(vec a, vec b) { return svsel_f32(svcmplt_f32(V_ALL, a, b), a, b); } /* b when one is NaN */
+VEC vec v_abs(vec a) { return svabs_f32_x(V_ALL, a); }
+VEC vec v_round(vec a) { return svrintn_f32_x(V_ALL, a); }
 VEC vec v_copysign(vec magnitude, vec sign)
 {
     svuint32_t bit = svand_n_u32_x(V_ALL, svreinterpret_u32_f32(sign), 0x80000000u);
     svuint32_t rest = svand_n_u32_x(V_ALL, svreinterpret_u32_f32(magnitude), 0x7fffffffu);
     return svreinterpret_f32_u32(svorr_u32_x(V_ALL, bit, rest));
 }
-VEC vec v_iota(void)
-{
-    return svcvt_f32_s32_x(V_ALL, svindex_s32(0, 1));
-}
+VEC vec v_iota(void) { return svcvt_f32_s32_x(V_ALL, svindex_s32(0, 1)); }
 /* a 2^n for integral n; 0 for n = -inf whatever a is. */
 VEC vec v_scale2(vec a, vec n)
 {
@@ -92,19 +54,9 @@ VEC vec v_keep(vec a, int first, int last, vec b)
     svint32_t i = svindex_s32(0, 1);
     return svsel_f32(svcmplt_n_s32(svcmpge_n_s32(V_ALL, i, first), i, last), a, b);
 }
-VEC float v_sum(vec a)
-{
-    return svaddv_f32(V_ALL, a);
-}
-VEC float v_largest(vec a)
-{
-    return svmaxnmv_f32(V_ALL, a);
-}
-VEC int v_any_nan(vec a)
-{
-    return svptest_any(V_ALL, svcmpuo_f32(V_ALL, a, a));
-}
-
+VEC float v_sum(vec a) { return svaddv_f32(V_ALL, a); }
+VEC float v_largest(vec a) { return svmaxnmv_f32(V_ALL, a); }
+VEC int v_any_nan(vec a) { return svptest_any(V_ALL, svcmpuo_f32(V_ALL, a, a)); }
 /* clang-format on */
 
 VEC vec v_load_lanes(svbool_t lanes, const void *p, int dtype)
@@ -134,25 +86,13 @@ VEC void v_store_lanes(svbool_t lanes, void *p, int dtype, vec a)
     svst1h_u32(lanes, p, svlsr_n_u32_x(V_ALL, rounded, 16));
 }
 
-/* clang-format off: one verb, one line */
-VEC vec v_load(const void *p, int dtype)
-{
-    return v_load_lanes(V_ALL, p, dtype);
-}
+/* One verb, one line. */
+/* clang-format off */
+VEC vec v_load(const void *p, int dtype) { return v_load_lanes(V_ALL, p, dtype); }
 /* n lanes, 0 in the others; memory past them is not read. */
-VEC vec v_load_part(const void *p, int dtype, int64_t n)
-{
-    return v_load_lanes(V_PART(n), p, dtype);
-}
-VEC void v_store(void *p, int dtype, vec a)
-{
-    v_store_lanes(V_ALL, p, dtype, a);
-}
-VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
-{
-    v_store_lanes(V_PART(n), p, dtype, a);
-}
-
+VEC vec v_load_part(const void *p, int dtype, int64_t n) { return v_load_lanes(V_PART(n), p, dtype); }
+VEC void v_store(void *p, int dtype, vec a) { v_store_lanes(V_ALL, p, dtype, a); }
+VEC void v_store_part(void *p, int dtype, vec a, int64_t n) { v_store_lanes(V_PART(n), p, dtype, a); }
 /* clang-format on */
 
 /* Sums of neighbours, those of a before those of b. */

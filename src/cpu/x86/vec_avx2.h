@@ -14,63 +14,25 @@
 typedef __m256 vec;
 enum { LANES = 8, ACCUMULATORS = 8 };
 
-/* clang-format off: one verb, one line */
-VEC vec v_zero(void)
-{
-    return _mm256_setzero_ps();
-}
-VEC vec v_set(float x)
-{
-    return _mm256_set1_ps(x);
-}
-VEC vec v_add(vec a, vec b)
-{
-    return _mm256_add_ps(a, b);
-}
-VEC vec v_sub(vec a, vec b)
-{
-    return _mm256_sub_ps(a, b);
-}
-VEC vec v_mul(vec a, vec b)
-{
-    return _mm256_mul_ps(a, b);
-}
-VEC vec v_div(vec a, vec b)
-{
-    return _mm256_div_ps(a, b);
-}
-VEC vec v_fma(vec a, vec b, vec c)
-{
-    return _mm256_fmadd_ps(a, b, c);
-} /* a b + c */
-VEC vec v_fnma(vec a, vec b, vec c)
-{
-    return _mm256_fnmadd_ps(a, b, c);
-} /* c - a b */
-VEC vec v_max(vec a, vec b)
-{
-    return _mm256_max_ps(a, b);
-} /* b when one is NaN */
-VEC vec v_min(vec a, vec b)
-{
-    return _mm256_min_ps(a, b);
-} /* b when one is NaN */
-VEC vec v_abs(vec a)
-{
-    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
-}
-VEC vec v_round(vec a)
-{
-    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+/* One verb, one line. */
+/* clang-format off */
+VEC vec v_zero(void) { return _mm256_setzero_ps(); }
+VEC vec v_set(float x) { return _mm256_set1_ps(x); }
+VEC vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }
+VEC vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
+VEC vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
+VEC vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
+VEC vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); } /* a b + c */
+VEC vec v_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
+VEC vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); } /* b when one is NaN */
+VEC vec v_min(vec a, vec b) { return _mm256_min_ps(a, b); } /* b when one is NaN */
+VEC vec v_abs(vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+VEC vec v_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 VEC vec v_copysign(vec magnitude, vec sign)
 {
     return _mm256_or_ps(magnitude, _mm256_and_ps(sign, _mm256_set1_ps(-0.0f)));
 }
-VEC vec v_iota(void)
-{
-    return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
-}
+VEC vec v_iota(void) { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
 /* a 2^n for integral n; 0 for n = -inf whatever a is. In two factors, since 2^n itself may leave
  * the exponent's range. */
 VEC vec v_scale2(vec a, vec n)
@@ -112,27 +74,17 @@ VEC float v_largest(vec a)
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
-VEC int v_any_nan(vec a)
-{
-    return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)) != 0;
-}
+VEC int v_any_nan(vec a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)) != 0; }
 /* (a1, a0, a3, a2, ...) */
-VEC vec v_swap_pairs(vec a)
-{
-    return _mm256_permute_ps(a, 0xb1);
-}
+VEC vec v_swap_pairs(vec a) { return _mm256_permute_ps(a, 0xb1); }
 /* a b - c in even lanes, a b + c in odd lanes */
-VEC vec v_fmaddsub(vec a, vec b, vec c)
-{
-    return _mm256_fmaddsub_ps(a, b, c);
-}
+VEC vec v_fmaddsub(vec a, vec b, vec c) { return _mm256_fmaddsub_ps(a, b, c); }
 /* LANES / 2 floats, each twice */
 VEC vec v_load_twice(const float *p)
 {
     return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)),
                                     _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
 }
-
 /* clang-format on */
 
 VEC vec v_widen(__m128i bits, int dtype)

@@ -13,60 +13,22 @@
 typedef __m512 vec;
 enum { LANES = 16, ACCUMULATORS = 16 };
 
-/* clang-format off: one verb, one line */
-VEC vec v_zero(void)
-{
-    return _mm512_setzero_ps();
-}
-VEC vec v_set(float x)
-{
-    return _mm512_set1_ps(x);
-}
-VEC vec v_add(vec a, vec b)
-{
-    return _mm512_add_ps(a, b);
-}
-VEC vec v_sub(vec a, vec b)
-{
-    return _mm512_sub_ps(a, b);
-}
-VEC vec v_mul(vec a, vec b)
-{
-    return _mm512_mul_ps(a, b);
-}
-VEC vec v_div(vec a, vec b)
-{
-    return _mm512_div_ps(a, b);
-}
-VEC vec v_fma(vec a, vec b, vec c)
-{
-    return _mm512_fmadd_ps(a, b, c);
-} /* a b + c */
-VEC vec v_fnma(vec a, vec b, vec c)
-{
-    return _mm512_fnmadd_ps(a, b, c);
-} /* c - a b */
-VEC vec v_max(vec a, vec b)
-{
-    return _mm512_max_ps(a, b);
-} /* b when one is NaN */
-VEC vec v_min(vec a, vec b)
-{
-    return _mm512_min_ps(a, b);
-} /* b when one is NaN */
-VEC vec v_abs(vec a)
-{
-    return _mm512_abs_ps(a);
-}
-VEC vec v_round(vec a)
-{
-    return _mm512_roundscale_ps(a, 8);
-}
+/* One verb, one line. */
+/* clang-format off */
+VEC vec v_zero(void) { return _mm512_setzero_ps(); }
+VEC vec v_set(float x) { return _mm512_set1_ps(x); }
+VEC vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+VEC vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+VEC vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+VEC vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+VEC vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); } /* a b + c */
+VEC vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
+VEC vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); } /* b when one is NaN */
+VEC vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); } /* b when one is NaN */
+VEC vec v_abs(vec a) { return _mm512_abs_ps(a); }
+VEC vec v_round(vec a) { return _mm512_roundscale_ps(a, 8); }
 /* a 2^n for integral n; 0 for n = -inf whatever a is. */
-VEC vec v_scale2(vec a, vec n)
-{
-    return _mm512_scalef_ps(a, n);
-}
+VEC vec v_scale2(vec a, vec n) { return _mm512_scalef_ps(a, n); }
 /* The same; 0 where x is below -126: products of subnormal weights take Intel's cores a hundred times as
  * long as others. */
 VEC vec v_scale2_normal(vec a, vec n, vec x)
@@ -86,10 +48,7 @@ VEC vec v_copysign(vec magnitude, vec sign)
 {
     return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
 }
-VEC vec v_iota(void)
-{
-    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-}
+VEC vec v_iota(void) { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 /* lanes first <= i < last of a, the others of b */
 VEC vec v_keep(vec a, int first, int last, vec b)
 {
@@ -98,35 +57,19 @@ VEC vec v_keep(vec a, int first, int last, vec b)
                      _mm512_cmp_ps_mask(i, _mm512_set1_ps((float)last), _CMP_LT_OQ);
     return _mm512_mask_blend_ps(keep, b, a);
 }
-VEC float v_sum(vec a)
-{
-    return _mm512_reduce_add_ps(a);
-}
-VEC float v_largest(vec a)
-{
-    return _mm512_reduce_max_ps(a);
-}
-VEC int v_any_nan(vec a)
-{
-    return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0;
-}
+VEC float v_sum(vec a) { return _mm512_reduce_add_ps(a); }
+VEC float v_largest(vec a) { return _mm512_reduce_max_ps(a); }
+VEC int v_any_nan(vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0; }
 /* (a1, a0, a3, a2, ...) */
-VEC vec v_swap_pairs(vec a)
-{
-    return _mm512_permute_ps(a, 0xb1);
-}
+VEC vec v_swap_pairs(vec a) { return _mm512_permute_ps(a, 0xb1); }
 /* a b - c in even lanes, a b + c in odd lanes */
-VEC vec v_fmaddsub(vec a, vec b, vec c)
-{
-    return _mm512_fmaddsub_ps(a, b, c);
-}
+VEC vec v_fmaddsub(vec a, vec b, vec c) { return _mm512_fmaddsub_ps(a, b, c); }
 /* LANES / 2 floats, each twice */
 VEC vec v_load_twice(const float *p)
 {
     const __m512i at = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     return _mm512_permutexvar_ps(at, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
 }
-
 /* clang-format on */
 
 VEC vec v_widen(__m256i bits, int dtype)
