@@ -9,11 +9,13 @@
  * largest score of the first panel that it sees. If a score exceeds that, the unit's weights are computed
  * anew with its maxima (`careful`). Which m a row has depends on its own scores alone. The last keys come first:
  * beside ALiBi they have the largest scores. */
+#define V_REDUCES /* 2^x on [0, 1) */
 #include "cpu/x86/vec_avx512.h"
 
 #include "base/dtype.h"
 #include "base/integer.h"
 #include "cpu/scalar/scalar.h"
+#include "cpu/vec_math.h"
 #include "cpu/x86/amx_shapes.h"
 #include "cpu/x86/pipeline_scores.h"
 
@@ -75,23 +77,21 @@ struct kind {
     struct product key[6], value[6];
     float term[TERMS_MAX];
 };
-#define HALF_TERMS 1.3426684e-2f, 5.2242473e-2f, 2.412802e-1f, 6.9304484e-1f
-#define F32_TERMS  1.86713e-3f, 9.017031e-3f, 5.5799913e-2f, 2.4016444e-1f, 6.931513e-1f
-static const struct kind bf16_kind = {1, 1, 1, 4, {{0, 0}}, {{0, 0}}, {HALF_TERMS}};
+static const struct kind bf16_kind = {1, 1, 1, 4, {{0, 0}}, {{0, 0}}, {V_EXP2_HALF_TERMS}};
 static const struct kind f16_kind = {.parts = 2,
                                      .key_products = 4,
                                      .value_products = 3,
                                      .terms = 4,
                                      .key = {{1, 0}, {1, 1}, {0, 1}, {0, 0}},
                                      .value = {{1, 0}, {0, 0}, {0, 1}},
-                                     .term = {HALF_TERMS}};
+                                     .term = {V_EXP2_HALF_TERMS}};
 static const struct kind f32_kind = {.parts = 3,
                                      .key_products = 6,
                                      .value_products = 6,
                                      .terms = 5,
                                      .key = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}},
                                      .value = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}},
-                                     .term = {F32_TERMS}};
+                                     .term = {V_EXP2_F32_TERMS}};
 
 /* A tile of rows and the panels that some row of it sees. */
 struct unit {

@@ -2,6 +2,7 @@
 #include "base/dtype.h"
 #include "cpu/decode_kernels.h"
 #include "cpu/x86/vec_avx2.h"
+#include "cpu/vec_math.h"
 
 enum { ROW_TILE = 6, COLUMN_TILE = 16 };
 
@@ -37,10 +38,11 @@ VEC vec exp2_falling(vec x)
     const vec magic = v_set(12582912);
     x = v_max(v_set(-127), x);
     vec shifted = v_add(x, magic), u = v_sub(x, v_sub(shifted, magic));
-    vec p = v_fma(v_set(1.326472707e-3f), u, v_set(9.671512649e-3f));
-    p = v_fma(p, u, v_set(5.550733744e-2f));
-    p = v_fma(p, u, v_set(2.402224209e-1f));
-    p = v_fma(p, u, v_set(6.931469776e-1f));
+    static const float c[] = {V_EXP2_F32_TERMS};
+    vec p = v_fma(v_set(c[0]), u, v_set(c[1]));
+    p = v_fma(p, u, v_set(c[2]));
+    p = v_fma(p, u, v_set(c[3]));
+    p = v_fma(p, u, v_set(c[4]));
     __m256i power = _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23),
                                      _mm256_set1_epi32(127 << 23));
     return v_mul(v_fma(p, u, v_set(1)), _mm256_castsi256_ps(power));

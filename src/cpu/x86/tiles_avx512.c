@@ -6,13 +6,6 @@
 
 enum { ROW_TILE = 12, COLUMN_TILE = 32 };
 
-VEC vec hide_lanes(vec s, const unsigned char *mask, int64_t n)
-{
-    __mmask16 lanes = (__mmask16)((1u << n) - 1);
-    __m128i bytes = _mm_maskz_loadu_epi8(lanes, mask);
-    return _mm512_mask_blend_ps(_mm_test_epi8_mask(bytes, bytes), v_set(-__builtin_inff()), s);
-}
-
 VEC vec load_i8(const void *p, int64_t n)
 {
     return _mm512_cvtepi32_ps(
@@ -30,7 +23,7 @@ VEC void clear_p(float *s, int64_t first, int64_t last)
     for (int64_t j = first; j < last; j += LANES) _mm512_store_ps(s + j, _mm512_setzero_ps());
 }
 
-#define TILE_HIDE(s, mask, n) hide_lanes(s, mask, n)
+#define TILE_HIDE(s, mask, n) v_hide(s, mask, n)
 #define TILE_I8(p, n)         load_i8(p, n)
 #define TILE_STORE            store_p
 #define TILE_CLEAR            clear_p

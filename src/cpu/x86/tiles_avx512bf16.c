@@ -8,13 +8,6 @@
 
 enum { ROW_TILE = 12, COLUMN_TILE = 32 };
 
-VEC vec hide_lanes(vec s, const unsigned char *mask, int64_t n)
-{
-    __mmask16 lanes = (__mmask16)((1u << n) - 1);
-    __m128i bytes = _mm_maskz_loadu_epi8(lanes, mask);
-    return _mm512_mask_blend_ps(_mm_test_epi8_mask(bytes, bytes), v_set(-__builtin_inff()), s);
-}
-
 /* p of columns j ... j + 31 as bf16 at the start of the row: behind what is still to be read, since
  * 2 j <= 4 j. */
 VEC void store_p(float *s, int64_t j, vec p0, vec p1)
@@ -35,7 +28,7 @@ VEC vec add_products(vec a, vec b, vec c)
 
 #define TILE_PAIR             2
 #define TILE_MULTIPLY_ADD     add_products
-#define TILE_HIDE(s, mask, n) hide_lanes(s, mask, n)
+#define TILE_HIDE(s, mask, n) v_hide(s, mask, n)
 #define TILE_I8(p, n)         v_zero() /* a level of bf16 pairs has no I8 rows */
 #define TILE_STORE            store_p
 #define TILE_CLEAR            clear_p
@@ -104,10 +97,7 @@ static void pack_k_pairs(void *panels, const struct cpu_rows *k, int64_t first, 
 static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                         int64_t channels, int64_t panel_keys)
 {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16)),
-                  exponent = _mm512_set1_epi16(0x7f80);
+    const __m512i exponent = _mm512_set1_epi16(0x7f80);
     __mmask32 unusual = 0;
     if (!rows_are_plain(v, channels))
         return scalar_pack_v_panels(panels, v, first, last, channels, panel_keys, COLUMN_TILE, 2);
@@ -120,8 +110,10 @@ static int pack_v_pairs(void *panels, const struct cpu_rows *v, int64_t first, i
                     b = load_bits(v, j + 1, last, c, channels);
             unusual |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(a, exponent), exponent);
             unusual |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(b, exponent), exponent);
-            _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
-            _mm512_store_si512(to + COLUMN_TILE, _mm512_permutex2var_epi16(a, high, b));
+            __m512i both[2];
+            interleave(a, b, both);
+            _mm512_store_si512(to, both[0]);
+            _mm512_store_si512(to + COLUMN_TILE, both[1]);
         }
     }
     return unusual != 0;

@@ -197,9 +197,6 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
                   int64_t channels, int64_t panel_keys)
 {
     enum { KEYS_AHEAD = 16 };
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0),
-                  high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     struct v_panel panel = v_panel(panel_keys);
     for (int64_t j = first; j < last; j += 2) {
         const void *one = value_row(v, j, last), *other = value_row(v, j + 1, last);
@@ -209,9 +206,10 @@ static int pack_v(void *panels, const struct cpu_rows *v, int64_t first, int64_t
                 const char *later = value_row(v, i, last);
                 if (later) __builtin_prefetch(later + c);
             }
-            __m512i a = load_value(one, c, channels), b = load_value(other, c, channels);
-            _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
-            _mm512_store_si512(to + LINE, _mm512_permutex2var_epi16(a, high, b));
+            __m512i a = load_value(one, c, channels), b = load_value(other, c, channels), both[2];
+            interleave(a, b, both);
+            _mm512_store_si512(to, both[0]);
+            _mm512_store_si512(to + LINE, both[1]);
         }
     }
     return put_v_scales(panels, &panel, v, first, last, channels);

@@ -55,4 +55,14 @@ VEC void columns_of_4(vec x[4])
     x[3] = _mm512_permutex2var_ps(b, high, d);
 }
 
+/* Words of two rows in turn: a0 b0 a1 b1 ... */
+VEC void interleave(__m512i a, __m512i b, __m512i to[2])
+{
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0),
+                  high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    to[0] = _mm512_permutex2var_epi16(a, low, b);
+    to[1] = _mm512_permutex2var_epi16(a, high, b);
+}
+
 #endif

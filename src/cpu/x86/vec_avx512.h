@@ -250,6 +250,14 @@ REDUCE_EACH(v_sums, v_add)
 REDUCE_EACH(v_maxima, v_max)
 #undef REDUCE_EACH
 
+/* -inf in the lanes whose mask byte is 0; n bytes are read. */
+VEC vec v_hide(vec s, const unsigned char *mask, int64_t n)
+{
+    __mmask16 lanes = (__mmask16)((1u << n) - 1);
+    __m128i bytes = _mm_maskz_loadu_epi8(lanes, mask);
+    return _mm512_mask_blend_ps(_mm_test_epi8_mask(bytes, bytes), v_set(-__builtin_inff()), s);
+}
+
 /* One cache line past the caches. p is 64-byte aligned. */
 VEC void v_stream_line(void *p, const void *from)
 {
