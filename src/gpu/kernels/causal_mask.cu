@@ -8,6 +8,7 @@
  * memory and then writes them. Where they lie is worked out while the launch before still runs. */
 #include "early.h"
 #include "rows.h"
+#include "score_change.h"
 
 /* A row of scores: columns [0, first) and [end, columns) are hidden. */
 struct hidden_row {
@@ -19,23 +20,12 @@ struct hidden_row {
 enum { MOST = SHARED_BYTES / 48 };
 extern __shared__ uint4 beginnings[]; /* [row][2], then hidden_row [row] */
 
-/* softcap, bias and ALiBi on a scaled score, in the order that SEMANTICS gives. */
-DEVICE float changed_score(const struct attention_args *a, const struct score_row *r, float s,
-                           int key)
+/* What the composed path's options make of a scaled score. */
+DEVICE float finished_score(const struct attention_args *a, const struct score_row *r, float s,
+                            int key)
 {
-    int token = r->seq.q_start + r->query;
-    if (a->mask.data && !LOAD(uint8_t, element_at(&a->mask, r->seq.q_batch, r->head, token, key)))
-        return -INFINITY;
-    if (a->softcap > 0) s = a->softcap * tanh_f32(s / a->softcap);
-    if (a->bias.data)
-        s += load_element(element_at(&a->bias, r->seq.q_batch, r->head, token, key), 0,
-                          a->bias.dtype);
-    if (a->alibi.data) {
-        int distance = r->query + r->seq.offset - key;
-        float slope = load_element(element_at(&a->alibi, r->b, r->head, 0, 0), 0, DTYPE_f32);
-        s -= slope * (float)(distance < 0 ? -distance : distance);
-    }
-    return s;
+    if (a->mask.data && is_masked(a, &r->seq, r->head, r->query, key)) return -INFINITY;
+    return changed_score(a, &r->seq, r->b, r->head, s, r->query, key);
 }
 
 /* Elements [first, end) of a row become -inf. */
@@ -226,7 +216,7 @@ DEVICE void changed_row(const struct attention_args *a, int64_t number, int run,
     for (int key = h.first + lane; key < h.end; key += lanes) {
         char *at = h.to + key * step;
         float s = load_element(at, 0, a->scores.dtype);
-        store_element(at, 0, a->scores.dtype, changed_score(a, &r, s, key));
+        store_element(at, 0, a->scores.dtype, finished_score(a, &r, s, key));
     }
 }
 

@@ -37,12 +37,6 @@ DEVICE struct key_range keys_of_part(const struct attention_args *a, int first_k
     return r;
 }
 
-/* Query rows of all sequences and heads, of which each part has one set. */
-DEVICE int64_t partial_rows(const struct attention_args *a)
-{
-    return (int64_t)(a->q_start.data ? 1 : a->batch) * a->q_heads * a->q_tokens;
-}
-
 /* A row of part 0: token is seq.q_start + query, batch seq.q_batch. */
 DEVICE int64_t partial_row(const struct attention_args *a, int batch, int head, int token)
 {
@@ -51,13 +45,14 @@ DEVICE int64_t partial_row(const struct attention_args *a, int batch, int head, 
 
 DEVICE float *partial_lse_at(const struct attention_args *a, int part, int64_t row)
 {
-    return a->partial_lse + 2 * (part * partial_rows(a) + row);
+    return a->partial_lse + 2 * (part * score_row_count(a) + row);
 }
 
 /* Rows are padded to whole float4. */
 DEVICE float *partial_out_at(const struct attention_args *a, int part, int64_t row, int channel)
 {
-    return a->partial_out + (part * partial_rows(a) + row) * ((a->v_channels + 3) & ~3) + channel;
+    return a->partial_out + (part * score_row_count(a) + row) * ((a->v_channels + 3) & ~3) +
+           channel;
 }
 
 /* Of ragged queries, the number of a sequence's first tile of `rows` query rows of a KV head. No two

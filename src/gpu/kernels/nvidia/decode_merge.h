@@ -22,12 +22,6 @@ DEVICE float value_unit(const struct state *st, int r, int tile)
 #endif
 }
 
-/* A maximum of -inf (no key yet) is replaced by 0, so that -inf - -inf never reaches exp2. */
-DEVICE float exponent_base(float maximum)
-{
-    return maximum == -INFINITY ? 0 : maximum;
-}
-
 DEVICE int is_special(uint32_t h)
 {
     uint32_t exponent = DTYPE == DTYPE_bf16 ? 0x7f80 : 0x7c00;

@@ -30,7 +30,7 @@ DEVICE void combine_row(const struct attention_args &a, int b, int head, int tok
     __shared__ float4 sums[STEP > 1 ? THREADS : 1];
     int batch = a.q_start.data ? 0 : b, channel = threadIdx.x % ROW_THREADS * 4,
         first = STEP > 1 ? threadIdx.x / ROW_THREADS : 0, parts = a.splits;
-    int64_t row = partial_row(&a, batch, head, token), step = partial_rows(&a) * 8;
+    int64_t row = partial_row(&a, batch, head, token), step = score_row_count(&a) * 8;
     const char *ends = settled(partial_lse_at(&a, 0, row)),
                *values = settled(partial_out_at(&a, first, row, channel));
     wait_for_earlier_work(); /* which the addresses do not need */

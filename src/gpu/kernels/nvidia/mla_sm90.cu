@@ -18,6 +18,7 @@
  * O and two blocks in turns. */
 #include "nvidia/mla_combine.h"
 #include "nvidia/mla_store.h"
+#include "nvidia/quad.h"
 
 /* d += A B, A (weights) in shared memory, K-major, B (values) with N contiguous. */
 DEVICE void multiply_values(float (&d)[128], uint64_t weights, uint64_t values)
@@ -118,24 +119,6 @@ DEVICE void hide_scores(const struct consumer &c, int key, float (&s)[32])
         struct span row = c.sees[i / 2 % 2];
         if (own < row.first || own >= row.end) s[i] = -INFINITY; /* no row ends behind the part */
     }
-}
-
-/* A maximum of -inf (no key yet) is replaced by 0, so that -inf - -inf never reaches exp2. */
-DEVICE float exponent_base(float maximum)
-{
-    return maximum == -INFINITY ? 0 : maximum;
-}
-
-DEVICE float max_of_quad(float x)
-{
-    x = maximum(x, lane_xor(x, 1));
-    return maximum(x, lane_xor(x, 2));
-}
-
-DEVICE float sum_of_quad(float x)
-{
-    x += lane_xor(x, 1);
-    return x + lane_xor(x, 2);
 }
 
 /* Raises the state to these maxima where they are greater. */

@@ -6,7 +6,7 @@
 #ifndef RAPT_MMA_H
 #define RAPT_MMA_H
 
-#include "device.h"
+#include "nvidia/quad.h"
 
 DEVICE uint32_t shared_address(const void *p)
 {
@@ -94,18 +94,6 @@ DEVICE uint32_t pack(float low, float high)
     uint32_t x;
     asm("cvt.rn." PACK_TYPE ".f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
     return x;
-}
-
-DEVICE float sum_of_quad(float x)
-{
-    x += lane_xor(x, 1);
-    return x + lane_xor(x, 2);
-}
-
-DEVICE float max_of_quad(float x)
-{
-    x = maximum(x, lane_xor(x, 1));
-    return maximum(x, lane_xor(x, 2));
 }
 
 #endif

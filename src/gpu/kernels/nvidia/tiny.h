@@ -6,6 +6,7 @@
 #define RAPT_TINY_H
 
 #include "early.h"
+#include "nvidia/quad.h"
 
 /* Visible keys of a query: [first, last). Plain lengths alone. */
 struct visible {
@@ -23,12 +24,6 @@ DEVICE struct visible visible_of(const struct attention_args *a, int query)
 DEVICE int sees(struct visible v, int key)
 {
     return key >= v.first && key < v.last;
-}
-
-/* A maximum of -inf (no key yet) is replaced by 0, so that -inf - -inf never reaches exp2. */
-DEVICE float exponent_base(float maximum)
-{
-    return maximum == -INFINITY ? 0 : maximum;
 }
 
 DEVICE void store_lse(const struct attention_args *a, int b, int head, int query,
