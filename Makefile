@@ -58,7 +58,6 @@ AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mfma -mf16c -mp
 %_amx.o:        ISA := $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16
 %_amxint8.o:    ISA := $(AVX512) -mamx-tile -mamx-int8
 %_neonbf16.o:   ISA := -march=armv8.2-a+bf16+fp16
-%_sve.o:        ISA := -march=armv8.2-a+sve+bf16+fp16
 # Unrolled loops with instrumentation take minutes to compile at -O3.
 $(B)/src/cpu/%.o: override CFLAGS += $(if $(SAN),-O1,-O3) -ffp-contract=fast
 

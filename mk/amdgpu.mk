@@ -12,7 +12,6 @@ AMDGPU_LLVM_CONFIG :=
 endif
 AMDGPU_LLVM_CONFIG ?= $(shell command -v llvm-config-22)
 AMDGPU_CLANG       ?= $(shell command -v clang-22)
-B ?= build
 
 .PHONY: amdgpu amdgpu-check
 ifeq ($(AMDGPU_LLVM_CONFIG),)

@@ -7,9 +7,6 @@
 
 #include <stddef.h>
 
-/* Axes of a rapt_tensor. */
-enum { AXIS_BATCH, AXIS_HEAD, AXIS_TOKEN, AXIS_CHANNEL };
-
 #define WINDOW_OPEN INT64_MAX
 
 /* rapt_attention's tensors stand one behind the other: the number of one, and one by its number. */

@@ -52,7 +52,6 @@ uint64_t cpu_features(void)
     features |= CPU_AVX2;
     if (intel) features |= CPU_KEEPS_REQUESTS;
     if (amd >= 26) features |= CPU_FETCHES_EARLY;
-    if (bit(a71, 4)) features |= CPU_AVX_VNNI;
     int avx512 = bit(b7, 16) && bit(b7, 17) && bit(b7, 30) && bit(b7, 31); /* F DQ BW VL */
     if ((saved & XCR0_AVX512) != XCR0_AVX512 || !avx512) return features;
     features |= CPU_AVX512;
@@ -102,14 +101,13 @@ void cpu_name(char *name, size_t size)
 #define PR_SVE_GET_VL 51 /* the low 16 bits are the bytes of a vector (prctl(2)) */
 #endif
 enum { SVE_BYTES = 32 }; /* the length that the SVE level is compiled for */
-enum { HWCAP_BIT_ASIMD = 1, HWCAP_BIT_ASIMDDP = 20, HWCAP_BIT_SVE = 22, HWCAP2_BIT_BF16 = 14 };
+enum { HWCAP_BIT_ASIMD = 1, HWCAP_BIT_SVE = 22, HWCAP2_BIT_BF16 = 14 };
 
 uint64_t cpu_features(void)
 {
     unsigned long capabilities = getauxval(AT_HWCAP), more = getauxval(AT_HWCAP2);
     uint64_t features = 0;
     if (capabilities >> HWCAP_BIT_ASIMD & 1) features |= CPU_NEON;
-    if (capabilities >> HWCAP_BIT_ASIMDDP & 1) features |= CPU_NEON_DOT;
     int sve = capabilities >> HWCAP_BIT_SVE & 1;
     if (sve && (prctl(PR_SVE_GET_VL) & 0xffff) == SVE_BYTES) features |= CPU_SVE;
     if (more >> HWCAP2_BIT_BF16 & 1) features |= CPU_NEON_BF16;

@@ -11,12 +11,10 @@ enum {
     CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
     CPU_AVX512_BF16 = 1 << 2,
     CPU_AVX512_VNNI = 1 << 3,
-    CPU_AVX_VNNI = 1 << 4,
     CPU_AMX_BF16 = 1 << 5, /* the process must still ask the kernel for the tiles */
     CPU_AMX_INT8 = 1 << 6,
     CPU_NEON = 1 << 8,
     CPU_NEON_BF16 = 1 << 9,
-    CPU_NEON_DOT = 1 << 10,
     CPU_SVE = 1 << 11, /* with vectors of 256 bits */
     /* No instruction set: what is asked for while all buffers are busy waits for one, and is not
      * dropped (Intel). */

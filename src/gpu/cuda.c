@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* From cuda.h. */
-enum { CUDA_SUCCESS = 0, CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NO_DEVICE = 100 };
+enum { CUDA_SUCCESS = 0, CUDA_ERROR_OUT_OF_MEMORY = 2 };
 enum {
     ATTRIBUTE_MULTIPROCESSORS = 16,
     ATTRIBUTE_MEMORY_CLOCK = 36, /* kHz */

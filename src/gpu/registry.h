@@ -103,7 +103,6 @@ struct extent {
         tile_tokens, ragged, score_bytes;
 };
 
-struct attention_args;
 struct extent extent_of(const struct attention_args *a, int64_t rows);
 
 /* One launch's blocks. */

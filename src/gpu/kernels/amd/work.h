@@ -53,7 +53,6 @@ enum {
     KT = TILE_KV / EDGE,          /* score tiles */
     CT = DV / EDGE,               /* output tiles */
     QK_CHUNKS = D / 16,
-    PV_CHUNKS = TILE_KV / 16,
     K_PIECES = D / 8, /* 16-byte pieces of a row of K */
     V_PIECES = DV / 8,
     V_LINE = TILE_KV / 8, /* and of a row of V transposed */
