@@ -22,7 +22,7 @@ struct rapt_device {
     const struct backend *backend;
     rapt_device_info info;
     void *state;              /* the backend's own */
-    struct plan_cache *cache; /* of rapt_forward; plan.c */
+    struct plan_cache *cache; /* of rapt_forward; plan_cache.c */
 };
 
 struct rapt_plan {

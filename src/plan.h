@@ -15,8 +15,8 @@ void plan_destroy(rapt_plan *plan);
 size_t plan_explain(rapt_device *device, const struct problem *asked, char *text, size_t size);
 
 /* A plan and a workspace for one call of rapt_forward, from the device's cache or new. Give both
- * back with plan_cache_return. The cache holds PLAN_CACHE_SIZE plans and frees the least recently
- * used. */
+ * back with plan_cache_return. The cache holds some plans (plan_cache.c) and frees the least recently
+ * used, also where memory ends. */
 struct cached_plan {
     rapt_plan *plan;
     void *workspace;

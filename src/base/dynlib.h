@@ -19,7 +19,7 @@ void *dynlib_open(const char *const *paths, char *reason, size_t size);
 /* The first of paths that the process has loaded already, or NULL. Closed with dynlib_close. */
 void *dynlib_loaded(const char *const *paths);
 /* Fills table from count symbols; 0 when a symbol that is not optional is missing, with the reason:
- * "libx.so.1 has no f (...)". */
+ * "the library has no f (...)". */
 int dynlib_resolve(void *library, const struct dynlib_symbol *symbols, size_t count, void *table,
                    char *reason, size_t size);
 void dynlib_close(void *library);

@@ -1,5 +1,5 @@
-/* decode_kernels.h: the decode slots of struct cpu_kernels (kernels.h), one pair of functions per
- * instruction set, and what their files share. */
+/* decode_kernels.h: what each instruction set has for the decode slots of struct cpu_kernels (kernels.h), and
+ * what the files of these functions share. */
 #ifndef RAPT_CPU_DECODE_KERNELS_H
 #define RAPT_CPU_DECODE_KERNELS_H
 

@@ -1,9 +1,10 @@
 /* kernels.h: what an instruction set offers the CPU engine: functions and their tile sizes.
  *
- * One table per level (scalar, AVX2, AVX-512, ...). A level starts from the table below it and
- * replaces what it does better. Every function here is pure: no allocation, no global state, any
- * pointer alignment of the caller's tensors; scratch (q, panels, s, o) is 64-byte aligned. The
- * levels compute the same function within rounding; tests/check compares each with scalar.
+ * One table per level (scalar, AVX2, AVX-512, ...), filled by the level's own files; what serves in place
+ * of a slot that is NULL stands beside the slot. Every function here is pure: no allocation, no global state
+ * (decode_stage: the thread's tiles), any pointer alignment of the caller's tensors; scratch (q, panels,
+ * s, o) is 64-byte aligned. The levels compute the same function within rounding; tests/check compares each
+ * with scalar.
  *
  * The formats of packed q, of the panels and of p are private to a level, but their sizes are not:
  *

@@ -10,7 +10,7 @@
 
 enum { LONGER = 3 }; /* rows that do softmax of more columns than its own row should */
 
-/* The driver's own view of one device. */
+/* One device: what its driver says and keeps of it, and the code that runs on it. */
 struct gpu_device {
     const struct driver *driver;
     void *api; /* of the driver, shared by its devices: struct cuda or struct hip */
@@ -30,7 +30,7 @@ struct gpu_device {
     int kernel_count;
 };
 
-/* What was current on this thread before gpu enter. */
+/* What was current on this thread before enter. */
 struct driver_scope {
     void *context;
     int device;
@@ -43,7 +43,7 @@ struct driver_launch {
     int early;         /* may start before earlier work of the stream ends (NEED_EARLY) */
 };
 
-/* A view for cuTensorMapEncodeTiled: 2-byte elements, 128-byte swizzle. */
+/* A view for cuTensorMapEncodeTiled, with 128-byte swizzle. */
 struct driver_map {
     uint32_t rank;               /* 4 or 5 */
     uint64_t size[5], stride[4]; /* elements; bytes, of axes 1 to 4 */

@@ -46,7 +46,7 @@ rapt_status gpu_execute(const rapt_plan *plan, const struct problem_data *data, 
                         rapt_stream stream);
 
 /* A tensor as kernels see it; log2 of a power of two, -1 for any other number; channels that share
- * a scale, 0 without scales; the counts that grids.def uses. */
+ * a scale, 0 without scales. */
 struct view view_of(const rapt_tensor *t);
 int32_t shift_of(int64_t x);
 int32_t block_of(const rapt_tensor *scale, int64_t channels);

@@ -154,7 +154,8 @@ struct tensor_map {
     uint64_t word[16];
 } __attribute__((aligned(64)));
 
-/* Of 2-byte tensors. With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D
+/* Of elements of 2 bytes, but for cells and, with NEED_WHOLE_KEYS, K and V of f32, of which 32 stand for 64 below.
+ * With NEED_PANELS see registry.h; else D is a multiple of 64 and they are 5-D
  * views (64, tokens, D / 64, heads, batch) with 128-byte swizzle, elements past the end read as
  * zero, so that one box of (64, rows, D / 64, 1, 1) lands as D / 64 panels of rows x 128 bytes.
  * rows is q: min(tile_q, 64), with NEED_PARTIALS 16, k and v: tile_kv. Ragged: batch 1. Paged:

@@ -35,10 +35,11 @@ enum {
     NEED_HALVES = 16,
     /* entry point NAME_prepare, launched before with the same arguments and block and no dynamic
      * shared memory: x = ceil(max(q_tokens, kv_tokens) / tile_kv), y = q_heads + 2 * kv_heads,
-     * z = batch; with NEED_NUMBERS x = ceil(kv_tokens / tile_kv), y = 2 * kv_heads */
+     * z = batch; a strict row with 2048 for tile_kv; with NEED_NUMBERS x = ceil(kv_tokens / tile_kv) or 1,
+     * y = 2 * kv_heads */
     NEED_PREPARE = 32,
-    /* entry point NAME_combine, launched after if there are several splits, likewise: x = q_tokens,
-     * y = q_heads, z = batch (ragged q: 1) */
+    /* entry point NAME_combine, launched after if there are several splits, with the same arguments and block,
+     * splits_combine_grid() and splits_combine_shared() */
     NEED_COMBINE = 64,
     /* may be launched before earlier work of the stream has ended, since the kernel itself waits
      * for that (griddepcontrol, which sm_90 and newer have) before it touches memory */
@@ -103,6 +104,7 @@ struct extent {
         tile_tokens, ragged, score_bytes;
 };
 
+/* Of a launch on so many query rows. */
 struct extent extent_of(const struct attention_args *a, int64_t rows);
 
 /* One launch's blocks. */
