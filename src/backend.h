@@ -94,9 +94,9 @@ extern const struct backend cuda_backend, hip_backend, cpu_backend;
 rapt_status context_add_device(rapt_context *context, const struct backend *backend,
                                const rapt_device_info *info, void *state);
 
+enum { ROPE_PAIRS_MAX = 1024 }; /* the longest table of frequencies */
 /* RoPE's inverse frequencies in radians per position, after scaling, for rotary / 2 pairs, in f64,
- * and the factor on cos and sin (attention_factor). Shared by all backends (rope_table.c). count is
- * at most 1024. */
+ * and the factor on cos and sin (attention_factor). Shared by all backends (rope_table.c). */
 void rope_frequencies(const rapt_rope_args *args, int64_t rotary, double *inverse,
                       double *magnitude);
 

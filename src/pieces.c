@@ -162,7 +162,7 @@ static rapt_status rope_rotation(const rapt_rope_args *a, int64_t channels, cons
         return fail(RAPT_INVALID,
                     "%s: rotary_channels is %lld (even, from 0 to the head's %lld channels)",
                     function, (long long)rotary, (long long)channels);
-    if (rotary > 2048)
+    if (rotary / 2 > ROPE_PAIRS_MAX)
         return fail(RAPT_INVALID,
                     "%s: rotary_channels is %lld (at most 2048, the longest frequency table)",
                     function, (long long)rotary);

@@ -7,10 +7,7 @@
 #include "cpu/cpu.h"
 #include "cpu/row_kernels.h"
 
-enum {
-    ROPE_PAIRS_MAX = 1024, /* of rope_frequencies */
-    LINES_FIRST = 32,      /* asked for before the angles of a block are computed */
-};
+enum { LINES_FIRST = 32 }; /* asked for before the angles of a block are computed */
 
 /* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
  * write. */

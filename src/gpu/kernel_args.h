@@ -173,7 +173,7 @@ struct tensor_maps {
 
 enum { OUT_MAP_ROWS = 16 };
 
-enum { ROPE_PAIRS_MAX = 288 };
+enum { ROPE_ARGS_PAIRS = 288 }; /* what kernel arguments have room for */
 
 /* Pair c of the token at position t turns by t * inverse[c] radians (reduced in f64); cos and sin
  * are multiplied by magnitude. */
@@ -187,7 +187,7 @@ struct rope_args {
     int32_t rotary;      /* channels that turn, even; the rest is copied */
     int32_t interleaved; /* 0: pairs (c, c + rotary/2); 1: (2c, 2c + 1) */
     double magnitude;
-    double inverse[ROPE_PAIRS_MAX];
+    double inverse[ROPE_ARGS_PAIRS];
 };
 
 /* KV head g becomes heads g * group ... g * group + group - 1. Both tensors in one launch:

@@ -71,7 +71,7 @@ static rapt_status run(rapt_device *rapt, const char *function, enum op op, cons
 static rapt_status fill_rope(struct rope_args *a, const char *function, const rapt_rope_args *args,
                              int64_t channels)
 {
-    double inverse[1024];
+    double inverse[ROPE_PAIRS_MAX];
     int64_t pairs = args->rotary_channels / 2;
     *a = (struct rope_args){.rotary = (int32_t)args->rotary_channels,
                             .interleaved = (int32_t)args->interleaved};
@@ -80,10 +80,10 @@ static rapt_status fill_rope(struct rope_args *a, const char *function, const ra
     a->cos = view_of(&args->cos);
     a->sin = view_of(&args->sin);
     if (args->cos.dtype) return RAPT_OK;
-    if (pairs > ROPE_PAIRS_MAX)
+    if (pairs > ROPE_ARGS_PAIRS)
         return fail(RAPT_UNSUPPORTED,
                     "%s: %lld rotary channels (a GPU kernel takes at most %d; give cos and sin)",
-                    function, (long long)args->rotary_channels, 2 * ROPE_PAIRS_MAX);
+                    function, (long long)args->rotary_channels, 2 * ROPE_ARGS_PAIRS);
     rope_frequencies(args, args->rotary_channels, inverse, &a->magnitude);
     memcpy(a->inverse, inverse, (size_t)pairs * sizeof *inverse);
     return RAPT_OK;

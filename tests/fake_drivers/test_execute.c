@@ -439,9 +439,9 @@ static void rotary_limits(void **state)
     rapt_context *context = session_open(v);
     rapt_tensor x = rapt_tensor_bthd(memory, RAPT_F32, 1, 1, 1, 1024);
     rapt_rope_args rope = {
-        .struct_size = sizeof rope, .x = x, .out = x, .rotary_channels = 2 * ROPE_PAIRS_MAX + 2};
+        .struct_size = sizeof rope, .x = x, .out = x, .rotary_channels = 2 * ROPE_ARGS_PAIRS + 2};
     assert_int_equal(rapt_rope(rapt_device_at(context, 0), &rope, NULL), RAPT_UNSUPPORTED);
-    rope.rotary_channels = 2 * ROPE_PAIRS_MAX;
+    rope.rotary_channels = 2 * ROPE_ARGS_PAIRS;
     assert_int_equal(rapt_rope(rapt_device_at(context, 0), &rope, NULL), RAPT_OK);
     rapt_close(&context);
     session_end(v);
