@@ -20,10 +20,6 @@ void scalar_pack_k_panels(void *panels, const struct cpu_rows *k, int64_t first,
                           int64_t channels, int64_t column_tile, int64_t pair);
 int scalar_pack_v_panels(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                          int64_t channels, int64_t panel_keys, int64_t column_tile, int64_t pair);
-/* Scores of CPU_PIPELINE_ROWS rows from row on and width columns from first on, where either holds NaN or infinity: a
- * part that is 0 would make NaN of an infinite product. */
-void scalar_score_odd(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first, float *s,
-                      int64_t width);
 /* Channel c of key j, in f32; 0 for a NULL row. */
 float scalar_row_value(const struct cpu_rows *rows, int64_t j, int64_t c);
 

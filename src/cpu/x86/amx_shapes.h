@@ -1,4 +1,7 @@
 /* amx_shapes.h: the shapes of AMX tiles. */
+#ifndef RAPT_CPU_X86_AMX_SHAPES_H
+#define RAPT_CPU_X86_AMX_SHAPES_H
+
 #include "cpu/kernels.h"
 
 #include <immintrin.h>
@@ -25,3 +28,5 @@ static void load_shapes(const struct tile_shapes *t)
     __asm__ volatile("" : : "r"(t) : "memory"); /* gcc 12 takes 8 of the 64 bytes for read */
     _tile_loadconfig(t);
 }
+
+#endif

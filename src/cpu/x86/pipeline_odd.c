@@ -1,8 +1,9 @@
-/* odd.c: scores of queries and keys that hold NaN or infinity, for a pipeline whose elements are sums of
+/* pipeline_odd.c: scores of queries and keys that hold NaN or infinity, for pipeline_amx.c, whose elements are sums of
  * parts. */
 #include "base/dtype.h"
 #include "base/integer.h"
 #include "cpu/scalar/scalar.h"
+#include "cpu/x86/pipeline_scores.h"
 
 #include <math.h>
 
@@ -48,8 +49,8 @@ static float score(const struct cpu_pipeline *x, int parts, int64_t row, int64_t
     return sum;
 }
 
-void scalar_score_odd(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first, float *s,
-                      int64_t width)
+void pipeline_score_odd(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first,
+                        float *s, int64_t width)
 {
     int64_t from = max64(x->first, first), last = min64(x->last, first + width);
     for (int64_t r = 0; r < CPU_PIPELINE_ROWS; r++, s += width) {

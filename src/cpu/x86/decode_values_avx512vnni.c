@@ -1,4 +1,4 @@
-/* values_avx512vnni.c: weighted sums of i8 V with AVX-512 VNNI: products of 16-bit integers, summed
+/* decode_values_avx512vnni.c: weighted sums of i8 V with AVX-512 VNNI: products of 16-bit integers, summed
  * exactly in 32 bits. V is widened; the weights of a row over KEYS_MAX keys, times the scales of
  * the keys, become 16-bit fixed-point numbers relative to their largest. */
 #include "cpu/x86/vnni_avx512.h"
