@@ -25,7 +25,7 @@ HASH := \#
 ROW_COLUMNS := v,a,s,n,o,t,d,dv,q,k,w,m,g,c,r,...
 ROW_LINE := @row n a v s -DKERNEL_NAME=n -DDTYPE=DTYPE_$(HASH)$(HASH)t -DD=d -DDV=dv -DTILE_Q=q -DTILE_KV=k -DTHREADS=w -DSHARED_BYTES=^m^ __VA_ARGS__@
 
-$(GPU)/rows.txt: src/gpu/kernels.def src/gpu/kernels_amd.def src/gpu/kernels_f32.def src/gpu/kernels_i8.def src/gpu/kernels_mla.def mk/gpu.mk | $(GPU)
+$(GPU)/rows.txt: src/gpu/kernels.def $(wildcard src/gpu/kernels_*.def) mk/gpu.mk | $(GPU)
 	$(CC) -E -P -undef -x c -D'KERNEL($(ROW_COLUMNS))=$(ROW_LINE)' $< | tr '\n@' ' \n' | \
 	  sed -n 's/^row //p' | sed 's/ *= */=/g; s/"//g; s/\^ */"(/; s/ *\^/)"/; s/ *$$//' > $@
 

@@ -268,7 +268,7 @@ static rapt_status add_main(struct gpu_plan *gp, const struct row *row, const st
 
 static uint32_t cut(int64_t blocks)
 {
-    return (uint32_t)(blocks < 65535 ? blocks : 65535);
+    return (uint32_t)(blocks < GRID_LIMIT ? blocks : GRID_LIMIT);
 }
 
 /* NAME_prepare; x: blocks along the tokens. */

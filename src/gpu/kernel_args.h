@@ -35,6 +35,8 @@ struct view {
  * them fit 32 bits. Products (offsets) need 64. */
 enum { WINDOW_LIMIT = 1 << 30 };
 
+enum { GRID_LIMIT = 65535 }; /* blocks on the y and z axes of a grid */
+
 /* 16-bit parts that an f32 is split into (NEED_HALVES). */
 enum { HALVES = 3 };
 /* With rows that take packed keys, each sequence's parts of K and V begin with a block of so many

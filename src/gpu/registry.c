@@ -339,7 +339,7 @@ int row_grid(const struct row *row, const struct extent *e, struct grid *grid)
     *grid = (struct grid){0};
     if (blocks[0] < 1 || blocks[1] < 1 || blocks[2] < 1) return 0;
     if (blocks[0] > (row->vendor == VENDOR_hip ? UINT32_MAX / row->threads : INT32_MAX)) return -1;
-    *grid = (struct grid){(uint32_t)blocks[0], (uint32_t)min64(65535, blocks[1]),
-                          (uint32_t)min64(65535, blocks[2])};
+    *grid = (struct grid){(uint32_t)blocks[0], (uint32_t)min64(GRID_LIMIT, blocks[1]),
+                          (uint32_t)min64(GRID_LIMIT, blocks[2])};
     return 1;
 }

@@ -150,7 +150,7 @@ int row_shared(const struct row *row, int mask, int bias_bytes);
 /* Lanes of a wave. */
 int row_wave(const struct row *row);
 
-/* The row's launch shape; y and z cut to 65535. 0: no block at all. -1: x exceeds 2^31 - 1 blocks,
+/* The row's launch shape; y and z cut to GRID_LIMIT. 0: no block at all. -1: x exceeds 2^31 - 1 blocks,
  * or on HIP 2^32 - 1 threads. */
 int row_grid(const struct row *row, const struct extent *e, struct grid *grid);
 

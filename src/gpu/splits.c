@@ -279,8 +279,8 @@ struct grid splits_combine_grid(const struct attention_args *args, const struct 
         int64_t blocks = ceil_div(heads, COMBINED_HEADS(args)) * args->q_tokens * batch;
         return (struct grid){(uint32_t)min64(blocks, INT32_MAX), 1, 1};
     }
-    return (struct grid){(uint32_t)ceil_div(args->q_tokens, rows), (uint32_t)min64(heads, 65535),
-                         (uint32_t)min64(batch, 65535)};
+    return (struct grid){(uint32_t)ceil_div(args->q_tokens, rows),
+                         (uint32_t)min64(heads, GRID_LIMIT), (uint32_t)min64(batch, GRID_LIMIT)};
 }
 
 /* One block, two, or four have a multiprocessor of sm_90 or sm_100 to themselves. */

@@ -571,8 +571,6 @@ DEVICE struct sequence sequence_of(const struct attention_args *a, int b)
 /* The block of a grid of (tile, head, batch), renumbered: sections of `section` (head, batch) pairs
  * follow each other, so that their keys share the cache, and within one the tiles come in falling
  * order, heads fastest: causal work is longest first. */
-enum { GRID_LIMIT = 65535 }; /* blocks on the y and z axes of a grid */
-
 struct tile_place {
     int tile, y, z;
 };
