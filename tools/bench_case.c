@@ -225,12 +225,6 @@ static rapt_status time_round(struct bench_case *c, int64_t calls, double *secon
     return status;
 }
 
-static int by_value(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 int bench_case_warm(struct bench_case *c)
 {
     double round = c->device->is_cpu ? CPU_ROUND_SECONDS : GPU_ROUND_SECONDS, one = 0;
@@ -262,9 +256,9 @@ int bench_case_time(struct bench_case *c, double seconds)
 
 struct bench_times bench_case_times(struct bench_case *c)
 {
-    qsort(c->round_seconds, (size_t)c->rounds, sizeof *c->round_seconds, by_value);
-    return (struct bench_times){c->round_seconds[0], c->round_seconds[c->rounds / 2],
-                                c->round_seconds[c->rounds - 1], c->round_calls * c->rounds};
+    double median = median_of(c->round_seconds, c->rounds);
+    return (struct bench_times){c->round_seconds[0], median, c->round_seconds[c->rounds - 1],
+                                c->round_calls * c->rounds};
 }
 
 void bench_case_close(struct bench_case *c)

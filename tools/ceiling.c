@@ -73,12 +73,6 @@ static double trial(loop work, struct member *members, int64_t threads)
     return started == threads ? rate : 0;
 }
 
-static int by_value(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 /* memory is cut into equal shares; of copies its first half is, and they go to the second; of
  * repetitions the first of 1 + REPEATS parts is, and they go to the others. NULL: no memory, or too
  * many threads. */
@@ -174,8 +168,7 @@ struct ceiling stream_ceiling(struct stream *s)
     struct ceiling ceiling = {0};
     if (!s || !s->trials) return ceiling;
     char *end = ceiling.what;
-    qsort(s->rates, (size_t)s->trials, sizeof *s->rates, by_value);
-    ceiling.rate = s->rates[s->trials / 2];
+    ceiling.rate = median_of(s->rates, s->trials);
     end += snprintf(end, sizeof ceiling.what, names[s->traffic], (double)s->bytes * 1e-6);
     snprintf(end, sizeof ceiling.what - (size_t)(end - ceiling.what), ", %" PRId64 " thread%s",
              s->threads, s->threads == 1 ? "" : "s");

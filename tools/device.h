@@ -43,5 +43,7 @@ int device_download(struct device *device, void *host, const void *memory, size_
 
 /* Monotonic time in seconds. */
 double seconds_now(void);
+/* The middle one of count values, at least one, which it sorts. */
+double median_of(double *values, int count);
 
 #endif

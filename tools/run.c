@@ -175,12 +175,6 @@ static int move_to_device(struct device *device, const rapt_attention *host, rap
     return EXIT_OK;
 }
 
-static int by_value(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 /* Runs once, and again while that is short: the median. */
 static rapt_status execute(const struct device *device, const rapt_plan *plan,
                            const rapt_attention *a, void *workspace, double *seconds)
@@ -197,8 +191,7 @@ static rapt_status execute(const struct device *device, const rapt_plan *plan,
         total += times[count++];
     }
     if (status) return status;
-    qsort(times, (size_t)count, sizeof *times, by_value);
-    *seconds = times[count / 2];
+    *seconds = median_of(times, count);
     return RAPT_OK;
 }
 
