@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "numbers.h"
+
 enum { KEYS = 168, HEADS = 18, ROWS = DECODE_HEADS_ROWS, CHANNELS = 208, GAP = 5, MARK = 12345 };
 enum {
     TOKEN = 3 * (CHANNELS + GAP), /* of HEADS with few channels as well */
@@ -49,13 +51,6 @@ static const float *row_scales[KEYS], *scales_of_head[KEYS];
 static _Alignas(64) float q[HEADS * ROWS * CHANNELS], p[HEADS * ROWS * KEYS + 64];
 static _Alignas(64) float s[2][HEADS * ROWS * KEYS + 64], o[2][HEADS * O_STEP],
     start[HEADS * O_STEP];
-
-static float number(void)
-{
-    static uint32_t seed = 1;
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) * 0x1p-23f - 1;
-}
 
 /* A number as the level keeps it. */
 static void put(float *row, int64_t i, float x)

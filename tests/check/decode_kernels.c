@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "numbers.h"
+
 enum { FIFTHS = 1, KEYS = 40, ROWS = 16, CHANNELS = 264, GAP = 3, MARK = 12345, Q_STRIDE = 304 };
 
 struct level {
@@ -48,14 +50,6 @@ struct setting {
     int next;
     int small; /* scales, and what o holds before, below 2^-110 */
 };
-
-static uint32_t seed = 1;
-
-static float number(void)
-{
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) * 0x1p-23f - 1;
-}
 
 /* Memory of one case. Rows of keys are CHANNELS * 2 + GAP elements apart, so that none is aligned.
  */

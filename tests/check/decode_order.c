@@ -19,6 +19,7 @@
 
 #if defined(__x86_64__)
 #include "decode_spies.h"
+#include "numbers.h"
 #endif
 #include "group.h"
 
@@ -93,13 +94,6 @@ static void note(const struct cpu_ahead *ahead)
 }
 
 /* ---- The problem ---- */
-
-static float number(void)
-{
-    static uint32_t seed = 1;
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) * 0x1p-23f - 1;
-}
 
 static int64_t low_of(const struct setting *t)
 {

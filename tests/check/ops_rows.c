@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "numbers.h"
+
 static const struct level {
     const struct row_kernels *rows;
     uint64_t needs;
@@ -29,14 +31,6 @@ static const struct level {
 enum { LEVELS = sizeof levels / sizeof *levels, EDGE = 64, LONGEST = 9000 };
 
 static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
-static uint32_t seed = 7;
-
-static float number(void)
-{
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) * 0x1p-23f - 1;
-}
-
 /* A row between poisoned edges. */
 static _Alignas(64) unsigned char from_memory[(LONGEST + 2 * EDGE) * 4],
     to_memory[(LONGEST + 2 * EDGE) * 4];
@@ -345,6 +339,7 @@ int main(void)
     struct CMUnitTest tests[GROUPS * LEVELS];
     static char names[GROUPS * LEVELS][64];
     size_t count = 0;
+    seed = 7;
     for (int i = 0; i < LEVELS; i++)
         for (int g = 0; g < GROUPS; g++) {
             if ((cpu_features() & levels[i].needs) != levels[i].needs) continue;

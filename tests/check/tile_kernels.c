@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "group.h"
+#include "numbers.h"
 
 enum { KEYS = 192, CHANNELS = 160, MARK = 12345 };
 
@@ -55,14 +56,6 @@ static struct setting plain(const struct cpu_kernels *kernels, int64_t dtype, in
 {
     return (struct setting){kernels,  dtype, rows, channels, 1, first, last,
                             channels, 1,     0,    0,        0, 0,     0};
-}
-
-static uint32_t seed = 1;
-
-static float number(void)
-{
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) * 0x1p-23f - 1;
 }
 
 static _Alignas(64) unsigned char data[KEYS * (2 * CHANNELS + 3) * 4];

@@ -1,5 +1,6 @@
 /* session.c: opens rapt on a stand-in driver. */
 #include "session.h"
+#include "params.h"
 
 #include <dlfcn.h>
 #include <malloc.h>
@@ -45,6 +46,13 @@ void session_override(const struct stand_in *v, const char *stem, const char *te
     fputs(text, file);
     assert_int_equal(fclose(file), 0);
     setenv(variable, path, 1);
+}
+
+void session_no_overrides(const struct stand_in *v)
+{
+#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
+#include "gpu/overrides.def"
+#undef OVERRIDE
 }
 
 static void remove_files(const struct stand_in *v)
@@ -124,6 +132,14 @@ rapt_attention session_problem(void *memory)
     a.v = rapt_tensor_bhtd(at + (2 << 18), RAPT_F16, 2, 2, 96, 64);
     a.out = rapt_tensor_bthd(at + (3 << 18), RAPT_F16, 2, 4, 64, 64);
     return a;
+}
+
+struct problem session_checked(const rapt_attention *a)
+{
+    struct problem p;
+    if (params_check(a, "test", &p)) print_error("%s\n", rapt_last_error());
+    assert_int_equal(params_check(a, "test", &p), RAPT_OK);
+    return p;
 }
 
 rapt_plan *session_plan(rapt_device *device, const rapt_attention *a, const char *kernel)

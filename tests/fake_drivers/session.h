@@ -28,6 +28,8 @@ struct fake *session_begin(const struct stand_in *v);
 void session_end(const struct stand_in *v);
 /* Points one of the nine variables at a new file with this text; NULL: removes the variable. */
 void session_override(const struct stand_in *v, const char *stem, const char *text);
+/* Removes all nine. */
+void session_no_overrides(const struct stand_in *v);
 /* A function of the vendor's library, as its caller would find it; fails the test without. */
 void *session_symbol(const struct stand_in *v, const char *name);
 /* How often a driver function was called since the last reset. */
@@ -38,6 +40,9 @@ rapt_context *session_open(const struct stand_in *v);
 
 /* Plain attention over addresses of `memory` that a fake never reads: b2 h4/2 q64 kv96 d64 f16. */
 rapt_attention session_problem(void *memory);
+/* As the library sees a (params.h); fails the test where it refuses. */
+struct problem;
+struct problem session_checked(const rapt_attention *a);
 
 /* Its plan, with the kernel of that name if one is given; fails the test without. */
 rapt_plan *session_plan(rapt_device *device, const rapt_attention *a, const char *kernel);

@@ -5,19 +5,11 @@
 
 static char memory[1 << 20];
 
-static struct problem checked(const rapt_attention *a)
-{
-    struct problem p;
-    if (params_check(a, "test", &p)) print_error("%s\n", rapt_last_error());
-    assert_int_equal(params_check(a, "test", &p), RAPT_OK);
-    return p;
-}
-
 static void pieces(void **state)
 {
     (void)state;
     rapt_attention a = session_problem(memory);
-    struct problem p = checked(&a);
+    struct problem p = session_checked(&a);
     struct attention_args none = {0};
     struct driver_map map[MAP_COUNT];
     struct row row = {.tile_q = 128, .tile_kv = 112, .needs = NEED_MAPS};
@@ -52,7 +44,7 @@ static void integers(void **state)
     struct row row = {.tile_q = 128, .tile_kv = 128, .needs = NEED_MAPS};
     a.k.dtype = a.v.dtype = RAPT_I8;
     a.k_scale = a.v_scale = scale;
-    struct problem p = checked(&a);
+    struct problem p = session_checked(&a);
     maps_describe(&row, &p, &none, map);
     assert_true(map[MAP_Q].rank == 5 && map[MAP_Q].size[1] == 64);
     assert_true(map[MAP_K].rank == 0 && map[MAP_V].rank == 0);
@@ -71,7 +63,7 @@ static void pages(void **state)
     rapt_tensor pages = {memory, RAPT_I32, {2, 1, 3, 1}, {3, 0, 1, 0}};
     a.k = a.v = rapt_tensor_bhtd(memory + (1 << 18), RAPT_F16, 40, 2, 16, 64);
     a.page_table = pages;
-    p = checked(&a);
+    p = session_checked(&a);
     maps_describe(&row, &p, &none, map);
     assert_true(k->size[1] == 16 && k->size[3] == 40 && k->box[1] == 16);
     /* other pages: one panel of as many keys as end neither a page nor a block inside */
@@ -86,7 +78,7 @@ static void pages(void **state)
     for (size_t i = 0; i < sizeof boxes / sizeof *boxes; i++) {
         a.k = a.v = rapt_tensor_bhtd(memory, RAPT_F16, 40, 2, boxes[i].page, 128);
         row.tile_kv = boxes[i].tile_kv;
-        p = checked(&a);
+        p = session_checked(&a);
         maps_describe(&row, &p, &none, map);
         assert_true(k->rank == 5 && k->size[1] == (uint64_t)boxes[i].page && k->size[4] == 40);
         assert_true(k->box[0] == 64 && k->box[1] == boxes[i].box && k->box[2] == 1);
@@ -117,7 +109,7 @@ static void cells(void **state)
             rapt_tensor_bhtd(memory, dtype, batch, heads, 64, 96);
         if (dtype == RAPT_F16 || dtype == RAPT_BF16)
             a.q.dtype = a.k.dtype = a.v.dtype = a.out.dtype = dtype;
-        struct problem p = checked(&a);
+        struct problem p = session_checked(&a);
         maps_describe(&row, &p, &none, map);
         assert_true(c->rank == 4 && c->dtype == (int64_t)dtype);
         assert_true(c->size[0] == 96 && c->size[1] == 64 && c->size[2] == (uint64_t)heads &&

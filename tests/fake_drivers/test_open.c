@@ -248,13 +248,6 @@ static void no_device(void **state)
     session_end(v);
 }
 
-static void no_overrides(const struct stand_in *v)
-{
-#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
-#include "gpu/overrides.def"
-#undef OVERRIDE
-}
-
 /* A library that was built without the device's compiler. */
 static void absent_objects(void **state)
 {
@@ -265,7 +258,7 @@ static void absent_objects(void **state)
         {"flash", "is not in this library for * (it was built without that compiler)"},
         {"composed", "has no code object of its pieces for * (this library was built without)"}};
     session_begin(v);
-    no_overrides(v);
+    session_no_overrides(v);
     setenv(of(v, "FLASH_ATTENTION_CUBIN", "FLASH_ATTENTION_HSACO"), "", 1); /* names no file */
     rapt_context *context = session_open(v);
     rapt_device *device = rapt_device_at(context, 0);
@@ -295,7 +288,7 @@ static void unknown_arch(void **state)
 {
     const struct stand_in *v = *state;
     struct fake *fake = session_begin(v);
-    no_overrides(v);
+    session_no_overrides(v);
     snprintf(fake->arch, sizeof fake->arch, "%s", v->old_arch);
     rapt_context *context = session_open(v);
     rapt_device *device = rapt_device_at(context, 0);

@@ -72,13 +72,6 @@ static void kernels(void **state)
     refused(v, RAPT_KV_STRIDED, 1024, "needs * bytes of shared memory (* has 1024)");
 }
 
-static void no_overrides(const struct stand_in *v)
-{
-#define OVERRIDE(name, stem) session_override(v, #stem, NULL);
-#include "gpu/overrides.def"
-#undef OVERRIDE
-}
-
 /* No row of AMD's asks for tensor maps. */
 static void tensor_maps(void **state)
 {
@@ -280,7 +273,7 @@ static void named_kernels_and_addresses(void **state)
 {
     const struct stand_in *v = *state;
     session_begin(v);
-    no_overrides(v);
+    session_no_overrides(v);
     rapt_context *context = session_open(v);
     rapt_device *device = rapt_device_at(context, 0);
     rapt_attention a = session_problem(memory);

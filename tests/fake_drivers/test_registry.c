@@ -53,18 +53,10 @@ static void early_launches(void **state)
     assert_true(early > 0);
 }
 
-static struct problem checked(const rapt_attention *a)
-{
-    struct problem p;
-    if (params_check(a, "test", &p)) print_error("%s\n", rapt_last_error());
-    assert_int_equal(params_check(a, "test", &p), RAPT_OK);
-    return p;
-}
-
 static const char *refusal(const struct row *row, const rapt_attention *a)
 {
     static char reason[512];
-    struct problem p = checked(a);
+    struct problem p = session_checked(a);
     const char *words = row_refuses(row, &p, reason, sizeof reason);
     return words ? words : "";
 }
