@@ -71,6 +71,14 @@ DECODE_PV(sve);
 /* What a NULL row stands for, in any dtype. */
 extern const char decode_zeros[DECODE_CHANNELS_MAX * 4];
 
+/* Of bf16: channels side by side, 0 of a NULL row. */
+static inline void gather_bf16_row(uint16_t *x, const struct cpu_rows *rows, int64_t j,
+                                   int64_t channels)
+{
+    const uint16_t *row = rows->row[j];
+    for (int64_t c = 0; c < channels; c++) x[c] = row ? row[channel_offset(rows, c)] : 0;
+}
+
 /* Walks over what is to be fetched, into the second cache: the first is too small for what two
  * blocks hold. A kernel asks for a line for each that it reads, in constant numbers: a count in a
  * variable takes registers and branches from its inner loop. Each line is asked for twice, by

@@ -23,12 +23,6 @@ VEC __m512bh load_pairs_part(const void *p, int64_t n)
     return (__m512bh)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
 }
 
-static void gather_row(uint16_t *x, const struct cpu_rows *rows, int64_t j, int64_t channels)
-{
-    const uint16_t *row = rows->row[j];
-    for (int64_t c = 0; c < channels; c++) x[c] = row ? row[channel_offset(rows, c)] : 0;
-}
-
 /* ---- scores ---- */
 
 struct qk_call {
@@ -172,7 +166,7 @@ DECODE_QK(avx512_bf16)
     t.row = row;
     for (int64_t j = first; j < last; j += GATHER_KEYS, t.s += GATHER_KEYS) {
         int64_t keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
-        for (int64_t i = 0; i < keys; i++) gather_row(x[i], k, j + i, channels);
+        for (int64_t i = 0; i < keys; i++) gather_bf16_row(x[i], k, j + i, channels);
         qk_all_rows(t, rows, keys, NULL);
     }
 }
@@ -319,7 +313,7 @@ DECODE_PV(avx512_bf16)
         t.keys = last - j < GATHER_KEYS ? last - j : GATHER_KEYS;
         for (int64_t i = 0; i < t.keys; i++) {
             row[i] = v->row[j + i] ? x[i] : NULL;
-            gather_row(x[i], v, j + i, channels);
+            gather_bf16_row(x[i], v, j + i, channels);
         }
         pv_all_rows(t, rows);
     }
