@@ -16,13 +16,15 @@ static rapt_status check_size(const char *function, const char *name, const rapt
     return RAPT_OK;
 }
 
-/* Rows of other lengths have kernels of their own. A graph that captures them later must find them
- * loaded; one that does not load says so when it is to run. */
-static void load_longer(struct gpu_device *device)
+/* Rows of other lengths have kernels of their own: a graph that captures them later must find them
+ * loaded. */
+static rapt_status load_longer(struct gpu_device *device)
 {
     const struct code *code;
-    for (int i = 0; i < LONGER; i++)
-        if (device->longer[i]) modules_get(device, device->longer[i], &code);
+    rapt_status status = RAPT_OK;
+    for (int i = 0; i < LONGER && !status; i++)
+        if (device->longer[i]) status = modules_get(device, device->longer[i], &code);
+    return status;
 }
 
 /* Launches the row of an op over e with the arguments; function names the caller in sentences.
@@ -51,7 +53,7 @@ static rapt_status run(rapt_device *rapt, const char *function, enum op op, cons
     rapt_status status = device->driver->enter(device, &scope);
     if (status) return status;
     status = modules_get(device, row, &code);
-    if (!status && op == OP_softmax) load_longer(device);
+    if (!status && op == OP_softmax) status = load_longer(device);
     if (!status) {
         void *parameters[] = {args, NULL};
         /* Who writes a file of their own need not know that the kernel has to wait. */

@@ -238,7 +238,8 @@ static void every_call_fails_once(void **state)
     if (o.status) print_error("%s\n", o.sentence);
     assert_int_equal(o.status, RAPT_OK);
     expect_all_called(v, fake);
-    int calls = fake->calls, frees = 0, reported[3] = {0}; /* without a device, on 0, on 1 */
+    int calls = fake->calls, frees = 0, rooms = 0,
+        reported[3] = {0}; /* without a device, on 0, on 1 */
     session_end(v);
     assert_true(calls > 100);
     for (int code = FAKE_OUT_OF_MEMORY; code <= FAKE_LAUNCH_FAILED;
@@ -255,6 +256,8 @@ static void every_call_fails_once(void **state)
                 if (o.status && device != NO_DEVICE)
                     assert_int_equal(o.status,
                                      code == FAKE_OUT_OF_MEMORY ? RAPT_NO_MEMORY : RAPT_DRIVER);
+            } else if (code == FAKE_OUT_OF_MEMORY && strstr(fake->failed, "lloc")) {
+                rooms++; /* an idle workspace of rapt_forward made room */
             } else if (!is_cleanup(fake->failed) && i <= calls_before_close) {
                 /* rapt_free reports nothing, but frees all the same: session_end checks that. */
                 assert_true(!strcmp(fake->failed, v->enter) ||
@@ -268,6 +271,7 @@ static void every_call_fails_once(void **state)
                   v->name, calls, reported[0], reported[1], reported[2]);
     assert_int_equal(reported[0], 2 * 3); /* start, version, count of devices */
     assert_true(reported[1] > 40 && reported[2] > 40);
+    assert_true(rooms > 0 && rooms < 16);
     assert_true(frees < 64); /* two codes, at most so many calls of rapt_free */
 }
 
