@@ -1,6 +1,6 @@
-/* random.c: problems of random sizes, types, layouts and options against the oracle. RAPT_TEST_RANDOM of them on each device
- * (default 200, for an emulator 10), from number RAPT_TEST_SEED (default 1) on: each number is one problem, so that one that
- * fails can be run again alone. `make check-random` runs 10,000 on the CPU. */
+/* random.c: problems of random sizes, types, layouts and options against the oracle. RAPT_TEST_RANDOM of them on each
+ * device (default 200, for an emulator 10), from number RAPT_TEST_SEED (default 1) on: each number is one problem, so
+ * that one that fails can be run again alone. `make check-random` runs 10,000 on the CPU. */
 #include "trial.h"
 
 struct draw {
