@@ -47,9 +47,11 @@ static const char *const windows[] = {"window0,0", "window5,3", "window40,0", "w
                                       "window130,inf"};
 static const char *const scales[] = {"block32",    "block32",    "block16",
                                      "scales=1h1", "scales=b1t", "scales=111"};
-static const char *const numbers[] = {"needles",  "growing", "falling",   "peaked", "cancelling",
-                                      "constant", "integer", "sincos100", "tiny",   "huge",
-                                      "denormal", "leap",    "large_v"};
+/* But the first two also of i8, whose scales make inexact what these have exact. */
+static const char *const numbers[] = {"huge",     "integer",    "needles",  "growing",   "falling",
+                                      "peaked",   "cancelling", "constant", "sincos100", "tiny",
+                                      "denormal", "leap",       "large_v"};
+enum { EXACT = 2, NUMBERS = sizeof numbers / sizeof *numbers };
 /* The second half also of i8, whose infinite scales may give NaN (S23). */
 static const char *const special[] = {"inf_q", "inf_v", "minf_k", "minf_first", "minf_last",
                                       "nan_q", "nan_k", "nan_v",  "nan_v_end",  "nan_heads"};
@@ -97,7 +99,8 @@ static void draw_line(struct draw *d, char *line, bool any_values)
     if (chance(d, 20)) add(line, " %s", ONE_OF(d, windows));
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         if (chance(d, options[i].percent)) add(line, " %s", options[i].word);
-    if (chance(d, 25)) add(line, " %s", ONE_OF(d, numbers));
+    if (chance(d, 25))
+        add(line, " %s", numbers[is_i8 ? EXACT + below(d, NUMBERS - EXACT) : below(d, NUMBERS)]);
     else if (any_values && chance(d, 20))
         add(line, " %s", special[is_i8 ? 5 + below(d, 5) : below(d, 10)]);
     add(line, " seed%d", (int)below(d, 1000));
