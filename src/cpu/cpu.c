@@ -131,14 +131,34 @@ static uint64_t usable_features(int count)
     return cpu_permitted(cpu_features() & wanted);
 }
 
-/* A CPU that drops requests while its buffers are full is asked again a little later. */
+/* Measured: bench/notes/cpu.md has what others cost. A CPU that drops requests while its buffers are full is asked
+ * again a little later. */
 const struct cpu_requests cpu_requests[CPU_REQUESTS] = {
-    {CPU_FETCHES_TWICE, 0, 12 << 10, -(10 << 10), 0, 0, 4 << 10},
-    {CPU_FETCHES_EARLY, 2, 8 << 10, CPU_ONCE, 8 << 10, CPU_ONCE, 4 << 10},
-    {CPU_FETCHES_EARLY, 0, 12 << 10, -(4 << 10), 8 << 10, CPU_ONCE, 4 << 10},
-    {CPU_DROPS_REQUESTS, 0, 8 << 10, 2 << 10, 16 << 10, 2 << 10, 0},
-    {CPU_KEEPS_REQUESTS, 0, 8 << 10, 0, 0, 0, 0},
-    {0, 0, 8 << 10, 2 << 10, 0, 0, 0},
+    /* Intel with AMX */
+    {.feature = CPU_FETCHES_TWICE, .ahead = 12 << 10, .again = -(10 << 10), .rows_ahead = 4 << 10},
+    /* Zen 5, bf16 by pairs and all else */
+    {.feature = CPU_FETCHES_EARLY,
+     .pair = 2,
+     .ahead = 8 << 10,
+     .again = CPU_ONCE,
+     .span = 8 << 10,
+     .span_again = CPU_ONCE,
+     .rows_ahead = 4 << 10},
+    {.feature = CPU_FETCHES_EARLY,
+     .ahead = 12 << 10,
+     .again = -(4 << 10),
+     .span = 8 << 10,
+     .span_again = CPU_ONCE,
+     .rows_ahead = 4 << 10},
+    /* Zen 4 */
+    {.feature = CPU_DROPS_REQUESTS,
+     .ahead = 8 << 10,
+     .again = 2 << 10,
+     .span = 16 << 10,
+     .span_again = 2 << 10},
+    /* Intel */
+    {.feature = CPU_KEEPS_REQUESTS, .ahead = 8 << 10},
+    {.ahead = 8 << 10, .again = 2 << 10},
 };
 
 const struct cpu_requests *cpu_requests_of(uint64_t features, int64_t pair)
