@@ -44,8 +44,10 @@ arrow "$(git ls-files 'src/cpu/*')" 'gpu/'
 arrow "$(git ls-files 'src/gpu/*')" 'cpu/'
 arrow "$(git ls-files 'src/cpu/scalar/*' 'src/cpu/x86/*' 'src/cpu/arm/*')" 'backend|params'
 # Of kernels also what their headers include; headers of another architecture need not be here.
-left=$(git ls-files 'src/cpu/scalar/*.c' 'src/cpu/x86/*.c' 'src/cpu/arm/*.c' | xargs "${CC:-cc}" -MM -MG -Iinclude -Isrc |
-    awk '/^[^ ]*:/ { of = $1 } /src\/(backend|params|plan|cpu\/cpu)\.h/ { print of }' | sort -u)
+# shellcheck disable=SC2046,SC2086 # names without spaces; CC may have arguments
+made=$(${CC:-cc} -MM -MG -Iinclude -Isrc $(git ls-files 'src/cpu/scalar/*.c' 'src/cpu/x86/*.c' 'src/cpu/arm/*.c')) ||
+    complain "no list of what kernels include"
+left=$(echo "$made" | awk '/^[^ ]*:/ { of = $1 } /src\/(backend|params|plan|cpu\/cpu)\.h/ { print of }' | sort -u)
 [ -z "$left" ] || complain "$left a header of it includes what is above kernels"
 
 # Shell scripts, where a checker is at hand.

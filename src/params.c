@@ -146,9 +146,6 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
                         rule->name, axis_of(rule, axis));
     }
     int64_t low, high;
-    if (!view_fits(t))
-        return fail(RAPT_INVALID, "%s: %s has more than 2^48 elements, empty axes counted as 1",
-                    function, rule->name);
     if (!view_extent(t, &low, &high))
         return fail(RAPT_INVALID,
                     "%s: the extent of %s does not fit in 63 bits (check its strides)", function,
@@ -172,9 +169,6 @@ static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *
                         (long long)expected);
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
-    if ((rule->role & OUTPUT) && view_repeats(t))
-        return fail(RAPT_INVALID, "%s: elements of %s share memory (check its strides)", function,
-                    rule->name);
     return RAPT_OK;
 }
 
@@ -450,6 +444,9 @@ static rapt_status check_data(const struct problem *planned, const struct proble
     for (uint64_t left = planned->present; left; left &= left - 1) {
         int i = first_of(left);
         if (!(rules[i].role & OUTPUT)) continue;
+        if (view_repeats(problem_tensor(&planned->a, i)))
+            return fail(RAPT_INVALID, "%s: %s has elements that share memory (check its strides)",
+                        function, rules[i].name);
         for (uint64_t others = planned->present; others; others &= others - 1) {
             int j = first_of(others);
             if (j == i || ((rules[j].role & OUTPUT) && j < i)) continue;

@@ -111,6 +111,25 @@ static bool evict(rapt_device *device, struct plan_cache *cache, const struct pl
     return true;
 }
 
+/* Frees the workspaces of an entry that nobody uses: of streams, or threads, that may have ended. False: there
+ * is none. */
+static bool free_idle(rapt_device *device, struct plan_entry *entry)
+{
+    bool found = false;
+    for (struct plan_workspace **at = &entry->workspaces; *at;) {
+        struct plan_workspace *w = *at;
+        if (w->taken) {
+            at = &w->next;
+            continue;
+        }
+        *at = w->next;
+        device->backend->free(device, w->memory);
+        free(w);
+        found = true;
+    }
+    return found;
+}
+
 static rapt_status add(rapt_device *device, const struct problem *p, struct plan_entry **out)
 {
     struct plan_cache *cache = device->cache;
@@ -153,7 +172,8 @@ static rapt_status take_workspace(rapt_device *device, struct plan_entry *entry,
     if (!w) return fail(RAPT_NO_MEMORY, "rapt_forward: no memory to keep a workspace");
     rapt_status status;
     do status = backend->alloc(device, entry->plan->workspace_size, &w->memory);
-    while (status == RAPT_NO_MEMORY && evict(device, device->cache, entry));
+    while (status == RAPT_NO_MEMORY &&
+           (evict(device, device->cache, entry) || free_idle(device, entry)));
     if (status) {
         free(w);
         return status;

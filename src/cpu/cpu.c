@@ -6,6 +6,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "cpu/arena.h"
+#include "overlap.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -254,6 +255,11 @@ static const char *kernel_refuses(const rapt_device *device, int kernel, const s
 {
     const struct cpu_kernels *kernels = kernel_of(device, kernel);
     const struct level *level = &levels[level_of(kernels)];
+    for (int i = 0; i < PROBLEM_TENSORS; i++)
+        if (!view_fits(problem_tensor(&p->asked, i)))
+            return "counts elements of a tensor in 48 bits, empty axes as 1";
+    if (p->batch > VIEW_MOST / max64(p->kv_heads, 1))
+        return "counts sequences times KV heads in 48 bits";
     return level->refuses ? level->refuses(p, reason) : NULL;
 }
 

@@ -243,7 +243,9 @@ static void merge_row(const struct decode_item *t, int64_t kv_head, int64_t r)
             for (int64_t i = 0; i < channels; i++) sum[i] += weight * o[i];
     }
     float factor = (float)(1 / total);
-    if (weightless && !isfinite(sink)) { /* such a row is 0 whatever its values are */
+    int64_t first, last;
+    visible_keys(p, query, t->sequence.q_length, t->sequence.kv_length, &first, &last);
+    if (weightless && (last <= first || sink == -INFINITY)) { /* 0 whatever its values are */
         memset(sum, 0, (size_t)channels * sizeof *sum);
         factor = 0;
     }

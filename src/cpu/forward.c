@@ -427,7 +427,7 @@ static double finish_row(struct forward_item *t, int64_t r)
     if (sink != -INFINITY) {
         double top = m > sink ? m : sink, share = exp(m - top), total = l * share + exp(sink - top);
         if (l != l) total = l;
-        w->factor[r] = l == 0 ? 0 : (float)(share / total);
+        w->factor[r] = is_empty(t, r) || (l == 0 && sink < INFINITY) ? 0 : (float)(share / total);
         return top + log(total);
     }
     w->factor[r] = l == 0 ? 0 : (float)(1 / l);

@@ -43,15 +43,19 @@ static void least_and_greatest_scale(void **state)
 static void sinks_of_no_number(void **state)
 {
     enum { QUERIES = 40, CHANNELS = 32 };
-    static float x[QUERIES * CHANNELS], out[QUERIES * CHANNELS], lse[QUERIES];
+    static float x[QUERIES * CHANNELS], keys[QUERIES * CHANNELS], out[QUERIES * CHANNELS],
+        lse[QUERIES];
     (void)state;
-    for (int i = 0; i < QUERIES * CHANNELS; i++) x[i] = (float)(i % 13) / 7 - 1;
-    for (int kind = 0; kind < 2; kind++)
+    for (int i = 0; i < QUERIES * CHANNELS; i++) keys[i] = x[i] = (float)(i % 13 + 1) / 7;
+    for (int kind = 0; kind < 4; kind++) {
+        /* also where every score is -infinity */
+        for (int i = 0; kind == 2 && i < QUERIES; i++) keys[i * CHANNELS] = -INFINITY;
         for (int queries = 4; queries <= QUERIES; queries += QUERIES - 4) {
-            float sink = kind ? INFINITY : NAN;
+            float sink = kind % 2 ? INFINITY : NAN;
             rapt_attention a = {.struct_size = sizeof a, .causal = 1};
             a.q = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, queries, CHANNELS);
-            a.k = a.v = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, queries - 2, CHANNELS);
+            a.k = rapt_tensor_bhtd(keys, RAPT_F32, 1, 1, queries - 2, CHANNELS);
+            a.v = rapt_tensor_bhtd(x, RAPT_F32, 1, 1, queries - 2, CHANNELS);
             a.out = rapt_tensor_bhtd(out, RAPT_F32, 1, 1, queries, CHANNELS);
             a.lse = rapt_tensor_bhtd(lse, RAPT_F32, 1, 1, queries, 1);
             a.sink = rapt_tensor_bhtd(&sink, RAPT_F32, 1, 1, 1, 1);
@@ -63,6 +67,7 @@ static void sinks_of_no_number(void **state)
                                  (double)out[i * CHANNELS + c]);
             assert_true(isnan(lse[queries - 1]));
         }
+    }
 }
 
 /* ---- A softcap that f32 holds, and its ratio to the scale with a square ---- */

@@ -132,20 +132,34 @@ static void one_of_two_is_wrong(void **state)
     }
 }
 
+/* The call's plan is refused by each level for this reason. */
+static void expect_reason(const char *reason)
+{
+    char sentence[256];
+    rapt_plan *plan;
+    snprintf(sentence, sizeof sentence, "rapt_plan_create: no kernel of cpu:0 serves this (*: %s*)",
+             reason);
+    expect(rapt_plan_create(&plan, device, &call.a), RAPT_UNSUPPORTED, sentence);
+}
+
 /* Sizes of which no memory has as many elements, and an output that would be written twice. */
 static void impossible_tensors(void **state)
 {
-    rapt_plan *plan;
     (void)state;
     call_reset(&call);
-    call.a.q.size[0] = (int64_t)1 << 60;
-    call.a.q.size[2] = 0;
-    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
-           "rapt_plan_create: q has more than 2^48 elements, empty axes counted as 1");
+    call.a.q.size[0] = call.a.k.size[0] = call.a.v.size[0] = call.a.out.size[0] = (int64_t)1 << 60;
+    call.a.q.size[2] = call.a.out.size[2] = call.a.k.size[2] = call.a.v.size[2] = 0;
+    expect_reason("counts elements of a tensor in 48 bits, empty axes as 1");
+    call_reset(&call);
+    call.a.q_start = call.a.kv_start =
+        (rapt_tensor){call.starts, RAPT_I32, {((int64_t)1 << 46) + 1, 1, 1, 1}, {0, 0, 0, 0}};
+    call.a.q = call.a.out = rapt_tensor_bhtd(call.q, RAPT_F32, 1, 1 << 20, 1, 1);
+    call.a.k = call.a.v = call.a.q;
+    expect_reason("counts sequences times KV heads in 48 bits");
     call_reset(&call);
     call.a.out.stride[1] = call.a.out.stride[2];
-    expect(rapt_plan_create(&plan, device, &call.a), RAPT_INVALID,
-           "rapt_plan_create: elements of out share memory (check its strides)");
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: out has elements that share memory (check its strides)");
 }
 
 /* An input of bytes whose first byte is out's last, or whose last is out's first; a byte farther it is

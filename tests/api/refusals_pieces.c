@@ -189,7 +189,6 @@ BEND(append_pages_overflow,
      p->kv_append.k.size[2] = p->kv_append.v.size[2] = (int64_t)1 << 24;
      p->kv_append.k.stride[2] = p->kv_append.v.stride[2] = 100)
 BEND(append_negative_batch, p->kv_append.k_new.size[0] = -1)
-BEND(rope_elements, p->rope.x.size[0] = (int64_t)1 << 60; p->rope.x.size[3] = 0)
 BEND(rope_shares, p->rope.out.stride[1] = p->rope.out.stride[2])
 BEND(append_mixed, p->kv_append.v_new.dtype = RAPT_F16)
 BEND(append_mixed_cache, p->kv_append.v.dtype = RAPT_F16)
@@ -275,7 +274,6 @@ static const struct refusal {
     ROW(rope, rope_position_short, "position has size 2 on its token axis (must be 3)"),
     ROW(rope, rope_null, "x has no data (its pointer is NULL)"),
     ROW(rope, rope_odd_head, "rotary_channels is 0, all 7 of the head (an even number turns)"),
-    ROW(rope, rope_elements, "x has more than 2^48 elements, empty axes counted as 1"),
     ROW(rope, rope_shares, "elements of out share memory (check its strides)"),
     ROW(rope, rope_extent, "the extent of x does not fit in 63 bits (check its strides)"),
     ROW(rope, rope_long, "rotary_channels is 2050 (at most 2048, the longest frequency table)"),

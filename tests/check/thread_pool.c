@@ -454,8 +454,9 @@ static void note_rounding(void *argument, int64_t slot)
 {
     struct rounding *r = argument;
     atomic_store(&r->mode[slot], fegetround());
+    const struct timespec moment = {0, 1000000};
     atomic_fetch_add(&r->entered, 1);
-    while (atomic_load(&r->entered) < 3) sched_yield();
+    for (int i = 0; i < 30000 && atomic_load(&r->entered) < 3; i++) nanosleep(&moment, NULL);
 }
 
 static void workers_round_as_the_caller(void **state)
@@ -469,6 +470,7 @@ static void workers_round_as_the_caller(void **state)
         fesetround(modes[n]);
         pool_run(pool, 3, 3, note_rounding, &r);
         fesetround(FE_TONEAREST);
+        assert_int_equal(atomic_load(&r.entered), 3);
         for (int slot = 0; slot < 3; slot++) assert_int_equal(r.mode[slot], modes[n]);
     }
     pool_close(pool);

@@ -216,14 +216,20 @@ static void unused_devices(void **state)
 static void older_driver(void **state)
 {
     static const struct {
-        int version, told;
-    } drivers[] = {{12040, 1}, {12090, 1}, {13000, 0}, {14000, 0}};
+        int version;
+        const char *told;
+    } drivers[] = {
+        {12040,
+         "*; the driver supports CUDA 12.4, and code objects of CUDA 13 need driver 580 or newer"},
+        {12090,
+         "*; the driver supports CUDA 12.9, and code objects of CUDA 13 need driver 580 or newer"},
+        {13000, NULL},
+        {14000, NULL}};
     const struct stand_in *v = &vendors[0];
     static char memory[4 << 18];
     (void)state;
     for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++) {
         struct fake *fake = session_begin(v);
-        char expected[96];
         fake->version = drivers[i].version;
         session_override(v, "FLASH_ATTENTION", "not a code object");
         rapt_context *context = session_open(v);
@@ -231,11 +237,8 @@ static void older_driver(void **state)
         a.kernel = "flash";
         rapt_plan *plan;
         assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_DRIVER);
-        snprintf(expected, sizeof expected,
-                 "; the driver supports CUDA %d.%d, and code objects of CUDA 13 need driver 580 or "
-                 "newer",
-                 drivers[i].version / 1000, drivers[i].version % 1000 / 10);
-        assert_int_equal(strstr(rapt_last_error(), expected) != NULL, drivers[i].told);
+        if (drivers[i].told) assert_true(says(rapt_last_error(), drivers[i].told));
+        else assert_null(strstr(rapt_last_error(), "the driver supports"));
         rapt_close(&context);
         session_end(v);
     }

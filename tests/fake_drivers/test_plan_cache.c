@@ -211,6 +211,9 @@ static void streams_of_threads(void **state)
             assert_null(failed);
             assert_int_equal(fake->allocations, i ? 4 : threads);
         }
+    fake->most_allocations = 4; /* a fifth thread's takes the place of those that are idle */
+    assert_null(forward_twice(&calls[0]));
+    assert_int_equal(fake->allocations, 1);
     rapt_close(&context);
     session_end(v);
 }

@@ -70,6 +70,7 @@ DEVICE void fill_table(const struct kv_append_args *a, int first, int count, int
         struct append_place p = append_place_of(a, place + at);
         struct rope_row k = {element_at(&a->k_new, p.b, head, p.token, 0), (char *)0, at * pairs},
                         v = {element_at(&a->v_new, p.b, head, p.token, 0), (char *)0, 0};
+        table->scales[0][i] = table->scales[1][i] = (float *)0;
         if (p.outer >= 0) {
             k.to = element_at(&a->k, p.outer, head, p.inner, 0);
             v.to = element_at(&a->v, p.outer, head, p.inner, 0);
