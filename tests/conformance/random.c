@@ -89,7 +89,8 @@ static void draw_line(struct draw *d, char *line, bool any_values)
                                          "bf16 kv-i8", "bf16 kv-i8", "f32 kv-f16", "f32 kv-bf16",
                                          "i8 kv-i8"};
     const char *dtype = ONE_OF(d, dtypes), *scale = chance(d, 60) ? ONE_OF(d, scales) : "";
-    bool is_i8 = strstr(dtype, "i8") != NULL, blocked = !is_i8 && chance(d, 12);
+    bool q_is_i8 = dtype[0] == 'i', is_i8 = strstr(dtype, "i8") != NULL,
+         blocked = !is_i8 && chance(d, 12);
     snprintf(line, PROBLEM_LINE, "forward %s", dtype);
     draw_sizes(d, line, (is_i8 && strncmp(scale, "block", 5) == 0) || blocked ? 32 : 1);
     if (is_i8) add(line, " %s", scale);
@@ -98,7 +99,8 @@ static void draw_line(struct draw *d, char *line, bool any_values)
     if (!blocked && chance(d, 15)) add(line, " %s", ONE_OF(d, strides));
     if (chance(d, 20)) add(line, " %s", ONE_OF(d, windows));
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        if (chance(d, options[i].percent)) add(line, " %s", options[i].word);
+        if (chance(d, options[i].percent) && !(q_is_i8 && !strcmp(options[i].word, "bias-own")))
+            add(line, " %s", options[i].word);
     if (chance(d, 25))
         add(line, " %s", numbers[is_i8 ? EXACT + below(d, NUMBERS - EXACT) : below(d, NUMBERS)]);
     else if (any_values && chance(d, 20))
