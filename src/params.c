@@ -389,6 +389,7 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
         else if ((status = check_tensor_sizes(t, &rules[i], extent, function))) return status;
         if (t->dtype) p->present |= (uint64_t)1 << i;
         view_extent(t, &p->extent[i].low, &p->extent[i].high);
+        if ((rules[i].role & OUTPUT) && view_repeats(t)) p->repeats |= (uint64_t)1 << i;
     }
     if ((status = check_scale_blocks(a, function)) ||
         (status = params_check_layout(&a->k, &a->v, a->kv_layout, (int)p->ragged_kv, function)))
@@ -444,7 +445,7 @@ static rapt_status check_data(const struct problem *planned, const struct proble
     for (uint64_t left = planned->present; left; left &= left - 1) {
         int i = first_of(left);
         if (!(rules[i].role & OUTPUT)) continue;
-        if (view_repeats(problem_tensor(&planned->a, i)))
+        if (planned->repeats >> i & 1)
             return fail(RAPT_INVALID, "%s: %s has elements that share memory (check its strides)",
                         function, rules[i].name);
         for (uint64_t others = planned->present; others; others &= others - 1) {

@@ -28,6 +28,7 @@ struct problem {
         asked;        /* as the caller wrote it, data pointers and kernel NULL; for params_match */
     uint64_t present; /* bit i: a has tensor i */
     uint64_t blank;   /* bit i: tensor i of asked is all zero */
+    uint64_t repeats; /* bit i: elements of output i share memory */
     const char *kernel; /* as asked: borrowed from the caller during the call, NULL in a plan */
     int64_t batch;      /* sequences */
     int64_t q_heads, kv_heads, group;

@@ -172,6 +172,10 @@ static void full_device(void **state)
     rapt_attention a = numbered(1);
     assert_int_equal(rapt_forward(device, &a, NULL), RAPT_NO_MEMORY);
     assert_int_equal(fake->allocations, 1); /* 0's, which is in use */
+    a = numbered(0);
+    assert_int_equal(rapt_forward(device, &a, NULL), RAPT_NO_MEMORY);
+    assert_int_equal(fake->allocations, 1);
+    a = numbered(1);
     plan_cache_return(device, &used);
     assert_int_equal(rapt_forward(device, &a, NULL), RAPT_OK);
     assert_int_equal(fake->allocations, 1);
