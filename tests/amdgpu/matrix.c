@@ -3,7 +3,9 @@
    Rounding model: inputs are converted exactly; each result element is a chain of f32 fused
    multiply-adds over k in ascending order that starts from C (f64 for f64 inputs, wrapping 32-bit
    integers for i8). Hardware sums in wider groups; differences stay within a few ulp of the largest
-   partial sum.
+   partial sum. gfx90a takes subnormal inputs of f16 and bf16 for 0 and leaves no subnormal results
+   of them (AMD, "MI200 MFMA behavior specifics"), RDNA3 takes those of bf16 for 0 (measured on
+   gfx1151 by others); else they are kept.
 
    Layouts (AMD's matrix instruction calculator and the ISA documents):
    MFMA M x M x K with B blocks, g = lane / M: A[i][k] and B[k][j] lie in lane i (or j) + M g,
@@ -208,6 +210,15 @@ static void mfma_block(const struct shape *s, int b, int per, uint32_t (*av)[ROW
     }
 }
 
+/* Zeros of the same sign in place of f32 numbers below a power of two, given by its bits. */
+static void flush_below(uint32_t *x, int n, uint32_t limit)
+{
+    for (int l = 0; l < n; l++)
+        if ((x[l] & 0x7fffffff) < limit) x[l] &= 0x80000000;
+}
+
+enum { LEAST_F32 = 0x00800000, LEAST_F16 = 0x38800000 }; /* 2^-126, 2^-14 */
+
 static void exec_mfma(struct wave *w, const struct inst *in)
 {
     static _Thread_local uint32_t av[128][ROW] __attribute__((aligned(64))),
@@ -216,10 +227,13 @@ static void exec_mfma(struct wave *w, const struct inst *in)
     uint32_t(*result)[ROW] = &w->v[in->op[0].reg]; /* the inputs are unpacked before it changes */
     int groups = 64 / s.m, per = s.blocks > 1 ? s.k : s.k / groups,
         rows = s.m * s.m * s.blocks / 64;
+    bool flushes = w->program->target->gen == GEN_CDNA2 && (s.a == E_F16 || s.a == E_BF16);
     if (in->cbsz || in->abid || in->blgp) fault(w, "MFMA broadcast modifiers are not emulated");
     for (int e = 0; e < per; e++) {
         unpack(w, in, 1, s.a, e, av[e]);
         unpack(w, in, 2, s.b, e, bv[e]);
+        if (flushes) flush_below(av[e], w->n, s.a == E_F16 ? LEAST_F16 : LEAST_F32);
+        if (flushes) flush_below(bv[e], w->n, s.b == E_F16 ? LEAST_F16 : LEAST_F32);
     }
     check_matrix(w, in);
     const struct operand *c = &in->op[3];
@@ -227,7 +241,9 @@ static void exec_mfma(struct wave *w, const struct inst *in)
         memmove(result, &w->v[c->reg], (size_t)rows * sizeof *result);
     for (int v = 0; v < rows && c->kind != OPK_VGPR; v++)
         for (int l = 0; l < 64; l++) result[v][l] = c_value(w, c, v, l);
+    for (int v = 0; v < rows && flushes; v++) flush_below(result[v], w->n, LEAST_F32);
     for (int b = 0; b < s.blocks; b++) mfma_block(&s, b, per, av, bv, result);
+    for (int v = 0; v < rows && flushes; v++) flush_below(result[v], w->n, LEAST_F32);
     w->worker->stats.matrix_flops +=
         2u * (uint64_t)s.m * (uint64_t)s.m * (uint64_t)s.k * (uint64_t)s.blocks;
 }
@@ -276,6 +292,8 @@ static void exec_wmma(struct wave *w, const struct inst *in)
     for (int e = 0; e < per; e++) {
         unpack(w, in, 1, ta, e, av[e]);
         unpack(w, in, 2, tb, e, bv[e]);
+        if (!gfx12 && s.a == E_BF16) flush_below(av[e], w->n, LEAST_F32);
+        if (!gfx12 && s.a == E_BF16) flush_below(bv[e], w->n, LEAST_F32);
     }
     for (int h = 0; h < halves; h++)
         for (int e = 0; e < per; e++) {

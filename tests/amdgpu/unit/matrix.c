@@ -286,6 +286,49 @@ static void test_layouts(void **state)
     object_close(&o);
 }
 
+/* Element 0 of row 0 of A is x, all of B are y, C is c but for D[0][0], the result: 0. */
+static float product_of(const char *target, const char *kernel, uint16_t x, uint16_t y, uint32_t c)
+{
+    struct object o;
+    object_open(&o, "matrix", target);
+    int wave = wave_size(target), copies = wave == 64 ? 1 : 2;
+    uint32_t *A = buffer(&o, 2048), *B = buffer(&o, 2048), *C = buffer(&o, 4096),
+             *D = buffer(&o, 4096);
+    for (int i = 0; i < 512; i++) B[i] = y * 0x10001u;
+    for (int i = 0; i < 1024; i++) C[i] = i ? c : 0;
+    for (int i = 0; i < copies; i++) A[i * 128] = x; /* lane 0, and lane 16 of 8 registers each */
+    arg_pointer(&o, A);
+    arg_pointer(&o, B);
+    arg_pointer(&o, C);
+    arg_pointer(&o, D);
+    assert_launch(&o, kernel, 1, (uint32_t)wave, 0);
+    float result;
+    memcpy(&result, D, sizeof result);
+    if (c) assert_true(D[1] == c || D[1] == 0);
+    if (c) result = D[1] == c;
+    object_close(&o);
+    return result;
+}
+
+/* Which targets take subnormal numbers for 0: 2^-15 of f16, 2^-127 of bf16 times 2^100. */
+static void test_subnormals(void **state)
+{
+    const char *target = *state;
+    int first = !strcmp(target, "gfx90a");
+    if (!strncmp(target, "gfx11", 5)) {
+        assert_true(product_of(target, "wmma_f32_16x16x16_f16", 0x200, 0x3c00, 0) == 0x1p-15f);
+        assert_true(product_of(target, "wmma_f32_16x16x16_bf16", 0x40, 0x7180, 0) == 0);
+        return;
+    }
+    float kept = product_of(target, "mfma_f32_32x32x8f16", 0x200, 0x3c00, 0);
+    assert_true(kept == (first ? 0 : 0x1p-15f));
+    kept = product_of(target, "mfma_f32_32x32x8bf16_1k", 0x40, 0x7180, 0);
+    assert_true(kept == (first ? 0 : 0x1p-27f));
+    /* the smallest normal number counts */
+    assert_true(product_of(target, "mfma_f32_32x32x8f16", 0x400, 0x3c00, 0) == 0x1p-14f);
+    assert_true(product_of(target, "mfma_f32_32x32x8f16", 0, 0x3c00, 0x400000) == !first);
+}
+
 static void test_unrepeated(void **state)
 {
     struct object o;
@@ -336,5 +379,7 @@ int main(void)
     static const char *const families[] = {"gfx9", "gfx11", "gfx12"};
     for (int i = 0; i < 3; i++) add_test(&s, "loop", test_loop, families[i]);
     add_test(&s, "unrepeated", test_unrepeated, "gfx11");
+    add_test(&s, "subnormals", test_subnormals, "gfx9");
+    add_test(&s, "subnormals", test_subnormals, "gfx11");
     return run_suite(&s, "amdgpu matrix");
 }
