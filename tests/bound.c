@@ -9,6 +9,7 @@
  *
  * Score of key j, absolute error e_s:
  *     gamma(1.25 D + 2) |scale| sum |q k|     the dot product; 0 when its sums are exact
+ *   + |scale| sum |q k| of products with an element below 2^-14, in f16 on gfx90a, whose matrix units take it for 0
  *   + |scale| fixed(max |q|) sum |k|          I8 keys and half queries: q in 16-bit fixed point
  *   + 4 u |scale dot|                         scale in f32, its product, log2(e) folded in
  *   + 8 u softcap                             tanh; its slope is at most 1, so the error before it passes through
@@ -28,6 +29,8 @@
  *     N_d = sum p_j |v_jd| (expm1(e_j) (1 + up) + up) + gamma(1.25 n + R) A_d + floor sum |v_jd| / total
  *     up: P is rounded to q's dtype before PV (0 for f32); floor: the absolute error of a small P, half of the smallest
  *     f16 number, or a flush below 2^-126.
+ *
+ *     f16 on gfx90a: + sum p_j |v_jd| of values below 2^-14, as above
  *
  *     I8 values and half queries: weights times scales in 16-bit fixed point, relative to the largest of them among the
  *     visible keys of an aligned group of 64 keys: + sum over groups of fixed(max p_i scale_i) sum |integer v_jd|
@@ -53,7 +56,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double u = 0x1p-24, smallest_normal = 0x1p-126;
+static const double u = 0x1p-24, smallest_normal = 0x1p-126, smallest_f16 = 0x1p-14;
 
 double unit_roundoff(int64_t dtype)
 {
@@ -70,7 +73,7 @@ double gamma_bound(double n, double unit)
     return n * unit < 0.5 ? n * unit / (1 - n * unit) : 1;
 }
 
-struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu)
+struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, bool flushes)
 {
     bool i8 = on_cpu && a->k.dtype == RAPT_I8 && a->v.dtype == RAPT_I8,
          half = !i8 && (a->q.dtype == RAPT_F16 || a->q.dtype == RAPT_BF16);
@@ -82,6 +85,7 @@ struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu)
                              .output_floor = subnormal_error(a->out.dtype),
                              .weights_output = unit_roundoff(a->weights.dtype),
                              .weights_floor = subnormal_error(a->weights.dtype),
+                             .least = flushes && a->q.dtype == RAPT_F16 ? smallest_f16 : 0,
                              .exact = exact};
 }
 
@@ -148,6 +152,17 @@ static double query_error(const struct oracle *o, int64_t j)
     return fabs(o->scale) * keys * fixed_error(largest) * (o->qk_channels > 512 ? 2 : 1);
 }
 
+/* Of the products of key j that have an element which may count as 0. */
+static double flushed_products(const struct oracle *o, int64_t j, double least)
+{
+    double sum = 0;
+    for (int64_t c = 0; c < o->qk_channels; c++) {
+        double q = fabs(o->q[c]), k = fabs(o->k[j * o->qk_channels + c]);
+        if (q < least || k < least) sum += q * k;
+    }
+    return fabs(o->scale) * sum;
+}
+
 /* Of the numerator of channel d. */
 static double weight_error(const struct oracle *o, const struct oracle_row *row, int64_t d)
 {
@@ -174,6 +189,7 @@ static double score_error(const struct oracle *o, const struct oracle_row *row,
         return 0;
     if (!r->exact) e += gamma_bound(steps, r->accumulate) * row->magnitude[j];
     if (r->exact < 2) e += 4 * u * fabs(row->product[j]) + 2 * u * fabs(row->score[j]);
+    if (r->least > 0) e += flushed_products(o, j, r->least);
     if (fixed_point(o->a)) e += query_error(o, j);
     if (o->a->softcap > 0) e += 8 * u * o->a->softcap;
     return e + fabs(o->scale) * (double)o->qk_channels * 0x1p-120;
@@ -219,6 +235,7 @@ static void bound_out(const struct oracle *o, const struct oracle_row *row,
             double v = fabs(row->v[j * channels + d]);
             if (row->p[j] > 0)
                 numerator += row->p[j] * v * (bound->error[j] * (1 + r->weight) + r->weight);
+            if (v < r->least) numerator += row->p[j] * v;
             average += row->p[j] * v;
             all += v;
             if (v > most) most = v;

@@ -22,6 +22,7 @@ struct rounding {
     double weight_floor; /* absolute error of P, where the largest weight is 1 */
     double output, output_floor, weights_output, weights_floor;
     double scaled; /* steps of a sum for the scales of its terms */
+    double least;  /* elements of q, k and v below it may count as 0 */
     int exact;     /* 1: dot products are exact, 2: scores are (see PROBLEM_DATA_LIST) */
 };
 
@@ -41,8 +42,9 @@ double subnormal_error(int64_t dtype);
 /* The bound n u / (1 - n u) on the relative error of n roundings (Higham 2002, lemma 3.1). */
 double gamma_bound(double n, double u);
 
-/* on_cpu: the CPU's kernels, of which more is known. */
-struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu);
+/* on_cpu: the CPU's kernels, of which more is known. flushes: of a GPU whose matrix units take
+ * subnormal numbers of f16 for 0. */
+struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, bool flushes);
 bool row_bound_open(struct row_bound *bound, const struct oracle *o); /* false: out of memory */
 void row_bound_close(struct row_bound *bound);
 void bound_row(const struct oracle *o, const struct oracle_row *row, const struct rounding *r,

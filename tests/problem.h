@@ -34,7 +34,7 @@
  *   normal needles growing falling peaked cancelling constant tiny huge vast denormal sincos100
  *   integer minus1e30 large_v nan_q nan_k nan_v nan_v_end inf_q inf_k inf_v minf_k minf_all minf_first
  *   minf_first_nan_v minf_last minf_nan_v leap nan_heads nan_odd_heads vanishing unusual wide_k wide_v steps
- *   mixed_v nan_bias inf_bias   data (normal); problem_values.c says what they are for
+ *   mixed_v nan_bias inf_bias faint   data (normal); problem_values.c says what they are for
  *   hidden-nan            keys and values that no query sees are NaN
  *   seedN                 odd: sinks, slopes and positions differ between sequences
  *   batch_invariant kernel=NAME
@@ -71,7 +71,7 @@ enum problem_op {
     X(integer, 1) X(minus1e30, 2) X(nan_q, 0) X(nan_k, 0) X(nan_v, 0) X(nan_v_end, 0) X(inf_q, 0) X(inf_k, 0) \
     X(inf_v, 0) X(minf_k, 0) X(minf_all, 0) X(minf_first, 0) X(minf_first_nan_v, 0) X(minf_last, 0) \
     X(minf_nan_v, 0) X(leap, 0) X(nan_heads, 0) X(nan_odd_heads, 0) X(vanishing, 0) X(unusual, 0) X(wide_k, 0) \
-    X(wide_v, 0) X(steps, 0) X(mixed_v, 0) X(nan_bias, 0) X(inf_bias, 0)
+    X(wide_v, 0) X(steps, 0) X(mixed_v, 0) X(nan_bias, 0) X(inf_bias, 0) X(faint, 0)
 /* clang-format on */
 
 enum problem_data {
@@ -161,7 +161,9 @@ struct problem_instance {
     struct problem_args args;
     struct problem_region region[PROBLEM_TENSORS];
     int region_count;
-    bool on_cpu; /* a CPU's kernels computed the outputs; set by problem_download */
+    /* A CPU's kernels computed the outputs, or those of a GPU whose matrix units take subnormal
+     * numbers of f16 for 0 (gfx90a); set by problem_download. */
+    bool on_cpu, flushes;
 };
 
 /* Creates host tensors from the line; equal lines give equal bits everywhere. false: they do not
@@ -182,7 +184,7 @@ struct problem_device {
     rapt_device *device;
     struct problem_args args;
     void *memory[PROBLEM_TENSORS]; /* NULL: the host's */
-    bool cpu;
+    bool cpu, flushes;
 };
 
 rapt_status problem_upload(const struct problem_instance *instance, rapt_device *device,

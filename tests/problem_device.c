@@ -103,6 +103,7 @@ rapt_status problem_upload(const struct problem_instance *instance, rapt_device 
     rapt_status status = rapt_device_describe(device, &info);
     bool host = !status && !strcmp(info.backend, "cpu");
     out->cpu = host;
+    out->flushes = !status && !strcmp(info.arch, "gfx90a");
     for (int i = 0; i < instance->region_count && !host && !status; i++) {
         const struct problem_region *region = &instance->region[i];
         rapt_tensor *t = (rapt_tensor *)((char *)&out->args +
@@ -125,6 +126,7 @@ rapt_status problem_download(const struct problem_device *from, struct problem_i
 {
     rapt_status status = rapt_synchronize(from->device, NULL);
     instance->on_cpu = from->cpu;
+    instance->flushes = from->flushes;
     for (int i = 0; i < instance->region_count && !status; i++)
         if (from->memory[i])
             status = move(from->device, &instance->region[i], from->memory[i], false);

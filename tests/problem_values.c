@@ -241,6 +241,11 @@ static double qkv_value(const struct problem_line *line, int which, const int64_
     case DATA_peaked: /* one key outweighs the rest */
         if (which == VALUE_Q) return fabs(normal);
         return which == VALUE_K && at[2] == line->kv_tokens * 2 / 3 ? 6 : normal;
+    case DATA_faint: /* one key outweighs each of the others 2^14.7 times, not all of them together */
+        if (which == VALUE_V) return (double)(at[3] + 1) * 0.125;
+        if (which == VALUE_Q) return 1;
+        return at[2] == line->kv_tokens * 2 / 3 ? 10.2 / sqrt((double)line->qk_channels)
+                                                : 0.05 * normal;
     case DATA_cancelling: /* values of alternating sign leave a small sum */
         return which == VALUE_V ? (at[2] % 2 ? -100 : 100) * (1 + normal * 1e-3) : normal;
     case DATA_constant: /* any weights give the same answer */

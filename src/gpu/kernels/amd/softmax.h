@@ -7,16 +7,23 @@
 
 struct accumulator {
     results o[QT][CT]; /* transposed: channels x queries */
-    float m[QT];     /* what exponents are taken against, times log2 e: a maximum of scores so far;
-                          both halves hold the same */
+    float m[QT];     /* what exponents are taken against, times log2 e: a maximum of scores so far, or
+                          LIFT below it; both halves hold the same */
     float minus[QT]; /* -m, but 0 while m is -inf */
     float limit[QT]; /* the largest sum of a score tile's weights that leaves m as it is */
     float l[QT];     /* this lane's part of the sum */
 };
 
 /* A maximum is kept until the weights of a tile sum up to more: they stay far below the largest
- * f16, and O is rescaled rarely. */
+ * f16, and O is rescaled rarely. gfx90a's matrix units take f16 below 2^-14 for 0: there the weight of
+ * a maximum is 2^LIFT, so that what is lost is no more than what subnormal numbers elsewhere lose. */
+#if DTYPE == DTYPE_f16 && defined(__gfx90a__)
+#define LIFT  11
+#define LIMIT 65504.0f
+#else
+#define LIFT  0
 #define LIMIT 1024.0f
+#endif
 
 /* The multiply-subtract of weights_of is exact but for one rounding, while m is a rounded product;
  * far from 0 the two part. There the scores are rounded first and the scale becomes 1. */
@@ -25,6 +32,12 @@ struct accumulator {
 DEVICE int is_far(float m)
 {
     return (m > FAR || m < -FAR) && m != -INFINITY;
+}
+
+/* What exponents are taken against where m is the maximum. */
+DEVICE float lifted(float m)
+{
+    return LIFT && !is_far(m) ? m - LIFT : m;
 }
 
 DEVICE void set_maximum(struct accumulator *acc, int r, float m)
@@ -39,10 +52,11 @@ DEVICE void start(const struct attention_args *a, const struct work *w, struct a
     float sink = -INFINITY, zero = float_of(fresh(0)); /* not a constant that is kept */
     if (FEATURES && a->sink.data)
         sink = load_element(element_at(&a->sink, w->b, w->head, 0, 0), 0, DTYPE_f32) * LOG2_E;
+    float one = LIFT && !is_far(sink) ? 1 << LIFT : 1; /* the weight of the sink */
 #pragma unroll
     for (int r = 0; r < QT; r++) {
-        set_maximum(acc, r, sink);
-        acc->l[r] = sink != -INFINITY && fresh(THREAD) % WAVE / EDGE == 0 ? 1 : 0;
+        set_maximum(acc, r, lifted(sink));
+        acc->l[r] = sink != -INFINITY && fresh(THREAD) % WAVE / EDGE == 0 ? one : 0;
 #pragma unroll
         for (int c = 0; c < CT; c++) acc->o[r][c] = zero;
     }
@@ -125,7 +139,7 @@ DEVICE void weigh_after_raise(struct accumulator *acc, int r, results s, float s
 {
     float sum = g->sum[r].x + g->sum[r].y, over = sum <= acc->limit[r] ? 0 : 1;
     float m = maximum_of(s) * scale;
-    m = maximum(m, lane_xor(m, EDGE));
+    m = lifted(maximum(m, lane_xor(m, EDGE)));
     over = maximum(over, lane_xor(over, EDGE));
     float raised = over != 0 ? maximum(acc->m[r], m) : acc->m[r];
     float factor = exp2_fast(acc->m[r] - (raised == -INFINITY ? 0 : raised));
