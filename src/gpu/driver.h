@@ -56,6 +56,7 @@ struct driver {
     const char *name;     /* "cuda" */
     const char *override; /* "CUBIN": suffix of the variables that replace a code object */
     enum vendor vendor;
+    int wants_copies; /* module_load takes no image that lies in a mapped file */
 
     /* Opens the library. RAPT_OK with *api NULL: there is none, or it is too old, or it sees no
      * device; reason says so. */

@@ -266,6 +266,8 @@ const struct driver hip_driver = {
     .name = "hip",
     .override = "HSACO",
     .vendor = VENDOR_hip,
+    /* Of such an image ROCm 5 and 6 open the file, for each module, by its name up to a space. */
+    .wants_copies = 1,
     .open = hip_open,
     .close = hip_close,
     .describe = hip_describe,

@@ -210,13 +210,26 @@ static rapt_status load_image(struct gpu_device *device, const struct row *row, 
     return fail(status, "%s has no usable entry point %s: %s", what, row->name, last_error());
 }
 
+/* NULL: no memory. The image is set where the driver wants a copy of embedded code. */
+static struct code *create_code(const struct gpu_device *device, const struct row *row)
+{
+    struct code *code = alloc_zeroed(1, sizeof *code);
+    size_t bytes = (size_t)(row->end - row->begin);
+    if (!code || !device->driver->wants_copies || modules_replaced(device->modules, row->name))
+        return code;
+    code->image = alloc_bytes(bytes);
+    if (code->image) return memcpy(code->image, row->begin, bytes), code;
+    free(code);
+    return NULL;
+}
+
 static rapt_status load(struct gpu_device *device, const struct row *row, struct code *code)
 {
     char what[512], variable[64];
     int index = override_index(device->modules->overrides, row->name);
     if (index < 0) {
         snprintf(what, sizeof what, "%s: the embedded code object for %s", row->name, row->arch);
-        return load_image(device, row, row->begin, what, code);
+        return load_image(device, row, code->image ? code->image : row->begin, what, code);
     }
     const char *path = device->modules->overrides->path[index];
     rapt_status status = RAPT_OK;
@@ -239,11 +252,12 @@ rapt_status modules_get(struct gpu_device *device, const struct row *row, const 
     rapt_status status = RAPT_OK;
     struct code *code = atomic_load_explicit(slot, memory_order_relaxed);
     if (!code) {
-        code = alloc_zeroed(1, sizeof *code);
+        code = create_code(device, row);
         status = code ? load(device, row, code)
                       : fail(RAPT_NO_MEMORY, "%s: no memory for a loaded module on %s", row->name,
                              device->label);
-        if (status) {
+        if (status && code) {
+            free(code->image);
             free(code);
             code = NULL;
         }

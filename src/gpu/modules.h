@@ -26,7 +26,9 @@ const char *overrides_find(const struct overrides *o, const char *row_name);
 /* A row's entry points; prepare and combine NULL unless the row needs them. */
 struct code {
     void *module, *prepare, *main, *combine;
-    void *image; /* a file's bytes: HIP may read them until the module goes; NULL: embedded */
+    /* A file's bytes, or a copy of embedded ones: HIP may read them until the module goes; NULL:
+     * embedded. */
+    void *image;
 };
 
 /* One device's modules; NULL with a sentence when memory is out. */

@@ -2,6 +2,7 @@
  */
 #include "fake.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@
 #include "gpu/hip_api.def"
 #undef HIP
 
-enum { MULTIPROCESSORS = 63, SHARED = 74, INVALID = 1, COPY_DEFAULT = 4 };
+enum { MULTIPROCESSORS = 63, SHARED = 74, INVALID = 1, FILE_NOT_FOUND = 301, COPY_DEFAULT = 4 };
 
 static _Thread_local int current;
 
@@ -112,9 +113,12 @@ int hipSetDevice(int device)
     return 0;
 }
 
+/* As ROCm 5 and 6, where the file that the image is mapped from has a space in its name. */
 int hipModuleLoadData(void **module, const void *image)
 {
+    Dl_info mapped;
     ENTER("hipModuleLoadData", current);
+    if (dladdr(image, &mapped)) return FILE_NOT_FOUND;
     return fake_module_load(current, image, module);
 }
 
