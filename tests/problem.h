@@ -11,7 +11,8 @@
  *   dN[/N]                channels[/of v] (64)
  *   causal topleft        causal; align is RAPT_TOP_LEFT
  *   windowL,R             neighbours to the left and right; a side may be "inf"
- *   softcapX scaleX sink sink-inf alibi lse weights weights-f16 weights-bf16
+ *   softcapX scaleX alibi lse weights weights-f16 weights-bf16
+ *   sink sink-inf sink-nan  sinks; of every second head -inf; of every third NaN and of others infinite
  *   bias bias=AXES        AXES: four of "bhqk", "1" where it is broadcast, e.g. 1h1k; F32
  *   bias-own bias-inf     bias in q's type; some entries and rows of it are -inf
  *   bias-far              some entries and rows of the bias are -1e30, other rows near 1e6
@@ -103,7 +104,7 @@ struct problem_line {
     int64_t batch, q_heads, kv_heads, q_tokens, kv_tokens, qk_channels, v_channels;
     int64_t causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
     double scale, softcap;
-    bool sink, sink_inf, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, bias_low, mask,
+    bool sink, sink_inf, sink_nan, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, bias_low, mask,
         mask_ends, kv_length, edge, bhtd, hidden_nan, kv_blocked, kv_shared;
     unsigned bias_axes, mask_axes, scale_axes;
     bool ragged_q, ragged_kv;

@@ -274,7 +274,7 @@ static bool add_terms(struct problem_instance *p, int64_t rows, int64_t q_tokens
             return false;
         fill(p, &a->alibi_slope, VALUE_SLOPE);
     }
-    if (line->sink || line->sink_inf) {
+    if (line->sink || line->sink_inf || line->sink_nan) {
         if (!add(p, &a->sink, RAPT_F32, sequences, line->q_heads, 1, 1, ROLE_INPUT)) return false;
         fill(p, &a->sink, VALUE_SINK);
     }

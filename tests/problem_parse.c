@@ -200,6 +200,7 @@ static const struct word words[] = {
     {"scale", take_real, AT(scale), 0},
     {"sink", take_flag, AT(sink), 0},
     {"sink-inf", take_flag, AT(sink_inf), 0},
+    {"sink-nan", take_flag, AT(sink_nan), 0},
     {"alibi", take_flag, AT(alibi), 0},
     {"lse", take_flag, AT(lse), 0},
     {"weights", take_weights, 0, RAPT_F32},

@@ -399,6 +399,7 @@ double problem_value(const struct problem_line *line, int which, int64_t i0, int
         return exp2(-8.0 * (double)(i1 + 1) / (double)line->q_heads - 0.25 * (double)i0);
     case VALUE_SINK:
         if (line->sink_inf && (i1 % 2 == 0)) return -INFINITY;
+        if (line->sink_nan && i1 % 3) return i1 % 3 == 1 ? NAN : INFINITY;
         return 1 + problem_normal(line->seed, VALUE_SINK, index);
     case VALUE_K_SCALE:
     case VALUE_V_SCALE:

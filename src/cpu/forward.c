@@ -407,12 +407,20 @@ static double sink_of(const struct forward_item *t, int64_t r)
     return head_value(&t->call->a->sink, t->sequence.index, t->scratch.head[r], -INFINITY);
 }
 
+static int sees_key(const struct forward_item *t, int64_t r)
+{
+    const struct forward_scratch *w = &t->scratch;
+    const unsigned char *mask = forward_operand(t, &t->call->a->mask, r, 0);
+    int64_t stride = t->call->a->mask.stride[3], j = w->first[r];
+    while (mask && j < w->last[r] && !mask[j * stride]) j++;
+    return j < w->last[r];
+}
+
 /* Whether no value counts: a row sees no key, or its scores are all -inf. Beside a sink, which has
  * all the weight then, values count times 0. */
 static int is_empty(const struct forward_item *t, int64_t r)
 {
-    const struct forward_scratch *w = &t->scratch;
-    return w->l[r] == 0 && (w->last[r] <= w->first[r] || sink_of(t, r) == -INFINITY);
+    return t->scratch.l[r] == 0 && (sink_of(t, r) == -INFINITY || !sees_key(t, r));
 }
 
 /* From m (in units of s) and l of row r: the factor of its o, and its log-sum-exp. The sink comes
@@ -482,7 +490,7 @@ static void store_tile_weights(const struct forward_item *t, const struct forwar
     for (int64_t i = 0; i < tile->rows; i++) {
         int64_t r = tile->r0 + i, first = max64(tile->row_first[i], tile->first);
         int64_t last = min64(tile->row_last[i], tile->last);
-        if (last <= first || w->l[r] == 0) continue;
+        if (last <= first || (w->l[r] == 0 && w->factor[r] == w->factor[r])) continue;
         float *s = w->s + i * t->call->plan->key_block, m = w->m[r] == -INFINITY ? 0 : w->m[r];
         if (w->factor[r] == w->factor[r])
             t->kernels->weights(s, first, last, t->exponent_scale, m, w->factor[r]);
