@@ -16,14 +16,24 @@ static double read(const rapt_tensor *t, int64_t offset)
     return load_float(t->data, t->dtype, offset);
 }
 
-static void note_row(const struct oracle *o, const struct oracle_row *row,
+/* NaN for a 0 beside NaN, which GPUs may write (S13, S15). */
+static bool is_excused(const struct rounding *r, const struct oracle_row *row, double got,
+                       double want)
+{
+    return !r->zeros && isnan(row->total) && want == 0 && isnan(got);
+}
+
+static void note_row(const struct oracle *o, const struct rounding *r, const struct oracle_row *row,
                      const struct row_bound *bound, struct accuracy *result)
 {
     const rapt_attention *a = o->a;
     int64_t b = row->sequence, h = row->head, i = row->query;
-    for (int64_t d = 0; d < o->v_channels; d++)
-        accuracy_note(result, read(&a->out, oracle_offset(a, &a->out, b, h, i, d)), row->out[d],
-                      bound->out[d], a->out.dtype, "out", (const int64_t[4]){b, h, i, d});
+    for (int64_t d = 0; d < o->v_channels; d++) {
+        double got = read(&a->out, oracle_offset(a, &a->out, b, h, i, d));
+        if (!is_excused(r, row, got, row->out[d]))
+            accuracy_note(result, got, row->out[d], bound->out[d], a->out.dtype, "out",
+                          (const int64_t[4]){b, h, i, d});
+    }
     if (a->lse.dtype) {
         double got = read(&a->lse, oracle_offset(a, &a->lse, b, h, i, 0));
         accuracy_note(result, got, row->lse, bound->lse, RAPT_F32, "lse",
@@ -33,8 +43,9 @@ static void note_row(const struct oracle *o, const struct oracle_row *row,
          j++) { /* columns past the length are hidden keys */
         bool used = j < row->columns;
         double got = read(&a->weights, oracle_offset(a, &a->weights, b, h, i, j));
-        accuracy_note(result, got, used ? row->p[j] : 0, used ? bound->weights[j] : 0,
-                      a->weights.dtype, "weights", (const int64_t[4]){b, h, i, j});
+        if (!is_excused(r, row, got, used ? row->p[j] : 0))
+            accuracy_note(result, got, used ? row->p[j] : 0, used ? bound->weights[j] : 0,
+                          a->weights.dtype, "weights", (const int64_t[4]){b, h, i, j});
     }
 }
 
@@ -71,7 +82,7 @@ static bool check_rows(struct oracle *o, const struct rounding *r, double budget
                 }
                 if (!oracle_row(o, b, h, i, row)) return false;
                 bound_row(o, row, r, bound);
-                note_row(o, row, bound, result);
+                note_row(o, r, row, bound, result);
             }
     return true;
 }

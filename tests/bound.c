@@ -86,6 +86,7 @@ struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, boo
                              .weights_output = unit_roundoff(a->weights.dtype),
                              .weights_floor = subnormal_error(a->weights.dtype),
                              .least = flushes && a->q.dtype == RAPT_F16 ? smallest_f16 : 0,
+                             .zeros = on_cpu,
                              .exact = exact};
 }
 

@@ -23,7 +23,9 @@ struct rounding {
     double output, output_floor, weights_output, weights_floor;
     double scaled; /* steps of a sum for the scales of its terms */
     double least;  /* elements of q, k and v below it may count as 0 */
-    int exact;     /* 1: dot products are exact, 2: scores are (see PROBLEM_DATA_LIST) */
+    bool
+        zeros; /* keys that a row of NaN does not see have weight 0, and a row of none is 0 beside any sink */
+    int exact; /* 1: dot products are exact, 2: scores are (see PROBLEM_DATA_LIST) */
 };
 
 /* Bounds of one row. Arrays are owned by the struct. */

@@ -56,13 +56,13 @@ static const char *const draw_pages[] = {"paged1", "paged7", "paged16", "paged33
 /* ---- forward ---- */
 
 static const struct option forward_options[] = {
-    {"causal", 35},   {"topleft", 20},   {"lse", 60},        {"sink", 12},
-    {"alibi", 12},    {"softcap2", 7},   {"softcap0.25", 4}, {"scale-0.3", 5},
-    {"scale0.7", 5},  {"bhtd", 40},      {"kvlen", 30},      {"batch_invariant", 15},
-    {"edge", 20},     {"weights", 5},    {"out-f32", 15},    {"hidden-nan", 25},
-    {"i64", 10},      {"bias", 6},       {"bias=1h1k", 3},   {"bias=b11k", 3},
-    {"bias-own", 5},  {"mask", 6},       {"mask=11qk", 3},   {"mask=b1q1", 3},
-    {"ragged-q", 10}, {"ragged-kv", 10}, {"spare3", 10}};
+    {"causal", 35},          {"topleft", 20},  {"lse", 60},       {"sink", 12},
+    {"sink-nan", 2},         {"alibi", 12},    {"softcap2", 7},   {"softcap0.25", 4},
+    {"scale-0.3", 5},        {"scale0.7", 5},  {"bhtd", 40},      {"kvlen", 30},
+    {"batch_invariant", 15}, {"edge", 20},     {"weights", 5},    {"out-f32", 15},
+    {"hidden-nan", 25},      {"i64", 10},      {"bias", 6},       {"bias=1h1k", 3},
+    {"bias=b11k", 3},        {"bias-own", 5},  {"mask", 6},       {"mask=11qk", 3},
+    {"mask=b1q1", 3},        {"ragged-q", 10}, {"ragged-kv", 10}, {"spare3", 10}};
 static const char *const draw_windows[] = {"window0,0", "window5,3", "window40,0", "windowinf,9",
                                            "window130,inf"};
 static const char *const draw_scales[] = {"block32",    "block32",    "block16",

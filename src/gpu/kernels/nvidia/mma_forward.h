@@ -552,10 +552,11 @@ DEVICE void start(const struct attention_args *a, const struct work *w, struct a
     struct lane lane = lane_here();
     if (FEATURES && a->sink.data)
         sink = load_element(element_at(&a->sink, w->b, w->head, 0, 0), 0, DTYPE_f32) * LOG2_E;
+    float one = 1 + 0 * sink; /* the weight of the sink: NaN of an infinite one, S13 */
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         acc->m[r] = sink;
-        acc->l[r] = sink != -INFINITY && lane.part == 0 && lane.t == 0 ? 1 : 0;
+        acc->l[r] = sink != -INFINITY && lane.part == 0 && lane.t == 0 ? one : 0;
     }
 #pragma unroll
     for (int i = 0; i < RT; i++)
