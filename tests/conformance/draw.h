@@ -55,14 +55,40 @@ static const char *const draw_pages[] = {"paged1", "paged7", "paged16", "paged33
 
 /* ---- forward ---- */
 
-static const struct option forward_options[] = {
-    {"causal", 35},          {"topleft", 20},  {"lse", 60},       {"sink", 12},
-    {"sink-nan", 2},         {"alibi", 12},    {"softcap2", 7},   {"softcap0.25", 4},
-    {"scale-0.3", 5},        {"scale0.7", 5},  {"bhtd", 40},      {"kvlen", 30},
-    {"batch_invariant", 15}, {"edge", 20},     {"weights", 5},    {"out-f32", 15},
-    {"hidden-nan", 25},      {"i64", 10},      {"bias", 6},       {"bias=1h1k", 3},
-    {"bias=b11k", 3},        {"bias-own", 5},  {"mask", 6},       {"mask=11qk", 3},
-    {"mask=b1q1", 3},        {"ragged-q", 10}, {"ragged-kv", 10}, {"spare3", 10}};
+static const struct option forward_options[] = {{"causal", 35},
+                                                {"topleft", 20},
+                                                {"lse", 60},
+                                                {"sink", 12},
+                                                {"sink-nan", 2},
+                                                {"sink-inf", 3},
+                                                {"bias-inf", 2},
+                                                {"bias-far", 2},
+                                                {"bias-low", 2},
+                                                {"mask-ends", 3},
+                                                {"kv-shared", 4},
+                                                {"alibi", 12},
+                                                {"softcap2", 7},
+                                                {"softcap0.25", 4},
+                                                {"scale-0.3", 5},
+                                                {"scale0.7", 5},
+                                                {"bhtd", 40},
+                                                {"kvlen", 30},
+                                                {"batch_invariant", 15},
+                                                {"edge", 20},
+                                                {"weights", 5},
+                                                {"out-f32", 15},
+                                                {"hidden-nan", 25},
+                                                {"i64", 10},
+                                                {"bias", 6},
+                                                {"bias=1h1k", 3},
+                                                {"bias=b11k", 3},
+                                                {"bias-own", 5},
+                                                {"mask", 6},
+                                                {"mask=11qk", 3},
+                                                {"mask=b1q1", 3},
+                                                {"ragged-q", 10},
+                                                {"ragged-kv", 10},
+                                                {"spare3", 10}};
 static const char *const draw_windows[] = {"window0,0", "window5,3", "window40,0", "windowinf,9",
                                            "window130,inf"};
 static const char *const draw_scales[] = {"block32",    "block32",    "block16",
@@ -89,6 +115,7 @@ static inline void draw_sizes(struct draw *d, char *line, int step)
             kv_heads = 1 + below(d, 3), group = ONE_OF(d, groups), qk = ONE_OF(d, channels),
             v = chance(d, 70) ? qk : ONE_OF(d, channels);
     if (step > 1) qk = step * (1 + below(d, 6)), v = chance(d, 70) ? qk : step * (1 + below(d, 6));
+    if (chance(d, 2)) qk = 576, v = 512; /* absorbed MLA */
     while (batch * kv_heads * group * q * kv * (qk + v) > 6000000) {
         if (q > 2 * kv) q /= 2;
         else if (group > 1) group /= 2;
