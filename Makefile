@@ -36,7 +36,7 @@ MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 
 # ---- The library ------------------------------------------------------------------------------------------------
 SOURCES := $(wildcard src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c)
-ifneq ($(filter x86_64 i686,$(MACHINE)),)
+ifeq ($(MACHINE),x86_64)
 SOURCES += $(wildcard src/cpu/x86/*.c)
 endif
 ifneq ($(filter aarch64 arm64,$(MACHINE)),)
@@ -49,15 +49,15 @@ EXTRA_BUILD :=      # further goals of `make`, appended by mk/*.mk
 
 all: library tool extra
 
-# Instruction sets by file name: the flags go to that file only.
-AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mfma -mf16c -mprefer-vector-width=512
-%_avx2.o:       ISA := -mavx2 -mfma -mf16c
-%_avx512.o:     ISA := $(AVX512)
-%_avx512bf16.o: ISA := $(AVX512) -mavx512bf16
-%_avx512vnni.o: ISA := $(AVX512) -mavx512vnni
-%_amx.o:        ISA := $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16
-%_amxint8.o:    ISA := $(AVX512) -mamx-tile -mamx-int8
-%_neonbf16.o:   ISA := -march=armv8.2-a+bf16+fp16
+# Levels of instruction sets: the flags of a row of levels.def, and of the rows that it builds on, go to the files that end in its name.
+# $(call level_rows,COMPILER,TEXT): TEXT for each level of that compiler's architecture, the names of columns standing for what they hold.
+level_rows = $(shell $1 -E -P -x c -D'LEVEL(name,on,feature,refuses,rows,blocks,flags)=$2' src/cpu/levels.def)
+CPU_LEVELS := $(call level_rows,$(CC),name)
+define level
+ISA_$1 := $(ISA_$2) $3
+%_$(subst _,,$1).o: ISA := $$(ISA_$1)
+endef
+$(eval $(call level_rows,$(CC),$$(eval $$(call level,name,on,flags))))
 # Unrolled loops with instrumentation take minutes to compile at -O3.
 $(B)/src/cpu/%.o: override CFLAGS += $(if $(SAN),-O1,-O3) -ffp-contract=fast
 
@@ -114,7 +114,6 @@ $(EXAMPLES): $(B)/%: %.c $(SHARED)
 examples: $(EXAMPLES)
 
 # The conformance suite runs once per instruction set; a level that this CPU lacks is skipped by the suite itself.
-CPU_LEVELS ?= scalar $(if $(filter aarch64,$(MACHINE)),neon neon_bf16 sve,avx2 avx512 avx512_vnni avx512_bf16 amx amx_f32 amx_int8)
 LEVEL_CHECKS := $(foreach level,$(CPU_LEVELS),$(B)/tests/conformance.$(level).t)
 $(LEVEL_CHECKS): $(B)/tests/conformance.%.t: $(B)/tests/conformance/conformance
 	printf '#!/bin/sh\nRAPT_CPU=%s RAPT_TEST_DEVICE=cpu exec $(abspath $<)\n' $* > $@
@@ -146,7 +145,7 @@ $(B)/bench/decode_ceiling: bench/decode_ceiling.c
 # clang-tidy runs once per file: version 14 carries the state of variable arguments from one file to the next. The kernels of another
 # architecture are left out, as its headers may not be here.
 TIDY := clang-tidy --quiet
-TIDY_FLAGS = -std=c11 $(CPPFLAGS) $(TOOL_CFLAGS) -Itests -Itools $(if $(filter x86_64,$(MACHINE)),$(AVX512) -mavx512bf16)
+TIDY_FLAGS = -std=c11 $(CPPFLAGS) $(TOOL_CFLAGS) -Itests -Itools $(if $(filter x86_64,$(MACHINE)),$(ISA_avx512_bf16))
 TIDY_FILES = $(SOURCES) $(wildcard tools/*.c)
 lint: lint-tidy
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \

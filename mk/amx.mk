@@ -7,7 +7,7 @@ AMX_OBJECTS := $(patsubst %,$(AMX)/%.o,tiles_amx decode_amx few_amx pipeline_amx
 AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance
 AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
 
-$(AMX)/tiles_amxint8.o: ISA := $(AVX512)
+$(AMX)/tiles_amxint8.o: ISA := $(ISA_avx512)
 $(AMX)/tiles_%.o: src/cpu/x86/tiles_%.c
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL

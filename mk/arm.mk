@@ -1,10 +1,7 @@
-# arm.mk: the arm64 levels. On arm64 itself their flags; on x86-64, where Debian's cross compiler and qemu-user are installed, the same
-# tests under emulation, so that `make check` there shows arm64 too.
+# arm.mk: the arm64 levels on x86-64, where Debian's cross compiler and qemu-user are installed: the same tests under emulation, so that
+# `make check` there shows arm64 too.
 #   make check-arm-short      what make check takes of it
 #   make check-arm            the whole conformance suite and every test program that needs no tool, for each level
-# The SVE level is compiled for vectors of 256 bits, so that they can live in arrays and structs; cpuid.c offers it where the CPU has
-# that length.
-%_sve.o: ISA := -march=armv8.2-a+sve+fp16 -msve-vector-bits=256
 
 # Not under SAN: qemu does not lay out memory as the sanitizers' shadow needs it.
 ARM_CC   := $(if $(SAN),,$(shell command -v aarch64-linux-gnu-gcc))
@@ -15,7 +12,8 @@ ARM := $(B)/arm64
 ARM_CPU_neon      := cortex-a57
 ARM_CPU_neon_bf16 := max,sve=off
 ARM_CPU_sve       := max,sve256=on,sve512=off,sve-default-vector-length=32
-ARM_LEVELS := neon neon_bf16 sve
+ARM_LEVELS := $(filter-out scalar,$(call level_rows,$(ARM_CC),name))
+$(foreach level,$(ARM_LEVELS),$(if $(ARM_CPU_$(level)),,$(error mk/arm.mk has no CPU model for $(level))))
 ARM_PROGRAMS := $(foreach folder,check api,$(patsubst %.c,%,$(wildcard tests/$(folder)/*.c))) \
                 $(patsubst %.c,%,$(wildcard tests/conformance/*.c))
 # memory measures the resident size of a process, which is here the emulator's; allocations wraps the host's C library.

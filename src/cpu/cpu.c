@@ -1,4 +1,4 @@
-/* cpu.c: the CPU backend: detects the CPU, lists its levels as kernels, plans, checks indices and
+/* cpu.c: the CPU backend: detects the CPU, lists its levels (levels.def) as kernels, plans, checks indices and
  * dispatches. */
 #include "cpu/cpu.h"
 #include "base/alloc.h"
@@ -14,121 +14,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- Levels ---- */
-
-static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
-{
-    const rapt_tensor *t[3] = {&p->a.q, &p->a.k, &p->a.v};
-    static const char *const names[3] = {"q", "k", "v"};
-    for (int i = 0; i < 3; i++)
-        if (t[i]->dtype != RAPT_BF16) {
-            snprintf(reason, REASON_SIZE, "%s is %s (needs bf16)", names[i],
-                     dtype_name(t[i]->dtype));
-            return reason;
-        }
-    return NULL;
-}
-
-#if defined(__x86_64__)
-static const char *no_f32(const struct problem *p, char reason[REASON_SIZE])
-{
-    const rapt_attention *a = &p->a;
-    if ((a->q.dtype == RAPT_F32 || a->q.dtype == RAPT_F16) && a->k.dtype == a->q.dtype &&
-        a->v.dtype == a->q.dtype)
-        return NULL;
-    snprintf(reason, REASON_SIZE, "q, k and v are %s, %s and %s (needs f32 or f16 in all)",
-             dtype_name(a->q.dtype), dtype_name(a->k.dtype), dtype_name(a->v.dtype));
-    return reason;
-}
-
-/* Scales that change within a step of the VNNI kernels. */
-static int has_short_blocks(const rapt_tensor *t, const rapt_tensor *scale)
-{
-    enum { STEP = 32 };
-    return scale->size[3] > 1 && t->size[3] / scale->size[3] % STEP != 0;
-}
-
-static const char *no_i8(const struct problem *p, char reason[REASON_SIZE])
-{
-    enum { CHANNELS = 1024 /* sums of products stay below 2^31: cpu/x86/fixed_point_avx512.h */ };
-    const rapt_attention *a = &p->a;
-    if (a->q.dtype != RAPT_F16 && a->q.dtype != RAPT_BF16)
-        snprintf(reason, REASON_SIZE, "q is %s (needs f16 or bf16)", dtype_name(a->q.dtype));
-    else if (a->k.dtype != RAPT_I8 || a->v.dtype != RAPT_I8)
-        snprintf(reason, REASON_SIZE, "k is %s, v is %s (needs i8)", dtype_name(a->k.dtype),
-                 dtype_name(a->v.dtype));
-    else if (a->kv_layout == RAPT_KV_BLOCKED || a->k.stride[3] != 1 || a->v.stride[3] != 1)
-        snprintf(reason, REASON_SIZE, "the channels of a key do not lie side by side");
-    else if (has_short_blocks(&a->k, &a->k_scale) || has_short_blocks(&a->v, &a->v_scale))
-        snprintf(reason, REASON_SIZE,
-                 "a scale has fewer than 32 channels, or not a multiple of 32");
-    else if (p->qk_channels > CHANNELS)
-        snprintf(reason, REASON_SIZE, "q has %" PRId64 " channels (at most %d)", p->qk_channels,
-                 CHANNELS);
-    else return NULL;
-    return reason;
-}
-#endif
-
-/* Worst first: a later row is preferred where the CPU has its features. On each architecture
- * RAPT_CPU=arch cuts the list after that row. */
-static const struct level {
-    const struct cpu_kernels *kernels;
-    uint64_t needs;
-    const char *(*refuses)(const struct problem *p,
-                           char reason[REASON_SIZE]); /* NULL: serves all */
-    const struct cpu_block_kernels *blocks; /* NULL: reads blocked caches element by element */
-} levels[] = {
-    {&cpu_scalar, 0, NULL, NULL},
-#if defined(__x86_64__)
-    {&cpu_avx2, CPU_AVX2, NULL, &cpu_blocks_avx2},
-    {&cpu_avx512, CPU_AVX512, NULL, &cpu_blocks_avx512},
-    {&cpu_avx512_vnni, CPU_AVX512 | CPU_AVX512_VNNI, no_i8, NULL},
-    {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, no_bf16, &cpu_blocks_avx512_bf16},
-    {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16, no_bf16, &cpu_blocks_avx512_bf16},
-    {&cpu_amx_f32, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16, no_f32, &cpu_blocks_avx512},
-    {&cpu_amx_int8, CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8, no_i8, NULL},
-#elif defined(__aarch64__)
-    {&cpu_neon, CPU_NEON, NULL, NULL},
-    {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16, no_bf16, NULL},
-    {&cpu_sve, CPU_SVE, NULL, NULL},
-#endif
-};
-enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
-_Static_assert((int)LEVEL_COUNT <= (int)CPU_LEVELS_MAX,
-               "struct cpu_device has room for every level");
-
-static int level_of(const struct cpu_kernels *kernels)
-{
-    int i = 0;
-    while (levels[i].kernels != kernels) i++;
-    return i;
-}
-
-/* The number of levels that RAPT_CPU leaves; -1: it names none of them. */
-static int masked_level_count(const char *mask)
-{
-    if (!mask || !*mask) return LEVEL_COUNT;
-    for (int i = 0; i < LEVEL_COUNT; i++)
-        if (!strcmp(mask, levels[i].kernels->arch)) return i + 1;
-    return -1;
-}
-
-static void list_level_names(char *text, size_t size)
-{
-    size_t length = 0;
-    text[0] = 0;
-    for (int i = 0; i < LEVEL_COUNT && length < size; i++)
-        length += (size_t)snprintf(text + length, size - length, "%s%s", i ? ", " : "",
-                                   levels[i].kernels->arch);
-}
+/* ---- What the CPU offers ---- */
 
 /* What the CPU offers of what the first levels need, and what is no instruction set. */
 static uint64_t usable_features(int count)
 {
     uint64_t wanted =
         CPU_KEEPS_REQUESTS | CPU_FETCHES_TWICE | CPU_FETCHES_EARLY | CPU_DROPS_REQUESTS;
-    for (int i = 0; i < count; i++) wanted |= levels[i].needs;
+    for (int i = 0; i < count; i++) wanted |= cpu_levels[i].needs;
     return cpu_permitted(cpu_features() & wanted);
 }
 
@@ -180,11 +73,11 @@ static int64_t memory_bytes(void)
 static rapt_status open_backend(rapt_context *context, void **state, char reason[REASON_SIZE])
 {
     const char *mask = getenv("RAPT_CPU");
-    int count = masked_level_count(mask);
+    int count = cpu_levels_under(mask);
     *state = NULL;
     if (count < 0) {
         char names[128];
-        list_level_names(names, sizeof names);
+        cpu_level_names(names, sizeof names);
         return fail(RAPT_INVALID, "rapt_open: RAPT_CPU is '%s' (one of %s)", mask, names);
     }
     struct cpu_device *device = alloc_zeroed(1, sizeof *device);
@@ -193,9 +86,11 @@ static rapt_status open_backend(rapt_context *context, void **state, char reason
                     sizeof *device);
     device->features = usable_features(count);
     device->threads = context->config.threads;
-    for (int i = count - 1; i >= 0; i--)
-        if ((device->features & levels[i].needs) == levels[i].needs)
-            device->levels[device->level_count++] = levels[i].kernels;
+    for (const struct cpu_level *level = &cpu_levels[count - 1]; level >= cpu_levels; level--)
+        if ((device->features & level->needs) == level->needs) {
+            device->levels[device->level_count++] = level;
+            if (!device->rows) device->rows = level->rows;
+        }
     device->pool = pool_open(device->threads);
     if (!device->pool) {
         free(device);
@@ -208,7 +103,7 @@ static rapt_status open_backend(rapt_context *context, void **state, char reason
                              .memory_bytes = memory_bytes()};
     cpu_name(info.name, sizeof info.name);
     snprintf(info.backend, sizeof info.backend, "cpu");
-    snprintf(info.arch, sizeof info.arch, "%s", device->levels[0]->arch);
+    snprintf(info.arch, sizeof info.arch, "%s", device->levels[0]->kernels->arch);
     rapt_status status = context_add_device(context, &cpu_backend, &info, device);
     if (status) {
         pool_close(device->pool);
@@ -240,21 +135,20 @@ static int kernel_count(const rapt_device *device)
     return ((const struct cpu_device *)device->state)->level_count;
 }
 
-static const struct cpu_kernels *kernel_of(const rapt_device *device, int kernel)
+static const struct cpu_level *level_of(const rapt_device *device, int kernel)
 {
     return ((const struct cpu_device *)device->state)->levels[kernel];
 }
 
 static const char *kernel_name(const rapt_device *device, int kernel)
 {
-    return kernel_of(device, kernel)->name;
+    return level_of(device, kernel)->kernels->name;
 }
 
 static const char *kernel_refuses(const rapt_device *device, int kernel, const struct problem *p,
                                   char reason[REASON_SIZE])
 {
-    const struct cpu_kernels *kernels = kernel_of(device, kernel);
-    const struct level *level = &levels[level_of(kernels)];
+    const struct cpu_level *level = level_of(device, kernel);
     for (int i = 0; i < PROBLEM_TENSORS; i++)
         if (!view_fits(problem_tensor(&p->asked, i)))
             return "counts elements of a tensor in 48 bits, empty axes as 1";
@@ -265,32 +159,30 @@ static const char *kernel_refuses(const rapt_device *device, int kernel, const s
 
 static int row_count(void)
 {
-    return LEVEL_COUNT;
+    return CPU_LEVELS;
 }
 
 static void row_describe(const rapt_context *context, void *state, int row, rapt_kernel_info *info)
 {
     const struct cpu_device *device = state;
-    const struct cpu_kernels *kernels = levels[LEVEL_COUNT - 1 - row].kernels;
+    const struct cpu_level *level = &cpu_levels[CPU_LEVELS - 1 - row];
     (void)context;
-    info->name = kernels->name;
+    info->name = level->kernels->name;
     info->backend = "cpu";
-    info->arch = kernels->arch;
+    info->arch = level->kernels->arch;
     info->op = "forward";
     info->override = NULL;
     info->bytes = 0;
     info->present = 0;
     for (int i = 0; device && i < device->level_count; i++)
-        if (device->levels[i] == kernels) info->present = 1;
+        if (device->levels[i] == level) info->present = 1;
 }
 
 /* ---- Plan and execute ---- */
 
 /* The level's slots, those that read K and V by their forms for a blocked cache. */
-static void choose_block_kernels(struct cpu_plan *plan)
+static void choose_block_kernels(struct cpu_plan *plan, const struct cpu_block_kernels *blocks)
 {
-    const struct cpu_block_kernels *blocks = levels[level_of(plan->kernels)].blocks;
-    if (!blocks) return;
     plan->blocked = *plan->kernels;
     plan->blocked.pack_k = blocks->pack_k;
     plan->blocked.pack_v = blocks->pack_v;
@@ -317,8 +209,10 @@ static rapt_status plan_attention(rapt_plan *plan)
     if (!own)
         return fail(RAPT_NO_MEMORY, "rapt_plan_create: no memory for a plan (%zu bytes)",
                     sizeof *own);
-    own->kernels = device->levels[plan->kernel];
-    if (plan->problem.a.kv_layout == RAPT_KV_BLOCKED) choose_block_kernels(own);
+    const struct cpu_level *level = level_of(plan->device, plan->kernel);
+    own->kernels = level->kernels;
+    if (plan->problem.a.kv_layout == RAPT_KV_BLOCKED && level->blocks)
+        choose_block_kernels(own, level->blocks);
     own->slots = device->threads;
     own->requests = cpu_requests_of(device->features, own->kernels->pair);
     plan->workspace_size = few_plan(&plan->problem, own);

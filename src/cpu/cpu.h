@@ -6,8 +6,9 @@
 #include "backend.h"
 #include "base/threads.h"
 #include "cpu/kernels.h"
+#include "cpu/levels.h"
 
-enum { CPU_LEVELS_MAX = 9, CPU_REQUESTS = 6 };
+enum { CPU_REQUESTS = 6 };
 
 /* rapt_device.state */
 struct cpu_device {
@@ -15,7 +16,8 @@ struct cpu_device {
     int64_t threads;   /* the caller's included */
     uint64_t features; /* cpuid.h, under the mask of RAPT_CPU */
     int level_count;
-    const struct cpu_kernels *levels[CPU_LEVELS_MAX]; /* best first; the last is cpu_scalar */
+    const struct cpu_level *levels[CPU_LEVELS]; /* best first; the last is scalar */
+    const struct row_kernels *rows;             /* of the best level that has some */
 };
 
 /* How lines are asked for before they are read. */

@@ -30,19 +30,14 @@ enum {
                                int64_t rows, int64_t channels, int64_t first, int64_t last,        \
                                const struct cpu_ahead *ahead)
 
-DECODE_QK(scalar);
-DECODE_PV(scalar);
+/* Of each level that has them. */
+#define LEVEL(name, ...)                                                                           \
+    DECODE_QK(name);                                                                               \
+    DECODE_PV(name);                                                                               \
+    DECODE_QK_HEADS(name);                                                                         \
+    DECODE_PV_HEADS(name);
+#include "cpu/levels.def"
 #if defined(__x86_64__)
-DECODE_QK(avx2);
-DECODE_PV(avx2);
-DECODE_QK(avx512);
-DECODE_PV(avx512);
-DECODE_QK_HEADS(avx512);
-DECODE_PV_HEADS(avx512);
-DECODE_QK(avx512_vnni);
-DECODE_PV(avx512_vnni);
-DECODE_QK_HEADS(avx512_vnni);
-DECODE_PV_HEADS(avx512_vnni);
 enum { DECODE_KEYS_VNNI = 64 };
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 #define DECODE_SLOTS_VNNI                                                                          \
@@ -51,21 +46,8 @@ void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t chann
     .decode_qk_heads = decode_qk_heads_avx512_vnni, .decode_pv_heads = decode_pv_heads_avx512_vnni
 /* In place: the integers of each row in the order of its channels, their step half a row further. */
 void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
-DECODE_QK(avx512_bf16);
-DECODE_PV(avx512_bf16);
-DECODE_QK_HEADS(avx512_bf16);
-DECODE_PV_HEADS(avx512_bf16);
 enum { DECODE_KEYS_AMX = 32 };
 void decode_stage_amx(enum decode_stage stage, int64_t rows, int64_t channels);
-DECODE_QK(amx);
-DECODE_PV(amx);
-#elif defined(__aarch64__)
-DECODE_QK(neon);
-DECODE_PV(neon);
-DECODE_QK(neon_bf16);
-DECODE_PV(neon_bf16);
-DECODE_QK(sve);
-DECODE_PV(sve);
 #endif
 
 /* What a NULL row stands for, in any dtype. */

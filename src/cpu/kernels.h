@@ -296,14 +296,13 @@ struct cpu_block_kernels {
                       int64_t last, const struct cpu_ahead *ahead);
 };
 
-/* The levels, each in its own file; those of another architecture are not compiled. */
-extern const struct cpu_kernels cpu_scalar;
+/* The levels; only some have forms for blocked caches or attend_few. */
+#define LEVEL(name, ...)                                                                           \
+    extern const struct cpu_kernels cpu_##name;                                                    \
+    extern const struct cpu_block_kernels cpu_blocks_##name;                                       \
+    void attend_few_##name(const struct cpu_few *x);
+#include "cpu/levels.def"
 #if defined(__x86_64__)
-extern const struct cpu_kernels cpu_avx2, cpu_avx512, cpu_avx512_vnni, cpu_avx512_bf16, cpu_amx,
-    cpu_amx_f32, cpu_amx_int8;
-void attend_few_avx512(const struct cpu_few *x);
-void attend_few_avx512_bf16(const struct cpu_few *x);
-void attend_few_amx(const struct cpu_few *x);
 extern const struct cpu_pipeline_kernels pipeline_f32_amx, pipeline_f16_amx, pipeline_bf16_amx;
 #define PACK_LEAST_F32 0x1p-100f
 int pack_q_f32_amx(void *q, const void *row, int64_t dtype, int64_t channel_stride,
@@ -318,9 +317,6 @@ int pack_v_f32_amx(void *panels, const struct cpu_rows *v, int64_t first, int64_
                    int64_t channels, int64_t panel_keys);
 int pack_v_f16_amx(void *panels, const struct cpu_rows *v, int64_t first, int64_t last,
                    int64_t channels, int64_t panel_keys);
-extern const struct cpu_block_kernels cpu_blocks_avx2, cpu_blocks_avx512, cpu_blocks_avx512_bf16;
-#elif defined(__aarch64__)
-extern const struct cpu_kernels cpu_neon, cpu_neon_bf16, cpu_sve;
 #endif
 
 #endif

@@ -14,7 +14,6 @@ enum { LINES_FIRST = 32 }; /* asked for before the angles of a block are compute
 #define STREAM_BYTES 16e6
 
 const struct cpu_device *ops_device(const rapt_device *device);
-const struct row_kernels *ops_rows(const rapt_device *device);
 /* Runs item(argument, i) for i in 0 ... items - 1, on several threads when about so many bytes are
  * worth it; ends the streams of each thread. */
 void ops_parallel(const rapt_device *device, int64_t items, double bytes,

@@ -363,7 +363,7 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     double bytes = (double)job.batch * (double)args->k_new.size[1] * (double)args->k_new.size[2] *
                    (double)(args->k_new.size[3] + args->v_new.size[3]) *
                    (double)dtype_size(args->k_new.dtype);
-    job.rows = ops_rows(device);
+    job.rows = ops_device(device)->rows;
     job.device = device;
     job.stream = bytes > STREAM_BYTES;
     ops_parallel(device, job.batch * ceil_div(args->k_new.size[2], job.block_tokens), bytes,

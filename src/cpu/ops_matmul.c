@@ -18,13 +18,11 @@ enum {
 /* The best level that multiplies floats: not pairs, not integers. */
 static const struct cpu_kernels *float_level(const rapt_device *device)
 {
-    const struct cpu_device *cpu = ops_device(device);
-    int level = 0;
-    while (level < cpu->level_count - 1 &&
-           (cpu->levels[level]->pair != 1 || cpu->levels[level]->decode_q ||
-            !cpu->levels[level]->decode_qk))
+    const struct cpu_level *const *level = ops_device(device)->levels; /* scalar, the last, does */
+    while ((*level)->kernels->pair != 1 || (*level)->kernels->decode_q ||
+           !(*level)->kernels->decode_qk)
         level++;
-    return cpu->levels[level];
+    return (*level)->kernels;
 }
 
 struct matmul_job {

@@ -12,7 +12,7 @@ void rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_
 {
     r->args = args;
     r->pairs = args->rotary_channels / 2;
-    r->rows = ops_rows(device);
+    r->rows = ops_device(device)->rows;
     r->magnitude = 1;
     r->largest = 0;
     if (args->cos.dtype) return;

@@ -35,7 +35,7 @@ struct row_job {
 static struct row_job row_job(const rapt_device *device, const rapt_tensor *x,
                               const rapt_tensor *out)
 {
-    struct row_job job = {.x = x, .out = out, .rows = ops_rows(device)};
+    struct row_job job = {.x = x, .out = out, .rows = ops_device(device)->rows};
     int64_t channels = x->size[3] ? x->size[3] : 1;
     job.block_rows = ceil_div(BLOCK_ELEMENTS, channels);
     return job;
@@ -285,8 +285,9 @@ rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *
                              rapt_stream stream)
 {
     (void)stream;
-    struct replicate_job job = {
-        .from = {&args->k, &args->v}, .to = {&args->k_out, &args->v_out}, .rows = ops_rows(device)};
+    struct replicate_job job = {.from = {&args->k, &args->v},
+                                .to = {&args->k_out, &args->v_out},
+                                .rows = ops_device(device)->rows};
     if (rows_of(&args->k) == 0) return RAPT_OK;
     double bytes = elements_of(&args->k_out) * (double)dtype_size(args->k.dtype) +
                    elements_of(&args->v_out) * (double)dtype_size(args->v.dtype);

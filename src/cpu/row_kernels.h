@@ -66,12 +66,9 @@ struct row_kernels {
  * 20 bits). */
 #define ANGLE_MAX 1.6e6
 
-extern const struct row_kernels rows_scalar;
-#if defined(__x86_64__)
-extern const struct row_kernels rows_avx2, rows_avx512, rows_avx512_bf16, rows_amx;
-#elif defined(__aarch64__)
-extern const struct row_kernels rows_neon;
-#endif
+/* The levels that have some (levels.def). */
+#define LEVEL(name, ...) extern const struct row_kernels rows_##name;
+#include "cpu/levels.def"
 
 /* Asks for lines of 64 bytes from p on: before something else is computed, of what is read next. */
 static inline __attribute__((always_inline)) void ops_expect_lines(const void *p, int64_t lines)
