@@ -2,7 +2,7 @@
  * those of the model. */
 #include "base/cpuid.h"
 
-/* The real functions, compiled once more under these names (mk/levels.mk). */
+/* The real functions, compiled once more under these names (mk/amx.mk). */
 uint64_t real_cpu_features(void);
 uint64_t real_cpu_permitted(uint64_t features);
 void real_cpu_name(char *name, size_t size);

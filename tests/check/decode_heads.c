@@ -33,14 +33,13 @@ struct setting {
 };
 
 static const struct {
-    const struct cpu_kernels *kernels;
-    uint64_t needs;
+    const struct cpu_level *level;
     int dtype;
-} levels[] = {{&cpu_avx512, CPU_AVX512, RAPT_F32},
-              {&cpu_avx512, CPU_AVX512, RAPT_F16},
-              {&cpu_avx512, CPU_AVX512, RAPT_BF16},
-              {&cpu_avx512_vnni, CPU_AVX512 | CPU_AVX512_VNNI, RAPT_I8},
-              {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16, RAPT_BF16}};
+} cases[] = {{&cpu_levels[LEVEL_avx512], RAPT_F32},
+             {&cpu_levels[LEVEL_avx512], RAPT_F16},
+             {&cpu_levels[LEVEL_avx512], RAPT_BF16},
+             {&cpu_levels[LEVEL_avx512_vnni], RAPT_I8},
+             {&cpu_levels[LEVEL_avx512_bf16], RAPT_BF16}};
 
 static const struct cpu_kernels *kernels;
 static int dtype;
@@ -237,10 +236,11 @@ static void long_range(void)
 
 static void each_level(void (*check_all)(void))
 {
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
-        kernels = levels[i].kernels;
-        dtype = levels[i].dtype;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint64_t needs = cases[i].level->needs;
+        if (cpu_permitted(cpu_features() & needs) != needs) continue;
+        kernels = cases[i].level->kernels;
+        dtype = cases[i].dtype;
         check_all();
     }
 }

@@ -18,28 +18,7 @@
 
 enum { FIFTHS = 1, KEYS = 40, ROWS = 16, CHANNELS = 264, GAP = 3, MARK = 12345, Q_STRIDE = 304 };
 
-struct level {
-    const struct cpu_kernels *kernels;
-    uint64_t needs;
-};
-
 _Static_assert(Q_STRIDE % 16 == 0, "rows of q begin at cache lines");
-
-static const struct level levels[] = {
-    {&cpu_scalar, 0},
-#if defined(__x86_64__)
-    {&cpu_avx2, CPU_AVX2},
-    {&cpu_avx512, CPU_AVX512},
-    {&cpu_avx512_vnni, CPU_AVX512_VNNI},
-    {&cpu_avx512_bf16, CPU_AVX512_BF16},
-    {&cpu_amx, CPU_AVX512_BF16 | CPU_AMX_BF16},
-#elif defined(__aarch64__)
-    {&cpu_neon, CPU_NEON},
-    {&cpu_neon_bf16, CPU_NEON_BF16},
-    {&cpu_sve, CPU_SVE},
-#endif
-};
-enum { LEVELS = sizeof levels / sizeof *levels };
 
 /* One case: what is called and what it was called with. */
 struct setting {
@@ -259,7 +238,7 @@ static void check_both(struct setting t)
 
 static void every_tile(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     if (level->kernels->decode_q) return; /* for i8 alone */
     static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16},
                          channels[] = {1, 7, 16, 31, 32, 33, 64, 80, 128, 200, 264};
@@ -274,7 +253,7 @@ static void every_tile(void **state)
 
 static void every_range(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     int64_t dtype = level->kernels->decode_q ? RAPT_I8 : RAPT_BF16,
             channels = level->kernels->decode_stage ? 64 : 72; /* tiles take whole ones */
     static const int nulls[] = {0, FIFTHS, 12, 25}; /* of the second 8 keys, of the second 16 */
@@ -287,7 +266,7 @@ static void every_range(void **state)
 
 static void strided_rows(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     if (level->kernels->decode_q) return; /* refuses them */
     for (int64_t n = 1; n <= 9; n += 4)
         for (int null_row = 0; null_row < 2; null_row++)
@@ -297,7 +276,7 @@ static void strided_rows(void **state)
 
 static void quantised_rows(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     if (level->kernels->pair == 2) return; /* its keys and values are bf16 */
     static const int64_t channels[] = {32, 64, 96, 128, 256}, blocks[] = {1, 2, 3, 4, 8};
     for (int64_t n = 1; n <= ROWS; n += 3)
@@ -318,8 +297,8 @@ static void quantised_rows(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[4 * LEVELS];
-    static char names[4 * LEVELS][64];
+    struct CMUnitTest tests[4 * CPU_LEVELS];
+    static char names[4 * CPU_LEVELS][64];
     static const struct {
         const char *name;
         void (*run)(void **state);
@@ -328,13 +307,14 @@ int main(void)
                   {"strides", strided_rows},
                   {"i8", quantised_rows}};
     size_t count = 0;
-    for (int i = 0; i < LEVELS; i++)
+    for (int i = 0; i < CPU_LEVELS; i++)
         for (size_t g = 0; g < 4; g++) {
-            if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
-            snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name,
+            if (cpu_permitted(cpu_features() & cpu_levels[i].needs) != cpu_levels[i].needs)
+                continue;
+            snprintf(names[count], sizeof names[count], "%s %s", cpu_levels[i].kernels->name,
                      groups[g].name);
-            tests[count] =
-                (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
+            tests[count] = (struct CMUnitTest){names[count], groups[g].run, NULL, NULL,
+                                               (void *)&cpu_levels[i]};
             count++;
         }
     return _cmocka_run_group_tests("decode kernels", tests, count, NULL, NULL);

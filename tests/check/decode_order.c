@@ -48,13 +48,12 @@ struct setting {
 
 #if defined(__x86_64__)
 static const struct {
-    const char *arch;
-    uint64_t needs;
+    const struct cpu_level *level;
     int dtype;
-} levels[] = {{"avx512", CPU_AVX512, RAPT_F32},
-              {"avx512", CPU_AVX512, RAPT_F16},
-              {"avx512_vnni", CPU_AVX512 | CPU_AVX512_VNNI, RAPT_I8},
-              {"avx512_bf16", CPU_AVX512 | CPU_AVX512_BF16, RAPT_BF16}};
+} cases[] = {{&cpu_levels[LEVEL_avx512], RAPT_F32},
+             {&cpu_levels[LEVEL_avx512], RAPT_F16},
+             {&cpu_levels[LEVEL_avx512_vnni], RAPT_I8},
+             {&cpu_levels[LEVEL_avx512_bf16], RAPT_BF16}};
 
 static _Alignas(64) char memory[2][ELEMENTS * 4];
 static float scales[2][HEADS * CAPACITY]; /* I8: of each row */
@@ -324,14 +323,15 @@ static void check_gaps(const struct setting *t)
 static void each_level(void (*check)(const struct setting *t))
 {
     static const uint64_t features[] = {CPU_FETCHES_EARLY, CPU_DROPS_REQUESTS};
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
-        arch = levels[i].arch;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint64_t needs = cases[i].level->needs;
+        if (cpu_permitted(cpu_features() & needs) != needs) continue;
+        arch = cases[i].level->kernels->arch;
         for (int64_t r = 0; r < (int64_t)(sizeof q / sizeof *q); r++)
-            store_float(q, q_dtype(levels[i].dtype), r, number());
+            store_float(q, q_dtype(cases[i].dtype), r, number());
         for (size_t f = 0; f < sizeof features / sizeof *features; f++) {
-            row = cpu_requests_of(features[f], levels[i].dtype == RAPT_BF16 ? 2 : 1);
-            each_setting(levels[i].dtype, check);
+            row = cpu_requests_of(features[f], cases[i].dtype == RAPT_BF16 ? 2 : 1);
+            each_setting(cases[i].dtype, check);
         }
     }
 }

@@ -14,21 +14,7 @@
 
 #include "numbers.h"
 
-static const struct level {
-    const struct row_kernels *rows;
-    uint64_t needs;
-} levels[] = {
-    {&rows_scalar, 0},
-#if defined(__x86_64__)
-    {&rows_avx2, CPU_AVX2},
-    {&rows_avx512, CPU_AVX512},
-    {&rows_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16},
-    {&rows_amx, CPU_AVX512_BF16 | CPU_AMX_BF16},
-#elif defined(__aarch64__)
-    {&rows_neon, CPU_NEON},
-#endif
-};
-enum { LEVELS = sizeof levels / sizeof *levels, EDGE = 64, LONGEST = 9000 };
+enum { EDGE = 64, LONGEST = 9000 };
 
 static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
 /* A row between poisoned edges. */
@@ -66,8 +52,8 @@ static void assert_edges(const unsigned char *memory, int64_t dtype, int64_t n, 
  * itself is good to 3e-7, or 2.9e-6 for f16 and bf16, once in a term and once in the sum
  * (vec_math.h); sums of n terms in at least 16 parts are good to n 2^-24 /
  * 16 (scalar: errors of both signs). */
-static void compare_softmax(const struct level *level, int64_t dtype, int64_t n, const void *from,
-                            const void *to)
+static void compare_softmax(const struct cpu_level *level, int64_t dtype, int64_t n,
+                            const void *from, const void *to)
 {
     double largest = -INFINITY, sum = 0;
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, load_float(from, dtype, i));
@@ -92,7 +78,7 @@ static struct softmax_rows wide_state = {{wide_scratch[0], wide_scratch[1]}, .co
 
 static void softmax_rows(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     static const int64_t lengths[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 100, 1000, 4096, 4097, 9000};
     static const float spreads[] = {0, 1, 20, 60000};
     for (int d = 0; d < 3; d++)
@@ -114,7 +100,7 @@ static void softmax_rows(void **state)
 
 static void softmax_special(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     static const int64_t lengths[] = {1, 5, 16, 40, 300, 4096, 4100};
     for (int d = 0; d < 3; d++)
         for (size_t l = 0; l < 2 * sizeof lengths / sizeof *lengths; l++)
@@ -141,7 +127,7 @@ static void softmax_special(void **state)
 /* Values so large that their own rounding is larger than what an exponent can be, some hidden. */
 static void softmax_far(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     static const float bases[] = {5e6f, -5e6f, 1e9f, -1e9f, 1e20f, -1e20f, 3e38f, -3e38f};
     static const int64_t lengths[] = {5, 40, 300, 4100};
     for (int c = 0; c < 8 * 4 * 2 * 2; c++) {
@@ -164,7 +150,7 @@ static void softmax_in_turn(void **state)
 {
     enum { ROWS = 8, COLUMNS = 300, HIDDEN = 3 };
     static const float fall[ROWS] = {0, 5, 100, 0, 6e4f, 8, 88.5f, 0};
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     for (int d = 0; d < 3; d++)
         for (int stream = 0; stream < 2; stream++) {
             size_t size = dtype_size(dtypes[d]), step = COLUMNS * size;
@@ -195,7 +181,7 @@ enum { TURNED = 3 }; /* rows of a run */
 static float cosine[TURNED * ROPE_PAIRS_MAX], sine[TURNED * ROPE_PAIRS_MAX];
 
 /* Rows a step apart, with angles of their own or shared; the channels between them stay. */
-static void compare_rotation(const struct level *level, int64_t dtype, int64_t pairs,
+static void compare_rotation(const struct cpu_level *level, int64_t dtype, int64_t pairs,
                              int interleaved, int shared, int stream)
 {
     void *from = row_of(from_memory, dtype), *to = row_of(to_memory, dtype);
@@ -250,7 +236,7 @@ static void rotations(void **state)
                 compare_rotation(*state, dtypes[d], pairs[i], form & 1, form >> 1 & 1, form >> 2);
 }
 
-static void expect_angles(const struct level *level, const float *c, const float *s,
+static void expect_angles(const struct cpu_level *level, const float *c, const float *s,
                           int64_t position, const double *inverse, int64_t pairs)
 {
     for (int64_t i = 0; i < pairs; i++) {
@@ -266,7 +252,7 @@ static void expect_angles(const struct level *level, const float *c, const float
 static void angles(void **state)
 {
     enum { RUN = 37, PAIRS_OF_RUN = 53 };
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     static const int64_t positions[] = {0,      1,       -1,     2,       100,     4095,
                                         131071, -131072, 999999, 1599960, -1599999};
     static double inverse[ROPE_PAIRS_MAX];
@@ -293,7 +279,7 @@ static void angles(void **state)
 /* A copy and a fill at every kind of alignment: the bytes themselves and nothing around them. */
 static void copies(void **state)
 {
-    const struct level *level = *state;
+    const struct cpu_level *level = *state;
     unsigned char line[64];
     memset(line, 0x5a, sizeof line);
     if (!level->rows->copy_stream || !level->rows->fill) return;
@@ -336,17 +322,19 @@ int main(void)
                   {"angles", angles},
                   {"copies", copies}};
     enum { GROUPS = sizeof groups / sizeof *groups };
-    struct CMUnitTest tests[GROUPS * LEVELS];
-    static char names[GROUPS * LEVELS][64];
+    struct CMUnitTest tests[GROUPS * CPU_LEVELS];
+    static char names[GROUPS * CPU_LEVELS][64];
     size_t count = 0;
     seed = 7;
-    for (int i = 0; i < LEVELS; i++)
+    for (int i = 0; i < CPU_LEVELS; i++)
         for (int g = 0; g < GROUPS; g++) {
-            if ((cpu_features() & levels[i].needs) != levels[i].needs) continue;
-            snprintf(names[count], sizeof names[count], "%s %s", levels[i].rows->name,
+            if (!cpu_levels[i].rows ||
+                (cpu_features() & cpu_levels[i].needs) != cpu_levels[i].needs)
+                continue;
+            snprintf(names[count], sizeof names[count], "%s %s", cpu_levels[i].rows->name,
                      groups[g].name);
-            tests[count] =
-                (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
+            tests[count] = (struct CMUnitTest){names[count], groups[g].run, NULL, NULL,
+                                               (void *)&cpu_levels[i]};
             count++;
         }
     return _cmocka_run_group_tests("row kernels", tests, count, NULL, NULL);

@@ -4,7 +4,7 @@
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "base/integer.h"
-#include "cpu/kernels.h"
+#include "cpu/levels.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,27 +17,6 @@
 #include "numbers.h"
 
 enum { KEYS = 192, CHANNELS = 160, MARK = 12345 };
-
-static const struct level {
-    const struct cpu_kernels *kernels;
-    uint64_t needs;
-} levels[] = {
-    {&cpu_scalar, 0},
-#if defined(__x86_64__)
-    {&cpu_avx2, CPU_AVX2},
-    {&cpu_avx512, CPU_AVX512},
-    {&cpu_avx512_vnni, CPU_AVX512 | CPU_AVX512_VNNI},
-    {&cpu_avx512_bf16, CPU_AVX512 | CPU_AVX512_BF16},
-    {&cpu_amx, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
-    {&cpu_amx_f32, CPU_AVX512 | CPU_AVX512_BF16 | CPU_AMX_BF16},
-    {&cpu_amx_int8, CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8},
-#elif defined(__aarch64__)
-    {&cpu_neon, CPU_NEON},
-    {&cpu_neon_bf16, CPU_NEON | CPU_NEON_BF16},
-    {&cpu_sve, CPU_SVE},
-#endif
-};
-enum { LEVELS = sizeof levels / sizeof *levels };
 
 /* One case of a product. */
 struct setting {
@@ -252,7 +231,7 @@ static int takes(const struct cpu_kernels *k, int64_t dtype)
 
 static void products(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16, RAPT_I8},
                          channels[] = {1, 3, 16, 31, 64, 80, 96};
     static const int64_t ranges[][2] = {{0, 1},   {0, 33},   {0, 64},  {5, 17},
@@ -275,7 +254,7 @@ static void products(void **state)
 /* Magnitudes that a level may have to treat apart from others, beside ordinary ones. */
 static void magnitudes(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     static const int powers[] = {-118, -101, -99, 100, 127, 128};
     /* These leave the factor of fixed-point weights, or what it is made of, hardly a float, or none. */
     static const int of_scales[] = {-113, -112, -98, -97, 90, 117};
@@ -302,7 +281,7 @@ static void magnitudes(void **state)
 /* Products of one sign that overflow give that infinity, however a level adds them up. */
 static void overflow(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     enum { WIDTH = 64, COUNT = 32 };
     static float row[WIDTH], key[COUNT][WIDTH];
     for (int j = 0; j < COUNT; j++) {
@@ -322,7 +301,7 @@ static void overflow(void **state)
 /* A weight that is NaN, whatever its bits, makes its own row NaN and no other. */
 static void nan_weights(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     static const uint32_t bits[] = {0x7fc00000, 0x7fffffff, 0xffffffff, 0x7fc08000};
     struct setting t = plain(k, fixed_point(k) ? RAPT_I8 : RAPT_F32, 5, 37, 0, 40);
     for (int n = 0; n < 4 && takes(k, t.dtype); n++) {
@@ -342,7 +321,7 @@ static void nan_weights(void **state)
 /* pack_v tells of NaN and infinity wherever they are, and of nothing else. */
 static void unusual_values(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
     static const float unusual[] = {NAN, INFINITY, -INFINITY};
     for (size_t d = 0; d < 3; d++)
@@ -397,7 +376,7 @@ static void check_score(const struct cpu_kernels *k, const struct cpu_score_row 
 
 static void score_options(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     static float bias[2 * KEYS];
     static uint16_t half[2 * KEYS];
     static unsigned char mask[2 * KEYS];
@@ -498,7 +477,7 @@ static void check_softmax(const struct cpu_kernels *k, int64_t first, int64_t la
 
 static void softmax(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     for (int64_t first = 0; first <= 64; first += 64)
         for (int64_t last = first + 4; last <= KEYS; last += 3)
             for (int n = 0; n < 3; n++)
@@ -507,7 +486,7 @@ static void softmax(void **state)
 
 static void weights(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     for (int64_t first = 0; first < 40; first += 3)
         for (int64_t last = first + 1; last < KEYS; last += 11) {
             double x[KEYS];
@@ -528,7 +507,7 @@ static void weights(void **state)
  * touched. */
 static void rows_to_floats(void **state)
 {
-    const struct cpu_kernels *k = ((const struct level *)*state)->kernels;
+    const struct cpu_kernels *k = ((const struct cpu_level *)*state)->kernels;
     static const int64_t dtypes[] = {RAPT_F32, RAPT_F16, RAPT_BF16};
     for (size_t d = 0; d < 3; d++)
         for (int64_t channels = 1; channels <= 70; channels++)
@@ -554,6 +533,19 @@ static void rows_to_floats(void **state)
             }
 }
 
+/* What RAPT_CPU takes is the row's name. */
+static void names(void **state)
+{
+    static const char *const rows[] = {
+#define LEVEL(name, ...) #name,
+#include "cpu/levels.def"
+    };
+    const struct cpu_level *level = *state;
+    assert_string_equal(level->kernels->arch, rows[level - cpu_levels]);
+    assert_memory_equal(level->kernels->name, "cpu_", 4);
+    assert_string_equal(level->kernels->name + 4, level->kernels->arch);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -567,18 +559,20 @@ int main(int argc, char **argv)
                   {"score options", score_options},
                   {"softmax", softmax},
                   {"weights", weights},
-                  {"rows", rows_to_floats}};
+                  {"rows", rows_to_floats},
+                  {"names", names}};
     enum { GROUPS = sizeof groups / sizeof *groups };
-    static struct CMUnitTest tests[GROUPS * LEVELS];
-    static char names[GROUPS * LEVELS][64];
+    static struct CMUnitTest tests[GROUPS * CPU_LEVELS];
+    static char names[GROUPS * CPU_LEVELS][64];
     size_t count = 0;
-    for (int i = 0; i < LEVELS; i++)
+    for (int i = 0; i < CPU_LEVELS; i++)
         for (size_t g = 0; g < GROUPS; g++) {
-            if (cpu_permitted(cpu_features() & levels[i].needs) != levels[i].needs) continue;
-            snprintf(names[count], sizeof names[count], "%s %s", levels[i].kernels->name,
+            if (cpu_permitted(cpu_features() & cpu_levels[i].needs) != cpu_levels[i].needs)
+                continue;
+            snprintf(names[count], sizeof names[count], "%s %s", cpu_levels[i].kernels->name,
                      groups[g].name);
-            tests[count] =
-                (struct CMUnitTest){names[count], groups[g].run, NULL, NULL, (void *)&levels[i]};
+            tests[count] = (struct CMUnitTest){names[count], groups[g].run, NULL, NULL,
+                                               (void *)&cpu_levels[i]};
             count++;
         }
     return run_group("tile kernels", tests, count, NULL, NULL, argc, argv);
