@@ -1,6 +1,6 @@
 #!/bin/sh
-# lint.sh: what no compiler checks: tabs and trailing blanks, line and file length, first-line comments, leftovers of editing, includes
-# that point upwards between the layers.
+# lint.sh: what no compiler checks: tabs and trailing blanks, line and file length, first-line comments, leftovers of editing, levels
+# without a line in the docs, includes that point upwards between the layers.
 set -u
 bad=0
 complain() { printf '%s\n' "$*"; bad=1; }
@@ -31,6 +31,12 @@ left=$(git grep -nIE '@@[A-Z_]+@|^(<<<<<<<|>>>>>>>) |\b(TODO|FIXME|XXX)\b' -- ':
 # cmocka's skip() counts as failed where prove reads it.
 left=$(git grep -nE '\bskip\(\);' -- 'tests/*.c' 'tests/*.h')
 [ -z "$left" ] || complain "$left: skip_test(reason) of tests/group.h ends a test that cannot run here"
+
+# The levels of CPUs and the page about them.
+rows=$(sed -n 's/^LEVEL(\([^,]*\),.*/\1/p' src/cpu/levels.def)
+# shellcheck disable=SC2016 # backquotes of the page
+[ "$rows" = "$(sed -n 's/^| `\([a-z0-9_]*\)` .*/\1/p' docs/ADDING_AN_ISA.md)" ] ||
+    complain "docs/ADDING_AN_ISA.md: its table has other levels than src/cpu/levels.def"
 
 # Layers: api -> plan -> backend -> kernel; base knows nothing of attention.
 arrow() { # files, forbidden include pattern
