@@ -538,7 +538,7 @@ static int64_t saturating_add(int64_t x, int64_t y)
 void visible_keys(const struct problem *p, int64_t query, int64_t q_length, int64_t kv_length,
                   int64_t *first, int64_t *last)
 {
-    int64_t position = query + (p->a.align == RAPT_TOP_LEFT ? 0 : kv_length - q_length);
+    int64_t position = query_position(p, query, q_length, kv_length);
     *first = 0;
     *last = kv_length;
     if (p->window_left != WINDOW_OPEN) {

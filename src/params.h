@@ -80,8 +80,15 @@ rapt_status params_match(const struct problem *planned, const rapt_attention *gi
 void params_complete(const struct problem *planned, const struct problem_data *data,
                      rapt_attention *out);
 
-/* The visible keys of a query: j in [*first, *last). query is its index within its sequence, of
- * q_length queries and kv_length keys. Saturating, so that any window is safe. */
+/* The key that a query stands at, which causal masks, windows and ALiBi count from. query is its index
+ * within its sequence, of q_length queries and kv_length keys. */
+static inline int64_t query_position(const struct problem *p, int64_t query, int64_t q_length,
+                                     int64_t kv_length)
+{
+    return query + (p->a.align == RAPT_TOP_LEFT ? 0 : kv_length - q_length);
+}
+
+/* The visible keys of that query: j in [*first, *last). Saturating, so that any window is safe. */
 void visible_keys(const struct problem *p, int64_t query, int64_t q_length, int64_t kv_length,
                   int64_t *first, int64_t *last);
 

@@ -370,12 +370,13 @@ static void apply_score_options(const struct decode_item *t, const struct block 
                                 const struct head *h)
 {
     const rapt_attention *a = t->call->a;
-    int64_t offset = a->align == RAPT_TOP_LEFT ? 0 : t->sequence.kv_length - t->sequence.q_length;
+    const struct problem *p = t->call->problem;
+    const struct cpu_sequence *s = &t->sequence;
     struct cpu_score_row row = {.scale = (float)fabs(a->scale), .softcap = (float)a->softcap};
     for (int64_t r = 0; r < t->rows; r++) {
-        row.slope = head_value(&a->alibi_slope, t->sequence.index,
+        row.slope = head_value(&a->alibi_slope, s->index,
                                decode_query_head(t, t->kv_head + h->number, r), 0);
-        row.position = r / t->call->problem->group + offset - b->key0;
+        row.position = query_position(p, r / p->group, s->q_length, s->kv_length) - b->key0;
         t->kernels->score(h->s + r * decode_score_stride(t->call->plan), &row, b->first, b->last);
     }
 }

@@ -301,12 +301,13 @@ static void pack_keys(struct forward_item *t, const struct forward_range *range)
 struct cpu_score_row forward_score_row(const struct forward_item *t, int64_t r, int64_t key0)
 {
     const rapt_attention *a = t->call->a;
-    int64_t offset = a->align == RAPT_TOP_LEFT ? 0 : t->sequence.kv_length - t->sequence.q_length;
+    const struct cpu_sequence *s = &t->sequence;
     return (struct cpu_score_row){
         .scale = (float)fabs(a->scale),
         .softcap = (float)a->softcap,
-        .slope = head_value(&a->alibi_slope, t->sequence.index, t->scratch.head[r], 0),
-        .position = t->scratch.query[r] + offset - key0,
+        .slope = head_value(&a->alibi_slope, s->index, t->scratch.head[r], 0),
+        .position =
+            query_position(t->call->problem, t->scratch.query[r], s->q_length, s->kv_length) - key0,
         .bias = forward_operand(t, &a->bias, r, key0),
         .bias_dtype = a->bias.dtype,
         .bias_stride = a->bias.stride[3],
