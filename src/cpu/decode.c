@@ -214,7 +214,7 @@ static float *partial_of(const struct decode_job *job, const struct decode_seque
 static void merge_row(const struct decode_item *t, int64_t kv_head, int64_t r)
 {
     const struct decode_sequence *s = t->table;
-    const struct problem *p = t->call->problem;
+    const struct problem *p = t->problem;
     const rapt_attention *a = t->call->a;
     int64_t width = t->job->width, channels = p->v_channels, query = r / p->group,
             head = decode_query_head(t, kv_head, r),
@@ -262,8 +262,8 @@ static void run_item(struct decode_item *t, const struct decode_sequence *s, int
                      int64_t kv_head, int64_t chunk, int more)
 {
     const struct decode_job *job = t->job;
-    int64_t keys = s->chunk_keys, start = (s->chunk0 + chunk) * keys,
-            heads = t->call->plan->decode_heads, sets = t->call->problem->kv_heads / heads;
+    int64_t keys = s->chunk_keys, start = (s->chunk0 + chunk) * keys, heads = t->plan->decode_heads,
+            sets = t->problem->kv_heads / heads;
     t->sequence = sequence_at(t->call, b);
     t->table = s;
     t->kv_head = kv_head;
@@ -309,7 +309,11 @@ static void work(void *argument, int64_t slot)
 {
     struct decode_job *job = argument;
     const struct cpu_call *call = job->call;
-    struct decode_item item = {.job = job, .call = call, .kernels = call->plan->kernels};
+    struct decode_item item = {.job = job,
+                               .call = call,
+                               .problem = call->problem,
+                               .plan = call->plan,
+                               .kernels = call->plan->kernels};
     struct arena arena = {job->scratch + (size_t)slot * call->plan->decode_scratch_bytes, 0};
     decode_lay_out_scratch(&item.scratch, call->problem, call->plan, &arena);
     int64_t first, last;

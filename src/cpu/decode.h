@@ -1,5 +1,5 @@
-/* decode.h: what the halves of decode share: decode.c cuts keys into items and merges their
- * results, decode_item.c computes the results of one item. */
+/* decode.h: what the parts of decode share: decode.c cuts keys into items and merges their results, decode_item.c
+ * computes the results of one item, decode_keys.c finds its keys. */
 #ifndef RAPT_CPU_DECODE_H
 #define RAPT_CPU_DECODE_H
 
@@ -86,6 +86,8 @@ struct decode_job {
 struct decode_item {
     const struct decode_job *job;
     const struct cpu_call *call;
+    const struct problem *problem;
+    const struct cpu_plan *plan;
     const struct cpu_kernels *kernels;
     struct decode_scratch scratch;
     struct cpu_sequence sequence;
@@ -117,7 +119,7 @@ static inline float *partial_l(float *partial, int64_t rows, int64_t width)
 /* Query head of row r of one KV head. */
 static inline int64_t decode_query_head(const struct decode_item *t, int64_t kv_head, int64_t r)
 {
-    return kv_head * t->call->problem->group + r % t->call->problem->group;
+    return kv_head * t->problem->group + r % t->problem->group;
 }
 
 /* Writes the partial results of keys [low, high), which lie within one chunk. */
