@@ -1,9 +1,9 @@
 /* forward.c: attention by tiles, for any problem. An item is one block of packed rows of one
  * sequence and KV head: packed row r is query r / group of head kv_head * group + r % group, so
  * that all heads of a group share each packed block of K and V. For each block of keys: pack K and
- * V once into panels, then for each tile of rows q k^T, score options, online softmax, p v (Dao et
- * al., FlashAttention, 2022; Milakov and Gimelshein, Online normalizer calculation for softmax,
- * 2018).
+ * V once into panels (forward_pack.c), then for each tile of rows q k^T, score options, online
+ * softmax, p v (Dao et al., FlashAttention, 2022; Milakov and Gimelshein, Online normalizer
+ * calculation for softmax, 2018), or all tiles through the level's pipeline (forward_pipeline.c).
  *
  * A row's arithmetic depends on nothing but its own data and key_block, neither on the rows beside
  * it nor on the thread, so results have the same bits for any number of threads, any row_block and
@@ -26,9 +26,6 @@ enum {
     KEYS_MIN = 64,
     KEYS_MAX = 512, /* s of a tile stays within three quarters of a 32 KiB L1 cache */
     ITEMS_PER_THREAD = 4,
-    ROWS_AHEAD = 16,
-    ROWS_IN_PLACE = 16, /* with more, each element would meet too many keys at strides of memory */
-    CACHE_LINE = 64,
     CHANNELS_LEAST = 4, /* that K panels have room for */
 };
 
@@ -114,189 +111,7 @@ size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
     return table.used + (size_t)plan->slots * plan->scratch_bytes;
 }
 
-/* ---- One item ---- */
-
-/* I8 queries: value = scale * data, in f32. */
-static void scale_row(const rapt_tensor *scales, const float *scale, float *x, int64_t channels)
-{
-    int64_t span = channels / scales->size[3];
-    for (int64_t c = 0; c < channels; c++) x[c] *= scale[c / span * scales->stride[3]];
-}
-
-/* One row of q into the level's format. */
-static void load_query(struct forward_item *t, int64_t r, const void *row)
-{
-    const rapt_tensor *q = &t->call->a->q, *scales = &t->call->a->q_scale;
-    struct forward_scratch *w = &t->scratch;
-    int64_t channels = t->call->problem->qk_channels, dtype = q->dtype, stride = q->stride[3];
-    if (dtype == RAPT_I8) {
-        t->kernels->load_row(w->row, row, dtype, stride, channels);
-        scale_row(scales, query_row(t->call, scales, &t->sequence, w->head[r], w->query[r]), w->row,
-                  channels);
-        row = w->row, dtype = RAPT_F32, stride = 1;
-    }
-    const struct cpu_pipeline_kernels *pipeline = t->call->plan->pipeline;
-    float *to = w->q + r * w->q_stride, sign = t->call->a->scale < 0 ? -1 : 1;
-    int odd = 0;
-    if (pipeline && pipeline->pack_q)
-        odd = pipeline->pack_q(to, row, dtype, stride, channels, sign);
-    else t->kernels->pack_q(to, row, dtype, stride, channels, sign);
-    w->odd_row[r] = (unsigned char)odd;
-    t->has_odd_rows |= odd;
-}
-
-/* Packed row r is head (row0 + r) % group of the group, query (row0 + r) / group. */
-static void place_rows(struct forward_item *t)
-{
-    const struct problem *p = t->call->problem;
-    struct forward_scratch *w = &t->scratch;
-    int64_t head = t->row0 % p->group, query = t->row0 / p->group,
-            first_head = t->kv_head * p->group;
-    for (int64_t r = 0; r < t->rows; r++) {
-        w->head[r] = first_head + head;
-        w->query[r] = query;
-        if (++head == p->group) head = 0, query++;
-        visible_keys(p, w->query[r], t->sequence.q_length, t->sequence.kv_length, &w->first[r],
-                     &w->last[r]);
-        w->m[r] = -INFINITY;
-        w->l[r] = 0;
-    }
-    for (int64_t r = t->rows; r < round_up(t->rows, t->call->plan->tile_rows); r++) {
-        w->first[r] = w->last[r] = 0;
-        w->odd_row[r] = 0;
-        w->m[r] = -INFINITY;
-        w->l[r] = 0;
-    }
-}
-
-static void *row_of(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
-{
-    return query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
-}
-
-/* Row r of q or out, asked for a few rows before it is needed: it comes from memory, and only many
- * requests at once hide how long that takes. */
-static void *row_ahead(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
-{
-    if (r + ROWS_AHEAD < t->rows && tensor->stride[3] == 1) {
-        const char *row = row_of(t, tensor, r + ROWS_AHEAD);
-        int64_t bytes = tensor->size[3] * (int64_t)dtype_size(tensor->dtype);
-        for (int64_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(row + at);
-    }
-    return row_of(t, tensor, r);
-}
-
-/* f32 rows of one head, a step apart, that few keys will meet: as they lie in memory. */
-static int queries_in_place(struct forward_item *t)
-{
-    const rapt_attention *a = t->call->a;
-    if (a->q.dtype != RAPT_F32 || t->kernels->pair != 1 || t->call->plan->pipeline ||
-        t->call->problem->group != 1 || a->q.stride[3] != 1 || a->scale < 0 ||
-        t->rows > ROWS_IN_PLACE)
-        return 0;
-    t->q = row_of(t, &a->q, 0);
-    t->q_stride = a->q.stride[2];
-    return 1;
-}
-
-static void load_queries(struct forward_item *t)
-{
-    t->has_odd_rows = 0;
-    if (queries_in_place(t)) return;
-    t->q = t->scratch.q;
-    t->q_stride = t->scratch.q_stride;
-    for (int64_t r = 0; r < t->rows; r++) load_query(t, r, row_ahead(t, &t->call->a->q, r));
-    if (t->kernels->tile_q)
-        t->kernels->tile_q(t->scratch.q, t->q_stride, t->rows, t->call->problem->qk_channels);
-}
-
-/* The keys that some row of a tile, and of the item, sees: intervals that hold them all. */
-static void find_ranges(struct forward_item *t)
-{
-    struct forward_scratch *w = &t->scratch;
-    t->low = INT64_MAX;
-    t->high = 0;
-    for (int64_t i = 0; i < t->tiles; i++) {
-        int64_t low = INT64_MAX, high = 0;
-        for (int64_t r = forward_tile_start(t, i); r < forward_tile_start(t, i + 1); r++) {
-            if (w->last[r] <= w->first[r]) continue;
-            low = min64(low, w->first[r]);
-            high = max64(high, w->last[r]);
-        }
-        w->tile_low[i] = high ? low : 0;
-        w->tile_high[i] = high;
-        if (high) t->low = min64(t->low, low);
-        t->high = max64(t->high, high);
-    }
-    if (!t->high) t->low = 0;
-}
-
-/* The block of keys key0 ... as rows in place; keys outside [first, last) of the block stay NULL
- * from panel start on. */
-static struct cpu_rows block_rows(const struct forward_item *t, const rapt_tensor *tensor,
-                                  const void **row, const float **scale, int64_t key0,
-                                  int64_t start, int64_t first, int64_t last)
-{
-    for (int64_t j = start; j < first; j++) row[j] = NULL;
-    key_rows(t->call, tensor, &t->sequence, t->kv_head, key0, first, last, row,
-             tensor->dtype == RAPT_I8 ? scale : NULL);
-    return rows_behind(t->call, tensor, row, scale);
-}
-
-/* NaN or infinity, or nothing as large as least but something other than 0. */
-static int row_is_unusual(const struct cpu_rows *rows, int64_t j, int64_t channels, float least)
-{
-    float largest = 0;
-    for (int64_t c = 0; c < channels; c++) {
-        float x = fabsf(scalar_row_value(rows, j, c));
-        if (!isfinite(x)) return 1;
-        if (x > largest) largest = x;
-    }
-    return largest > 0 && largest < least;
-}
-
-/* Packs V. Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see
- * them: they are packed as zeros and noted in w->unusual for forward_add_unusual. */
-static void pack_values(struct forward_item *t, const struct forward_range *range)
-{
-    struct forward_scratch *w = &t->scratch;
-    const rapt_attention *a = t->call->a;
-    int64_t channels = t->call->problem->v_channels, keys = t->call->plan->key_block;
-    t->values = block_rows(t, &a->v, w->v_rows, w->v_scales, range->key0, range->start,
-                           range->first, range->last);
-    const struct cpu_pipeline_kernels *pipeline = t->call->plan->pipeline;
-    int (*pack)(void *, const struct cpu_rows *, int64_t, int64_t, int64_t, int64_t) =
-        pipeline && pipeline->pack_v ? pipeline->pack_v : t->kernels->pack_v;
-    float least = pipeline ? pipeline->least_value : 0;
-    t->unusual_count = 0;
-    if (!pack(w->v_panels, &t->values, range->start, range->last, channels, keys)) return;
-    for (int64_t j = range->first; j < range->last; j++)
-        if (row_is_unusual(&t->values, j, channels, least)) w->unusual[t->unusual_count++] = j;
-    struct cpu_rows usual = t->values;
-    for (int64_t i = 0; i < t->unusual_count; i++) w->v_rows[w->unusual[i]] = NULL;
-    pack(w->v_panels, &usual, range->start, range->last, channels, keys);
-    key_rows(t->call, &a->v, &t->sequence, t->kv_head, range->key0, range->first, range->last,
-             w->v_rows, NULL);
-}
-
-static void pack_keys(struct forward_item *t, const struct forward_range *range)
-{
-    struct forward_scratch *w = &t->scratch;
-    const rapt_attention *a = t->call->a;
-    const struct cpu_pipeline_kernels *pipeline = t->call->plan->pipeline;
-    int64_t channels = t->call->problem->qk_channels;
-    t->keys = block_rows(t, &a->k, w->k_rows, w->k_scales, range->key0, range->start, range->first,
-                         range->last);
-    t->has_odd_keys = 0;
-    if (!pipeline || !pipeline->pack_k) {
-        t->kernels->pack_k(w->k_panels, &t->keys, range->start, range->last, channels);
-        return;
-    }
-    if (!pipeline->pack_k(w->k_panels, &t->keys, range->start, range->last, channels)) return;
-    for (int64_t j = range->start; j < range->last; j++)
-        w->odd_key[j] = j >= range->first && row_is_unusual(&t->keys, j, channels, 0);
-    t->has_odd_keys = 1;
-}
+/* ---- Tiles of rows against a block of keys ---- */
 
 struct cpu_score_row forward_score_row(const struct forward_item *t, int64_t r, int64_t key0)
 {
@@ -307,7 +122,7 @@ struct cpu_score_row forward_score_row(const struct forward_item *t, int64_t r, 
         .softcap = (float)a->softcap,
         .slope = head_value(&a->alibi_slope, s->index, t->scratch.head[r], 0),
         .position =
-            query_position(t->call->problem, t->scratch.query[r], s->q_length, s->kv_length) - key0,
+            query_position(t->problem, t->scratch.query[r], s->q_length, s->kv_length) - key0,
         .bias = forward_operand(t, &a->bias, r, key0),
         .bias_dtype = a->bias.dtype,
         .bias_stride = a->bias.stride[3],
@@ -320,7 +135,7 @@ static void apply_score_options(const struct forward_item *t, const struct forwa
 {
     for (int64_t i = 0; i < tile->rows; i++) {
         struct cpu_score_row row = forward_score_row(t, tile->r0 + i, tile->key0);
-        t->kernels->score(t->scratch.s + i * t->call->plan->key_block, &row,
+        t->kernels->score(t->scratch.s + i * t->plan->key_block, &row,
                           max64(tile->row_first[i], tile->first),
                           min64(tile->row_last[i], tile->last));
     }
@@ -332,8 +147,8 @@ static int tile_scores(struct forward_item *t, const struct forward_range *range
 {
     const struct forward_scratch *w = &t->scratch;
     if (!forward_place_tile(t, range, i, tile)) return 0;
-    t->kernels->qk(w->s, t->call->plan->key_block, t->q + tile->r0 * t->q_stride, t->q_stride,
-                   w->k_panels, tile->rows, t->call->problem->qk_channels, tile->first, tile->last);
+    t->kernels->qk(w->s, t->plan->key_block, t->q + tile->r0 * t->q_stride, t->q_stride,
+                   w->k_panels, tile->rows, t->problem->qk_channels, tile->first, tile->last);
     if (t->score_options) apply_score_options(t, tile);
     return 1;
 }
@@ -343,11 +158,11 @@ static int tile_scores(struct forward_item *t, const struct forward_range *range
 static void attend_tile(struct forward_item *t, const struct forward_range *range, int64_t i)
 {
     struct forward_scratch *w = &t->scratch;
-    const struct cpu_plan *plan = t->call->plan;
+    const struct cpu_plan *plan = t->plan;
     struct forward_tile tile;
     if (!tile_scores(t, range, i, &tile)) return;
     if (t->unusual_count) forward_note_seen(t, &tile);
-    int64_t channels = t->call->problem->v_channels;
+    int64_t channels = t->problem->v_channels;
     float *o = w->o + tile.r0 * w->o_stride;
     struct cpu_softmax_tile softmax = {.s = w->s,
                                        .stride = plan->key_block,
@@ -375,16 +190,16 @@ static struct forward_range block_range(const struct forward_item *t, int64_t ke
     return (struct forward_range){.key0 = key0,
                                   .start = first / column_tile * column_tile,
                                   .first = first,
-                                  .last = min64(t->high - key0, t->call->plan->key_block)};
+                                  .last = min64(t->high - key0, t->plan->key_block)};
 }
 
 static void attend(struct forward_item *t)
 {
-    int64_t keys = t->call->plan->key_block;
+    int64_t keys = t->plan->key_block;
     for (int64_t key0 = t->low / keys * keys; key0 < t->high; key0 += keys) {
         struct forward_range range = block_range(t, key0);
-        pack_keys(t, &range);
-        pack_values(t, &range);
+        forward_pack_keys(t, &range);
+        forward_pack_values(t, &range);
         for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
     }
 }
@@ -392,16 +207,18 @@ static void attend(struct forward_item *t)
 /* The same, the last block first. */
 static void attend_pipelined(struct forward_item *t)
 {
-    int64_t keys = t->call->plan->key_block;
+    int64_t keys = t->plan->key_block;
     if (!t->high) return;
     if (t->score_options) forward_place_options(t);
     for (int64_t key0 = (t->high - 1) / keys * keys; key0 > t->low - keys; key0 -= keys) {
         struct forward_range range = block_range(t, key0);
-        pack_keys(t, &range);
-        pack_values(t, &range);
+        forward_pack_keys(t, &range);
+        forward_pack_values(t, &range);
         forward_pipelined(t, &range);
     }
 }
+
+/* ---- Results ---- */
 
 static double sink_of(const struct forward_item *t, int64_t r)
 {
@@ -449,12 +266,12 @@ static void finish(struct forward_item *t)
 {
     struct forward_scratch *w = &t->scratch;
     const rapt_attention *a = t->call->a;
-    int64_t channels = t->call->problem->v_channels;
+    int64_t channels = t->problem->v_channels;
     for (int64_t r = 0; r < t->rows; r++) {
-        float *o = w->o + r * w->o_stride, *lse = a->lse.dtype ? row_of(t, &a->lse, r) : NULL;
+        float *o = w->o + r * w->o_stride, *lse = a->lse.dtype ? forward_row(t, &a->lse, r) : NULL;
         double value = finish_row(t, r);
         if (is_empty(t, r)) memset(o, 0, (size_t)channels * sizeof *o);
-        t->kernels->store_row(row_ahead(t, &a->out, r), a->out.dtype, a->out.stride[3], o,
+        t->kernels->store_row(forward_row_ahead(t, &a->out, r), a->out.dtype, a->out.stride[3], o,
                               w->factor[r], channels);
         if (lse) *lse = (float)value;
     }
@@ -476,8 +293,7 @@ static void clear_weights(const struct forward_item *t)
 {
     const rapt_tensor *weights = &t->call->a->weights;
     for (int64_t r = 0; r < t->rows; r++) {
-        void *row =
-            query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+        void *row = forward_row(t, weights, r);
         for (int64_t j = 0; j < weights->size[3]; j++)
             store_float(row, weights->dtype, j * weights->stride[3], 0);
     }
@@ -492,12 +308,11 @@ static void store_tile_weights(const struct forward_item *t, const struct forwar
         int64_t r = tile->r0 + i, first = max64(tile->row_first[i], tile->first);
         int64_t last = min64(tile->row_last[i], tile->last);
         if (last <= first || (w->l[r] == 0 && w->factor[r] == w->factor[r])) continue;
-        float *s = w->s + i * t->call->plan->key_block, m = w->m[r] == -INFINITY ? 0 : w->m[r];
+        float *s = w->s + i * t->plan->key_block, m = w->m[r] == -INFINITY ? 0 : w->m[r];
         if (w->factor[r] == w->factor[r])
             t->kernels->weights(s, first, last, t->exponent_scale, m, w->factor[r]);
         else spoiled_weights(t, r, tile->key0, s, first, last);
-        char *row =
-            query_row(t->call, weights, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+        char *row = forward_row(t, weights, r);
         t->kernels->store_row(row + (tile->key0 + first) * weights->stride[3] * size,
                               weights->dtype, weights->stride[3], s + first, 1, last - first);
     }
@@ -505,12 +320,12 @@ static void store_tile_weights(const struct forward_item *t, const struct forwar
 
 static void write_weights(struct forward_item *t)
 {
-    int64_t keys = t->call->plan->key_block;
+    int64_t keys = t->plan->key_block;
     struct forward_tile tile;
     clear_weights(t);
     for (int64_t key0 = t->low / keys * keys; key0 < t->high; key0 += keys) {
         struct forward_range range = block_range(t, key0);
-        pack_keys(t, &range);
+        forward_pack_keys(t, &range);
         for (int64_t i = 0; i < t->tiles; i++)
             if (tile_scores(t, &range, i, &tile)) store_tile_weights(t, &tile);
     }
@@ -528,16 +343,15 @@ struct forward_job {
 
 static void run_item(struct forward_item *t, struct forward_block block)
 {
-    const struct problem *p = t->call->problem;
+    const struct problem *p = t->problem;
     t->sequence = sequence_at(t->call, block.sequence);
     t->kv_head = block.kv_head;
     t->row0 = block.row0;
-    t->rows = min64(t->call->plan->row_block, t->sequence.q_length * p->group - block.row0);
-    t->tiles = (t->rows + t->call->plan->tile_rows - 1) / t->call->plan->tile_rows;
-    place_rows(t);
-    find_ranges(t);
-    load_queries(t);
-    if (t->call->plan->pipeline) attend_pipelined(t);
+    t->rows = min64(t->plan->row_block, t->sequence.q_length * p->group - block.row0);
+    t->tiles = (t->rows + t->plan->tile_rows - 1) / t->plan->tile_rows;
+    forward_place_rows(t);
+    forward_load_queries(t);
+    if (t->plan->pipeline) attend_pipelined(t);
     else attend(t);
     finish(t);
     if (t->call->a->weights.dtype) write_weights(t);
@@ -548,7 +362,8 @@ static void work(void *argument, int64_t slot)
     struct forward_job *job = argument;
     const struct cpu_call *call = job->call;
     const rapt_attention *a = call->a;
-    struct forward_item item = {.call = call, .kernels = call->plan->kernels};
+    struct forward_item item = {
+        .call = call, .problem = call->problem, .plan = call->plan, .kernels = call->plan->kernels};
     struct arena arena = {job->scratch + (size_t)slot * call->plan->scratch_bytes, 0};
     scratch_lay_out(&item.scratch, call->problem, call->plan, &arena);
     item.score_options = has_score_options(a);

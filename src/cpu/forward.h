@@ -1,4 +1,4 @@
-/* forward.h: the state of one item of forward.c. */
+/* forward.h: the state of one item of forward.c, and what its parts share. */
 #ifndef RAPT_CPU_FORWARD_H
 #define RAPT_CPU_FORWARD_H
 
@@ -40,6 +40,8 @@ struct forward_scratch {
 
 struct forward_item {
     const struct cpu_call *call;
+    const struct problem *problem;
+    const struct cpu_plan *plan;
     const struct cpu_kernels *kernels;
     struct forward_scratch scratch;
     struct cpu_sequence sequence;
@@ -67,6 +69,20 @@ struct forward_tile {
     int64_t r0, rows, key0, first, last;
     int64_t row_first[CPU_PIPELINE_ROWS], row_last[CPU_PIPELINE_ROWS];
 };
+
+/* Row r of the item in q, out or a tensor of scores. */
+static inline void *forward_row(const struct forward_item *t, const rapt_tensor *tensor, int64_t r)
+{
+    return query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+}
+
+/* forward_pack.c. Which head and query each row is, and the keys that rows, tiles and the item see. */
+void forward_place_rows(struct forward_item *t);
+void forward_load_queries(struct forward_item *t);
+void forward_pack_keys(struct forward_item *t, const struct forward_range *range);
+void forward_pack_values(struct forward_item *t, const struct forward_range *range);
+/* As forward_row, of q or out, and the row that comes a few later is asked for. */
+void *forward_row_ahead(const struct forward_item *t, const rapt_tensor *tensor, int64_t r);
 
 /* forward.c. Column 0 is key key0. */
 struct cpu_score_row forward_score_row(const struct forward_item *t, int64_t r, int64_t key0);

@@ -19,7 +19,7 @@ const struct cpu_pipeline_kernels *forward_pipeline_of(const struct problem *p,
 
 int64_t forward_tile_start(const struct forward_item *t, int64_t i)
 {
-    const struct cpu_plan *plan = t->call->plan;
+    const struct cpu_plan *plan = t->plan;
     return plan->pipeline ? min64(i * plan->tile_rows, t->rows) : t->rows * i / t->tiles;
 }
 
@@ -65,14 +65,14 @@ static struct cpu_pipeline pipeline_tiles(struct forward_item *t, const struct f
                                           int64_t first, int64_t tiles)
 {
     struct forward_scratch *w = &t->scratch;
-    const struct problem *p = t->call->problem;
+    const struct problem *p = t->problem;
     int64_t r0 = forward_tile_start(t, first);
     struct cpu_pipeline x = {.q = t->q + r0 * t->q_stride,
                              .q_stride = t->q_stride,
                              .tiles = tiles,
                              .k_panels = w->k_panels,
                              .v_panels = w->v_panels,
-                             .panel_keys = t->call->plan->key_block,
+                             .panel_keys = t->plan->key_block,
                              .qk_channels = p->qk_channels,
                              .v_channels = p->v_channels,
                              .key0 = range->key0,
@@ -94,7 +94,7 @@ static struct cpu_pipeline pipeline_tiles(struct forward_item *t, const struct f
                              .plain_options = options_are_plain(t),
                              .has_slopes = t->call->a->alibi_slope.dtype != 0,
                              .scratch = w->pipeline};
-    t->call->plan->pipeline->run(&x);
+    t->plan->pipeline->run(&x);
     return x;
 }
 

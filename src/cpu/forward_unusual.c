@@ -8,8 +8,7 @@
 const void *forward_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r,
                             int64_t key0)
 {
-    const char *row =
-        query_row(t->call, tensor, &t->sequence, t->scratch.head[r], t->scratch.query[r]);
+    const char *row = forward_row(t, tensor, r);
     return row ? row + key0 * tensor->stride[3] * (int64_t)dtype_size(tensor->dtype) : NULL;
 }
 
@@ -18,7 +17,7 @@ const void *forward_operand(const struct forward_item *t, const rapt_tensor *ten
 void forward_note_seen(struct forward_item *t, const struct forward_tile *tile)
 {
     struct forward_scratch *w = &t->scratch;
-    int64_t stride = t->call->plan->key_block, mask_stride = t->call->a->mask.stride[3];
+    int64_t stride = t->plan->key_block, mask_stride = t->call->a->mask.stride[3];
     for (int64_t i = 0; i < tile->rows; i++) {
         const unsigned char *mask = forward_operand(t, &t->call->a->mask, tile->r0 + i, tile->key0);
         for (int64_t n = 0; n < t->unusual_count; n++) {
@@ -34,10 +33,10 @@ void forward_note_seen(struct forward_item *t, const struct forward_tile *tile)
 static float weight_at(const struct forward_item *t, const struct cpu_pipeline *x, int64_t i,
                        int64_t j)
 {
-    const float *s = t->scratch.s + i * t->call->plan->key_block;
+    const float *s = t->scratch.s + i * t->plan->key_block;
     float sum = 0;
     if (!x) return t->kernels->pair == 1 ? s[j] : float_from_bf16(((const uint16_t *)s)[j]);
-    for (int part = 0; part < t->call->plan->pipeline->parts; part++)
+    for (int part = 0; part < t->plan->pipeline->parts; part++)
         sum += float_from_bf16(x->p[part * x->p_part + i * x->p_stride + j - x->p_first]);
     return sum;
 }
@@ -47,7 +46,7 @@ void forward_add_unusual(struct forward_item *t, const struct forward_tile *tile
                          const struct cpu_pipeline *x)
 {
     struct forward_scratch *w = &t->scratch;
-    int64_t stride = t->call->plan->key_block, channels = t->call->problem->v_channels;
+    int64_t stride = t->plan->key_block, channels = t->problem->v_channels;
     for (int64_t n = 0; n < t->unusual_count; n++) {
         int64_t j = w->unusual[n];
         for (int64_t c = 0; c < channels; c++) w->row[c] = scalar_row_value(&t->values, j, c);
