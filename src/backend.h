@@ -38,7 +38,7 @@ struct rapt_plan {
  * (optional) may be NULL. */
 struct backend {
     const char *name;          /* "cuda", "hip", "cpu" */
-    rapt_stream thread_stream; /* the handle that is another stream in each thread; NULL: none */
+    rapt_stream thread_stream; /* the handle of a stream for each thread; NULL: no streams */
 
     /* Opens the driver and adds one device for each it finds with context_add_device(). No driver
      * or no device is not a failure: it writes the reason and returns OK. *state is passed to

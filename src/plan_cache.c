@@ -160,6 +160,7 @@ static rapt_status take_workspace(rapt_device *device, struct plan_entry *entry,
                                   struct plan_workspace **out)
 {
     const struct backend *backend = device->backend;
+    if (!backend->thread_stream) stream = NULL;
     uint64_t thread = stream && stream == backend->thread_stream ? thread_number() : 0;
     *out = NULL;
     if (!entry->plan->workspace_size) return RAPT_OK;
