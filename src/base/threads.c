@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
@@ -193,6 +194,17 @@ static void *work(void *argument)
     }
 }
 
+/* Signals of the process are for the program's own threads, which may wait for them. Faults of a worker and what
+ * profilers send are its own. */
+static void block_signals(sigset_t *before)
+{
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGPROF};
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, before);
+}
+
 struct thread_pool *pool_open(int64_t threads)
 {
     if (threads < 1) threads = 1;
@@ -216,17 +228,19 @@ struct thread_pool *pool_open(int64_t threads)
         free(pool);
         return NULL;
     }
-    while (pool->started < threads - 1) {
+    sigset_t before;
+    block_signals(&before); /* threads begin with their maker's set */
+    int failed = 0;
+    while (!failed && pool->started < threads - 1) {
         struct worker *w = &pool->worker[pool->started];
         w->pool = pool;
         w->off = -1;
-        if (pthread_create(&w->thread, NULL, work, w)) {
-            pool_close(pool);
-            return NULL;
-        }
-        pool->started++;
+        failed = pthread_create(&w->thread, NULL, work, w);
+        pool->started += !failed;
     }
-    return pool;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) pool_close(pool);
+    return failed ? NULL : pool;
 }
 
 void pool_close(struct thread_pool *pool)

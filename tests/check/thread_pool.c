@@ -1,6 +1,6 @@
 /* thread_pool.c: the worker pool does every piece of work once, gives each slot to one thread, and
  * returns only when all that began have ended, also for many callers at once; workers keep off their
- * caller's CPU and round as it does. */
+ * caller's CPU, round as it does and take no signals of the process. */
 #include "base/threads.h"
 
 #include <fenv.h>
@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -212,6 +213,55 @@ static void signals_end_no_wait(void **state)
     pool_close(pool);
     sigaction(SIGUSR1, &before, NULL);
     assert_true(begun && ended);
+}
+
+/* A signal of the process that the program's threads block waits for them. */
+struct blocked {
+    atomic_int known;
+    sigset_t set; /* of a worker */
+};
+
+static void note_signals(void *argument, int64_t slot)
+{
+    struct blocked *job = argument;
+    const struct timespec moment = {0, 1000000};
+    if (slot) {
+        pthread_sigmask(SIG_BLOCK, NULL, &job->set);
+        atomic_store(&job->known, 1);
+    }
+    for (int i = 0; i < 30000 && !atomic_load(&job->known); i++) nanosleep(&moment, NULL);
+}
+
+static void workers_take_no_signals(void **state)
+{
+    (void)state;
+    const struct timespec while_workers_could = {0, 20000000}, second = {1, 0};
+    struct sigaction before, action = {.sa_handler = ignore};
+    sigset_t wanted, mask, after;
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGUSR2);
+    sigaction(SIGUSR2, &action, &before);
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    struct thread_pool *pool = pool_open(3);
+    assert_non_null(pool);
+    pthread_sigmask(SIG_BLOCK, &wanted, &after); /* once the workers have begun */
+    kill(getpid(), SIGUSR2);
+    nanosleep(&while_workers_could, NULL);
+    int number = sigtimedwait(&wanted, NULL, &second);
+    static struct blocked job;
+    pool_run(pool, 2, 2, note_signals, &job);
+    pool_close(pool);
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    sigaction(SIGUSR2, &before, NULL);
+    assert_int_equal(number, SIGUSR2);
+    assert_true(atomic_load(&job.known));
+    for (int n = 1; n < 32; n++) { /* the opener's own set is as it was */
+        assert_int_equal(sigismember(&after, n), sigismember(&mask, n));
+        if (n == SIGKILL || n == SIGSTOP) continue;
+        int own = n == SIGSEGV || n == SIGBUS || n == SIGFPE || n == SIGILL || n == SIGTRAP ||
+                  n == SIGSYS || n == SIGPROF;
+        assert_int_equal(sigismember(&job.set, n), !own);
+    }
 }
 
 /* Workers that sleep are woken for no more slots than that is worth. One that happens to be awake may
@@ -496,6 +546,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(late_workers_are_waited_for),
         cmocka_unit_test(all_threads_at_once),
         cmocka_unit_test(signals_end_no_wait),
+        cmocka_unit_test(workers_take_no_signals),
         cmocka_unit_test(sleepers_are_woken_where_it_pays),
         cmocka_unit_test(callers_share_the_threads),
         cmocka_unit_test_setup_teardown(workers_keep_off_the_caller, find_cpus, take_all_cpus),
