@@ -2,6 +2,7 @@
  * quantised on the way. */
 #include "base/dtype.h"
 #include "base/error.h"
+#include "cpu/dtype_cases.h"
 #include "cpu/ops.h"
 
 #include <math.h>
@@ -9,8 +10,8 @@
 #include <string.h>
 
 enum {
-    ROW_CHANNELS_MAX = 8192, /* of a row that is rotated or converted: it passes through a buffer of
-                                floats */
+    ROW_CHANNELS_MAX = 8192, /* of a row that is rotated or converted */
+    PART_CHANNELS = 512,     /* of it at once, so that a small stack has room for them */
     AHEAD = 4096,            /* bytes: the next page */
 };
 
@@ -114,89 +115,196 @@ static rapt_status check_rows(const rapt_tensor *from, const rapt_tensor *cache,
 
 /* ---- one row ---- */
 
-/* Symmetric: scale = max |x| / 127 per block, but at least 2^-126, so that neither the scale nor its
- * inverse leaves the normal numbers; 0 for zeros alone. NaN or infinity makes the block's scale NaN, so
- * that it stays visible. */
-static void quantise_row(int8_t *to, int64_t to_stride, float *scale, int64_t scale_stride,
-                         int64_t blocks, const float *x, int64_t channels)
-{
-    int64_t width = channels / blocks;
-    for (int64_t block = 0; block < blocks; block++, x += width, to += width * to_stride) {
-        float largest = 0;
-        int finite = 1;
-        for (int64_t c = 0; c < width; c++) {
-            /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): the caller set all channels */
-            finite &= isfinite(x[c]) != 0;
-            largest = fmaxf(largest, fabsf(x[c]));
-        }
-        if (largest > 0) largest = fmaxf(largest, 127 * 0x1p-126f);
-        scale[block * scale_stride] = finite ? largest / 127 : NAN;
-        float inverse = finite && largest > 0 ? 127 / largest : 0;
-        for (int64_t c = 0; c < width; c++) {
-            float q = finite ? nearbyintf(fminf(x[c] * inverse, 127)) : 1;
-            to[c * to_stride] = (int8_t)(q < -127 ? -127 : q);
-        }
-    }
-}
-
 struct append_target {
     const rapt_tensor *from, *cache, *scale;
     const struct rotation *rotation;
     int value; /* 0: k, 1: v */
 };
 
-static void append_row(const struct append_target *t, void *to, float *scale, const void *from,
-                       const float *cosine, const float *sine)
+/* A row: its first channels, rotated, and all of them as they were given. */
+struct append_source {
+    const void *rotated, *from;
+    int64_t rotated_channels, rotated_dtype, dtype, step;
+};
+
+/* Channels of a row, of one kind and at most PART_CHANNELS. */
+struct append_part {
+    const void *data;
+    int64_t dtype, step, count;
+};
+
+static struct append_part part_at(const struct append_source *s, int64_t first, int64_t end)
 {
-    int64_t channels = t->from->size[3], step = t->from->stride[3];
-    if (t->cache->dtype == t->from->dtype) {
-        size_t size = dtype_size(t->from->dtype);
-        if (t->rotation)
-            rotation_row(t->rotation, to, t->cache->dtype, t->cache->stride[3], from,
-                         t->from->dtype, step, channels, cosine, sine);
-        else if (channels == 1 || (step == 1 && t->cache->stride[3] == 1))
-            memcpy(to, from, (size_t)channels * size);
-        else
-            for (int64_t c = 0; c < channels; c++)
-                memcpy((char *)to + c * t->cache->stride[3] * (int64_t)size,
-                       (const char *)from + c * step * (int64_t)size, size);
-        return;
-    }
-    float row[ROW_CHANNELS_MAX];
-    if (t->rotation)
-        rotation_row(t->rotation, row, RAPT_F32, 1, from, t->from->dtype, step, channels, cosine,
-                     sine);
-    else
-        for (int64_t c = 0; c < channels; c++) row[c] = load_float(from, t->from->dtype, c * step);
-    if (t->cache->dtype == RAPT_I8)
-        quantise_row(to, t->cache->stride[3], scale, t->scale->stride[3], t->scale->size[3], row,
-                     channels);
-    else
-        for (int64_t c = 0; c < channels; c++)
-            store_float(to, t->cache->dtype, c * t->cache->stride[3], row[c]);
+    int rotated = first < s->rotated_channels;
+    if (rotated && end > s->rotated_channels) end = s->rotated_channels;
+    struct append_part part = {.data = rotated ? s->rotated : s->from,
+                               .dtype = rotated ? s->rotated_dtype : s->dtype,
+                               .step = rotated ? 1 : s->step,
+                               .count = end - first < PART_CHANNELS ? end - first : PART_CHANNELS};
+    part.data = (const char *)part.data + first * part.step * (int64_t)dtype_size(part.dtype);
+    return part;
 }
 
-/* A row whose elements lie side by side into its places of a block; to: that of channel 0. Channels
- * are a multiple of RAPT_KV_BLOCK. */
-static void scatter_row(const struct append_target *t, void *to, const void *row)
+static void part_to_floats(float *to, const struct append_part *part)
+{
+#define CALL(type)                                                                                 \
+    for (int64_t c = 0; c < part->count; c++) to[c] = load_float(part->data, type, c * part->step)
+    FLOAT_CASES(part->dtype, CALL)
+#undef CALL
+}
+
+static void floats_to_part(void *to, int64_t dtype, const float *x, int64_t count)
+{
+#define CALL(type)                                                                                 \
+    for (int64_t c = 0; c < count; c++) store_float(to, type, c, x[c])
+    FLOAT_CASES(dtype, CALL)
+#undef CALL
+}
+
+static void load_channels(float *to, const struct append_source *s, int64_t first, int64_t end)
+{
+    for (int64_t c = first; c < end;) {
+        struct append_part part = part_at(s, c, end);
+        part_to_floats(to + c - first, &part);
+        c += part.count;
+    }
+}
+
+/* Magnitudes are in the order of their bits; infinity and NaN come last. */
+static int32_t largest_bits(const float *x, int64_t count)
+{
+    int32_t largest = 0;
+    for (int64_t c = 0; c < count; c++) {
+        int32_t bits = (int32_t)(bits_from_float(x[c]) & 0x7fffffffu);
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+/* To the nearest integers, which the bits of sums with 1.5 * 2^23 count from those of that number. */
+static void quantise_part(int8_t *to, int64_t stride, const float *x, int64_t count, float inverse)
+{
+    for (int64_t c = 0; c < count; c++) {
+        int32_t q = (int32_t)bits_from_float(x[c] * inverse + 0x1.8p23f) - 0x4b400000;
+        q = q > 127 ? 127 : q;
+        to[c * stride] = (int8_t)(q < -127 ? -127 : q);
+    }
+}
+
+/* Symmetric: scale = max |x| / 127 per block, but at least 2^-126, so that neither the scale nor its
+ * inverse leaves the normal numbers; 0 for zeros alone. NaN or infinity makes the block's scale NaN, so
+ * that it stays visible. to: of channel 0 of the row. */
+static void quantise_block(int8_t *to, int64_t stride, float *scale, const struct append_source *s,
+                           int64_t first, int64_t end)
+{
+    float x[PART_CHANNELS];
+    int32_t bits = 0;
+    for (int64_t c = first; c < end; c += PART_CHANNELS) {
+        int64_t last = end - c < PART_CHANNELS ? end : c + PART_CHANNELS;
+        load_channels(x, s, c, last);
+        int32_t own = largest_bits(x, last - c);
+        bits = own > bits ? own : bits;
+    }
+    int finite = bits < 0x7f800000;
+    float largest = float_from_bits((uint32_t)bits), inverse = 0;
+    if (finite && bits) {
+        largest = fmaxf(largest, 127 * 0x1p-126f);
+        inverse = 127 / largest;
+    }
+    *scale = finite ? largest / 127 : NAN;
+    for (int64_t c = first; c < end; c += PART_CHANNELS) {
+        int64_t last = end - c < PART_CHANNELS ? end : c + PART_CHANNELS;
+        if (end - first > PART_CHANNELS) load_channels(x, s, c, last);
+        if (!finite)
+            for (int64_t i = c; i < last; i++) to[i * stride] = 1;
+        else if (stride == 1) quantise_part(to + c, 1, x, last - c, inverse);
+        else quantise_part(to + c * stride, stride, x, last - c, inverse);
+    }
+}
+
+/* Channels side by side into their places of a block, from that of the first on. There is an even
+ * number of them, and of values a multiple of RAPT_KV_BLOCK. */
+static void scatter_part(const struct append_target *t, void *to, const void *from,
+                         int64_t channels)
 {
     enum { SPAN = RAPT_KV_BLOCK, PANEL = SPAN * RAPT_KV_BLOCK };
-    int64_t channels = t->from->size[3];
     int wide = t->cache->dtype == RAPT_F32, pairs = t->cache->dtype == RAPT_BF16;
     if (t->value && !pairs) {
         size_t size = dtype_size(t->cache->dtype);
         for (int64_t c = 0; c < channels; c += SPAN)
             memcpy((char *)to + c / SPAN * PANEL * (int64_t)size,
-                   (const char *)row + c * (int64_t)size, SPAN * size);
+                   (const char *)from + c * (int64_t)size, SPAN * size);
     } else if (t->value) {
         for (int64_t c = 0; c < channels; c++)
-            ((uint16_t *)to)[c / SPAN * PANEL + c % SPAN * 2] = ((const uint16_t *)row)[c];
+            ((uint16_t *)to)[c / SPAN * PANEL + c % SPAN * 2] = ((const uint16_t *)from)[c];
     } else if (wide || pairs) { /* of 32 bits each: a channel, or two */
         for (int64_t c = 0; c < (pairs ? channels / 2 : channels); c++)
-            memcpy((char *)to + c * RAPT_KV_BLOCK * 4, (const char *)row + c * 4, 4);
+            memcpy((char *)to + c * RAPT_KV_BLOCK * 4, (const char *)from + c * 4, 4);
     } else {
         for (int64_t c = 0; c < channels; c++)
-            ((uint16_t *)to)[c * RAPT_KV_BLOCK] = ((const uint16_t *)row)[c];
+            ((uint16_t *)to)[c * RAPT_KV_BLOCK] = ((const uint16_t *)from)[c];
+    }
+}
+
+/* Elements as they are, steps apart in elements. */
+static void copy_part(void *to, int64_t to_step, const struct append_part *part)
+{
+    int64_t size = (int64_t)dtype_size(part->dtype);
+    if (part->count == 1 || (part->step == 1 && to_step == 1))
+        memcpy(to, part->data, (size_t)(part->count * size));
+    else
+        for (int64_t c = 0; c < part->count; c++)
+            memcpy((char *)to + c * to_step * size,
+                   (const char *)part->data + c * part->step * size, (size_t)size);
+}
+
+/* Channels of one kind to their places, from that of the first on. */
+static void append_part(const struct append_target *t, int blocked, void *to,
+                        struct append_part part)
+{
+    float x[PART_CHANNELS], line[PART_CHANNELS];
+    if (part.dtype != t->cache->dtype) {
+        part_to_floats(x, &part);
+        floats_to_part(line, t->cache->dtype, x, part.count);
+        part.data = line, part.dtype = t->cache->dtype, part.step = 1;
+    }
+    if (!blocked) {
+        copy_part(to, t->cache->stride[3], &part);
+        return;
+    }
+    if (part.step != 1) {
+        copy_part(line, 1, &part);
+        part.data = line;
+    }
+    scatter_part(t, to, part.data, part.count);
+}
+
+/* to: of channel 0. */
+static void append_row(const struct append_target *t, int blocked, void *to, float *scale,
+                       const void *from, const float *cosine, const float *sine)
+{
+    int64_t channels = t->from->size[3], dtype = t->cache->dtype, stride = t->cache->stride[3];
+    _Alignas(64) float rotated[2 * ROPE_PAIRS_MAX];
+    struct append_source s = {
+        .from = from, .dtype = t->from->dtype, .step = t->from->stride[3], .rotated = rotated};
+    if (t->rotation) {
+        s.rotated_channels = 2 * t->rotation->pairs;
+        s.rotated_dtype = s.dtype == dtype ? dtype : RAPT_F32;
+        rotation_row(t->rotation, rotated, s.rotated_dtype, 1, from, s.dtype, s.step,
+                     s.rotated_channels, cosine, sine);
+    }
+    if (dtype == RAPT_I8) {
+        int64_t blocks = t->scale->size[3], width = channels / blocks;
+        for (int64_t block = 0; block < blocks; block++)
+            quantise_block(to, stride, scale + block * t->scale->stride[3], &s, block * width,
+                           (block + 1) * width);
+        return;
+    }
+    for (int64_t c = 0; c < channels;) {
+        struct append_part part = part_at(&s, c, channels);
+        int64_t at = blocked ? rapt_kv_blocked_index(t->value, dtype, 0, 0, c) : c * stride;
+        append_part(t, blocked, (char *)to + at * (int64_t)dtype_size(dtype), part);
+        c += part.count;
     }
 }
 
@@ -221,13 +329,9 @@ static void append_head(const struct append_job *job, const struct append_target
     int64_t batch = job->args->q_start.dtype ? 0 : s->b;
     float *scale =
         t->cache->dtype == RAPT_I8 ? ops_row(t->scale, sizeof(float), outer, head, inner) : NULL;
-    float row[ROW_CHANNELS_MAX];
-    void *to = cache_row(job, t, outer, head, inner);
-    int blocked = job->args->kv_layout == RAPT_KV_BLOCKED;
-    append_row(t, blocked ? row : to, scale,
-               ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token), cosine,
-               sine);
-    if (blocked) scatter_row(t, to, row);
+    append_row(t, job->args->kv_layout == RAPT_KV_BLOCKED, cache_row(job, t, outer, head, inner),
+               scale, ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token),
+               cosine, sine);
 }
 
 /* A run of rows whose channels lie side by side, of one dtype: rotated, or copied at once where they

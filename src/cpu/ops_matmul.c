@@ -10,8 +10,10 @@ enum {
     TILE_ROWS = 8, /* of one kernel call */
     BLOCK_KEYS =
         64, /* of one kernel call: a block of f32 keys of 128 channels fits the first cache */
-    PART_CHANNELS = 256, /* wider rows are summed in parts */
-    ITEM_ROWS = 32,      /* query rows of one work item */
+    PART_CHANNELS = 256, /* wider rows are summed in parts, */
+    VALUE_CHANNELS =
+        128,        /* those of values in smaller ones, of which a stack has to hold ITEM_ROWS */
+    ITEM_ROWS = 32, /* query rows of one work item */
     ITEM_KEYS = 512,
 };
 
@@ -100,15 +102,16 @@ rapt_status cpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream st
 
 static int row_is_finite(const struct matmul_job *job, const char *row, int64_t channels)
 {
-    float x[PART_CHANNELS], largest = 0;
+    float x[VALUE_CHANNELS], largest = 0;
     job->kernels->load_row(x, row, job->b->dtype, job->b->stride[3], channels);
     for (int64_t c = 0; c < channels; c++) largest += x[c] * 0;
     return largest == 0;
 }
 
 /* Adds one key to the rows whose weight is not 0. */
-static void add_key(const struct matmul_job *job, float (*o)[PART_CHANNELS], float (*p)[BLOCK_KEYS],
-                    int64_t rows, int64_t j, const char *row, int64_t channels)
+static void add_key(const struct matmul_job *job, float (*o)[VALUE_CHANNELS],
+                    float (*p)[BLOCK_KEYS], int64_t rows, int64_t j, const char *row,
+                    int64_t channels)
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < channels && p[r][j] != 0; c++)
@@ -117,7 +120,7 @@ static void add_key(const struct matmul_job *job, float (*o)[PART_CHANNELS], flo
 
 /* A weight of 0 must not touch its value, which may be NaN or infinite: keys that no row wants are
  * skipped, and where only some rows want a value that is not finite, it is added to those alone. */
-static void sort_keys(const struct matmul_job *job, float (*o)[PART_CHANNELS],
+static void sort_keys(const struct matmul_job *job, float (*o)[VALUE_CHANNELS],
                       float (*p)[BLOCK_KEYS], int64_t rows, int64_t keys, const void **row,
                       int64_t channels)
 {
@@ -140,7 +143,7 @@ static void value_tile(const struct matmul_job *job, int64_t batch, int64_t head
     const rapt_tensor *w = job->a, *v = job->b, *out = job->out;
     size_t w_size = dtype_size(w->dtype), v_size = dtype_size(v->dtype),
            out_size = dtype_size(out->dtype);
-    _Alignas(64) float p[ITEM_ROWS][BLOCK_KEYS], o[ITEM_ROWS][PART_CHANNELS];
+    _Alignas(64) float p[ITEM_ROWS][BLOCK_KEYS], o[ITEM_ROWS][VALUE_CHANNELS];
     const void *row[BLOCK_KEYS], *wanted[BLOCK_KEYS];
     memset(o, 0, sizeof o);
     for (int64_t key = 0; key < v->size[2]; key += BLOCK_KEYS) {
@@ -159,7 +162,7 @@ static void value_tile(const struct matmul_job *job, int64_t batch, int64_t head
             sort_keys(job, o + r, p + r, tile, keys, wanted, width);
             struct cpu_rows v_rows = {
                 .row = wanted, .dtype = v->dtype, .channel_stride = v->stride[3]};
-            job->kernels->decode_pv(o[r], PART_CHANNELS, p[r], BLOCK_KEYS, &v_rows, tile, width, 0,
+            job->kernels->decode_pv(o[r], VALUE_CHANNELS, p[r], BLOCK_KEYS, &v_rows, tile, width, 0,
                                     keys, NULL);
         }
     }
@@ -176,9 +179,9 @@ static void value_block(const void *argument, int64_t index)
     int64_t tokens = job->a->size[2], heads = job->a->size[1], channels = job->b->size[3];
     int64_t first = index % job->row_blocks * ITEM_ROWS, head = index / job->row_blocks % heads;
     int64_t batch = index / job->row_blocks / heads;
-    for (int64_t c = 0; c < channels; c += PART_CHANNELS)
+    for (int64_t c = 0; c < channels; c += VALUE_CHANNELS)
         value_tile(job, batch, head, first, tokens - first < ITEM_ROWS ? tokens - first : ITEM_ROWS,
-                   c, channels - c < PART_CHANNELS ? channels - c : PART_CHANNELS);
+                   c, channels - c < VALUE_CHANNELS ? channels - c : VALUE_CHANNELS);
 }
 
 rapt_status cpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream stream)
