@@ -24,8 +24,8 @@
  *
  * Threads: every function may be called from any thread at once, except that an object must not be
  * closed or destroyed while another thread uses it. Calls on the CPU device at the same time share
- * its threads. A call leaves the thread's current CUDA or HIP device as it was. Nothing here prints
- * or aborts.
+ * its threads. A call leaves the thread's current CUDA or HIP device as it was. A child of fork opens
+ * contexts of its own, and neither uses nor closes those of its parent. Nothing here prints or aborts.
  */
 #ifndef RAPT_H
 #define RAPT_H
@@ -265,7 +265,7 @@ typedef struct rapt_attention {
     rapt_tensor q_start, kv_start;
     rapt_tensor kv_length; /* optional [B, 1, 1, 1]: keys in use, 0 ... capacity */
     /* Paged K/V [B, 1, pages, 1]: token t lies in page page_table[b, t / P], row t % P. Entries
-     * behind the last key in use may hold anything. */
+     * behind the last key in use may hold anything; those whose keys a window hides name any page. */
     rapt_tensor page_table;
     /* Of I8 data, and of no other: value = scale * data. F32, with the first three sizes of q, k
      * or v (paged: [page, Hkv, tokens of a page, .]), each broadcast; the last size is the number

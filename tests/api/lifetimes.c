@@ -2,10 +2,13 @@
 #include "api.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void open_and_close(void **state)
 {
@@ -188,6 +191,63 @@ static void errors_belong_to_their_thread(void **state)
     assert_string_equal(rapt_last_error(), kept);
 }
 
+/* Children of a process that is at work open contexts of their own. */
+struct parent {
+    rapt_device *device;
+    atomic_int over;
+};
+
+static void *keep_calling(void *argument)
+{
+    static struct call call;
+    struct parent *parent = argument;
+    call_reset(&call);
+    while (!atomic_load(&parent->over))
+        if (rapt_forward(parent->device, &call.a, NULL)) return NULL;
+    return argument;
+}
+
+/* A child's exit status: 0 if its results are the expected ones. */
+static int be_a_child(const float *expected)
+{
+    static struct call call;
+    rapt_context *own;
+    rapt_config config = {.struct_size = sizeof config, .threads = 1, .backends = "cpu"};
+    alarm(60);
+    call_reset(&call);
+    if (rapt_open(&own, &config)) return 1;
+    if (rapt_forward(rapt_device_at(own, 0), &call.a, NULL)) return 2;
+    rapt_close(&own);
+    return memcmp(call.out, expected, sizeof call.out) ? 3 : 0;
+}
+
+static void children_open_their_own(void **state)
+{
+    static struct call call;
+    rapt_context *context;
+    pthread_t thread;
+    void *done = NULL;
+    (void)state;
+    open_cpu(&context, 2);
+    struct parent parent = {.device = rapt_device_at(context, 0)};
+    call_reset(&call);
+    assert_int_equal(rapt_forward(parent.device, &call.a, NULL), RAPT_OK);
+    assert_int_equal(pthread_create(&thread, NULL, keep_calling, &parent), 0);
+    int wrong = 0;
+    for (int i = 0; i < 10; i++) {
+        int status = -1;
+        pid_t child = fork();
+        if (!child) _exit(be_a_child(call.out));
+        if (child > 0) waitpid(child, &status, 0);
+        if (status) wrong = status;
+    }
+    atomic_store(&parent.over, 1);
+    pthread_join(thread, &done);
+    rapt_close(&context);
+    assert_non_null(done);
+    assert_int_equal(wrong, 0);
+}
+
 static void statuses_and_version(void **state)
 {
     (void)state;
@@ -333,6 +393,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(environment_is_checked),
                                        cmocka_unit_test(plans_are_destroyed_once),
                                        cmocka_unit_test(forward_with_many_shapes),
+                                       cmocka_unit_test(children_open_their_own),
                                        cmocka_unit_test(statuses_and_version),
                                        cmocka_unit_test(rows_and_notes),
                                        cmocka_unit_test(kernels_by_name),
