@@ -294,6 +294,8 @@ static void run_shared(struct thread_pool *pool, int64_t slots, int64_t invited,
     for (int64_t i = 0; i < invited; i++) sem_post(&pool->wake);
     run(argument, 0);
     if (close_job(pool, &job)) {
+        int cancel; /* the job is on this stack: a thread that is to end waits first */
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
         if (!look_for(&job.finished, CALLER_LOOKS) && !sleep_for(&job.finished, CALLER_SLEEPS)) {
             open_cpu(pool, cpu, 1);
             wait_for(&job.finished);
@@ -303,6 +305,7 @@ static void run_shared(struct thread_pool *pool, int64_t slots, int64_t invited,
          * left. */
         pthread_mutex_lock(&pool->mutex);
         pthread_mutex_unlock(&pool->mutex);
+        pthread_setcancelstate(cancel, NULL);
     }
     sem_destroy(&job.finished);
 }

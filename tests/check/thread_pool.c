@@ -526,6 +526,47 @@ static void workers_round_as_the_caller(void **state)
     pool_close(pool);
 }
 
+struct cancelled {
+    struct thread_pool *pool;
+    atomic_int entered, left, returned;
+};
+
+/* The worker leaves long after the caller, which sees it enter; sched_yield ends no thread. */
+static void linger(void *argument, int64_t slot)
+{
+    struct cancelled *c = argument;
+    const struct timespec moment = {0, 20000000};
+    if (slot) {
+        atomic_store(&c->entered, 1);
+        nanosleep(&moment, NULL);
+        atomic_store(&c->left, 1);
+    } else
+        for (int i = 0; i < 100000000 && !atomic_load(&c->entered); i++) sched_yield();
+}
+
+static void *call_cancelled(void *argument)
+{
+    struct cancelled *c = argument;
+    pthread_cancel(pthread_self());
+    pool_run(c->pool, 2, 2, linger, c);
+    atomic_store(&c->returned, 1);
+    return NULL;
+}
+
+/* A caller that is to end does so when its workers have left its stack. */
+static void cancelled_callers_wait(void **state)
+{
+    struct cancelled c = {.pool = pool_open(2)};
+    pthread_t thread;
+    (void)state;
+    assert_non_null(c.pool);
+    assert_int_equal(pthread_create(&thread, NULL, call_cancelled, &c), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(atomic_load(&c.returned), 1);
+    assert_int_equal(atomic_load(&c.left), 1);
+    pool_close(c.pool);
+}
+
 static void closing(void **state)
 {
     (void)state;
@@ -552,6 +593,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(workers_keep_off_the_caller, find_cpus, take_all_cpus),
         cmocka_unit_test_setup_teardown(sleeping_callers_let_workers_in, find_cpus, take_all_cpus),
         cmocka_unit_test(workers_round_as_the_caller),
+        cmocka_unit_test(cancelled_callers_wait),
         cmocka_unit_test(closing),
     };
     return run_group("thread pool", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
