@@ -18,8 +18,8 @@ ARM_PROGRAMS := $(foreach folder,check api,$(patsubst %.c,%,$(wildcard tests/$(f
                 $(patsubst %.c,%,$(wildcard tests/conformance/*.c))
 # memory measures the resident size of a process, which is here the emulator's; allocations wraps the host's C library.
 ARM_PROGRAMS := $(filter-out tests/api/memory tests/api/allocations,$(ARM_PROGRAMS))
-# What make check takes: the kernels of each level, and the small problems of each kind.
-ARM_SHORT := tests/check/tile_kernels tests/check/decode_kernels tests/check/ops_rows tests/conformance/conformance
+# What make check takes: the kernels of each level, the small problems of each kind, and random ones.
+ARM_SHORT := tests/check/tile_kernels tests/check/decode_kernels tests/check/ops_rows tests/conformance/conformance tests/conformance/random
 ARM_FILTER := semantics/plain-*,semantics/gqa*,semantics/causal*,semantics/everything*,semantics/nan*,tile/*,decode/*,paged/*,$\
               ragged/*,quant/*,head/*,op/*
 
@@ -41,7 +41,7 @@ endef
 $(foreach level,$(ARM_LEVELS),$(foreach p,$(ARM_PROGRAMS),\
     $(eval $(call arm_script,$(level),$(notdir $(p)).t,$(p),))))
 $(foreach level,$(ARM_LEVELS),$(foreach p,$(ARM_SHORT),\
-    $(eval $(call arm_script,$(level),$(notdir $(p)).short.t,$(p),RAPT_TEST_SIZE=0 RAPT_TEST_FILTER="$(ARM_FILTER)"))))
+    $(eval $(call arm_script,$(level),$(notdir $(p)).short.t,$(p),RAPT_TEST_SIZE=0 RAPT_TEST_RANDOM=40 RAPT_TEST_FILTER="$(ARM_FILTER)"))))
 ARM_CHECKS := $(foreach level,$(ARM_LEVELS),$(foreach p,$(ARM_SHORT),$(ARM)/$(level).$(notdir $(p)).short.t))
 CHECKS += $(ARM_CHECKS)
 check-arm-short: $(ARM_CHECKS)

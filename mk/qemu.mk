@@ -19,7 +19,7 @@ QEMU_FOLDERS := api check conformance e2e
 QEMU_TESTS := $(filter-out tests/api/memory,$(foreach f,$(QEMU_FOLDERS),$(patsubst %.c,%,$(wildcard tests/$(f)/*.c)))) \
               $(patsubst %.c,%,$(wildcard tests/fake_drivers/test_*.c))
 QEMU_SHORT := $(patsubst %,tests/%,check/tile_kernels check/decode_kernels check/ops_rows api/lifetimes api/refusals api/refusals_pieces \
-              api/edges check/few_threads conformance/conformance)
+              api/edges check/few_threads conformance/conformance conformance/random)
 # Small problems of each kind.
 QEMU_FILTER := semantics/plain-*,semantics/gqa-*,semantics/causal-*,semantics/everything*,tile/causal-*,decode/*,paged/*,ragged/*,quant/*,$\
                blocked/*,op/*
