@@ -145,80 +145,58 @@ static struct append_part part_at(const struct append_source *s, int64_t first, 
     return part;
 }
 
-static void part_to_floats(float *to, const struct append_part *part)
+static void part_to_floats(const struct row_kernels *rows, float *to,
+                           const struct append_part *part)
 {
+    if (part->step == 1) {
+        rows->to_floats(to, part->data, part->dtype, part->count);
+        return;
+    }
 #define CALL(type)                                                                                 \
     for (int64_t c = 0; c < part->count; c++) to[c] = load_float(part->data, type, c * part->step)
     FLOAT_CASES(part->dtype, CALL)
 #undef CALL
 }
 
-static void floats_to_part(void *to, int64_t dtype, const float *x, int64_t count)
-{
-#define CALL(type)                                                                                 \
-    for (int64_t c = 0; c < count; c++) store_float(to, type, c, x[c])
-    FLOAT_CASES(dtype, CALL)
-#undef CALL
-}
-
-static void load_channels(float *to, const struct append_source *s, int64_t first, int64_t end)
+static void load_channels(const struct row_kernels *rows, float *to, const struct append_source *s,
+                          int64_t first, int64_t end)
 {
     for (int64_t c = first; c < end;) {
         struct append_part part = part_at(s, c, end);
-        part_to_floats(to + c - first, &part);
+        part_to_floats(rows, to + c - first, &part);
         c += part.count;
-    }
-}
-
-/* Magnitudes are in the order of their bits; infinity and NaN come last. */
-static int32_t largest_bits(const float *x, int64_t count)
-{
-    int32_t largest = 0;
-    for (int64_t c = 0; c < count; c++) {
-        int32_t bits = (int32_t)(bits_from_float(x[c]) & 0x7fffffffu);
-        largest = bits > largest ? bits : largest;
-    }
-    return largest;
-}
-
-/* To the nearest integers, which the bits of sums with 1.5 * 2^23 count from those of that number. */
-static void quantise_part(int8_t *to, int64_t stride, const float *x, int64_t count, float inverse)
-{
-    for (int64_t c = 0; c < count; c++) {
-        int32_t q = (int32_t)bits_from_float(x[c] * inverse + 0x1.8p23f) - 0x4b400000;
-        q = q > 127 ? 127 : q;
-        to[c * stride] = (int8_t)(q < -127 ? -127 : q);
     }
 }
 
 /* Symmetric: scale = max |x| / 127 per block, but at least 2^-126, so that neither the scale nor its
  * inverse leaves the normal numbers; 0 for zeros alone. NaN or infinity makes the block's scale NaN, so
  * that it stays visible. to: of channel 0 of the row. */
-static void quantise_block(int8_t *to, int64_t stride, float *scale, const struct append_source *s,
-                           int64_t first, int64_t end)
+static void quantise_block(const struct row_kernels *rows, int8_t *to, int64_t stride, float *scale,
+                           const struct append_source *s, int64_t first, int64_t end)
 {
     float x[PART_CHANNELS];
-    int32_t bits = 0;
+    int8_t line[PART_CHANNELS];
+    uint32_t bits = 0;
     for (int64_t c = first; c < end; c += PART_CHANNELS) {
         int64_t last = end - c < PART_CHANNELS ? end : c + PART_CHANNELS;
-        load_channels(x, s, c, last);
-        int32_t own = largest_bits(x, last - c);
+        load_channels(rows, x, s, c, last);
+        uint32_t own = rows->largest(x, last - c);
         bits = own > bits ? own : bits;
     }
     int finite = bits < 0x7f800000;
-    float largest = float_from_bits((uint32_t)bits), inverse = 0;
+    float largest = float_from_bits(bits), inverse = 0;
     if (finite && bits) {
-        largest = fmaxf(largest, 127 * 0x1p-126f);
+        if (largest < 127 * 0x1p-126f) largest = 127 * 0x1p-126f;
         inverse = 127 / largest;
     }
     *scale = finite ? largest / 127 : NAN;
     for (int64_t c = first; c < end; c += PART_CHANNELS) {
         int64_t last = end - c < PART_CHANNELS ? end : c + PART_CHANNELS;
-        if (end - first > PART_CHANNELS) load_channels(x, s, c, last);
-        if (!finite)
-            for (int64_t i = c; i < last; i++) to[i * stride] = 1;
-        else if (stride == 1) quantise_part(to + c, 1, x, last - c, inverse);
-        else quantise_part(to + c * stride, stride, x, last - c, inverse);
+        int8_t *part = stride == 1 ? to + c : line;
+        if (end - first > PART_CHANNELS) load_channels(rows, x, s, c, last);
+        if (finite) rows->quantise(part, x, last - c, inverse);
+        else memset(part, 1, (size_t)(last - c));
+        for (int64_t i = c; i < last && part == line; i++) to[i * stride] = line[i - c];
     }
 }
 
@@ -259,13 +237,13 @@ static void copy_part(void *to, int64_t to_step, const struct append_part *part)
 }
 
 /* Channels of one kind to their places, from that of the first on. */
-static void append_part(const struct append_target *t, int blocked, void *to,
-                        struct append_part part)
+static void append_part(const struct row_kernels *rows, const struct append_target *t, int blocked,
+                        void *to, struct append_part part)
 {
     float x[PART_CHANNELS], line[PART_CHANNELS];
     if (part.dtype != t->cache->dtype) {
-        part_to_floats(x, &part);
-        floats_to_part(line, t->cache->dtype, x, part.count);
+        part_to_floats(rows, x, &part);
+        rows->from_floats(line, t->cache->dtype, x, part.count);
         part.data = line, part.dtype = t->cache->dtype, part.step = 1;
     }
     if (!blocked) {
@@ -280,8 +258,9 @@ static void append_part(const struct append_target *t, int blocked, void *to,
 }
 
 /* to: of channel 0. */
-static void append_row(const struct append_target *t, int blocked, void *to, float *scale,
-                       const void *from, const float *cosine, const float *sine)
+static void append_row(const struct row_kernels *rows, const struct append_target *t, int blocked,
+                       void *to, float *scale, const void *from, const float *cosine,
+                       const float *sine)
 {
     int64_t channels = t->from->size[3], dtype = t->cache->dtype, stride = t->cache->stride[3];
     _Alignas(64) float rotated[2 * ROPE_PAIRS_MAX];
@@ -290,20 +269,26 @@ static void append_row(const struct append_target *t, int blocked, void *to, flo
     if (t->rotation) {
         s.rotated_channels = 2 * t->rotation->pairs;
         s.rotated_dtype = s.dtype == dtype ? dtype : RAPT_F32;
-        rotation_row(t->rotation, rotated, s.rotated_dtype, 1, from, s.dtype, s.step,
-                     s.rotated_channels, cosine, sine);
+        if (s.step == 1 &&
+            s.rotated_dtype != s.dtype) { /* rotated as vectors, which have one type */
+            rows->to_floats(rotated, from, s.dtype, s.rotated_channels);
+            from = rotated;
+        }
+        rotation_row(t->rotation, rotated, s.rotated_dtype, 1, from,
+                     from == rotated ? RAPT_F32 : s.dtype, s.step, s.rotated_channels, cosine,
+                     sine);
     }
     if (dtype == RAPT_I8) {
         int64_t blocks = t->scale->size[3], width = channels / blocks;
         for (int64_t block = 0; block < blocks; block++)
-            quantise_block(to, stride, scale + block * t->scale->stride[3], &s, block * width,
+            quantise_block(rows, to, stride, scale + block * t->scale->stride[3], &s, block * width,
                            (block + 1) * width);
         return;
     }
     for (int64_t c = 0; c < channels;) {
         struct append_part part = part_at(&s, c, channels);
         int64_t at = blocked ? rapt_kv_blocked_index(t->value, dtype, 0, 0, c) : c * stride;
-        append_part(t, blocked, (char *)to + at * (int64_t)dtype_size(dtype), part);
+        append_part(rows, t, blocked, (char *)to + at * (int64_t)dtype_size(dtype), part);
         c += part.count;
     }
 }
@@ -329,9 +314,10 @@ static void append_head(const struct append_job *job, const struct append_target
     int64_t batch = job->args->q_start.dtype ? 0 : s->b;
     float *scale =
         t->cache->dtype == RAPT_I8 ? ops_row(t->scale, sizeof(float), outer, head, inner) : NULL;
-    append_row(t, job->args->kv_layout == RAPT_KV_BLOCKED, cache_row(job, t, outer, head, inner),
-               scale, ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token),
-               cosine, sine);
+    append_row(job->rows, t, job->args->kv_layout == RAPT_KV_BLOCKED,
+               cache_row(job, t, outer, head, inner), scale,
+               ops_row(t->from, dtype_size(t->from->dtype), batch, head, s->first + token), cosine,
+               sine);
 }
 
 /* A run of rows whose channels lie side by side, of one dtype: rotated, or copied at once where they

@@ -52,6 +52,13 @@ struct row_kernels {
      * rounded to f32. Angles stay below ANGLE_MAX, also that of 1. */
     void (*angles)(float *cos, float *sin, int64_t position, int64_t count, const double *inverse,
                    double magnitude, int64_t pairs);
+    /* Of n elements, to and from f32. */
+    void (*to_floats)(float *to, const void *from, int64_t dtype, int64_t n);
+    void (*from_floats)(void *to, int64_t dtype, const float *from, int64_t n);
+    /* The bits of the largest magnitude; more than those of infinity: there is a NaN. */
+    uint32_t (*largest)(const float *x, int64_t n);
+    /* x * inverse, which is finite, to the nearest integers from -127 to 127. */
+    void (*quantise)(int8_t *to, const float *x, int64_t n, float inverse);
     /* Copies bytes past the caches (NULL: memcpy serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);
     /* The same to count places, step bytes apart; NULL with copy_stream. */

@@ -562,12 +562,18 @@ static void fill_row(void *to, const void *line, size_t bytes, int stream)
 }
 #endif
 
+#include "cpu/convert_loops.h"
+
 const struct row_kernels ROWS_NAME = {
     .name = ROWS_TEXT,
     .softmax = softmax_row,
     .softmax_end = softmax_row_end,
     .rotate = rotate,
     .angles = angles_rows,
+    .to_floats = row_to_floats,
+    .from_floats = floats_to_row,
+    .largest = largest_of_floats,
+    .quantise = quantise_floats,
 #ifndef ROWS_WITHOUT_STREAM
     .copy_stream = copy_stream_row,
     .repeat_stream = repeat_stream_row,
