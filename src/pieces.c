@@ -126,6 +126,13 @@ static void check_adopt(struct check *c, void *to, size_t size, const void *from
     if (!c->status) c->status = params_adopt(to, size, from, size, c->function);
 }
 
+static void check_adopt_rope(struct check *c, rapt_rope_args *to, const rapt_rope_args *from)
+{
+    if (!c->status)
+        c->status =
+            params_adopt(to, sizeof *to, from, offsetof(rapt_rope_args, untruncated), c->function);
+}
+
 static void check_groups(struct check *c, int64_t q_heads, int64_t kv_heads)
 {
     if (!c->status && (kv_heads ? q_heads % kv_heads != 0 : q_heads != 0))
@@ -198,6 +205,9 @@ static rapt_status rope_scaling(const rapt_rope_args *a, const char *function)
     if (!isfinite(a->attention_factor) || a->attention_factor < 0)
         return fail(RAPT_INVALID, "%s: attention_factor is %g (0 or more, finite)", function,
                     a->attention_factor);
+    if (a->untruncated != 0 && a->untruncated != 1)
+        return fail(RAPT_INVALID, "%s: untruncated is %lld (0 or 1)", function,
+                    (long long)a->untruncated);
     return RAPT_OK;
 }
 
@@ -236,7 +246,7 @@ RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, 
     struct check c = {"rapt_rope", RAPT_OK};
     rapt_rope_args a;
     check_device(&c, device);
-    check_adopt(&c, &a, sizeof a, args);
+    check_adopt_rope(&c, &a, args);
     if (c.status) return c.status;
     check_float(&c, &a.x, "x", (const int64_t[4]){ANY, ANY, ANY, ANY}, 0, false);
     check_float(&c, &a.out, "out", a.x.size, 0, true);
@@ -442,7 +452,7 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     check_cache_scale(&c, &a.k_scale, &a.k, "k_scale");
     check_cache_scale(&c, &a.v_scale, &a.v, "v_scale");
     if (a.rope) {
-        check_adopt(&c, &rope, sizeof rope, a.rope);
+        check_adopt_rope(&c, &rope, a.rope);
         if (c.status) return c.status;
         memset(&rope.x, 0, sizeof rope.x);
         memset(&rope.out, 0, sizeof rope.out);

@@ -1,8 +1,9 @@
 /* rope_table.c: RoPE's inverse frequencies and their context-extension rules, in f64.
  * Plain: Su et al., "RoFormer", arXiv:2104.09864. Linear: Chen et al., arXiv:2306.15595. NTK-aware:
  * the base is raised to theta * factor^(d / (d - 2)). YaRN: Peng et al., "YaRN", arXiv:2309.00071,
- * section 3. Llama 3: the frequency rule that Llama 3.1 was published with (wavelengths below the
- * high limit kept, above the low limit divided by factor, linear blend between). */
+ * section 3; untruncated: gpt-oss, and Hugging Face transformers, modeling_rope_utils.py. Llama 3:
+ * the frequency rule that Llama 3.1 was published with (wavelengths below the high limit kept, above
+ * the low limit divided by factor, linear blend between). */
 #include "backend.h"
 
 #include <math.h>
@@ -43,8 +44,10 @@ void rope_frequencies(const rapt_rope_args *args, int64_t rotary, double *invers
     if (args->scaling == RAPT_ROPE_YARN) {
         double fast = args->beta_fast ? args->beta_fast : 32,
                slow = args->beta_slow ? args->beta_slow : 1;
-        low = fmax(floor(pair_of_turns(fast, r, theta, args->original_context)), 0);
-        high = fmin(ceil(pair_of_turns(slow, r, theta, args->original_context)), r - 1);
+        low = pair_of_turns(fast, r, theta, args->original_context);
+        high = pair_of_turns(slow, r, theta, args->original_context);
+        low = fmax(args->untruncated ? low : floor(low), 0);
+        high = fmin(args->untruncated ? high : ceil(high), r - 1);
         if (high <= low) high = low + 0.001;
         *magnitude = args->attention_factor ? args->attention_factor : 0.1 * log(args->factor) + 1;
     }

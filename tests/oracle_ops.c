@@ -1,6 +1,6 @@
 /* oracle_ops.c: the separate operations in f64. RoPE's scaling rules follow their papers: linear
- * arXiv:2306.15595, NTK-aware (theta * factor^(d/(d-2))), YaRN arXiv:2309.00071 section 3, Llama 3
- * as published with Llama 3.1. */
+ * arXiv:2306.15595, NTK-aware (theta * factor^(d/(d-2))), YaRN arXiv:2309.00071 section 3
+ * (untruncated as in gpt-oss), Llama 3 as published with Llama 3.1. */
 #include "base/dtype.h"
 #include "oracle.h"
 
@@ -14,13 +14,17 @@ static double or_default(double x, double value)
 }
 
 /* YaRN's blend of a pair: 0 keeps the frequency, 1 divides it by factor. The limits are the pairs
- * that make beta turns within the original context, rounded outwards. */
+ * that make beta turns within the original context, rounded outwards or as they are. */
 static double yarn_blend(const rapt_rope_args *args, double rotary, double theta, double pair)
 {
     double turns[2] = {or_default(args->beta_fast, 32), or_default(args->beta_slow, 1)}, limit[2];
     for (int i = 0; i < 2; i++)
         limit[i] = rotary / 2 * log(args->original_context / (2 * pi * turns[i])) / log(theta);
-    double low = fmax(floor(limit[0]), 0), high = fmin(ceil(limit[1]), rotary - 1);
+    if (!args->untruncated) {
+        limit[0] = floor(limit[0]);
+        limit[1] = ceil(limit[1]);
+    }
+    double low = fmax(limit[0], 0), high = fmin(limit[1], rotary - 1);
     if (high <= low) high = low + 0.001;
     return fmin(fmax((pair - low) / (high - low), 0), 1);
 }

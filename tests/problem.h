@@ -40,7 +40,7 @@
  *   seedN                 odd: sinks, slopes and positions differ between sequences
  *   batch_invariant kernel=NAME
  *   thetaX rotaryN interleaved positions far farthest inplace table linearX ntkX yarnX llama3=X contextN
- *                         rope, and rope inside kv_append; far: positions beyond 2^31, farthest: 2^52
+ *   untruncated           rope, and rope inside kv_append; far: positions beyond 2^31, farthest: 2^52
  *   rope                  kv_append rotates k
  *
  * All memory that a kernel must not use is NaN (all bits set): guards around each tensor, padding
@@ -116,7 +116,7 @@ struct problem_line {
     int64_t spare; /* packed queries of no sequence on each side */
     uint64_t seed;
     char kernel[48];
-    bool rope, interleaved, positions, far, farthest, inplace, table;
+    bool rope, interleaved, positions, far, farthest, inplace, table, untruncated;
     int64_t rotary, scaling;
     double theta, factor, original_context;
 };

@@ -330,6 +330,7 @@ static bool build_rope_options(struct problem_instance *p, rapt_rope_args *a, in
     a->scaling = line->scaling;
     a->factor = line->factor;
     a->original_context = line->original_context;
+    a->untruncated = line->untruncated;
     if (line->positions || line->table) {
         if (!add(p, &a->position, line->index_dtype, line->seed % 2 ? batch : 1, 1, tokens, 1,
                  ROLE_INPUT))

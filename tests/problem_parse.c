@@ -253,6 +253,7 @@ static const struct word words[] = {
     {"yarn", take_scaling, 0, RAPT_ROPE_YARN},
     {"llama3=", take_scaling, 0, RAPT_ROPE_LLAMA3},
     {"context", take_real, AT(original_context), 0},
+    {"untruncated", take_flag, AT(untruncated), 0},
 };
 
 static bool take_word(struct problem_line *line, const char *text, bool first)

@@ -33,7 +33,8 @@ Mask = struct("Mask", "x", [("align", ctypes.c_int64)])
 Replicate = struct("Replicate", "k v k_out v_out")
 Rope = struct("Rope", "x out position cos sin", [("theta", ctypes.c_double)] + [(n, ctypes.c_int64) for n in (
     "rotary_channels", "interleaved", "scaling")] + [(n, ctypes.c_double) for n in (
-        "factor", "original_context", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")])
+        "factor", "original_context", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor")]
+              + [("untruncated", ctypes.c_int64)])
 Append = struct("Append", "k_new v_new k v kv_length q_start page_table k_scale v_scale",
                 [("rope", ctypes.c_void_p), ("kv_layout", ctypes.c_int64)])
 

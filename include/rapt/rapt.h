@@ -342,6 +342,10 @@ typedef struct rapt_rope_args {
     double low_freq_factor, high_freq_factor; /* LLAMA3; 0: 1 and 4 */
     double beta_fast, beta_slow;              /* YARN; 0: 32 and 1 */
     double attention_factor; /* YARN: multiplies cos and sin; 0: 0.1 ln(factor) + 1 */
+    /* YARN: 0: the pairs at which beta_fast and beta_slow turn, between which frequencies blend, are
+     * rounded down and up to whole ones; 1: they are not, which is "truncate": false in models for
+     * Hugging Face transformers (find_correction_range of modeling_rope_utils.py), as gpt-oss. */
+    int64_t untruncated;
 } rapt_rope_args;
 
 /* out[..., :] = softmax(x[..., :]); a row of -inf gives zeros; out may be x. */

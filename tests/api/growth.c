@@ -100,6 +100,40 @@ static void an_older_struct_runs(void **state)
     rapt_plan_destroy(&plan);
 }
 
+/* The same of rope's, before untruncated was added, alone and in an append. */
+static void an_older_rope_runs(void **state)
+{
+    enum { SIZE = offsetof(rapt_rope_args, untruncated) };
+    static float x[2][4 * D], out[2][4 * D];
+    rapt_rope_args rope = {.x = rapt_tensor_bthd(x[0], RAPT_F32, 1, 1, 4, D),
+                           .out = rapt_tensor_bthd(out[0], RAPT_F32, 1, 1, 4, D),
+                           .scaling = RAPT_ROPE_YARN,
+                           .factor = 4,
+                           .original_context = 64};
+    rapt_kv_append_args append = {.struct_size = sizeof append,
+                                  .k_new = rope.x,
+                                  .v_new = rapt_tensor_bthd(x[1], RAPT_F32, 1, 1, 4, D),
+                                  .k = rope.out,
+                                  .v = rapt_tensor_bthd(out[1], RAPT_F32, 1, 1, 4, D)};
+    static const char short_one[] =
+        "struct_size is 488 (set it to sizeof of the struct, at least 496)",
+                      newer_one[] =
+                          "a field that version *.*.* does not know is set (link a newer library)";
+    (void)state;
+    assert_int_equal(SIZE, 496);
+    append.rope = at_the_edge(&rope, SIZE, 0);
+    assert_int_equal(rapt_rope(device, append.rope, NULL), RAPT_OK);
+    assert_int_equal(rapt_kv_append(device, &append, NULL), RAPT_OK);
+    append.rope = at_the_edge(&rope, SIZE - 8, 0);
+    expect(rapt_rope(device, append.rope, NULL), RAPT_INVALID, short_one);
+    expect(rapt_kv_append(device, &append, NULL), RAPT_INVALID, short_one);
+    char *newer = at_the_edge(&rope, sizeof rope, 8);
+    newer[sizeof rope] = 1;
+    append.rope = (rapt_rope_args *)newer;
+    expect(rapt_rope(device, append.rope, NULL), RAPT_UNSUPPORTED, newer_one);
+    expect(rapt_kv_append(device, &append, NULL), RAPT_UNSUPPORTED, newer_one);
+}
+
 static void answers_fill_a_newer_struct(void **state)
 {
     struct {
@@ -143,7 +177,7 @@ static void structs_have_no_padding(void **state)
     assert_int_equal(sizeof(rapt_tensor), 80);
     assert_int_equal(offsetof(rapt_attention, scale), 8 + 17 * 80);
     assert_int_equal(sizeof(rapt_attention), 8 + 17 * 80 + 2 * 8 + 5 * 8 + 8 + 8);
-    assert_int_equal(sizeof(rapt_rope_args), 8 + 5 * 80 + 11 * 8);
+    assert_int_equal(sizeof(rapt_rope_args), 8 + 5 * 80 + 11 * 8 + 8);
     assert_int_equal(sizeof(rapt_kv_append_args), 8 + 9 * 80 + 8 + 8);
 }
 
@@ -153,6 +187,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(a_newer_field_that_is_set_is_refused),
                                        cmocka_unit_test(a_short_struct_is_refused),
                                        cmocka_unit_test(an_older_struct_runs),
+                                       cmocka_unit_test(an_older_rope_runs),
                                        cmocka_unit_test(answers_fill_a_newer_struct),
                                        cmocka_unit_test(structs_have_no_padding)};
     open_cpu(&context, 2);

@@ -122,6 +122,8 @@ BEND(rope_betas, p->rope.beta_fast = 0.5)
 BEND(rope_betas_slow, p->rope.beta_slow = 32)
 BEND(rope_betas_negative, p->rope.beta_slow = -2)
 BEND(rope_attention, p->rope.attention_factor = -1)
+BEND(rope_untruncated, p->rope.untruncated = 2)
+BEND(rope_untruncated_low, p->rope.untruncated = -1)
 BEND(rope_table_f16, p->rope.cos = p->rope.sin = rapt_tensor_bhtd(y, RAPT_F16, 1, 1, 9, 4))
 BEND(rope_table_sin, p->rope.cos = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 9, 4);
      p->rope.sin = rapt_tensor_bhtd(y, RAPT_F32, 1, 1, 8, 4))
@@ -235,6 +237,7 @@ BEND(append_scales_overlap, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I
      p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_scales, p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_rope_width, p->append_rope.rotary_channels = 12; p->kv_append.rope = &p->append_rope)
+BEND(append_rope_untruncated, p->append_rope.untruncated = 2; p->kv_append.rope = &p->append_rope)
 
 static const struct refusal {
     const char *name;
@@ -289,6 +292,8 @@ static const struct refusal {
     ROW(rope, rope_betas_negative,
         "beta_slow is -2 and beta_fast is 32 (0 ... fast, finite; 0: 1 and 32)"),
     ROW(rope, rope_attention, "attention_factor is -1 (0 or more, finite)"),
+    ROW(rope, rope_untruncated, "untruncated is 2 (0 or 1)"),
+    ROW(rope, rope_untruncated_low, "untruncated is -1 (0 or 1)"),
     ROW(rope, rope_table_f16, "cos has dtype f16 (must be f32)"),
     ROW(rope, rope_table_sin, "sin has size 8 on its token axis (must be 9)"),
     ROW(rope, rope_table_wide, "cos has size 8 on its channel axis (must be 4)"),
@@ -376,6 +381,7 @@ static const struct refusal {
         "neither)"),
     ROW(kv_append, append_rope_width,
         "rotary_channels is 12 (even, from 0 to the head's 8 channels)"),
+    ROW(kv_append, append_rope_untruncated, "untruncated is 2 (0 or 1)"),
 };
 enum { REFUSALS = sizeof refusals / sizeof *refusals };
 

@@ -81,20 +81,25 @@ static void a_blend_without_width(void **state)
 }
 
 /* The pairs between which YaRN blends, by hand: rotary * ln(context / (2 pi turns)) / (2 ln theta),
- * rounded outwards, within 0 ... rotary - 1. */
+ * rounded outwards or as they are, within 0 ... rotary - 1. */
 static void limits_of_the_blend(void **state)
 {
     enum { ROTARY = 64, PAIRS = ROTARY / 2 };
     static const struct {
         double context, theta, fast, slow, low, high;
-    } cases[] = {{4096, 0, 0, 0, 10, 23},     /* 10.47, 22.51 */
-                 {4096, 0, 8, 2, 15, 21},     /* 15.29, 20.11 */
-                 {4096, 0, 16, 0, 12, 23},    /* 12.88 */
-                 {4096, 0, 0, 4, 10, 18},     /* 17.70 */
-                 {4096, 1e6, 0, 0, 6, 16},    /* 6.98, 15.01 */
-                 {64, 0, 0, 0, 0, 9},         /* -3.98, 8.06 */
-                 {6, 0, 0, 0, 0, 0.5},        /* -12.2, -0.16: no pair lies between */
-                 {4096, 10, 1000, 0, 0, 63}}; /* -5.95, 90.1: past the last channel */
+        int64_t untruncated;
+    } cases[] = {{4096, 0, 0, 0, 10, 23, 0},    /* 10.47, 22.51 */
+                 {4096, 0, 8, 2, 15, 21, 0},    /* 15.29, 20.11 */
+                 {4096, 0, 16, 0, 12, 23, 0},   /* 12.88 */
+                 {4096, 0, 0, 4, 10, 18, 0},    /* 17.70 */
+                 {4096, 1e6, 0, 0, 6, 16, 0},   /* 6.98, 15.01 */
+                 {64, 0, 0, 0, 0, 9, 0},        /* -3.98, 8.06 */
+                 {6, 0, 0, 0, 0, 0.5, 0},       /* -12.2, -0.16: no pair lies between */
+                 {4096, 10, 1000, 0, 0, 63, 0}, /* -5.95, 90.1: past the last channel */
+                 {4096, 0, 0, 0, 10.4722408103180265, 22.5134406368772743, 1},
+                 {64, 0, 0, 0, 0, 8.0640008450061770, 1},
+                 {6, 0, 0, 0, 0, 0.5, 1},
+                 {4096, 10, 1000, 0, 0, 63, 1}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double inverse[PAIRS], plain[PAIRS], magnitude;
@@ -103,7 +108,8 @@ static void limits_of_the_blend(void **state)
                             .original_context = cases[i].context,
                             .theta = cases[i].theta,
                             .beta_fast = cases[i].fast,
-                            .beta_slow = cases[i].slow};
+                            .beta_slow = cases[i].slow,
+                            .untruncated = cases[i].untruncated};
         rope_frequencies(&a, ROTARY, inverse, &magnitude);
         a.scaling = RAPT_ROPE_PLAIN;
         rope_frequencies(&a, ROTARY, plain, &magnitude);
@@ -113,6 +119,39 @@ static void limits_of_the_blend(void **state)
             double want = plain[pair] * (1 - blend * 3 / 4);
             if (!(fabs(inverse[pair] - want) <= 1e-14 * want))
                 fail_msg("case %zu, pair %d: %.17g, not %.17g", i, pair, inverse[pair], want);
+        }
+    }
+}
+
+/* gpt-oss: heads of 64 channels, and pairs 8.09 to 17.40 to blend between; rounded, 8 to 18. The
+ * frequencies were worked out in decimal, with 50 digits. */
+static void gpt_oss(void **state)
+{
+    static const struct {
+        int pair;
+        double truncated, untruncated;
+    } want[] = {{8, 0.050813274815461473628, 0.050813274815461473628},
+                {9, 0.031620752275346487904, 0.031705696184663765988},
+                {13, 0.0040695547147582428178, 0.0038603593171920662812},
+                {17, 2.2794779579512526326e-4, 1.2931870124506272061e-4},
+                {18, 3.8308812373753382914e-5, 3.8308812373753382914e-5}};
+    rapt_rope_args a = {.scaling = RAPT_ROPE_YARN,
+                        .theta = 150000,
+                        .factor = 32,
+                        .original_context = 4096,
+                        .beta_fast = 32,
+                        .beta_slow = 1};
+    (void)state;
+    for (a.untruncated = 0; a.untruncated < 2; a.untruncated++) {
+        double inverse[32], magnitude;
+        rope_frequencies(&a, 64, inverse, &magnitude);
+        assert_true(fabs(magnitude - 1.3465735902799727) < 1e-15);
+        for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+            double got = inverse[want[i].pair],
+                   expected = a.untruncated ? want[i].untruncated : want[i].truncated;
+            if (!(fabs(got - expected) <= 1e-13 * expected))
+                fail_msg("pair %d, untruncated %d: %.17g, not %.17g", want[i].pair,
+                         (int)a.untruncated, got, expected);
         }
     }
 }
@@ -134,9 +173,11 @@ static void ntk_base(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(far_positions), cmocka_unit_test(magnitudes),
-        cmocka_unit_test(a_blend_without_width), cmocka_unit_test(limits_of_the_blend),
-        cmocka_unit_test(ntk_base)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(far_positions),
+                                       cmocka_unit_test(magnitudes),
+                                       cmocka_unit_test(a_blend_without_width),
+                                       cmocka_unit_test(limits_of_the_blend),
+                                       cmocka_unit_test(gpt_oss),
+                                       cmocka_unit_test(ntk_base)};
     return run_group("rope", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }

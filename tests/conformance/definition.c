@@ -260,6 +260,30 @@ static void rope_yarn(void **state)
     assert_near(s, m * s0);
 }
 
+/* gpt-oss: of its 32 pairs those from 9 to 17 have other frequencies if the ends of the blend are
+ * rounded. */
+static void rope_yarn_untruncated(void **state)
+{
+    rapt_rope_args a = {.struct_size = sizeof a,
+                        .scaling = RAPT_ROPE_YARN,
+                        .theta = 150000,
+                        .factor = 32,
+                        .original_context = 4096,
+                        .untruncated = 1};
+    double c, s, truncated, m = 0.1 * log(32.0) + 1;
+    (void)state;
+    oracle_rope_angle(&a, 64, 100, 13, &c, &s);
+    assert_near(c, m * cos(0.38603593171920662812));
+    oracle_rope_angle(&a, 64, 1000, 17, &c, &s);
+    assert_near(s, m * sin(0.12931870124506272061));
+    oracle_rope_angle(&a, 64, 1000, 18, &c, &s);
+    a.untruncated = 0;
+    oracle_rope_angle(&a, 64, 1000, 18, &c, &truncated);
+    assert_true(s == truncated);
+    oracle_rope_angle(&a, 64, 1000, 17, &c, &s);
+    assert_near(s, m * sin(0.22794779579512526326));
+}
+
 /* A rotation keeps the norm, and the dot product depends on the distance alone. */
 static void rope_is_a_relative_rotation(void **state)
 {
@@ -430,6 +454,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(rope_angles),
                                        cmocka_unit_test(rope_llama3),
                                        cmocka_unit_test(rope_yarn),
+                                       cmocka_unit_test(rope_yarn_untruncated),
                                        cmocka_unit_test(rope_is_a_relative_rotation),
                                        cmocka_unit_test(counts_of_work),
                                        cmocka_unit_test(masks_of_padding),

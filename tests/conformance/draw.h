@@ -191,6 +191,7 @@ static inline void add_angles(struct draw *d, char *line, int64_t channels)
                                                   "linear4",
                                                   "ntk4",
                                                   "yarn4 context4096",
+                                                  "yarn32 context4096 untruncated",
                                                   "llama3=8 context8192"},
                              *const thetas[] = {"", "", "theta500000", "theta7.5"};
     int64_t pairs = channels / 2;

@@ -116,7 +116,7 @@ static const struct form forms[] = {
     {sizeof(rapt_attention), 17, 7,
      FIELD(rapt_attention, out) | FIELD(rapt_attention, lse) | FIELD(rapt_attention, weights),
      run_forward},
-    {sizeof(rapt_rope_args), 5, 11, FIELD(rapt_rope_args, out), run_rope},
+    {sizeof(rapt_rope_args), 5, 12, FIELD(rapt_rope_args, out), run_rope},
     {sizeof(rapt_softmax_args), 2, 0, FIELD(rapt_softmax_args, out), run_softmax},
     {sizeof(rapt_qk_args), 3, 1, FIELD(rapt_qk_args, out), run_qk},
     {sizeof(rapt_pv_args), 3, 0, FIELD(rapt_pv_args, out), run_pv},
