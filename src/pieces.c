@@ -187,6 +187,9 @@ static rapt_status rope_scaling(const rapt_rope_args *a, const char *function)
     if (a->scaling < RAPT_ROPE_PLAIN || a->scaling > RAPT_ROPE_LLAMA3)
         return fail(RAPT_INVALID, "%s: scaling is %lld (a RAPT_ROPE_ value, 0 ... %d)", function,
                     (long long)a->scaling, RAPT_ROPE_LLAMA3);
+    if (a->scaling == RAPT_ROPE_PLAIN && a->factor != 0 && a->factor != 1)
+        return fail(RAPT_INVALID, "%s: factor is %g and scaling is RAPT_ROPE_PLAIN (plain: 0 or 1)",
+                    function, a->factor);
     if (a->scaling != RAPT_ROPE_PLAIN && (!isfinite(a->factor) || a->factor < 1))
         return fail(RAPT_INVALID, "%s: factor is %g (at least 1, finite)", function, a->factor);
     if (a->scaling >= RAPT_ROPE_YARN && (!isfinite(a->original_context) || a->original_context < 1))

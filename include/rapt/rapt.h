@@ -337,7 +337,7 @@ typedef struct rapt_rope_args {
     int64_t rotary_channels; /* even, at most D; 0: D. The rest is copied */
     int64_t interleaved;     /* 0: pairs (c, c + rotary/2), NeoX; 1: pairs (2c, 2c + 1), GPT-J */
     int64_t scaling;         /* RAPT_ROPE_... */
-    double factor;           /* context extension, LINEAR, NTK, YARN, LLAMA3: at least 1 */
+    double factor;           /* context extension: at least 1; PLAIN: 0 or 1 */
     double original_context; /* YARN, LLAMA3: tokens the model was trained on */
     double low_freq_factor, high_freq_factor; /* LLAMA3; 0: 1 and 4 */
     double beta_fast, beta_slow;              /* YARN; 0: 32 and 1 */

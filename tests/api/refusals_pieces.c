@@ -100,6 +100,8 @@ BEND(rope_scaling, p->rope.scaling = RAPT_ROPE_LLAMA3 + 1)
 BEND(rope_scaling_low, p->rope.scaling = -1)
 BEND(rope_factor, p->rope.scaling = RAPT_ROPE_LINEAR; p->rope.factor = 0.5)
 BEND(rope_factor_infinite, p->rope.scaling = RAPT_ROPE_NTK; p->rope.factor = INFINITY)
+BEND(rope_factor_plain, p->rope.factor = 4)
+BEND(rope_factor_plain_low, p->rope.factor = 0.5)
 BEND(rope_context, p->rope.scaling = RAPT_ROPE_YARN; p->rope.factor = 4;
      p->rope.original_context = 0.5)
 BEND(rope_context_llama3, p->rope.scaling = RAPT_ROPE_LLAMA3; p->rope.factor = 4;
@@ -237,6 +239,7 @@ BEND(append_scales_overlap, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I
      p->kv_append.k_scale = p->kv_append.v_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_scales, p->kv_append.k_scale = rapt_tensor_bhtd(y, RAPT_F32, 2, 2, 9, 1))
 BEND(append_rope_width, p->append_rope.rotary_channels = 12; p->kv_append.rope = &p->append_rope)
+BEND(append_rope_factor, p->append_rope.factor = 4; p->kv_append.rope = &p->append_rope)
 BEND(append_rope_untruncated, p->append_rope.untruncated = 2; p->kv_append.rope = &p->append_rope)
 
 static const struct refusal {
@@ -267,6 +270,9 @@ static const struct refusal {
     ROW(rope, rope_scaling_low, "scaling is -1 (a RAPT_ROPE_ value, 0 ... 4)"),
     ROW(rope, rope_factor, "factor is 0.5 (at least 1, finite)"),
     ROW(rope, rope_factor_infinite, "factor is inf (at least 1, finite)"),
+    ROW(rope, rope_factor_plain, "factor is 4 and scaling is RAPT_ROPE_PLAIN (plain: 0 or 1)"),
+    ROW(rope, rope_factor_plain_low,
+        "factor is 0.5 and scaling is RAPT_ROPE_PLAIN (plain: 0 or 1)"),
     ROW(rope, rope_context,
         "original_context is 0.5 (at least 1 for YaRN and Llama 3 scaling, finite)"),
     ROW(rope, rope_theta, "theta is -3 (over 1 and finite; 0: 10000)"),
@@ -381,6 +387,8 @@ static const struct refusal {
         "neither)"),
     ROW(kv_append, append_rope_width,
         "rotary_channels is 12 (even, from 0 to the head's 8 channels)"),
+    ROW(kv_append, append_rope_factor,
+        "factor is 4 and scaling is RAPT_ROPE_PLAIN (plain: 0 or 1)"),
     ROW(kv_append, append_rope_untruncated, "untruncated is 2 (0 or 1)"),
 };
 enum { REFUSALS = sizeof refusals / sizeof *refusals };
@@ -421,11 +429,25 @@ static void the_straight_calls_run(void **state)
     }
 }
 
+/* What frequencies are plain with: no factor, and one that extends nothing. */
+static void plain_factors_run(void **state)
+{
+    struct pieces p;
+    (void)state;
+    for (int factor = 0; factor < 2; factor++) {
+        straighten(&p);
+        p.rope.factor = p.append_rope.factor = factor;
+        p.kv_append.rope = &p.append_rope;
+        if (run(rope, &p, device) || run(kv_append, &p, device)) fail_msg("%s", rapt_last_error());
+    }
+}
+
 int main(int argc, char **argv)
 {
-    static struct CMUnitTest tests[REFUSALS + 1] = {cmocka_unit_test(the_straight_calls_run)};
+    static struct CMUnitTest tests[REFUSALS + 2] = {cmocka_unit_test(the_straight_calls_run),
+                                                    cmocka_unit_test(plain_factors_run)};
     for (int i = 0; i < REFUSALS; i++)
-        tests[i + 1] =
+        tests[i + 2] =
             (struct CMUnitTest){refusals[i].name, test_refusal, NULL, NULL, (void *)&refusals[i]};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
