@@ -31,8 +31,8 @@ static uint32_t largest_of_floats(const float *x, int64_t n)
     return (uint32_t)largest;
 }
 
-/* To the nearest integers, which the bits of sums with 1.5 * 2^23 count from those of that number. Where the caller rounds
- * upward a quotient may exceed 127. */
+/* To the nearest integers, which the bits of sums with 1.5 * 2^23 count from those of that number. Where the caller
+ * rounds upward a quotient may exceed 127. */
 static void quantise_floats(int8_t *restrict to, const float *restrict x, int64_t n, float inverse)
 {
     for (int64_t i = 0; i < n; i++) {
