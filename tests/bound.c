@@ -14,8 +14,8 @@
  *   + 4 u |scale dot|                         scale in f32, its product, log2(e) folded in
  *   + 8 u softcap                             tanh; its slope is at most 1, so the error before it passes through
  *   + 3 u (|bias| + |alibi|) + 2 u |s|        the added terms and the stored score
- * A bias beside which the product is less than u |bias| / 4 is the score, to every engine: |scale dot|, or 0 where f64
- * loses it too
+ * A bias beside which the product is less than u |bias| / 4 is the score, to every engine; where it is the row's
+ * maximum, as in a row of equal ones, there is no other error: |scale dot|, or 0 where f64 loses it too
  *
  * Weight exp(s - m), relative error expm1(e), e = e_s + 4 u |s - m| + 8 u + 10 u R:
  *     4 u |s - m|   the subtraction and the base-2 exponent
@@ -188,7 +188,8 @@ static double score_error(const struct oracle *o, const struct oracle_row *row,
 {
     double steps = (double)o->qk_channels + 2 + r->scaled, e = 3 * u * row->added[j];
     double product = fabs(row->product[j]), score = fabs(row->score[j]);
-    if (product < u * row->added[j] / 4 && score >= row->added[j]) /* f32 loses it, f64 may too */
+    if (product < u * row->added[j] / 4 && score >= row->added[j] &&
+        row->score[j] >= row->maximum) /* f32 loses the product, and f64 may too */
         return product < 0x1p-54 * score ? 0 : product;
     if (!r->exact) e += gamma_bound(steps, r->accumulate) * row->magnitude[j];
     if (r->exact < 2) e += 4 * u * fabs(row->product[j]) + 2 * u * fabs(row->score[j]);

@@ -340,6 +340,8 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
     if (DTYPE == DTYPE_f32 || a.out.dtype == DTYPE_f32) {
         store_f32(o, f0.factor, f1.factor, (float *)a.out.data + at - lead, a.out.stride[2], row0,
                   row1, 2 * (lane & 3), a.v_channels + lead, lead);
+        if (LOW_ROWS) /* whose o may be finite: sm90_low.h */
+            wrong |= (row0 && r.sum0 != r.sum0) || (row1 && r.sum1 != r.sum1);
         return wrong || ((mendable(r.sum0) || mendable(r.sum1)) && any_nan(o));
     }
 #endif
