@@ -40,7 +40,6 @@ static void quantise_floats(int8_t *restrict to, const float *restrict x, int64_
         int32_t q;
         memcpy(&q, &sum, sizeof q);
         q -= 0x4b400000;
-        q = q > 127 ? 127 : q;
-        to[i] = (int8_t)(q < -127 ? -127 : q);
+        to[i] = (int8_t)(q > 127 ? 127 : q);
     }
 }

@@ -57,7 +57,7 @@ struct row_kernels {
     void (*from_floats)(void *to, int64_t dtype, const float *from, int64_t n);
     /* The bits of the largest magnitude; more than those of infinity: there is a NaN. */
     uint32_t (*largest)(const float *x, int64_t n);
-    /* x * inverse, which is finite, to the nearest integers from -127 to 127. */
+    /* x * inverse to the nearest integers, -127 to 127; inverse: 127 / the largest magnitude, as the caller rounds. */
     void (*quantise)(int8_t *to, const float *x, int64_t n, float inverse);
     /* Copies bytes past the caches (NULL: memcpy serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);

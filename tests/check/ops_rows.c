@@ -4,6 +4,7 @@
 #include "base/dtype.h"
 #include "cpu/ops.h"
 
+#include <fenv.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -309,6 +310,100 @@ static void copies(void **state)
             }
 }
 
+/* ---- Conversions ---- */
+
+/* From low to high. */
+static int between(int low, int high)
+{
+    return low + (int)((number() + 1) / 2 * (float)(high - low + 1));
+}
+
+/* Of all kinds: 16-bit types, what they round from, ties, overflow, subnormal numbers, NaN whose upper half is that of
+ * infinity. */
+static float float_of_kind(int64_t i)
+{
+    static const uint32_t bits[] = {0x7f800000, 0xff800000, 0x7f800001, 0xffc00000, 0x7f7fffff,
+                                    0x80000000, 0x00000001, 0x007fffff, 0x00800000, 0x477fefff,
+                                    0x477ff000, 0x33000000, 0x33000001, 0x387fffff, 0x3f808000,
+                                    0x3f818000, 0x3f808001, 0x3f801000, 0x3f803000, 0x7f7f8000};
+    enum { KINDS = sizeof bits / sizeof *bits };
+    float x;
+    number();
+    uint32_t any = i % 3 ? bits[i / 3 % KINDS] : seed ^ seed >> 16;
+    memcpy(&x, &any, sizeof x);
+    return x;
+}
+
+static int same_number(int64_t dtype, const void *x, const void *y, int64_t i)
+{
+    float a = load_float(x, dtype, i), b = load_float(y, dtype, i);
+    return (isnan(a) && isnan(b)) || (a == b && !signbit(a) == !signbit(b));
+}
+
+static void conversions(void **state)
+{
+    const struct cpu_level *level = *state;
+    static float floats[LONGEST], wanted[LONGEST];
+    for (int d = 0; d < 3; d++)
+        for (int64_t n = 0; n < 4 * EDGE; n += n < 70 ? 1 : 31) {
+            size_t size = dtype_size(dtypes[d]);
+            unsigned char *to = row_of(to_memory, dtypes[d]), *from = from_memory + 4 * EDGE;
+            for (int64_t i = 0; i < n; i++) floats[i] = float_of_kind(i + n);
+            level->rows->from_floats(to, dtypes[d], floats, n);
+            for (int64_t i = 0; i < n; i++) store_float(from, dtypes[d], i, floats[i]);
+            assert_edges(to_memory, dtypes[d], n, "from_floats");
+            for (int64_t i = 0; i < n; i++)
+                if (!same_number(dtypes[d], to, from, i))
+                    fail_msg("%s: %a becomes %a in %s, not %a", level->rows->name,
+                             (double)floats[i], (double)load_float(to, dtypes[d], i),
+                             dtype_name(dtypes[d]), (double)load_float(from, dtypes[d], i));
+            memcpy(from_memory, to, (size_t)n * size);
+            to = row_of(to_memory, RAPT_F32);
+            level->rows->to_floats((float *)to, from_memory, dtypes[d], n);
+            assert_edges(to_memory, RAPT_F32, n, "to_floats");
+            for (int64_t i = 0; i < n; i++) wanted[i] = load_float(from_memory, dtypes[d], i);
+            for (int64_t i = 0; i < n; i++) assert_true(same_number(RAPT_F32, to, wanted, i));
+        }
+}
+
+/* The largest magnitude wherever it is, NaN above infinity; integers within half of one, and -127 to 127 however the
+ * caller rounds. */
+static void integers(void **state)
+{
+    const struct cpu_level *level = *state;
+    static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    static float x[LONGEST];
+    for (int64_t n = 1; n < 4 * EDGE; n += n < 70 ? 1 : 31)
+        for (int m = 0; m < 4; m++) {
+            float top = ldexpf(1 + (float)between(0, 4096) / 4096, between(-100, 100));
+            for (int64_t i = 0; i < n; i++) x[i] = top * (float)between(-4096, 4096) / 4096;
+            int64_t place = between(0, (int)n - 1);
+            x[place] = (n + m) % 2 ? -top : top;
+            uint32_t bits;
+            memcpy(&bits, &top, sizeof bits);
+            assert_int_equal(level->rows->largest(x, n), bits);
+            int8_t *to = (int8_t *)row_of(to_memory, RAPT_F32);
+            fesetround(modes[m]);
+            volatile float most = 127, inverse = most / top; /* after the mode */
+            level->rows->quantise(to, x, n, inverse);
+            fesetround(FE_TONEAREST);
+            assert_true(abs(to[place]) >= (m ? 126 : 127) && to[place] != -128);
+            assert_true((to[place] < 0) == (x[place] < 0));
+            assert_int_equal(to_memory[4 * EDGE - 1], 0xff);
+            assert_int_equal((unsigned char)to[n], 0xff);
+            for (int64_t i = 0; i < n; i++) {
+                double off = fabs(to[i] - (double)x[i] * (double)inverse);
+                if (!(off <= (m ? 1 : 0.5) + 127 * 0x1p-22))
+                    fail_msg("%s: %a times %a is %d", level->rows->name, (double)x[i],
+                             (double)inverse, to[i]);
+            }
+            x[place] = INFINITY;
+            assert_int_equal(level->rows->largest(x, n), 0x7f800000);
+            x[place] = NAN;
+            assert_true(level->rows->largest(x, n) > 0x7f800000);
+        }
+}
+
 int main(void)
 {
     static const struct {
@@ -320,7 +415,9 @@ int main(void)
                   {"softmax of far values", softmax_far},
                   {"rotations", rotations},
                   {"angles", angles},
-                  {"copies", copies}};
+                  {"copies", copies},
+                  {"conversions", conversions},
+                  {"integers", integers}};
     enum { GROUPS = sizeof groups / sizeof *groups };
     struct CMUnitTest tests[GROUPS * CPU_LEVELS];
     static char names[GROUPS * CPU_LEVELS][64];
