@@ -12,6 +12,7 @@
 enum {
     ROW_CHANNELS_MAX = 8192, /* of a row that is rotated or converted */
     PART_CHANNELS = 512,     /* of it at once, so that a small stack has room for them */
+    PIECE_FLOATS = 2048,     /* of rows that are rotated before they are converted */
     AHEAD = 4096,            /* bytes: the next page */
 };
 
@@ -149,7 +150,8 @@ static void part_to_floats(const struct row_kernels *rows, float *to,
                            const struct append_part *part)
 {
     if (part->step == 1) {
-        rows->to_floats(to, part->data, part->dtype, part->count);
+        struct row_run run = {.to = to, .from = part->data, .rows = 1};
+        rows->convert(&run, RAPT_F32, part->dtype, part->count);
         return;
     }
 #define CALL(type)                                                                                 \
@@ -168,9 +170,7 @@ static void load_channels(const struct row_kernels *rows, float *to, const struc
     }
 }
 
-/* Symmetric: scale = max |x| / 127 per block, but at least 2^-126, so that neither the scale nor its
- * inverse leaves the normal numbers; 0 for zeros alone. NaN or infinity makes the block's scale NaN, so
- * that it stays visible. to: of channel 0 of the row. */
+/* A block of a row by row_scale_of, in parts. to: of channel 0 of the row. */
 static void quantise_block(const struct row_kernels *rows, int8_t *to, int64_t stride, float *scale,
                            const struct append_source *s, int64_t first, int64_t end)
 {
@@ -183,18 +183,13 @@ static void quantise_block(const struct row_kernels *rows, int8_t *to, int64_t s
         uint32_t own = rows->largest(x, last - c);
         bits = own > bits ? own : bits;
     }
-    int finite = bits < 0x7f800000;
-    float largest = float_from_bits(bits), inverse = 0;
-    if (finite && bits) {
-        if (largest < 127 * 0x1p-126f) largest = 127 * 0x1p-126f;
-        inverse = 127 / largest;
-    }
-    *scale = finite ? largest / 127 : NAN;
+    struct row_scale by = row_scale_of(bits);
+    *scale = by.scale;
     for (int64_t c = first; c < end; c += PART_CHANNELS) {
         int64_t last = end - c < PART_CHANNELS ? end : c + PART_CHANNELS;
         int8_t *part = stride == 1 ? to + c : line;
         if (end - first > PART_CHANNELS) load_channels(rows, x, s, c, last);
-        if (finite) rows->quantise(part, x, last - c, inverse);
+        if (by.finite) rows->integers(part, x, last - c, by.inverse);
         else memset(part, 1, (size_t)(last - c));
         for (int64_t i = c; i < last && part == line; i++) to[i * stride] = line[i - c];
     }
@@ -242,8 +237,9 @@ static void append_part(const struct row_kernels *rows, const struct append_targ
 {
     float x[PART_CHANNELS], line[PART_CHANNELS];
     if (part.dtype != t->cache->dtype) {
+        struct row_run run = {.to = line, .from = x, .rows = 1};
         part_to_floats(rows, x, &part);
-        rows->from_floats(line, t->cache->dtype, x, part.count);
+        rows->convert(&run, t->cache->dtype, RAPT_F32, part.count);
         part.data = line, part.dtype = t->cache->dtype, part.step = 1;
     }
     if (!blocked) {
@@ -271,7 +267,8 @@ static void append_row(const struct row_kernels *rows, const struct append_targe
         s.rotated_dtype = s.dtype == dtype ? dtype : RAPT_F32;
         if (s.step == 1 &&
             s.rotated_dtype != s.dtype) { /* rotated as vectors, which have one type */
-            rows->to_floats(rotated, from, s.dtype, s.rotated_channels);
+            struct row_run run = {.to = rotated, .from = from, .rows = 1};
+            rows->convert(&run, RAPT_F32, s.dtype, s.rotated_channels);
             from = rotated;
         }
         rotation_row(t->rotation, rotated, s.rotated_dtype, 1, from,
@@ -320,10 +317,15 @@ static void append_head(const struct append_job *job, const struct append_target
                sine);
 }
 
-/* A run of rows whose channels lie side by side, of one dtype: rotated, or copied at once where they
- * follow each other without a gap. */
-static void append_run(const struct append_job *job, const struct append_target *t,
-                       const struct row_run *run, const float *cosine, const float *sine)
+/* A run of rows whose channels lie side by side, and where their scales go. */
+struct append_run {
+    struct row_run rows;
+    struct row_scales scales;
+};
+
+/* Rows of the cache's dtype: rotated, or copied at once where they follow each other without a gap. */
+static void append_alike(const struct append_job *job, const struct append_target *t,
+                         const struct row_run *run, const float *cosine, const float *sine)
 {
     int64_t channels = t->from->size[3];
     size_t bytes = (size_t)channels * dtype_size(t->from->dtype);
@@ -341,18 +343,65 @@ static void append_run(const struct append_job *job, const struct append_target 
     }
 }
 
+static void store_converted(const struct row_kernels *rows, const struct append_target *t,
+                            const struct append_run *run, int64_t dtype)
+{
+    if (t->cache->dtype == RAPT_I8)
+        rows->quantise(&run->rows, &run->scales, dtype, t->from->size[3]);
+    else rows->convert(&run->rows, t->cache->dtype, dtype, t->from->size[3]);
+}
+
+/* Rows of another dtype than the cache's; those that are rotated pass through f32, some at a time. */
+static void append_converted(const struct append_job *job, const struct append_target *t,
+                             const struct append_run *run, const float *cosine, const float *sine)
+{
+    int64_t channels = t->from->size[3], most = PIECE_FLOATS / channels;
+    if (!t->rotation) {
+        store_converted(job->rows, t, run, t->from->dtype);
+        return;
+    }
+    _Alignas(64) float x[PIECE_FLOATS];
+    struct row_run wide = {.to = x,
+                           .to_step = channels * (int64_t)sizeof *x,
+                           .from_step = run->rows.from_step,
+                           .table_step = run->rows.table_step};
+    struct append_run piece = *run;
+    piece.rows.from = x;
+    piece.rows.from_step = wide.to_step;
+    for (int64_t r = 0; r < run->rows.rows; r += wide.rows) {
+        wide.rows = run->rows.rows - r < most ? run->rows.rows - r : most;
+        wide.from = (const char *)run->rows.from + r * run->rows.from_step;
+        job->rows->convert(&wide, RAPT_F32, t->from->dtype, channels);
+        struct row_run turned = wide;
+        turned.from = x;
+        turned.from_step = wide.to_step;
+        rotation_rows(t->rotation, &turned, RAPT_F32, channels, cosine + r * wide.table_step,
+                      sine + r * wide.table_step);
+        piece.rows.to = (char *)run->rows.to + r * run->rows.to_step;
+        piece.rows.rows = wide.rows;
+        piece.scales.first = run->scales.first + r * run->scales.row_step;
+        store_converted(job->rows, t, &piece, RAPT_F32);
+    }
+}
+
 /* The tokens of a head that lie in one page at once, or the heads of a token. */
 static void append_runs(const struct append_job *job, const struct append_target *t,
                         const struct append_sequence *s, int64_t first, int64_t last,
                         int token_first, const float *cosine, const float *sine)
 {
     int64_t size = (int64_t)dtype_size(t->from->dtype),
+            to_size = (int64_t)dtype_size(t->cache->dtype),
             pairs = t->rotation ? t->rotation->pairs : 0;
     int64_t batch = job->args->q_start.dtype ? 0 : s->b, axis = token_first ? 1 : 2;
-    struct row_run run = {.to_step = t->cache->stride[axis] * size,
-                          .from_step = t->from->stride[axis] * size,
-                          .table_step = token_first ? 0 : pairs,
-                          .stream = job->stream};
+    struct append_run run = {.rows = {.to_step = t->cache->stride[axis] * to_size,
+                                      .from_step = t->from->stride[axis] * size,
+                                      .table_step = token_first ? 0 : pairs,
+                                      .stream = job->stream},
+                             .scales = {.row_step = t->scale->stride[axis],
+                                        .blocks = t->scale->size[3],
+                                        .block_step = t->scale->stride[3]}};
+    struct row_run *rows = &run.rows;
+    int alike = t->cache->dtype == t->from->dtype, computed = t->rotation || !alike;
     for (int64_t token = first, end; token < last; token = end) {
         int64_t at = s->held + token, outer = s->b, inner = at;
         end = token_first ? token + 1 : last;
@@ -361,23 +410,36 @@ static void append_runs(const struct append_job *job, const struct append_target
             inner = at % job->page_tokens;
             if (end - token > job->page_tokens - inner) end = token + job->page_tokens - inner;
         }
-        run.rows = token_first ? job->kv_heads : end - token;
+        rows->rows = token_first ? job->kv_heads : end - token;
         for (int64_t head = 0; head < (token_first ? 1 : job->kv_heads); head++) {
-            run.to = ops_row(t->cache, (size_t)size, outer, head, inner);
-            run.from = ops_row(t->from, (size_t)size, batch, head, s->first + token);
-            run.ahead = run.stream && t->rotation
-                            ? ops_ahead(job->device, run.rows * t->from->size[3] * size, head,
-                                        token_first ? 1 : job->kv_heads, t->from->stride[1] * size,
-                                        (end - token) * t->from->stride[2] * size)
-                            : 0;
-            if (run.stream && t->rotation && !run.ahead) {
-                ops_expect((const char *)run.from + AHEAD, 1, 1);
-                ops_expect((const char *)run.to + AHEAD, 1, 1);
+            rows->to = ops_row(t->cache, (size_t)to_size, outer, head, inner);
+            rows->from = ops_row(t->from, (size_t)size, batch, head, s->first + token);
+            if (t->cache->dtype == RAPT_I8)
+                run.scales.first = ops_row(t->scale, sizeof(float), outer, head, inner);
+            rows->ahead =
+                rows->stream && t->rotation && alike
+                    ? ops_ahead(job->device, rows->rows * t->from->size[3] * size, head,
+                                token_first ? 1 : job->kv_heads, t->from->stride[1] * size,
+                                (end - token) * t->from->stride[2] * size)
+                    : 0;
+            if (rows->stream && computed && !rows->ahead) {
+                ops_expect((const char *)rows->from + AHEAD, 1, 1);
+                ops_expect((const char *)rows->to + AHEAD, 1, 1);
             }
-            append_run(job, t, &run, cosine + (token - first) * pairs,
-                       sine + (token - first) * pairs);
+            const float *c = cosine + (token - first) * pairs, *sn = sine + (token - first) * pairs;
+            if (alike) append_alike(job, t, rows, c, sn);
+            else append_converted(job, t, &run, c, sn);
         }
     }
+}
+
+/* Whether runs of rows serve. */
+static int in_runs(const struct append_job *job, const struct append_target *t)
+{
+    int alike = t->cache->dtype == t->from->dtype;
+    return t->cache->stride[3] == 1 && t->from->stride[3] == 1 &&
+           job->args->kv_layout == RAPT_KV_STRIDED &&
+           (alike || !t->rotation || t->from->size[3] <= PIECE_FLOATS) && t->from->size[3];
 }
 
 /* Tokens first ... last - 1 in the order of the cache's memory. */
@@ -387,8 +449,7 @@ static void append_tokens(const struct append_job *job, const struct append_targ
 {
     int64_t tokens = last - first, pairs = t->rotation ? t->rotation->pairs : 0;
     int token_first = llabs(t->cache->stride[2]) > llabs(t->cache->stride[1]);
-    if (t->cache->dtype == t->from->dtype && t->cache->stride[3] == 1 && t->from->stride[3] == 1 &&
-        job->args->kv_layout == RAPT_KV_STRIDED && job->kv_heads) {
+    if (in_runs(job, t)) {
         append_runs(job, t, s, first, last, token_first, cosine, sine);
         return;
     }

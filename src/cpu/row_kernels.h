@@ -2,6 +2,9 @@
 #ifndef RAPT_CPU_ROW_KERNELS_H
 #define RAPT_CPU_ROW_KERNELS_H
 
+#include "base/dtype.h"
+
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,6 +38,28 @@ struct softmax_rows {
     int64_t ahead; /* of the row that is given: as in row_run */
 };
 
+/* Where the scales of a run's rows go, each row in blocks of equal width: steps in floats. */
+struct row_scales {
+    float *first;
+    int64_t row_step, blocks, block_step;
+};
+
+/* Of a block whose largest magnitude has these bits, symmetric: max |x| / 127, but at least 2^-126, so that neither
+ * the scale nor its inverse leaves the normal numbers; 0 for zeros alone. NaN or infinity makes it NaN, and the
+ * integers 1, so that it stays visible. */
+struct row_scale {
+    float scale, inverse;
+    int finite;
+};
+static inline __attribute__((always_inline)) struct row_scale row_scale_of(uint32_t largest_bits)
+{
+    float largest = float_from_bits(largest_bits);
+    if (largest_bits >= 0x7f800000) return (struct row_scale){.scale = NAN};
+    if (!largest_bits) return (struct row_scale){.finite = 1};
+    if (largest < 127 * 0x1p-126f) largest = 127 * 0x1p-126f;
+    return (struct row_scale){.scale = largest / 127, .inverse = 127 / largest, .finite = 1};
+}
+
 /* Rows are contiguous in their channels and aligned to their elements. stream: past the caches
  * where the destination's lines allow it, for what would not stay in them. */
 struct row_kernels {
@@ -52,13 +77,16 @@ struct row_kernels {
      * rounded to f32. Angles stay below ANGLE_MAX, also that of 1. */
     void (*angles)(float *cos, float *sin, int64_t position, int64_t count, const double *inverse,
                    double magnitude, int64_t pairs);
-    /* Of n elements, to and from f32. */
-    void (*to_floats)(float *to, const void *from, int64_t dtype, int64_t n);
-    void (*from_floats)(void *to, int64_t dtype, const float *from, int64_t n);
-    /* The bits of the largest magnitude; more than those of infinity: there is a NaN. */
+    /* Rows of n elements into another type of float. */
+    void (*convert)(const struct row_run *run, int64_t to_dtype, int64_t from_dtype, int64_t n);
+    /* Rows of n elements into integers, block by block (row_scale_of). */
+    void (*quantise)(const struct row_run *run, const struct row_scales *scales, int64_t dtype,
+                     int64_t n);
+    /* What that consists of, for a block that comes in parts. The bits of the largest magnitude; more than those of
+     * infinity: there is a NaN. */
     uint32_t (*largest)(const float *x, int64_t n);
     /* x * inverse to the nearest integers, -127 to 127; inverse: 127 / the largest magnitude, as the caller rounds. */
-    void (*quantise)(int8_t *to, const float *x, int64_t n, float inverse);
+    void (*integers)(int8_t *to, const float *x, int64_t n, float inverse);
     /* Copies bytes past the caches (NULL: memcpy serves). */
     void (*copy_stream)(void *to, const void *from, size_t bytes);
     /* The same to count places, step bytes apart; NULL with copy_stream. */

@@ -570,10 +570,10 @@ const struct row_kernels ROWS_NAME = {
     .softmax_end = softmax_row_end,
     .rotate = rotate,
     .angles = angles_rows,
-    .to_floats = row_to_floats,
-    .from_floats = floats_to_row,
+    .convert = convert,
+    .quantise = quantise,
     .largest = largest_of_floats,
-    .quantise = quantise_floats,
+    .integers = integers_of_floats,
 #ifndef ROWS_WITHOUT_STREAM
     .copy_stream = copy_stream_row,
     .repeat_stream = repeat_stream_row,

@@ -340,30 +340,44 @@ static int same_number(int64_t dtype, const void *x, const void *y, int64_t i)
     return (isnan(a) && isnan(b)) || (a == b && !signbit(a) == !signbit(b));
 }
 
+/* Rows a step apart, what lies between them left alone; into the caches and past them. */
+static void compare_conversion(const struct cpu_level *level, int64_t to_dtype, int64_t from_dtype,
+                               int64_t n, int stream)
+{
+    enum { ROWS = 3 };
+    static float wanted[LONGEST];
+    int64_t step = stream ? (n + 31) / 32 * 32 : n + 3, to_size = (int64_t)dtype_size(to_dtype),
+            from_size = (int64_t)dtype_size(from_dtype);
+    unsigned char *to = row_of(to_memory, to_dtype), *from = from_memory;
+    struct row_run run = {.to = to,
+                          .from = from,
+                          .to_step = step * to_size,
+                          .from_step = (n + 1) * from_size,
+                          .rows = ROWS,
+                          .stream = stream};
+    for (int64_t i = 0; i < ROWS * (n + 1); i++)
+        store_float(from, from_dtype, i, float_of_kind(i + n));
+    level->rows->convert(&run, to_dtype, from_dtype, n);
+    if (level->rows->stream_end) level->rows->stream_end();
+    assert_edges(to_memory, to_dtype, ROWS * step, "convert");
+    for (int64_t r = 0; r < ROWS; r++)
+        for (int64_t i = 0; i < step; i++) {
+            float x = load_float(from, from_dtype, r * (n + 1) + i);
+            if (i < n) store_float(wanted, to_dtype, r * step + i, x);
+            else memset((char *)wanted + (r * step + i) * to_size, 0xff, (size_t)to_size);
+            if (!same_number(to_dtype, to, wanted, r * step + i))
+                fail_msg("%s: %a in %s becomes %a in %s, not %a", level->rows->name, (double)x,
+                         dtype_name(from_dtype), (double)load_float(to, to_dtype, r * step + i),
+                         dtype_name(to_dtype), (double)load_float(wanted, to_dtype, r * step + i));
+        }
+}
+
 static void conversions(void **state)
 {
-    const struct cpu_level *level = *state;
-    static float floats[LONGEST], wanted[LONGEST];
-    for (int d = 0; d < 3; d++)
-        for (int64_t n = 0; n < 4 * EDGE; n += n < 70 ? 1 : 31) {
-            size_t size = dtype_size(dtypes[d]);
-            unsigned char *to = row_of(to_memory, dtypes[d]), *from = from_memory + 4 * EDGE;
-            for (int64_t i = 0; i < n; i++) floats[i] = float_of_kind(i + n);
-            level->rows->from_floats(to, dtypes[d], floats, n);
-            for (int64_t i = 0; i < n; i++) store_float(from, dtypes[d], i, floats[i]);
-            assert_edges(to_memory, dtypes[d], n, "from_floats");
-            for (int64_t i = 0; i < n; i++)
-                if (!same_number(dtypes[d], to, from, i))
-                    fail_msg("%s: %a becomes %a in %s, not %a", level->rows->name,
-                             (double)floats[i], (double)load_float(to, dtypes[d], i),
-                             dtype_name(dtypes[d]), (double)load_float(from, dtypes[d], i));
-            memcpy(from_memory, to, (size_t)n * size);
-            to = row_of(to_memory, RAPT_F32);
-            level->rows->to_floats((float *)to, from_memory, dtypes[d], n);
-            assert_edges(to_memory, RAPT_F32, n, "to_floats");
-            for (int64_t i = 0; i < n; i++) wanted[i] = load_float(from_memory, dtypes[d], i);
-            for (int64_t i = 0; i < n; i++) assert_true(same_number(RAPT_F32, to, wanted, i));
-        }
+    for (int pair = 0; pair < 9; pair++)
+        for (int64_t n = 0; n < 4 * EDGE; n += n < 70 ? 1 : 31)
+            for (int stream = 0; stream < 2; stream++)
+                compare_conversion(*state, dtypes[pair / 3], dtypes[pair % 3], n, stream);
 }
 
 /* The largest magnitude wherever it is, NaN above infinity; integers within half of one, and -127 to 127 however the
@@ -385,7 +399,7 @@ static void integers(void **state)
             int8_t *to = (int8_t *)row_of(to_memory, RAPT_F32);
             fesetround(modes[m]);
             volatile float most = 127, inverse = most / top; /* after the mode */
-            level->rows->quantise(to, x, n, inverse);
+            level->rows->integers(to, x, n, inverse);
             fesetround(FE_TONEAREST);
             assert_true(abs(to[place]) >= (m ? 126 : 127) && to[place] != -128);
             assert_true((to[place] < 0) == (x[place] < 0));
@@ -404,6 +418,66 @@ static void integers(void **state)
         }
 }
 
+/* Rows of blocks, each by its own largest magnitude: zeros, subnormal numbers, infinity and NaN among them. The
+ * bytes and scales between the rows stay. */
+static void compare_quantised(const struct cpu_level *level, int64_t dtype, int64_t width,
+                              int64_t blocks, int stream)
+{
+    enum { ROWS = 5 };
+    static float scale[ROWS * 8 * 2], x[LONGEST];
+    int64_t n = width * blocks, step = stream ? (n + 63) / 64 * 64 : n + 5, apart = 2 * blocks;
+    size_t size = dtype_size(dtype);
+    int8_t *to = (int8_t *)row_of(to_memory, RAPT_F32);
+    struct row_run run = {.to = to,
+                          .from = from_memory,
+                          .to_step = step,
+                          .from_step = n * (int64_t)size,
+                          .rows = ROWS,
+                          .stream = stream};
+    struct row_scales scales = {scale, apart, blocks, 2};
+    memset(scale, 0xff, sizeof scale);
+    for (int64_t i = 0; i < ROWS * n; i++) {
+        int kind = (int)((i / width + width) % 7);
+        float top = kind == 3 ? 0x1p-14f : kind == 4 ? 0 : 1000;
+        x[i] = (i % n % width == width / 2 ? 1 : number()) * top;
+        if (dtype != RAPT_F16 && kind == 3) x[i] *= 0x1p-118f;
+        if (i % width == width - 1 && kind > 4) x[i] = kind == 5 ? -INFINITY : NAN;
+        store_float(from_memory, dtype, i, x[i]);
+        x[i] = load_float(from_memory, dtype, i);
+    }
+    level->rows->quantise(&run, &scales, dtype, n);
+    if (level->rows->stream_end) level->rows->stream_end();
+    for (int64_t r = 0; r < ROWS; r++) {
+        for (int64_t i = n; i < step; i++) assert_int_equal(to[r * step + i], -1);
+        for (int64_t b = 0; b < blocks; b++) {
+            const float *own = x + r * n + b * width;
+            const int8_t *got = to + r * step + b * width;
+            float largest = 0, s = scale[r * apart + b * 2];
+            for (int64_t i = 0; i < width; i++)
+                largest = isnan(own[i]) ? INFINITY : fmaxf(largest, fabsf(own[i]));
+            if (!isfinite(largest)) assert_true(isnan(s));
+            else assert_true(s == (largest ? fmaxf(largest / 127, 0x1p-126f) : 0));
+            assert_true(isnan(scale[r * apart + b * 2 + 1]));
+            for (int64_t i = 0; i < width; i++)
+                if (isnan(s) ? got[i] != 1
+                             : !(fabs((double)got[i] * s - own[i]) <= (0.5 + 127 * 0x1p-22) * s))
+                    fail_msg("%s: %a in %s by %a becomes %d", level->rows->name, (double)own[i],
+                             dtype_name(dtype), (double)s, got[i]);
+        }
+    }
+    assert_int_equal((unsigned char)to[-1], 0xff);
+    assert_int_equal((unsigned char)to[ROWS * step], 0xff);
+}
+
+static void quantised(void **state)
+{
+    static const int64_t widths[] = {1, 2, 7, 16, 31, 32, 33, 64, 96, 100, 128, 160, 257};
+    for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
+        for (int64_t blocks = 1; blocks <= 4; blocks += blocks)
+            for (int form = 0; form < 6; form++)
+                compare_quantised(*state, dtypes[form / 2], widths[w], blocks, form % 2);
+}
+
 int main(void)
 {
     static const struct {
@@ -417,7 +491,8 @@ int main(void)
                   {"angles", angles},
                   {"copies", copies},
                   {"conversions", conversions},
-                  {"integers", integers}};
+                  {"integers", integers},
+                  {"rows of integers", quantised}};
     enum { GROUPS = sizeof groups / sizeof *groups };
     struct CMUnitTest tests[GROUPS * CPU_LEVELS];
     static char names[GROUPS * CPU_LEVELS][64];

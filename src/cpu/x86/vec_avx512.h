@@ -120,15 +120,8 @@ VEC void v_store_part(void *p, int dtype, vec a, int64_t n)
     else _mm256_mask_storeu_epi16(p, lanes, v_narrow(a, dtype));
 }
 
-#if defined(V_BF16_CONVERSION)
-/* bf16 of two vectors; subnormal numbers become 0. */
-VEC __m512i v_narrow_two(vec a, vec b)
-{
-    return (__m512i)_mm512_cvtne2ps_pbh(b, a);
-}
-#else
 /* bf16 of two vectors, as v_narrow rounds. */
-VEC __m512i v_narrow_two(vec a, vec b)
+VEC __m512i v_narrow_two_exact(vec a, vec b)
 {
     const __m512i half = _mm512_set1_epi32(0x7fff), one = _mm512_set1_epi32(1);
     const __m512i high =
@@ -146,7 +139,16 @@ VEC __m512i v_narrow_two(vec a, vec b)
     }
     return _mm512_permutex2var_epi16(low, high, next);
 }
+
+/* The same; where the CPU converts itself, subnormal numbers become 0. */
+VEC __m512i v_narrow_two(vec a, vec b)
+{
+#if defined(V_BF16_CONVERSION)
+    return (__m512i)_mm512_cvtne2ps_pbh(b, a);
+#else
+    return v_narrow_two_exact(a, b);
 #endif
+}
 
 VEC void v_store_bits(void *p, __m512i bits, int stream)
 {
@@ -171,6 +173,51 @@ VEC void v_store_two(void *p, int dtype, vec a, vec b, int stream)
         v_store_half(p, v_narrow(a, dtype), stream);
         v_store_half((uint16_t *)p + LANES, v_narrow(b, dtype), stream);
     } else v_store_bits(p, v_narrow_two(a, b), stream);
+}
+
+#define V_HAS_EXACT
+/* With subnormal numbers in each type. */
+VEC void v_store_two_exact(void *p, int dtype, vec a, vec b, int stream)
+{
+    if (dtype == RAPT_BF16) v_store_bits(p, v_narrow_two_exact(a, b), stream);
+    else v_store_two(p, dtype, a, b, stream);
+}
+
+#define V_HAS_INTEGERS
+/* The larger of bits without their signs: of m, and of LANES f32 or 2 LANES f16 or bf16 from p on. */
+VEC vec v_larger_bits(vec m, const void *p, int dtype)
+{
+    __m512i x = _mm512_loadu_si512(p), y = _mm512_castps_si512(m);
+    if (dtype == RAPT_F32)
+        return _mm512_castsi512_ps(
+            _mm512_max_epi32(y, _mm512_and_si512(x, _mm512_set1_epi32(0x7fffffff))));
+    return _mm512_castsi512_ps(_mm512_max_epi16(y, _mm512_and_si512(x, _mm512_set1_epi16(0x7fff))));
+}
+VEC uint32_t v_largest_bits(vec m, int dtype)
+{
+    __m512i x = _mm512_castps_si512(m);
+    if (dtype != RAPT_F32)
+        x = _mm512_max_epi32(_mm512_srli_epi32(x, 16),
+                             _mm512_and_si512(x, _mm512_set1_epi32(0xffff)));
+    return (uint32_t)_mm512_reduce_max_epi32(x);
+}
+/* Bytes of two or four neighbouring vectors of sums of an integer and 1.5 * 2^23, whose lower halves are that
+ * integer; at most 127. stream: past the caches, with p at a multiple of as many bytes. */
+VEC void v_store_integers(void *p, const vec *x, int count, int stream)
+{
+    const __m512i low = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34,
+                                         32, 30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2,
+                                         0),
+                  in_order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
+    __m512i first =
+        _mm512_permutex2var_epi16(_mm512_castps_si512(x[0]), low, _mm512_castps_si512(x[1]));
+    if (count == 2) {
+        v_store_half(p, _mm512_cvtsepi16_epi8(first), stream);
+        return;
+    }
+    __m512i second =
+        _mm512_permutex2var_epi16(_mm512_castps_si512(x[2]), low, _mm512_castps_si512(x[3]));
+    v_store_bits(p, _mm512_permutexvar_epi64(in_order, _mm512_packs_epi16(first, second)), stream);
 }
 
 #define V_HAS_PAIRS
