@@ -1,4 +1,4 @@
-"""tables_cpu.py: the tables of docs/PERFORMANCE.md about CPUs, for tables.py.
+"""tables_cpu.py: the tables about CPUs, for tables.py.
 
 Of the rows of one problem, kernel and number of threads those of the last commit in the file count; a table shows the one with the median
 time, or for the separate operations the median of the shares."""

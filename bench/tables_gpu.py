@@ -1,4 +1,4 @@
-"""tables_gpu.py: the tables of docs/PERFORMANCE.md about NVIDIA GPUs, for tables.py, and their plots.
+"""tables_gpu.py: the tables about NVIDIA GPUs, for tables.py, and their plots.
 
 usage: python3 bench/tables_gpu.py     draws docs/images/h100-*.png and h200-*.png (matplotlib)
 

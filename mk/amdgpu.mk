@@ -158,7 +158,7 @@ check-amd-whole: all $(AMDGPU_WHOLE:%=$(AMDGPU_OUT)/whole.%.t)
 	$(PROVE) $(filter %.t,$^)
 .PHONY: amdgpu-product check-amd check-amd-whole
 
-# Registers, occupancy, matrix share and LDS conflicts of the matrix-unit rows, for docs/PERFORMANCE.md. ROWS='*_gfx942': these alone.
+# Registers, occupancy, matrix share and LDS conflicts of the matrix-unit rows, for docs/performance/amd.md. ROWS='*_gfx942': these alone.
 amdgpu-report: tool $(AMDGPU_HIP) $(GPU)/resources.txt
 	@$(PYTHON) tools/amdgpu/report.py $(B) '$(or $(ROWS),*)'
 .PHONY: amdgpu-report

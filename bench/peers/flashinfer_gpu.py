@@ -1,7 +1,7 @@
 """flashinfer_gpu.py: FlashInfer as a peer of decode_gpu.py and pytorch_gpu.py: its kernels over paged keys and its ragged prefill, as functions that
 launch once on the current stream. Optional: where it is not installed, it is left out with one line.
 
-    pip install flashinfer-python==0.7.2.post1      # the version that docs/PERFORMANCE.md names
+    pip install flashinfer-python==0.7.2.post1      # the version that docs/performance/h100-decode.md names
 
 It builds its kernels where they are first used (nvcc 13.0, sm_90a). Plans are made once, outside of what is timed; decode has the buffers of captured
 graphs, as engines capture it. FlashInfer splits keys by pages, so keys in one piece are pages in order to it. Every kernel's output is compared

@@ -1,6 +1,6 @@
 """pytorch_gpu.py: rapt against PyTorch's attention backends on one GPU: cuDNN, FlashAttention-2, memory-efficient; and against FlashAttention-3
 where its package fa3-fwd is installed, and FlashInfer where flashinfer-python is (decode, chunk, pages, ragged: flashinfer_gpu.py); ratios and a
-CSV, of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md.
+CSV, of which bench/tables.py and tables_gpu.py make the tables and plots of docs/PERFORMANCE.md and docs/performance.
 
 usage: python3 bench/peers/pytorch_gpu.py --only grid,models [--lib build/librapt.so] [--csv rows.csv] [--protocol graph,sustained]
 
