@@ -1,6 +1,6 @@
 #!/bin/sh
-# readme.t: what README.md says to type works: its C program, its commands; its picture and the pages it leads to are there. The docs
-# name files that exist, the manual page every option; examples are short.
+# readme.t: what README.md says to type works: its C program, its commands; its pictures are pictures. Every link of every
+# page leads to a file and a heading, the docs name files that exist, the manual page every option; examples are short.
 set -u
 build=${RAPT_BUILD:-build}
 folder=$(mktemp -d) || exit 1
@@ -21,10 +21,50 @@ eval "${CC:-cc} -Wall -Wextra -Wpedantic -Werror ${LDFLAGS:-} $(cat "$folder/arg
 say $? "the program compiles as it says and prints 1"
 [ "$(grep -c '[^ ]' "$folder/program.c")" -le 25 ]; say $? "the program is short"
 
-grep -o '](\([^)#:]*\))' README.md | tr -d '()]' | sort -u | while read -r path; do
-    [ -e "$path" ] || echo "there is no $path"
-done > "$folder/log"
-[ ! -s "$folder/log" ]; say $? "every page and picture is there"
+# Pages on standard input. Headings become anchors as GitHub makes them; what stands in code is neither heading nor link.
+links() {
+    # shellcheck disable=SC2016 # fields of awk
+    xargs awk '
+        function real(path,    n, i, parts, kept, depth) { # without . and ..
+            n = split(path, parts, "/"); depth = 0; path = ""
+            for (i = 1; i <= n; i++)
+                if (parts[i] == ".." && depth && kept[depth] != "..") depth--
+                else if (parts[i] != "." && (parts[i] != "" || i == 1)) kept[++depth] = parts[i]
+            for (i = 1; i <= depth; i++) path = path (i > 1 ? "/" : "") kept[i]
+            return path == "" ? "." : path
+        }
+        FNR == 1 { code = 0; folder = FILENAME; if (!sub(/\/[^\/]*$/, "", folder)) folder = "." }
+        /^ *```/ { code = !code; next }
+        code { next }
+        /^#+ / {
+            line = tolower($0); sub(/^#+ +/, "", line); gsub(/\]\([^)]*\)/, "", line); gsub(/[^a-z0-9 _-]/, "", line); gsub(/ /, "-", line)
+            seen = times[FILENAME, line]++; print "anchor", real(FILENAME) "#" line (seen ? "-" seen : "")
+        }
+        {
+            line = $0; gsub(/`[^`]*`/, "", line)
+            while (match(line, /\]\([^)]*\)/)) {
+                to = substr(line, RSTART + 2, RLENGTH - 3); line = substr(line, RSTART + RLENGTH)
+                if (to ~ /^[a-z]+:/) continue
+                anchor = ""; if (match(to, /#/)) { anchor = substr(to, RSTART); to = substr(to, 1, RSTART - 1) }
+                print "link", FILENAME, to == "" ? real(FILENAME) : real(folder "/" to), anchor
+            }
+        }' > "$folder/links"
+    grep '^anchor ' "$folder/links" | sort -u > "$folder/anchors"
+    grep '^link ' "$folder/links" | while read -r _ page path anchor; do
+        [ -e "$path" ] || echo "$page: there is no $path"
+        [ -z "$anchor" ] || echo "anchor $path$anchor $page"
+    done > "$folder/wanted"
+    grep -v '^anchor ' "$folder/wanted"
+    grep '^anchor ' "$folder/wanted" | awk 'NR == FNR { known[$2] = 1; next } !($2 in known) { print $3 ": there is no " $2 }' "$folder/anchors" -
+}
+pages() { git ls-files -co --exclude-standard '*.md' 2> /dev/null | grep . || find . -name '*.md' ! -path './build/*'; }
+pages | sort -u | links > "$folder/log"
+[ ! -s "$folder/log" ] && [ "$(wc -l < "$folder/anchors")" -gt 100 ]; say $? "every link of every page leads to a file and a heading"
+printf '# A page\n## A *b*, `c_d`: (e)\n## Twice\n## Twice\n[a](page.md#a-page) [b](#a-b-c_d-e) [c](#twice-1) `[d](none.md)`\n[e](other.md) [f](#twice-2)\n```\n# No\n```\n[g](#no)' \
+    > "$folder/page.md"
+echo "$folder/page.md" | links > "$folder/log"
+printf '%s: there is no %s\n' "$folder/page.md" "$folder/other.md" "$folder/page.md" "$folder/page.md#twice-2" "$folder/page.md" "$folder/page.md#no" > "$folder/want"
+cmp "$folder/log" "$folder/want" >> "$folder/log" 2>&1; say $? "a link to no file and one to no heading are found"
 sed -n 's/^!\[[^]]*\](\([^)]*\)).*/\1/p' README.md > "$folder/pictures"
 while read -r file; do
     [ "$(dd if="$file" bs=1 skip=1 count=3 2> /dev/null)" = PNG ] || echo "$file is no picture"
@@ -34,18 +74,22 @@ grep '^    ./setup.sh' README.md | awk '{ print $2 }' | while read -r word; do g
 [ ! -s "$folder/log" ]; say $? "setup.sh knows the words"
 
 # NAME and the like stand for any name; a program is named without its .c.
-grep -ohE '`(src|tests|tools|mk|docs|bench|examples|include)/[^` ,:]*`' README.md docs/*.md docs/decisions/*.md | tr -d '`' | sort -u |
+grep -ohE '`(src|tests|tools|mk|docs|bench|examples|include)/[^` ,:]*`' README.md docs/*.md docs/*/*.md | tr -d '`' | sort -u |
     while read -r path; do
         pattern=$(printf '%s\n' "$path" | sed 's/NAME/*/g')
         # shellcheck disable=SC2086
         ls -d $pattern > /dev/null 2>&1 || [ -e "$path.c" ] || echo "there is no $path"
     done > "$folder/log"
 [ ! -s "$folder/log" ]; say $? "the docs name files that exist"
+grep -rohIE '\<docs/[A-Za-z0-9_/-]+\.md' include src examples tools tests bench docs mk Makefile setup.sh | sort -u | while read -r path; do
+    [ -e "$path" ] || echo "there is no $path"
+done > "$folder/log"
+[ ! -s "$folder/log" ]; say $? "the sources name pages that exist"
 wc -l examples/*.c | awk '$2 != "total" && $1 > 100' > "$folder/log"
 [ ! -s "$folder/log" ]; say $? "no example is over 100 lines"
 
 # The means that README names first are those that bench/tables.py wrote into PERFORMANCE.md, of the H100.
-sed -n '/^## NVIDIA H100/,/^## NVIDIA H200/p' docs/PERFORMANCE.md > "$folder/h100"
+sed -n '/^<!-- bench: peers -->$/,/^<!-- end -->$/p' docs/PERFORMANCE.md > "$folder/h100"
 mean() { # row of the table of peers, name of its column, a printf format, the protocol if not interleaved
     column=$(grep '^| problems | protocol |' "$folder/h100" | tr '|' '\n' | grep -nx " $2 " | cut -d : -f 1)
     value=$(grep "^| $1 | ${4:-interleaved} |" "$folder/h100" | cut -d '|' -f "${column:-1}" | sed 's/^ *\([0-9.]*\) .*/\1/')
