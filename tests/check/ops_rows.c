@@ -439,7 +439,7 @@ static void compare_quantised(const struct cpu_level *level, int64_t dtype, int6
     for (int64_t i = 0; i < ROWS * n; i++) {
         int kind = (int)((i / width + width) % 7);
         float top = kind == 3 ? 0x1p-14f : kind == 4 ? 0 : 1000;
-        x[i] = (i % n % width == width / 2 ? 1 : number()) * top;
+        x[i] = (i % n % width == (width / 2 + i / n) % width ? 1 : number()) * top;
         if (dtype != RAPT_F16 && kind == 3) x[i] *= 0x1p-118f;
         if (i % width == width - 1 && kind > 4) x[i] = kind == 5 ? -INFINITY : NAN;
         store_float(from_memory, dtype, i, x[i]);
