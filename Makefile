@@ -69,15 +69,26 @@ include mk/gpu.mk $(filter-out mk/gpu.mk,$(wildcard mk/*.mk))
 
 SHARED := $(B)/librapt.so.$(VERSION)
 STATIC := $(B)/librapt.a
+# The same objects with their inner names, for the tool and the tests.
+INNER  := $(B)/inner.a
 library: $(SHARED) $(STATIC)
 $(SHARED): $(OBJECTS) $(GPU_OBJECTS) src/rapt.map
 	$(CC) $(LDFLAGS) -shared -Wl,-soname,librapt.so.$(SOVERSION) -Wl,--version-script=src/rapt.map -Wl,-z,noexecstack \
 	    -o $@ $(OBJECTS) $(GPU_OBJECTS) $(LIBS)
 	ln -sf librapt.so.$(VERSION) $(B)/librapt.so.$(SOVERSION)
 	ln -sf librapt.so.$(SOVERSION) $(B)/librapt.so
-$(STATIC): $(OBJECTS) $(GPU_OBJECTS)
+$(INNER): $(OBJECTS) $(GPU_OBJECTS)
 	rm -f $@
 	$(AR) rcs $@ $^
+# One object, whose hidden names (`fail`, `view_of`) are local: a program may have functions of these names. Of objects for -flto gcc makes code.
+OBJCOPY ?= $(shell $(CC) -print-prog-name=objcopy)
+ONE := $(if $(filter -flto%,$(CFLAGS)),$(shell $(CC) -flinker-output=nolto-rel -E -x c /dev/null > /dev/null 2>&1 && echo -flinker-output=nolto-rel))
+$(STATIC): $(OBJECTS) $(GPU_OBJECTS)
+	rm -f $@
+	$(CC) $(filter-out -MMD -MP -fsanitize%,$(CFLAGS)) $(filter -fuse-ld=%,$(LDFLAGS)) $(ONE) -r -nostdlib -o $(B)/librapt.o $^
+	$(OBJCOPY) --localize-hidden $(B)/librapt.o
+	$(AR) rcs $@ $(B)/librapt.o
+	rm -f $(B)/librapt.o
 
 # ---- The tool ---------------------------------------------------------------------------------------------------
 PKG_CONFIG ?= pkg-config
@@ -94,7 +105,7 @@ tool:
 endif
 $(B)/tools/%.o: override CPPFLAGS += -Itests -Itools $(TOOL_CFLAGS)
 $(B)/tests/%.o: override CPPFLAGS += -Itests -Itools
-$(B)/rapt: $(TOOL_OBJECTS) $(SUPPORT) $(STATIC)
+$(B)/rapt: $(TOOL_OBJECTS) $(SUPPORT) $(INNER)
 	$(CC) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
 extra: $(EXTRA_BUILD)
 
@@ -103,7 +114,7 @@ extra: $(EXTRA_BUILD)
 TEST_FOLDERS := api check conformance e2e
 TESTS := $(patsubst %.c,$(B)/%,$(foreach folder,$(TEST_FOLDERS),$(wildcard tests/$(folder)/*.c)))
 TEST_LIBS := -lcmocka
-$(TESTS): $(B)/%: $(B)/%.o $(SUPPORT) $(STATIC)
+$(TESTS): $(B)/%: $(B)/%.o $(SUPPORT) $(INNER)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $^ $(TEST_LIBS) $(LIBS)
 

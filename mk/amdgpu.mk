@@ -140,8 +140,8 @@ $(AMDGPU_STALE)/code_objects.s: $(GPU)/code_objects.s
 $(AMDGPU_STALE)/code_objects.o: $(AMDGPU_STALE)/code_objects.s $(AMDGPU_STALE_ROWS:%=$(AMDGPU_STALE)/%.co)
 	$(CC) -c -o $@ $<
 # These code objects come before the archive, so that its own stay out.
-$(AMDGPU_STALE)/rapt: $(AMDGPU_STALE)/code_objects.o $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c tests/*.c)) $(B)/librapt.a
-	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/librapt.a $(TOOL_LIBS) $(LIBS)
+$(AMDGPU_STALE)/rapt: $(AMDGPU_STALE)/code_objects.o $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c tests/*.c)) $(B)/inner.a
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/inner.a $(TOOL_LIBS) $(LIBS)
 $(foreach t,gfx942 gfx1100,$(AMDGPU_OUT)/stale.$(t).t): $(AMDGPU_STALE)/rapt | $(B)/rapt
 $(eval $(call amdgpu_product,stale,tests/amdgpu/stale.t,))
 ifneq ($(shell $(or $(PKG_CONFIG),pkg-config) --libs jansson cairo 2> /dev/null),)

@@ -28,8 +28,8 @@ $(AMX)/cpuid.o: tests/amx/cpuid.c
 $(AMX)/tile_kernels: $(B)/tests/check/tile_kernels.o
 $(AMX)/conformance: $(B)/tests/conformance/conformance.o
 $(AMX)/random: $(B)/tests/conformance/random.o
-$(AMX_PROGRAMS): $(AMX_OBJECTS) $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $(B)/librapt.a
-	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC) $(TEST_LIBS) $(LIBS)
+$(AMX_PROGRAMS): $(AMX_OBJECTS) $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $(B)/inner.a
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(INNER) $(TEST_LIBS) $(LIBS)
 
 # Each level on the problems that it serves, up to a size.
 AMX_LEVELS := amx.0 amx_f32.0 amx_int8.1

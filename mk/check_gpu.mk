@@ -56,6 +56,6 @@ check-gpu-random: all
 # The CPU time of one execute on each GPU.
 bench-launch: $(B)/bench/launch_cost
 	$<
-$(B)/bench/launch_cost: $(B)/bench/launch_cost.o $(B)/librapt.a
+$(B)/bench/launch_cost: $(B)/bench/launch_cost.o $(B)/inner.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 .PHONY: bench-launch

@@ -153,13 +153,13 @@ $(FAKES)/%objects.o: $(FAKES)/%objects.s
 $(filter-out %/test_open,$(FAKE_TESTS)): $(FAKES)/objects.o
 $(FAKES)/test_open: $(FAKES)/no_objects.o
 $(FAKES)/test_arguments: $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c))
-$(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/librapt.a | $(FAKE_LIBRARIES)
+$(FAKE_TESTS): $(B)/%: $(B)/%.o $(FAKES)/session.o $(B)/inner.a | $(FAKE_LIBRARIES)
 	$(CC) $(LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
 $(FAKES)/test_refusals: WRAP := -Wl,--wrap=fread
 $(FAKES)/test_execute: WRAP := -Wl,--wrap=malloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=pthread_mutex_lock
 $(FAKES)/test_faults: WRAP := -Wl,--wrap=aligned_alloc,--wrap=realloc,--wrap=free,--wrap=dlopen,--wrap=dlclose
 # The conformance program with those objects, which by_name.t asks for what it would run.
-$(FAKES)/conformance: $(B)/tests/conformance/conformance.o $(FAKES)/objects.o $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $(B)/librapt.a \
+$(FAKES)/conformance: $(B)/tests/conformance/conformance.o $(FAKES)/objects.o $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c)) $(B)/inner.a \
   | $(FAKE_LIBRARIES)
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
 tests/fake_drivers/by_name.t: $(FAKES)/conformance

@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CC ?= clang
 FUZZ_OBJECTS_safetensors := $(B)/tools/safetensors.o
 $(B)/tests/fuzz/safetensors: $(FUZZ_OBJECTS_safetensors)
-$(FUZZ_REPLAYS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/librapt.a
+$(FUZZ_REPLAYS): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay.o $(B)/inner.a
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %/safetensors,$@),$(TOOL_LIBS)) $(LIBS)
 $(B)/tests/fuzz/replay.o: override CPPFLAGS += -DFUZZ_CORPUS='"tests/fuzz/corpus"'
 CHECKS += $(FUZZ_REPLAYS)
@@ -31,11 +31,11 @@ FUZZ_FLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 fuzz:
 	@command -v $(FUZZ_CC) > /dev/null || { echo "fuzz: $(FUZZ_CC) is not installed (apt install clang)"; exit 1; }
 	$(MAKE) FUZZING=1 B=$(B)/fuzz CC=$(FUZZ_CC) NVCC= HIP_CLANG= CFLAGS='$(FUZZ_FLAGS) -fsanitize=fuzzer-no-link' \
-	    $(B)/fuzz/librapt.a $(FUZZ_TARGETS:%=$(B)/fuzz/tests/fuzz/%.o) $(FUZZ_OBJECTS_safetensors:$(B)/%=$(B)/fuzz/%)
+	    $(B)/fuzz/inner.a $(FUZZ_TARGETS:%=$(B)/fuzz/tests/fuzz/%.o) $(FUZZ_OBJECTS_safetensors:$(B)/%=$(B)/fuzz/%)
 	@for target in $(FUZZ_TARGETS); do \
 	  echo "fuzz: $$target, $(FUZZ_SECONDS) seconds"; mkdir -p $(B)/fuzz/$$target.found; \
 	  object=; libraries=; case $$target in safetensors) object=$(B)/fuzz/tools/safetensors.o; libraries='$(TOOL_LIBS)' ;; esac; \
-	  $(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $(B)/fuzz/$$target $(B)/fuzz/tests/fuzz/$$target.o $$object $(B)/fuzz/librapt.a \
+	  $(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $(B)/fuzz/$$target $(B)/fuzz/tests/fuzz/$$target.o $$object $(B)/fuzz/inner.a \
 	    $$libraries $(LIBS) && \
 	  $(B)/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(B)/fuzz/$$target- $(B)/fuzz/$$target.found \
 	    tests/fuzz/corpus/$$target || exit 1; \
