@@ -15,8 +15,7 @@ missing() { # names of the given packages that are not installed
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
-    elif command -v sudo >/dev/null; then sudo "$@"
-    else die "root is needed to install packages, and sudo is not here; run as root: $*"
+    else sudo "$@"
     fi
 }
 
@@ -48,6 +47,8 @@ install() { # required|optional, then packages
             return 0
         fi
     fi
+    # shellcheck disable=SC2086
+    can_be_root || die "root is needed to install packages, and sudo is not here; run as root: apt-get update; apt-get install" $absent
     say "installing $absent"
     update
     # shellcheck disable=SC2086
