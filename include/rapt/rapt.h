@@ -98,12 +98,20 @@ typedef struct rapt_tensor {
     int64_t size[4], stride[4];
 } rapt_tensor;
 
+#ifdef __cplusplus /* a cast that -Wold-style-cast lets pass */
+#define RAPT_DATA_(data)  const_cast<void *>(data)
+#define RAPT_I64_(number) static_cast<int64_t>(number)
+#else
+#define RAPT_DATA_(data)  ((void *)(data))
+#define RAPT_I64_(number) ((int64_t)(number))
+#endif
+
 /* Dense tensors in the two common memory orders, [batch][head][token][channel] and
  * [batch][token][head][channel]. */
 static inline rapt_tensor rapt_tensor_bhtd(const void *data, rapt_dtype dtype, int64_t batch,
                                            int64_t heads, int64_t tokens, int64_t channels)
 {
-    rapt_tensor t = {(void *)data,
+    rapt_tensor t = {RAPT_DATA_(data),
                      dtype,
                      {batch, heads, tokens, channels},
                      {heads * tokens * channels, tokens * channels, channels, 1}};
@@ -113,7 +121,7 @@ static inline rapt_tensor rapt_tensor_bhtd(const void *data, rapt_dtype dtype, i
 static inline rapt_tensor rapt_tensor_bthd(const void *data, rapt_dtype dtype, int64_t batch,
                                            int64_t heads, int64_t tokens, int64_t channels)
 {
-    rapt_tensor t = {(void *)data,
+    rapt_tensor t = {RAPT_DATA_(data),
                      dtype,
                      {batch, heads, tokens, channels},
                      {tokens * heads * channels, channels, heads * channels, 1}};
@@ -237,7 +245,7 @@ RAPT_API rapt_status rapt_synchronize(rapt_device *device, rapt_stream stream);
 
 /* A side of a window: 0 and more: that many neighbours; -1: open. A model's window of W tokens, the
  * query's own among them, is window_left = RAPT_WINDOW(W - 1). */
-#define RAPT_WINDOW(neighbours) ((int64_t)(neighbours) + 1)
+#define RAPT_WINDOW(neighbours) (RAPT_I64_(neighbours) + 1)
 enum { RAPT_BOTTOM_RIGHT = 0, RAPT_TOP_LEFT = 1 };
 
 /* Every zero means plain attention. B batch, Hq/Hkv heads, Sq/Skv tokens, D and Dv channels.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# header.t: rapt.h compiles alone, twice included, without a warning, in C11 and C++17, with each compiler at hand.
+# header.t: rapt.h compiles alone, twice included, without a warning, in C11 and C++17, with each compiler at hand; C++ also without casts of C.
 set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
@@ -16,15 +16,16 @@ int main(void)
     return a.q.stride[2] == 8 && a.k.stride[1] == 12 && a.window_left == 0 && RAPT_OK == 0 && RAPT_I64 == 7 ? 0 : 1;
 }
 END
-sed 's/= {0}/= {}/' "$folder/alone.c" > "$folder/alone.cpp"
+sed 's/= {0}/= {}/; s/bthd(0/bthd(nullptr/; s/bhtd(0/bhtd(nullptr/' "$folder/alone.c" > "$folder/alone.cpp"
 flags="-Wall -Wextra -Wpedantic -pedantic-errors -Werror -Wshadow -Wconversion -Iinclude"
+cpp="-Wold-style-cast -Wzero-as-null-pointer-constant"
 count=0
 failed=0
-check() { # name, compiler, standard, file
+check() { # name, compiler, standard, file, further flags
     count=$((count + 1))
     if ! command -v "$2" > /dev/null; then
         echo "ok $count - $1 # SKIP $2 is not installed"
-    elif $2 -std="$3" $flags -o "$folder/program" "$folder/$4" 2> "$folder/log" && "$folder/program"; then
+    elif $2 -std="$3" $flags $5 -o "$folder/program" "$folder/$4" 2> "$folder/log" && "$folder/program"; then
         echo "ok $count - $1"
     else
         echo "not ok $count - $1"
@@ -33,10 +34,10 @@ check() { # name, compiler, standard, file
     fi
 }
 echo 1..6
-check "C11" "${CC:-cc}" c11 alone.c
-check "C11, clang" clang c11 alone.c
-check "C23" "${CC:-cc}" c2x alone.c
-check "C++17" "${CXX:-c++}" c++17 alone.cpp
-check "C++17, clang" clang++ c++17 alone.cpp
-check "C++20" "${CXX:-c++}" c++20 alone.cpp
+check "C11" "${CC:-cc}" c11 alone.c ""
+check "C11, clang" clang c11 alone.c ""
+check "C23" "${CC:-cc}" c2x alone.c ""
+check "C++17" "${CXX:-c++}" c++17 alone.cpp "$cpp"
+check "C++17, clang" clang++ c++17 alone.cpp "$cpp"
+check "C++20" "${CXX:-c++}" c++20 alone.cpp "$cpp"
 exit $failed
