@@ -516,7 +516,7 @@ VEC void multiply(int rows, int vectors, float *c, int64_t c_stride, const float
     }
     for (int64_t k = 0; k < depth; k++) {
         vec x[2];
-        UNROLL for (int w = 0; w < vectors && PANEL_AHEAD; w++)
+        UNROLL for (int w = 0; w < vectors && PANEL_AHEAD > 0; w++)
             __builtin_prefetch(b + (k + PANEL_AHEAD) * COLUMN_TILE + w * LANES);
         UNROLL for (int w = 0; w < vectors; w++)
             x[w] = v_load(b + k * COLUMN_TILE + w * LANES, RAPT_F32);

@@ -121,7 +121,7 @@ enum { LARGEST_FILE = 256 << 20 };
  */
 static int is_cut_short(const char *bytes, size_t size)
 {
-    static const char fat_binary[4] = "\x50\xed\x55\xba";
+    static const char fat_binary[] = "\x50\xed\x55\xba";
     uint64_t table, held;
     uint16_t entry, count, head;
     if (size >= 4 && !memcmp(bytes, fat_binary, 4)) {
