@@ -24,7 +24,9 @@ ARM_FILTER := semantics/plain-*,semantics/gqa*,semantics/causal*,semantics/every
               ragged/*,quant/*,head/*,op/*
 
 .PHONY: arm-build arm-build-all check-arm check-arm-short
-ARM_MAKE = +$(MAKE) -s B=$(ARM) CC=$(ARM_CC) AR=aarch64-linux-gnu-ar NVCC= HIP_CLANG= AMDGPU_LLVM_CONFIG= PKG_CONFIG=false \
+# Flags for this machine's compiler, as -march, are none for the other one.
+ARM_MAKE = +$(MAKE) -s B=$(ARM) CC=$(ARM_CC) AR=aarch64-linux-gnu-ar CFLAGS='-O2 -g' CPPFLAGS= LDFLAGS= \
+             NVCC= HIP_CLANG= AMDGPU_LLVM_CONFIG= PKG_CONFIG=false \
              TEST_LIBS=$(ARM)/tests/cross/cmocka.o $(ARM)/tests/cross/cmocka.o
 arm-build:
 	$(ARM_MAKE) $(ARM_SHORT:%=$(ARM)/%)
