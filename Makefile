@@ -17,8 +17,9 @@ CFLAGS   ?= -O2 -g
 PYTHON   ?= python3
 
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes
-override CFLAGS += -std=c11 $(WARNINGS) -fvisibility=hidden -fno-math-errno -ffp-contract=off -MMD -MP
-override CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -DRAPT_BUILD_FOLDER='"$(B)"'
+# Behind those of the user, whose -ffast-math would lose NaN and infinities; but folders of headers before them: theirs may hold another rapt.h.
+override CFLAGS += -std=c11 $(WARNINGS) -fvisibility=hidden -fno-fast-math -fno-math-errno -ffp-contract=off -MMD -MP
+override CPPFLAGS := -Iinclude -Isrc $(CPPFLAGS) -D_GNU_SOURCE -DRAPT_BUILD_FOLDER='"$(B)"'
 ifneq ($(SAN),)
 override CFLAGS += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 override LDFLAGS += -fsanitize=$(SAN)
@@ -35,12 +36,12 @@ LIBS := -lm -lpthread -ldl
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 
 # ---- The library ------------------------------------------------------------------------------------------------
-SOURCES := $(wildcard src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c)
+SOURCES := $(sort $(wildcard src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c))
 ifeq ($(MACHINE),x86_64)
-SOURCES += $(wildcard src/cpu/x86/*.c)
+SOURCES += $(sort $(wildcard src/cpu/x86/*.c))
 endif
 ifneq ($(filter aarch64 arm64,$(MACHINE)),)
-SOURCES += $(wildcard src/cpu/arm/*.c)
+SOURCES += $(sort $(wildcard src/cpu/arm/*.c))
 endif
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 GPU_OBJECTS :=      # embedded code objects, appended by mk/gpu.mk
@@ -95,8 +96,8 @@ PKG_CONFIG ?= pkg-config
 TOOL_PACKAGES := jansson cairo
 TOOL_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(TOOL_PACKAGES) 2>/dev/null)
 TOOL_LIBS := $(shell $(PKG_CONFIG) --libs $(TOOL_PACKAGES) 2>/dev/null)
-SUPPORT := $(patsubst %.c,$(B)/%.o,$(wildcard tests/*.c))
-TOOL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c))
+SUPPORT := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/*.c)))
+TOOL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tools/*.c)))
 ifneq ($(TOOL_LIBS),)
 tool: $(B)/rapt
 else
@@ -121,7 +122,7 @@ $(TESTS): $(B)/%: $(B)/%.o $(SUPPORT) $(INNER)
 EXAMPLES := $(patsubst %.c,$(B)/%,$(wildcard examples/*.c))
 $(EXAMPLES): $(B)/%: %.c $(SHARED)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -std=c11 $(WARNINGS) -g -Iinclude -o $@ $< -L$(B) -lrapt -lm -Wl,-rpath,$(abspath $(B))
+	$(CC) -L$(B) $(LDFLAGS) -std=c11 $(WARNINGS) -g -Iinclude -o $@ $< -lrapt -lm -Wl,-rpath,$(abspath $(B))
 examples: $(EXAMPLES)
 
 # The conformance suite runs once per instruction set; a level that this CPU lacks is skipped by the suite itself.

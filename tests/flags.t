@@ -1,0 +1,26 @@
+#!/bin/sh
+# flags.t: what a packager's environment says to the compiler is heard, but takes from the library neither its header nor NaN.
+set -u
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+unset MAKEFLAGS CFLAGS CPPFLAGS SAN
+echo 1..3
+failed=0
+say() { # passed, number, what
+    if [ "$1" = 0 ]; then echo "ok $2 - $3"; else echo "not ok $2 - $3"; sed 's/^/# /' "$folder/log"; failed=1; fi
+}
+mkdir -p "$folder/another/rapt" && echo '#error another rapt.h' > "$folder/another/rapt/rapt.h"
+CPPFLAGS="-I$folder/another -DGIVEN=1" make -s NVCC= HIP_CLANG= B="$folder/b" "$folder/b/src/plan_cache.o" > "$folder/log" 2>&1
+say $? 1 "a folder of CPPFLAGS with another rapt.h"
+
+# The macros that the compiler has under the command that compiles $1.
+macros() {
+    make -n NVCC= HIP_CLANG= B="$folder/b" "$folder/b/$1.o" | sed -n 's/ -MMD -MP / /; s/ -c \([^ ]*\) -o .*/ -dM -E \1/p' | tail -n 1 > "$folder/command"
+    sh "$folder/command" 2> "$folder/log"
+}
+CPPFLAGS=-DGIVEN=1 CFLAGS="-O1 -ffast-math" macros src/api > "$folder/macros"
+grep -q '^#define GIVEN 1$' "$folder/macros"; say $? 2 "macros of CPPFLAGS"
+CFLAGS=-Ofast macros src/cpu/scalar/rows >> "$folder/macros"
+[ "$(grep '^#define __FINITE_MATH_ONLY__' "$folder/macros" | sort | uniq -c | tr -s ' ')" = " 2 #define __FINITE_MATH_ONLY__ 0" ]
+say $? 3 "-ffast-math and -Ofast leave NaN and infinities as they are"
+exit $failed
