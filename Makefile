@@ -171,27 +171,33 @@ $(B)/lint/%.c: %.c .clang-tidy
 format:
 	clang-format -i $(shell git ls-files '*.c' '*.h')
 
+# Folders may have spaces, and PREFIX may be relative. What pkg-config and CMake read holds no path that a moved installation would not have.
+absolute = $(if $(filter /%,$(firstword $1)),$1,$(abspath $1))
+TO_PREFIX  = $(DESTDIR)$(PREFIX)
+TO_INCLUDE = $(DESTDIR)$(INCLUDEDIR)
+TO_LIB     = $(DESTDIR)$(LIBDIR)
+TO_MAN     = $(DESTDIR)$(MANDIR)
 install: all
-	install -d $(DESTDIR)$(INCLUDEDIR)/rapt $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/cmake/rapt $(DESTDIR)$(PREFIX)/bin \
-	    $(DESTDIR)$(MANDIR)/man1
-	install -m 644 include/rapt/rapt.h $(DESTDIR)$(INCLUDEDIR)/rapt/
-	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)/
-	install -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)/
-	ln -sf librapt.so.$(VERSION) $(DESTDIR)$(LIBDIR)/librapt.so.$(SOVERSION)
-	ln -sf librapt.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/librapt.so
-	if [ -x $(B)/rapt ]; then install -m 755 $(B)/rapt $(DESTDIR)$(PREFIX)/bin/; fi
-	if [ -f docs/rapt.1 ]; then install -m 644 docs/rapt.1 $(DESTDIR)$(MANDIR)/man1/; fi
-	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@VERSION@|$(VERSION)|g' \
-	    mk/rapt.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/rapt.pc
-	sed -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SOVERSION@|$(SOVERSION)|g' \
-	    mk/raptConfig.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfig.cmake
-	sed -e 's|@VERSION@|$(VERSION)|g' mk/raptConfigVersion.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfigVersion.cmake
+	install -d "$(TO_INCLUDE)/rapt" "$(TO_LIB)/pkgconfig" "$(TO_LIB)/cmake/rapt" "$(TO_PREFIX)/bin" "$(TO_MAN)/man1"
+	install -m 644 include/rapt/rapt.h "$(TO_INCLUDE)/rapt/"
+	install -m 644 $(STATIC) "$(TO_LIB)/"
+	install -m 755 $(SHARED) "$(TO_LIB)/"
+	ln -sf librapt.so.$(VERSION) "$(TO_LIB)/librapt.so.$(SOVERSION)"
+	ln -sf librapt.so.$(SOVERSION) "$(TO_LIB)/librapt.so"
+	if [ -x $(B)/rapt ]; then install -m 755 $(B)/rapt "$(TO_PREFIX)/bin/"; fi
+	if [ -f docs/rapt.1 ]; then install -m 644 docs/rapt.1 "$(TO_MAN)/man1/"; fi
+	sed -e 's|@PREFIX@|$(call absolute,$(PREFIX))|' -e 's|@LIBDIR@|$(call absolute,$(LIBDIR))|' -e 's|@VERSION@|$(VERSION)|' \
+	    -e 's|@INCLUDEDIR@|$(call absolute,$(INCLUDEDIR))|' -e 's|=$(call absolute,$(PREFIX))/|=$${prefix}/|' \
+	    mk/rapt.pc.in > "$(TO_LIB)/pkgconfig/rapt.pc"
+	include=$$(realpath -ms --relative-to="$(LIBDIR)" "$(INCLUDEDIR)" 2> /dev/null) || include='$(call absolute,$(INCLUDEDIR))'; \
+	  sed -e "s|@INCLUDEDIR@|$$include|" -e 's|@SOVERSION@|$(SOVERSION)|' mk/raptConfig.cmake.in > "$(TO_LIB)/cmake/rapt/raptConfig.cmake"
+	sed -e 's|@VERSION@|$(VERSION)|' mk/raptConfigVersion.cmake.in > "$(TO_LIB)/cmake/rapt/raptConfigVersion.cmake"
+	chmod 644 "$(TO_LIB)/pkgconfig/rapt.pc" "$(TO_LIB)"/cmake/rapt/raptConfig*.cmake
 
 uninstall:
-	rm -f $(DESTDIR)$(INCLUDEDIR)/rapt/rapt.h $(DESTDIR)$(LIBDIR)/librapt.a $(DESTDIR)$(LIBDIR)/librapt.so* \
-	    $(DESTDIR)$(LIBDIR)/pkgconfig/rapt.pc $(DESTDIR)$(LIBDIR)/cmake/rapt/raptConfig*.cmake $(DESTDIR)$(PREFIX)/bin/rapt \
-	    $(DESTDIR)$(MANDIR)/man1/rapt.1
-	-rmdir $(DESTDIR)$(INCLUDEDIR)/rapt $(DESTDIR)$(LIBDIR)/cmake/rapt
+	rm -f "$(TO_INCLUDE)/rapt/rapt.h" "$(TO_LIB)/librapt.a" "$(TO_LIB)"/librapt.so* "$(TO_LIB)/pkgconfig/rapt.pc" \
+	    "$(TO_LIB)"/cmake/rapt/raptConfig*.cmake "$(TO_PREFIX)/bin/rapt" "$(TO_MAN)/man1/rapt.1"
+	-rmdir "$(TO_INCLUDE)/rapt" "$(TO_LIB)/cmake/rapt"
 
 clean:
 	rm -rf $(B)

@@ -46,8 +46,8 @@ fuzz:
 INSTALLED := $(abspath $(B))/tests/installed
 installed: all
 	rm -rf $(INSTALLED) $(INSTALLED).destdir
-	$(MAKE) -s --no-print-directory install PREFIX=$(INSTALLED) DESTDIR=
-	$(MAKE) -s --no-print-directory install PREFIX=/usr DESTDIR=$(INSTALLED).destdir
+	umask 077; $(MAKE) -s --no-print-directory install PREFIX=$(INSTALLED) DESTDIR=
+	umask 077; $(MAKE) -s --no-print-directory install PREFIX=/usr DESTDIR=$(INSTALLED).destdir
 check check-build: installed
 .PHONY: installed
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # install.t: a program builds and runs against what `make install` wrote (the Makefile's goal `installed` did): through pkg-config,
-# shared and static, and through the CMake package; DESTDIR moves everything, and `make uninstall` takes it all away.
+# shared and static, and through the CMake package, also where all of it was moved to; DESTDIR moves everything, any umask leaves it readable,
+# and `make uninstall` takes it all away.
 set -u
 build=${RAPT_BUILD:-build}
 root=$build/tests/installed
@@ -8,7 +9,7 @@ folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 export PKG_CONFIG_PATH="$root/lib/pkgconfig"
 pkg_config=${PKG_CONFIG:-pkg-config}
-echo 1..7
+echo 1..10
 failed=0
 count=0
 say() { # passed, what
@@ -26,6 +27,9 @@ for file in include/rapt/rapt.h lib/librapt.a lib/librapt.so lib/librapt.so.0 li
     [ -s "$root/$file" ] || echo "$file is missing" >> "$folder/log"
 done
 [ ! -s "$folder/log" ]; say $? "every file is in its place"
+
+find "$root" "$root.destdir" ! -type l ! -perm -444 > "$folder/log"
+[ ! -s "$folder/log" ]; say $? "all may read it, although the umask was 077"
 
 (cd "$root" && find . ! -type d | sort) > "$folder/plain"
 (cd "$root.destdir/usr" && find . ! -type d | sort) > "$folder/moved"
@@ -46,6 +50,15 @@ else
     say $? "pkg-config, static"
 fi
 
+# A folder with a space in its name, as a program of CMake may have.
+mkdir "$folder/moved to" && cp -a "$root/." "$folder/moved to/" && grep -rlF "$root" "$folder/moved to/lib/cmake" > "$folder/log"
+[ ! -s "$folder/log" ]; say $? "the CMake package names no folder"
+if ! command -v "$pkg_config" > /dev/null; then skip "pkg-config, moved" "pkg-config is not installed"
+else
+    "$pkg_config" --define-variable=prefix=/moved --cflags --libs rapt > "$folder/log" 2>&1
+    grep -q '^-I/moved/include -L/moved/lib -lrapt *$' "$folder/log"; say $? "pkg-config, moved"
+fi
+
 if ! command -v cmake > /dev/null; then
     skip "CMake package, shared and static" "cmake is not installed"
     skip "CMake package, a version that does not fit" "cmake is not installed"
@@ -59,10 +72,12 @@ target_link_libraries(consumer rapt::rapt)
 add_executable(alone $PWD/examples/forward.c)
 target_link_libraries(alone rapt::static)
 END
-    configure() { cmake -S "$folder" -B "$folder/$1" -DWANTED="$2" -DCMAKE_PREFIX_PATH="$root" -DCMAKE_EXE_LINKER_FLAGS="${LDFLAGS:-}"; }
-    { configure fits 0.1 && cmake --build "$folder/fits" && "$folder/fits/consumer" && "$folder/fits/alone"; } > "$folder/log" 2>&1
+    configure() { # folder, version, prefix
+        cmake -S "$folder" -B "$folder/$1" -DWANTED="$2" -DCMAKE_PREFIX_PATH="$3" -DCMAKE_EXE_LINKER_FLAGS="${LDFLAGS:-}"
+    }
+    { configure fits 0.1 "$folder/moved to" && cmake --build "$folder/fits" && "$folder/fits/consumer" && "$folder/fits/alone"; } > "$folder/log" 2>&1
     say $? "CMake package, shared and static"
-    ! configure other 0.9 > "$folder/log" 2>&1
+    ! configure other 0.9 "$root" > "$folder/log" 2>&1
     say $? "CMake package, a version that does not fit"
 fi
 
