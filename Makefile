@@ -62,7 +62,19 @@ $(eval $(call level_rows,$(CC),$$(eval $$(call level,name,on,flags))))
 # Unrolled loops with instrumentation take minutes to compile at -O3.
 $(B)/src/cpu/%.o: override CFLAGS += $(if $(SAN),-O1,-O3) -ffp-contract=fast
 
-$(B)/%.o: %.c
+# Objects are made anew when the compiler or its flags change; `make install` alone, perhaps by root in another environment, installs what is here.
+FLAGS := $(strip $(CC) $(sort $(CPPFLAGS) $(CFLAGS)))
+ifneq ($(filter-out install,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(strip $(shell cat $(B)/flags.txt 2> /dev/null)),$(FLAGS))
+$(B)/flags.txt: FORCE_FLAGS
+endif
+endif
+$(B)/flags.txt:
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(FLAGS))' > $@
+FORCE_FLAGS:
+
+$(B)/%.o: %.c $(B)/flags.txt
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -fPIC -c $< -o $@
 
@@ -220,4 +232,4 @@ help:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all library tool extra examples check check-build bench bench-decode lint lint-tidy format install uninstall clean help
+.PHONY: FORCE_FLAGS all library tool extra examples check check-build bench bench-decode lint lint-tidy format install uninstall clean help

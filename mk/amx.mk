@@ -8,10 +8,10 @@ AMX_PROGRAMS := $(AMX)/tile_kernels $(AMX)/conformance $(AMX)/random
 AMX_COMPILE = $(CC) $(CPPFLAGS) -Itests/amx $(CFLAGS) -c -o $@ $<
 
 $(AMX)/tiles_amxint8.o: ISA := $(ISA_avx512)
-$(AMX)/tiles_%.o: src/cpu/x86/tiles_%.c
+$(AMX)/tiles_%.o: src/cpu/x86/tiles_%.c $(B)/flags.txt
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
-$(AMX)/%_amx.o: src/cpu/x86/%_amx.c
+$(AMX)/%_amx.o: src/cpu/x86/%_amx.c $(B)/flags.txt
 	@mkdir -p $(@D)
 	$(AMX_COMPILE) $(ISA) -O3 -DRAPT_AMX_MODEL
 # Fused multiply-adds in one instruction; only machines with AVX-512 come here.

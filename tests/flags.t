@@ -1,10 +1,11 @@
 #!/bin/sh
-# flags.t: what a packager's environment says to the compiler is heard, but takes from the library neither its header nor NaN.
+# flags.t: what a packager's environment says to the compiler is heard, but takes from the library neither its header nor NaN; other flags make
+# objects anew, but not for `make install`.
 set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 unset MAKEFLAGS CFLAGS CPPFLAGS SAN
-echo 1..3
+echo 1..5
 failed=0
 say() { # passed, number, what
     if [ "$1" = 0 ]; then echo "ok $2 - $3"; else echo "not ok $2 - $3"; sed 's/^/# /' "$folder/log"; failed=1; fi
@@ -23,4 +24,13 @@ grep -q '^#define GIVEN 1$' "$folder/macros"; say $? 2 "macros of CPPFLAGS"
 CFLAGS=-Ofast macros src/cpu/scalar/rows >> "$folder/macros"
 [ "$(grep '^#define __FINITE_MATH_ONLY__' "$folder/macros" | sort | uniq -c | tr -s ' ')" = " 2 #define __FINITE_MATH_ONLY__ 0" ]
 say $? 3 "-ffast-math and -Ofast leave NaN and infinities as they are"
+
+CPPFLAGS="-I$folder/another -DGIVEN=1" make -q NVCC= HIP_CLANG= B="$folder/b" "$folder/b/src/plan_cache.o" > "$folder/log" 2>&1
+same=$?
+make -q NVCC= HIP_CLANG= B="$folder/b" "$folder/b/src/plan_cache.o" >> "$folder/log" 2>&1
+other=$?
+[ $same = 0 ] && [ $other = 1 ]; say $? 4 "an object stays while the flags do"
+make -n NVCC= HIP_CLANG= B="$folder/b" install > "$folder/log" 2>&1
+! grep -q -e '-c src/plan_cache.c' "$folder/log" && grep -q -e '-c src/plan.c' "$folder/log"
+say $? 5 "make install leaves an object as it was compiled"
 exit $failed
