@@ -26,8 +26,9 @@ ROW_COLUMNS := v,a,s,n,o,t,d,dv,q,k,w,m,g,c,r,...
 ROW_LINE := @row n a v s -DKERNEL_NAME=n -DDTYPE=DTYPE_$(HASH)$(HASH)t -DD=d -DDV=dv -DTILE_Q=q -DTILE_KV=k -DTHREADS=w -DSHARED_BYTES=^m^ __VA_ARGS__@
 
 $(GPU)/rows.txt: src/gpu/kernels.def $(wildcard src/gpu/kernels_*.def) mk/gpu.mk | $(GPU)
-	$(CC) -E -P -undef -x c -D'KERNEL($(ROW_COLUMNS))=$(ROW_LINE)' $< | tr '\n@' ' \n' | \
-	  sed -n 's/^row //p' | sed 's/ *= */=/g; s/"//g; s/\^ */"(/; s/ *\^/)"/; s/ *$$//' > $@
+	$(CC) -E -P -undef -x c -D'KERNEL($(ROW_COLUMNS))=$(ROW_LINE)' $< > $@.i
+	tr '\n@' ' \n' < $@.i | sed -n 's/^row //p' | sed 's/ *= */=/g; s/"//g; s/\^ */"(/; s/ *\^/)"/; s/ *$$//' > $@
+	@rm $@.i
 
 $(GPU)/rules.mk: $(GPU)/rows.txt FORCE_KERNELS
 	@{ echo '# $(NVCC) $(HIP_CLANG)'; while read -r name arch vendor source flags; do \

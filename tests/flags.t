@@ -5,7 +5,7 @@ set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 unset MAKEFLAGS CFLAGS CPPFLAGS SAN
-echo 1..5
+echo 1..6
 failed=0
 say() { # passed, number, what
     if [ "$1" = 0 ]; then echo "ok $2 - $3"; else echo "not ok $2 - $3"; sed 's/^/# /' "$folder/log"; failed=1; fi
@@ -33,4 +33,8 @@ other=$?
 make -n NVCC= HIP_CLANG= B="$folder/b" install > "$folder/log" 2>&1
 ! grep -q -e '-c src/plan_cache.c' "$folder/log" && grep -q -e '-c src/plan.c' "$folder/log"
 say $? 5 "make install leaves an object as it was compiled"
+
+make -s NVCC= HIP_CLANG= CC=false B="$folder/none" library > "$folder/log" 2>&1
+[ $? = 2 ] && ! find "$folder/none" -type f ! -name flags.txt ! -name rules.mk ! -name '*.i' | grep . >> "$folder/log"
+say $? 6 "a compiler that fails leaves nothing that a later make takes for made"
 exit $failed
