@@ -78,15 +78,17 @@ endef
 $(GPU)/built.txt: FORCE_KERNELS | $(GPU)
 	@echo '$(GPU_EMBEDDED)' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-# One assembler file defines every row's symbols, empty for rows that are not built, so that the registry needs no weak references.
-$(GPU)/code_objects.s: $(GPU)/rows.txt $(GPU)/built.txt
+# One assembler file defines every row's symbols, empty for rows that are not built, so that the registry needs no weak references. Its end is what
+# the compiler says of an empty file under these flags: notes, as those of -fcf-protection, which the library has if each of its objects has them.
+$(GPU)/code_objects.s: $(GPU)/rows.txt $(GPU)/built.txt $(B)/flags.txt
 	@{ echo '.section .rodata.rapt_code_objects,"a"'; \
 	  while read -r name arch rest; do \
 	    id=$${name}_$$arch; printf '.balign 64\n.globl rapt_code_%s\n.hidden rapt_code_%s\nrapt_code_%s:\n' $$id $$id $$id; \
 	    for file in $(GPU)/$$id.packed $(GPU)/$$id.co; do \
 	      case ' $(GPU_EMBEDDED) ' in *" $$file "*) printf '.incbin "%s"\n' $$file ;; esac; done; \
 	    printf '.globl rapt_code_%s_end\n.hidden rapt_code_%s_end\nrapt_code_%s_end:\n.byte 0\n' $$id $$id $$id; \
-	  done < $<; echo '.section .note.GNU-stack,"",%progbits'; } > $@
+	  done < $<; } > $@
+	@$(CC) $(filter-out -M%,$(CFLAGS)) -fno-lto -g0 -w -S -x c -o - /dev/null >> $@
 $(GPU)/code_objects.o: $(GPU)/code_objects.s $(GPU_EMBEDDED)
 	$(CC) -c -o $@ $<
 $(GPU):

@@ -5,7 +5,7 @@ set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 unset MAKEFLAGS CFLAGS CPPFLAGS SAN
-echo 1..6
+echo 1..7
 failed=0
 say() { # passed, number, what
     if [ "$1" = 0 ]; then echo "ok $2 - $3"; else echo "not ok $2 - $3"; sed 's/^/# /' "$folder/log"; failed=1; fi
@@ -37,4 +37,13 @@ say $? 5 "make install leaves an object as it was compiled"
 make -s NVCC= HIP_CLANG= CC=false B="$folder/none" library > "$folder/log" 2>&1
 [ $? = 2 ] && ! find "$folder/none" -type f ! -name flags.txt ! -name rules.mk ! -name '*.i' | grep . >> "$folder/log"
 say $? 6 "a compiler that fails leaves nothing that a later make takes for made"
+
+case $(${CC:-cc} -dumpmachine) in
+x86_64*)
+    CFLAGS="-O1 -fcf-protection" make -s NVCC= HIP_CLANG= B="$folder/cf" "$folder/cf/gpu/code_objects.o" > "$folder/log" 2>&1 &&
+        [ ! -s "$folder/log" ] && readelf -n "$folder/cf/gpu/code_objects.o" 2>&1 | tee "$folder/log" | grep -q 'IBT, SHSTK'
+    say $? 7 "-fcf-protection is noted in the object of GPU code too"
+    ;;
+*) echo "ok 7 - -fcf-protection is noted in the object of GPU code too # SKIP x86-64 alone has it" ;;
+esac
 exit $failed
