@@ -218,7 +218,7 @@ help:
 	@echo "build    make [all]                  library and tool; B=FOLDER builds elsewhere, NVCC= HIP_CLANG= without GPU code"
 	@echo "         make KERNELS='*d128*_sm_90a' the GPU kernels of these rows alone; make kernels: all that can be built here"
 	@echo "         make examples               the programs of examples/, into build/examples (by hand, some need -lm)"
-	@echo "install  make install, uninstall     PREFIX= DESTDIR="
+	@echo "install  make install, uninstall     PREFIX= LIBDIR= INCLUDEDIR= MANDIR= DESTDIR="
 	@echo "test     make check                  every test that needs no GPU; make SAN=address,undefined check, SAN=thread"
 	@echo "         make check-random           10,000 random problems on the CPU"
 	@echo "         make check-gpu              problems and end-to-end tests on the GPUs present; check-gpu-random, -sanitize"
