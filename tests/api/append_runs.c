@@ -121,9 +121,53 @@ static void long_rows(void **state)
     rows(3, 2, 2304);
 }
 
+/* ---- as many bytes as leave the caches, which are written past them where lines allow it ---- */
+
+enum { TOKENS = 4800, STEP = 400, HEADS = 8, CHANNELS = 128, LONG = TOKENS * HEADS * CHANNELS };
+struct long_cache {
+    _Alignas(64) unsigned char k[2 * LONG + 64], v[2 * LONG + 64];
+    float k_scale[4 * LONG / CHANNELS], v_scale[4 * LONG / CHANNELS];
+};
+
+static void append_long(struct long_cache *to, float *x, int64_t dtype, int64_t blocks, int shift,
+                        int64_t first, int64_t count)
+{
+    rapt_rope_args rope = {.struct_size = sizeof rope};
+    rapt_kv_append_args a = {.struct_size = sizeof a, .rope = &rope};
+    a.k_new = a.v_new =
+        tokens_of(rapt_tensor_bthd(x, RAPT_F32, 1, HEADS, TOKENS, CHANNELS), first, count);
+    a.k = rapt_tensor_bthd(to->k + shift, dtype, 1, HEADS, TOKENS, CHANNELS);
+    a.v = rapt_tensor_bthd(to->v + shift, dtype, 1, HEADS, TOKENS, CHANNELS);
+    if (dtype == RAPT_I8) {
+        a.k_scale = rapt_tensor_bthd(to->k_scale, RAPT_F32, 1, HEADS, TOKENS, blocks);
+        a.v_scale = rapt_tensor_bthd(to->v_scale, RAPT_F32, 1, HEADS, TOKENS, blocks);
+    }
+    a.kv_length = rapt_tensor_bhtd(&first, RAPT_I64, 1, 1, 1, 1);
+    if (rapt_kv_append(device, &a, NULL)) fail_msg("%s", rapt_last_error());
+}
+
+static void past_the_caches(void **state)
+{
+    static struct long_cache whole, parts;
+    static float x[LONG];
+    (void)state;
+    for (int i = 0; i < LONG; i++) x[i] = (float)(i * 7 % 1999 - 999) / 64;
+    for (int form = 0; form < 6; form++) {
+        int64_t dtype = form < 4 ? RAPT_I8 : RAPT_BF16, blocks = form / 2 == 1 ? 4 : 1;
+        int shift = form % 2 * 16; /* bytes: no line of its own for a row */
+        memset(&whole, 0xff, sizeof whole), memset(&parts, 0xff, sizeof parts);
+        append_long(&whole, x, dtype, blocks, shift, 0, TOKENS);
+        for (int64_t t = 0; t < TOKENS; t += STEP)
+            append_long(&parts, x, dtype, blocks, shift, t, STEP);
+        if (memcmp(&whole, &parts, sizeof whole))
+            fail_msg("%s, %d blocks, %d bytes off", dtype_name(dtype), (int)blocks, shift);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(many_rows), cmocka_unit_test(long_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(many_rows), cmocka_unit_test(long_rows),
+                                       cmocka_unit_test(past_the_caches)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed =
