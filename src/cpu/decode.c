@@ -30,6 +30,7 @@ enum {
     /* In the order of memory, o of all heads goes through the first cache for every few keys, of F32 for half as
      * many: numbers of o times bytes of one of V. */
     IN_ORDER_O = 16 << 10,
+    SCORES_BYTES = 256 << 10, /* of a block of all heads, where these go by page by page */
     /* Of K or V, of all heads of an item: what is asked for ahead. Fewer keys make more calls. */
     WINDOW_BYTES = 64 << 10,
     WINDOW_MIN = 16,
@@ -101,7 +102,7 @@ static int serves(const struct problem *p, const struct cpu_kernels *k)
     return rows <= DECODE_ROWS_MAX && !is_short;
 }
 
-/* Heads that overlap do not: alone, theirs are rows without gaps, which have other blocks. */
+/* Those of a token. Heads that overlap do not: alone, theirs are rows without gaps, which have other blocks. */
 static int heads_lie_together(const rapt_tensor *t)
 {
     return t->stride[1] >= t->size[3] && t->stride[1] < t->stride[2];
@@ -122,23 +123,35 @@ static int in_order(const struct problem *p, const struct cpu_plan *plan, int64_
            decode_gapless(p, &p->a.k, heads) && decode_gapless(p, &p->a.v, heads);
 }
 
+static int heads_of_tokens(const struct problem *p)
+{
+    return heads_lie_together(&p->a.k) && heads_lie_together(&p->a.v);
+}
+
+static int heads_of_pages(const struct problem *p)
+{
+    return decode_by_page(p, &p->a.k) && decode_by_page(p, &p->a.v);
+}
+
 static int heads_fit(const struct problem *p, const struct cpu_plan *plan, int64_t heads)
 {
     int64_t channels = heads * max64(p->qk_channels, p->v_channels),
             rows = p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group;
-    if (p->a.k.dtype != RAPT_I8 && rows <= DECODE_HEADS_ROWS && in_order(p, plan, heads) &&
+    int few = rows <= DECODE_HEADS_ROWS && in_order(p, plan, heads);
+    int64_t scores = heads * rows * DECODE_BLOCK_MAX * (int64_t)sizeof(float);
+    if (heads_of_pages(p) && (!few || scores > SCORES_BYTES)) return 0;
+    if (p->a.k.dtype != RAPT_I8 && few &&
         heads * rows * p->v_channels * (int64_t)dtype_size(p->a.v.dtype) <= IN_ORDER_O)
         return 1;
     return DECODE_WINDOW * channels * (int64_t)dtype_size(p->a.k.dtype) <= HEADS_BYTES;
 }
 
-/* KV heads of an item: those of a token that lie together, as many as fit and leave each
+/* KV heads of an item: those of a token, or of a page, that lie together, as many as fit and leave each
  * thread some items. */
 static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *plan, int64_t chunks)
 {
-    if (p->a.kv_layout == RAPT_KV_BLOCKED || !heads_lie_together(&p->a.k) ||
-        !heads_lie_together(&p->a.v))
-        return 1;
+    if (p->a.kv_layout == RAPT_KV_BLOCKED) return 1;
+    if (!heads_of_tokens(p) && !heads_of_pages(p)) return 1;
     for (int64_t heads = p->kv_heads; heads > 1; heads--)
         if (p->kv_heads % heads == 0 && heads_fit(p, plan, heads) &&
             p->kv_heads / heads * chunks >= plan->slots * 2 * RUNS_PER_THREAD)
@@ -150,7 +163,8 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
  * of a window at a time. */
 static int takes_blocks(const struct problem *p, const struct cpu_plan *plan)
 {
-    return plan->decode_heads == 1 && (p->a.k.dtype != RAPT_I8 || plan->kernels->decode_q) &&
+    return (plan->decode_heads == 1 || heads_of_pages(p)) &&
+           (p->a.k.dtype != RAPT_I8 || plan->kernels->decode_q) &&
            (!p->page_tokens || plan->requests->span) && decode_gapless(p, &p->a.k, 1) &&
            decode_gapless(p, &p->a.v, 1);
 }

@@ -17,8 +17,9 @@ enum {
      * which DECODE_BLOCK divides. */
     DECODE_BLOCK = 256,
     DECODE_BLOCK_MAX = 1024,
-    DECODE_PAGE_MIN = 8, /* tokens: shorter pages count as gaps */
-    DECODE_WINDOW = 64,  /* most keys of a call of a kernel that does not take a block; divides it */
+    DECODE_PAGE_MIN = 8,  /* tokens: shorter pages count as gaps */
+    DECODE_PAGE_MAX = 64, /* of a head in longer ones so much lies together that others can wait */
+    DECODE_WINDOW = 64, /* most keys of a call of a kernel that does not take a block; divides it */
 };
 
 /* A row of q where a level has decode_q, in 4-byte units: room for what it leaves there. */
@@ -49,14 +50,24 @@ struct decode_table {
     const float **scale; /* I8 */
 };
 
+/* Whether a page holds its heads one behind another, each with all of its keys, and blocks end with pages. */
+static inline int decode_by_page(const struct problem *p, const rapt_tensor *t)
+{
+    int64_t page = p->page_tokens;
+    return page >= DECODE_PAGE_MIN && page <= DECODE_PAGE_MAX && DECODE_BLOCK % page == 0 &&
+           p->a.kv_layout == RAPT_KV_STRIDED && t->stride[3] == 1 && t->stride[2] == t->size[3] &&
+           t->stride[1] == page * t->size[3];
+}
+
 /* Bytes from a key of an item's heads to the next if nothing lies between them, but for the ends of pages, else
- * 0. */
+ * 0; where a page holds its heads one behind another, those of a key of all heads. */
 static inline int64_t decode_gapless(const struct problem *p, const rapt_tensor *t, int64_t heads)
 {
     int64_t size = (int64_t)dtype_size(t->dtype),
             key = ((heads - 1) * t->stride[1] + t->size[3]) * size;
     if (p->page_tokens && p->page_tokens < DECODE_PAGE_MIN) return 0;
     if (p->a.kv_layout == RAPT_KV_BLOCKED) return t->size[3] * size;
+    if (decode_by_page(p, t)) return heads * t->size[3] * size;
     return t->stride[3] == 1 && t->stride[2] * size == key ? key : 0;
 }
 

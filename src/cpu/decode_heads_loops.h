@@ -4,16 +4,26 @@
  * keys), HEADS_TYPES(X, rows) (X(rows, name, dtype) for each type that rows of K and V may have, in the order of the
  * types; their channels lie side by side) and HEADS_FIRST_TYPE. */
 
+/* Keys of a head that come next, before those of another one. */
+VEC int64_t turn_of(const struct cpu_heads *heads, int64_t before, int64_t keys)
+{
+    return heads->turn - before < keys ? heads->turn - before : keys;
+}
+
 VEC void qk_heads_by(struct qk_call t, int dtype, int row_count, int key_count, int64_t keys,
                      const struct cpu_heads *heads, const struct cpu_ahead *ahead)
 {
     struct prefetch fetch = prefetch_of(ahead);
-    for (int64_t j = 0; j < keys; j += key_count, t.row += key_count, t.s += key_count) {
+    int64_t turn = turn_of(heads, heads->before, keys);
+    for (int64_t j = 0; j < keys; j += turn, turn = turn_of(heads, 0, keys - j)) {
         struct qk_call own = t;
-        int64_t wanted = keys - j < key_count ? keys - j : key_count;
         for (int64_t h = 0; h < heads->count; h++) {
-            HEADS_TILE(&own, dtype, row_count, key_count, wanted, &fetch);
-            own.s += row_count * t.s_stride;
+            for (int64_t i = 0; i < turn; i += key_count) {
+                int64_t wanted = turn - i < key_count ? turn - i : key_count;
+                own.row = t.row + j + i;
+                own.s = t.s + h * row_count * t.s_stride + j + i;
+                HEADS_TILE(&own, dtype, row_count, key_count, wanted, &fetch);
+            }
             own.q += row_count * t.q_stride;
             own.offset += heads->bytes;
         }
@@ -32,16 +42,18 @@ VEC void pv_heads(struct pv_call t, int dtype, int row_count, const struct cpu_h
 {
     struct pv_call own = t;
     own.fetch = prefetch_of(t.ahead);
-    for (int64_t j = 0; j < t.keys; j += heads->keys) {
+    int64_t turn = turn_of(heads, heads->before, t.keys);
+    for (int64_t j = 0; j < t.keys; j += turn, turn = turn_of(heads, 0, t.keys - j)) {
         own.o = t.o;
-        own.p = t.p + j;
-        own.row = t.row + j;
         own.offset = 0;
-        own.keys = t.keys - j < heads->keys ? t.keys - j : heads->keys;
         for (int64_t h = 0; h < heads->count; h++) {
-            HEADS_WINDOW(&own, dtype, row_count);
+            for (int64_t i = 0; i < turn; i += heads->keys) {
+                own.row = t.row + j + i;
+                own.p = t.p + h * row_count * t.p_stride + j + i;
+                own.keys = turn - i < heads->keys ? turn - i : heads->keys;
+                HEADS_WINDOW(&own, dtype, row_count);
+            }
             own.o += heads->o_step;
-            own.p += row_count * t.p_stride;
             own.offset += heads->bytes;
         }
     }

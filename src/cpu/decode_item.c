@@ -180,7 +180,7 @@ static void find_scores_in_order(const struct decode_item *t, const struct decod
     const struct decode_block *b = k->block;
     const void *run[DECODE_RUNS_MAX];
     struct head h = head_at(t, 0);
-    struct cpu_heads heads = decode_heads_of(t, k);
+    struct cpu_heads heads = decode_heads_of(t, k, b->first, DECODE_HEADS_SCORES);
     struct cpu_rows rows = decode_rows_of(t, k, k->table);
     struct cpu_ahead ahead = decode_block_ahead(t, k, v, run);
     t->kernels->decode_qk_heads(
@@ -194,12 +194,13 @@ static void add_values_in_order(const struct decode_item *t, const struct decode
     const struct decode_block *b = v->block;
     const void *run[DECODE_RUNS_MAX];
     struct head h = head_at(t, 0);
-    struct cpu_heads heads = decode_heads_of(t, v);
+    int64_t first = b->first & ~(int64_t)1;
+    struct cpu_heads heads = decode_heads_of(t, v, first, DECODE_HEADS_KEYS);
     struct cpu_rows rows = decode_rows_of(t, v, v->table);
     struct cpu_ahead ahead = decode_block_ahead(t, v, next_k, run);
     t->kernels->decode_pv_heads(h.o, t->job->width, h.s, decode_score_stride(t->plan), &rows,
-                                &heads, t->rows, t->problem->v_channels, b->first & ~(int64_t)1,
-                                b->last, ahead.bytes ? &ahead : NULL);
+                                &heads, t->rows, t->problem->v_channels, first, b->last,
+                                ahead.bytes ? &ahead : NULL);
 }
 
 static void find_scores(const struct decode_item *t, const struct decode_block *b)

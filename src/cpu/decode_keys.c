@@ -153,22 +153,29 @@ struct cpu_rows decode_rows_of(const struct decode_item *t, const struct decode_
     return rows;
 }
 
-/* Heads together: keys of each head in turn, from tokens of so many bytes. */
-static int64_t keys_in_turn(const struct decode_item *t, int64_t token)
+/* Heads together: keys of each head in turn, at most so many, from tokens of so many bytes. */
+static int64_t keys_in_turn(const struct decode_item *t, int64_t token, int64_t most)
 {
     if (t->kernels->decode_keys) return t->kernels->decode_keys;
-    return min64(max64(t->plan->requests->span / max64(token, 1) / 2 * 2, 2), DECODE_HEADS_KEYS);
+    return min64(max64(t->plan->requests->span / max64(token, 1) / 2 * 2, 2), most);
 }
 
-struct cpu_heads decode_heads_of(const struct decode_item *t, const struct decode_side *side)
+struct cpu_heads decode_heads_of(const struct decode_item *t, const struct decode_side *side,
+                                 int64_t first, int64_t most)
 {
     const rapt_tensor *tensor = side->tensor;
-    int64_t heads = t->plan->decode_heads, token = decode_gapless(t->problem, tensor, heads);
-    return (struct cpu_heads){.count = heads,
-                              .bytes = tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
-                              .o_step = t->partial_step,
-                              .scale_bytes = side->scales->stride[1] * (int64_t)sizeof(float),
-                              .keys = keys_in_turn(t, token)};
+    int64_t heads = t->plan->decode_heads, page = t->problem->page_tokens,
+            token = decode_gapless(t->problem, tensor, heads);
+    struct cpu_heads of = {.count = heads,
+                           .bytes = tensor->stride[1] * (int64_t)dtype_size(tensor->dtype),
+                           .o_step = t->partial_step,
+                           .scale_bytes = side->scales->stride[1] * (int64_t)sizeof(float),
+                           .keys = keys_in_turn(t, token, most)};
+    of.turn = of.keys;
+    if (!decode_by_page(t->problem, tensor)) return of;
+    of.turn = page;
+    of.before = (side->block->key0 + first) % page;
+    return of;
 }
 
 /* ---- Ahead by windows ---- */
@@ -233,17 +240,17 @@ static int64_t in_page(const struct decode_item *t, const struct decode_block *b
     return page ? (b->key0 + b->first) % page : 0;
 }
 
-/* The runs of a block, of keys of so many bytes, that begin before key end, from the page of its first key on; returns
- * how many. */
-static int64_t runs_of(const struct decode_item *t, const struct decode_side *side,
-                       int64_t key_bytes, int64_t end, const void **run)
+/* The runs of a block that begin before key end, from the page of its first key on; returns how many. */
+static int64_t runs_of(const struct decode_item *t, const struct decode_side *side, int64_t end,
+                       const void **run)
 {
     const void **row = side->table->row;
     int64_t page = t->problem->page_tokens, first = side->block->first,
-            start = in_page(t, side->block), count = 1, back = start;
+            start = in_page(t, side->block), count = 1, back = start,
+            row_bytes = side->tensor->stride[2] * (int64_t)dtype_size(side->tensor->dtype);
     /* Within a block of a blocked cache keys do not follow each other: its beginning is near enough. */
     if (t->call->a->kv_layout == RAPT_KV_BLOCKED) back -= start % RAPT_KV_BLOCK;
-    run[0] = (const char *)row[first] - back * key_bytes;
+    run[0] = (const char *)row[first] - back * row_bytes;
     if (page)
         for (int64_t j = first - start + page; j < end; j += page) run[count++] = row[j];
     return count;
@@ -254,7 +261,8 @@ static int64_t distance_of(const struct decode_item *t, int64_t key_bytes)
 {
     const struct cpu_requests *requests = t->plan->requests;
     if (t->plan->decode_heads > 1)
-        return (keys_in_turn(t, key_bytes) - 1) * key_bytes / FETCH_LINE * FETCH_LINE +
+        return (keys_in_turn(t, key_bytes, DECODE_HEADS_KEYS) - 1) * key_bytes / FETCH_LINE *
+                   FETCH_LINE +
                requests->span / 2;
     return t->problem->page_tokens ? requests->span : requests->ahead;
 }
@@ -269,7 +277,8 @@ static int64_t again_of(const struct decode_item *t)
 }
 
 /* Its lines, some way ahead, then as many of what is read next. A run is a page, or the whole block; runs of what is
- * next follow where this block ends with one and that begins with one. */
+ * next follow where this block ends with one and that begins with one. Of pages that hold heads one behind another
+ * those are asked for of which a query sees all keys. */
 struct cpu_ahead decode_block_ahead(const struct decode_item *t, const struct decode_side *now,
                                     const struct decode_side *then, const void **run)
 {
@@ -280,12 +289,18 @@ struct cpu_ahead decode_block_ahead(const struct decode_item *t, const struct de
     if (!key || !next_key) return (struct cpu_ahead){0}; /* decode_plan has no blocks of these */
     int64_t start = in_page(t, b) * key, end = start + (b->last - b->first) * key,
             run_bytes = page ? page * key : end;
-    int64_t more = min64(distance_of(t, next_key), (next->last - next->first) * next_key);
+    int64_t skip = start + distance_of(t, key), next_keys = next->last - next->first;
+    if (heads > 1 && decode_by_page(t->problem, now->tensor)) {
+        if (start) skip = max64(skip, run_bytes);
+        end -= end % run_bytes;
+        next_keys -= next_keys % page;
+    }
+    int64_t more = min64(distance_of(t, next_key), next_keys * next_key);
     if (!page) more = min64(more, run_bytes);
     else if (key != next_key || (b->key0 + b->last) % page || in_page(t, next)) more = 0;
-    int64_t count = runs_of(t, now, key, b->last, run);
-    if (more > 0) runs_of(t, then, next_key, next->first + ceil_div(more, next_key), run + count);
-    int64_t skip = min64(start + distance_of(t, key), end);
+    int64_t count = runs_of(t, now, b->last, run);
+    if (more > 0) runs_of(t, then, next->first + ceil_div(more, next_key), run + count);
+    skip = min64(skip, end);
     return (struct cpu_ahead){.run = run + skip / run_bytes,
                               .run_step = 1,
                               .run_bytes = run_bytes,

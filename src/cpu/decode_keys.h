@@ -40,8 +40,9 @@ struct decode_table decode_table_of(const struct decode_item *t, const struct de
 /* As kernels take them. */
 struct cpu_rows decode_rows_of(const struct decode_item *t, const struct decode_side *side,
                                const struct decode_table *table);
-/* All heads of the item. */
-struct cpu_heads decode_heads_of(const struct decode_item *t, const struct decode_side *side);
+/* All heads of the item, for a call from a block's key first on, at most so many keys of a head at a time. */
+struct cpu_heads decode_heads_of(const struct decode_item *t, const struct decode_side *side,
+                                 int64_t first, int64_t most);
 
 /* What to ask for while keys of a head up to end are read; then is what is read after now: after K of a block its V,
  * after V K of the next block. The result may point to run, [DECODE_RUNS_MAX]. */

@@ -30,7 +30,8 @@ enum {
     FEW_STRIP = 4,
     FEW_KEYS_MAX = 64,
     DECODE_HEADS_ROWS = 4, /* with 8, o of a few keys is read and written for too few values */
-    DECODE_HEADS_KEYS = 8
+    DECODE_HEADS_KEYS = 8,
+    DECODE_HEADS_SCORES = 4
 };
 
 /* Rows of K or V, read in place. Only rows [first, last) of a call are looked at. */
@@ -107,6 +108,8 @@ struct cpu_ahead {
 struct cpu_heads {
     int64_t count, bytes, o_step;
     int64_t keys; /* of a head at a time: decode_keys, or an even number, at most DECODE_HEADS_KEYS */
+    /* So many keys of a head come before those of the next one, of which so many lie before the first key. */
+    int64_t turn, before;
     int64_t scale_bytes;
 };
 

@@ -27,7 +27,8 @@ enum {
 #if defined(__x86_64__)
 struct setting {
     int64_t heads, rows, channels, first, last, keys;
-    int nulls; /* a fifth of the keys have no row */
+    int64_t turn, before; /* turn 0: keys */
+    int nulls;            /* a fifth of the keys have no row */
     /* I8: channels of a scale, 0 for all; floats from the scales of a head to the next head's, 0: SCALES. */
     int64_t scale_channels, scale_step;
 };
@@ -150,9 +151,11 @@ static void run_heads(const struct setting *t, const struct cpu_rows *k,
     int64_t size = (int64_t)dtype_size(dtype);
     const void *run[1] = {tokens};
     struct cpu_ahead ahead = {run, 1, TOKEN * KEYS * size, 0, TOKEN * KEYS * size, CPU_ONCE};
+    struct cpu_heads of_values = *heads;
+    of_values.before = t->before ? t->before - (t->first - first) : 0;
     kernels->decode_qk_heads(s[0], KEYS, q, CHANNELS, k, heads, t->rows, t->channels, t->first,
                              t->last, &ahead);
-    kernels->decode_pv_heads(o[0], CHANNELS, p, KEYS, k, heads, t->rows, t->channels, first,
+    kernels->decode_pv_heads(o[0], CHANNELS, p, KEYS, k, &of_values, t->rows, t->channels, first,
                              t->last, &ahead);
 }
 
@@ -160,8 +163,13 @@ static void check(struct setting t)
 {
     struct cpu_rows k = make_rows(&t);
     int64_t size = (int64_t)dtype_size(dtype), even = t.first & ~(int64_t)1;
-    struct cpu_heads heads = {t.heads, (t.channels + GAP) * size, O_STEP, t.keys,
-                              scale_step(&t) * (int64_t)sizeof(float)};
+    struct cpu_heads heads = {.count = t.heads,
+                              .bytes = (t.channels + GAP) * size,
+                              .o_step = O_STEP,
+                              .keys = t.keys,
+                              .turn = t.turn ? t.turn : t.keys,
+                              .before = t.before,
+                              .scale_bytes = scale_step(&t) * (int64_t)sizeof(float)};
     for (int64_t i = 0; i < kernels->pair * (int64_t)(sizeof q / sizeof *q); i++)
         put(q, i, number());
     if (kernels->decode_q) kernels->decode_q(q, CHANNELS, t.heads * t.rows, t.channels);
@@ -211,7 +219,12 @@ static void every_tile(void)
     for (int64_t n = 1; n <= ROWS; n++)
         for (size_t c = 0; c < sizeof channels / sizeof *channels; c++)
             for (int64_t keys = 2; keys <= DECODE_HEADS_KEYS; keys += 2)
-                every_scale((struct setting){2, n, channels[c], 0, 37, keys, (int)(c % 2), 0, 0});
+                every_scale((struct setting){.heads = 2,
+                                             .rows = n,
+                                             .channels = channels[c],
+                                             .last = 37,
+                                             .keys = keys,
+                                             .nulls = (int)(c % 2)});
 }
 
 static void every_range(void)
@@ -219,7 +232,31 @@ static void every_range(void)
     for (int64_t first = 0; first < 40; first += 3)
         for (int64_t last = first + 1; last <= 40; last++)
             for (int nulls = 0; nulls < 2; nulls++)
-                check((struct setting){3, 4, 64, first, last, 4, nulls, 0, 0});
+                check((struct setting){.heads = 3,
+                                       .rows = 4,
+                                       .channels = 64,
+                                       .first = first,
+                                       .last = last,
+                                       .keys = 4,
+                                       .nulls = nulls});
+}
+
+/* Pages, of which the first begins before the first key, which is an odd one. */
+static void every_turn(void)
+{
+    for (int64_t turn = 2; turn <= 24; turn += turn < 8 ? 2 : 8)
+        for (int64_t before = 1; before < turn; before += 2)
+            for (int64_t keys = 2; keys <= DECODE_HEADS_KEYS; keys *= 2)
+                for (int64_t last = 10; last < 60; last += 7)
+                    check((struct setting){.heads = 3,
+                                           .rows = 3,
+                                           .channels = 64,
+                                           .first = 9,
+                                           .last = last,
+                                           .keys = keys,
+                                           .turn = turn,
+                                           .before = before,
+                                           .nulls = (int)(last % 2)});
 }
 
 /* Past the keys that are fixed together, and the heads whose scales come at once. */
@@ -230,8 +267,13 @@ static void long_range(void)
         for (size_t j = 0; j < sizeof lasts / sizeof *lasts; j++)
             for (int64_t heads = 1; heads <= HEADS; heads += heads < 8 ? 7 : 5)
                 for (int nulls = 0; nulls < 2; nulls++)
-                    every_scale((struct setting){heads, 4, heads > 1 ? 24 : 192, firsts[i],
-                                                 lasts[j], 8, nulls, 0, 0});
+                    every_scale((struct setting){.heads = heads,
+                                                 .rows = 4,
+                                                 .channels = heads > 1 ? 24 : 192,
+                                                 .first = firsts[i],
+                                                 .last = lasts[j],
+                                                 .keys = 8,
+                                                 .nulls = nulls});
 }
 
 static void each_level(void (*check_all)(void))
@@ -257,6 +299,12 @@ static void ranges(void **state)
     each_level(every_range);
 }
 
+static void turns(void **state)
+{
+    (void)state;
+    each_level(every_turn);
+}
+
 static void long_ranges(void **state)
 {
     (void)state;
@@ -268,7 +316,7 @@ int main(void)
 {
 #if defined(__x86_64__)
     const struct CMUnitTest tests[] = {cmocka_unit_test(tiles), cmocka_unit_test(ranges),
-                                       cmocka_unit_test(long_ranges)};
+                                       cmocka_unit_test(turns), cmocka_unit_test(long_ranges)};
     if (cpu_permitted(cpu_features() & CPU_AVX512))
         return cmocka_run_group_tests(tests, NULL, NULL);
 #endif

@@ -27,8 +27,8 @@ enum {
     HEADS = 5,
     GROUP = 2,
     CHANNELS = 64,
-    CAPACITY = 4176,
-    LENGTH = 4133,
+    CAPACITY = 4224,
+    LENGTH = 4107,
     WINDOW = 3901, /* an odd first key */
     LINE = 64
 };
@@ -141,7 +141,8 @@ static void fill(const struct setting *t)
     memset(scales, 0xff, sizeof scales);
     memset(used, 0, sizeof used);
     memset(asked, 0, sizeof asked);
-    outside = calls_of_heads = 0;
+    outside = calls_of_heads = other_turns = 0;
+    page_of_heads = t->token_major ? 0 : t->page;
     for (int i = 0; i < 2; i++)
         for (int64_t token = low_of(t); token < LENGTH; token++)
             for (int64_t head = 0; head < heads_of(t); head++) {
@@ -167,10 +168,12 @@ static int q_dtype(int dtype)
     return dtype == RAPT_I8 ? RAPT_F16 : dtype;
 }
 
-/* Whether the heads of a token go by together. */
+/* Whether the heads of a token, or of a page, go by together. */
 static int heads_together(const struct setting *t)
 {
-    return t->token_major && !t->unused && (t->dtype != RAPT_I8 || row->span_again != CPU_ONCE);
+    if (t->dtype == RAPT_I8 && row->span_again == CPU_ONCE) return 0;
+    if (t->token_major) return !t->unused;
+    return t->page > 0 && t->page <= DECODE_PAGE_MAX && DECODE_BLOCK % t->page == 0;
 }
 
 static rapt_attention attention(const struct setting *t)
@@ -223,6 +226,7 @@ static void execute(const struct setting *t, int together)
     memset(out, 0xff, sizeof out);
     assert_int_equal(rapt_plan_execute(plan, &a, workspace, NULL), RAPT_OK);
     assert_int_equal(calls_of_heads > 0, together);
+    assert_int_equal(other_turns, 0);
     if (calls_of_heads && t->dtype == RAPT_I8) assert_int_equal(keys_of_heads, DECODE_KEYS_VNNI);
     else
         assert_true(!calls_of_heads || (keys_of_heads >= 2 && keys_of_heads % 2 == 0 &&
@@ -252,7 +256,7 @@ static int64_t missed(const struct setting *t)
 
 /* ---- The cases ---- */
 
-static const int64_t pages[] = {0, 8, 16, 24, 48, CAPACITY};
+static const int64_t pages[] = {0, 8, 16, 24, 48, 64, CAPACITY};
 
 /* Every layout, window and number of channels. */
 static void each_setting(int dtype, void (*check)(const struct setting *t))
@@ -282,9 +286,17 @@ static void check_bits(const struct setting *t)
 /* The most of K that an item reads before what it has asked for comes. */
 static int64_t first_bytes(const struct setting *t)
 {
-    if (t->dtype == RAPT_I8 && t->token_major)
+    if (t->dtype == RAPT_I8 && heads_together(t))
         return DECODE_KEYS_VNNI * HEADS * CHANNELS + row->span / 2;
     return row->span + row->span / 2;
+}
+
+/* Keys of the first and the last page, where queries see a part of each head's. */
+static int64_t page_ends(const struct setting *t)
+{
+    int64_t low = low_of(t) % t->page, before = low ? t->page - low : 0;
+    return (before + LENGTH % t->page) * HEADS * (CHANNELS + t->v_channels) *
+           (int64_t)dtype_size(t->dtype);
 }
 
 /* An item misses what it would have asked for before it began. Where a block
@@ -292,14 +304,15 @@ static int64_t first_bytes(const struct setting *t)
 static void check_lines(const struct setting *t)
 {
     enum { CHUNKS = CAPACITY / 512 + 1, BLOCKS = CAPACITY / DECODE_BLOCK + 1 };
-    int64_t heads = t->token_major ? 1 : HEADS,
+    int64_t heads = heads_together(t) ? 1 : HEADS,
             starts = heads * (t->page && (DECODE_BLOCK % t->page || t->v_channels != CHANNELS)
                                   ? 2 * BLOCKS
                                   : CHUNKS + 1);
     if (t->token_major ? !heads_together(t) : !t->page) return; /* prefetch.c */
     execute(t, 1);
-    int64_t count = missed(t);
-    if (count > starts * first_bytes(t) / LINE)
+    int64_t count = missed(t), bytes = starts * first_bytes(t);
+    if (!t->token_major && heads_together(t)) bytes += page_ends(t);
+    if (count > bytes / LINE)
         fail_msg("%s token_major %d page %lld window %lld v_channels %lld: %lld lines were not "
                  "asked for",
                  dtype_name(t->dtype), t->token_major, (long long)t->page, (long long)t->window,

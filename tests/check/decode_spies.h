@@ -9,6 +9,8 @@ static void note(const struct cpu_ahead *ahead);
 
 static const struct cpu_kernels *real;
 static int64_t calls_of_heads, keys_of_heads; /* of decode_qk_heads; the last one's heads->keys */
+static int64_t page_of_heads,
+    other_turns; /* keys of a page that go by head by head; calls of other turns */
 
 static DECODE_QK(spy)
 {
@@ -22,9 +24,17 @@ static DECODE_PV(spy)
     real->decode_pv(o, o_stride, p, p_stride, v, rows, channels, first, last, ahead);
 }
 
+static void note_turn(const struct cpu_heads *heads, int64_t first)
+{
+    int64_t turn = page_of_heads ? page_of_heads : heads->keys,
+            before = page_of_heads ? first % page_of_heads : 0;
+    other_turns += heads->turn != turn || heads->before != before;
+}
+
 static DECODE_QK_HEADS(spy)
 {
     note(ahead);
+    note_turn(heads, first);
     calls_of_heads++;
     keys_of_heads = heads->keys;
     real->decode_qk_heads(s, s_stride, q, q_stride, k, heads, rows, channels, first, last, ahead);
@@ -33,6 +43,7 @@ static DECODE_QK_HEADS(spy)
 static DECODE_PV_HEADS(spy)
 {
     note(ahead);
+    note_turn(heads, first);
     real->decode_pv_heads(o, o_stride, p, p_stride, v, heads, rows, channels, first, last, ahead);
 }
 
