@@ -119,6 +119,7 @@ static int waits_in_second_cache(const struct cpu_plan *plan)
 static int in_order(const struct problem *p, const struct cpu_plan *plan, int64_t heads)
 {
     return heads > 1 && plan->requests->span && plan->kernels->decode_qk_heads &&
+           p->a.kv_layout == RAPT_KV_STRIDED &&
            (p->a.k.dtype != RAPT_I8 || waits_in_second_cache(plan)) &&
            decode_gapless(p, &p->a.k, heads) && decode_gapless(p, &p->a.v, heads);
 }
@@ -128,9 +129,9 @@ static int heads_of_tokens(const struct problem *p)
     return heads_lie_together(&p->a.k) && heads_lie_together(&p->a.v);
 }
 
-static int heads_of_pages(const struct problem *p)
+static int heads_of_pages(const struct problem *p, const struct cpu_plan *plan)
 {
-    return decode_by_page(p, &p->a.k) && decode_by_page(p, &p->a.v);
+    return plan->requests->span && decode_by_page(p, &p->a.k) && decode_by_page(p, &p->a.v);
 }
 
 static int heads_fit(const struct problem *p, const struct cpu_plan *plan, int64_t heads)
@@ -139,7 +140,11 @@ static int heads_fit(const struct problem *p, const struct cpu_plan *plan, int64
             rows = p->ragged_q ? DECODE_ROWS_MAX : p->q_tokens * p->group;
     int few = rows <= DECODE_HEADS_ROWS && in_order(p, plan, heads);
     int64_t scores = heads * rows * DECODE_BLOCK_MAX * (int64_t)sizeof(float);
-    if (heads_of_pages(p) && (!few || scores > SCORES_BYTES)) return 0;
+    if (heads_of_pages(p, plan)) {
+        /* Windows of more rows wait in the second cache. */
+        if (!few && plan->requests->span_again == CPU_ONCE) return 0;
+        if (scores > SCORES_BYTES) return 0;
+    }
     if (p->a.k.dtype != RAPT_I8 && few &&
         heads * rows * p->v_channels * (int64_t)dtype_size(p->a.v.dtype) <= IN_ORDER_O)
         return 1;
@@ -150,8 +155,8 @@ static int heads_fit(const struct problem *p, const struct cpu_plan *plan, int64
  * thread some items. */
 static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *plan, int64_t chunks)
 {
-    if (p->a.kv_layout == RAPT_KV_BLOCKED) return 1;
-    if (!heads_of_tokens(p) && !heads_of_pages(p)) return 1;
+    int of_tokens = p->a.kv_layout == RAPT_KV_STRIDED && heads_of_tokens(p);
+    if (!of_tokens && !heads_of_pages(p, plan)) return 1;
     for (int64_t heads = p->kv_heads; heads > 1; heads--)
         if (p->kv_heads % heads == 0 && heads_fit(p, plan, heads) &&
             p->kv_heads / heads * chunks >= plan->slots * 2 * RUNS_PER_THREAD)
@@ -163,7 +168,7 @@ static int64_t heads_of_item(const struct problem *p, const struct cpu_plan *pla
  * of a window at a time. */
 static int takes_blocks(const struct problem *p, const struct cpu_plan *plan)
 {
-    return (plan->decode_heads == 1 || heads_of_pages(p)) &&
+    return (plan->decode_heads == 1 || heads_of_pages(p, plan)) &&
            (p->a.k.dtype != RAPT_I8 || plan->kernels->decode_q) &&
            (!p->page_tokens || plan->requests->span) && decode_gapless(p, &p->a.k, 1) &&
            decode_gapless(p, &p->a.v, 1);
@@ -183,9 +188,9 @@ static int64_t window_of_item(const struct problem *p, const struct cpu_plan *pl
     int64_t row = plan->decode_heads * max64(p->qk_channels, p->v_channels) *
                   (int64_t)dtype_size(p->a.k.dtype),
             keys = DECODE_WINDOW;
-    if (takes_blocks(p, plan)) return plan->decode_block;
+    if (takes_blocks(p, plan) && plan->decode_heads == 1) return plan->decode_block;
     if (plan->kernels->decode_keys) return plan->kernels->decode_keys;
-    if (plan->decode_heads == 1) return keys;
+    if (plan->decode_heads == 1 || heads_of_pages(p, plan)) return keys;
     while (keys > WINDOW_MIN && keys * row > WINDOW_BYTES) keys /= 2;
     return keys;
 }

@@ -55,7 +55,7 @@ static inline int decode_by_page(const struct problem *p, const rapt_tensor *t)
 {
     int64_t page = p->page_tokens;
     return page >= DECODE_PAGE_MIN && page <= DECODE_PAGE_MAX && DECODE_BLOCK % page == 0 &&
-           p->a.kv_layout == RAPT_KV_STRIDED && t->stride[3] == 1 && t->stride[2] == t->size[3] &&
+           t->stride[3] == 1 && t->stride[2] == t->size[3] &&
            t->stride[1] == page * t->size[3];
 }
 

@@ -5,7 +5,7 @@
  * - By windows (window_ahead), where the KV heads of a token lie side by side, or with gaps. An item holds as many
  *   heads as make long runs, takes a window of a block's keys for all of them, and each head asks for its share of the
  *   next window, token by token, into the second cache; where memory has no gaps, for what lies as far on as that and
- *   FURTHER.
+ *   FURTHER. So too where pages hold the heads one behind another and a query has many rows: page by page.
  *
  * - By blocks (decode_block_ahead), where one call reads a whole block: keys of one head without gaps or in pages, or
  *   several heads in the order of memory. Lines are asked for some way ahead, as the CPU's row of cpu_requests says,
@@ -209,15 +209,35 @@ static struct cpu_ahead blocked_ahead(const struct decode_side *side, int64_t fi
                               .bytes = (round_up(last, RAPT_KV_BLOCK) - first) * key_bytes};
 }
 
+/* A head's share of the pages of a window, which hold the heads one behind another: of those of which a query sees all
+ * keys. */
+static struct cpu_ahead pages_ahead(const struct decode_item *t, const struct decode_side *side,
+                                    int64_t first, int64_t last, int64_t head)
+{
+    const rapt_tensor *tensor = side->tensor;
+    int64_t page = t->problem->page_tokens, key0 = side->block->key0, heads = t->plan->decode_heads,
+            bytes = heads * page * tensor->size[3] * (int64_t)dtype_size(tensor->dtype);
+    first = round_up(key0 + first, page) - key0;
+    int64_t share = (last - first) / page * bytes / heads, before = head * share;
+    if (share <= 0) return (struct cpu_ahead){0};
+    return (struct cpu_ahead){.run = side->table->row + first + before / bytes * page,
+                              .run_step = page,
+                              .run_bytes = bytes,
+                              .skip = before % bytes,
+                              .bytes = share};
+}
+
 /* A head's share of the rows of the window from key first on, in the order of memory. */
 static struct cpu_ahead window_ahead(const struct decode_item *t, const struct decode_side *side,
                                      int64_t first, int64_t head)
 {
     const rapt_tensor *tensor = side->tensor;
     int64_t size = (int64_t)dtype_size(tensor->dtype), heads = t->plan->decode_heads,
-            last = min64(first + t->plan->decode_window, side->block->last),
+            last = decode_window_end(t, side->block, first),
             run = ((heads - 1) * tensor->stride[1] + tensor->size[3]) * size;
     if (last <= first || run <= 0) return (struct cpu_ahead){0};
+    if (heads > 1 && decode_by_page(t->problem, tensor))
+        return pages_ahead(t, side, first, last, head);
     if (t->call->a->kv_layout == RAPT_KV_BLOCKED)
         return blocked_ahead(side, first, last, tensor->size[3] * size);
     if (tensor->stride[3] != 1) return (struct cpu_ahead){0};

@@ -2,7 +2,7 @@
  * whatever the CPU: heads of a token together, and keys in pages. A sequence has the same bits with its heads
  * together or one by one, in pages or in one piece; and each line of K and V is in what is asked for once, but for
  * the first ones of an item, and nothing else is. Heads of i8 stay apart where lines come into the first cache
- * alone. */
+ * alone. Heads of a page share a scratch that stays in the second cache. */
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/decode.h"
@@ -35,7 +35,8 @@ enum {
 enum {
     ELEMENTS = HEADS * CAPACITY * CHANNELS,
     LINES = ELEMENTS * 4 / LINE,
-    OUT = HEADS * GROUP * CHANNELS
+    GROUP_MANY = 6, /* rows, more than DECODE_HEADS_ROWS */
+    OUT = HEADS * GROUP_MANY * CHANNELS
 };
 
 /* A case: how K and V lie, and what a query sees of them. */
@@ -44,6 +45,7 @@ struct setting {
     int64_t page, window; /* keys; 0: none */
     int64_t v_channels;
     int64_t unused; /* heads in memory that are not of the problem */
+    int64_t group;
 };
 
 #if defined(__x86_64__)
@@ -171,6 +173,7 @@ static int q_dtype(int dtype)
 /* Whether the heads of a token, or of a page, go by together. */
 static int heads_together(const struct setting *t)
 {
+    if (t->group > DECODE_HEADS_ROWS) return 0;
     if (t->dtype == RAPT_I8 && row->span_again == CPU_ONCE) return 0;
     if (t->token_major) return !t->unused;
     return t->page > 0 && t->page <= DECODE_PAGE_MAX && DECODE_BLOCK % t->page == 0;
@@ -180,8 +183,8 @@ static rapt_attention attention(const struct setting *t)
 {
     rapt_attention a = {.struct_size = sizeof a};
     rapt_dtype q_type = (rapt_dtype)q_dtype(t->dtype);
-    a.q = rapt_tensor_bhtd(q, q_type, 1, heads_of(t) * GROUP, 1, CHANNELS);
-    a.out = rapt_tensor_bhtd(out, q_type, 1, heads_of(t) * GROUP, 1, t->v_channels);
+    a.q = rapt_tensor_bhtd(q, q_type, 1, heads_of(t) * t->group, 1, CHANNELS);
+    a.out = rapt_tensor_bhtd(out, q_type, 1, heads_of(t) * t->group, 1, t->v_channels);
     a.k = rows_of(t, memory[0], t->dtype, CHANNELS);
     a.v = rows_of(t, memory[1], t->dtype, t->v_channels);
     if (t->dtype == RAPT_I8) {
@@ -265,7 +268,8 @@ static void each_setting(int dtype, void (*check)(const struct setting *t))
         for (int token_major = 0; token_major < 2; token_major++)
             for (int64_t v_channels = CHANNELS / 2; v_channels <= CHANNELS; v_channels *= 2)
                 for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-                    check(&(struct setting){dtype, token_major, pages[i], window, v_channels, 0});
+                    check(&(struct setting){dtype, token_major, pages[i], window, v_channels, 0,
+                                            GROUP});
 }
 
 /* Against heads one by one, and pages against one piece. */
@@ -319,6 +323,21 @@ static void check_lines(const struct setting *t)
                  (long long)t->v_channels, (long long)count);
 }
 
+/* More rows of heads one behind another in pages: windows of all heads, of which an item's first is not asked for. */
+static void check_windows(const struct setting *t)
+{
+    enum { CHUNKS = CAPACITY / 512 + 1 };
+    struct setting many = *t;
+    if (t->token_major || !heads_together(t) || row->span_again == CPU_ONCE) return;
+    many.group = GROUP_MANY;
+    check_bits(&many);
+    int64_t count = missed(&many),
+            window = DECODE_WINDOW * HEADS * CHANNELS * (int64_t)dtype_size(t->dtype);
+    if (count > ((CHUNKS + 1) * window + page_ends(t)) / LINE)
+        fail_msg("%s page %lld window %lld: %lld lines were not asked for", dtype_name(t->dtype),
+                 (long long)t->page, (long long)t->window, (long long)count);
+}
+
 /* Heads of a token between those of others: windows of it, of which a thread's first is not asked for. */
 static void check_gaps(const struct setting *t)
 {
@@ -331,6 +350,34 @@ static void check_gaps(const struct setting *t)
     if (count > (CAPACITY / 512 + 2) * window)
         fail_msg("%s window %lld: %lld lines were not asked for", dtype_name(t->dtype),
                  (long long)t->window, (long long)count);
+}
+
+/* Many heads in a page share a thread's scratch, which is to stay in the second cache. */
+static void check_scratch(const struct setting *t)
+{
+    enum { MANY_HEADS = 32, FEW_CHANNELS = 32, PAGE = 16, MAPPED = 2048, CACHE = 1 << 20 };
+    rapt_config config = {.struct_size = sizeof config, .backends = "cpu", .threads = 1};
+    rapt_dtype q_type = (rapt_dtype)q_dtype(t->dtype), kv_type = (rapt_dtype)t->dtype;
+    rapt_attention a = {.struct_size = sizeof a};
+    rapt_context *context = NULL;
+    rapt_plan *plan = NULL;
+    a.q = rapt_tensor_bhtd(NULL, q_type, 1, MANY_HEADS * 16, 1, FEW_CHANNELS);
+    a.out = a.q;
+    a.k = a.v = rapt_tensor_bhtd(NULL, kv_type, MAPPED, MANY_HEADS, PAGE, FEW_CHANNELS);
+    if (t->dtype == RAPT_I8)
+        a.k_scale = a.v_scale = rapt_tensor_bhtd(NULL, RAPT_F32, MAPPED, MANY_HEADS, PAGE, 1);
+    a.page_table = rapt_tensor_bhtd(NULL, RAPT_I32, 1, 1, MAPPED, 1);
+    setenv("RAPT_CPU", arch, 1);
+    assert_int_equal(rapt_open(&context, &config), RAPT_OK);
+    assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_OK);
+    unsetenv("RAPT_CPU");
+    struct cpu_plan *own = plan->state;
+    own->requests = row;
+    decode_plan(&plan->problem, own);
+    assert_in_range(own->decode_scratch_bytes, 1, CACHE * 3 / 2);
+    if (row->span_again != CPU_ONCE) assert_true(own->decode_heads > 1);
+    rapt_plan_destroy(&plan);
+    rapt_close(&context);
 }
 
 static void each_level(void (*check)(const struct setting *t))
@@ -357,12 +404,21 @@ static void same_bits(void **state)
     each_level(check_bits);
 }
 
+static void small_scratch(void **state)
+{
+    (void)state;
+    if (!cpu_permitted(cpu_features() & CPU_AVX512))
+        skip_test("no level of this CPU takes several heads at once");
+    each_level(check_scratch);
+}
+
 static void each_line_once(void **state)
 {
     (void)state;
     if (!cpu_permitted(cpu_features() & CPU_AVX512))
         skip_test("no level of this CPU takes several heads at once");
     each_level(check_lines);
+    each_level(check_windows);
     each_level(check_gaps);
 }
 #else
@@ -372,11 +428,13 @@ static void same_bits(void **state)
     skip_test("no level of this CPU takes several heads at once");
 }
 #define each_line_once same_bits
+#define small_scratch  same_bits
 #endif
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(same_bits),
-                                       cmocka_unit_test(each_line_once)};
+                                       cmocka_unit_test(each_line_once),
+                                       cmocka_unit_test(small_scratch)};
     return run_group("decode_order", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
