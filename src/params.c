@@ -181,12 +181,13 @@ static rapt_status check_dtypes(const rapt_attention *a, const char *function)
     if (!quantised && a->k.dtype != a->q.dtype && a->q.dtype != RAPT_F32)
         return fail(RAPT_INVALID, "%s: q is %s and k is %s (k has q's dtype, or q is f32)",
                     function, dtype_name(a->q.dtype), dtype_name(a->k.dtype));
-    if (quantised != !!a->k_scale.dtype || quantised != !!a->v_scale.dtype)
+    bool wrong_k = quantised != !!a->k_scale.dtype, wrong_v = quantised != !!a->v_scale.dtype;
+    if (wrong_k || wrong_v)
         return fail(
             RAPT_INVALID,
-            "%s: k is %s and scales are %s (k_scale and v_scale belong to i8 keys and values)",
-            function, dtype_name(a->k.dtype),
-            a->k_scale.dtype || a->v_scale.dtype ? "given" : "absent");
+            "%s: k is %s and %s is %s (i8 keys and values have both scales, any others neither)",
+            function, dtype_name(a->k.dtype), wrong_k ? "k_scale" : "v_scale",
+            quantised ? "absent" : "given");
     if ((a->q.dtype == RAPT_I8) != !!a->q_scale.dtype)
         return fail(RAPT_INVALID, "%s: q is %s and q_scale is %s (q_scale belongs to i8 queries)",
                     function, dtype_name(a->q.dtype), a->q_scale.dtype ? "given" : "absent");

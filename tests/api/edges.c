@@ -270,6 +270,29 @@ static void blocks_of_scales(void **state)
     }
 }
 
+/* One scale of two: the sentence names the other. */
+static void one_scale(void **state)
+{
+    (void)state;
+    call_reset(&call);
+    rapt_tensor scale = rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, 1);
+    call.a.v_scale = scale;
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: k is f32 and v_scale is given (i8 keys and values have both scales, "
+           "any others neither)");
+    call.a.k = rapt_tensor_bthd(call.bytes, RAPT_I8, B, HKV, SKV, D);
+    call.a.v = rapt_tensor_bthd(call.bytes, RAPT_I8, B, HKV, SKV, DV);
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: k is i8 and k_scale is absent (i8 keys and values have both scales, "
+           "any others neither)");
+    call.a.k_scale = scale;
+    served(&call);
+    memset(&call.a.v_scale, 0, sizeof call.a.v_scale);
+    expect(rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+           "rapt_forward: k is i8 and v_scale is absent (i8 keys and values have both scales, "
+           "any others neither)");
+}
+
 /* ---- A newer caller's plan, executed with a field that this version does not know ---- */
 
 static void a_newer_field_at_execute(void **state)
@@ -305,6 +328,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(a_blocked_cache_without_room),
                                        cmocka_unit_test(pages_without_heads),
                                        cmocka_unit_test(blocks_of_scales),
+                                       cmocka_unit_test(one_scale),
                                        cmocka_unit_test(a_newer_field_at_execute),
                                        cmocka_unit_test(least_and_greatest_scale),
                                        cmocka_unit_test(least_and_greatest_softcap),
