@@ -488,20 +488,61 @@ _Static_assert(offsetof(rapt_attention, scale) + (size_t)OPTION_COUNT * OPTION_B
                    sizeof(rapt_attention),
                "options has every option");
 
-/* "" where a asks what the plan's problem asked, else the name of what differs. */
-static const char *first_difference(const struct problem *planned, const rapt_attention *a)
+/* The first tensor that differs from what the plan's problem asked, or, counted from behind the tensors, option; -1:
+ * none. */
+static int first_difference(const struct problem *planned, const rapt_attention *a)
 {
     const rapt_attention *b = &planned->asked;
     for (int i = 0; i < RULE_COUNT; i++) {
         const rapt_tensor *t = problem_tensor(a, i);
-        if (planned->blank >> i & 1 ? filled(t) : difference(t, problem_tensor(b, i)))
-            return rules[i].name;
+        if (planned->blank >> i & 1 ? filled(t) : difference(t, problem_tensor(b, i))) return i;
     }
-    for (size_t i = 0; i < OPTION_COUNT; i++)
+    for (int i = 0; i < OPTION_COUNT; i++)
         if (memcmp((const char *)a + options[i].offset, (const char *)b + options[i].offset,
                    OPTION_BYTES))
-            return options[i].name;
-    return "";
+            return RULE_COUNT + i;
+    return -1;
+}
+
+static rapt_status fail_on_option(const struct option *option, const rapt_attention *a,
+                                  const rapt_attention *b, const char *function)
+{
+    int64_t number[2];
+    double real[2];
+    for (int i = 0; i < 2; i++) {
+        memcpy(&number[i], (const char *)(i ? b : a) + option->offset, OPTION_BYTES);
+        memcpy(&real[i], &number[i], OPTION_BYTES);
+    }
+    if (option->offset < offsetof(rapt_attention, causal))
+        return fail(RAPT_INVALID,
+                    "%s: %s differs from the plan: %g, planned %g (only data pointers may change)",
+                    function, option->name, real[0], real[1]);
+    return fail(RAPT_INVALID,
+                "%s: %s differs from the plan: %lld, planned %lld (only data pointers may change)",
+                function, option->name, (long long)number[0], (long long)number[1]);
+}
+
+/* Sizes go first: strides that differ follow from them. */
+static rapt_status fail_on_difference(const struct problem *planned, const rapt_attention *a,
+                                      int which, const char *function)
+{
+    if (which >= RULE_COUNT)
+        return fail_on_option(&options[which - RULE_COUNT], a, &planned->asked, function);
+    const struct tensor_rule *rule = &rules[which];
+    const rapt_tensor *t = problem_tensor(a, which), *b = problem_tensor(&planned->asked, which);
+    if (t->dtype != b->dtype)
+        return fail(RAPT_INVALID,
+                    "%s: %s differs from the plan: dtype %s, planned %s (only data pointers may "
+                    "change)",
+                    function, rule->name, dtype_name(t->dtype), dtype_name(b->dtype));
+    int axis = 0, strides = !memcmp(t->size, b->size, sizeof t->size);
+    const int64_t *now = strides ? t->stride : t->size, *then = strides ? b->stride : b->size;
+    while (now[axis] == then[axis]) axis++;
+    return fail(RAPT_INVALID,
+                "%s: %s differs from the plan: %s %lld on its %s axis, planned %lld (only data "
+                "pointers may change)",
+                function, rule->name, strides ? "stride" : "size", (long long)now[axis],
+                axis_of(rule, axis), (long long)then[axis]);
 }
 
 rapt_status params_match(const struct problem *planned, const rapt_attention *given,
@@ -514,10 +555,8 @@ rapt_status params_match(const struct problem *planned, const rapt_attention *gi
         if (status) return status;
         a = &adopted;
     }
-    const char *differs = first_difference(planned, a);
-    if (*differs)
-        return fail(RAPT_INVALID, "%s: %s differs from the plan (only data pointers may change)",
-                    function, differs);
+    int differs = first_difference(planned, a);
+    if (differs >= 0) return fail_on_difference(planned, a, differs, function);
     for (int i = 0; i < RULE_COUNT; i++)
         out->of[i] = planned->present >> i & 1 ? problem_tensor(a, i)->data : NULL;
     return check_data(planned, out, function);

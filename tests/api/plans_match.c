@@ -27,17 +27,27 @@ static rapt_plan *plan_of(const rapt_attention *a)
     return plan;
 }
 
-static void expect_differs(const rapt_plan *plan, const rapt_attention *a, const char *name)
+static void expect_differs(const rapt_plan *plan, const rapt_attention *a, const char *name,
+                           const char *how)
 {
-    char sentence[128];
-    snprintf(sentence, sizeof sentence, "%s differs from the plan (only data pointers may change)",
-             name);
+    char sentence[192];
+    snprintf(sentence, sizeof sentence,
+             "rapt_plan_execute: %s differs from the plan: %s (only data pointers may change)",
+             name, how);
     expect(rapt_plan_execute(plan, a, workspace, NULL), RAPT_INVALID, sentence);
+}
+
+/* Whether its last axis is one of keys. */
+static int scores(int i)
+{
+    return !strcmp(names[i], "bias") || !strcmp(names[i], "mask") || !strcmp(names[i], "weights");
 }
 
 /* One number of one tensor at a time, of those that are there and of those that are not. */
 static void each_number(void **state)
 {
+    static const char *const axes[] = {"batch", "head", "token", "channel"};
+    char how[96];
     (void)state;
     call_reset(&call);
     call.a.lse = rapt_tensor_bhtd(call.lse, RAPT_F32, B, HQ, SQ, 1);
@@ -46,18 +56,43 @@ static void each_number(void **state)
     rapt_plan *plan = plan_of(&call.a);
     assert_int_equal(rapt_plan_execute(plan, &call.a, workspace, NULL), RAPT_OK);
     for (int i = 0; i < TENSORS; i++) {
+        const rapt_tensor *planned = tensor_of(&call.a, i);
         rapt_attention a = call.a;
         tensor_of(&a, i)->dtype = a.q.dtype == RAPT_F32 && i ? RAPT_BF16 : RAPT_F16;
-        expect_differs(plan, &a, names[i]);
+        snprintf(how, sizeof how, "dtype %s, planned %s", i ? "bf16" : "f16",
+                 planned->dtype ? "f32" : "none");
+        expect_differs(plan, &a, names[i], how);
         for (int axis = 0; axis < 4; axis++) {
+            const char *name = axis == 3 && scores(i) ? "key" : axes[axis];
+            long long size = planned->size[axis], stride = planned->stride[axis];
             a = call.a;
             tensor_of(&a, i)->size[axis]++;
-            expect_differs(plan, &a, names[i]);
+            snprintf(how, sizeof how, "size %lld on its %s axis, planned %lld", size + 1, name,
+                     size);
+            expect_differs(plan, &a, names[i], how);
             a = call.a;
             tensor_of(&a, i)->stride[axis]++;
-            expect_differs(plan, &a, names[i]);
+            snprintf(how, sizeof how, "stride %lld on its %s axis, planned %lld", stride + 1, name,
+                     stride);
+            expect_differs(plan, &a, names[i], how);
         }
     }
+    rapt_plan_destroy(&plan);
+}
+
+/* A token more changes strides as well: the sentence says the size. */
+static void sizes_before_strides(void **state)
+{
+    (void)state;
+    call_reset(&call);
+    rapt_plan *plan = plan_of(&call.a);
+    call.a.k = rapt_tensor_bthd(call.k, RAPT_F32, B, HKV, SKV + 1, D);
+    expect(rapt_plan_execute(plan, &call.a, workspace, NULL), RAPT_INVALID,
+           "k differs from the plan: size 8 on its token axis, planned 7 (only data pointers may "
+           "change)");
+    memset(&call.a.q, 0, sizeof call.a.q);
+    expect(rapt_plan_execute(plan, &call.a, workspace, NULL), RAPT_INVALID,
+           "q differs from the plan: dtype none, planned f32 (only data pointers may change)");
     rapt_plan_destroy(&plan);
 }
 
@@ -75,7 +110,10 @@ static void each_option(void **state)
                                &a.window_right, &a.batch_invariant, &a.kv_layout};
         if (i < 2) *(i ? &a.softcap : &a.scale) = 0.5;
         else *integers[i - 2] ^= 1;
-        expect_differs(plan, &a, options[i]);
+        expect_differs(plan, &a, options[i],
+                       i < 2    ? "0.5, planned 0"
+                       : i == 2 ? "0, planned 1"
+                                : "1, planned 0");
     }
     rapt_plan_destroy(&plan);
 }
@@ -127,8 +165,9 @@ static void backwards(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_number), cmocka_unit_test(each_option),
-                                       cmocka_unit_test(addresses), cmocka_unit_test(backwards)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_number), cmocka_unit_test(sizes_before_strides),
+        cmocka_unit_test(each_option), cmocka_unit_test(addresses), cmocka_unit_test(backwards)};
     open_cpu(&context, 1);
     device = rapt_device_at(context, 0);
     int failed =

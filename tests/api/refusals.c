@@ -568,11 +568,11 @@ static void the_straight_call_runs(void **state)
     assert_memory_equal(call.out, other.out, sizeof call.out);
     other.a.scale = 0.5;
     expect(rapt_plan_execute(plan, &other.a, workspace, NULL), RAPT_INVALID,
-           "rapt_plan_execute: scale differs from the plan (only data pointers may change)");
+           "* scale differs from the plan: 0.5, planned 0 (only data pointers may change)");
     other.a.scale = call.a.scale;
     other.a.kv_layout = RAPT_KV_BLOCKED;
     expect(rapt_plan_execute(plan, &other.a, workspace, NULL), RAPT_INVALID,
-           "rapt_plan_execute: kv_layout differs from the plan (only data pointers may change)");
+           "* kv_layout differs from the plan: 1, planned 0 (only data pointers may change)");
     if (rapt_plan_workspace_size(plan)) {
         expect(rapt_plan_execute(plan, &call.a, NULL, NULL), RAPT_INVALID,
                "rapt_plan_execute: workspace is NULL (the plan needs * bytes of it)");
