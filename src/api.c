@@ -180,11 +180,11 @@ RAPT_API size_t rapt_explain(rapt_device *device, const rapt_attention *a, char 
     return plan_explain(device, &p, text, size);
 }
 
-/* A sentence of one of its two steps is rapt_forward's own; those of a driver name the driver's
- * call. */
+/* A sentence of one of its steps is rapt_forward's own; those of a driver name the driver's call. */
 static rapt_status speak_as_forward(rapt_status status)
 {
-    static const char *const steps[] = {"rapt_plan_create: ", "rapt_plan_execute: "};
+    static const char *const steps[] = {
+        "rapt_plan_create: ", "rapt_alloc: ", "rapt_plan_execute: "};
     for (size_t i = 0; status && i < sizeof steps / sizeof *steps; i++)
         if (!strncmp(last_error(), steps[i], strlen(steps[i])))
             return fail(status, "%s: %s", "rapt_forward", last_error() + strlen(steps[i]));

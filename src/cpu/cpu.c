@@ -95,7 +95,8 @@ static rapt_status open_backend(rapt_context *context, void **state, char reason
     if (!device->pool) {
         free(device);
         return fail(RAPT_NO_MEMORY,
-                    "rapt_open: the system starts no %" PRId64 " threads (set RAPT_THREADS lower)",
+                    "rapt_open: the system starts no %" PRId64
+                    " threads (ask for fewer, by rapt_config or RAPT_THREADS)",
                     context->config.threads);
     }
     rapt_device_info info = {.struct_size = sizeof info,

@@ -172,12 +172,13 @@ static const char *const sentences[] = {
     "rapt_open: no memory for a list of * devices",
     "rapt_open: no memory for device cpu:0",
     "rapt_open: no memory for the CPU device (* bytes)",
-    "rapt_open: the system starts no 3 threads (set RAPT_THREADS lower)",
+    "rapt_open: the system starts no 3 threads (ask for fewer, by rapt_config or RAPT_THREADS)",
     "rapt_plan_create: no memory for a plan (* bytes)",
     "rapt_forward: no memory for a plan (* bytes)",
     "rapt_forward: no memory to keep a plan",
     "rapt_forward: no memory to keep a workspace",
     "rapt_alloc: no memory (* bytes)",
+    "rapt_forward: no memory (* bytes)",
 };
 enum { SENTENCES = sizeof sentences / sizeof *sentences };
 

@@ -103,9 +103,8 @@ static void threads_of_the_environment(void)
     setenv("RAPT_THREADS", "1024", 1); /* in range, though not every system starts as many */
     rapt_config config = {.struct_size = sizeof config, .backends = "cpu"};
     if (rapt_open(&context, &config))
-        assert_string_equal(
-            rapt_last_error(),
-            "rapt_open: the system starts no 1024 threads (set RAPT_THREADS lower)");
+        assert_string_equal(rapt_last_error(), "rapt_open: the system starts no 1024 threads (ask "
+                                               "for fewer, by rapt_config or RAPT_THREADS)");
     rapt_close(&context);
 }
 
