@@ -389,7 +389,8 @@ typedef struct rapt_kv_replicate_args {
     rapt_tensor k, v, k_out, v_out;
 } rapt_kv_replicate_args;
 
-/* New tokens behind those that a cache holds. */
+/* New tokens behind those that a cache holds. Pages may be in several rows of the table, but for
+ * those that get tokens. */
 typedef struct rapt_kv_append_args {
     uint64_t struct_size;
     rapt_tensor k_new, v_new; /* [B, Hkv, S, D|Dv]; ragged: [1, Hkv, total, .] with q_start */
