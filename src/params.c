@@ -153,8 +153,9 @@ static rapt_status check_tensor_form(const rapt_tensor *t, const struct tensor_r
     return RAPT_OK;
 }
 
+/* packed: batch is what q_start says. */
 static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *rule,
-                                      const int64_t *extent, const char *function)
+                                      const int64_t *extent, bool packed, const char *function)
 {
     for (int axis = 0; axis < 4; axis++) {
         int kind = rule->extent[axis];
@@ -164,9 +165,10 @@ static rapt_status check_tensor_sizes(rapt_tensor *t, const struct tensor_rule *
             t->stride[axis] = 0;
         }
         if (expected >= 0 && t->size[axis] != expected)
-            return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %lld)",
+            return fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %lld%s)",
                         function, rule->name, (long long)t->size[axis], axis_of(rule, axis),
-                        (long long)expected);
+                        (long long)expected,
+                        packed && kind == BATCH ? ", one less than q_start" : "");
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
     return RAPT_OK;
@@ -387,7 +389,8 @@ rapt_status params_check(const rapt_attention *given, const char *function, stru
     for (int i = 0; i < RULE_COUNT; i++) {
         rapt_tensor *t = tensor_of(a, &rules[i]);
         if (!t->dtype) memset(t, 0, sizeof *t);
-        else if ((status = check_tensor_sizes(t, &rules[i], extent, function))) return status;
+        else if ((status = check_tensor_sizes(t, &rules[i], extent, p->ragged_q, function)))
+            return status;
         if (t->dtype) p->present |= (uint64_t)1 << i;
         view_extent(t, &p->extent[i].low, &p->extent[i].high);
         if ((rules[i].role & OUTPUT) && view_repeats(t)) p->repeats |= (uint64_t)1 << i;

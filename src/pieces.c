@@ -14,6 +14,7 @@
 struct check {
     const char *function;
     rapt_status status;
+    bool packed; /* the batch is what q_start says */
 };
 
 enum { ANY = -1 };
@@ -36,10 +37,11 @@ static void check_sizes(struct check *c, rapt_tensor *t, const char *name,
             t->stride[axis] = 0;
         }
         if (t->size[axis] < 0 || (expected[axis] >= 0 && t->size[axis] != expected[axis]))
-            c->status = fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %s%lld)",
+            c->status = fail(RAPT_INVALID, "%s: %s has size %lld on its %s axis (must be %s%lld%s)",
                              c->function, name, (long long)t->size[axis], axis_name[axis],
                              expected[axis] < 0 ? "at least " : "",
-                             expected[axis] < 0 ? 0LL : (long long)expected[axis]);
+                             expected[axis] < 0 ? 0LL : (long long)expected[axis],
+                             c->packed && axis == 0 ? ", one less than q_start" : "");
         if (t->size[axis] == 1) t->stride[axis] = 0;
     }
     if (!c->status && !view_extent(t, &low, &high))
@@ -246,7 +248,7 @@ static void check_rope_options(struct check *c, rapt_rope_args *a, int64_t chann
 
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream)
 {
-    struct check c = {"rapt_rope", RAPT_OK};
+    struct check c = {.function = "rapt_rope"};
     rapt_rope_args a;
     check_device(&c, device);
     check_adopt_rope(&c, &a, args);
@@ -265,7 +267,7 @@ RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, 
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream)
 {
-    struct check c = {"rapt_softmax", RAPT_OK};
+    struct check c = {.function = "rapt_softmax"};
     rapt_softmax_args a;
     check_device(&c, device);
     check_adopt(&c, &a, sizeof a, args);
@@ -278,7 +280,7 @@ RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *
 
 RAPT_API rapt_status rapt_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream stream)
 {
-    struct check c = {"rapt_qk", RAPT_OK};
+    struct check c = {.function = "rapt_qk"};
     rapt_qk_args a;
     check_device(&c, device);
     check_adopt(&c, &a, sizeof a, args);
@@ -301,7 +303,7 @@ RAPT_API rapt_status rapt_qk(rapt_device *device, const rapt_qk_args *args, rapt
 
 RAPT_API rapt_status rapt_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream stream)
 {
-    struct check c = {"rapt_pv", RAPT_OK};
+    struct check c = {.function = "rapt_pv"};
     rapt_pv_args a;
     check_device(&c, device);
     check_adopt(&c, &a, sizeof a, args);
@@ -322,7 +324,7 @@ RAPT_API rapt_status rapt_pv(rapt_device *device, const rapt_pv_args *args, rapt
 RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mask_args *args,
                                       rapt_stream stream)
 {
-    struct check c = {"rapt_causal_mask", RAPT_OK};
+    struct check c = {.function = "rapt_causal_mask"};
     rapt_causal_mask_args a;
     check_device(&c, device);
     check_adopt(&c, &a, sizeof a, args);
@@ -338,7 +340,7 @@ RAPT_API rapt_status rapt_causal_mask(rapt_device *device, const rapt_causal_mas
 RAPT_API rapt_status rapt_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *args,
                                        rapt_stream stream)
 {
-    struct check c = {"rapt_kv_replicate", RAPT_OK};
+    struct check c = {.function = "rapt_kv_replicate"};
     rapt_kv_replicate_args a;
     check_device(&c, device);
     check_adopt(&c, &a, sizeof a, args);
@@ -417,7 +419,7 @@ static void check_append_apart(struct check *c, const rapt_kv_append_args *a)
 RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_args *args,
                                     rapt_stream stream)
 {
-    struct check c = {"rapt_kv_append", RAPT_OK};
+    struct check c = {.function = "rapt_kv_append"};
     rapt_kv_append_args a;
     rapt_rope_args rope;
     check_device(&c, device);
@@ -446,9 +448,11 @@ RAPT_API rapt_status rapt_kv_append(rapt_device *device, const rapt_kv_append_ar
     if (!c.status) c.status = params_check_layout(&a.k, &a.v, a.kv_layout, 0, c.function);
     check_memory(&c, &a.k, "k", true);
     check_memory(&c, &a.v, "v", true);
-    check_index(&c, &a.kv_length, "kv_length", (const int64_t[4]){batch, 1, 1, 1}, 0);
     check_index(&c, &a.q_start, "q_start", (const int64_t[4]){starts, 1, 1, 1}, 0);
+    c.packed = ragged;
+    check_index(&c, &a.kv_length, "kv_length", (const int64_t[4]){batch, 1, 1, 1}, 0);
     check_index(&c, &a.page_table, "page_table", (const int64_t[4]){batch, 1, ANY, 1}, 0);
+    c.packed = false;
     check_true(&c, !paged || a.k.size[2] > 0, "a page of k has no tokens (at least 1)");
     if (!c.status && paged)
         c.status = params_check_pages(a.page_table.size[2], a.k.size[2], c.function);

@@ -270,6 +270,24 @@ static void blocks_of_scales(void **state)
     }
 }
 
+/* ---- Starts: one more than there are sequences ---- */
+
+static void starts(void **state)
+{
+    (void)state;
+    call_reset(&call);
+    call.a.q = rapt_tensor_bthd(call.q, RAPT_F32, 1, HQ, B * SQ, D);
+    call.a.out = rapt_tensor_bthd(call.out, RAPT_F32, 1, HQ, B * SQ, DV);
+    call.a.kv_length = rapt_tensor_bhtd(call.lengths, RAPT_I32, B, 1, 1, 1);
+    call.a.page_table = rapt_tensor_bhtd(call.pages, RAPT_I32, B, 1, 1, 1);
+    call.a.q_start = rapt_tensor_bhtd(call.starts, RAPT_I32, B + 1, 1, 1, 1);
+    served(&call);
+    call.a.q_start.size[0] = B;
+    expect(
+        rapt_forward(device, &call.a, NULL), RAPT_INVALID,
+        "rapt_forward: kv_length has size 2 on its batch axis (must be 1, one less than q_start)");
+}
+
 /* One scale of two: the sentence names the other. */
 static void one_scale(void **state)
 {
@@ -329,6 +347,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(pages_without_heads),
                                        cmocka_unit_test(blocks_of_scales),
                                        cmocka_unit_test(one_scale),
+                                       cmocka_unit_test(starts),
                                        cmocka_unit_test(a_newer_field_at_execute),
                                        cmocka_unit_test(least_and_greatest_scale),
                                        cmocka_unit_test(least_and_greatest_softcap),

@@ -229,6 +229,10 @@ BEND(append_scale_repeats, p->kv_append.k.dtype = p->kv_append.v.dtype = RAPT_I8
      p->kv_append.v_scale.stride[1] = 0)
 BEND(append_lengths_short, p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 1, 1, 1, 1))
 BEND(append_table_short, p->kv_append.page_table = rapt_tensor_bhtd(indices, RAPT_I32, 1, 1, 1, 1))
+BEND(append_starts_short, p->kv_append.q_start = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1);
+     p->kv_append.kv_length = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 1, 1);
+     p->kv_append.k_new.size[0] = p->kv_append.v_new.size[0] = 1;
+     p->kv_append.k.size[0] = p->kv_append.v.size[0] = 1)
 BEND(append_positions_short, p->kv_append.rope = &p->append_rope;
      p->append_rope.position = rapt_tensor_bhtd(indices, RAPT_I32, 2, 1, 2, 1))
 BEND(append_layout_v, p->kv_append.kv_layout = RAPT_KV_BLOCKED;
@@ -374,6 +378,8 @@ static const struct refusal {
     ROW(kv_append, append_scale_repeats, "v_scale has stride 0 (an output cannot repeat)"),
     ROW(kv_append, append_lengths_short, "kv_length has size 1 on its batch axis (must be 2)"),
     ROW(kv_append, append_table_short, "page_table has size 1 on its batch axis (must be 2)"),
+    ROW(kv_append, append_starts_short,
+        "kv_length has size 2 on its batch axis (must be 1, one less than q_start)"),
     ROW(kv_append, append_positions_short, "position has size 2 on its token axis (must be 3)"),
     ROW(kv_append, append_layout_v,
         "v has strides 32, 2 on its token and channel axes (blocked: its channels, 1)"),
