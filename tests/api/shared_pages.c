@@ -1,5 +1,6 @@
 /* shared_pages.c: two sequences with a prefix in common, as docs/ENGINES.md has them: both read its whole pages, the
- * one that it fills in part is copied, tokens are taken back, and the common pages are a part of the keys. */
+ * one that it fills in part is copied, tokens are taken back, the common pages are a part of the keys, and so are
+ * drafts that form a tree. */
 #include "api.h"
 
 #include <math.h>
@@ -136,24 +137,12 @@ static void tokens_taken_back(void **state)
     close_to(out, whole, BACK);
 }
 
-/* The queries of both over the pages in common, and each sequence's over the columns behind them. */
-static void common_pages_are_a_part(void **state)
+/* Two parts of the keys, merged, are what the call over all of them left in out. */
+static void parts_are_the_whole(rapt_attention *first, rapt_attention *rest)
 {
     static row part[2][2 * OWN];
     static float lse[2][2 * OWN][HEADS];
-    const int32_t common = SHARED * PAGE;
-    const int32_t behind[2] = {LENGTH - common, LENGTH - common};
-    (void)state;
-    two_sequences();
-    rapt_attention whole = over_pages(PREFIX), first = whole, rest = whole;
-    done(rapt_forward(device, &whole, NULL));
-    first.causal = 0, first.q_start.dtype = 0;
-    first.page_table.size[0] = 1, first.page_table.size[2] = SHARED;
-    first.kv_length = numbers(&common, 1);
-    rest.page_table.data = (void *)&table[0][SHARED];
-    rest.page_table.size[2] = COLUMNS - SHARED;
-    rest.kv_length = numbers(behind, 2);
-    rapt_attention *const parts[] = {&first, &rest};
+    rapt_attention *const parts[] = {first, rest};
     for (int i = 0; i < 2; i++) {
         parts[i]->out.data = part[i];
         parts[i]->lse = rapt_tensor_bthd(lse[i], RAPT_F32, 1, HEADS, 2 * OWN, 1);
@@ -168,11 +157,57 @@ static void common_pages_are_a_part(void **state)
     close_to(part[0], out, 2 * OWN);
 }
 
+/* The queries of both over the pages in common, and each sequence's over the columns behind them. */
+static void common_pages_are_a_part(void **state)
+{
+    const int32_t common = SHARED * PAGE;
+    const int32_t behind[2] = {LENGTH - common, LENGTH - common};
+    (void)state;
+    two_sequences();
+    rapt_attention whole = over_pages(PREFIX), first = whole, rest = whole;
+    done(rapt_forward(device, &whole, NULL));
+    first.causal = 0, first.q_start.dtype = 0;
+    first.page_table.size[0] = 1, first.page_table.size[2] = SHARED;
+    first.kv_length = numbers(&common, 1);
+    rest.page_table.data = (void *)&table[0][SHARED];
+    rest.page_table.size[2] = COLUMNS - SHARED;
+    rest.kv_length = numbers(behind, 2);
+    parts_are_the_whole(&first, &rest);
+}
+
+/* Drafts of which each sees what was held, the drafts that it follows, and itself: a mask over all keys, or one over
+ * the drafts alone, as keys of their own. */
+static void a_tree_of_drafts(void **state)
+{
+    static uint8_t all[2 * OWN][COLUMNS * PAGE], own[2 * OWN][OWN];
+    (void)state;
+    two_sequences();
+    memset(all, 0, sizeof all);
+    for (int t = 0; t < 2 * OWN; t++) {
+        memset(all[t], 1, PREFIX);
+        for (int at = t % OWN;; at = (at - 1) / 2) {
+            all[t][PREFIX + at] = own[t][at] = 1;
+            if (!at) break;
+        }
+    }
+    rapt_attention whole = over_pages(PREFIX);
+    whole.causal = 0;
+    rapt_attention first = whole, rest = whole;
+    whole.mask = rapt_tensor_bhtd(all, RAPT_U8, 1, 1, 2 * OWN, COLUMNS * PAGE);
+    done(rapt_forward(device, &whole, NULL));
+    first.kv_length = numbers(held, 2);
+    rest.page_table.dtype = rest.kv_length.dtype = 0;
+    rest.kv_start = rest.q_start;
+    rest.k = packed(k_new + PREFIX, 2 * OWN), rest.v = packed(v_new + PREFIX, 2 * OWN);
+    rest.mask = rapt_tensor_bhtd(own, RAPT_U8, 1, 1, 2 * OWN, OWN);
+    parts_are_the_whole(&first, &rest);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(whole_pages_are_read_by_both),
-                                       cmocka_unit_test(tokens_taken_back),
-                                       cmocka_unit_test(common_pages_are_a_part)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(whole_pages_are_read_by_both), cmocka_unit_test(tokens_taken_back),
+        cmocka_unit_test(common_pages_are_a_part), cmocka_unit_test(a_tree_of_drafts)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed =
