@@ -90,8 +90,8 @@ typedef enum rapt_dtype {
 } rapt_dtype;
 
 /* A view; the caller owns the memory. data is element [0, 0, 0, 0]; axes are [batch, head, token,
- * channel]; strides are in elements, may be negative, and 0 repeats. A tensor that is all zero is
- * absent. Element alignment suffices. */
+ * channel]; strides are in elements, may be negative, and 0 repeats. A tensor whose dtype is 0, as in
+ * a zeroed struct, is absent. Element alignment suffices. */
 typedef struct rapt_tensor {
     void *data;
     int64_t dtype; /* rapt_dtype */
@@ -313,7 +313,8 @@ RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan);
  * done the work. After a failure out is untouched unless the device itself failed. Starts, lengths and
  * page numbers out of range are refused where the host can see them; on a GPU it cannot, and that they
  * are in range is the caller's promise. workspace: memory of the device, from rapt_alloc or any other,
- * 64-byte aligned, not shared with a running execute; NULL if the plan needs none. */
+ * 64-byte aligned, apart from the tensors, not shared with a running execute; NULL if the plan needs
+ * none. */
 RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
                                        void *workspace, rapt_stream stream);
 RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
@@ -396,7 +397,7 @@ typedef struct rapt_kv_append_args {
     rapt_tensor k_new, v_new; /* [B, Hkv, S, D|Dv]; ragged: [1, Hkv, total, .] with q_start */
     rapt_tensor k, v; /* the cache, plain or paged as in rapt_attention; also F32, F16, BF16, I8 */
     rapt_tensor kv_length; /* [B, 1, 1, 1]: tokens held before this call; absent: 0. Not changed */
-    rapt_tensor q_start, page_table;
+    rapt_tensor q_start, page_table; /* entries of pages that get tokens are read */
     /* I8 cache: receives the scales; as in rapt_attention, without broadcast. A scale is the
      * largest |x| of its block / 127, at least 2^-126; 0 for zeros, NaN if an x is not finite. */
     rapt_tensor k_scale, v_scale;
