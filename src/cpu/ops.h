@@ -7,7 +7,10 @@
 #include "cpu/cpu.h"
 #include "cpu/row_kernels.h"
 
-enum { LINES_FIRST = 32 }; /* asked for before the angles of a block are computed */
+enum {
+    LINES_FIRST = 32,      /* asked for before the angles of a block are computed */
+    ROTATED_FLOATS = 2048, /* of rows that are rotated before they are converted */
+};
 
 /* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
  * write. */
@@ -63,6 +66,11 @@ void rotation_angles(const struct rotation *r, const int64_t *position, int64_t 
 /* Rows of channels elements that lie side by side, of one dtype, as rotation_row does each. */
 void rotation_rows(const struct rotation *r, const struct row_run *run, int64_t dtype,
                    int64_t channels, const float *cos, const float *sin);
+/* Rows of a run from row first on, in f32 and side by side, as many as x has room for: returns how many. channels: at
+ * most ROTATED_FLOATS. */
+int64_t rotation_piece(const struct rotation *r, float x[ROTATED_FLOATS], const struct row_run *run,
+                       int64_t first, int64_t dtype, int64_t channels, const float *cos,
+                       const float *sin);
 /* One row of channels elements, rotated in its first 2 * pairs and copied in the rest; from may be
  * to with equal stride. */
 void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,

@@ -12,7 +12,6 @@
 enum {
     ROW_CHANNELS_MAX = 8192, /* of a row that is rotated or converted */
     PART_CHANNELS = 512,     /* of it at once, so that a small stack has room for them */
-    PIECE_FLOATS = 2048,     /* of rows that are rotated before they are converted */
     AHEAD = 4096,            /* bytes: the next page */
 };
 
@@ -355,30 +354,19 @@ static void store_converted(const struct row_kernels *rows, const struct append_
 static void append_converted(const struct append_job *job, const struct append_target *t,
                              const struct append_run *run, const float *cosine, const float *sine)
 {
-    int64_t channels = t->from->size[3], most = PIECE_FLOATS / channels;
+    int64_t channels = t->from->size[3];
     if (!t->rotation) {
         store_converted(job->rows, t, run, t->from->dtype);
         return;
     }
-    _Alignas(64) float x[PIECE_FLOATS];
-    struct row_run wide = {.to = x,
-                           .to_step = channels * (int64_t)sizeof *x,
-                           .from_step = run->rows.from_step,
-                           .table_step = run->rows.table_step};
+    _Alignas(64) float x[ROTATED_FLOATS];
     struct append_run piece = *run;
     piece.rows.from = x;
-    piece.rows.from_step = wide.to_step;
-    for (int64_t r = 0; r < run->rows.rows; r += wide.rows) {
-        wide.rows = run->rows.rows - r < most ? run->rows.rows - r : most;
-        wide.from = (const char *)run->rows.from + r * run->rows.from_step;
-        job->rows->convert(&wide, RAPT_F32, t->from->dtype, channels);
-        struct row_run turned = wide;
-        turned.from = x;
-        turned.from_step = wide.to_step;
-        rotation_rows(t->rotation, &turned, RAPT_F32, channels, cosine + r * wide.table_step,
-                      sine + r * wide.table_step);
+    piece.rows.from_step = channels * (int64_t)sizeof *x;
+    for (int64_t r = 0; r < run->rows.rows; r += piece.rows.rows) {
+        piece.rows.rows =
+            rotation_piece(t->rotation, x, &run->rows, r, t->from->dtype, channels, cosine, sine);
         piece.rows.to = (char *)run->rows.to + r * run->rows.to_step;
-        piece.rows.rows = wide.rows;
         piece.scales.first = run->scales.first + r * run->scales.row_step;
         store_converted(job->rows, t, &piece, RAPT_F32);
     }
@@ -439,7 +427,7 @@ static int in_runs(const struct append_job *job, const struct append_target *t)
     int alike = t->cache->dtype == t->from->dtype;
     return t->cache->stride[3] == 1 && t->from->stride[3] == 1 &&
            job->args->kv_layout == RAPT_KV_STRIDED &&
-           (alike || !t->rotation || t->from->size[3] <= PIECE_FLOATS) && t->from->size[3];
+           (alike || !t->rotation || t->from->size[3] <= ROTATED_FLOATS) && t->from->size[3];
 }
 
 /* Tokens first ... last - 1 in the order of the cache's memory. */

@@ -89,6 +89,27 @@ void rotation_rows(const struct rotation *r, const struct row_run *run, int64_t 
                (const char *)run->from + i * run->from_step + done, (size_t)channels * size - done);
 }
 
+int64_t rotation_piece(const struct rotation *r, float x[ROTATED_FLOATS], const struct row_run *run,
+                       int64_t first, int64_t dtype, int64_t channels, const float *cosine,
+                       const float *sine)
+{
+    int64_t most = ROTATED_FLOATS / channels, row = channels * (int64_t)sizeof *x;
+    struct row_run piece = {.to = x,
+                            .from = (const char *)run->from + first * run->from_step,
+                            .to_step = row,
+                            .from_step = run->from_step,
+                            .rows = run->rows - first < most ? run->rows - first : most,
+                            .table_step = run->table_step};
+    if (dtype != RAPT_F32) {
+        r->rows->convert(&piece, RAPT_F32, dtype, channels);
+        piece.from = x;
+        piece.from_step = row;
+    }
+    rotation_rows(r, &piece, RAPT_F32, channels, cosine + first * run->table_step,
+                  sine + first * run->table_step);
+    return piece.rows;
+}
+
 void rotation_row(const struct rotation *r, void *to, int64_t to_dtype, int64_t to_stride,
                   const void *from, int64_t from_dtype, int64_t from_stride, int64_t channels,
                   const float *cosine, const float *sine)
@@ -125,23 +146,40 @@ static int64_t token_position(const rapt_tensor *position, int64_t b, int64_t to
                       b * position->stride[0] + token * position->stride[2]);
 }
 
+/* Into another type, by way of f32. */
+static void rotate_converting(const struct rope_job *job, const struct row_run *run,
+                              const float *cosine, const float *sine)
+{
+    const rapt_tensor *x = &job->args->x, *out = &job->args->out;
+    _Alignas(64) float piece[ROTATED_FLOATS];
+    struct row_run to = *run;
+    to.from = piece;
+    to.from_step = x->size[3] * (int64_t)sizeof *piece;
+    for (int64_t i = 0; i < run->rows; i += to.rows) {
+        to.rows = rotation_piece(job->rotation, piece, run, i, x->dtype, x->size[3], cosine, sine);
+        to.to = (char *)run->to + i * run->to_step;
+        job->rotation->rows->convert(&to, out->dtype, RAPT_F32, x->size[3]);
+    }
+}
+
 /* Tokens of one sequence whose channels lie side by side: the heads of a token at a time, or the
  * tokens of a head, in the order of memory. */
 static void rope_rows(const struct rope_job *job, int64_t b, int64_t first, int64_t last,
                       int token_first, const float *cosine, const float *sine)
 {
     const rapt_tensor *x = &job->args->x, *out = &job->args->out;
-    size_t size = dtype_size(x->dtype);
+    size_t size = dtype_size(x->dtype), to_size = dtype_size(out->dtype);
     int64_t pairs = job->rotation->pairs, runs = token_first ? last - first : x->size[1];
     int axis = token_first ? 1 : 2;
-    struct row_run run = {.to_step = out->stride[axis] * (int64_t)size,
+    struct row_run run = {.to_step = out->stride[axis] * (int64_t)to_size,
                           .from_step = x->stride[axis] * (int64_t)size,
                           .rows = token_first ? x->size[1] : last - first,
                           .table_step = token_first ? 0 : pairs,
                           .stream = job->stream};
     for (int64_t i = 0; i < runs; i++) {
         int64_t head = token_first ? 0 : i, token = token_first ? first + i : first;
-        run.to = ops_row(out, size, b, head, token);
+        const float *c = cosine + (token - first) * pairs, *s = sine + (token - first) * pairs;
+        run.to = ops_row(out, to_size, b, head, token);
         run.from = ops_row(x, size, b, head, token);
         if (job->stream && (i == 0 || !token_first)) /* as far for all tokens */
             run.ahead = ops_ahead(job->device, run.rows * x->size[3] * (int64_t)size, head,
@@ -152,8 +190,8 @@ static void rope_rows(const struct rope_job *job, int64_t b, int64_t first, int6
                        1);
             ops_expect((const char *)run.to + run.rows * run.to_step, run.rows * run.to_step, 1);
         }
-        rotation_rows(job->rotation, &run, x->dtype, x->size[3], cosine + (token - first) * pairs,
-                      sine + (token - first) * pairs);
+        if (x->dtype == out->dtype) rotation_rows(job->rotation, &run, x->dtype, x->size[3], c, s);
+        else rotate_converting(job, &run, c, s);
     }
 }
 
@@ -172,7 +210,8 @@ static void rope_block(const void *argument, int64_t index)
     ops_expect_lines(ops_row(x, dtype_size(x->dtype), b, 0, first), LINES_FIRST);
     rotation_angles(r, position, tokens, cosine, sine);
     int token_first = llabs(x->stride[2]) > llabs(x->stride[1]); /* the order of memory */
-    if (x->dtype == out->dtype && x->stride[3] == 1 && out->stride[3] == 1) {
+    int runs = x->dtype == out->dtype || (x->size[3] > 0 && x->size[3] <= ROTATED_FLOATS);
+    if (runs && x->stride[3] == 1 && out->stride[3] == 1) {
         rope_rows(job, b, first, last, token_first, cosine, sine);
         return;
     }
