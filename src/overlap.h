@@ -12,6 +12,12 @@ static inline bool view_has_elements(const rapt_tensor *t)
     return t->size[0] && t->size[1] && t->size[2] && t->size[3];
 }
 
+/* Indices along an axis whose elements may differ: 1 of those that repeat. */
+static inline int64_t view_distinct(const rapt_tensor *t, int axis)
+{
+    return t->stride[axis] || t->size[axis] < 1 ? t->size[axis] : 1;
+}
+
 /* Whether the view has at most VIEW_MOST elements, its empty axes counted as 1: products of sizes then stay in 63
  * bits. */
 #define VIEW_MOST ((int64_t)1 << 48)

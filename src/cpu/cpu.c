@@ -203,6 +203,12 @@ int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan 
     return max64(1, (int64_t)(work / (double)share));
 }
 
+/* Whether there is no row of a result; starts that are one number tell of no query. */
+static int asks_nothing(const struct problem *p)
+{
+    return !view_has_elements(&p->a.out) || (p->ragged_q && !p->a.q_start.stride[0]);
+}
+
 static rapt_status plan_attention(rapt_plan *plan)
 {
     const struct cpu_device *device = plan->device->state;
@@ -216,13 +222,14 @@ static rapt_status plan_attention(rapt_plan *plan)
         choose_block_kernels(own, level->blocks);
     own->slots = device->threads;
     own->requests = cpu_requests_of(device->features, own->kernels->pair);
+    plan->state = own;
+    if (asks_nothing(&plan->problem)) return RAPT_OK;
     plan->workspace_size = few_plan(&plan->problem, own);
     if (!own->serves_few) {
         size_t decode = decode_plan(&plan->problem, own),
                forward = forward_plan(&plan->problem, own);
         plan->workspace_size = decode > forward ? decode : forward;
     }
-    plan->state = own;
     return RAPT_OK;
 }
 
@@ -241,7 +248,7 @@ static rapt_status check_starts(const rapt_tensor *t, const char *name, int64_t 
                                 const char *function)
 {
     int64_t before = 0;
-    for (int64_t b = 0; b < t->size[0]; b++) {
+    for (int64_t b = 0; b < view_distinct(t, 0); b++) {
         int64_t start = index_at(t, b, 0);
         if (start < before || start > tokens)
             return fail(RAPT_INVALID,
@@ -261,7 +268,8 @@ static int64_t capacity_of(const struct problem *p, const rapt_attention *a, int
 static rapt_status check_pages(const struct problem *p, const rapt_attention *a, int64_t b,
                                int64_t length, const char *function)
 {
-    int64_t used = (length + p->page_tokens - 1) / p->page_tokens;
+    int64_t used = ceil_div(length, p->page_tokens);
+    if (!a->page_table.stride[2]) used = min64(used, 1);
     for (int64_t i = 0; i < used; i++) {
         int64_t page = index_at(&a->page_table, b, i);
         if (page < 0 || page >= a->k.size[0])
@@ -293,6 +301,13 @@ static rapt_status check_columns(const rapt_attention *a, int64_t b, int64_t len
     return RAPT_OK;
 }
 
+/* Sequences that the index tensors may tell apart: 1 of those that are alike. */
+static int64_t sequences_that_differ(const struct problem *p, const rapt_attention *a)
+{
+    int64_t strides = a->kv_start.stride[0] | a->kv_length.stride[0] | a->page_table.stride[0];
+    return strides ? p->batch : min64(p->batch, 1);
+}
+
 static rapt_status check_indices(const struct problem *p, const rapt_attention *a,
                                  const char *function)
 {
@@ -302,7 +317,7 @@ static rapt_status check_indices(const struct problem *p, const rapt_attention *
     if (p->ragged_kv && (status = check_starts(&a->kv_start, "kv_start", p->kv_tokens, function)))
         return status;
     if (!p->ragged_kv && !a->kv_length.dtype && !p->page_tokens) return RAPT_OK;
-    for (int64_t b = 0; b < p->batch; b++) {
+    for (int64_t b = 0; b < sequences_that_differ(p, a); b++) {
         int64_t capacity = capacity_of(p, a, b), length = capacity;
         if (a->kv_length.dtype) length = index_at(&a->kv_length, b, 0);
         if (length < 0 || length > capacity)
@@ -324,7 +339,7 @@ static rapt_status execute(const rapt_plan *plan, const struct problem_data *dat
     (void)stream;
     params_complete(&plan->problem, data, &a);
     rapt_status status = check_indices(&plan->problem, &a, "rapt_plan_execute");
-    if (status) return status;
+    if (status || asks_nothing(&plan->problem)) return status;
     struct cpu_call call = {&plan->problem, &a, own, device->pool, workspace};
     const struct problem *p = &plan->problem;
     if (own->serves_few) {

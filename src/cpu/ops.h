@@ -60,6 +60,9 @@ struct rotation {
 void rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_rope_args *args);
 /* INVALID when the caller's table has no row for position. */
 rapt_status rotation_check(const struct rotation *r, int64_t position, const char *function);
+/* The same for count positions from first, 0 or more, on. */
+rapt_status rotation_check_run(const struct rotation *r, int64_t first, int64_t count,
+                               const char *function);
 /* cos and sin [count][pairs] of positions. */
 void rotation_angles(const struct rotation *r, const int64_t *position, int64_t count, float *cos,
                      float *sin);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cpu/dtype_cases.h"
 #include "cpu/ops.h"
+#include "overlap.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -68,7 +69,9 @@ static int64_t new_position(const struct append_job *job, const struct append_se
 
 static rapt_status check_pages(const struct append_job *job, const struct append_sequence *s)
 {
-    for (int64_t token = s->held; token < s->held + s->count;) {
+    int64_t end =
+        job->args->page_table.stride[2] ? s->held + s->count : s->held + min64(s->count, 1);
+    for (int64_t token = s->held; token < end;) {
         int64_t page = page_of(job, s->b, token);
         if (page < 0 || page >= job->args->k.size[0] || page >= job->args->v.size[0])
             return fail(RAPT_INVALID, "rapt_kv_append: page_table[%lld, %lld] is %lld (0 ... %lld)",
@@ -77,6 +80,19 @@ static rapt_status check_pages(const struct append_job *job, const struct append
         token += job->page_tokens - token % job->page_tokens;
     }
     return RAPT_OK;
+}
+
+static rapt_status check_positions(const struct append_job *job, const struct append_sequence *s)
+{
+    const rapt_tensor *position = &job->args->rope->position;
+    int64_t differ = position->stride[2] ? s->count : min64(s->count, 1);
+    rapt_status status = RAPT_OK;
+    if (!job->args->rope->cos.dtype) return RAPT_OK;
+    if (!position->dtype)
+        return rotation_check_run(job->rotation, s->held, s->count, "rapt_kv_append");
+    for (int64_t t = 0; t < differ && !status; t++)
+        status = rotation_check(job->rotation, new_position(job, s, t), "rapt_kv_append");
+    return status;
 }
 
 static rapt_status check_sequence(const struct append_job *job, int64_t b)
@@ -97,9 +113,24 @@ static rapt_status check_sequence(const struct append_job *job, int64_t b)
                     "room for %lld)",
                     (long long)b, (long long)s.held, (long long)s.count, (long long)capacity);
     rapt_status status = job->page_tokens ? check_pages(job, &s) : RAPT_OK;
-    for (int64_t t = 0; t < s.count && !status && job->rotation && args->rope->cos.dtype; t++)
-        status = rotation_check(job->rotation, new_position(job, &s, t), "rapt_kv_append");
-    return status;
+    return status || !job->rotation ? status : check_positions(job, &s);
+}
+
+/* Sequences that the index tensors may tell apart: 1 of those that are alike. */
+static int64_t sequences_that_differ(const struct append_job *job)
+{
+    const rapt_kv_append_args *args = job->args;
+    int64_t strides =
+        args->q_start.stride[0] | args->kv_length.stride[0] | args->page_table.stride[0];
+    if (args->rope && !args->q_start.dtype) strides |= args->rope->position.stride[0];
+    return strides ? job->batch : min64(job->batch, 1);
+}
+
+/* Whether no sequence gets anything; starts that are one number tell of no token. */
+static int appends_nothing(const rapt_kv_append_args *args)
+{
+    return (args->q_start.dtype && !args->q_start.stride[0]) ||
+           (!view_has_elements(&args->k_new) && !view_has_elements(&args->v_new));
 }
 
 static rapt_status check_rows(const rapt_tensor *from, const rapt_tensor *cache, int rotated,
@@ -497,8 +528,9 @@ rapt_status cpu_kv_append(rapt_device *device, const rapt_kv_append_args *args, 
     if ((status = check_rows(&args->k_new, &args->k, job.rotation != NULL, args->kv_layout)) ||
         (status = check_rows(&args->v_new, &args->v, 0, args->kv_layout)))
         return status;
-    for (int64_t b = 0; b < job.batch; b++)
+    for (int64_t b = 0; b < sequences_that_differ(&job); b++)
         if ((status = check_sequence(&job, b))) return status;
+    if (appends_nothing(args)) return RAPT_OK;
     double bytes = (double)job.batch * (double)args->k_new.size[1] * (double)args->k_new.size[2] *
                    (double)(args->k_new.size[3] + args->v_new.size[3]) *
                    (double)dtype_size(args->k_new.dtype);

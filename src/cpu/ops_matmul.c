@@ -2,6 +2,7 @@
  * kernels in place: no panels, no workspace. */
 #include "base/dtype.h"
 #include "cpu/ops.h"
+#include "overlap.h"
 
 #include <math.h>
 #include <string.h>
@@ -89,7 +90,7 @@ rapt_status cpu_qk(rapt_device *device, const rapt_qk_args *args, rapt_stream st
     (void)stream;
     const rapt_tensor *q = &args->q, *k = &args->k;
     struct matmul_job job = {.a = q, .b = k, .out = &args->out, .kernels = float_level(device)};
-    if (k->size[1] == 0 || q->size[3] == 0) return RAPT_OK;
+    if (!view_has_elements(&args->out)) return RAPT_OK;
     job.group = q->size[1] / k->size[1];
     job.key_blocks = ceil_div(k->size[2], ITEM_KEYS);
     job.scale = (float)(args->scale != 0 ? args->scale : 1 / sqrt((double)q->size[3]));
@@ -189,7 +190,7 @@ rapt_status cpu_pv(rapt_device *device, const rapt_pv_args *args, rapt_stream st
     (void)stream;
     const rapt_tensor *w = &args->weights, *v = &args->v;
     struct matmul_job job = {.a = w, .b = v, .out = &args->out, .kernels = float_level(device)};
-    if (v->size[1] == 0) return RAPT_OK;
+    if (!view_has_elements(&args->out)) return RAPT_OK;
     job.group = w->size[1] / v->size[1];
     job.row_blocks = ceil_div(w->size[2], ITEM_ROWS);
     double work = (double)w->size[0] * (double)w->size[1] * (double)w->size[2] * (double)w->size[3];

@@ -3,6 +3,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "cpu/ops.h"
+#include "overlap.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,14 +21,25 @@ void rotation_prepare(struct rotation *r, const rapt_device *device, const rapt_
     for (int64_t i = 0; i < r->pairs; i++) r->largest = fmax(r->largest, fabs(r->inverse[i]));
 }
 
+static int64_t table_rows(const struct rotation *r)
+{
+    return min64(r->args->cos.size[2], r->args->sin.size[2]);
+}
+
 rapt_status rotation_check(const struct rotation *r, int64_t position, const char *function)
 {
-    const rapt_rope_args *args = r->args;
-    if (!args->cos.dtype) return RAPT_OK;
-    int64_t rows = args->cos.size[2] < args->sin.size[2] ? args->cos.size[2] : args->sin.size[2];
+    if (!r->args->cos.dtype) return RAPT_OK;
+    int64_t rows = table_rows(r);
     if (position >= 0 && position < rows) return RAPT_OK;
     return fail(RAPT_INVALID, "%s: a position is %lld (cos and sin have rows 0 ... %lld)", function,
                 (long long)position, (long long)rows - 1);
+}
+
+rapt_status rotation_check_run(const struct rotation *r, int64_t first, int64_t count,
+                               const char *function)
+{
+    if (count < 1) return RAPT_OK;
+    return rotation_check(r, max64(first, min64(first + count - 1, table_rows(r))), function);
 }
 
 static void table_row(float *to, const rapt_tensor *table, int64_t position, int64_t pairs)
@@ -223,6 +235,19 @@ static void rope_block(const void *argument, int64_t index)
     }
 }
 
+/* Those that are not given begin at 0 in each sequence. */
+static rapt_status check_positions(const struct rotation *r, const rapt_tensor *x)
+{
+    const rapt_tensor *position = &r->args->position;
+    rapt_status status = RAPT_OK;
+    if (!r->args->cos.dtype || !x->size[0] || !x->size[2]) return RAPT_OK;
+    if (!position->dtype) return rotation_check_run(r, 0, x->size[2], "rapt_rope");
+    for (int64_t b = 0; b < view_distinct(position, 0); b++)
+        for (int64_t t = 0; t < view_distinct(position, 2) && !status; t++)
+            status = rotation_check(r, token_position(position, b, t), "rapt_rope");
+    return status;
+}
+
 rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream)
 {
     (void)stream;
@@ -230,12 +255,8 @@ rapt_status cpu_rope(rapt_device *device, const rapt_rope_args *args, rapt_strea
     struct rotation rotation;
     rapt_status status;
     rotation_prepare(&rotation, device, args);
-    if (args->cos.dtype)
-        for (int64_t b = 0; b < x->size[0]; b++)
-            for (int64_t t = 0; t < x->size[2]; t++)
-                if ((status = rotation_check(&rotation, token_position(&args->position, b, t),
-                                             "rapt_rope")))
-                    return status;
+    if ((status = check_positions(&rotation, x))) return status;
+    if (!view_has_elements(x)) return RAPT_OK;
     struct rope_job job = {.args = args, .rotation = &rotation, .device = device};
     int64_t fitting = rotation.pairs ? TABLE_FLOATS / rotation.pairs : TABLE_FLOATS;
     job.block_tokens = fitting < BLOCK_MOST ? fitting : BLOCK_MOST;

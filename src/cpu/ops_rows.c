@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/dtype.h"
 #include "cpu/ops.h"
+#include "overlap.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -112,7 +113,7 @@ rapt_status cpu_softmax(rapt_device *device, const rapt_softmax_args *args, rapt
 {
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->out);
-    if (args->x.size[3] == 0) return RAPT_OK;
+    if (!view_has_elements(&args->x)) return RAPT_OK;
     job.stream = args->x.data != args->out.data &&
                  elements_of(&args->x) * (double)dtype_size(args->out.dtype) > STREAM_BYTES;
     if (job.stream) {
@@ -202,6 +203,7 @@ rapt_status cpu_causal_mask(rapt_device *device, const rapt_causal_mask_args *ar
 {
     (void)stream;
     struct row_job job = row_job(device, &args->x, &args->x);
+    if (!view_has_elements(&args->x)) return RAPT_OK;
     job.stream = elements_of(&args->x) / 2 * (double)dtype_size(args->x.dtype) > STREAM_BYTES;
     if (job.stream) job.block_rows *= STREAM_BLOCKS;
     job.offset = args->align == RAPT_TOP_LEFT ? 0 : args->x.size[3] - args->x.size[2];
@@ -288,7 +290,7 @@ rapt_status cpu_kv_replicate(rapt_device *device, const rapt_kv_replicate_args *
     struct replicate_job job = {.from = {&args->k, &args->v},
                                 .to = {&args->k_out, &args->v_out},
                                 .rows = ops_device(device)->rows};
-    if (rows_of(&args->k) == 0) return RAPT_OK;
+    if (!view_has_elements(&args->k_out) && !view_has_elements(&args->v_out)) return RAPT_OK;
     double bytes = elements_of(&args->k_out) * (double)dtype_size(args->k.dtype) +
                    elements_of(&args->v_out) * (double)dtype_size(args->v.dtype);
     job.stream = bytes > STREAM_BYTES;
