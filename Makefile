@@ -3,6 +3,17 @@
 VERSION := 0.1.0
 SOVERSION := 0
 
+SAN      ?=
+comma    := ,
+B        ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+
+# `make install` alone, perhaps by root with another PATH, installs what was built: whatever the last `make` was told or found stands in settings.mk.
+# Only its own command line counts for more.
+SETTINGS := CC AR OBJCOPY CFLAGS CPPFLAGS LDFLAGS TOOL_CFLAGS TOOL_LIBS NVCC HIP_CLANG KERNELS PREBUILT
+ifeq ($(MAKECMDGOALS),install)
+include $(wildcard $(B)/settings.mk)
+endif
+
 CC       ?= cc
 CXX      ?= c++
 AR       ?= ar
@@ -10,11 +21,9 @@ PREFIX   ?= /usr/local
 INCLUDEDIR ?= $(PREFIX)/include
 LIBDIR   ?= $(PREFIX)/lib
 MANDIR   ?= $(PREFIX)/share/man
-SAN      ?=
-comma    := ,
-B        ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 CFLAGS   ?= -O2 -g
 PYTHON   ?= python3
+$(foreach flags,CFLAGS CPPFLAGS LDFLAGS,$(eval GIVEN_$(flags) := $$($(flags))))
 
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes
 # Behind those of the user, whose -ffast-math would lose NaN and infinities; but folders of headers before them: theirs may hold another rapt.h.
@@ -62,7 +71,7 @@ $(eval $(call level_rows,$(CC),$$(eval $$(call level,name,on,flags))))
 # Unrolled loops with instrumentation take minutes to compile at -O3.
 $(B)/src/cpu/%.o: override CFLAGS += $(if $(SAN),-O1,-O3) -ffp-contract=fast
 
-# Objects are made anew when the compiler or its flags change; `make install` alone, perhaps by root in another environment, installs what is here.
+# Objects are made anew when the compiler or its flags change, but not by `make install` alone.
 FLAGS := $(strip $(CC) $(sort $(CPPFLAGS) $(CFLAGS)))
 ifneq ($(filter-out install,$(or $(MAKECMDGOALS),all)),)
 ifneq ($(strip $(shell cat $(B)/flags.txt 2> /dev/null)),$(FLAGS))
@@ -106,8 +115,10 @@ $(STATIC): $(OBJECTS) $(GPU_OBJECTS)
 # ---- The tool ---------------------------------------------------------------------------------------------------
 PKG_CONFIG ?= pkg-config
 TOOL_PACKAGES := jansson cairo
+ifndef RECORDED
 TOOL_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(TOOL_PACKAGES) 2>/dev/null)
 TOOL_LIBS := $(shell $(PKG_CONFIG) --libs $(TOOL_PACKAGES) 2>/dev/null)
+endif
 SUPPORT := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/*.c)))
 TOOL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tools/*.c)))
 ifneq ($(TOOL_LIBS),)
@@ -121,6 +132,16 @@ $(B)/tests/%.o: override CPPFLAGS += -Itests -Itools
 $(B)/rapt: $(TOOL_OBJECTS) $(SUPPORT) $(INNER)
 	$(CC) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
 extra: $(EXTRA_BUILD)
+
+ifndef RECORDED
+# $(call quoted,NAME): what it was given, as a line of a makefile and a word of the shell.
+quoted = '$1 := $(subst ','\'',$(subst $(HASH),\$(HASH),$(subst $$,$$$$,$($(if $(filter CFLAGS CPPFLAGS LDFLAGS,$1),GIVEN_)$1))))'
+$(B)/settings.mk: FORCE_FLAGS
+	@mkdir -p $(@D)
+	@printf '%s\n' 'RECORDED := yes' $(foreach setting,$(SETTINGS),$(call quoted,$(setting))) > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+library tool examples kernels: $(B)/settings.mk
+endif
 
 # ---- Tests ------------------------------------------------------------------------------------------------------
 # One program per file of these folders, linked with the static library and the shared test code; TAP through cmocka.
@@ -189,7 +210,7 @@ TO_PREFIX  = $(DESTDIR)$(PREFIX)
 TO_INCLUDE = $(DESTDIR)$(INCLUDEDIR)
 TO_LIB     = $(DESTDIR)$(LIBDIR)
 TO_MAN     = $(DESTDIR)$(MANDIR)
-install: all
+install: library tool
 	install -d "$(TO_INCLUDE)/rapt" "$(TO_LIB)/pkgconfig" "$(TO_LIB)/cmake/rapt" "$(TO_PREFIX)/bin" "$(TO_MAN)/man1"
 	install -m 644 include/rapt/rapt.h "$(TO_INCLUDE)/rapt/"
 	install -m 644 $(STATIC) "$(TO_LIB)/"
