@@ -204,7 +204,8 @@ $(B)/lint/%.c: %.c .clang-tidy
 format:
 	clang-format -i $(shell git ls-files '*.c' '*.h')
 
-# Folders may have spaces, and PREFIX may be relative. What pkg-config and CMake read holds no path that a moved installation would not have.
+# Folders may have spaces, which pkg-config wants behind a backslash, and PREFIX may be relative. What pkg-config and CMake read holds no path that a
+# moved installation would not have.
 absolute = $(if $(filter /%,$(firstword $1)),$1,$(abspath $1))
 TO_PREFIX  = $(DESTDIR)$(PREFIX)
 TO_INCLUDE = $(DESTDIR)$(INCLUDEDIR)
@@ -220,7 +221,7 @@ install: library tool
 	if [ -x $(B)/rapt ]; then install -m 755 $(B)/rapt "$(TO_PREFIX)/bin/"; fi
 	if [ -f docs/rapt.1 ]; then install -m 644 docs/rapt.1 "$(TO_MAN)/man1/"; fi
 	sed -e 's|@PREFIX@|$(call absolute,$(PREFIX))|' -e 's|@LIBDIR@|$(call absolute,$(LIBDIR))|' -e 's|@VERSION@|$(VERSION)|' \
-	    -e 's|@INCLUDEDIR@|$(call absolute,$(INCLUDEDIR))|' -e 's|=$(call absolute,$(PREFIX))/|=$${prefix}/|' \
+	    -e 's|@INCLUDEDIR@|$(call absolute,$(INCLUDEDIR))|' -e 's|=$(call absolute,$(PREFIX))/|=$${prefix}/|' -e '/^[a-z]*=/s/ /\\ /g' \
 	    mk/rapt.pc.in > "$(TO_LIB)/pkgconfig/rapt.pc"
 	include=$$(realpath -ms --relative-to="$(LIBDIR)" "$(INCLUDEDIR)" 2> /dev/null) || include='$(call absolute,$(INCLUDEDIR))'; \
 	  sed -e "s|@INCLUDEDIR@|$$include|" -e 's|@SOVERSION@|$(SOVERSION)|' mk/raptConfig.cmake.in > "$(TO_LIB)/cmake/rapt/raptConfig.cmake"

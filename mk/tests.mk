@@ -42,11 +42,12 @@ fuzz:
 	done
 .PHONY: fuzz
 
-# What tests/api/install.t looks at: two installations, into a prefix of its own and under DESTDIR.
+# What tests/api/install.t looks at: installations into a prefix of its own, into one with spaces, and under DESTDIR.
 INSTALLED := $(abspath $(B))/tests/installed
 installed: all
-	rm -rf $(INSTALLED) $(INSTALLED).destdir
+	rm -rf $(INSTALLED) "$(INSTALLED) of three words" $(INSTALLED).destdir
 	umask 077; $(MAKE) -s --no-print-directory install PREFIX=$(INSTALLED) DESTDIR=
+	$(MAKE) -s --no-print-directory install PREFIX="$(INSTALLED) of three words" DESTDIR=
 	umask 077; $(MAKE) -s --no-print-directory install PREFIX=/usr DESTDIR=$(INSTALLED).destdir
 check check-build: installed
 .PHONY: installed

@@ -1,6 +1,6 @@
 #!/bin/sh
 # install.t: a program builds and runs against what `make install` wrote (the Makefile's goal `installed` did): through pkg-config,
-# shared and static, and through the CMake package, also where all of it was moved to; DESTDIR moves everything, any umask leaves it readable,
+# shared and static, from a folder with spaces too, and through the CMake package, also where all of it was moved to; DESTDIR moves everything, any umask leaves it readable,
 # and `make uninstall` takes it all away.
 set -u
 build=${RAPT_BUILD:-build}
@@ -9,7 +9,7 @@ folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 export PKG_CONFIG_PATH="$root/lib/pkgconfig"
 pkg_config=${PKG_CONFIG:-pkg-config}
-echo 1..10
+echo 1..11
 failed=0
 count=0
 say() { # passed, what
@@ -39,6 +39,7 @@ say $? "DESTDIR moves all of them and is written into none"
 if ! command -v "$pkg_config" > /dev/null; then
     skip "pkg-config, shared" "pkg-config is not installed"
     skip "pkg-config, static" "pkg-config is not installed"
+    skip "pkg-config, a folder with spaces" "pkg-config is not installed"
 else
     # shellcheck disable=SC2046
     ${CC:-cc} ${LDFLAGS:-} -o "$folder/shared" examples/forward.c $("$pkg_config" --cflags --libs rapt) > "$folder/log" 2>&1 &&
@@ -48,6 +49,12 @@ else
     ${CC:-cc} ${LDFLAGS:-} -o "$folder/static" examples/forward.c $("$pkg_config" --cflags rapt) "$root/lib/librapt.a" \
         $("$pkg_config" --static --libs-only-l rapt | sed 's/-lrapt//') > "$folder/log" 2>&1 && "$folder/static" >> "$folder/log" 2>&1
     say $? "pkg-config, static"
+    # As make and a shell's eval read what it prints.
+    spaced="$root of three words"
+    flags=$(PKG_CONFIG_PATH="$spaced/lib/pkgconfig" "$pkg_config" --cflags --libs rapt 2> "$folder/log") &&
+        eval "${CC:-cc} ${LDFLAGS:-} -o '$folder/spaced' examples/forward.c $flags" >> "$folder/log" 2>&1 &&
+        LD_LIBRARY_PATH=$spaced/lib "$folder/spaced" >> "$folder/log" 2>&1
+    say $? "pkg-config, a folder with spaces"
 fi
 
 # A folder with a space in its name, as a program of CMake may have.
