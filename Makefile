@@ -150,7 +150,7 @@ TESTS := $(patsubst %.c,$(B)/%,$(foreach folder,$(TEST_FOLDERS),$(wildcard tests
 TEST_LIBS := -lcmocka
 $(TESTS): $(B)/%: $(B)/%.o $(SUPPORT) $(INNER)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $(WRAP) -o $@ $^ $(TEST_LIBS) $(LIBS)
+	$(CC) $(LDFLAGS) $(WRAP) -o $@ $(filter %.o,$^) $(INNER) $(TEST_LIBS) $(LIBS)
 
 EXAMPLES := $(patsubst %.c,$(B)/%,$(wildcard examples/*.c))
 $(EXAMPLES): $(B)/%: %.c $(SHARED)

@@ -9,6 +9,15 @@ SENTENCE_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/api/*.c)) $(FAKE_TESTS)
 $(SENTENCE_TESTS): $(B)/tests/record/sentences.o
 $(SENTENCE_TESTS): WRAP += -Wl,--wrap=fail
 
+# pack_requests: sources of the library with a function in place of each request for a line. They come before the archive, so that its own
+# members of these names stay out.
+REQUESTING := src/cpu/forward_pack.c $(filter src/cpu/x86/tiles_avx% src/cpu/x86/pack_% src/cpu/arm/tiles_%,$(SOURCES))
+REQUESTS := $(REQUESTING:%.c=$(B)/tests/record/%.o)
+$(REQUESTS): $(B)/tests/record/%.o: %.c tests/record/requests.h $(B)/flags.txt
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -include tests/record/requests.h -c $< -o $@
+$(B)/tests/check/pack_requests: $(REQUESTS)
+
 # Fuzz targets: tests/fuzz/NAME.c has LLVMFuzzerTestOneInput. `make check` replays the stored corpus and seeded mutations of it
 # with any compiler; `make fuzz` searches with clang's libFuzzer for FUZZ_SECONDS each; what it finds stays in $(B)/fuzz.
 FUZZ_TARGETS := params $(if $(shell command -v $(or $(PKG_CONFIG),pkg-config) > /dev/null && $(or $(PKG_CONFIG),pkg-config) --exists jansson && echo yes),safetensors)
