@@ -167,3 +167,10 @@ $(FAKES)/conformance: $(B)/tests/conformance/conformance.o $(FAKES)/objects.o $(
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LIBS)
 tests/fake_drivers/by_name.t: $(FAKES)/conformance
 CHECKS += $(FAKE_TESTS) tests/fake_drivers/by_name.t
+# The tool with those objects, for verify.t.
+$(FAKES)/rapt: $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c tests/*.c)) $(FAKES)/objects.o $(B)/inner.a | $(FAKE_LIBRARIES)
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(TOOL_LIBS) $(LIBS)
+ifneq ($(shell $(or $(PKG_CONFIG),pkg-config) --libs jansson cairo 2> /dev/null),)
+tests/fake_drivers/verify.t: $(FAKES)/rapt
+CHECKS += tests/fake_drivers/verify.t
+endif

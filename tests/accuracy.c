@@ -104,10 +104,10 @@ static bool check_attention(const rapt_attention *a, int exact, bool on_cpu, boo
     return ok;
 }
 
-bool accuracy_check_attention(const rapt_attention *a, int exact, double budget,
+bool accuracy_check_attention(const rapt_attention *a, int exact, bool flushes, double budget,
                               struct accuracy *result)
 {
-    return check_attention(a, exact, false, false, budget, result);
+    return check_attention(a, exact, false, flushes, budget, result);
 }
 
 /* The operand in place is compared from the copy that was taken before the call. */

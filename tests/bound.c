@@ -74,6 +74,11 @@ double gamma_bound(double n, double unit)
     return n * unit < 0.5 ? n * unit / (1 - n * unit) : 1;
 }
 
+bool device_flushes(const rapt_device_info *device)
+{
+    return !strcmp(device->arch, "gfx90a");
+}
+
 struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, bool flushes)
 {
     bool i8 = on_cpu && a->k.dtype == RAPT_I8 && a->v.dtype == RAPT_I8,

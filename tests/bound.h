@@ -44,8 +44,9 @@ double subnormal_error(int64_t dtype);
 /* The bound n u / (1 - n u) on the relative error of n roundings (Higham 2002, lemma 3.1). */
 double gamma_bound(double n, double u);
 
-/* on_cpu: the CPU's kernels, of which more is known. flushes: of a GPU whose matrix units take
- * subnormal numbers of f16 for 0. */
+/* Whether it is a GPU whose matrix units take subnormal numbers of f16 for 0. */
+bool device_flushes(const rapt_device_info *device);
+/* on_cpu: the CPU's kernels, of which more is known. flushes: of a device that does. */
 struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, bool flushes);
 bool row_bound_open(struct row_bound *bound, const struct oracle *o); /* false: out of memory */
 void row_bound_close(struct row_bound *bound);
@@ -60,8 +61,8 @@ void accuracy_note(struct accuracy *result, double got, double want, double boun
  * rows. false: out of memory. */
 bool accuracy_check(const struct problem_instance *instance, double budget,
                     struct accuracy *result);
-/* The same for attention arguments that come from elsewhere. */
-bool accuracy_check_attention(const rapt_attention *a, int exact, double budget,
+/* The same for attention arguments that come from elsewhere; flushes: device_flushes. */
+bool accuracy_check_attention(const rapt_attention *a, int exact, bool flushes, double budget,
                               struct accuracy *result);
 
 #endif

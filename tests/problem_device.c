@@ -2,6 +2,7 @@
 #include "problem_memory.h"
 
 #include "base/dtype.h"
+#include "bound.h"
 
 #include <stddef.h>
 #include <string.h>
@@ -103,7 +104,7 @@ rapt_status problem_upload(const struct problem_instance *instance, rapt_device 
     rapt_status status = rapt_device_describe(device, &info);
     bool host = !status && !strcmp(info.backend, "cpu");
     out->cpu = host;
-    out->flushes = !status && !strcmp(info.arch, "gfx90a");
+    out->flushes = !status && device_flushes(&info);
     for (int i = 0; i < instance->region_count && !host && !status; i++) {
         const struct problem_region *region = &instance->region[i];
         rapt_tensor *t = (rapt_tensor *)((char *)&out->args +

@@ -287,7 +287,7 @@ static int finish(const struct run *run, const struct input *input, const struct
     struct difference stored, verified;
     int code = EXIT_OK;
     if (input->answer) code = compare_with_file(input, &results->a.out, &stored);
-    if (!code && run->verify) code = compare_with_oracle(&results->a, &verified);
+    if (!code && run->verify) code = compare_with_oracle(&results->a, &device->info, &verified);
     if (!code && run->out_path) code = write_results(run, results);
     if (!code)
         code = report(run, input, device, results, input->answer ? &stored : NULL,

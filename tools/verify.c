@@ -78,10 +78,11 @@ int compare_with_file(const struct input *input, const rapt_tensor *out, struct 
     return EXIT_OK;
 }
 
-int compare_with_oracle(const rapt_attention *a, struct difference *result)
+int compare_with_oracle(const rapt_attention *a, const rapt_device_info *device,
+                        struct difference *result)
 {
     struct accuracy accuracy;
-    if (!accuracy_check_attention(a, 0, ORACLE_BUDGET, &accuracy))
+    if (!accuracy_check_attention(a, 0, device_flushes(device), ORACLE_BUDGET, &accuracy))
         return complain(EXIT_NOT_HERE, "out of memory");
     *result = (struct difference){.fraction = accuracy.worst, .elements = accuracy.elements};
     result->max_abs = accuracy.max_abs;

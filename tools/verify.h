@@ -16,7 +16,9 @@ struct difference {
 
 /* out against the file's tensor `out`, of the same shape. 0, or an exit code after a sentence. */
 int compare_with_file(const struct input *input, const rapt_tensor *out, struct difference *result);
-/* out, lse and weights of a (host memory) against the definition and the bound of its dtypes. */
-int compare_with_oracle(const rapt_attention *a, struct difference *result);
+/* out, lse and weights of a (host memory) against the definition and the bound of its dtypes on the
+ * device. */
+int compare_with_oracle(const rapt_attention *a, const rapt_device_info *device,
+                        struct difference *result);
 
 #endif
