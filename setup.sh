@@ -53,7 +53,8 @@ install() { # required|optional, then packages
     update
     # shellcheck disable=SC2086
     if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $absent >/dev/null; then
-        [ "$need" = optional ] || die "apt-get could not install $absent"
+        [ "$need" = optional ] ||
+            die "apt-get could not install ${absent}(why stands above; without a network, install them in another way and run this again)"
         say "apt-get could not install $absent; going on without"
     fi
 }
