@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#if defined(__x86_64__) || defined(__aarch64__)
 static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
 {
     const rapt_tensor *t[3] = {&p->a.q, &p->a.k, &p->a.v};
@@ -19,6 +20,7 @@ static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
         }
     return NULL;
 }
+#endif
 
 #if defined(__x86_64__)
 static const char *no_f32(const struct problem *p, char reason[REASON_SIZE])

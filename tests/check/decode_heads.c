@@ -15,7 +15,9 @@
 
 #include <cmocka.h>
 
+#if defined(__x86_64__)
 #include "numbers.h"
+#endif
 
 enum { KEYS = 168, HEADS = 18, ROWS = DECODE_HEADS_ROWS, CHANNELS = 208, GAP = 5, MARK = 12345 };
 enum {
