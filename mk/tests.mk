@@ -61,6 +61,6 @@ installed: all
 check check-build: installed
 .PHONY: installed
 
-# Scripts: the header alone in C11 and C++17, the exported symbols, the map of requirements.
+# Scripts: the header alone in C and C++, the exported symbols, the map of requirements.
 CHECKS += $(wildcard tests/api/*.t) $(wildcard tests/requirements.t)
 export CC CXX PYTHON LDFLAGS

@@ -98,11 +98,11 @@ typedef struct rapt_tensor {
     int64_t size[4], stride[4];
 } rapt_tensor;
 
-#ifdef __cplusplus /* a cast that -Wold-style-cast lets pass */
+#ifdef __cplusplus /* casts that -Wold-style-cast and -Wcast-qual let pass */
 #define RAPT_DATA_(data)  const_cast<void *>(data)
 #define RAPT_I64_(number) static_cast<int64_t>(number)
 #else
-#define RAPT_DATA_(data)  ((void *)(data))
+#define RAPT_DATA_(data)  ((void *)(uintptr_t)(data))
 #define RAPT_I64_(number) ((int64_t)(number))
 #endif
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# header.t: rapt.h compiles alone, twice included, without a warning, in C11 and C++17, with each compiler at hand; C++ also without casts of C.
+# header.t: rapt.h compiles alone, twice included, without a warning, in C99, C++11 and newer, with each compiler at hand; C++ also without casts of C.
 set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
@@ -17,7 +17,7 @@ int main(void)
 }
 END
 sed 's/= {0}/= {}/; s/bthd(0/bthd(nullptr/; s/bhtd(0/bhtd(nullptr/' "$folder/alone.c" > "$folder/alone.cpp"
-flags="-Wall -Wextra -Wpedantic -pedantic-errors -Werror -Wshadow -Wconversion -Iinclude"
+flags="-Wall -Wextra -Wpedantic -pedantic-errors -Werror -Wshadow -Wconversion -Wcast-qual -Iinclude"
 cpp="-Wold-style-cast -Wzero-as-null-pointer-constant"
 count=0
 failed=0
@@ -33,10 +33,12 @@ check() { # name, compiler, standard, file, further flags
         failed=1
     fi
 }
-echo 1..6
+echo 1..8
+check "C99" "${CC:-cc}" c99 alone.c ""
 check "C11" "${CC:-cc}" c11 alone.c ""
 check "C11, clang" clang c11 alone.c ""
 check "C23" "${CC:-cc}" c2x alone.c ""
+check "C++11" "${CXX:-c++}" c++11 alone.cpp "$cpp"
 check "C++17" "${CXX:-c++}" c++17 alone.cpp "$cpp"
 check "C++17, clang" clang++ c++17 alone.cpp "$cpp"
 check "C++20" "${CXX:-c++}" c++20 alone.cpp "$cpp"
