@@ -215,6 +215,7 @@ static int read_header(struct safetensors *file, const json_t *header, const cha
 
 static int parse(struct safetensors *file, const unsigned char *bytes, size_t size, char *error)
 {
+    if (!SAFETENSORS_AS_MEMORY) return refuse(error, SAFETENSORS_OTHER_ORDER);
     if (size < LENGTH_BYTES)
         return refuse(
             error,

@@ -9,6 +9,10 @@
 
 enum { SAFETENSORS_RANK = 8, SAFETENSORS_NAME = 256, SAFETENSORS_ERROR = 512 };
 
+/* Values are used where they lie: in files with the low byte first, in memory as the machine has it. */
+#define SAFETENSORS_AS_MEMORY   (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+#define SAFETENSORS_OTHER_ORDER "values have the low byte first, on this machine the high byte"
+
 #define SAFETENSORS_DTYPES(X) /* name, bytes of an element */                                      \
     X(BOOL, 1)                                                                                     \
     X(U8, 1)                                                                                       \

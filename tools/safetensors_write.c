@@ -52,6 +52,10 @@ static char *build_header(const struct safetensors_tensor *tensors, size_t count
 int safetensors_write(const char *path, const struct safetensors_tensor *tensors, size_t count,
                       const struct safetensors_note *notes, size_t note_count, char *error)
 {
+    if (!SAFETENSORS_AS_MEMORY) {
+        snprintf(error, SAFETENSORS_ERROR, "%s: %s", path, SAFETENSORS_OTHER_ORDER);
+        return -1;
+    }
     size_t header_size = 0;
     char *header = build_header(tensors, count, notes, note_count, &header_size);
     if (!header) {
