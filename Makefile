@@ -43,6 +43,11 @@ endif
 LIBS := -lm -lpthread -ldl
 
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+# Whether the compiler's programs are for Linux, and the bytes of their pointers: as many as those of a size or stride.
+TARGET := $(shell echo __linux__ __SIZEOF_POINTER__ | $(CC) $(filter-out -MMD -MP,$(CFLAGS)) -E -P -x c - 2> /dev/null | tail -n 1)
+ifneq (,$(and $(filter-out clean help uninstall,$(or $(MAKECMDGOALS),all)),$(filter-out 1 8,$(TARGET))))
+$(error rapt needs 64-bit Linux, and $(CC) compiles for $(shell $(CC) -dumpmachine) with pointers of $(word 2,$(TARGET)) bytes: name another compiler with CC=)
+endif
 
 # ---- The library ------------------------------------------------------------------------------------------------
 SOURCES := $(sort $(wildcard src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c))
