@@ -170,6 +170,7 @@ static void *work(void *argument)
 {
     struct worker *own = argument;
     struct thread_pool *pool = own->pool;
+    pthread_setname_np(pthread_self(), "rapt worker"); /* for top, gdb and profilers */
     for (;;) {
         atomic_fetch_add_explicit(&pool->awake, 1, memory_order_relaxed);
         int found = look_for(&pool->wake, WORKER_LOOKS);

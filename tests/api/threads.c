@@ -3,6 +3,7 @@
 #include "bound.h"
 #include "problem.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -203,6 +205,39 @@ static int open_all(void **state)
     return 0;
 }
 
+/* Threads of this process that a profiler would show as workers. */
+static int64_t named_workers(void)
+{
+    char name[300], comm[32];
+    int64_t count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    for (struct dirent *task; (task = readdir(tasks));) {
+        snprintf(name, sizeof name, "/proc/self/task/%s/comm", task->d_name);
+        FILE *file = fopen(name, "r");
+        if (!file) continue;
+        if (fgets(comm, sizeof comm, file)) count += !strcmp(comm, "rapt worker\n");
+        fclose(file);
+    }
+    closedir(tasks);
+    return count;
+}
+
+static void workers_have_a_name(void **state)
+{
+    rapt_context *own;
+    rapt_config config = {.struct_size = sizeof config, .threads = 4, .backends = "cpu"};
+    int64_t before = named_workers(), now = before;
+    (void)state;
+    assert_int_equal(rapt_open(&own, &config), RAPT_OK);
+    for (int i = 0; i < 5000 && now != before + 3; i++) { /* each names itself as it begins */
+        usleep(1000);
+        now = named_workers();
+    }
+    rapt_close(&own);
+    assert_int_equal(now, before + 3);
+}
+
 static int close_all(void **state)
 {
     (void)state;
@@ -215,8 +250,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_from_many_threads), cmocka_unit_test(one_plan_in_many_threads),
-        cmocka_unit_test(a_context_per_thread), cmocka_unit_test(all_ways_at_once),
-        cmocka_unit_test(plans_in_use_are_kept)};
+        cmocka_unit_test(a_context_per_thread),      cmocka_unit_test(all_ways_at_once),
+        cmocka_unit_test(plans_in_use_are_kept),     cmocka_unit_test(workers_have_a_name)};
     return run_group("threads", tests, sizeof tests / sizeof *tests, open_all, close_all, argc,
                      argv);
 }
