@@ -17,7 +17,7 @@ struct check {
     const char *selected;
     int all, json, terminal;
     int right, wrong, refused;
-    char refusal[512]; /* the first one */
+    char refusal[640]; /* the first one: a name and a sentence */
     double worst;      /* largest fraction of a bound among the right ones */
     const char *worst_name;
 };
