@@ -9,7 +9,7 @@ B        ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 
 # `make install` alone, perhaps by root with another PATH, installs what was built: whatever the last `make` was told or found stands in settings.mk.
 # Only its own command line counts for more.
-SETTINGS := CC AR OBJCOPY CFLAGS CPPFLAGS LDFLAGS TOOL_CFLAGS TOOL_LIBS NVCC HIP_CLANG KERNELS PREBUILT
+SETTINGS := CC AR OBJCOPY CFLAGS CPPFLAGS LDFLAGS TOOL_CFLAGS TOOL_LIBS TOOL_NEEDS NVCC HIP_CLANG KERNELS PREBUILT
 ifeq ($(MAKECMDGOALS),install)
 include $(wildcard $(B)/settings.mk)
 endif
@@ -123,14 +123,21 @@ TOOL_PACKAGES := jansson cairo
 ifndef RECORDED
 TOOL_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(TOOL_PACKAGES) 2>/dev/null)
 TOOL_LIBS := $(shell $(PKG_CONFIG) --libs $(TOOL_PACKAGES) 2>/dev/null)
+ifeq ($(TOOL_LIBS),)
+TOOL_NEEDS := jansson and cairo (apt install libjansson-dev libcairo2-dev)
+else ifeq ($(shell $(CC) $(CPPFLAGS) -include argp.h -E -x c /dev/null > /dev/null 2>&1 && echo yes),)
+TOOL_NEEDS := argp.h, which is not in the C library here (with musl: argp-standalone)
+endif
+# Beside a C library that has no argp it is a library of its own.
+TOOL_LIBS += $(if $(findstring /,$(shell $(CC) -print-file-name=libargp.a)),-largp)
 endif
 SUPPORT := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/*.c)))
 TOOL_OBJECTS := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tools/*.c)))
-ifneq ($(TOOL_LIBS),)
+ifndef TOOL_NEEDS
 tool: $(B)/rapt
 else
 tool:
-	@echo "tool: left out, needs jansson and cairo (apt install libjansson-dev libcairo2-dev)"
+	@echo "tool: left out, needs $(TOOL_NEEDS)"
 endif
 $(B)/tools/%.o: override CPPFLAGS += -Itests -Itools $(TOOL_CFLAGS)
 $(B)/tests/%.o: override CPPFLAGS += -Itests -Itools

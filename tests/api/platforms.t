@@ -5,7 +5,7 @@ set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 unset MAKEFLAGS CFLAGS CPPFLAGS LDFLAGS SAN
-echo 1..6
+echo 1..7
 count=0
 failed=0
 say() { # passed, what
@@ -36,7 +36,10 @@ sources=$(ls src/*.c src/base/*.c src/cpu/*.c src/cpu/scalar/*.c src/gpu/*.c)
 if have musl-gcc; then
     # shellcheck disable=SC2046
     build musl musl-gcc $(for f in $sources; do echo "$folder/musl/${f%.c}.o"; done); say $? "against musl: no warning"
-else skip "against musl: no warning" "musl-gcc is not installed"
+    build musl musl-gcc PKG_CONFIG=echo tool; grep -q '^tool: left out, needs argp.h' "$folder/log"; say $? "without argp.h the tool is left out"
+else
+    skip "against musl: no warning" "musl-gcc is not installed"
+    skip "without argp.h the tool is left out" "musl-gcc is not installed"
 fi
 
 other() { # architecture, what
