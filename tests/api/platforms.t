@@ -4,7 +4,7 @@
 set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
-unset MAKEFLAGS CFLAGS CPPFLAGS LDFLAGS SAN
+unset MAKEFLAGS MAKELEVEL CFLAGS CPPFLAGS LDFLAGS SAN
 echo 1..7
 count=0
 failed=0
