@@ -10,16 +10,7 @@ trap 'rm -rf "$folder"' EXIT
 export PKG_CONFIG_PATH="$root/lib/pkgconfig"
 pkg_config=${PKG_CONFIG:-pkg-config}
 echo 1..11
-failed=0
-count=0
-say() { # passed, what
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; sed 's/^/# /' "$folder/log"; failed=1; fi
-}
-skip() { # what, why
-    count=$((count + 1))
-    echo "ok $count - $1 # SKIP $2"
-}
+. tests/api/say.sh
 
 : > "$folder/log"
 for file in include/rapt/rapt.h lib/librapt.a lib/librapt.so lib/librapt.so.0 lib/pkgconfig/rapt.pc lib/cmake/rapt/raptConfig.cmake \

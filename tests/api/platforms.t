@@ -6,16 +6,7 @@ folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
 unset MAKEFLAGS MAKELEVEL CFLAGS CPPFLAGS LDFLAGS SAN
 echo 1..7
-count=0
-failed=0
-say() { # passed, what
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; sed 's/^/# /' "$folder/log"; failed=1; fi
-}
-skip() { # what, why
-    count=$((count + 1))
-    echo "ok $count - $1 # SKIP $2"
-}
+. tests/api/say.sh
 have() { command -v "$1" > /dev/null; }
 build() { # name, compiler, goals
     name=$1 compiler=$2

@@ -102,9 +102,42 @@ static void each_shape(void **state)
     rows(1, 1, 2, 2);
 }
 
+/* ---- as many bytes as are written past the caches, on lines of their own for each row and not ---- */
+
+enum { TOKENS = 1600, STEP = 200, HEADS = 20, CHANNELS = 128, LONG = TOKENS * HEADS * CHANNELS };
+
+static void rotate_long(float *x, unsigned char *to, int64_t first, int64_t count)
+{
+    static int64_t position[TOKENS];
+    rapt_rope_args a = {.struct_size = sizeof a};
+    for (int64_t t = 0; t < count; t++) position[t] = first + t;
+    a.x = rapt_tensor_bthd((uint16_t *)x + first * HEADS * CHANNELS, RAPT_BF16, 1, HEADS, count,
+                           CHANNELS);
+    a.out =
+        rapt_tensor_bthd(to + first * HEADS * CHANNELS * 4, RAPT_F32, 1, HEADS, count, CHANNELS);
+    a.position = rapt_tensor_bhtd(position, RAPT_I64, 1, 1, count, 1);
+    if (rapt_rope(device, &a, NULL)) fail_msg("%s", rapt_last_error());
+}
+
+static void past_the_caches(void **state)
+{
+    static float x[LONG / 2];
+    static _Alignas(64) unsigned char whole[LONG * 4 + 64], parts[LONG * 4 + 64];
+    (void)state;
+    for (int64_t i = 0; i < LONG; i++)
+        store_float(x, RAPT_BF16, i, (float)(i * 7 % 1999 - 999) / 64);
+    for (int shift = 0; shift < 32; shift += 16) {
+        memset(whole, 0xff, sizeof whole), memset(parts, 0xff, sizeof parts);
+        rotate_long(x, whole + shift, 0, TOKENS);
+        for (int64_t t = 0; t < TOKENS; t += STEP) rotate_long(x, parts + shift, t, STEP);
+        if (memcmp(whole, parts, sizeof whole)) fail_msg("%d bytes off", shift);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_shape)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(each_shape),
+                                       cmocka_unit_test(past_the_caches)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed =
