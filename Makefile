@@ -259,7 +259,7 @@ help:
 	@echo "         make check-amd              AMD code objects on emulated GPUs (part of check); check-amd-whole: more of them"
 	@echo "         make check-qemu, check-arm  whole suites on emulated CPUs (check takes a part)"
 	@echo "         make lint, format, fuzz"
-	@echo "measure  make bench, bench-decode, bench-launch, kernel-resources, amdgpu-report"
+	@echo "measure  make bench, bench-decode, bench-launch, trace-gpu, kernel-resources, amdgpu-report"
 	@echo "release  make dist, distcheck        a source archive with every code object, and its test"
 	@echo "         make clean"
 

@@ -59,3 +59,9 @@ bench-launch: $(B)/bench/launch_cost
 $(B)/bench/launch_cost: $(B)/bench/launch_cost.o $(B)/inner.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 .PHONY: bench-launch
+
+# A library whose Hopper kernels say where their clocks go, for bench/trace_gpu.py; only rows whose steps are those of sm90_steps.h.
+TRACED := $(addprefix sm90_bf16_,d64 d64_causal d64_causal_long d128 d128_causal d256 d256_causal)
+trace-gpu:
+	$(MAKE) B=$(B)/trace TRACE=1 HIP_CLANG= KERNELS='$(addsuffix _sm_90a,$(TRACED))' library
+.PHONY: trace-gpu

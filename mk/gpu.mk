@@ -15,7 +15,7 @@ PATTERNS   = $(or $(subst $(EMPTY) $(EMPTY),|,$(strip $(KERNELS))),*)
 GPU := $(B)/gpu
 GPU_OBJECTS := $(GPU)/code_objects.o
 GPU_FLAGS := -O3 -std=c++17 -Isrc -Iinclude -Isrc/gpu/kernels
-NVCC_FLAGS := $(GPU_FLAGS) -MMD -MP -Xptxas -v
+NVCC_FLAGS := $(GPU_FLAGS) -MMD -MP -Xptxas -v $(if $(TRACE),-DTRACE=1)
 HIP_FLAGS := $(GPU_FLAGS) -x hip --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -fuse-cuid=none \
              -mcode-object-version=5 -Wall -Wextra -Rpass-analysis=kernel-resource-usage
 

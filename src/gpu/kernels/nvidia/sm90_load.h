@@ -12,6 +12,7 @@
 #include "sm90_lead.h"
 #include "sm90_scale.h"
 #include "sm90_schedule.h"
+#include "sm90_trace.h"
 #if PARTS == 2
 #include "sm90_scaled.h"
 #endif
@@ -134,6 +135,7 @@ DEVICE void produce_q(const struct attention_args &a, const struct tensor_maps &
     for (int g = 0; g < GROUPS; g++) {
         uint32_t i = slot * GROUPS + g, full = base + AT_Q_FULL + 8 * i;
         mbarrier_wait(base + AT_Q_EMPTY + 8 * i, phase);
+        stamp_load(a, base, TRACE_Q, t->rows);
         tile_write(base + AT_RECORD + RECORD_BYTES * i, t);
         if (PARTS == 2 || t->rows < 0) {
             mbarrier_arrive(full);
@@ -201,6 +203,7 @@ DEVICE void produce_k(const struct attention_args &a, const struct tensor_maps &
     if (!r.split) wait_split(a, from.batch, from.head, from.token / KEYS + block);
 #endif
     mbarrier_wait(base + AT_K_EMPTY + 8 * r.stage, r.phase);
+    stamp_load(a, base, TRACE_K, block);
 #if IN_PLACE
     shared_store4(stage_record(base, r.stage, false), from.batch, from.head, block, 0);
 #endif
@@ -225,6 +228,7 @@ DEVICE void produce_v(const struct attention_args &a, const struct tensor_maps &
              phase = r.stage == 0 ? r.phase ^ 1 : r.phase;
     uint32_t full = base + AT_V_FULL + 8 * stage;
     mbarrier_wait(base + AT_V_EMPTY + 8 * stage, phase);
+    stamp_load(a, base, TRACE_V, block);
 #if IN_PLACE
     shared_store4(stage_record(base, stage, true), from.batch, from.head, block, 0);
 #endif

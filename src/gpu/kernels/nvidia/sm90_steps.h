@@ -79,6 +79,8 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     float s[KEYS / 2];
     struct product product;
     struct row_state finished = r;
+    struct step_trace trace = trace_step(c, a, block);
+    stamp(trace, TRACE_STEP);
     const struct place v = place_before(c, FIRST ? blocks_between(c, a, done, t) : 0);
     next_stage(c);
 #if FEATURES
@@ -94,6 +96,7 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     read_steps(c, steps, 1);
 #endif
     take_turn(c);
+    stamp(trace, TRACE_ASK);
     registers_fence(o);
     registers_fence(p);
     if (!OPERANDS_FIRST) scores = score_operands(c);
@@ -109,8 +112,10 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
 #if KV_I8
     hold_scales(c);
 #endif
+    stamp(trace, TRACE_SCORES);
     wgmma_wait<EARLY == 0 && SCALE_BLOCKS == 1 ? 0 : 1>();
     end_turn(c);
+    stamp(trace, TRACE_EARLY);
     hold_scores(a);
     registers_fence(s);
     if (Q_HELD && FIRST) release_q(c);
@@ -127,7 +132,9 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
     /* Not while V of a block that was passed over may wait for this step's V: the next K is behind it. */
     if (EARLY > 0 && !(FIRST && UNSEEN_MOST == STAGES) && (ASCENDING ? block < last : block > last))
         await_next(c);
+    stamp(trace, TRACE_VALUES);
     wgmma_wait<0>();
+    stamp(trace, TRACE_WEIGHTS);
     add_product(o, product);
     release_stage(c, AT_V_EMPTY + 8 * v.stage);
     if (FIRST) pass_values(c, blocks_between(c, a, done, t), 1);
@@ -139,6 +146,7 @@ DEVICE bool step(struct consumer &c, const struct attention_args &a, const struc
 #endif
     if (FIRST) {
         add_sums(r, w);
+        stamp(trace, TRACE_OUTPUT);
         finish_tile(c, a, done, o, finished);
 #pragma unroll
         for (int i = 0; i < VALUES / 2; i++) o[i] = 0;

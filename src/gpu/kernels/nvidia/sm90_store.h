@@ -330,7 +330,7 @@ DEVICE bool store_tile(const struct attention_args &a, const struct tile &t, flo
     bool row0 = q < tokens;
     bool row1 = q + 8 < tokens;
     bool wrong = (row0 && unset(r.sum0, r.reference0)) || (row1 && unset(r.sum1, r.reference1));
-    if (a.lse.data && (lane & 3) == 0) {
+    if (!TRACE && a.lse.data && (lane & 3) == 0) {
         float *lse = (float *)a.lse.data + batch * a.lse.stride[0] + t.head * a.lse.stride[1] +
                      token * a.lse.stride[2];
         if (row0) *lse = f0.lse;
