@@ -396,6 +396,26 @@ def tables_h100():
             "mla": mla(paged), "operations": operations(memory), **{f"flashinfer-{group}": flashinfer(paged, group) for group in FLASHINFER}}
 
 
+def trace(rows):
+    """Medians of clocks, of bench/trace_gpu.py's stamps: steps inside a tile, and a tile's first one."""
+    middle = lambda values: sorted(values)[len(values) // 2]
+    lines = ["| kernel | launch, us | with stamps | a step, clocks | waits for K and its turn | asks | waits for q k | first weights | waits for p v | "
+             "other weights | a tile's first step | of it output |", "|---" * 12 + "|"]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        found = [row for row in rows if row["case"] == case]
+        inside, first = [], []
+        for actor in sorted({row["actor"] for row in found} - {"0"}):
+            stamps = sorted((int(row["clock"]), row["point"]) for row in found if row["actor"] == actor)
+            begins = [i for i, (_, point) in enumerate(stamps) if point == "step"]
+            for i, j in zip(begins, begins[1:]):
+                spent = {point: end - clock for (clock, point), (end, _) in zip(stamps[i:j], stamps[i + 1:j + 1])}
+                (first if "output" in spent else inside).append({**spent, "all": stamps[j][0] - stamps[i][0]})
+        cells = [middle([step[point] for step in inside]) for point in ("all", "step", "ask", "scores", "early", "values", "weights")]
+        cells += [middle([step[point] for step in first]) for point in ("all", "output")]
+        lines.append(f"| `{found[0]['kernel']}` | {found[0]['us']} | {found[0]['traced_us']} | " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
 def tables_h200():
     rows = load("h200-pytorch.csv")
     of = lambda protocol, group, peer, dtype="bf16", absolute=False: rates(rows, protocol, group, dtype, peer, absolute=absolute)
@@ -406,7 +426,7 @@ def tables_h200():
         "options": options(rows), "ragged": ragged(rows), "errors": errors(rows), "few": few(rows), "decode": decode(rows), "decode-i8": decode_i8(rows),
         "decode-block32": decode_block32(rows), "chunk": chunk(rows), "pages": pages(rows), "masks": masks(rows, MASKS),
         "f32": of("graph", "f32", "efficient", "f32", True), "f32-large": of("graph", "f32-large", "efficient", "f32", True),
-        "operations": operations(load("h200-operations.csv"))}.items()}
+        "operations": operations(load("h200-operations.csv")), "trace": trace(load("h200-trace.csv"))}.items()}
 
 
 def plot(rows, protocol, group, dtype, name):

@@ -66,8 +66,8 @@ def run(options):
 
 
 # What a warpgroup does from such a stamp to the next one.
-PHASES = {"step": ("waits for K and its turn", "#d9d9d9"), "ask": ("asks for q k\u1d40 and p v", "#30638e"), "scores": ("waits for q k\u1d40", "#9ecae1"),
-          "early": ("mask, first weights", "#f4a259"), "values": ("waits for p v", "#9ecae1"), "weights": ("other weights, rounding", "#d1495b"),
+PHASES = {"step": ("waits for K and its turn", "#d9d9d9"), "ask": ("asks for q k\u1d40 and p v", "#30638e"), "scores": ("waits for a product", "#9ecae1"),
+          "early": ("mask, first weights", "#f4a259"), "values": ("waits for a product", "#9ecae1"), "weights": ("other weights, rounding", "#d1495b"),
           "output": ("output of the tile before", "#8a9a5b")}
 DRAWN = 9000  # clocks before and behind the change of tiles
 
@@ -105,7 +105,7 @@ def draw(options):
     import matplotlib.pyplot as plt
     with open(options.csv, newline="", encoding="ascii") as f:
         rows = list(csv.DictReader(f))
-    cases = {case: [row for row in rows if row["case"] == case] for case in ("D128 causal", "D64 full")}
+    cases = {case: [row for row in rows if row["case"] == case] for case in ("D128 full", "D64 full")}
     figure, axes = plt.subplots(len(cases), 1, figsize=(11, 4.6), sharex=True)
     for axis, found in zip(axes, cases.values()):
         draw_case(axis, found)
