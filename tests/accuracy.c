@@ -87,13 +87,13 @@ static bool check_rows(struct oracle *o, const struct rounding *r, double budget
     return true;
 }
 
-static bool check_attention(const rapt_attention *a, int exact, bool on_cpu, bool flushes,
-                            double budget, struct accuracy *result)
+static bool check_attention(const rapt_attention *a, int exact, struct engine engine, double budget,
+                            struct accuracy *result)
 {
     struct oracle o;
     struct oracle_row row = {0};
     struct row_bound bound = {0};
-    struct rounding r = rounding_of(a, exact, on_cpu, flushes);
+    struct rounding r = rounding_of(a, exact, engine);
     memset(result, 0, sizeof *result);
     if (!oracle_open(&o, a)) return false;
     bool ok = oracle_row_open(&row, &o) && row_bound_open(&bound, &o) &&
@@ -104,10 +104,10 @@ static bool check_attention(const rapt_attention *a, int exact, bool on_cpu, boo
     return ok;
 }
 
-bool accuracy_check_attention(const rapt_attention *a, int exact, bool flushes, double budget,
+bool accuracy_check_attention(const rapt_attention *a, struct engine engine, double budget,
                               struct accuracy *result)
 {
-    return check_attention(a, exact, false, flushes, budget, result);
+    return check_attention(a, 0, engine, budget, result);
 }
 
 /* The operand in place is compared from the copy that was taken before the call. */
@@ -390,8 +390,7 @@ bool accuracy_check(const struct problem_instance *p, double budget, struct accu
 {
     const struct problem_line *line = &p->line;
     if (line->op == OP_forward) {
-        bool ok = check_attention(&p->args.forward, problem_exact(line), p->on_cpu, p->flushes,
-                                  budget, result);
+        bool ok = check_attention(&p->args.forward, problem_exact(line), p->engine, budget, result);
         if (line->spare) check_spare(line, &p->args.forward.out, result);
         return ok;
     }

@@ -36,9 +36,13 @@
  *     I8 values and half queries: weights times scales in 16-bit fixed point, relative to the largest of them among the
  *     visible keys of an aligned group of 64 keys: + sum over groups of fixed(max p_i scale_i) sum |integer v_jd|
  *     fixed(x) = 0.51 x / 32766, half a unit and the roundings on the way to it; of q over more than 512 channels twice
- *     as much (docs/decisions/0009).
+ *     as much (docs/decisions/0009). In f16 on GPUs a product is an f16 number relative to a power of two:
+ *     + 2^-29 (largest p) (largest scale) sum |integer v_jd|
+ *
  *     The CPU's kernels keep the weights of I8 values so or in f32 (up = 0, floor = 2^-126), and sum in f32 or exactly
  *     (ua = u, 1 step a term, and 1 more for a scale that belongs to a term), whatever the dtype of q.
+ *
+ *     f32 on sm_90a: + what small weights lose, see small_weight_error()
  *
  * Quotient: (N_d + |out| S) / (1 - S) + 3 u |out|, then the rounding to out's dtype. It never exceeds max |v| + |out|,
  * because an average of values stays between them.
@@ -74,14 +78,16 @@ double gamma_bound(double n, double unit)
     return n * unit < 0.5 ? n * unit / (1 - n * unit) : 1;
 }
 
-bool device_flushes(const rapt_device_info *device)
+struct engine engine_of(const rapt_device_info *device)
 {
-    return !strcmp(device->arch, "gfx90a");
+    return (struct engine){.cpu = !strcmp(device->backend, "cpu"),
+                           .flushes = !strcmp(device->arch, "gfx90a"),
+                           .halves = !strncmp(device->arch, "sm_90", 5)};
 }
 
-struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, bool flushes)
+struct rounding rounding_of(const rapt_attention *a, int exact, struct engine engine)
 {
-    bool i8 = on_cpu && a->k.dtype == RAPT_I8 && a->v.dtype == RAPT_I8,
+    bool i8 = engine.cpu && a->k.dtype == RAPT_I8 && a->v.dtype == RAPT_I8,
          half = !i8 && (a->q.dtype == RAPT_F16 || a->q.dtype == RAPT_BF16);
     return (struct rounding){.accumulate = half ? 1.25 * 0x1p-23 : u,
                              .weight = half ? unit_roundoff(a->q.dtype) : 0,
@@ -91,8 +97,10 @@ struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, boo
                              .output_floor = subnormal_error(a->out.dtype),
                              .weights_output = unit_roundoff(a->weights.dtype),
                              .weights_floor = subnormal_error(a->weights.dtype),
-                             .least = flushes && a->q.dtype == RAPT_F16 ? smallest_f16 : 0,
-                             .zeros = on_cpu,
+                             .least = engine.flushes && a->q.dtype == RAPT_F16 ? smallest_f16 : 0,
+                             .small = engine.halves && a->q.dtype == RAPT_F32 ? 0x1p-9 : 0,
+                             .product_floor = !engine.cpu && a->q.dtype == RAPT_F16 ? 0x1p-29 : 0,
+                             .zeros = engine.cpu,
                              .exact = exact};
 }
 
@@ -103,7 +111,8 @@ bool row_bound_open(struct row_bound *bound, const struct oracle *o)
     bound->weights = malloc(sizeof(double) * n);
     bound->error = malloc(sizeof(double) * n);
     bound->pile = malloc(sizeof(double) * n);
-    if (bound->out && bound->weights && bound->error && bound->pile) return true;
+    bound->small = malloc(sizeof(double) * (size_t)(o->v_channels + 1));
+    if (bound->out && bound->weights && bound->error && bound->pile && bound->small) return true;
     row_bound_close(bound);
     return false;
 }
@@ -114,6 +123,7 @@ void row_bound_close(struct row_bound *bound)
     free(bound->weights);
     free(bound->error);
     free(bound->pile);
+    free(bound->small);
     memset(bound, 0, sizeof *bound);
 }
 
@@ -188,6 +198,52 @@ static double weight_error(const struct oracle *o, const struct oracle_row *row,
     return sum;
 }
 
+/* Of the numerator of channel d, in f16 on GPUs: a weight times its value's scale may be lost below the
+ * share r->product_floor of the largest weight times the largest scale. */
+static double lost_products(const struct oracle *o, const struct oracle_row *row, double share,
+                            int64_t d)
+{
+    double weight = 0, scale = 0, integers = 0;
+    for (int64_t j = 0; j < row->columns; j++) {
+        double unit = fabs(o->v_unit[j * o->v_channels + d]);
+        if (!row->seen[j] || unit <= 0) continue;
+        weight = fmax(weight, row->p[j]);
+        scale = fmax(scale, unit);
+        integers += fabs(row->v[j * o->v_channels + d]) / unit;
+    }
+    return share * weight * scale * integers;
+}
+
+static double largest_value(const struct oracle *o, const struct oracle_row *row, int64_t j)
+{
+    double most = 0;
+    for (int64_t d = 0; d < o->v_channels; d++) {
+        double v = fabs(row->v[j * o->v_channels + d]);
+        if (v < INFINITY) most = fmax(most, v);
+    }
+    return most;
+}
+
+/* Of the numerators, in f32 on sm_90a: a weight times the power of two of its row of values, w, is a sum
+ * of two f16 parts, which hold it to 2^-32 of the largest w, and to 2^-9 of itself at least. That
+ * power lies in most / 2 ... 8 most of the row's largest value. Weights from 2^-10 of the largest w on keep
+ * all bits. (docs/decisions/0007) */
+static void small_weight_error(const struct oracle *o, const struct oracle_row *row,
+                               double relative, double *error)
+{
+    double largest = 0;
+    memset(error, 0, sizeof *error * (size_t)o->v_channels);
+    for (int64_t j = 0; j < row->columns; j++)
+        if (row->seen[j]) largest = fmax(largest, row->p[j] * largest_value(o, row, j));
+    for (int64_t j = 0; j < row->columns; j++) {
+        double most = row->seen[j] ? largest_value(o, row, j) : 0;
+        if (!(most > 0) || row->p[j] * most > 0x1p-6 * largest) continue;
+        for (int64_t d = 0; d < o->v_channels; d++)
+            error[d] += fabs(row->v[j * o->v_channels + d]) *
+                        fmin(relative * row->p[j], 0x1p-28 * largest / most);
+    }
+}
+
 static double score_error(const struct oracle *o, const struct oracle_row *row,
                           const struct rounding *r, int64_t j)
 {
@@ -237,8 +293,9 @@ static void bound_out(const struct oracle *o, const struct oracle_row *row,
                       const struct rounding *r, double s, double sums, struct row_bound *bound)
 {
     int64_t channels = o->v_channels;
+    if (r->small > 0) small_weight_error(o, row, r->small, bound->small);
     for (int64_t d = 0; d < channels; d++) {
-        double numerator = 0, average = 0, all = 0, most = 0;
+        double numerator = r->small > 0 ? bound->small[d] : 0, average = 0, all = 0, most = 0;
         for (int64_t j = 0; j < row->columns; j++) {
             if (!row->seen[j]) continue;
             double v = fabs(row->v[j * channels + d]);
@@ -251,6 +308,8 @@ static void bound_out(const struct oracle *o, const struct oracle_row *row,
         }
         double out = fabs(row->out[d]), e = INFINITY;
         if (fixed_point(o->a)) numerator += weight_error(o, row, d);
+        if (fixed_point(o->a) && r->product_floor > 0)
+            numerator += lost_products(o, row, r->product_floor, d);
         numerator += sums * average + r->weight_floor * all / row->total;
         if (s < 0.5) e = (numerator + out * s) / (1 - s) + 3 * u * out;
         if (!(e < most + out)) e = most + out;

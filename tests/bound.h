@@ -23,6 +23,9 @@ struct rounding {
     double output, output_floor, weights_output, weights_floor;
     double scaled; /* steps of a sum for the scales of its terms */
     double least;  /* elements of q, k and v below it may count as 0 */
+    double small;  /* relative error of small weights of f32, see small_weight_error(); 0: none */
+    double
+        product_floor; /* weights times scales may be lost below so much of the largest of both */
     bool
         zeros; /* keys that a row of NaN does not see have weight 0, and a row of none is 0 beside any sink */
     int exact; /* 1: dot products are exact, 2: scores are (see PROBLEM_DATA_LIST) */
@@ -35,6 +38,7 @@ struct row_bound {
     double *weights; /* [columns] */
     double *error;   /* [columns] scratch: relative errors of the weights */
     double *pile;    /* [columns] scratch */
+    double *small;   /* [Dv] scratch: errors of the numerators by small weights */
 };
 
 /* Relative error of the last bit of a dtype, 2^-p; and the absolute error of its subnormal numbers.
@@ -44,10 +48,7 @@ double subnormal_error(int64_t dtype);
 /* The bound n u / (1 - n u) on the relative error of n roundings (Higham 2002, lemma 3.1). */
 double gamma_bound(double n, double u);
 
-/* Whether it is a GPU whose matrix units take subnormal numbers of f16 for 0. */
-bool device_flushes(const rapt_device_info *device);
-/* on_cpu: the CPU's kernels, of which more is known. flushes: of a device that does. */
-struct rounding rounding_of(const rapt_attention *a, int exact, bool on_cpu, bool flushes);
+struct rounding rounding_of(const rapt_attention *a, int exact, struct engine engine);
 bool row_bound_open(struct row_bound *bound, const struct oracle *o); /* false: out of memory */
 void row_bound_close(struct row_bound *bound);
 void bound_row(const struct oracle *o, const struct oracle_row *row, const struct rounding *r,
@@ -61,8 +62,8 @@ void accuracy_note(struct accuracy *result, double got, double want, double boun
  * rows. false: out of memory. */
 bool accuracy_check(const struct problem_instance *instance, double budget,
                     struct accuracy *result);
-/* The same for attention arguments that come from elsewhere; flushes: device_flushes. */
-bool accuracy_check_attention(const rapt_attention *a, int exact, bool flushes, double budget,
+/* The same for attention arguments that come from elsewhere. */
+bool accuracy_check_attention(const rapt_attention *a, struct engine engine, double budget,
                               struct accuracy *result);
 
 #endif

@@ -104,8 +104,8 @@ struct problem_line {
     int64_t batch, q_heads, kv_heads, q_tokens, kv_tokens, qk_channels, v_channels;
     int64_t causal, align, window_left, window_right, batch_invariant; /* as in rapt_attention */
     double scale, softcap;
-    bool sink, sink_inf, sink_nan, alibi, lse, weights, bias, bias_own, bias_inf, bias_far, bias_low, mask,
-        mask_ends, kv_length, edge, bhtd, hidden_nan, kv_blocked, kv_shared;
+    bool sink, sink_inf, sink_nan, alibi, lse, weights, bias, bias_own, bias_inf, bias_far,
+        bias_low, mask, mask_ends, kv_length, edge, bhtd, hidden_nan, kv_blocked, kv_shared;
     unsigned bias_axes, mask_axes, scale_axes;
     bool ragged_q, ragged_kv;
     int64_t
@@ -156,15 +156,22 @@ struct problem_region {
     bool sparse;   /* mostly untouched: handled row by row */
 };
 
+/* What bounds depend on besides the problem: which kind of device computes (bound.c). */
+struct engine {
+    bool cpu;     /* a CPU, of whose kernels more is known */
+    bool flushes; /* matrix units take subnormal numbers of f16 for 0: gfx90a */
+    bool halves;  /* f32 may be multiplied as sums of two f16 parts: sm_90a */
+};
+
+struct engine engine_of(const rapt_device_info *device);
+
 /* A problem in host memory. Not to be copied or moved: args and regions point into it. */
 struct problem_instance {
     struct problem_line line;
     struct problem_args args;
     struct problem_region region[PROBLEM_TENSORS];
     int region_count;
-    /* A CPU's kernels computed the outputs, or those of a GPU whose matrix units take subnormal
-     * numbers of f16 for 0 (gfx90a); set by problem_download. */
-    bool on_cpu, flushes;
+    struct engine engine; /* that computed the outputs; set by problem_download */
 };
 
 /* Creates host tensors from the line; equal lines give equal bits everywhere. false: they do not
@@ -185,7 +192,7 @@ struct problem_device {
     rapt_device *device;
     struct problem_args args;
     void *memory[PROBLEM_TENSORS]; /* NULL: the host's */
-    bool cpu, flushes;
+    struct engine engine;
 };
 
 rapt_status problem_upload(const struct problem_instance *instance, rapt_device *device,

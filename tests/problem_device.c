@@ -102,9 +102,8 @@ rapt_status problem_upload(const struct problem_instance *instance, rapt_device 
     rapt_device_info info = {.struct_size = sizeof info};
     *out = (struct problem_device){.device = device, .args = instance->args};
     rapt_status status = rapt_device_describe(device, &info);
-    bool host = !status && !strcmp(info.backend, "cpu");
-    out->cpu = host;
-    out->flushes = !status && device_flushes(&info);
+    if (!status) out->engine = engine_of(&info);
+    bool host = out->engine.cpu;
     for (int i = 0; i < instance->region_count && !host && !status; i++) {
         const struct problem_region *region = &instance->region[i];
         rapt_tensor *t = (rapt_tensor *)((char *)&out->args +
@@ -126,8 +125,7 @@ rapt_status problem_upload(const struct problem_instance *instance, rapt_device 
 rapt_status problem_download(const struct problem_device *from, struct problem_instance *instance)
 {
     rapt_status status = rapt_synchronize(from->device, NULL);
-    instance->on_cpu = from->cpu;
-    instance->flushes = from->flushes;
+    instance->engine = from->engine;
     for (int i = 0; i < instance->region_count && !status; i++)
         if (from->memory[i])
             status = move(from->device, &instance->region[i], from->memory[i], false);

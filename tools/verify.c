@@ -82,7 +82,7 @@ int compare_with_oracle(const rapt_attention *a, const rapt_device_info *device,
                         struct difference *result)
 {
     struct accuracy accuracy;
-    if (!accuracy_check_attention(a, 0, device_flushes(device), ORACLE_BUDGET, &accuracy))
+    if (!accuracy_check_attention(a, engine_of(device), ORACLE_BUDGET, &accuracy))
         return complain(EXIT_NOT_HERE, "out of memory");
     *result = (struct difference){.fraction = accuracy.worst, .elements = accuracy.elements};
     result->max_abs = accuracy.max_abs;

@@ -170,7 +170,9 @@ static void check_stages(const struct step *s, struct stages *done)
     a->q.data = q_rotated, a->k.data = k_cache, a->v.data = v_cache, a->out.data = out;
     a->kv_length.data = done->used, a->page_table.data = table;
     struct accuracy accuracy;
-    assert_true(accuracy_check_attention(a, 0, false, 0, &accuracy));
+    rapt_device_info info = {.struct_size = sizeof info};
+    expect_ok(rapt_device_describe(device, &info), device, "describe");
+    assert_true(accuracy_check_attention(a, engine_of(&info), 0, &accuracy));
     if (!(accuracy.worst <= 1))
         fail_msg("forward: error is %g of its bound at %s", accuracy.worst, accuracy.where);
 }

@@ -24,11 +24,11 @@ DEVICE struct row_result finish_row(float sum, float reference)
 }
 
 /* A sink is one more logit, without a value; both parts are brought to the larger of the two
- * references. */
+ * references. fmaxf() passes over a sink of NaN, which makes both results NaN all the same. */
 DEVICE struct row_result finish_row_sink(float sum, float reference, float sink)
 {
+    if (reference == -INFINITY && sink == -INFINITY) return finish_row(sum, reference);
     float top = fmaxf(reference, sink);
-    if (top == -INFINITY) return finish_row(sum, reference);
     float decay = exp2_approx(reference - top),
           total = __fmaf_rn(sum, decay, exp2_approx(sink - top));
     struct row_result f;
