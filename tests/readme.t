@@ -96,7 +96,7 @@ mean() { # row of the table of peers, name of its column, a printf format, the p
     # shellcheck disable=SC2059
     printf "$3" "${value:-0}"
 }
-efficient=$(mean 'grid, f32' memory-efficient %.1f)
+efficient=$(mean 'grid, f32' memory-efficient %s)
 while read -r line; do
     grep -qF -- "$line" README.md || echo "README.md does not say: $line"
 done > "$folder/log" <<END
