@@ -90,7 +90,7 @@ static const struct argp run_argp = {
     "FILE.safetensors",
     "Attention over the tensors q, k, v [batch, token, head, channel] of a file.\v"
     "k and v have q's type, or I8, or under F32 q also F16 or BF16. Optional tensors: bias, mask "
-    "[batch or 1, head or 1, query, key], sink, alibi_slope [head], "
+    "[batch, head, query, key, each of them or 1], sink, alibi_slope [head], "
     "kv_length [batch], q_start, kv_start [batch + 1] (ragged: q, k, v are [1, all tokens, head, "
     "channel]), page_table [batch, pages] (k, v are [page, tokens of a page, head, channel]), "
     "q_scale, k_scale, v_scale (8-bit data). If the file holds `out', the error against it is "

@@ -12,9 +12,10 @@
  *     lse[b,h,i]   = log(exp(sink[h]) + sum_j exp(s))
  *
  * docs/SEMANTICS.md defines every corner (empty rows, NaN, alignment, rounding); docs/ENGINES.md is
- * for who builds an inference engine on it. Typical use:
+ * for authors of inference engines. Typical use:
  *
- *     rapt_context *context; rapt_open(&context, NULL);
+ *     rapt_config config = {.struct_size = sizeof config, .backends = "cpu"}; host pointers
+ *     rapt_context *context; rapt_open(&context, &config);
  *     rapt_attention a = {.struct_size = sizeof a, .causal = 1};
  *     a.q = rapt_tensor_bthd(q, RAPT_F32, 1, 32, 512, 128);     ... k, v, out alike
  *     if (rapt_forward(rapt_device_at(context, 0), &a, NULL)) puts(rapt_last_error());
@@ -185,9 +186,9 @@ typedef struct rapt_config {
     const char *backends; /* NULL: all; else some of cuda, hip and cpu: "cpu", "cuda,cpu" */
 } rapt_config;
 
-/* Opens the devices of this machine, GPUs first, the CPU last; a missing driver or GPU is no error.
- * config NULL: defaults. On success *out is the caller's, to be closed with rapt_close; on failure
- * *out is NULL. */
+/* Opens the devices of this machine, GPUs first, the CPU last; a missing driver or GPU is no error,
+ * unless no device is left: NO_DEVICE. config NULL: defaults. On success *out is the caller's, to be
+ * closed with rapt_close; on failure *out is NULL. */
 RAPT_API rapt_status rapt_open(rapt_context **out, const rapt_config *config);
 /* Closes the context and its devices and sets *context to NULL. Its plans must be destroyed and its
  * work on GPUs be done before. NULL is fine. */
@@ -289,8 +290,8 @@ typedef struct rapt_attention {
     int64_t window_left, window_right;
     /* 1: a sequence's bits do not depend on its neighbours or its place in the batch. */
     int64_t batch_invariant;
-    /* NULL: the best; else the kernel of this name, or the best of this backend ("cpu"), or a
-     * refusal */
+    /* NULL: the best. Else the kernel of this name, or the best one of the backend of this name
+     * ("cpu"): where it cannot serve, the call is refused. */
     const char *kernel;
     int64_t kv_layout; /* RAPT_KV_...: of k and v */
 } rapt_attention;
@@ -313,8 +314,8 @@ RAPT_API const char *rapt_plan_kernel(const rapt_plan *plan);
  * done the work. After a failure out is untouched unless the device itself failed. Starts, lengths and
  * page numbers out of range are refused where the host can see them; on a GPU it cannot, and that they
  * are in range is the caller's promise. workspace: memory of the device, from rapt_alloc or any other,
- * 64-byte aligned, apart from the tensors, not shared with a running execute; NULL if the plan needs
- * none. */
+ * 64-byte aligned, apart from the tensors (which is not checked), not shared with a running execute;
+ * NULL if the plan needs none. */
 RAPT_API rapt_status rapt_plan_execute(const rapt_plan *plan, const rapt_attention *a,
                                        void *workspace, rapt_stream stream);
 RAPT_API void rapt_plan_destroy(rapt_plan **plan); /* sets it to NULL; NULL is fine */
@@ -342,7 +343,7 @@ typedef struct rapt_rope_args {
     rapt_tensor x, out;   /* [B, H, S, D] F32, F16, BF16; out may be x */
     rapt_tensor position; /* [B, 1, S, 1] I32 or I64, batch broadcast; absent: 0, 1, 2, ... */
     rapt_tensor cos, sin; /* optional [1, 1, positions, rotary / 2] F32: used in place of theta */
-    double theta;         /* 0: 10000 */
+    double theta;         /* over 1; 0: 10000 */
     int64_t rotary_channels; /* even, at most D and 2048; 0: D. The rest is copied */
     int64_t interleaved;     /* 0: pairs (c, c + rotary/2), NeoX; 1: pairs (2c, 2c + 1), GPT-J */
     int64_t scaling;         /* RAPT_ROPE_... */
@@ -409,11 +410,11 @@ typedef struct rapt_kv_append_args {
 
 /* Data are F32, F16 or BF16, inputs and outputs each of their own type if nothing else is said;
  * k of rapt_qk has q's dtype, or q is F32; the four tensors of rapt_kv_replicate share one
- * dtype. Outputs overlap no input but where "out may be x" says so, and then exactly. OK, or
- * INVALID or UNSUPPORTED with a sentence and nothing written; what index tensors hold is checked as
- * rapt_plan_execute does. Asynchronous on a GPU, where the first call of each loads its kernel: once
- * before a graph may capture it. On a CPU rapt_softmax allocates for rows of 4,097 to 131,072 columns, and
- * is slower where there is no memory. */
+ * dtype. Outputs overlap no input but where "out may be x" says so, and then they are the same view.
+ * OK, or INVALID or UNSUPPORTED with a sentence and nothing written, on a GPU DRIVER or NO_MEMORY too;
+ * what index tensors hold is checked as rapt_plan_execute does. Asynchronous on a GPU, where the first
+ * call of each loads its kernel: call it once before a graph captures it. On a CPU rapt_softmax
+ * allocates for rows of 4,097 to 131,072 columns, and is slower where there is no memory. */
 RAPT_API rapt_status rapt_rope(rapt_device *device, const rapt_rope_args *args, rapt_stream stream);
 RAPT_API rapt_status rapt_softmax(rapt_device *device, const rapt_softmax_args *args,
                                   rapt_stream stream);
