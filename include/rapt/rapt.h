@@ -344,7 +344,8 @@ typedef struct rapt_rope_args {
     rapt_tensor position; /* [B, 1, S, 1] I32 or I64, batch broadcast; absent: 0, 1, 2, ... */
     rapt_tensor cos, sin; /* optional [1, 1, positions, rotary / 2] F32: used in place of theta */
     double theta;         /* over 1; 0: 10000 */
-    int64_t rotary_channels; /* even, at most D and 2048; 0: D. The rest is copied */
+    /* Even, at most D and 2048, on a GPU without cos and sin 576; 0: D. The rest is copied. */
+    int64_t rotary_channels;
     int64_t interleaved;     /* 0: pairs (c, c + rotary/2), NeoX; 1: pairs (2c, 2c + 1), GPT-J */
     int64_t scaling;         /* RAPT_ROPE_... */
     double factor;           /* context extension: at least 1; PLAIN: 0 or 1 */
