@@ -70,8 +70,8 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->k_scales = take(arena, keys, sizeof(void *));
     w->v_scales = take(arena, keys, sizeof(void *));
     w->unusual = take(arena, keys, sizeof(int64_t));
-    w->odd_row = take(arena, rows, 1);
-    w->odd_key = take(arena, keys, 1);
+    w->nonfinite_row = take(arena, rows, 1);
+    w->nonfinite_key = take(arena, keys, 1);
     w->seen = take(arena, plan->tile_rows * keys, 1);
     w->options =
         take(arena, plan->pipeline && has_score_options(&p->a) ? rows : 0, sizeof *w->options);

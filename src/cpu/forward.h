@@ -32,7 +32,7 @@ struct forward_scratch {
     const float **k_scales, **v_scales;
     int64_t *unusual;    /* [key_block]: keys of the block whose value holds NaN or infinity */
     unsigned char *seen; /* [tile_rows][key_block]: row sees unusual[n] */
-    unsigned char *odd_row, *odd_key; /* [row_block], [key_block]: as in struct cpu_pipeline */
+    unsigned char *nonfinite_row, *nonfinite_key; /* [row_block], [key_block]: as in struct cpu_pipeline */
     struct cpu_score_row *options;    /* [row_block] */
     void *pipeline;                   /* its scratch */
     int64_t q_stride, o_stride;
@@ -55,7 +55,7 @@ struct forward_item {
     struct cpu_rows values; /* of the current block */
     int64_t unusual_count;
     struct cpu_rows keys; /* of the current block */
-    int has_odd_rows, has_odd_keys;
+    int has_nonfinite_rows, has_nonfinite_keys;
 };
 
 /* Keys key0 + first ... key0 + last - 1 are packed; panels begin at start, first rounded down to

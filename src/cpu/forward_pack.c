@@ -53,7 +53,7 @@ void forward_place_rows(struct forward_item *t)
     }
     for (int64_t r = t->rows; r < round_up(t->rows, t->plan->tile_rows); r++) {
         w->first[r] = w->last[r] = 0;
-        w->odd_row[r] = 0;
+        w->nonfinite_row[r] = 0;
         w->m[r] = -INFINITY;
         w->l[r] = 0;
     }
@@ -80,12 +80,12 @@ static void load_query(struct forward_item *t, int64_t r, const void *row)
     }
     const struct cpu_pipeline_kernels *pipeline = t->plan->pipeline;
     float *to = w->q + r * w->q_stride, sign = t->call->a->scale < 0 ? -1 : 1;
-    int odd = 0;
+    int nonfinite = 0;
     if (pipeline && pipeline->pack_q)
-        odd = pipeline->pack_q(to, row, dtype, stride, channels, sign);
+        nonfinite = pipeline->pack_q(to, row, dtype, stride, channels, sign);
     else t->kernels->pack_q(to, row, dtype, stride, channels, sign);
-    w->odd_row[r] = (unsigned char)odd;
-    t->has_odd_rows |= odd;
+    w->nonfinite_row[r] = (unsigned char)nonfinite;
+    t->has_nonfinite_rows |= nonfinite;
 }
 
 /* Row r of q or out, asked for a few rows before it is needed: it comes from memory, and only many
@@ -114,7 +114,7 @@ static int queries_in_place(struct forward_item *t)
 
 void forward_load_queries(struct forward_item *t)
 {
-    t->has_odd_rows = 0;
+    t->has_nonfinite_rows = 0;
     if (queries_in_place(t)) return;
     t->q = t->scratch.q;
     t->q_stride = t->scratch.q_stride;
@@ -156,15 +156,15 @@ void forward_pack_keys(struct forward_item *t, const struct forward_range *range
     const struct cpu_pipeline_kernels *pipeline = t->plan->pipeline;
     int64_t channels = t->problem->qk_channels;
     t->keys = block_rows(t, &a->k, w->k_rows, w->k_scales, range);
-    t->has_odd_keys = 0;
+    t->has_nonfinite_keys = 0;
     if (!pipeline || !pipeline->pack_k) {
         t->kernels->pack_k(w->k_panels, &t->keys, range->start, range->last, channels);
         return;
     }
     if (!pipeline->pack_k(w->k_panels, &t->keys, range->start, range->last, channels)) return;
     for (int64_t j = range->start; j < range->last; j++)
-        w->odd_key[j] = j >= range->first && row_is_unusual(&t->keys, j, channels, 0);
-    t->has_odd_keys = 1;
+        w->nonfinite_key[j] = j >= range->first && row_is_unusual(&t->keys, j, channels, 0);
+    t->has_nonfinite_keys = 1;
 }
 
 /* Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see them: they are packed as zeros

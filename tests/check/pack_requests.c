@@ -5,6 +5,9 @@
 #include "base/cpuid.h"
 #include "base/dtype.h"
 #include "cpu/cpu.h"
+#if defined(__x86_64__)
+#include "cpu/x86/pack_parts_amx.h"
+#endif
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -3,6 +3,7 @@
  * twenty-four: nothing is lost but what is below 2^-126. */
 #include "base/integer.h"
 #include "cpu/scalar/scalar.h"
+#include "cpu/x86/pack_parts_amx.h"
 #include "cpu/x86/transpose_avx512.h"
 
 enum { PANEL = 32, PARTS_MAX = 3, ROWS_AHEAD = 16, CACHE_LINE = 64 };

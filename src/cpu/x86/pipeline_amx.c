@@ -17,6 +17,7 @@
 #include "cpu/scalar/scalar.h"
 #include "cpu/vec_math.h"
 #include "cpu/x86/amx_shapes.h"
+#include "cpu/x86/pack_parts_amx.h"
 #include "cpu/x86/pipeline_scores.h"
 
 #include <math.h>

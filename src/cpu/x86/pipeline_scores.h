@@ -16,7 +16,7 @@ void change_scores_amx(const struct cpu_pipeline *t, int parts, int64_t row, int
 
 /* Scores of CPU_PIPELINE_ROWS rows from row on and width columns from first on, where either holds NaN or infinity: a
  * part that is 0 would make NaN of an infinite product. */
-void pipeline_score_odd(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first,
-                        float *s, int64_t width);
+void pipeline_score_nonfinite(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first,
+                              float *s, int64_t width);
 
 #endif

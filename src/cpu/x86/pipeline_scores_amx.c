@@ -138,7 +138,8 @@ void change_scores_amx(const struct cpu_pipeline *t, int parts, int64_t row, int
                        int whole, float (*s)[PIPELINE_PANEL])
 {
     struct panel x = {.s = s, .key = t->key0 + panel * PANEL};
-    if (t->odd_row || t->odd_key) pipeline_score_odd(t, parts, row, panel * PANEL, s[0], PANEL);
+    if (t->nonfinite_row || t->nonfinite_key)
+        pipeline_score_nonfinite(t, parts, row, panel * PANEL, s[0], PANEL);
     if (whole && !t->options) return;
     for (int64_t r = 0; r < CPU_PIPELINE_ROWS; r++)
         x.seen[r] = whole ? UINT32_MAX : columns_seen(t, row + r, x.key);

@@ -1,5 +1,5 @@
-/* pipeline_odd.c: scores of queries and keys that hold NaN or infinity, for pipeline_amx.c, whose elements are sums of
- * parts. */
+/* pipeline_nonfinite.c: scores of queries and keys that hold NaN or infinity, for pipeline_amx.c, whose elements are
+ * sums of parts. */
 #include "base/dtype.h"
 #include "base/integer.h"
 #include "cpu/scalar/scalar.h"
@@ -37,9 +37,10 @@ static struct infinities infinities_of(const struct cpu_pipeline *x, int parts, 
 
 /* Beside a key of finite channels, only what is infinite in q counts. */
 static float score(const struct cpu_pipeline *x, int parts, int64_t row, int64_t j,
-                   const struct infinities *q, int odd_key)
+                   const struct infinities *q, int nonfinite_key)
 {
-    int all = odd_key || !q->count || q->count > (int64_t)(sizeof q->channel / sizeof *q->channel);
+    int all =
+        nonfinite_key || !q->count || q->count > (int64_t)(sizeof q->channel / sizeof *q->channel);
     int64_t count = all ? x->qk_channels : q->count;
     float sum = q->nan ? NAN : 0;
     for (int64_t i = 0; !isnan(sum) && i < count; i++) {
@@ -49,17 +50,18 @@ static float score(const struct cpu_pipeline *x, int parts, int64_t row, int64_t
     return sum;
 }
 
-void pipeline_score_odd(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first,
-                        float *s, int64_t width)
+void pipeline_score_nonfinite(const struct cpu_pipeline *x, int parts, int64_t row, int64_t first,
+                              float *s, int64_t width)
 {
     int64_t from = max64(x->first, first), last = min64(x->last, first + width);
     for (int64_t r = 0; r < CPU_PIPELINE_ROWS; r++, s += width) {
-        int odd = x->odd_row && x->odd_row[row + r];
+        int nonfinite_row = x->nonfinite_row && x->nonfinite_row[row + r];
         struct infinities q = {.count = 0};
-        if (odd) q = infinities_of(x, parts, row + r);
+        if (nonfinite_row) q = infinities_of(x, parts, row + r);
         for (int64_t j = from; j < last; j++) {
-            int odd_key = x->odd_key && x->odd_key[j];
-            if (odd || odd_key) s[j - first] = score(x, parts, row + r, j, &q, odd_key);
+            int nonfinite_key = x->nonfinite_key && x->nonfinite_key[j];
+            if (nonfinite_row || nonfinite_key)
+                s[j - first] = score(x, parts, row + r, j, &q, nonfinite_key);
         }
     }
 }
