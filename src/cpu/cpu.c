@@ -9,6 +9,7 @@
 #include "overlap.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,6 +202,17 @@ int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan 
                   (double)(p->qk_channels + p->v_channels);
     if (!share || work >= (double)share * INT32_MAX) return INT32_MAX;
     return max64(1, (int64_t)(work / (double)share));
+}
+
+int cpu_has_score_options(const rapt_attention *a)
+{
+    return a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
+}
+
+float cpu_exponent_scale(const rapt_attention *a)
+{
+    const double log2_e = 1.44269504088896340736;
+    return (float)((cpu_has_score_options(a) ? 1 : fabs(a->scale)) * log2_e);
 }
 
 /* Whether there is no row of a result; starts that are one number tell of no query. */

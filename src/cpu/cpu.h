@@ -20,15 +20,16 @@ struct cpu_device {
     const struct row_kernels *rows;             /* of the best level that has some */
 };
 
-/* How lines are asked for before they are read. */
+/* How a kind of CPU is asked for lines of memory (software prefetch): a row of cpu_requests (cpu.c). Distances in
+ * bytes; again as in struct cpu_ahead. */
 struct cpu_requests {
     uint64_t feature; /* of CPUs that it is for; 0: all */
     int64_t pair;     /* of levels that it is for (kernels.h); 0: all */
-    /* Decode, rows of K and V without gaps: so many bytes ahead, and again (kernels.h). */
+    /* Decode of one head whose rows of K and V lie without gaps: how far ahead, and again. */
     int64_t ahead, again;
-    /* Decode of heads that lie together, and of pages. Keys are taken head by head from tokens of so many bytes,
-     * and lines are asked for half as far beyond, and again; pages of one head, as far ahead. 0: longer windows,
-     * head by head. */
+    /* Decode of several heads that lie together, and of pages. Where a call takes a few keys of each head in turn
+     * (decode_qk_heads), these are the keys of tokens of span bytes, and lines are asked for span / 2 bytes beyond
+     * them; of pages of one head, span bytes ahead. 0: windows of keys, head by head (decode_keys.c). */
     int64_t span, span_again;
     /* Separate operations beyond the caches: each line about so many bytes ahead; 0: the first lines of each
      * page that comes (ops.h). */
@@ -37,31 +38,37 @@ struct cpu_requests {
 extern const struct cpu_requests cpu_requests[CPU_REQUESTS]; /* the first that fits */
 const struct cpu_requests *cpu_requests_of(uint64_t features, int64_t pair); /* 0: of no level */
 
-/* rapt_plan.state */
+/* rapt_plan.state: which of few.c, decode.c and forward.c serve, and the sizes that they work with. Zero until the file
+ * that is named has set its part. */
 struct cpu_plan {
+    /* cpu.c */
     const struct cpu_kernels *kernels; /* of the level, or blocked */
     struct cpu_kernels blocked; /* the level's with its forms for a blocked cache; else unused */
-    int64_t slots; /* workers that may join, the caller included: scratch exists for so many */
+    int64_t slots;              /* threads that may join, the caller included; each has scratch */
     const struct cpu_requests *requests;
-    int64_t decode_rows; /* sequences of at most so many packed rows go to decode.c; 0: none */
-    /* forward.c */
-    int64_t row_block, key_block;                /* packed rows of an item; keys of a block */
-    int64_t tile_rows;                           /* packed rows of a tile */
+    /* few.c, which serves the whole problem or nothing of it */
+    int serves_few;
+    int64_t few_slots, few_worth; /* threads that may join; that it is worth waking */
+    size_t few_scratch_bytes;     /* per slot */
+    /* decode.c (decode_plan) */
+    int64_t decode_rows;   /* sequences of at most so many packed rows go to decode.c; 0: none */
+    int64_t decode_heads;  /* neighbouring KV heads of an item */
+    int64_t decode_block;  /* keys of a block: DECODE_BLOCK ... DECODE_BLOCK_MAX */
+    int64_t decode_window; /* most keys of a call of decode_qk or decode_pv: the block, or less */
+    int64_t decode_slots;  /* threads that may join */
+    int decode_in_order;   /* few rows: all heads of an item in one call (decode_qk_heads) */
+    int decode_steps;      /* kernels get the first key's address alone (step of struct cpu_rows) */
+    size_t decode_scratch_bytes; /* per slot */
+    /* forward.c (forward_plan) */
+    int64_t row_block; /* packed rows of an item: a multiple of tile_rows */
+    int64_t key_block; /* keys of a block */
+    int64_t tile_rows; /* packed rows of a tile */
     const struct cpu_pipeline_kernels *pipeline; /* NULL: none */
     int64_t block_count;  /* upper bound on row blocks over all sequences, per KV head */
     size_t scratch_bytes; /* per slot */
-    /* decode.c: its own sizes, set by decode_plan */
-    int64_t decode_heads, decode_block, decode_window, decode_slots;
-    int decode_in_order; /* the heads of an item, where the level can (decode_qk_heads) */
-    int decode_steps; /* keys lie equal steps apart and the level can do with the first (cpu_rows.step) */
-    size_t decode_scratch_bytes;
-    /* few.c */
-    int serves_few;               /* it serves every sequence of the problem */
-    int64_t few_slots, few_worth; /* threads that may join; that it is worth */
-    size_t few_scratch_bytes;
 };
 
-/* One execute. */
+/* One execute: what few_run, decode_run and forward_run are given. */
 struct cpu_call {
     const struct problem *problem;
     const rapt_attention *a; /* complete, with data pointers */
@@ -96,6 +103,11 @@ void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cp
 
 /* cpu.c: threads that a whole problem, no decode, is worth (base/threads.h): 1 at least. */
 int64_t cpu_threads_worth_waking(const struct problem *p, const struct cpu_plan *plan);
+/* Whether the score slot has work: softcap, bias, ALiBi or mask. Then s is a natural logit after it; else s stays
+ * q k^T, not yet scaled. */
+int cpu_has_score_options(const rapt_attention *a);
+/* scale of struct cpu_softmax_tile: what s is multiplied with to be an exponent of 2. */
+float cpu_exponent_scale(const rapt_attention *a);
 
 /* forward.c: any problem. forward_plan fills its part of plan and returns bytes of workspace. */
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan);

@@ -11,8 +11,6 @@
 #include <math.h>
 #include <stdatomic.h>
 
-#define LOG2_E 1.44269504088896340736
-
 enum {
     FEW_KEY_STEP = 2 * FEW_STRIP, /* keys of two tiles */
     FEW_ROWS_MIN = 8,             /* with fewer, decode.c takes about as long or less */
@@ -23,18 +21,19 @@ enum {
 /* Scratch of one thread. */
 struct few_scratch {
     struct cpu_few_strip *strip;
-    const char **q, **k, **v, **out; /* rows of the first head */
-    float *p, *factor, *turned, *paired, *m, *l;
-    /* Of levels of f32: rows that do not lie in memory as such, and their list. */
+    const char **q, **k, **v, **out; /* addresses of the rows of a sequence's first head */
+    float *p, *factor, *turned, *paired, *m, *l; /* as in struct cpu_few */
+    /* Of levels of f32: rows of another type or with gaps, copied to f32, and their addresses. */
     const char **q_list, **k_list, **v_list;
     float *q_rows, *k_rows, *v_rows;
 };
 
+/* A thread's items, one after another: few and sequence are those of the one at hand. */
 struct few_item {
     const struct cpu_call *call;
     struct few_scratch scratch;
     struct cpu_few few;
-    struct cpu_sequence sequence;
+    struct cpu_sequence sequence; /* whose rows scratch lists; index -1: of none yet */
 };
 
 struct few_job {
@@ -50,8 +49,7 @@ static int lies_in_place(const struct cpu_kernels *k, const rapt_tensor *t)
 
 static int has_options(const rapt_attention *a)
 {
-    return a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype ||
-           a->sink.dtype || a->weights.dtype || a->scale < 0;
+    return cpu_has_score_options(a) || a->sink.dtype || a->weights.dtype || a->scale < 0;
 }
 
 static int serves(const struct problem *p, const struct cpu_kernels *k)
@@ -245,7 +243,7 @@ static void work(void *argument, int64_t slot)
                                 .strips = (p->q_tokens * p->group + FEW_STRIP - 1) / FEW_STRIP,
                                 .qk_channels = p->qk_channels,
                                 .v_channels = p->v_channels,
-                                .scale = (float)(a->scale * LOG2_E),
+                                .scale = cpu_exponent_scale(a),
                                 .p = w->p,
                                 .factor = w->factor,
                                 .turned = w->turned,
