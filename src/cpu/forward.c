@@ -16,28 +16,27 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define LOG2_E 1.44269504088896340736
-
 enum {
     PANEL_BYTES = 256 << 10, /* K and V panels of a block together: a quarter of a 1 MiB L2 cache */
     ROW_BYTES = 768 << 10,   /* q and o of an item */
     ROWS_MAX = 768,          /* K and V of a long sequence come from memory once per item */
-    PIPELINED = 2,           /* times as many with a pipeline, whose CPUs have 2 MiB */
+    PIPELINE_SHARE = 2,      /* times as much of each with a pipeline, whose CPUs have 2 MiB */
     KEYS_MIN = 64,
-    KEYS_MAX = 512, /* s of a tile stays within three quarters of a 32 KiB L1 cache */
-    ITEMS_PER_THREAD = 4,
-    CHANNELS_LEAST = 4, /* that K panels have room for */
+    KEYS_MAX = 512,       /* s of a tile stays within three quarters of a 32 KiB L1 cache */
+    ITEMS_PER_THREAD = 4, /* at least, or the last to finish keep the others waiting */
+    TILES_LEAST = 4,      /* an item packs its keys for itself: its rows must pay for that */
+    CHANNELS_LEAST = 4,   /* that K panels have room for */
 };
 
-/* Of q and panels. */
+static int64_t cache_share(const struct cpu_plan *plan)
+{
+    return plan->pipeline ? PIPELINE_SHARE : 1;
+}
+
+/* Of q and panels, all parts together. */
 static int64_t element_bytes(const struct cpu_plan *plan)
 {
     return plan->pipeline ? 2 * plan->pipeline->parts : plan->kernels->pair == 1 ? 4 : 2;
-}
-
-static int has_score_options(const rapt_attention *a)
-{
-    return a->softcap != 0 || a->bias.dtype || a->mask.dtype || a->alibi_slope.dtype;
 }
 
 static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
@@ -74,31 +73,43 @@ static void scratch_lay_out(struct forward_scratch *w, const struct problem *p,
     w->nonfinite_key = take(arena, keys, 1);
     w->seen = take(arena, plan->tile_rows * keys, 1);
     w->options =
-        take(arena, plan->pipeline && has_score_options(&p->a) ? rows : 0, sizeof *w->options);
+        take(arena, plan->pipeline && cpu_has_score_options(&p->a) ? rows : 0, sizeof *w->options);
+}
+
+/* Keys of a block: as many as PANEL_BYTES hold. */
+static int64_t choose_key_block(const struct problem *p, const struct cpu_plan *plan)
+{
+    int64_t width = round_up(p->v_channels, plan->kernels->column_tile),
+            key_bytes = (p->qk_channels + width) * element_bytes(plan);
+    int64_t step = plan->pipeline && (p->kv_tokens > CPU_PIPELINE_KEYS || p->a.batch_invariant)
+                       ? CPU_PIPELINE_KEYS
+                       : KEYS_MIN,
+            keys = PANEL_BYTES * cache_share(plan) / key_bytes / step * step;
+    return min64(min64(max64(keys, step), KEYS_MAX),
+                 max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
+}
+
+/* Packed rows of an item: as many as ROW_BYTES hold, but fewer where threads would have too few items. */
+static int64_t choose_row_block(const struct problem *p, const struct cpu_plan *plan)
+{
+    int64_t width = round_up(p->v_channels, plan->kernels->column_tile),
+            row_bytes = plan->pipeline ? p->qk_channels * element_bytes(plan) + width * 4
+                                       : (p->qk_channels + width) * 4;
+    int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes) * cache_share(plan),
+                         round_up(p->q_tokens * p->group, plan->tile_rows));
+    int64_t tiles = max64(rows / plan->tile_rows, 1);
+    while (tiles > TILES_LEAST && forward_count_blocks(p, tiles * plan->tile_rows) * p->kv_heads <
+                                      ITEMS_PER_THREAD * plan->slots)
+        tiles = (tiles + 1) / 2;
+    return tiles * plan->tile_rows;
 }
 
 size_t forward_plan(const struct problem *p, struct cpu_plan *plan)
 {
-    const struct cpu_kernels *k = plan->kernels;
-    plan->pipeline = forward_pipeline_of(p, k);
-    plan->tile_rows = plan->pipeline ? CPU_PIPELINE_ROWS : k->row_tile;
-    int64_t width = round_up(p->v_channels, k->column_tile), share = plan->pipeline ? PIPELINED : 1,
-            element = element_bytes(plan), key_bytes = (p->qk_channels + width) * element,
-            row_bytes = plan->pipeline ? p->qk_channels * element + width * 4
-                                       : (p->qk_channels + width) * 4;
-    int64_t step = plan->pipeline && (p->kv_tokens > CPU_PIPELINE_KEYS || p->a.batch_invariant)
-                       ? CPU_PIPELINE_KEYS
-                       : KEYS_MIN,
-            keys = PANEL_BYTES * share / key_bytes / step * step;
-    plan->key_block = min64(min64(max64(keys, step), KEYS_MAX),
-                            max64(round_up(p->kv_tokens, KEYS_MIN), KEYS_MIN));
-    int64_t rows = min64(min64(ROWS_MAX, ROW_BYTES / row_bytes) * share,
-                         round_up(p->q_tokens * p->group, plan->tile_rows));
-    int64_t tiles = max64(rows / plan->tile_rows, 1);
-    while (tiles > 4 && forward_count_blocks(p, tiles * plan->tile_rows) * p->kv_heads <
-                            ITEMS_PER_THREAD * plan->slots)
-        tiles = (tiles + 1) / 2;
-    plan->row_block = tiles * plan->tile_rows;
+    plan->pipeline = forward_pipeline_of(p, plan->kernels);
+    plan->tile_rows = plan->pipeline ? CPU_PIPELINE_ROWS : plan->kernels->row_tile;
+    plan->key_block = choose_key_block(p, plan);
+    plan->row_block = choose_row_block(p, plan);
     plan->block_count = forward_count_blocks(p, plan->row_block);
     plan->slots = max64(1, min64(plan->slots, plan->block_count * p->kv_heads));
 
@@ -141,7 +152,7 @@ static void apply_score_options(const struct forward_item *t, const struct forwa
     }
 }
 
-/* q k^T and score options of one tile. */
+/* q k^T and score options of one tile; 0: none of its rows sees a key of the block. */
 static int tile_scores(struct forward_item *t, const struct forward_range *range, int64_t i,
                        struct forward_tile *tile)
 {
@@ -183,21 +194,11 @@ static void attend_tile(struct forward_item *t, const struct forward_range *rang
     if (t->unusual_count) forward_add_unusual(t, &tile, NULL);
 }
 
-/* The part of the block at key0 that some row of the item sees. */
-static struct forward_range block_range(const struct forward_item *t, int64_t key0)
-{
-    int64_t first = max64(t->low - key0, 0), column_tile = t->kernels->column_tile;
-    return (struct forward_range){.key0 = key0,
-                                  .start = first / column_tile * column_tile,
-                                  .first = first,
-                                  .last = min64(t->high - key0, t->plan->key_block)};
-}
-
 static void attend(struct forward_item *t)
 {
     int64_t keys = t->plan->key_block;
     for (int64_t key0 = t->low / keys * keys; key0 < t->high; key0 += keys) {
-        struct forward_range range = block_range(t, key0);
+        struct forward_range range = forward_block_range(t, key0);
         forward_pack_keys(t, &range);
         forward_pack_values(t, &range);
         for (int64_t i = 0; i < t->tiles; i++) attend_tile(t, &range, i);
@@ -211,7 +212,7 @@ static void attend_pipelined(struct forward_item *t)
     if (!t->high) return;
     if (t->score_options) forward_place_options(t);
     for (int64_t key0 = (t->high - 1) / keys * keys; key0 > t->low - keys; key0 -= keys) {
-        struct forward_range range = block_range(t, key0);
+        struct forward_range range = forward_block_range(t, key0);
         forward_pack_keys(t, &range);
         forward_pack_values(t, &range);
         forward_pipelined(t, &range);
@@ -324,7 +325,7 @@ static void write_weights(struct forward_item *t)
     struct forward_tile tile;
     clear_weights(t);
     for (int64_t key0 = t->low / keys * keys; key0 < t->high; key0 += keys) {
-        struct forward_range range = block_range(t, key0);
+        struct forward_range range = forward_block_range(t, key0);
         forward_pack_keys(t, &range);
         for (int64_t i = 0; i < t->tiles; i++)
             if (tile_scores(t, &range, i, &tile)) store_tile_weights(t, &tile);
@@ -366,8 +367,8 @@ static void work(void *argument, int64_t slot)
         .call = call, .problem = call->problem, .plan = call->plan, .kernels = call->plan->kernels};
     struct arena arena = {job->scratch + (size_t)slot * call->plan->scratch_bytes, 0};
     scratch_lay_out(&item.scratch, call->problem, call->plan, &arena);
-    item.score_options = has_score_options(a);
-    item.exponent_scale = (float)((item.score_options ? 1 : fabs(a->scale)) * LOG2_E);
+    item.score_options = cpu_has_score_options(a);
+    item.exponent_scale = cpu_exponent_scale(a);
     int64_t i;
     while ((i = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->items)
         run_item(&item, forward_item_at(call, job->table, job->units, i));

@@ -12,53 +12,7 @@ enum {
     CACHE_LINE = 64,
 };
 
-/* ---- Rows ---- */
-
-/* The keys that some row of a tile, and of the item, sees: intervals that hold them all. */
-static void find_ranges(struct forward_item *t)
-{
-    struct forward_scratch *w = &t->scratch;
-    t->low = INT64_MAX;
-    t->high = 0;
-    for (int64_t i = 0; i < t->tiles; i++) {
-        int64_t low = INT64_MAX, high = 0;
-        for (int64_t r = forward_tile_start(t, i); r < forward_tile_start(t, i + 1); r++) {
-            if (w->last[r] <= w->first[r]) continue;
-            low = min64(low, w->first[r]);
-            high = max64(high, w->last[r]);
-        }
-        w->tile_low[i] = high ? low : 0;
-        w->tile_high[i] = high;
-        if (high) t->low = min64(t->low, low);
-        t->high = max64(t->high, high);
-    }
-    if (!t->high) t->low = 0;
-}
-
-/* Packed row r is head (row0 + r) % group of the group, query (row0 + r) / group. */
-void forward_place_rows(struct forward_item *t)
-{
-    const struct problem *p = t->problem;
-    struct forward_scratch *w = &t->scratch;
-    int64_t head = t->row0 % p->group, query = t->row0 / p->group,
-            first_head = t->kv_head * p->group;
-    for (int64_t r = 0; r < t->rows; r++) {
-        w->head[r] = first_head + head;
-        w->query[r] = query;
-        if (++head == p->group) head = 0, query++;
-        visible_keys(p, w->query[r], t->sequence.q_length, t->sequence.kv_length, &w->first[r],
-                     &w->last[r]);
-        w->m[r] = -INFINITY;
-        w->l[r] = 0;
-    }
-    for (int64_t r = t->rows; r < round_up(t->rows, t->plan->tile_rows); r++) {
-        w->first[r] = w->last[r] = 0;
-        w->nonfinite_row[r] = 0;
-        w->m[r] = -INFINITY;
-        w->l[r] = 0;
-    }
-    find_ranges(t);
-}
+/* ---- Queries ---- */
 
 /* I8 queries: value = scale * data, in f32. */
 static void scale_row(const rapt_tensor *scales, const float *scale, float *x, int64_t channels)
@@ -167,8 +121,8 @@ void forward_pack_keys(struct forward_item *t, const struct forward_range *range
     t->has_nonfinite_keys = 1;
 }
 
-/* Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see them: they are packed as zeros
- * and noted in w->unusual for forward_add_unusual. */
+/* Rows with NaN or infinity would reach, as 0 * NaN, also the queries that do not see them: they are packed as zeros,
+ * by a second pass with NULL in their place, and noted in w->unusual for forward_add_unusual. */
 void forward_pack_values(struct forward_item *t, const struct forward_range *range)
 {
     struct forward_scratch *w = &t->scratch;
@@ -183,9 +137,8 @@ void forward_pack_values(struct forward_item *t, const struct forward_range *ran
     if (!pack(w->v_panels, &t->values, range->start, range->last, channels, keys)) return;
     for (int64_t j = range->first; j < range->last; j++)
         if (row_is_unusual(&t->values, j, channels, least)) w->unusual[t->unusual_count++] = j;
-    struct cpu_rows usual = t->values;
     for (int64_t i = 0; i < t->unusual_count; i++) w->v_rows[w->unusual[i]] = NULL;
-    pack(w->v_panels, &usual, range->start, range->last, channels, keys);
+    pack(w->v_panels, &t->values, range->start, range->last, channels, keys);
     key_rows(t->call, &a->v, &t->sequence, t->kv_head, range->key0, range->first, range->last,
              w->v_rows, NULL);
 }

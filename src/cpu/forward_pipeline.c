@@ -1,5 +1,5 @@
-/* forward_pipeline.c: tiles of an item, and their way through a level's pipeline. */
-#include "cpu/arena.h"
+/* forward_pipeline.c: whether a level's pipeline serves, and the way of an item's tiles through it. */
+#include "base/integer.h"
 #include "cpu/forward.h"
 
 const struct cpu_pipeline_kernels *forward_pipeline_of(const struct problem *p,
@@ -15,33 +15,6 @@ const struct cpu_pipeline_kernels *forward_pipeline_of(const struct problem *p,
            : a->q.dtype == RAPT_F16  ? k->pipeline_f16
            : a->q.dtype == RAPT_BF16 ? k->pipeline_bf16
                                      : NULL;
-}
-
-int64_t forward_tile_start(const struct forward_item *t, int64_t i)
-{
-    const struct cpu_plan *plan = t->plan;
-    return plan->pipeline ? min64(i * plan->tile_rows, t->rows) : t->rows * i / t->tiles;
-}
-
-int forward_place_tile(const struct forward_item *t, const struct forward_range *range, int64_t i,
-                       struct forward_tile *tile)
-{
-    const struct forward_scratch *w = &t->scratch;
-    int64_t low = max64(w->tile_low[i] - range->key0, range->start),
-            high = min64(w->tile_high[i] - range->key0, range->last);
-    int64_t r0 = forward_tile_start(t, i), rows = forward_tile_start(t, i + 1) - r0,
-            column_tile = t->kernels->column_tile;
-    if (high <= low) return 0;
-    *tile = (struct forward_tile){.r0 = r0,
-                                  .rows = rows,
-                                  .key0 = range->key0,
-                                  .first = low / column_tile * column_tile,
-                                  .last = high};
-    for (int64_t r = 0; r < rows; r++) {
-        tile->row_first[r] = max64(w->first[r0 + r] - range->key0, 0);
-        tile->row_last[r] = max64(w->last[r0 + r] - range->key0, 0);
-    }
-    return 1;
 }
 
 void forward_place_options(struct forward_item *t)

@@ -1,16 +1,9 @@
-/* forward_unusual.c: values that are NaN or infinite. They are packed as zeros, as 0 times NaN would reach
- * rows that do not see them, and added to just the rows that do. */
+/* forward_unusual.c: rows of V that hold NaN or infinity, or nothing but what the parts of a pipeline would lose. They
+ * are packed as zeros (forward_pack_values), as 0 times NaN would reach rows that do not see them, and added to just
+ * the rows that do. */
 #include "base/dtype.h"
-#include "cpu/arena.h"
+#include "base/integer.h"
 #include "cpu/forward.h"
-
-/* Address of column 0 of the block in a [.., .., query, key] tensor. */
-const void *forward_operand(const struct forward_item *t, const rapt_tensor *tensor, int64_t r,
-                            int64_t key0)
-{
-    const char *row = forward_row(t, tensor, r);
-    return row ? row + key0 * tensor->stride[3] * (int64_t)dtype_size(tensor->dtype) : NULL;
-}
 
 /* Notes which rows of the tile see which unusual value. A score of -inf hides nothing: the weight is
  * 0, and 0 * NaN is NaN. */
