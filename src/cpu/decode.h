@@ -1,5 +1,5 @@
-/* decode.h: what the parts of decode share: decode.c cuts keys into items and merges their results, decode_item.c
- * computes the results of one item, decode_keys.c finds its keys. */
+/* decode.h: what the parts of decode share: decode_plan.c chooses sizes, decode.c cuts keys into items and merges their
+ * results, decode_item.c computes the results of one item, decode_keys.c finds its keys. */
 #ifndef RAPT_CPU_DECODE_H
 #define RAPT_CPU_DECODE_H
 
@@ -20,6 +20,8 @@ enum {
     DECODE_PAGE_MIN = 8,  /* tokens: shorter pages count as gaps */
     DECODE_PAGE_MAX = 64, /* of a head in longer ones so much lies together that others can wait */
     DECODE_WINDOW = 64, /* most keys of a call of a kernel that does not take a block; divides it */
+    /* A thread takes neighbouring items as a run: as many as leave each thread about so many such runs. */
+    DECODE_RUNS_PER_THREAD = 4,
 };
 
 /* A row of q where a level has decode_q, in 4-byte units: room for what it leaves there. */
@@ -34,19 +36,21 @@ static inline int64_t decode_score_stride(const struct cpu_plan *plan)
     return plan->decode_block + 16;
 }
 
-/* One sequence as the items see it. */
+/* How the keys of one sequence are split into chunks; filled by number_items of decode.c. An item is a chunk of
+ * plan->decode_heads neighbouring KV heads. */
 struct decode_sequence {
-    int64_t item0;          /* number of its first item */
-    int64_t low, high;      /* keys that some query sees; low is not reduced to a chunk's start */
-    int64_t chunk_keys;     /* of each chunk */
-    int64_t chunk0, chunks; /* at least one chunk, even without a key, so that out is written */
-    int64_t rows;           /* of a KV head; 0: forward.c serves it */
-    int64_t partial0;       /* in floats, within the partial results */
+    int64_t item0;      /* number of its first item */
+    int64_t low, high;  /* keys that some query sees; low is not reduced to a chunk's start */
+    int64_t chunk_keys; /* of each chunk, which begins at a multiple of so many */
+    int64_t chunk0;     /* number of the first chunk: of that of key low */
+    int64_t chunks;     /* at least one, even without a key, so that out is written */
+    int64_t rows;       /* packed rows of a KV head; 0: forward.c serves it */
+    int64_t partial0;   /* of the job's partial results, in floats: [kv_head][chunk] */
 };
 
-/* Addresses of one block's keys, [decode_block]; NULL where a key is not looked at. */
+/* Addresses of one block's keys, [column]: row and scale of struct cpu_rows. */
 struct decode_table {
-    const void **row;
+    const void **row;    /* NULL: a key that is not looked at */
     const float **scale; /* I8 */
 };
 
@@ -55,8 +59,7 @@ static inline int decode_by_page(const struct problem *p, const rapt_tensor *t)
 {
     int64_t page = p->page_tokens;
     return page >= DECODE_PAGE_MIN && page <= DECODE_PAGE_MAX && DECODE_BLOCK % page == 0 &&
-           t->stride[3] == 1 && t->stride[2] == t->size[3] &&
-           t->stride[1] == page * t->size[3];
+           t->stride[3] == 1 && t->stride[2] == t->size[3] && t->stride[1] == page * t->size[3];
 }
 
 /* Bytes from a key of an item's heads to the next if nothing lies between them, but for the ends of pages, else
@@ -71,52 +74,54 @@ static inline int64_t decode_gapless(const struct problem *p, const rapt_tensor 
     return t->stride[3] == 1 && t->stride[2] * size == key ? key : 0;
 }
 
-/* Scratch of one thread. */
+/* Scratch of one thread. heads: plan->decode_heads; rows: the most of a KV head. */
 struct decode_scratch {
-    void *q;                        /* [heads][rows][q_stride] */
-    float *s;                       /* [heads][rows][decode_score_stride] */
-    struct decode_table k[2], v[2]; /* of the first head: this block and the next one */
-    struct decode_table of_head;    /* of another head, as far as a kernel's call looks */
-    int64_t *first, *last;          /* [DECODE_ROWS_MAX]: the keys a row sees */
+    void *q;  /* [heads][rows][q_stride], in the level's format */
+    float *s; /* [heads][rows][decode_score_stride]: scores, then weights, of a block */
+    /* [decode_block]: of the first head, this block and the next one by turns; of another head, as far as a kernel's
+     * call looks. */
+    struct decode_table k[2], v[2], of_head;
+    int64_t *first, *last; /* [DECODE_ROWS_MAX]: the keys of the sequence that a row sees */
 };
 
+/* One decode_run. */
 struct decode_job {
     const struct cpu_call *call;
-    struct decode_sequence *sequences;
-    _Atomic int64_t *unfinished; /* [batch][kv_heads / heads]: chunks */
-    float *partials;
-    char *scratch;
+    struct decode_sequence *sequences; /* [batch] */
+    _Atomic int64_t *unfinished;       /* [batch][kv_heads / heads]: chunks */
+    float *partials; /* a partial result for each KV head and chunk: o, m and l (partial_m) */
+    char *scratch;   /* [decode_slots][decode_scratch_bytes] */
     int64_t items;
     int64_t width; /* channels of o, padded */
     int score_options;
     float exponent_scale; /* p = 2^(exponent_scale * (s - m)) */
-    _Atomic int64_t next;
+    _Atomic int64_t next; /* item that no thread has taken yet */
 };
 
-/* One chunk of keys of one sequence, with plan->decode_heads neighbouring KV heads. */
+/* A thread's items, one after another: one chunk of keys of one sequence, with plan->decode_heads neighbouring KV
+ * heads. */
 struct decode_item {
+    /* Of the call. */
     const struct decode_job *job;
     const struct cpu_call *call;
     const struct problem *problem;
     const struct cpu_plan *plan;
     const struct cpu_kernels *kernels;
     struct decode_scratch scratch;
+    /* Of the item at hand. */
     struct cpu_sequence sequence;
-    const struct decode_sequence *table;
-    int64_t kv_head; /* the first */
-    int64_t rows;    /* of each head */
-    float *partial;  /* of the first head */
+    const struct decode_sequence *split; /* of this sequence */
+    int64_t kv_head;                     /* the first */
+    int64_t rows;                        /* of each head */
+    float *partial; /* result of the first head; of the next ones partial_step floats further */
     int64_t partial_step;
+    int64_t ahead; /* keys from the item's last up to this one are the thread's next */
     /* Whose queries the scratch holds: a thread's items are mostly chunks of the same. */
     const struct decode_sequence *loaded;
     int64_t loaded_head;
-    int64_t ahead; /* keys from the item's last up to this one are the thread's next */
 };
 
-void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
-                            const struct cpu_plan *plan, struct arena *arena);
-
-/* Where a partial result holds its parts: o [rows][width], m [rows], l [rows]. */
+/* A partial result: o [rows][width], m [rows], l [rows], as in struct cpu_softmax_tile. */
 static inline float *partial_m(float *partial, int64_t rows, int64_t width)
 {
     return partial + rows * width;
@@ -133,6 +138,21 @@ static inline int64_t decode_query_head(const struct decode_item *t, int64_t kv_
     return kv_head * t->problem->group + r % t->problem->group;
 }
 
+/* ---- decode_plan.c ---- */
+
+/* Keys of a chunk, of so many that a sequence's queries see. */
+int64_t decode_chunk_keys(int64_t keys);
+/* Of one partial result. */
+int64_t decode_partial_floats(int64_t rows, int64_t width);
+/* The job's parts of the workspace, and its width. */
+void decode_lay_out(struct decode_job *job, const struct problem *p, const struct cpu_plan *plan,
+                    struct arena *arena);
+
+/* ---- decode_item.c ---- */
+
+/* One thread's part. */
+void decode_lay_out_scratch(struct decode_scratch *w, const struct problem *p,
+                            const struct cpu_plan *plan, struct arena *arena);
 /* Writes the partial results of keys [low, high), which lie within one chunk. */
 void decode_run_item(struct decode_item *t, int64_t low, int64_t high);
 

@@ -81,7 +81,7 @@ static void load_queries(struct decode_item *t)
     for (int64_t r = 0; r < t->rows; r++)
         visible_keys(p, r / p->group, t->sequence.q_length, t->sequence.kv_length,
                      &t->scratch.first[r], &t->scratch.last[r]);
-    t->loaded = t->table;
+    t->loaded = t->split;
     t->loaded_head = t->kv_head;
 }
 
@@ -280,7 +280,7 @@ void decode_run_item(struct decode_item *t, int64_t low, int64_t high)
 {
     clear_partial(t);
     if (high <= low) return;
-    if (t->loaded != t->table || t->loaded_head != t->kv_head) load_queries(t);
+    if (t->loaded != t->split || t->loaded_head != t->kv_head) load_queries(t);
     int turn = 0;
     struct decode_block b = decode_block_at(t, low / DECODE_BLOCK * DECODE_BLOCK, low, high, turn);
     for (;;) {

@@ -307,6 +307,7 @@ struct cpu_ahead decode_block_ahead(const struct decode_item *t, const struct de
     int64_t key = decode_gapless(t->problem, now->tensor, heads),
             next_key = decode_gapless(t->problem, then->tensor, heads);
     if (!key || !next_key) return (struct cpu_ahead){0}; /* decode_plan has no blocks of these */
+    /* Bytes from the beginning of the first run to the block's first key, to its end, to what is asked for first. */
     int64_t start = in_page(t, b) * key, end = start + (b->last - b->first) * key,
             run_bytes = page ? page * key : end;
     int64_t skip = start + distance_of(t, key), next_keys = next->last - next->first;
@@ -315,6 +316,7 @@ struct cpu_ahead decode_block_ahead(const struct decode_item *t, const struct de
         end -= end % run_bytes;
         next_keys -= next_keys % page;
     }
+    /* Bytes of what is read next; without pages they are one more run. */
     int64_t more = min64(distance_of(t, next_key), next_keys * next_key);
     if (!page) more = min64(more, run_bytes);
     else if (key != next_key || (b->key0 + b->last) % page || in_page(t, next)) more = 0;

@@ -10,19 +10,19 @@ enum {
         2 * (DECODE_BLOCK_MAX / DECODE_PAGE_MIN + 1) /* of a block, and of what is read next */
 };
 
-/* One pass: keys key0 + first ... key0 + last - 1 of all heads; first >= last: none. The next one begins at
- * key0 + keys. */
+/* Keys that go by between two softmaxes: key0 + first ... key0 + last - 1, of all heads of the item; first >= last:
+ * none. The next block begins at key0 + keys. */
 struct decode_block {
     int64_t key0, keys, first, last;
     int uniform; /* every row sees all of them */
-    int stepped; /* the tables have the keys alone at which a window may begin */
-    const struct decode_table *k, *v;
+    int stepped; /* the tables have the keys alone at which a window may begin: step of struct cpu_rows */
+    const struct decode_table *k, *v; /* [column], of the first head */
 };
 
 /* K or V of a block, of the item's first head. */
 struct decode_side {
     const struct decode_block *block;
-    const rapt_tensor *tensor, *scales;
+    const rapt_tensor *tensor, *scales; /* k and k_scale, or v and v_scale */
     const struct decode_table *table;
 };
 
