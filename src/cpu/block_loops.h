@@ -1,6 +1,9 @@
-/* block_loops.h: the slots of struct cpu_block_kernels in f32 arithmetic over a vector vocabulary;
- * included once per instruction set after vec_*.h. The including file defines COLUMN_TILE,
- * BLOCK_ROWS (most rows of a tile of decode: 4 or 8) and BLOCKS_NAME (the table).
+/* block_loops.h: the slots of struct cpu_block_kernels in f32 arithmetic over a vector vocabulary; included once per
+ * instruction set after vec_*.h, by blocks_*.c. The including file defines
+ *
+ *   COLUMN_TILE  of an enum: that of the level
+ *   BLOCK_ROWS   most rows of a tile of decode: 4 or 8
+ *   BLOCKS_NAME  the table, a column of levels.def
  *
  * A block of K is [channel][32 keys], so q k^T multiplies a broadcast q by vectors of keys, without
  * a sum over lanes; a block of V is [channel / 32][key][32 channels]. In bf16 two neighbours of the

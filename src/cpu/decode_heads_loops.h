@@ -1,8 +1,15 @@
 /* decode_heads_loops.h: decode_qk_heads and decode_pv_heads over an instruction set's own tiles: a few keys of each
- * head in turn, as they lie in memory. Included at the end of a file that has struct qk_call and pv_call and
- * their qk_call_of and pv_call_of, and defines DECODE_ISA, HEADS_TILE (scores of a tile), HEADS_WINDOW (values of a few
- * keys), HEADS_TYPES(X, rows) (X(rows, name, dtype) for each type that rows of K and V may have, in the order of the
- * types; their channels lie side by side) and HEADS_FIRST_TYPE. */
+ * head in turn, as they lie in memory. Included at the end of a file that has struct qk_call and pv_call and their
+ * qk_call_of and pv_call_of (as decode_loops.h) and defines
+ *
+ *   DECODE_ISA                 the suffix, as for decode_loops.h
+ *   HEADS_TILE(t, dtype, rows, keys, wanted, fetch)
+ *                              scores of a tile of that many rows and keys, of which wanted exist
+ *   HEADS_WINDOW(t, dtype, rows)
+ *                              values of t->keys keys, a few, for all channels
+ *   HEADS_TYPES(X, rows)       X(rows, name, dtype) for each type that rows of K and V may have, in the order of the
+ *                              types; their channels lie side by side
+ *   HEADS_FIRST_TYPE           the first of these types */
 
 /* Keys of a head that come next, before those of another one. */
 VEC int64_t turn_of(const struct cpu_heads *heads, int64_t before, int64_t keys)

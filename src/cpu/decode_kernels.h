@@ -6,8 +6,8 @@
 #include "cpu/kernels.h"
 
 enum {
-    DECODE_CHANNELS_MAX = 1024, /* of a row; the buffers below are sized by it */
-    PV_KEYS = 16,               /* that go by for all channels, of rows of V */
+    DECODE_CHANNELS_MAX = 1024, /* of a row; buffers of the kernels are sized by it */
+    PV_KEYS = 16,               /* of V: all channels of so many go by before the next keys do */
 };
 
 #define DECODE_QK(isa)                                                                             \
@@ -37,6 +37,7 @@ enum {
     DECODE_QK_HEADS(name);                                                                         \
     DECODE_PV_HEADS(name);
 #include "cpu/levels.def"
+/* What two levels have in their tables: i8 as integers (VNNI), and AMX. */
 #if defined(__x86_64__)
 enum { DECODE_KEYS_VNNI = 64 };
 void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
@@ -44,8 +45,6 @@ void decode_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t chann
     .decode_q = decode_q_avx512_vnni, .decode_keys = DECODE_KEYS_VNNI,                             \
     .decode_qk = decode_qk_avx512_vnni, .decode_pv = decode_pv_avx512_vnni,                        \
     .decode_qk_heads = decode_qk_heads_avx512_vnni, .decode_pv_heads = decode_pv_heads_avx512_vnni
-/* In place: the integers of each row in the order of its channels, their step half a row further. */
-void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
 enum { DECODE_KEYS_AMX = 32 };
 void decode_stage_amx(enum decode_stage stage, int64_t rows, int64_t channels);
 #endif

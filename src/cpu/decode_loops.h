@@ -1,6 +1,8 @@
-/* decode_loops.h: decode_qk and decode_pv in f32 arithmetic over a vector vocabulary; included once
- * per instruction set after vec_*.h. The including file defines DECODE_ISA (the suffix) and
- * DECODE_ROWS (most rows of a tile, 4 or 8).
+/* decode_loops.h: decode_qk and decode_pv in f32 arithmetic over a vector vocabulary; included once per instruction set
+ * after vec_*.h, by decode_*.c. The including file defines
+ *
+ *   DECODE_ISA   the suffix: it becomes decode_qk_<suffix> and decode_pv_<suffix> (decode_kernels.h)
+ *   DECODE_ROWS  most rows of a tile, 4 or 8; more go by in several passes over the keys of the call
  *
  * QK is a dot product per key and row: a tile keeps rows x keys accumulators and reads each key
  * once. PV keeps rows x columns accumulators over all keys of the call. The scales of I8 rows enter
@@ -37,8 +39,9 @@ VEC int64_t element_size(int dtype)
     return dtype == RAPT_F32 ? 4 : dtype == RAPT_I8 ? 1 : 2;
 }
 
-/* The scales of the rows of a call; row NULL: there are none, or they have been applied. */
-struct row_scales {
+/* Of I8 rows with several scales: those of each row from the call's first on, for how many channels one is, and floats
+ * from one to the next. row NULL: other rows, or the scales have been applied. */
+struct block_scales {
     const float *const *row;
     int64_t channels, stride;
 };
@@ -50,21 +53,23 @@ static void gather_scales(float *scale, const struct cpu_rows *rows, int64_t fir
         scale[j] = rows->row[first + j] ? *rows->scale[first + j] : 0;
 }
 
-/* Scales of more than one block per row. */
-static struct row_scales block_scales(const struct cpu_rows *rows, int64_t first, int64_t channels)
+static struct block_scales block_scales_of(const struct cpu_rows *rows, int64_t first,
+                                           int64_t channels)
 {
-    struct row_scales scales = {0};
+    struct block_scales scales = {0};
     if (rows->dtype == RAPT_I8 && rows->scale_channels < channels)
-        scales = (struct row_scales){rows->scale + first, rows->scale_channels, rows->scale_stride};
+        scales =
+            (struct block_scales){rows->scale + first, rows->scale_channels, rows->scale_stride};
     return scales;
 }
 
+/* Whether each row has one scale for all of its channels. */
 static int has_row_scales(const struct cpu_rows *rows, int64_t channels)
 {
     return rows->dtype == RAPT_I8 && rows->scale_channels >= channels;
 }
 
-VEC vec scaled(vec x, const struct row_scales *scales, int64_t j, int64_t channel)
+VEC vec scaled(vec x, const struct block_scales *scales, int64_t j, int64_t channel)
 {
     return v_mul(x, v_set(scales->row[j][channel / scales->channels * scales->stride]));
 }
@@ -77,7 +82,7 @@ struct qk_call {
     int64_t s_stride, q_stride, channels;
     const void *const *row; /* of the tile's first key, as are the scales */
     int64_t offset;         /* bytes, of all rows */
-    struct row_scales scales;
+    struct block_scales scales;
 };
 
 /* Channels c ... c + LANES - 1 of keys first ... first + count - 1 of a tile. */
@@ -276,7 +281,7 @@ static struct qk_call qk_call_of(float *s, int64_t s_stride, const void *q, int6
                             .q_stride = q_stride,
                             .channels = channels,
                             .row = k->row + first,
-                            .scales = block_scales(k, first, channels)};
+                            .scales = block_scales_of(k, first, channels)};
 }
 
 DECODE_QK_OF(DECODE_ISA)
@@ -309,7 +314,7 @@ struct pv_call {
     int64_t keys, channels;
     const struct cpu_ahead *ahead;
     struct prefetch fetch;
-    struct row_scales scales;
+    struct block_scales scales;
 };
 
 /* Columns channel ... channel + LANES * vectors - 1; part: how many of a single vector, 0 for all.
@@ -448,7 +453,7 @@ static struct pv_call pv_call_of(float *o, int64_t o_stride, const float *p, int
                             .keys = last - first,
                             .channels = channels,
                             .ahead = ahead,
-                            .scales = block_scales(v, first, channels)};
+                            .scales = block_scales_of(v, first, channels)};
 }
 
 DECODE_PV_OF(DECODE_ISA)

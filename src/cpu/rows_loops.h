@@ -1,5 +1,7 @@
-/* rows_loops.h: the kernels of row_kernels.h over a vector vocabulary; included once per instruction
- * set after vec_*.h. The including file defines ROWS_NAME (the table) and ROWS_TEXT (its name). */
+/* rows_loops.h: the kernels of row_kernels.h over a vector vocabulary; included once per instruction set after vec_*.h.
+ * The including file defines ROWS_NAME (the table) and ROWS_TEXT (its name), and for what its vocabulary lacks
+ * ROWS_WITHOUT_STREAM (stores past the caches), ROWS_WITHOUT_FMA, ROWS_WITHOUT_SHUFFLES (v_swap_pairs ...) and
+ * ROWS_LIBM_ANGLES (angles by cos and sin). */
 #include "cpu/dtype_cases.h"
 #include "cpu/row_kernels.h"
 #include "cpu/vec_math.h"

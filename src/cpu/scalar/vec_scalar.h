@@ -1,5 +1,10 @@
-/* vec_scalar.h: the vector vocabulary with one lane, in plain C: the reference of the other
- * vocabularies. */
+/* vec_scalar.h: the vector vocabulary with one lane, in plain C: the reference of the other vocabularies.
+ *
+ * A vocabulary has vec, LANES, ACCUMULATORS (sums of a tile that fit in registers beside its operands) and those verbs
+ * that the *_loops.h use which are compiled for it: more than the ones below, as these do for one lane. What only some
+ * have, they announce: V_HAS_PAIRS (v_load_two, v_load_pairs, v_store_pairs), V_HAS_EXACT (v_store_two_exact),
+ * V_HAS_INTEGERS (v_larger_bits, v_largest_bits, v_store_integers). Files for CPUs that can more define
+ * V_BF16_CONVERSION (f32 to bf16) and V_REDUCES (v_rest) before they include theirs. */
 #ifndef RAPT_CPU_SCALAR_VEC_SCALAR_H
 #define RAPT_CPU_SCALAR_VEC_SCALAR_H
 

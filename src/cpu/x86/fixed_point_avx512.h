@@ -43,6 +43,10 @@ VEC __m256i to_fixed(vec x, const struct fixed *f)
     return _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(y));
 }
 
+/* decode_avx512vnni.c: rows of q, in place, from f32 to integers of 16 bits in the order of the channels, and from half
+ * of the row on, as a float, their step. */
+void fix_q_avx512_vnni(void *q, int64_t q_stride, int64_t rows, int64_t channels);
+
 /* The lower halves of 32-bit integers: of a, then of b. */
 VEC __m512i narrow(__m512i a, __m512i b)
 {

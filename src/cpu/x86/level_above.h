@@ -1,5 +1,5 @@
-/* level_above.h: the slots of a level for products of its own that the level below fills as well. The including file
- * defines LEVEL_BELOW, that level's table. */
+/* level_above.h: for a level that has its own products (qk, pv) and panels alone: functions for the other slots, which
+ * call those of the level below. The including file defines LEVEL_BELOW, the table of that level. */
 #include "cpu/kernels.h"
 
 static void load_row(float *x, const void *row, int64_t dtype, int64_t channel_stride,
