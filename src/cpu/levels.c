@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* ---- What levels refuse (levels.def) ---- */
+
 #if defined(__x86_64__) || defined(__aarch64__)
-static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
+static const char *all_but_bf16(const struct problem *p, char reason[REASON_SIZE])
 {
     const rapt_tensor *t[3] = {&p->a.q, &p->a.k, &p->a.v};
     static const char *const names[3] = {"q", "k", "v"};
@@ -23,7 +25,7 @@ static const char *no_bf16(const struct problem *p, char reason[REASON_SIZE])
 #endif
 
 #if defined(__x86_64__)
-static const char *no_f32(const struct problem *p, char reason[REASON_SIZE])
+static const char *all_but_f32(const struct problem *p, char reason[REASON_SIZE])
 {
     const rapt_attention *a = &p->a;
     if ((a->q.dtype == RAPT_F32 || a->q.dtype == RAPT_F16) && a->k.dtype == a->q.dtype &&
@@ -41,7 +43,7 @@ static int has_short_blocks(const rapt_tensor *t, const rapt_tensor *scale)
     return scale->size[3] > 1 && t->size[3] / scale->size[3] % STEP != 0;
 }
 
-static const char *no_i8(const struct problem *p, char reason[REASON_SIZE])
+static const char *all_but_i8(const struct problem *p, char reason[REASON_SIZE])
 {
     enum { CHANNELS = 1024 /* sums of products stay below 2^31: cpu/x86/fixed_point_avx512.h */ };
     const rapt_attention *a = &p->a;
@@ -63,6 +65,9 @@ static const char *no_i8(const struct problem *p, char reason[REASON_SIZE])
 }
 #endif
 
+/* ---- The table ---- */
+
+/* Features of each row and of the rows that it builds on. */
 enum {
     NEEDS_none = 0,
 #define LEVEL(name, on, feature, ...) NEEDS_##name = NEEDS_##on | (feature),
