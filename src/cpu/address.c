@@ -67,7 +67,8 @@ static void whole_block(const char *at, int64_t pair, int64_t second, const void
 }
 
 /* Addresses of tokens of one head of a blocked cache, or of one page of it: within a block a line of
- * equal steps, but for pairs of tokens, which lie beside each other. */
+ * equal steps, half of that from token 0 to token 2; but of V in bf16 tokens lie in pairs, the second an
+ * element behind the first. */
 static void block_rows(const rapt_tensor *t, int value, int64_t batch, int64_t head, int64_t token,
                        int64_t first, int64_t last, const void **row)
 {
@@ -118,7 +119,8 @@ static void page_rows(const struct cpu_call *call, const rapt_tensor *t, int64_t
         int64_t end = j + page_tokens - offset < last ? j + page_tokens - offset : last;
         int64_t at = b * table->stride[0] + page * table->stride[2];
         int64_t number = load_index(table->data, table->dtype, at);
-        if (call->a->kv_layout) block_rows(t, t == &call->a->v, number, head, offset, j, end, row);
+        if (call->a->kv_layout == RAPT_KV_BLOCKED)
+            block_rows(t, t == &call->a->v, number, head, offset, j, end, row);
         else step_rows(t, number, head, offset, j, end, row);
         j = end;
     }
@@ -136,7 +138,7 @@ void key_rows(const struct cpu_call *call, const rapt_tensor *t, const struct cp
         return;
     }
     int64_t batch = call->problem->ragged_kv ? 0 : s->index, token = s->kv_first + key0 + first;
-    if (call->a->kv_layout) {
+    if (call->a->kv_layout == RAPT_KV_BLOCKED) {
         block_rows(t, t == &call->a->v, batch, kv_head, token, first, last, row);
         return;
     }

@@ -1,5 +1,5 @@
-/* ops.h: what the files of the CPU's separate operations share: row kernels per instruction set,
- * and a loop over threads. */
+/* ops.h: what the files of the CPU's separate operations share: ops.c, a loop over threads; ops_rope.c, rotations,
+ * which kv_append (ops_append.c) does too. */
 #ifndef RAPT_CPU_OPS_H
 #define RAPT_CPU_OPS_H
 
@@ -7,14 +7,11 @@
 #include "cpu/cpu.h"
 #include "cpu/row_kernels.h"
 
-enum {
-    LINES_FIRST = 32,      /* asked for before the angles of a block are computed */
-    ROTATED_FLOATS = 2048, /* of rows that are rotated before they are converted */
-};
-
 /* Outputs of more bytes than this leave the caches anyway, so they bypass them: no read before each
  * write. */
 #define STREAM_BYTES 16e6
+
+/* ---- ops.c ---- */
 
 const struct cpu_device *ops_device(const rapt_device *device);
 /* Runs item(argument, i) for i in 0 ... items - 1, on several threads when about so many bytes are
@@ -48,7 +45,15 @@ static inline int64_t ops_ahead(const rapt_device *device, int64_t run_bytes, in
     return then / runs * block_step + (then % runs - i) * step;
 }
 
-/* A rotation as an operation needs it: checked tables or frequencies. */
+/* ---- ops_rope.c ---- */
+
+enum {
+    LINES_FIRST = 32,      /* asked for before the angles of a block are computed */
+    ROTATED_FLOATS = 2048, /* of rows that are rotated before they are converted */
+};
+
+/* A rotation as an operation needs it; filled by rotation_prepare. Where the caller gives no table of cos and sin,
+ * angles are position * inverse[pair], and cos and sin are multiplied by magnitude. */
 struct rotation {
     const rapt_rope_args *args;
     int64_t pairs;

@@ -15,14 +15,15 @@ enum {
     SOFTMAX_SCRATCH_MOST = 131072, /* and up to so many, with memory of the heap */
 };
 
-/* Rows of one rotation each: the steps from one to the next in bytes, and in floats for their cos
- * and sin (0: all share them). stream: past the caches, where lines allow it. ahead: bytes from a row to
- * the one whose lines are asked for meanwhile; 0: none. */
+/* Rows that a kernel takes one after another. */
 struct row_run {
     void *to;
     const void *from;
-    int64_t to_step, from_step, rows, table_step, ahead;
-    int stream;
+    int64_t to_step, from_step; /* bytes from a row to the next */
+    int64_t rows;
+    int64_t table_step; /* rotate: floats from a row's cos and sin to the next; 0: all share them */
+    int64_t ahead; /* bytes from a row to the one whose lines are asked for meanwhile; 0: none */
+    int stream;    /* past the caches, where lines allow it */
 };
 
 /* Rows of softmax on their way: the terms of a row are scaled and stored while the next row's are
