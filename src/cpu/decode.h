@@ -121,7 +121,12 @@ struct decode_item {
     int64_t loaded_head;
 };
 
-/* A partial result: o [rows][width], m [rows], l [rows], as in struct cpu_softmax_tile. */
+/* Floats of a partial result: o [rows][width], m [rows], l [rows], as in struct cpu_softmax_tile. */
+static inline int64_t decode_partial_floats(int64_t rows, int64_t width)
+{
+    return rows * width + round_up(2 * rows, 16);
+}
+
 static inline float *partial_m(float *partial, int64_t rows, int64_t width)
 {
     return partial + rows * width;
@@ -142,8 +147,6 @@ static inline int64_t decode_query_head(const struct decode_item *t, int64_t kv_
 
 /* Keys of a chunk, of so many that a sequence's queries see. */
 int64_t decode_chunk_keys(int64_t keys);
-/* Of one partial result. */
-int64_t decode_partial_floats(int64_t rows, int64_t width);
 /* The job's parts of the workspace, and its width. */
 void decode_lay_out(struct decode_job *job, const struct problem *p, const struct cpu_plan *plan,
                     struct arena *arena);

@@ -29,11 +29,6 @@ static int64_t o_width(const struct problem *p, const struct cpu_kernels *k)
     return round_up(round_up(p->v_channels, k->column_tile), 16);
 }
 
-int64_t decode_partial_floats(int64_t rows, int64_t width)
-{
-    return rows * width + round_up(2 * rows, 16);
-}
-
 int64_t decode_chunk_keys(int64_t keys)
 {
     int64_t chunk = CHUNK_MIN;
