@@ -1,6 +1,7 @@
 /* growth.c: structs that begin with struct_size: a newer header's call with an older library, and
  * no read past the size. */
 #include "api.h"
+#include "params.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -100,6 +101,22 @@ static void an_older_struct_runs(void **state)
     rapt_plan_destroy(&plan);
 }
 
+/* Equal problems have equal bytes, whatever header their callers had, so that one plan is kept for all. */
+static void structs_of_all_sizes_are_one_problem(void **state)
+{
+    static struct call call;
+    static struct problem problem[3];
+    (void)state;
+    call_reset(&call);
+    const rapt_attention *const given[] = {
+        &call.a, at_the_edge(&call.a, sizeof call.a, 64),
+        at_the_edge(&call.a, offsetof(rapt_attention, kv_layout), 0)};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(params_check(given[i], "growth", &problem[i]), RAPT_OK);
+        assert_memory_equal(&problem[i], &problem[0], sizeof problem[0]);
+    }
+}
+
 /* The same of rope's, before untruncated was added, alone and in an append. */
 static void an_older_rope_runs(void **state)
 {
@@ -187,6 +204,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(a_newer_field_that_is_set_is_refused),
                                        cmocka_unit_test(a_short_struct_is_refused),
                                        cmocka_unit_test(an_older_struct_runs),
+                                       cmocka_unit_test(structs_of_all_sizes_are_one_problem),
                                        cmocka_unit_test(an_older_rope_runs),
                                        cmocka_unit_test(answers_fill_a_newer_struct),
                                        cmocka_unit_test(structs_have_no_padding)};

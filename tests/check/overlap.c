@@ -121,6 +121,8 @@ static void repeated_axes_are_told_apart(void **state)
     assert_false(views_overlap(&left, &right));
     right.stride[0] = 3; /* not a repeat */
     assert_true(views_overlap(&left, &right));
+    right.size[0] = 1, right.stride[0] = 1000; /* no step is taken */
+    assert_false(views_overlap(&left, &right));
 }
 
 /* Elements that share memory mark fewer bytes than they have. */
