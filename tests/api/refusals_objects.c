@@ -1,5 +1,6 @@
 /* refusals_objects.c: what calls say of absent objects, of structs to fill and of levels that refuse. */
 #include "api.h"
+#include "cpu/levels.h"
 
 static rapt_context *context;
 static rapt_device *device;
@@ -47,7 +48,20 @@ static void null_objects_are_refused(void **state)
     rapt_free(NULL, NULL);
 }
 
-/* A level that does not take the call says why, where the CPU has the level. */
+/* Why the level of that kernel refuses the call; NULL: this architecture has no such level. */
+static const char *refused_by(const char *kernel, char reason[REASON_SIZE])
+{
+    static struct problem problem;
+    rapt_attention a = call.a;
+    a.kernel = NULL;
+    assert_int_equal(params_check(&a, "refused_by", &problem), RAPT_OK);
+    for (int i = 0; i < CPU_LEVELS; i++)
+        if (!strcmp(cpu_levels[i].kernels->arch, kernel + strlen("cpu_")))
+            return cpu_levels[i].refuses(&problem, reason);
+    return NULL;
+}
+
+/* A level that does not take the call says why, also where the CPU lacks what it needs; there its kernel has no name. */
 static void levels_say_what_they_need(void **state)
 {
     static const struct {
@@ -58,6 +72,7 @@ static void levels_say_what_they_need(void **state)
         int64_t channels; /* 0: as they are */
     } rows[] = {
         {"cpu_avx512_bf16", RAPT_F32, RAPT_F32, 0, 1, "q is f32 (needs bf16)", 0},
+        {"cpu_neon_bf16", RAPT_F16, RAPT_F16, 0, 1, "q is f16 (needs bf16)", 0},
         {"cpu_amx_f32", RAPT_BF16, RAPT_BF16, 0, 1,
          "q, k and v are bf16, bf16 and bf16 (needs f32 or f16 in all)", 0},
         {"cpu_avx512_vnni", RAPT_F32, RAPT_I8, 1, 1, "q is f32 (needs f16 or bf16)", 0},
@@ -70,7 +85,7 @@ static void levels_say_what_they_need(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char sentence[256], absent[256];
+        char sentence[256], absent[256], own[REASON_SIZE];
         rapt_plan *plan;
         call_reset(&call);
         call.a.kernel = rows[i].kernel;
@@ -86,8 +101,11 @@ static void levels_say_what_they_need(void **state)
         snprintf(absent, sizeof absent,
                  "no kernel of cpu:0 serves this (%s: this device has no kernel of that name)",
                  rows[i].kernel);
+        const char *reason = refused_by(rows[i].kernel, own);
+        if (reason) assert_string_equal(reason, rows[i].reason);
         assert_int_equal(rapt_plan_create(&plan, device, &call.a), RAPT_UNSUPPORTED);
-        if (!says(rapt_last_error(), absent)) expect(RAPT_OK, RAPT_OK, sentence);
+        if (!reason || !says(rapt_last_error(), absent))
+            expect(RAPT_OK, RAPT_OK, reason ? sentence : absent);
     }
 }
 
