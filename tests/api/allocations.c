@@ -2,6 +2,7 @@
  * (mk/tests.mk). Executing a plan allocates nothing; and whichever allocation fails, the call says
  * so, leaks nothing and leaves the library usable. */
 #include "api.h"
+#include "base/alloc.h"
 
 #include <errno.h>
 #include <math.h>
@@ -304,12 +305,27 @@ static void a_refusal_allocates_nothing(void **state)
     rapt_close(&context);
 }
 
+/* Sizes that no size_t holds once they are multiplied or rounded up; the C library is not asked. */
+static void sizes_that_overflow(void **state)
+{
+    (void)state;
+    long before = atomic_load(&calls);
+    assert_null(alloc_bytes(SIZE_MAX));
+    assert_null(alloc_large(SIZE_MAX));
+    assert_null(alloc_zeroed(SIZE_MAX / 2 + 2, 2)); /* 2 bytes, modulo */
+    assert_int_equal(atomic_load(&calls), before);
+    void *nothing = alloc_zeroed(SIZE_MAX, 0);
+    assert_non_null(nothing);
+    free(nothing);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once),
                                        cmocka_unit_test(long_softmax_needs_no_memory),
                                        cmocka_unit_test(execute_allocates_nothing),
                                        cmocka_unit_test(forward_allocates_once_per_shape),
-                                       cmocka_unit_test(a_refusal_allocates_nothing)};
+                                       cmocka_unit_test(a_refusal_allocates_nothing),
+                                       cmocka_unit_test(sizes_that_overflow)};
     return run_group("allocations", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
