@@ -32,7 +32,6 @@ void *dynlib_open(const char *const *paths, char *reason, size_t size)
 {
     char last[256] = ""; /* the failure of the paths listed last, which stands behind them */
     size_t length = 0;
-    if (size) *reason = 0;
     for (int first = 1; *paths; paths++, first = 0) {
         void *library = dlopen(*paths, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
         if (library) return library;
