@@ -48,17 +48,22 @@ static void null_objects_are_refused(void **state)
     rapt_free(NULL, NULL);
 }
 
-/* Why the level of that kernel refuses the call; NULL: this architecture has no such level. */
-static const char *refused_by(const char *kernel, char reason[REASON_SIZE])
+/* The level of that kernel; NULL: this architecture has none. */
+static const struct cpu_level *level_of(const char *kernel)
+{
+    for (int i = 0; i < CPU_LEVELS; i++)
+        if (!strcmp(cpu_levels[i].kernels->arch, kernel + strlen("cpu_"))) return &cpu_levels[i];
+    return NULL;
+}
+
+/* NULL: the level serves the call. */
+static const char *refusal_of(const struct cpu_level *level, char reason[REASON_SIZE])
 {
     static struct problem problem;
     rapt_attention a = call.a;
     a.kernel = NULL;
-    assert_int_equal(params_check(&a, "refused_by", &problem), RAPT_OK);
-    for (int i = 0; i < CPU_LEVELS; i++)
-        if (!strcmp(cpu_levels[i].kernels->arch, kernel + strlen("cpu_")))
-            return cpu_levels[i].refuses(&problem, reason);
-    return NULL;
+    assert_int_equal(params_check(&a, "refusal_of", &problem), RAPT_OK);
+    return level->refuses(&problem, reason);
 }
 
 /* A level that does not take the call says why, also where the CPU lacks what it needs; there its kernel has no name. */
@@ -101,11 +106,40 @@ static void levels_say_what_they_need(void **state)
         snprintf(absent, sizeof absent,
                  "no kernel of cpu:0 serves this (%s: this device has no kernel of that name)",
                  rows[i].kernel);
-        const char *reason = refused_by(rows[i].kernel, own);
-        if (reason) assert_string_equal(reason, rows[i].reason);
+        const struct cpu_level *level = level_of(rows[i].kernel);
+        if (level) assert_string_equal(refusal_of(level, own), rows[i].reason);
         assert_int_equal(rapt_plan_create(&plan, device, &call.a), RAPT_UNSUPPORTED);
-        if (!reason || !says(rapt_last_error(), absent))
-            expect(RAPT_OK, RAPT_OK, reason ? sentence : absent);
+        if (!level || !says(rapt_last_error(), absent))
+            expect(RAPT_OK, RAPT_OK, level ? sentence : absent);
+    }
+}
+
+/* Also where the CPU lacks what the level needs. */
+static void levels_take_their_types(void **state)
+{
+    static const struct {
+        const char *kernel;
+        rapt_dtype q, k;
+        int taken;
+    } rows[] = {
+        {"cpu_avx512_bf16", RAPT_BF16, RAPT_BF16, 1}, {"cpu_amx", RAPT_BF16, RAPT_BF16, 1},
+        {"cpu_amx", RAPT_BF16, RAPT_I8, 0},           {"cpu_amx", RAPT_F16, RAPT_F16, 0},
+        {"cpu_amx_f32", RAPT_F32, RAPT_F32, 1},       {"cpu_amx_f32", RAPT_F16, RAPT_F16, 1},
+        {"cpu_amx_f32", RAPT_F32, RAPT_F16, 0},       {"cpu_amx_f32", RAPT_F16, RAPT_I8, 0},
+        {"cpu_avx512_vnni", RAPT_F16, RAPT_I8, 1},    {"cpu_avx512_vnni", RAPT_BF16, RAPT_I8, 1},
+        {"cpu_amx_int8", RAPT_F16, RAPT_I8, 1},       {"cpu_amx_int8", RAPT_F32, RAPT_I8, 0},
+        {"cpu_neon_bf16", RAPT_BF16, RAPT_BF16, 1},   {"cpu_neon_bf16", RAPT_F32, RAPT_F32, 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char reason[REASON_SIZE];
+        const struct cpu_level *level = level_of(rows[i].kernel);
+        if (!level) continue;
+        call_reset(&call);
+        call.a.q.dtype = call.a.out.dtype = rows[i].q;
+        call.a.k.dtype = call.a.v.dtype = rows[i].k;
+        if (rows[i].k == RAPT_I8)
+            call.a.k_scale = call.a.v_scale = rapt_tensor_bhtd(call.scale, RAPT_F32, 1, 1, 1, 1);
+        assert_int_equal(refusal_of(level, reason) == NULL, rows[i].taken);
     }
 }
 
@@ -226,7 +260,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(null_objects_are_refused), cmocka_unit_test(information_is_refused),
         cmocka_unit_test(one_of_two_is_wrong),      cmocka_unit_test(impossible_tensors),
-        cmocka_unit_test(one_byte_in_common),       cmocka_unit_test(levels_say_what_they_need)};
+        cmocka_unit_test(one_byte_in_common),       cmocka_unit_test(levels_say_what_they_need),
+        cmocka_unit_test(levels_take_their_types)};
     open_cpu(&context, 2);
     device = rapt_device_at(context, 0);
     int failed = run_group("refusals of objects", tests, sizeof tests / sizeof *tests, NULL, NULL,
