@@ -66,7 +66,7 @@ static const char *refusal_of(const struct cpu_level *level, char reason[REASON_
     return level->refuses(&problem, reason);
 }
 
-/* A level that does not take the call says why, also where the CPU lacks what it needs; there its kernel has no name. */
+/* A level that does not take the call says why, also where the CPU lacks it; there its kernel has no name. */
 static void levels_say_what_they_need(void **state)
 {
     static const struct {
