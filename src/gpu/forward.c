@@ -501,10 +501,8 @@ static void place(const struct gpu_plan *gp, const struct problem_data *data, vo
     args->k_half.data = part(gp, PART_HALF + 1, workspace);
     args->v_half.data = part(gp, PART_HALF + 2, workspace);
     args->key_factors = part(gp, PART_KEY_FACTORS, workspace);
-    if (gp->row->needs & NEED_STRICT) {
-        args->wide_blocks = part(gp, PART_WIDE_BLOCKS, workspace);
-        args->wide = part(gp, PART_WIDE, workspace);
-    }
+    args->wide_blocks = part(gp, PART_WIDE_BLOCKS, workspace);
+    args->wide = part(gp, PART_WIDE, workspace);
     if (args->scores.dtype) {
         args->scores.data =
             gp->bytes[PART_SCORES] ? part(gp, PART_SCORES, workspace) : args->weights.data;

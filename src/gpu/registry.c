@@ -119,12 +119,11 @@ static int scales_of_32(const rapt_tensor *data, const rapt_tensor *scale)
     return count == 1 || scale->stride[3] == 1;
 }
 
-/* The shapes and strides of values that are the first channels of the keys; whether they lie there is
- * known at execute. */
+/* The strides of values that are the first channels of the keys, as many as the row is for; whether they lie there
+ * is known at execute. */
 static int values_within_keys(const struct problem *p)
 {
     const rapt_tensor *k = &p->a.k, *v = &p->a.v;
-    if (v->dtype != k->dtype || v->size[3] > k->size[3]) return 0;
     for (int axis = 0; axis < 4; axis++)
         if (v->size[axis] > 1 && v->stride[axis] != k->stride[axis]) return 0;
     return 1;
