@@ -285,10 +285,10 @@ int command_bench(int argc, char **argv)
     argp_parse(&bench_argp, argc, argv, 0, NULL, &bench);
     int worst = device_open(&bench.where, &device);
     if (!worst) {
-        if (bench.csv && !bench.json)
+        if (bench.csv)
             puts("problem,device,kernel,threads,time_ms_min,time_ms_median,time_ms_max,gflops,"
                  "gbytes_per_s,ceiling,ceiling_unit,percent_of_ceiling");
-        if (!bench.csv && !bench.json) printf("%s\n\n", device_text(&device, text));
+        else if (!bench.json) printf("%s\n\n", device_text(&device, text));
         for (int i = 0; i < bench.count; i++) {
             int code = run_line(&bench, &device, &bench.lines[i]);
             if (code > worst) worst = code;

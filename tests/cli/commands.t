@@ -155,16 +155,18 @@ for library, variable, arch, old, suffix in (
         tap.ok(True, f"info: overrides # SKIP no stand-in driver {library}")
         continue
     working, broken = (os.path.join(fakes, library.replace(".so", end)) for end in (".so", "_broken.so"))
-    for path, reason in (
-        ("/no/such/driver.so", "/no/such/driver.so"),
-        (broken, "Init (it is too old or no driver)"),
-        (working, f"{old}, has no code object in this library"),
+    name = "hip" if "hip" in library else "cuda"
+    for path, begin, reason in (
+        ("/no/such/driver.so", "no ", "(/no/such/driver.so: "),
+        (broken, "the library has no ", "Init (it is too old or no driver)"),
+        (working, f"{name}:0: ", f"{old}, has no code object in this library"),
     ):
         result = rapt("info", environment={variable: path, "FAKE_ARCH": old})
-        tap.ok(
-            result.code == 0 and reason in result.out.split("Kernels")[0],
+        notes = result.out.split("Kernels")[0]
+        tap.ok(  # the backend's name stands once, before its note
+            result.code == 0 and re.search(rf"^  {name:5} {begin}.*{re.escape(reason)}", notes, re.M),
             f"info: {library}: {reason}",
-            result.out.split("Kernels")[0],
+            notes,
             result.error,
         )
     unit = "compute units" if "hip" in library else "multiprocessors"
@@ -249,6 +251,12 @@ tap.ok(
     "explain: the kernel that the line names",
     rapt("explain", "--device", "cpu", named).out,
 )
+result = rapt("explain", "--device", "cpu", "forward f32 b1000000 h1000000 q1000000 kv1000000 d128")
+tap.equal(
+    (result.code, result.out, result.error),
+    (3, "", "rapt explain: its tensors do not fit into this machine's memory\n"),
+    "explain: more than memory holds",
+)
 result = rapt("explain", "--device", "cpu", "--kernel", "no_such_kernel", named)
 tap.ok(result.code == 3 and "no_such_kernel: this" in result.out, "explain: --kernel goes before the line's", result.out)
 for arguments, word in [
@@ -318,6 +326,7 @@ for row in rows:
     )
 pairs = 64 * 65 / 2
 result = rapt("bench", *quick, LINE)
+tap.ok(re.match(r"cpu: .*, \d+ threads?\n\n" + re.escape(LINE), result.out), "bench: the device, then rows", result.out)
 shown = re.search(r" ([\d.]+) (m?u?s)  \(.*\)  ([\d.e+]+) GFLOP/s", result.out)
 if tap.ok(shown and 1 <= float(shown[1]) < 1000, "bench: a time of at most three digits", result.out):
     seconds = float(shown[1]) * {"s": 1, "ms": 1e-3, "us": 1e-6}[shown[2]]
