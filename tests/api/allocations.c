@@ -11,6 +11,7 @@
 
 static atomic_long calls, live; /* allocating calls so far; blocks not yet freed */
 static atomic_long failing;     /* the call that fails, counted from 1; 0: none */
+static atomic_size_t aligned;   /* bytes of the last call for aligned memory */
 
 static int must_fail(void)
 {
@@ -60,6 +61,7 @@ void *__wrap_realloc(void *old, size_t size)
 
 void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
+    atomic_store(&aligned, size);
     return must_fail() ? NULL : counted(__real_aligned_alloc(alignment, size));
 }
 
@@ -319,6 +321,24 @@ static void sizes_that_overflow(void **state)
     free(nothing);
 }
 
+/* Whole cache lines or large pages, at least as many bytes as were asked for, and no page more. */
+static void sizes_are_rounded_up(void **state)
+{
+    static const size_t sizes[] = {
+        1, 63, 64, 65, 128, 129, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, (10 << 20) + 1};
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int large = 0; large < 2; large++) {
+            void *memory = large ? alloc_large(sizes[i]) : alloc_bytes(sizes[i]);
+            size_t asked = atomic_load(&aligned);
+            assert_non_null(memory);
+            assert_true((uintptr_t)memory % 64 == 0 && asked % 64 == 0);
+            assert_true(asked >= sizes[i] &&
+                        asked - sizes[i] < (large && sizes[i] >= 8 << 20 ? 2 << 20 : 64));
+            free(memory);
+        }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once),
@@ -326,6 +346,7 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(execute_allocates_nothing),
                                        cmocka_unit_test(forward_allocates_once_per_shape),
                                        cmocka_unit_test(a_refusal_allocates_nothing),
-                                       cmocka_unit_test(sizes_that_overflow)};
+                                       cmocka_unit_test(sizes_that_overflow),
+                                       cmocka_unit_test(sizes_are_rounded_up)};
     return run_group("allocations", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
