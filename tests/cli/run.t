@@ -432,9 +432,8 @@ tap.ok(
     "--kernel: an unknown one",
     result.error,
 )
-refused(
-    tap, rapt("run", SAMPLE, "--device", "cuda:97"), "--device: one that is not there", "cuda:97", 3
-)
+refused(tap, rapt("run", SAMPLE, "--device", "cuda:97"), "--device: one that is not there", "cuda:97", 3)
+refused(tap, rapt("run", SAMPLE, "--device", "cpu:7"), "--device: a second CPU", "there is no device cpu:7 on this machine", 3)
 
 # Equal runs write equal bytes, and an output is replaced only by a whole one.
 rapt("run", SAMPLE, "--causal", "-o", path("a.safetensors"), "--weights")

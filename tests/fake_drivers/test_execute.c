@@ -117,6 +117,24 @@ static void composed_order(void **state)
     session_end(v);
 }
 
+/* What every row refuses, its pieces' arguments cannot hold either. */
+static void composed_refuses(void **state)
+{
+    const struct stand_in *v = *state;
+    session_begin(v);
+    rapt_context *context = session_open(v);
+    rapt_attention a = session_problem(memory);
+    rapt_plan *plan = NULL;
+    a.kernel = "composed";
+    a.k.size[2] = a.v.size[2] = 1 << 29;
+    assert_int_equal(rapt_plan_create(&plan, rapt_device_at(context, 0), &a), RAPT_UNSUPPORTED);
+    assert_non_null(
+        strstr(rapt_last_error(),
+               "(composed: counts tokens, channels, heads, batch and pages in 29 bits)"));
+    rapt_close(&context);
+    session_end(v);
+}
+
 /* A file named by the environment runs before the library's own better rows. */
 static void replaced_rows_first(void **state)
 {
@@ -545,21 +563,14 @@ static void early_launches(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(flash_arguments),
-        BOTH(open_windows),
-        BOTH(composed_order),
-        BOTH(nothing_to_do),
-        BOTH(named_by_backend),
-        BOTH(replaced_rows_first),
-        BOTH(unaligned_addresses),
-        BOTH(execute_is_lean),
-        BOTH(captures),
-        BOTH(captures_longer_rows),
-        BOTH(a_workspace_for_each_stream),
-        BOTH(execute_is_quick),
-        BOTH(pieces),
-        BOTH(rotary_limits),
-        BOTH(many_threads),
+        BOTH(flash_arguments),      BOTH(open_windows),
+        BOTH(composed_order),       BOTH(composed_refuses),
+        BOTH(nothing_to_do),        BOTH(named_by_backend),
+        BOTH(replaced_rows_first),  BOTH(unaligned_addresses),
+        BOTH(execute_is_lean),      BOTH(captures),
+        BOTH(captures_longer_rows), BOTH(a_workspace_for_each_stream),
+        BOTH(execute_is_quick),     BOTH(pieces),
+        BOTH(rotary_limits),        BOTH(many_threads),
         BOTH(early_launches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
