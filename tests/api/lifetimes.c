@@ -2,6 +2,7 @@
 #include "api.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -22,6 +23,30 @@ static void open_and_close(void **state)
     }
     rapt_close(&contexts[0]);
     rapt_close(NULL);
+}
+
+/* As many as the CPUs that the caller may run on, whatever the machine has. */
+static void threads_by_affinity(void **state)
+{
+    rapt_config config = {.struct_size = sizeof config, .backends = "cpu"};
+    rapt_device_info info = {.struct_size = sizeof info};
+    rapt_context *context;
+    cpu_set_t before, one;
+    int cpu = 0;
+    (void)state;
+    unsetenv("RAPT_THREADS");
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    while (!CPU_ISSET(cpu, &before)) cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    for (int restricted = 0; restricted < 2; restricted++) {
+        assert_int_equal(sched_setaffinity(0, sizeof one, restricted ? &one : &before), 0);
+        assert_int_equal(rapt_open(&context, &config), RAPT_OK);
+        assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+        assert_int_equal(rapt_device_describe(rapt_device_at(context, 0), &info), RAPT_OK);
+        assert_int_equal(info.compute_units, restricted ? 1 : CPU_COUNT(&before));
+        rapt_close(&context);
+    }
 }
 
 /* Without arguments every machine opens at least its CPU, last in the list. */
@@ -387,6 +412,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(errors_belong_to_their_thread),
                                        cmocka_unit_test(open_and_close),
+                                       cmocka_unit_test(threads_by_affinity),
                                        cmocka_unit_test(the_cpu_is_last),
                                        cmocka_unit_test(a_failed_open_leaves_null),
                                        cmocka_unit_test(environment_is_checked),

@@ -35,6 +35,10 @@ static void null_objects_are_refused(void **state)
            "rapt_alloc: device is NULL (as rapt_device_at past the last one)");
     expect(rapt_alloc(device, 8, NULL), RAPT_INVALID,
            "rapt_alloc: out is NULL (pass the address of a pointer)");
+    void *memory = &call;
+    expect(rapt_alloc(NULL, 8, &memory), RAPT_INVALID,
+           "rapt_alloc: device is NULL (as rapt_device_at past the last one)");
+    assert_null(memory);
     expect(rapt_copy(device, NULL, &call, 8, NULL), RAPT_INVALID, "rapt_copy: to is NULL");
     expect(rapt_copy(device, &call, NULL, 8, NULL), RAPT_INVALID, "rapt_copy: from is NULL");
     expect(rapt_copy(NULL, &call, &call, 8, NULL), RAPT_INVALID,

@@ -1,6 +1,7 @@
 /* test_numbers.c: plans on sm_90 that make numbers of i8 keys and values ahead (NEED_NUMBERS): their
  * workspace, maps and launches, and for which problems the library takes them. */
 #include "workspace.h"
+#include "gpu/numbers.h"
 
 /* K and V of 8 bits, with so many scales for each row: one sequence's keys apart from the next's, in pages
  * of 24 tokens, or packed. */
@@ -176,9 +177,35 @@ static void numbers_too_many(void **state)
     session_end(*state);
 }
 
+/* Of packed sequences the mean counts. */
+static void packed_numbers_that_pay(void **state)
+{
+    enum { SEQUENCES = 4 };
+    const struct row *row = kernel_rows;
+    struct problem p = {.batch = SEQUENCES,
+                        .q_heads = 32,
+                        .kv_heads = 8,
+                        .group = 4,
+                        .q_tokens = SEQUENCES * 256,
+                        .kv_tokens = SEQUENCES * 1024,
+                        .ragged_q = 1,
+                        .ragged_kv = 1,
+                        .window_left = WINDOW_OPEN,
+                        .window_right = WINDOW_OPEN};
+    (void)state;
+    while (strcmp(row->name, "sm90_bf16_i8_d128_ahead")) row++;
+    assert_true(numbers_pay_whole(&p, row));
+    p.kv_tokens -= SEQUENCES;
+    assert_false(numbers_pay_whole(&p, row));
+    p.kv_tokens = SEQUENCES * 8192, p.q_tokens = SEQUENCES * 128;
+    assert_true(numbers_pay_whole(&p, row));
+    p.q_tokens -= SEQUENCES;
+    assert_false(numbers_pay_whole(&p, row));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {ON_CUDA(rows_with_numbers), ON_CUDA(numbers_that_pay),
-                                       ON_CUDA(numbers_too_many)};
+                                       ON_CUDA(packed_numbers_that_pay), ON_CUDA(numbers_too_many)};
     return run_group("numbers", tests, sizeof tests / sizeof *tests, NULL, NULL, argc, argv);
 }
