@@ -453,7 +453,7 @@ tap.ok(
     result.error,
 )
 document = json.loads(
-    rapt("check", "--json", "--select", "semantics/*,op/*", "--device", "cpu").out
+    rapt("check", "--select", "semantics/*,op/*", "--json", "--device", "cpu").out
 )
 tap.ok(document["right"] > 50 and document["wrong"] == 0, "check --json", document)
 tap.ok(
