@@ -15,7 +15,9 @@ PATTERNS   = $(or $(subst $(EMPTY) $(EMPTY),|,$(strip $(KERNELS))),*)
 GPU := $(B)/gpu
 GPU_OBJECTS := $(GPU)/code_objects.o
 GPU_FLAGS := -O3 -std=c++17 -Isrc -Iinclude -Isrc/gpu/kernels
-NVCC_FLAGS := $(GPU_FLAGS) -MMD -MP -Xptxas -v $(if $(TRACE),-DTRACE=1)
+# Stamps of the clock in place of the log-sum-exp (make trace-gpu): asked for by make's command line, never by an environment that has a TRACE.
+STAMPS := $(if $(filter command,$(firstword $(origin TRACE))),-DTRACE=1)
+NVCC_FLAGS := $(GPU_FLAGS) -MMD -MP -Xptxas -v $(STAMPS)
 HIP_FLAGS := $(GPU_FLAGS) -x hip --offload-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -fuse-cuid=none \
              -mcode-object-version=5 -Wall -Wextra -Rpass-analysis=kernel-resource-usage
 

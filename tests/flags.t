@@ -4,8 +4,8 @@
 set -u
 folder=$(mktemp -d) || exit 1
 trap 'rm -rf "$folder"' EXIT
-unset MAKEFLAGS CFLAGS CPPFLAGS SAN NVCC HIP_CLANG KERNELS
-echo 1..10
+unset MAKEFLAGS MAKELEVEL CFLAGS CPPFLAGS SAN NVCC HIP_CLANG KERNELS
+echo 1..12
 failed=0
 say() { # passed, number, what
     if [ "$1" = 0 ]; then echo "ok $2 - $3"; else echo "not ok $2 - $3"; sed 's/^/# /' "$folder/log"; failed=1; fi
@@ -61,4 +61,11 @@ x86_64*)
     ;;
 *) echo "ok 10 - -fcf-protection is noted in the object of GPU code too # SKIP x86-64 alone has it" ;;
 esac
+
+stamps() { # its arguments
+    make -n NVCC="$folder/bin/nvcc" HIP_CLANG= B="$folder/t" KERNELS=sm90_bf16_d64_sm_90a "$@" > "$folder/all" 2>&1
+    grep -e "$folder/bin/nvcc .*/sm90_bf16_d64_sm_90a.co" "$folder/all" > "$folder/log" && grep -q -e '-DTRACE' "$folder/log"
+}
+TRACE=1 stamps library; [ $? = 1 ] && [ -s "$folder/log" ]; say $? 11 "a TRACE of the environment leaves the kernels as they are"
+stamps trace-gpu; say $? 12 "make trace-gpu asks for their stamps"
 exit $failed

@@ -52,11 +52,11 @@ DEVICE void trace_begin(uint32_t base)
     for (int i = 0; i < TRACE_ACTORS; i++) shared_store(base + AT_TRACE + 4 * i, 0);
 }
 
-/* The actor's next words; null if there are no more. */
+/* The actor's next words; null if there are no more, or no LSE was asked for. */
 DEVICE uint32_t *trace_words(const struct attention_args &a, uint32_t base, int actor, int words)
 {
     uint32_t at = base + AT_TRACE + 4 * actor, used = shared_load(at);
-    if (used + words > TRACE_WORDS) return nullptr;
+    if (used + words > TRACE_WORDS || !a.lse.data) return nullptr;
     shared_store(at, used + words);
     return (uint32_t *)a.lse.data + (blockIdx.x * TRACE_ACTORS + actor) * TRACE_WORDS + used;
 }
