@@ -105,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         }
 #endif
         shared_store4(base + AT_NOTES, 0, 0, 0, 0);
-        trace_begin(base);
+        trace_begin(a, base);
 #if IN_PLACE
         for (int i = 0; i < STAGES; i++) {
             mbarrier_init(base + AT_K_READY + 8 * i, SHARES_OF_BLOCK);

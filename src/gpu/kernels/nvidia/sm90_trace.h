@@ -47,16 +47,18 @@ DEVICE uint32_t clock_now(void)
     return clock;
 }
 
-DEVICE void trace_begin(uint32_t base)
+/* Without an LSE there is no room. */
+DEVICE void trace_begin(const struct attention_args &a, uint32_t base)
 {
-    for (int i = 0; i < TRACE_ACTORS; i++) shared_store(base + AT_TRACE + 4 * i, 0);
+    for (int i = 0; i < TRACE_ACTORS; i++)
+        shared_store(base + AT_TRACE + 4 * i, a.lse.data ? 0 : TRACE_WORDS);
 }
 
-/* The actor's next words; null if there are no more, or no LSE was asked for. */
+/* The actor's next words; null if there are no more. */
 DEVICE uint32_t *trace_words(const struct attention_args &a, uint32_t base, int actor, int words)
 {
     uint32_t at = base + AT_TRACE + 4 * actor, used = shared_load(at);
-    if (used + words > TRACE_WORDS || !a.lse.data) return nullptr;
+    if (used + words > TRACE_WORDS) return nullptr;
     shared_store(at, used + words);
     return (uint32_t *)a.lse.data + (blockIdx.x * TRACE_ACTORS + actor) * TRACE_WORDS + used;
 }
@@ -81,7 +83,7 @@ DEVICE void stamp(const struct step_trace &t, enum trace_point point)
     if (t.at) t.at[point] = clock_now();
 }
 #else
-DEVICE void trace_begin(uint32_t) {}
+DEVICE void trace_begin(const struct attention_args &, uint32_t) {}
 DEVICE void stamp_load(const struct attention_args &, uint32_t, int, int) {}
 template <class CONSUMER>
 DEVICE struct step_trace trace_step(const CONSUMER &, const struct attention_args &, int)
